@@ -7,7 +7,7 @@ Paths point into a folder of real data that is not part of the repository (``--d
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -37,7 +37,19 @@ class Cohort:
     part
         ``(n,)`` of ``train``, ``validation``, ``test``.
     subgroups
-        Columns to report apart (sex, view, age band).
+        Columns to report apart (sex, view, age band, site), text, ``None`` where unknown.
+    source
+        What the card says of it.
+    title
+        How the card and the operating points call it.
+    age_years
+        Whom its findings may be offered for: lower bound included, upper bound not; ``None``: any age.
+    further
+        Tasks that help to learn and are never offered: one column each, 0, 1 or NaN.
+    weight
+        ``(n,)`` how often a case is drawn in training, relative to the others of this cohort; ``None``: evenly.
+    limits
+        What its checks doubt, for the card.
     """
 
     name: str
@@ -47,6 +59,11 @@ class Cohort:
     part: NDArray[np.str_]
     subgroups: pd.DataFrame
     source: TrainingData
+    title: str = ""
+    age_years: tuple[float, float] | None = None
+    further: pd.DataFrame = field(default_factory=pd.DataFrame)
+    weight: NDArray[np.float64] | None = None
+    limits: tuple[str, ...] = ()
 
     def rows(self, part: str) -> NDArray[np.intp]:
         return np.flatnonzero(self.part == part)
