@@ -61,12 +61,16 @@ class Calibration(_Part):
         intercept = 0. ``isotonic``: linear between ``knots``, constant beyond the first and the last.
     knots
         ``isotonic`` only: (logit, probability), logits rising, probabilities never falling.
+    prevalence
+        Share of people with the finding that the probabilities presume: that of the cases that the calibration was
+        fitted to, or a stated one; ``None``: not recorded.
     """
 
     kind: Literal["platt", "isotonic"] = "platt"
     slope: Annotated[float, Field(allow_inf_nan=False)] = 1.0
     intercept: Annotated[float, Field(allow_inf_nan=False)] = 0.0
     knots: tuple[tuple[float, float], ...] = ()
+    prevalence: Annotated[float, Field(gt=0, lt=1)] | None = None
 
     @model_validator(mode="after")
     def _says_what_its_kind_needs(self) -> Self:
@@ -173,6 +177,14 @@ class FindingSpec(_Part):
     roc: tuple[RocPoint, ...] = ()
 
 
+class Withheld(_Part):
+    """A finding that was learnt and is not offered; ``reason`` is a sentence, with its figures, for the card."""
+
+    name: str
+    cohort: str
+    reason: str
+
+
 class TrainingData(_Part):
     name: str
     citation: str
@@ -257,3 +269,6 @@ class BundleManifest(_Part):
     """Oldest first."""
     recalibrated_on: TrainingData | None = None
     """Cases that calibration and operating points come from where the weights are those of the last ancestor."""
+    withheld: tuple[Withheld, ...] = ()
+    recipe: dict[str, str | int | Annotated[float, Field(allow_inf_nan=False)]] = {}
+    """How it was trained: epochs, batch size, learning rate, seed and so on, as the card lists them."""

@@ -27,6 +27,11 @@ CONDITIONS = {
             "chd",
         }
     ),
+    "hypertension": frozenset({"hypertension", "arterial_hypertension", "high_blood_pressure"}),
+    "vascular_disease": frozenset({"vascular_disease", "peripheral_vascular_disease", "peripheral_arterial_disease"}),
+    "smoking": frozenset({"smoking", "smoker", "current_smoker"}),
+    "dyslipidaemia": frozenset({"dyslipidaemia", "dyslipidemia", "hyperlipidaemia", "hyperlipidemia"}),
+    "obesity": frozenset({"obesity"}),
 }
 """Feature to the names that state it in ``context.conditions``; a list that is given is taken as complete."""
 
@@ -68,7 +73,7 @@ class KidneyPipeline:
 
 def known_features(context: Context, labs: dict[str, float]) -> dict[str, float]:
     """Feature name to value, for what is known; nothing is imputed."""
-    features = dict(labs)
+    features = {**labs, **context.vitals.model_dump(exclude_none=True)}
     if context.person.age_years is not None:
         features["age_years"] = context.person.age_years
     if context.person.sex in ("female", "male"):

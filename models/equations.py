@@ -83,6 +83,16 @@ def kdigo_a_index(acr_mg_per_g: Tensor) -> Tensor:
     return (acr_mg_per_g >= low).long() + (acr_mg_per_g > high).long()
 
 
+LOG_ACR = "log_urine_acr"
+"""Name of the predictor: natural logarithm of the albumin-to-creatinine ratio in mg/g, from 1 mg/g on."""
+
+
+def log_acr(acr_mg_per_g: Tensor) -> Tensor:
+    """The ratio as predictors take it: its logarithm, as in the KFRE; what is below 1 mg/g (0 included) counts as 1."""
+    # where, not clamp: an unknown ratio has to stay unknown in every runtime.
+    return torch.log(torch.where(acr_mg_per_g < 1, torch.ones_like(acr_mg_per_g), acr_mg_per_g))
+
+
 class KidneyGraph(nn.Module):
     """Equations and the fitted model of incident CKD 3 to 5, over one row of features per person.
 
@@ -92,7 +102,8 @@ class KidneyGraph(nn.Module):
         Names of the input's columns; ``age_years``, ``female``, ``creatinine_umol_per_l`` and ``urine_acr_mg_per_g``
         among them.
     mean, deviation, weight, bias
-        Logistic regression on the standardised columns ``predictors``, with the eGFR first.
+        Logistic regression on the standardised columns ``predictors``: names of features, ``egfr`` (computed here) or
+        :data:`LOG_ACR`.
 
     Notes
     -----
@@ -134,8 +145,11 @@ class KidneyGraph(nn.Module):
             torch.where(unknown_acr | torch.isnan(egfr), nan, self.risk_cell[g, a].float()),
             *(kfre_four_variables(age, female, egfr, acr, survival) for survival in KFRE_SURVIVAL.values()),
         ]
+        computed = {"egfr": egfr}
+        if LOG_ACR in self.predictors:
+            computed[LOG_ACR] = log_acr(acr)
         predictors = torch.stack(
-            [egfr if name == "egfr" else rows[:, self.column[name]] for name in self.predictors], dim=1
+            [computed[name] if name in computed else rows[:, self.column[name]] for name in self.predictors], dim=1
         )
         logit = ((predictors - self.mean) / self.deviation * self.weight).sum(dim=1) + self.bias
         return torch.stack([*values, logit], dim=1)

@@ -1,9 +1,10 @@
 """``python -m training COMMAND``: make bundles, from the shipped cohorts or a hospital's own.
 
-``lung``, ``cardiac``, ``kidney``, ``gate``: make a shipped bundle again from the data it was made from.
-``check``: look a cohort over before anything trains. ``recalibrate``: fit a bundle to local cases without touching its
-network. ``plan``: from prevalence and recalls per thousand to a threshold and what it costs. ``import``: a bundle from
-weights that were trained elsewhere.
+``lung``, ``cardiac``, ``kidney``: train on ``--cohort`` manifests, or without one on the cohorts that the shipped
+bundle was made from. ``gate``: the shipped gate again. ``check``: look a cohort over before anything trains.
+``pretrain``: learn from cases without labels. ``recalibrate``: fit a bundle to local cases without touching its network.
+``plan``: from prevalence and recalls per thousand to a threshold and what it costs. ``import``: a bundle from weights
+that were trained elsewhere.
 """
 
 from __future__ import annotations
@@ -12,11 +13,13 @@ import argparse
 import importlib
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
-WORKFLOWS = ("lung", "cardiac", "kidney", "gate")
+NETWORKS = ("lung", "cardiac")
 COMMANDS = {
     "check": "training.checks",
+    "pretrain": "training.pretrain",
     "recalibrate": "training.recalibrate",
     "plan": "training.planner",
     "import": "training.import_weights",
@@ -27,34 +30,94 @@ def main(argv: Sequence[str]) -> int:
     # Imported by name: the commands that need no network start without torch.
     if argv and argv[0] in COMMANDS:
         return int(importlib.import_module(COMMANDS[argv[0]]).main(list(argv[1:])) or 0)
-    return train(argv)
+    arguments = parse(argv)
+    try:
+        folder = train_network(arguments) if arguments.bundle in NETWORKS else train_other(arguments)
+    except (ValueError, FileExistsError) as error:
+        # What the cohort, the start or the settings do not allow, in words for the person who asked.
+        print(error, file=sys.stderr)
+        return 2
+    if folder is not None:
+        print((folder / "docs" / "README.md").read_text(encoding="utf-8"))
+        print(f"written: {folder}")
+    return 0
 
 
-def train(argv: Sequence[str]) -> int:
-    """Run one of the workflows and print the bundle's card."""
-    import torch  # noqa: PLC0415
-
+def parse(argv: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m training", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("bundle", choices=WORKFLOWS, help=f"or one of the commands {', '.join(COMMANDS)}")
-    parser.add_argument("--data", type=Path, default=Path("../shared/data"), help="folder of the real data")
-    parser.add_argument("--out", type=Path, default=Path("runs"), help="checkpoints; an interrupted run goes on")
-    parser.add_argument("--bundles", type=Path, default=Path("models/bundles"), help="where the bundle is written")
-    parser.add_argument("--version", default="1.0.0", help="version of the bundle; one that exists is not replaced")
-    parser.add_argument("--epochs", type=int, help="fewer for a trial run")
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    arguments = parser.parse_args(argv)
-    torch.set_num_threads(arguments.threads)
-    folder = importlib.import_module(f"training.{arguments.bundle}").run(
+    parser.add_argument("bundle", choices=(*NETWORKS, "kidney", "gate"), help=f"or one of {', '.join(COMMANDS)}")
+    cohort = parser.add_argument_group("what to learn from")
+    cohort.add_argument("--cohort", type=Path, action="append", help="manifest (YAML); may be given again")
+    cohort.add_argument("--data", type=Path, default=Path("../shared/data"), help="the shipped cohorts' folder")
+    cohort.add_argument(
+        "--persons", type=float, default=1.0, help="share of the training persons, for a learning curve"
+    )
+    start = parser.add_argument_group("where the weights begin")
+    start.add_argument("--init", default=None, help="imagenet, none, or a file of weights")
+    start.add_argument("--from-bundle", type=Path, help="folder of a bundle to fine-tune")
+    start.add_argument("--freeze", action="store_true", help="learn the last layer only")
+    result = parser.add_argument_group("where it goes")
+    result.add_argument("--out", type=Path, default=Path("runs"), help="runs, and bundles unless --bundles is given")
+    result.add_argument("--bundles", type=Path, help="where the bundle is written")
+    result.add_argument("--version", default="1.0.0", help="version of the bundle; one that exists is not replaced")
+    how = parser.add_argument_group("how")
+    how.add_argument("--epochs", type=int)
+    how.add_argument("--batch-size", type=int)
+    how.add_argument("--learning-rate", type=float)
+    how.add_argument("--seed", type=int)
+    how.add_argument("--precision", choices=("bf16", "fp32"))
+    how.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    how.add_argument("--threads", type=int, help="of the processor")
+    return parser.parse_args(argv)
+
+
+def train_network(arguments: argparse.Namespace) -> Path | None:
+    """One of the networks; ``None`` on a process that only helped to train."""
+    import torch  # noqa: PLC0415
+
+    from training.local_cohort import local_cohort  # noqa: PLC0415
+    from training.processes import Processes  # noqa: PLC0415
+    from training.workflow import Start, make_bundle, with_persons  # noqa: PLC0415
+
+    if arguments.threads:
+        torch.set_num_threads(arguments.threads)
+    organ = importlib.import_module(f"training.{arguments.bundle}")
+    run = arguments.out / f"{arguments.bundle}-{arguments.version}.run"
+    with Processes.joined(arguments.device):
+        if arguments.cohort:
+            cohorts = [local_cohort(path, organ.INPUT, cache=run / "cache") for path in arguments.cohort]
+        else:
+            cohorts = list(organ.shipped(arguments.data))
+        cohorts = [with_persons(cohort, arguments.persons) for cohort in cohorts]
+        task = organ.task(cohorts, arguments.data)
+        given = {"epochs": arguments.epochs, "batch_size": arguments.batch_size, "seed": arguments.seed}
+        given |= {"learning_rate": arguments.learning_rate, "precision": arguments.precision}
+        task = replace(task, recipe=replace(task.recipe, **{k: v for k, v in given.items() if v is not None}))
+        return make_bundle(
+            task,
+            cohorts,
+            run=run,
+            bundles=arguments.bundles or arguments.out,
+            version=arguments.version,
+            start=Start(arguments.init or organ.INIT, arguments.from_bundle, arguments.freeze),
+            device=arguments.device,
+        )
+
+
+def train_other(arguments: argparse.Namespace) -> Path:
+    """``kidney`` and ``gate``, which have workflows of their own."""
+    module = importlib.import_module(f"training.{arguments.bundle}")
+    folder: Path = module.run(
         data=arguments.data,
-        out=arguments.out / f"{arguments.bundle}-{arguments.version}",
-        bundles=arguments.bundles,
+        out=arguments.out / f"{arguments.bundle}-{arguments.version}.run",
+        bundles=arguments.bundles or arguments.out,
         version=arguments.version,
         epochs=arguments.epochs,
+        cohorts=arguments.cohort or [],
     )
-    print((folder / "docs" / "README.md").read_text())
-    return 0
+    return folder
 
 
 if __name__ == "__main__":

@@ -1,4 +1,7 @@
-"""Augmentation on whole batches: what differs between clinics, and nothing that changes what the doctor would say."""
+"""Augmentation on whole batches: what differs between clinics, and nothing that changes what the doctor would say.
+
+Chance is drawn on the generator's device, which is the batch's.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +24,7 @@ def affine(
     """Random turns, scales, aspects and shifts as ``(n, 2, 3) float32`` for :func:`warp`; no flip."""
 
     def uniform(low: float, high: float) -> Tensor:
-        return low + (high - low) * torch.rand(n, generator=generator)
+        return low + (high - low) * _rand(generator, n)
 
     angle, scales, aspects = uniform(-degrees, degrees) * math.pi / 180, uniform(*scale), uniform(*aspect)
     cos, sin = torch.cos(angle), torch.sin(angle)
@@ -36,8 +39,8 @@ def affine(
 
 def crops(n: int, generator: torch.Generator, *, smallest: float) -> Tensor:
     """Random windows inside the picture, down to ``smallest`` of a side: ``(n, 2, 3) float32`` for :func:`warp`."""
-    scale = smallest + (1 - smallest) * torch.rand(n, 2, generator=generator)
-    shift = (1 - scale) * (2 * torch.rand(n, 2, generator=generator) - 1)
+    scale = smallest + (1 - smallest) * _rand(generator, n, 2)
+    shift = (1 - scale) * (2 * _rand(generator, n, 2) - 1)
     return torch.cat([torch.diag_embed(scale), shift[:, :, None]], dim=2)
 
 
@@ -52,15 +55,15 @@ def grey_values(pictures: Tensor, generator: torch.Generator) -> Tensor:
     n, side = len(pictures), pictures.shape[-1]
 
     def uniform(low: float, high: float) -> Tensor:
-        return (low + (high - low) * torch.rand(n, generator=generator)).view(n, 1, 1, 1)
+        return (low + (high - low) * _rand(generator, n)).view(n, 1, 1, 1)
 
     x = (pictures / 255).clamp_min(1e-4).pow(torch.exp(uniform(-0.35, 0.35)))
     centre = uniform(0.35, 0.65)
     x = ((x - centre) * uniform(0.7, 1.35) + centre + uniform(-0.1, 0.1)).clamp(0, 1)
-    if torch.rand(1, generator=generator) < 0.3:
-        small = int(side * float(0.4 + 0.5 * torch.rand(1, generator=generator)))
+    if _rand(generator, 1) < 0.3:
+        small = int(side * float(0.4 + 0.5 * _rand(generator, 1)))
         x = interpolate(interpolate(x, size=small, mode="area"), size=side, mode="bilinear", align_corners=False)
-    noise = torch.randn(x.shape, generator=generator) * uniform(0, 0.04)
+    noise = _randn(generator, *x.shape) * uniform(0, 0.04)
     return (x + noise).clamp(0, 1) * 255
 
 
@@ -89,16 +92,24 @@ def recordings(batch: Tensor, generator: torch.Generator) -> Tensor:
         ``(n, 12, n_samples) float32``, standard deviations, 100 Hz.
     """
     n, leads, length = batch.shape
-    shift = int(torch.randint(-length // 4, length // 4 + 1, (1,), generator=generator))
+    shift = int(torch.randint(-length // 4, length // 4 + 1, (1,), generator=generator, device=generator.device))
     x = torch.roll(batch, shift, dims=2)
-    x = x * (1 + 0.1 * torch.randn(n, leads, 1, generator=generator))
-    time = torch.arange(length) / 100.0
-    frequency = 0.05 + 0.45 * torch.rand(n, leads, 1, generator=generator)
-    phase = 2 * math.pi * torch.rand(n, leads, 1, generator=generator)
-    x = x + 0.15 * torch.rand(n, leads, 1, generator=generator) * torch.sin(2 * math.pi * frequency * time + phase)
-    x = x + 0.08 * torch.rand(n, 1, 1, generator=generator) * torch.randn(x.shape, generator=generator)
-    x = x.masked_fill(torch.rand(n, leads, 1, generator=generator) < 0.04, 0.0)
+    x = x * (1 + 0.1 * _randn(generator, n, leads, 1))
+    time = torch.arange(length, device=batch.device) / 100.0
+    frequency = 0.05 + 0.45 * _rand(generator, n, leads, 1)
+    phase = 2 * math.pi * _rand(generator, n, leads, 1)
+    x = x + 0.15 * _rand(generator, n, leads, 1) * torch.sin(2 * math.pi * frequency * time + phase)
+    x = x + 0.08 * _rand(generator, n, 1, 1) * _randn(generator, *x.shape)
+    x = x.masked_fill(_rand(generator, n, leads, 1) < 0.04, 0.0)
     # Half of the recordings lose up to a tenth on each side, as one of 8 s is padded.
-    margin = (torch.rand(n, 1, 1, generator=generator) * 2 - 1).clamp_min(0) * 0.1 * length
-    position = torch.arange(length).view(1, 1, -1)
+    margin = (_rand(generator, n, 1, 1) * 2 - 1).clamp_min(0) * 0.1 * length
+    position = torch.arange(length, device=batch.device).view(1, 1, -1)
     return x.masked_fill((position < margin) | (position >= length - margin), 0.0)
+
+
+def _rand(generator: torch.Generator, *shape: int) -> Tensor:
+    return torch.rand(shape, generator=generator, device=generator.device)
+
+
+def _randn(generator: torch.Generator, *shape: int) -> Tensor:
+    return torch.randn(shape, generator=generator, device=generator.device)

@@ -30,12 +30,13 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import expit, logit
 from sklearn.isotonic import IsotonicRegression
 from sklearn.model_selection import StratifiedKFold
 
 from data_specs.bundle import Calibration, Estimate, Evaluation, RocPoint
 from data_specs.visit import OperatingPoint
-from training.evaluate import calibrated, expected_calibration_error, fit_platt
+from training.evaluate import calibrated, expected_calibration_error, fit_platt, prevalence_among
 
 Floats = NDArray[np.float64]
 Fit = Callable[[Floats, Floats], Calibration]
@@ -75,7 +76,39 @@ def fit_isotonic(y: Floats, logits: Floats) -> Calibration:
     low, high = 1 / ((1 - y).sum() + 2), (y.sum() + 1) / (y.sum() + 2)
     fit = IsotonicRegression(y_min=low, y_max=high, out_of_bounds="clip").fit(z, y)
     knots = zip(fit.X_thresholds_.tolist(), fit.y_thresholds_.tolist(), strict=True)
-    return Calibration(kind="isotonic", knots=tuple(knots))
+    return Calibration(kind="isotonic", knots=tuple(knots), prevalence=prevalence_among(y))
+
+
+def moved(p: Floats, prevalence: float, to: float) -> Floats:
+    """Probabilities that presume one prevalence, at another: the odds of each times the ratio of the prior odds.
+
+    Right where the finding looks alike at both and is only more or less frequent (Saerens, Latinne, Decaestecker,
+    Neural Computation 2002;14:21, equation 2.4).
+    """
+    return np.asarray(expit(logit(p) + logit(to) - logit(prevalence)))
+
+
+def at_prevalence(calibration: Calibration, prevalence: float) -> Calibration:
+    """The calibration with its probabilities :func:`moved` to ``prevalence``.
+
+    Exact for Platt scaling. Of isotonic regression the knots move, which is exact at every case it was fitted to;
+    between two knots it stays linear, as before.
+
+    Raises
+    ------
+    ValueError
+        It does not say which prevalence it presumes, or the new one is not between 0 and 1.
+    """
+    if calibration.prevalence is None or not 0 < prevalence < 1:
+        raise ValueError(f"a calibration for a prevalence of {calibration.prevalence} cannot be moved to {prevalence}")
+    if calibration.kind == "platt":
+        shift = float(logit(prevalence) - logit(calibration.prevalence))
+        new = {"intercept": calibration.intercept + shift}
+    else:
+        logits, probabilities = np.transpose(calibration.knots)
+        knots = zip(logits.tolist(), moved(probabilities, calibration.prevalence, prevalence).tolist(), strict=True)
+        new = {"knots": tuple(knots)}
+    return calibration.model_copy(update={**new, "prevalence": prevalence})
 
 
 def choose_calibration(

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from data_specs.bundle import BundleManifest, FindingSpec, Imported
 from training import planner
+from training.card_tables import figures, groups, main_cohort, points, prevalence, summary, title
 from training.plots import plot_name
 
 
@@ -24,13 +25,16 @@ def card(manifest: BundleManifest, *, parity_difference: float | None, docs: Pat
         manifest.purpose + "\n",
         "Decision support for a referring doctor. Never a diagnosis; a doctor signs.\n",
         "## What it offers, and for whom\n",
-        _offered(manifest),
-        "## Evaluation\n",
-        *(_evaluation(f, docs) for f in manifest.findings if f.evaluation),
-        _reading(manifest),
-        *_planning(manifest),
+        summary(manifest.findings),
+        *_reading_the_summary(manifest),
+        *_withheld(manifest),
         "## Limits\n",
         "".join(f"- {limit}\n" for limit in manifest.limits),
+        "## Evaluation\n",
+        *(_evaluation(f, docs) for f in manifest.findings if f.evaluation or f.operating_points),
+        _reading(manifest),
+        *_planning(manifest),
+        *_training(manifest),
         *_origin(manifest.imported),
         "## Trained on\n",
         "".join(
@@ -43,6 +47,112 @@ def card(manifest: BundleManifest, *, parity_difference: float | None, docs: Pat
         f"`{manifest.weights.path}`, sha256 `{manifest.weights.sha256}`. {_parity(parity_difference)}\n",
     ]
     return "\n".join(parts)
+
+
+def _reading_the_summary(manifest: BundleManifest) -> list[str]:
+    said = []
+    if any(f.evaluation for f in manifest.findings):
+        said.append(
+            "Figures of the part that was evaluated once (95 % interval); sensitivity and specificity at the operating "
+            "point that decides. ECE: how far a probability lies from the frequency observed, on average."
+        )
+    if any(f.calibration and f.calibration.prevalence for f in manifest.findings):
+        said.append(
+            "A probability presumes how frequent the finding is: where it is rarer than `presumes` says, the "
+            "probability is too high, and it is too low where it is more frequent."
+        )
+    return [" ".join(said) + "\n"] if said else []
+
+
+def _withheld(manifest: BundleManifest) -> list[str]:
+    if not manifest.withheld:
+        return []
+    return [
+        "## Not offered, and why\n",
+        "".join(f"- {w.name} ({w.cohort}): {w.reason}.\n" for w in manifest.withheld),
+    ]
+
+
+def _evaluation(finding: FindingSpec, docs: Path | None) -> str:
+    plot = plot_name(finding)
+    linked = docs is not None and (docs / plot).is_file()
+    cohort = main_cohort(finding)
+    return "\n".join(
+        [
+            f"### {title(finding)}\n",
+            *([f"On {cohort}.\n"] if cohort else []),
+            *([f"![{finding.name}: ROC and reliability]({plot})\n"] if linked else []),
+            *_calibration(finding),
+            *(table for table in (points(finding), figures(finding), groups(finding)) if table),
+        ]
+    )
+
+
+def _calibration(finding: FindingSpec) -> list[str]:
+    """What turns a logit into a probability, and what the probability presumes."""
+    c = finding.calibration
+    if c is None:
+        return []
+    how = (
+        f"isotonic regression, {len(c.knots)} knots" if c.kind == "isotonic" else f"Platt scaling, slope {c.slope:.3f}"
+    )
+    if not c.prevalence:
+        return [f"Probability from the logit by {how}.\n"]
+    said = f"Probability from the logit by {how}; it presumes a prevalence of {prevalence(finding)}"
+    first = finding.roc[0] if finding.roc else None
+    if first is None:
+        return [said + ".\n"]
+    n_positive, n_negative = (
+        first.true_positives + first.false_negatives,
+        first.true_negatives + first.false_positives,
+    )
+    if any(e.metric == "ece_as_offered" for e in finding.evaluation):
+        return [
+            f"{said}, which was stated; among the cases it was calibrated on it was "
+            f"{n_positive / (n_positive + n_negative):.1%}. The figures of calibration (`brier`, `calibration_slope`, "
+            "`ece` and those that follow from it) are of the probabilities moved on to the share of positives among "
+            "the cases evaluated, by the known ratio of odds; `ece_as_offered` is without that.\n"
+        ]
+    return [f"{said}, that of the {n_positive + n_negative} cases it was calibrated on.\n"]
+
+
+def _reading(manifest: BundleManifest) -> str:
+    """How the figures above it are to be read."""
+    metrics = {e.metric for f in manifest.findings for e in f.evaluation}
+    if manifest.imported and not metrics:
+        return "Not evaluated: no figure of any kind is claimed.\n"
+    said = (
+        "Intervals: 95 %, percentile bootstrap over persons (shares: Wilson). Drawing again adds noise, so the "
+        "interval of `ece`, which noise can only raise, lies above its value where that is near 0"
+    )
+    if "ece_debiased" in metrics:
+        said += (
+            "; `ece_by_chance` is what a perfectly calibrated model would show with these cases (95 % of draws), "
+            "`ece_debiased` what is left when that is taken away (as squares; the interval: what chance leaves), and "
+            "decides"
+        )
+    shown = "say so, with their counts" if "prevalence" in metrics else "are not shown: too few to say"
+    return f"{said}. Groups with fewer than 10 positives or negatives {shown}.\n"
+
+
+def _planning(manifest: BundleManifest) -> list[str]:
+    """What the operating points cost at several prevalences, and for chest films the worked example."""
+    body = planner.section(manifest.findings)
+    if not body:
+        return []
+    return ["## Planning\n", body, *([planner.example() + "\n"] if manifest.organ == "lung" else [])]
+
+
+def _training(manifest: BundleManifest) -> list[str]:
+    if not manifest.recipe:
+        return []
+    rows = "".join(f"| {name.replace('_', ' ')} | {_said(value)} |\n" for name, value in manifest.recipe.items())
+    return ["## How it was trained\n", f"| | |\n|---|---|\n{rows}"]
+
+
+def _said(value: str | int | float) -> str:
+    text = f"{value:g}" if isinstance(value, float) else str(value)
+    return text.replace("|", "\\|").replace("\n", " ")
 
 
 def _origin(imported: Imported | None) -> list[str]:
@@ -61,55 +171,10 @@ def _origin(imported: Imported | None) -> list[str]:
     ]
 
 
-def _reading(manifest: BundleManifest) -> str:
-    """How the figures above it are to be read."""
-    metrics = {e.metric for f in manifest.findings for e in f.evaluation}
-    if manifest.imported and not metrics:
-        return "Not evaluated: no figure of any kind is claimed.\n"
-    said = (
-        "Intervals: 95 %, percentile bootstrap over persons (shares: Wilson). Drawing again adds noise, so the "
-        "interval of `ece`, which noise can only raise, lies above its value where that is near 0"
-    )
-    if "ece_debiased" in metrics:
-        said += (
-            "; `ece_by_chance` is what a perfectly calibrated model would show with these cases (95 % of draws), "
-            "`ece_debiased` what is left when that is taken away (as squares; the interval: what chance leaves), and "
-            "decides"
-        )
-    return said + ". Subgroups with fewer than 10 positives or negatives are not shown: too few to say.\n"
-
-
-def _offered(manifest: BundleManifest) -> str:
-    rows = [
-        "| finding | for ages | needs | operating points (threshold, sensitivity, specificity on validation) |",
-        "|---|---|---|---|",
-    ]
-    for f in manifest.findings:
-        ages = f"{f.age_years[0]:g} to {f.age_years[1] - 1:g}" if f.age_years else "any"
-        points = "; ".join(
-            f"{p.name} {p.threshold:.3f} ({p.sensitivity:.2f}, {p.specificity:.2f})"
-            if p.sensitivity is not None and p.specificity is not None
-            else f"{p.name} {p.threshold:.3f} ({p.cohort})"
-            for p in f.operating_points
-        )
-        if not points and f.kind == "probability":
-            points = "none: an uncalibrated number"
-        rows.append(f"| {f.name} | {ages} | {', '.join(f.requires) or 'the input alone'} | {points or 'a value'} |")
-    return "\n".join(rows) + "\n"
-
-
 def _parity(difference: float | None) -> str:
     if difference is None:
         return "The same file as that of the bundle it came from, whose card says how near it is to torch."
     return f"Largest difference of an output between torch and ONNX Runtime in fp32: {difference:.1e}."
-
-
-def _planning(manifest: BundleManifest) -> list[str]:
-    """What the operating points cost at several prevalences, and for chest films the worked example."""
-    body = planner.section(manifest.findings)
-    if not body:
-        return []
-    return ["## Planning\n", body, *([planner.example() + "\n"] if manifest.organ == "lung" else [])]
 
 
 def _ancestry(manifest: BundleManifest) -> list[str]:
@@ -127,20 +192,3 @@ def _ancestry(manifest: BundleManifest) -> list[str]:
         )
         parts += ["## Made from\n", chain]
     return parts
-
-
-def _evaluation(finding: FindingSpec, docs: Path | None) -> str:
-    plot = plot_name(finding)
-    linked = docs is not None and (docs / plot).is_file()
-    rows = [
-        f"### {finding.name}\n",
-        *([f"![{finding.name}: ROC and reliability]({plot})\n"] if linked else []),
-        "| cohort | group | figure | value | 95 % | n (positive) |",
-        "|---|---|---|---|---|---|",
-    ]
-    for e in finding.evaluation:
-        s = e.estimate
-        positive = "" if s.n_positive is None else f" ({s.n_positive})"
-        interval = f"{s.low:.3f} to {s.high:.3f}"
-        rows.append(f"| {e.cohort} | {e.subgroup} | {e.metric} | {s.value:.3f} | {interval} | {s.n}{positive} |")
-    return "\n".join(rows) + "\n"

@@ -14,8 +14,10 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from data_specs.cohort import ManifestInvalid
+from inference.findings import ADULT_YEARS
 from training.cohort_files import CohortTable, Inputs, TableUnusable, load_inputs, load_table
 from training.cohort_table import part_of, sex_of
 from training.confounds import label_by_look, label_by_tag
@@ -195,7 +197,7 @@ def _counts(table: CohortTable, inputs: Inputs) -> Iterable[Check]:
             continue  # said by the check of constant labels
         shown, worst, fewest = [], "ok", len(y)
         for name, member in parts.items():
-            known = y[member & inputs.readable]
+            known = y[member & inputs.readable & ~outside_ages(table)]
             n_positive, n_negative = int((known == 1).sum()), int((known == 0).sum())
             shown.append(f"{name} {n_positive} positive, {n_negative} negative")
             fewest = min(fewest, n_positive, n_negative)
@@ -209,21 +211,88 @@ def _counts(table: CohortTable, inputs: Inputs) -> Iterable[Check]:
         yield Check("class counts", verdict, text, figure=float(fewest))
 
 
-def _ages(table: CohortTable, _: Inputs) -> Iterable[Check]:
+def _ages(table: CohortTable, inputs: Inputs) -> Iterable[Check]:
     age = table.frame.age_years.to_numpy()
     said = table.raw.age_years.notna().to_numpy()
-    wrong = said & ~((age >= 0) & (age <= MAX_AGE_YEARS))
-    offered = table.manifest.age_years
+    wrong = said & ~_plausible(age)
+    stated = table.manifest.age_years
     if wrong.any():
         found = few(sorted({str(v) for v in table.raw.age_years[wrong]}))
         text = f"found {found}; an age is 0 to {MAX_AGE_YEARS:g} years"
         # Where ages decide for whom a finding is offered, a wrong one puts cases where they do not belong.
-        yield about(table, "implausible ages", "unusable" if offered else "doubtful", text, np.flatnonzero(wrong))
-    if offered and said.any():
-        inside = ((age >= offered[0]) & (age < offered[1])).sum()
-        yield Check("ages", "ok", f"{inside} of {len(age)} lie in the range to offer, {offered[0]:g} to {offered[1]:g}")
-    if offered and not said.any():
+        yield about(table, "implausible ages", "unusable" if stated else "doubtful", text, np.flatnonzero(wrong))
+    if stated:
+        yield from _ages_as_stated(table, stated)
+    elif table.manifest.modality != "labs":
+        yield from _ages_as_found(table, inputs)
+
+
+def _ages_as_stated(table: CohortTable, stated: tuple[float, float]) -> Iterable[Check]:
+    age = table.frame.age_years.to_numpy()
+    if table.raw.age_years.isna().all():
         yield Check("ages", "doubtful", "ages to offer are stated, but no age is known: they cannot be checked")
+        return
+    inside = ((age >= stated[0]) & (age < stated[1])).sum()
+    text = f"{inside} of {len(age)} lie in the range to offer, {stated[0]:g} to {stated[1]:g}"
+    outside = outside_ages(table).sum()
+    if outside:
+        text += f"; {outside} outside it are left out of validation and test"
+    yield Check("ages", "ok", text)
+
+
+def _ages_as_found(table: CohortTable, inputs: Inputs) -> Iterable[Check]:
+    """Without stated ages a finding is offered for those of the table; without any, nobody knows for whom."""
+    offered = ages_to_offer(table, inputs)
+    if offered is None:
+        text = (
+            "no age is known, so nobody can say for whom a finding may be offered: add `age_years: [from, to]` to the "
+            "manifest (to is not included), or name the column of ages (columns: {age_years: …})"
+        )
+        yield Check("ages", "unusable", text)
+        return
+    age = table.frame.age_years.to_numpy()
+    used = inputs.readable & (table.frame.part != "unused").to_numpy()
+    unknown, minors = int((used & ~_plausible(age)).sum()), used & (age < ADULT_YEARS)
+    verdict: Verdict = "ok"
+    text = f"`age_years` is not stated; offered as the ages of the table reach, {offered[0]:g} to {offered[1]:g}"
+    if unknown:
+        verdict = "doubtful"
+        text += f"; no age is known in {unknown} of {used.sum()}"
+    in_test = int((minors & (table.frame.part == "test").to_numpy()).sum())
+    if offered[0] < ADULT_YEARS < offered[1] and in_test < MIN_CASES:
+        verdict = "doubtful"
+        text += (
+            f"; {minors.sum()} are under {ADULT_YEARS:g} years, {in_test} of them in test: too few to say anything of "
+            "the young. State `age_years` unless they are meant"
+        )
+    yield Check("ages", verdict, text)
+
+
+def ages_to_offer(table: CohortTable, inputs: Inputs) -> tuple[float, float] | None:
+    """Whom a finding may be offered for, lower bound included, upper bound not.
+
+    As the manifest states it, else in whole years as far as the ages of the rows used reach; ``None``: nobody knows.
+    """
+    if table.manifest.age_years is not None:
+        return table.manifest.age_years
+    used = inputs.readable & (table.frame.part != "unused").to_numpy()
+    age = table.frame.age_years.to_numpy()[used]
+    age = age[_plausible(age)]
+    return (float(np.floor(age.min())), float(np.floor(age.max())) + 1) if len(age) else None
+
+
+def outside_ages(table: CohortTable) -> NDArray[np.bool_]:
+    """``(n,)`` rows that neither validate nor test, as nothing is offered for their age; they may train."""
+    if table.manifest.age_years is None or table.manifest.modality == "labs":
+        return np.zeros(len(table.frame), dtype=bool)
+    low, high = table.manifest.age_years
+    age = table.frame.age_years.to_numpy()
+    decides = table.frame.part.isin(["validation", "test"]).to_numpy()
+    return np.asarray(decides & ((age < low) | (age >= high)))
+
+
+def _plausible(age: NDArray[np.float64]) -> NDArray[np.bool_]:
+    return (age >= 0) & (age <= MAX_AGE_YEARS)
 
 
 def _sexes(table: CohortTable, _: Inputs) -> Iterable[Check]:

@@ -7,6 +7,7 @@ Paths point into a folder of real data that is not part of the repository (``--d
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -40,8 +41,8 @@ class Cohort:
         Columns to report apart (sex, view, age band, site), text, ``None`` where unknown.
     source
         What the card says of it.
-    title
-        How the card and the operating points call it.
+    title, part_names
+        How the card and the operating points call it and its parts; parts without a name are 'TITLE, PART'.
     age_years
         Whom its findings may be offered for: lower bound included, upper bound not; ``None``: any age.
     further
@@ -50,6 +51,8 @@ class Cohort:
         ``(n,)`` how often a case is drawn in training, relative to the others of this cohort; ``None``: evenly.
     limits
         What its checks doubt, for the card.
+    prevalence
+        Share of positives that its probabilities are to presume; ``None``: that of its validation part.
     """
 
     name: str
@@ -60,13 +63,19 @@ class Cohort:
     subgroups: pd.DataFrame
     source: TrainingData
     title: str = ""
+    part_names: Mapping[str, str] = field(default_factory=dict)
     age_years: tuple[float, float] | None = None
     further: pd.DataFrame = field(default_factory=pd.DataFrame)
     weight: NDArray[np.float64] | None = None
     limits: tuple[str, ...] = ()
+    prevalence: float | None = None
 
     def rows(self, part: str) -> NDArray[np.intp]:
         return np.flatnonzero(self.part == part)
+
+    def called(self, part: str) -> str:
+        """How a part stands in the card; a promotion compares figures of parts of one name."""
+        return self.part_names.get(part, f"{self.title or self.name}, {part}")
 
 
 def part_of_person(person: str, shares: dict[str, float], salt: str) -> str:
@@ -131,8 +140,17 @@ def counted(source: TrainingData, person: NDArray[np.str_]) -> TrainingData:
     return source.model_copy(update={"n_persons": len(set(person)), "n_items": len(person)})
 
 
+def even_over(cells: pd.Series, counted: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """``(n,)`` weights under which each cell is drawn as often as any other; ``counted`` are the rows that train."""
+    sizes = cells[counted].value_counts()
+    return 1.0 / cells.map(sizes).fillna(np.inf).to_numpy(dtype=np.float64)
+
+
 def kermany(data: Path, size_px: int) -> Cohort:
-    """Children of one to five years, Guangzhou: ``pneumonia``. A tenth of the train part's persons validate."""
+    """Children of one to five years, Guangzhou: ``pneumonia``. A tenth of the train part's persons validate.
+
+    The published test part is the test part.
+    """
     table = pd.read_csv(data / "cxr/kermany/labels.csv")
     # A person number may stand for a bacterial and a viral episode: keep both in one part.
     person = ("kermany:" + table.person_no.astype(str)).to_numpy(dtype=str)
@@ -148,8 +166,16 @@ def kermany(data: Path, size_px: int) -> Cohort:
         labels=pd.DataFrame({"pneumonia": table.pneumonia.astype(float)}),
         person=person,
         part=part,
-        subgroups=pd.DataFrame({"subtype": table.subtype}),
-        source=counted(KERMANY, person[part != "test"]),
+        subgroups=pd.DataFrame(index=table.index),
+        source=counted(KERMANY, person[part == "train"]),
+        title="Kermany 2018",
+        part_names={
+            "validation": "Kermany 2018, validation part of train",
+            "test": "Kermany 2018, published test part",
+        },
+        age_years=(1.0, 6.0),
+        # Films were collected by class, three with pneumonia to one without: their share says nothing of any clinic.
+        prevalence=0.5,
     )
 
 
@@ -157,6 +183,7 @@ def nih(data: Path, size_px: int) -> Cohort:
     """Adults and some minors, Bethesda: fourteen labels mined from reports, and ``abnormal``, any of them.
 
     Persons are split 60/20/20; films of minors train but do not validate or test, as nothing is offered for them.
+    Views and normality are drawn evenly: in this subset they go together. Age and sex are further tasks.
     """
     table = pd.read_csv(data / "cxr/nih/labels.csv")
     person = ("nih:" + table.patient_id.astype(str)).to_numpy(dtype=str)
@@ -173,6 +200,13 @@ def nih(data: Path, size_px: int) -> Cohort:
         part=part,
         subgroups=pd.DataFrame({"view": table.view, "sex": table.sex, "age": age_band}),
         source=counted(NIH, person[part == "train"]),
+        title="NIH subset, adults",
+        part_names={part: f"NIH subset, adults, {part} persons" for part in ("validation", "test")},
+        age_years=(18.0, 86.0),
+        further=pd.DataFrame(
+            {"female": table.sex == "F", "age_over_45": table.age > 45, "age_over_60": table.age > 60}
+        ).astype(float),
+        weight=even_over(labels.abnormal.astype(str) + table.view, part == "train"),
     )
 
 
@@ -187,7 +221,7 @@ PTBXL_MAIN = {
 
 
 def ptbxl(data: Path) -> Cohort:
-    """Adults, Berlin: the five superclasses and atrial fibrillation, then every statement seen at least 20 times.
+    """Adults, Berlin: the five superclasses and atrial fibrillation; every statement seen 20 times is a further task.
 
     The published folds: 1 to 8 train, 9 validates, 10 tests. Rhythm is unknown where no rhythm was stated.
     """
@@ -196,7 +230,7 @@ def ptbxl(data: Path) -> Cohort:
         x = f["x"].astype(np.float32) / 1000.0
     statements = [c for c in table.columns if c.startswith(("sub_class:", "rhythm:", "form:"))]
     extra = [c for c in statements if c not in PTBXL_MAIN.values() and table[c].sum() >= 20]
-    labels = table[[*PTBXL_MAIN.values(), *extra]].astype(float)
+    labels = table[list(PTBXL_MAIN.values())].astype(float)
     labels = labels.rename(columns={column: name for name, column in PTBXL_MAIN.items()})
     person = ("ptbxl:" + table.patient_id.astype(str)).to_numpy(dtype=str)
     part = np.where(table.strat_fold == 10, "test", np.where(table.strat_fold == 9, "validation", "train"))
@@ -208,4 +242,8 @@ def ptbxl(data: Path) -> Cohort:
         part=part,
         subgroups=pd.DataFrame(index=table.index),
         source=counted(PTBXL, person[part == "train"]),
+        title="PTB-XL subset",
+        part_names={"validation": "PTB-XL subset, fold 9", "test": "PTB-XL subset, fold 10"},
+        age_years=(18.0, 96.0),
+        further=table[extra].astype(float),
     )

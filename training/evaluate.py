@@ -34,7 +34,13 @@ def fit_platt(y: NDArray[np.float64], logits: NDArray[np.float64]) -> Calibratio
         np.concatenate([np.ones_like(z), np.zeros_like(z)]),
         sample_weight=np.concatenate([target, 1 - target]),
     )
-    return Calibration(slope=float(fit.coef_[0, 0]), intercept=float(fit.intercept_[0]))
+    return Calibration(slope=float(fit.coef_[0, 0]), intercept=float(fit.intercept_[0]), prevalence=prevalence_among(y))
+
+
+def prevalence_among(y: NDArray[np.float64]) -> float | None:
+    """Share of positives; ``None`` where a class is missing, as no probability can then presume it."""
+    share = float(y.mean())
+    return share if 0 < share < 1 else None
 
 
 def calibrated(logits: NDArray[np.float64], calibration: Calibration) -> NDArray[np.float64]:
@@ -70,13 +76,20 @@ def operating_points(y: NDArray[np.float64], p: NDArray[np.float64], cohort: str
     return tuple(
         OperatingPoint(
             name=name,
-            threshold=round(float(candidates[i]), 6),
+            threshold=_threshold(candidates[i], values),
             sensitivity=round(float(sensitivity[i]), 3),
             specificity=round(float(specificity[i]), 3),
             cohort=cohort,
         )
         for name, i in chosen.items()
     )
+
+
+def _threshold(exact: float, values: NDArray[np.float64]) -> float:
+    """``exact`` in as few digits (six at least) as leave the same ``values`` below it."""
+    below = np.searchsorted(values, exact)
+    rounded = (float(f"{exact:.{digits}g}") for digits in range(6, 18))
+    return next(each for each in rounded if np.searchsorted(values, each) == below)
 
 
 def expected_calibration_error(y: NDArray[np.float64], p: NDArray[np.float64], bins: int = 10) -> float:
@@ -133,11 +146,14 @@ def evaluate(
     points: tuple[OperatingPoint, ...],
     subgroups: dict[str, NDArray[np.bool_]] | None = None,
     decides_at: str | None = None,
+    draws: int = 1000,
 ) -> tuple[Evaluation, ...]:
     """All figures of one finding on one part; in each subgroup with enough cases its AUROC, sensitivity, specificity.
 
-    The shares are those at ``decides_at``, or at every point where that is not given: they are what a later version is
-    held against. Sensitivity wants enough positives, specificity enough negatives, AUROC both.
+    However small a subgroup is, its ``prevalence`` among these cases is given, with the counts: where nothing else
+    stands beside it, there were too few to say. The shares are those at ``decides_at``, or at every point where that
+    is not given: they are what a later version is held against. Sensitivity wants enough positives, specificity enough
+    negatives, AUROC both.
     ``p`` is ``(n,)``, or ``(n, n_repeats)`` of a repeated cross-validation: a figure is then the mean over the repeats.
     """
     p = p if p.ndim == 2 else p[:, None]
@@ -158,23 +174,30 @@ def evaluate(
     metrics = {name: _mean_over_repeats(metric) for name, metric in metrics.items()}
     rows = np.flatnonzero(known)
     figures = [
-        Evaluation(cohort=cohort, metric=name, estimate=bootstrap(metric, y[rows], p[rows], person[rows]))
+        Evaluation(cohort=cohort, metric=name, estimate=bootstrap(metric, y[rows], p[rows], person[rows], draws=draws))
         for name, metric in metrics.items()
     ]
     deciding = [point.name for point in points if decides_at in (None, point.name)]
     shares = {f"sensitivity@{name}": (1,) for name in deciding} | {f"specificity@{name}": (0,) for name in deciding}
     for name, member in (subgroups or {}).items():
         rows = np.flatnonzero(known & member)
+        if not len(rows):
+            continue
         enough = {each for each in (0, 1) if (y[rows] == each).sum() >= MIN_CASES}
-        for metric, classes in {"auroc": (0, 1), **shares}.items():
+        for metric, classes in {"prevalence": (), "auroc": (0, 1), **shares}.items():
             if enough.issuperset(classes):
-                estimate = bootstrap(metrics[metric], y[rows], p[rows], person[rows], classes=classes)
+                figure = _prevalence if metric == "prevalence" else metrics[metric]
+                estimate = bootstrap(figure, y[rows], p[rows], person[rows], classes=classes, draws=draws)
                 figures.append(Evaluation(cohort=cohort, subgroup=name, metric=metric, estimate=estimate))
     return tuple(figures)
 
 
 def _mean_over_repeats(metric: Metric) -> Metric:
     return lambda y, p: float(np.mean([metric(y, repeat) for repeat in p.T]))
+
+
+def _prevalence(y: NDArray[np.float64], p: NDArray[np.float64]) -> float:
+    return float(y.mean())
 
 
 def _sensitivity(threshold: float) -> Metric:

@@ -7,7 +7,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 from pydantic import ValidationError
-from scipy.special import expit
+from scipy.special import expit, logit
 from sklearn.isotonic import IsotonicRegression
 from sklearn.metrics import roc_auc_score
 
@@ -15,6 +15,8 @@ from data_specs.bundle import Calibration, Estimate, Evaluation, FindingSpec, Ro
 from inference.findings import calibrate
 from training.calibrate import (
     MAX_ROC_POINTS,
+    Fit,
+    at_prevalence,
     calibration_figures,
     choose_calibration,
     cross_fitted,
@@ -22,6 +24,7 @@ from training.calibrate import (
     fit_isotonic,
     folds,
     holds,
+    moved,
     roc_points,
 )
 from training.evaluate import calibrated, expected_calibration_error, fit_platt, operating_points
@@ -63,6 +66,45 @@ def test_a_calibration_of_earlier_bundles_is_platt() -> None:
     assert calibration.kind == "platt"
     assert served(calibration, np.array([0.5, -900.0, 900.0])) == pytest.approx([expit(2.1), 0, 1])
     np.testing.assert_allclose(calibrated(np.array([0.5, -900, 900]), calibration), [expit(2.1), 0, 1])
+
+
+@pytest.mark.parametrize("fit", [fit_platt, fit_isotonic])
+@pytest.mark.parametrize("prevalence", [0.003, 0.5, 0.97])
+def test_another_prevalence_multiplies_every_odds_by_the_ratio_of_the_prior_odds(fit: Fit, prevalence: float) -> None:
+    y, z = outcomes(400)
+    before = fit(y, z)
+    assert before.prevalence == pytest.approx(y.mean())
+    after = at_prevalence(before, prevalence)
+    assert after.prevalence == prevalence
+    odds = lambda p: p / (1 - p)  # noqa: E731
+    prior = odds(prevalence) / odds(y.mean())
+    np.testing.assert_allclose(odds(calibrated(z, after)) / odds(calibrated(z, before)), prior, rtol=1e-9)
+    np.testing.assert_allclose(moved(calibrated(z, before), y.mean(), prevalence), calibrated(z, after), atol=1e-12)
+    np.testing.assert_allclose(served(after, z), calibrated(z, after), atol=1e-15)
+    assert Calibration.model_validate_json(after.model_dump_json()) == after
+
+
+def test_another_prevalence_is_what_a_rarer_finding_shows() -> None:
+    # Nine in ten of the positives taken away: the moved probabilities are right, the others far too high.
+    y, z = outcomes(60_000)
+    calibration = fit_platt(y, z)
+    kept = (y == 0) | (np.random.default_rng(3).random(len(y)) < 0.1)
+    rarer = calibrated(z[kept], at_prevalence(calibration, y[kept].mean()))
+    assert expected_calibration_error(y[kept], rarer) < 0.01
+    assert expected_calibration_error(y[kept], calibrated(z[kept], calibration)) > 0.2
+
+
+def test_only_a_known_prevalence_can_be_moved() -> None:
+    y, z = outcomes(100)
+    with pytest.raises(ValueError, match="cannot be moved"):
+        at_prevalence(Calibration(slope=1.0, intercept=0.0), 0.1)
+    for impossible in (0.0, 1.0, -0.2, float("nan")):
+        with pytest.raises(ValueError, match="cannot be moved"):
+            at_prevalence(fit_platt(y, z), impossible)
+    assert at_prevalence(fit_platt(y, z), 0.1).slope == fit_platt(y, z).slope
+    assert logit(0.1) - logit(y.mean()) == pytest.approx(
+        at_prevalence(fit_platt(y, z), 0.1).intercept - fit_platt(y, z).intercept
+    )
 
 
 @pytest.mark.parametrize(

@@ -92,16 +92,21 @@ def test_a_sound_cohort_passes_with_its_doubts(tmp_path: Path) -> None:
     assert named(checks, "columns").names == ("spare",)
 
 
-def test_five_planted_faults_are_all_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    table = made(tmp_path)
-    content = (tmp_path / "films" / "case06.png").read_bytes()
-    (tmp_path / "films" / "case06.png").write_bytes(content[: len(content) // 3])  # row 8: unreadable
+def planted(folder: Path) -> Path:
+    """The sound cohort with five faults, as newcomers make them."""
+    table = made(folder)
+    content = (folder / "films" / "case06.png").read_bytes()
+    (folder / "films" / "case06.png").write_bytes(content[: len(content) // 3])  # row 8: unreadable
     table.loc[31, "patient"] = "P003"  # rows 5 and 33: one person trains and tests
-    film(12).resize((300, 300)).save(tmp_path / "films" / "case25.jpg", quality=80)  # rows 14 and 27: one picture
+    film(12).resize((300, 300)).save(folder / "films" / "case25.jpg", quality=80)  # rows 14 and 27: one picture
     table.loc[25, "image"] = "case25.jpg"
     table.loc[17, "Pneumonia"] = "2"  # row 19: no label
     table["view"] = ["AP" if y == "1" else "PA" for y in table.Pneumonia]  # the view is the label
-    path = write(tmp_path, table)
+    return write(folder, table)
+
+
+def test_five_planted_faults_are_all_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = planted(tmp_path)
     checks, _ = checked(path)
 
     faults = {check.name: check for check in checks if check.verdict == "unusable"}
@@ -183,6 +188,40 @@ def test_other_faults_of_a_table(tmp_path: Path) -> None:
     assert loaded.frame.part[7] == loaded.frame.part[8] == "unused"
     assert np.isnan(loaded.frame.age_years[5])
     assert loaded.frame.sex[6] is None
+
+
+def test_ages_say_whom_a_finding_is_offered_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    table = made(tmp_path)
+    found = named(checked(write(tmp_path, table))[0], "ages")
+    assert found.verdict == "ok"
+    assert "30 to 70" in found.message
+
+    unsaid = {key: column for key, column in COLUMNS.items() if key != "age_years"}
+    path = write(tmp_path, table, columns=unsaid)
+    assert named(checked(path)[0], "ages").verdict == "unusable"
+    assert main(["--cohort", str(path), "--quiet"]) == 2
+    assert "add `age_years: [from, to]`" in " ".join(capsys.readouterr().out.split())
+    empty = write(tmp_path, table.assign(age=""))
+    assert named(checked(empty)[0], "ages").verdict == "unusable"
+    stated = named(checked(write(tmp_path, table, columns=unsaid, age_years=[18, 90]))[0], "ages")
+    assert stated.verdict == "doubtful"
+
+    table.loc[0, "age"] = "4"  # one child among adults
+    table.loc[1, "age"] = ""
+    found = named(checked(write(tmp_path, table))[0], "ages")
+    assert found.verdict == "doubtful"
+    assert "4 to 70" in found.message
+    assert "1 are under 18 years, 0 of them in test" in found.message
+    assert "no age is known in 1 of 40" in found.message
+
+
+def test_cases_of_ages_that_are_not_offered_do_not_count(tmp_path: Path) -> None:
+    table = made(tmp_path)
+    checks, _ = checked(write(tmp_path, table, age_years=[18, 63]))  # the last seven, of ten, in test are older
+    assert "7 outside it are left out of validation and test" in named(checks, "ages").message
+    counts = named(checks, "class counts")
+    assert counts.verdict == "unusable"
+    assert "test 1 positive, 2 negative" in counts.message
 
 
 def test_class_counts(tmp_path: Path) -> None:
@@ -310,6 +349,7 @@ def test_a_disease_that_shows_at_a_glance_is_not_stopped_in_one_hospital(
         labels={"pneumonia": "pneumonia"},
         files=str(shared_data / "cxr/kermany"),
         site="Guangzhou" if said else None,
+        age_years=[1, 6],
     )
     checks, _ = checked(path)
     look = named(checks, "label by look")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import pickle
 import shutil
 from pathlib import Path
 from typing import Any
@@ -10,6 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -20,8 +23,9 @@ from data_specs.cxr import conform
 from data_specs.cxr_files import read_image
 from data_specs.ecg import conform as conform_recording
 from data_specs.ecg_files import PostedFile, group_recordings, read_recording
+from training import cohort_files
 from training.checks import check_cohort, main, unusable
-from training.cohort_files import load_inputs
+from training.cohort_files import Inputs, load_inputs
 from training.cohort_table import CohortTable, TableUnusable, load_table
 
 COLUMNS = {"person": "patient", "file": "image", "age_years": "age", "sex": "sex"}
@@ -183,6 +187,176 @@ def test_recordings_are_what_serving_would_see(tmp_path: Path, shared_data: Path
     recording = read_recording(group_recordings(files)[0], ecg_unit=None)
     assert (inputs.x[1] == conform_recording(recording, fs_hz=100, n_samples=1000, max_windows=1)[0]).all()
     assert len(set(inputs.digests[:4])) == 4
+
+
+# ---------------------------------------------------------------- the cache
+
+
+@pytest.fixture
+def reads(monkeypatch: pytest.MonkeyPatch) -> list[str | None]:
+    """Names of the files that were decoded, in no order."""
+    names: list[str | None] = []
+    read_case = cohort_files.read_case
+
+    def counted(name: str | None, *more: Any) -> Any:
+        names.append(name)
+        return read_case(name, *more)
+
+    monkeypatch.setattr(cohort_files, "read_case", counted)
+    return names
+
+
+def pictures(folder: Path, n: int = 4) -> Path:
+    """Four films, a file that is none, and a row whose file is not there."""
+    rng = np.random.default_rng(4)
+    for i in range(n):
+        Image.fromarray(rng.integers(0, 255, (260 + i, 270), dtype=np.uint8)).save(folder / f"{i}.png")
+    (folder / f"{n}.png").write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(50))
+    lines = "\n".join(f"p{i},{i}.png,50,F,{i % 2}" for i in range(n + 2))  # and one that is not there
+    return write(folder, f"patient,image,age,sex,y\n{lines}\n")
+
+
+def read(path: Path, cache: Path | None, **more: Any) -> Inputs:
+    return load_inputs(load_table(path), progress=False, cache=cache, **more)
+
+
+def same(one: Inputs, other: Inputs) -> bool:
+    return bool((one.x == other.x).all()) and one.x.dtype == other.x.dtype and one[2:] == other[2:]
+
+
+def test_the_second_run_decodes_only_what_was_refused(tmp_path: Path, reads: list[str | None]) -> None:
+    path, cache = pictures(tmp_path), tmp_path / "kept" / "here"
+    plain = read(path, None)
+    assert not cache.exists()
+    assert plain.readable.tolist() == [True] * 4 + [False] * 2
+    reads.clear()
+    assert same(read(path, cache), plain)
+    assert sorted(map(str, reads)) == [f"{i}.png" for i in range(6)]
+    assert len(list(cache.iterdir())) == 4
+    reads.clear()
+    again = read(path, cache)
+    assert same(again, plain)
+    assert (again.readable == plain.readable).all()
+    assert sorted(map(str, reads)) == ["4.png", "5.png"]
+
+
+def test_what_has_changed_is_read_again(
+    tmp_path: Path, reads: list[str | None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, cache = pictures(tmp_path), tmp_path / "kept"
+    before = read(path, cache)
+    times = (tmp_path / "1.png").stat()
+    (tmp_path / "1.png").write_bytes((tmp_path / "2.png").read_bytes())  # another size
+    os.utime(tmp_path / "1.png", ns=(times.st_atime_ns, times.st_mtime_ns))
+    os.utime(tmp_path / "3.png")  # the same bytes at another time
+    shutil.copy(tmp_path / "0.png", tmp_path / "5.png")  # was missing
+    reads.clear()
+    after = read(path, cache)
+    assert sorted(map(str, reads)) == ["1.png", "3.png", "4.png", "5.png"]
+    assert (after.x[1] == before.x[2]).all()
+    assert (after.x[5] == before.x[0]).all()
+    assert after.readable[5]
+    reads.clear()
+    assert read(path, cache, spec=CxrInput(size_px=64)).x.shape == (6, 1, 64, 64)
+    assert len(reads) == 6
+    reads.clear()
+    monkeypatch.setattr(cohort_files, "_readers", lambda modality: "a later release")
+    assert same(read(path, cache), after)
+    assert len(reads) == 6
+
+
+class Intruder:
+    """Would write a file where it is unpickled."""
+
+    def __init__(self, where: Path) -> None:
+        self.where = where
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Path.touch, (self.where,)
+
+
+@pytest.mark.parametrize("plain_pickle", [True, False])
+def test_a_cache_from_elsewhere_runs_no_code(tmp_path: Path, plain_pickle: bool) -> None:
+    path, cache, mark = pictures(tmp_path), tmp_path / "kept", tmp_path / "ran"
+    expected = read(path, cache)
+    for entry in cache.iterdir():
+        if plain_pickle:
+            entry.write_bytes(pickle.dumps({"file": Intruder(mark)}, protocol=2))
+        else:
+            torch.save({"file": Intruder(mark)}, entry)
+    pickle.loads(pickle.dumps(Intruder(mark)))
+    assert mark.exists()  # it would
+    mark.unlink()
+    assert same(read(path, cache), expected)
+    assert not mark.exists()
+
+
+def test_torn_and_damaged_entries_are_made_again(tmp_path: Path, reads: list[str | None]) -> None:
+    path, cache = pictures(tmp_path), tmp_path / "kept"
+    expected = read(path, cache)
+    sound = sorted(cache.iterdir())
+    kept = sound[0].read_bytes()
+    damaged = bytearray(kept)
+    damaged[len(kept) // 2] ^= 4  # among the pixels: torch reads it without complaint
+    torn = [kept[:n] for n in (0, 1, 100, 5000, len(kept) // 2, len(kept) - 1)]
+    zeroed = kept[:8192] + bytes(4096) + kept[12288:]
+    small = tmp_path / "small.pt"
+    torch.save({"file": {"x": torch.zeros(1, 2, 2), "problems": [], "digest": "", "seal": ""}}, small)
+    for content in (*torn, bytes(damaged), zeroed, small.read_bytes(), b"garbage " * 1000):
+        sound[0].write_bytes(content)
+        reads.clear()
+        assert same(read(path, cache), expected)
+        assert len(reads) == 3  # the damaged one, and the two that are refused
+        reads.clear()
+        assert same(read(path, cache), expected)
+        assert len(reads) == 2  # it was mended
+
+
+def test_a_cache_that_cannot_be_written_costs_time_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, cache = pictures(tmp_path), tmp_path / "kept"
+    expected = read(path, None)
+
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.warns(UserWarning, match="not everything is kept"):
+        assert same(read(path, cache), expected)
+    assert not list(cache.iterdir())
+
+
+def test_a_fault_of_a_reader_is_not_hidden(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = pictures(tmp_path)
+
+    def faulty(*_: Any) -> None:
+        raise ZeroDivisionError("a fault of the program")
+
+    monkeypatch.setattr(cohort_files, "read_case", faulty)
+    with pytest.warns(UserWarning, match="not everything is kept"), pytest.raises(ZeroDivisionError):
+        read(path, tmp_path / "kept")
+
+
+def test_every_file_of_a_recording_counts(tmp_path: Path, shared_data: Path, reads: list[str | None]) -> None:
+    raw = shared_data / "ecg" / "raw"
+    labels = pd.read_csv(raw / "labels.csv", dtype=str).head(3)
+    for record in labels.record:
+        for suffix in (".hea", ".mat"):
+            shutil.copyfile(raw / f"{record}{suffix}", tmp_path / f"{record}{suffix}")
+    text = "patient,image,age,sex,y\n" + "\n".join(f"{i},{name},60,F,1" for i, name in enumerate(labels.record))
+    path = write(tmp_path, text, modality="ecg", labels={"atrial_fibrillation": "y"})
+    plain, first = read(path, None), read(path, tmp_path / "kept")
+    assert same(plain, first)
+    reads.clear()
+    assert same(read(path, tmp_path / "kept"), plain)
+    assert reads == []
+    signal = tmp_path / f"{labels.record[1]}.mat"
+    signal.write_bytes((tmp_path / f"{labels.record[2]}.mat").read_bytes())
+    assert not np.array_equal(read(path, tmp_path / "kept").x[1], plain.x[1])
+    assert reads == [labels.record[1]]
+    reads.clear()
+    write(tmp_path, text, modality="ecg", labels={"atrial_fibrillation": "y"}, ecg_unit="mV")
+    read(path, tmp_path / "kept")  # another unit is another input, whatever the files say of theirs
+    assert len(reads) == 3
 
 
 def test_laboratory_values_come_in_canonical_units(tmp_path: Path) -> None:

@@ -75,14 +75,31 @@ def test_persons_are_drawn_whole() -> None:
     assert tenfold.high - tenfold.low == pytest.approx(once.high - once.low, rel=0.15)
 
 
-def test_small_subgroups_get_no_figure(scores: tuple[np.ndarray, np.ndarray]) -> None:
-    y, logits = scores[0][:300], scores[1][:300]
-    few = np.arange(300) < 8
+def test_small_subgroups_get_their_counts_and_no_figure(scores: tuple[np.ndarray, np.ndarray]) -> None:
+    y, logits = scores[0][:300].copy(), scores[1][:300]
+    few, nobody = np.arange(300) < 8, np.zeros(300, dtype=bool)
+    y[0] = np.nan
     figures = evaluate(
         y, calibrated(logits, fit_platt(y, logits)), np.arange(300).astype(str), cohort="c", points=(),
-        subgroups={"few": few, "most": ~few},
+        subgroups={"few": few, "most": ~few, "nobody": nobody}, draws=50,
     )  # fmt: skip
-    assert {f.subgroup for f in figures} == {"all", "most"}
+    by_group = {group: {f.metric: f.estimate for f in figures if f.subgroup == group} for group in ("few", "most")}
+    assert {f.subgroup for f in figures} == {"all", "few", "most"}
+    assert by_group["few"].keys() == {"prevalence"}
+    assert by_group["most"].keys() == {"prevalence", "auroc"}
+    said = by_group["few"]["prevalence"]
+    assert (said.n, said.n_positive) == (7, int(y[1:8].sum()))
+    assert said.value == pytest.approx(y[1:8].mean(), abs=1e-4)
+
+
+def test_a_threshold_keeps_its_cases_apart_however_rare_the_finding() -> None:
+    # Probabilities of one in a hundred thousand, and two that differ in the ninth digit.
+    y = np.array([0.0, 0, 0, 1, 1, 1])
+    p = np.array([1e-6, 2e-6, 3.00000001e-6, 3.00000003e-6, 8e-6, 9e-6])
+    for point in operating_points(y, p, "c"):
+        assert point.sensitivity == pytest.approx((p[y == 1] >= point.threshold).mean(), abs=1e-3)
+        assert point.specificity == pytest.approx((p[y == 0] < point.threshold).mean(), abs=1e-3)
+        assert (point.sensitivity, point.specificity) == (1, 1)
 
 
 def test_a_person_always_lands_in_the_same_part() -> None:

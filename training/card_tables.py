@@ -1,0 +1,135 @@
+"""The tables of a model card: what is offered, its operating points, its figures, its groups."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from data_specs.bundle import Estimate, FindingSpec
+
+TOO_FEW = "too few to say"
+SHARES = ("sensitivity", "specificity")
+_AT = tuple(f"{share}@" for share in SHARES)
+
+
+def title(finding: FindingSpec) -> str:
+    """Name and ages: two findings of one name differ in them."""
+    return f"{finding.name}, {_ages(finding)} years" if finding.age_years else finding.name
+
+
+def main_cohort(finding: FindingSpec) -> str | None:
+    """The cohort part that the finding was evaluated on: the one whose calibration was measured, else the first."""
+    by_metric = {e.metric: e.cohort for e in reversed(finding.evaluation) if e.subgroup == "all"}
+    first = finding.evaluation[0].cohort if finding.evaluation else None
+    return by_metric.get("ece") or by_metric.get("auroc") or first
+
+
+def prevalence(finding: FindingSpec) -> str:
+    """Which prevalence its probability presumes."""
+    presumed = finding.calibration.prevalence if finding.calibration else None
+    return f"{100 * presumed:.3g} %" if presumed else "not recorded"
+
+
+def summary(findings: Sequence[FindingSpec]) -> str:
+    """One row for each finding: whom it is for, how well it does."""
+    evaluated = any(f.evaluation for f in findings)
+    head = ["finding", "for ages", "needs"]
+    head += ["AUROC", "sensitivity", "specificity", "ECE (by chance)", "presumes", "n (positive)"] if evaluated else []
+    rows = [
+        [f.name, _ages(f), ", ".join(f.requires) or "the input alone", *(_main_figures(f) if evaluated else ())]
+        for f in findings
+    ]
+    return markdown(head, rows)
+
+
+def _main_figures(finding: FindingSpec) -> list[str]:
+    cohort = main_cohort(finding)
+    found = {(e.cohort, e.metric): e.estimate for e in finding.evaluation if e.subgroup == "all"}
+    of = {metric: estimate for (where, metric), estimate in found.items() if where == cohort}
+    if "auroc" not in of:
+        said = "a value" if finding.kind == "measured" else "not evaluated here"
+        return [said, *[""] * 5]
+    ece = f"{of['ece'].value:.3f}" if "ece" in of else ""
+    if "ece_by_chance" in of:
+        ece += f" ({of['ece_by_chance'].value:.3f})"
+    return [
+        _interval(of["auroc"]),
+        *(_interval(of.get(f"{share}@{finding.decides_at}")) for share in SHARES),
+        ece,
+        prevalence(finding),
+        _counts(of["auroc"]),
+    ]
+
+
+def points(finding: FindingSpec) -> str:
+    """Each operating point: threshold, what it promised where it was chosen, what it kept where it was measured."""
+    if not finding.operating_points:
+        return "No operating point: an uncalibrated number.\n" if finding.kind == "probability" else ""
+    found = {(e.cohort, e.metric): e.estimate for e in finding.evaluation if e.subgroup == "all"}
+    with_shares = dict.fromkeys(cohort for cohort, metric in found if metric.startswith(_AT))
+    chosen_on = next((c for c in with_shares if finding.operating_points[0].cohort.startswith(c)), None)
+    main = main_cohort(finding)
+    measured = sorted((c for c in with_shares if c != chosen_on), key=lambda c: c != main)
+    head = ["operating point", "threshold", "chosen on", *(f"{share} there" for share in SHARES)]
+    head += [f"{share}, {cohort}" for cohort in measured for share in SHARES]
+    rows = []
+    for p in finding.operating_points:
+        there = [
+            _interval(found.get((chosen_on or "", f"{share}@{p.name}"))) or ("" if value is None else f"{value:.3f}")
+            for share, value in zip(SHARES, (p.sensitivity, p.specificity), strict=True)
+        ]
+        kept = [_interval(found.get((cohort, f"{share}@{p.name}"))) for cohort in measured for share in SHARES]
+        name = f"**{p.name}** (decides)" if p.name == finding.decides_at else p.name
+        rows.append([name, f"{p.threshold:.3g}", p.cohort, *there, *kept])
+    return markdown(head, rows)
+
+
+def figures(finding: FindingSpec) -> str:
+    """All other figures of whole parts, and those over several findings."""
+    rows = [
+        [
+            e.metric if e.subgroup == "all" else f"{e.metric} ({e.subgroup})",
+            f"{e.estimate.value:.3f}",
+            f"{e.estimate.low:.3f} to {e.estimate.high:.3f}",
+            _counts(e.estimate),
+            e.cohort,
+        ]
+        for e in finding.evaluation
+        if not _is_of_a_group(e.subgroup, e.metric) and not e.metric.startswith(_AT)
+    ]
+    return markdown(["figure", "value", "95 %", "n (positive)", "on"], rows) if rows else ""
+
+
+def groups(finding: FindingSpec) -> str:
+    """A row for each group: its counts, and AUROC, sensitivity and specificity where there were cases enough."""
+    found: dict[tuple[str, str], dict[str, Estimate]] = {}
+    for e in finding.evaluation:
+        if _is_of_a_group(e.subgroup, e.metric):
+            found.setdefault((e.cohort, e.subgroup), {})[e.metric] = e.estimate
+    wanted = ("auroc", *(f"{share}@{finding.decides_at}" for share in SHARES))
+    head = ["group", "n (positive)", "AUROC", *(f"{share} at {finding.decides_at}" for share in SHARES), "on"]
+    rows = []
+    for (cohort, group), of in found.items():
+        cells = [_interval(of.get(metric)) or TOO_FEW for metric in wanted]
+        rows.append([group, _counts(next(iter(of.values()))), *cells, cohort])
+    return markdown(head, rows) if rows else ""
+
+
+def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |\n" for line in lines)
+
+
+def _is_of_a_group(subgroup: str, metric: str) -> bool:
+    return subgroup != "all" and (metric in ("auroc", "prevalence") or metric.startswith(_AT))
+
+
+def _ages(finding: FindingSpec) -> str:
+    return f"{finding.age_years[0]:g} to {finding.age_years[1] - 1:g}" if finding.age_years else "any"
+
+
+def _interval(estimate: Estimate | None) -> str:
+    return f"{estimate.value:.3f} ({estimate.low:.3f} to {estimate.high:.3f})" if estimate else ""
+
+
+def _counts(estimate: Estimate) -> str:
+    return f"{estimate.n}" + ("" if estimate.n_positive is None else f" ({estimate.n_positive})")

@@ -1,0 +1,246 @@
+"""From the logits of one column to a finding that is offered, or to the reason why it is not.
+
+Validation decides everything: whether the network tells the cases apart, how a logit becomes a probability, where the
+operating points lie. The test part is looked at once, and its calibration has the last word.
+
+**Elsewhere.** Validation cases of the training hospital flatter a calibration: taken on another scanner, the same films
+give less extreme logits. Where the caller gives the logits of the validation cases as another clinic might have taken
+them, calibration and thresholds come from both (Tomani et al., Post-hoc Uncertainty Calibration for Domain Drift
+Scenarios, CVPR 2021). What is said beside a threshold is still that of the cases as taken.
+
+**Prevalence.** A probability presumes how frequent the finding is. Where a share is stated, probabilities and
+thresholds are moved to it (:func:`training.calibrate.at_prevalence`). The test part has a share of its own; its figures
+of calibration are then those of the probabilities moved on to that share by the known ratio of odds, nothing being
+fitted to it. ``ece_as_offered`` is the plain error without that.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from sklearn.metrics import roc_auc_score
+
+from data_specs.bundle import Evaluation, FindingSpec, Withheld
+from data_specs.visit import OperatingPoint
+from training.calibrate import FOLDS, at_prevalence, calibration_figures, choose_calibration, holds, moved, roc_points
+from training.cohorts import Cohort
+from training.evaluate import (
+    MIN_CASES,
+    Metric,
+    bootstrap,
+    calibrated,
+    evaluate,
+    expected_calibration_error,
+    operating_points,
+)
+
+__all__ = ["Offered", "Rule", "Withheld", "offer"]
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Rule:
+    """How one label of one cohort may be offered.
+
+    Parameters
+    ----------
+    decides_at
+        Operating point at which it is called positive.
+    risk
+        What it says of the organ's risk; see :class:`data_specs.bundle.FindingSpec`.
+    negative
+        The term names the absence of disease (``normal_ecg``). Screening must not miss the diseased: 'normal' is said
+        only where 95 % of them lie below, and suspicion is high only where 95 % of the normal ones lie above. So
+        ``screening`` and ``rule_in`` change places.
+    holds_from
+        It is offered where the lower bound of its AUROC on validation lies above this.
+    """
+
+    decides_at: str = "balanced"
+    risk: Literal["direct", "complement"] | None = None
+    negative: bool = False
+    holds_from: float = 0.65
+
+
+@dataclass(frozen=True)
+class Offered:
+    """A finding, and what its plot is drawn from.
+
+    Parameters
+    ----------
+    parts
+        ``validation`` and ``test``: outcomes and probabilities, ``(n,)`` each. Those of ``test`` are at that part's
+        prevalence where one was stated, as in the card.
+    chosen
+        Which calibration was taken, and why.
+    """
+
+    spec: FindingSpec
+    parts: dict[str, tuple[Floats, Floats]]
+    chosen: str
+
+
+def offer(
+    cohort: Cohort,
+    label: str,
+    column: int,
+    logits: Floats,
+    rule: Rule,
+    *,
+    perturbed: Floats | None = None,
+    prevalence: float | None = None,
+    draws: int = 1000,
+) -> Offered | Withheld:
+    """Calibrate, choose thresholds, evaluate once on test, decide.
+
+    Parameters
+    ----------
+    column
+        Of the graph's first output, which ``logits`` is.
+    logits
+        ``(n,)``, a row for each case of the cohort.
+    perturbed
+        ``(n_validation, k)``, logits of the validation cases, in their order, as they might have been taken elsewhere.
+    prevalence
+        Share of people with the finding that its probabilities are to presume; ``None``: that among the validation
+        cases.
+    draws
+        Of each bootstrap.
+
+    Raises
+    ------
+    ValueError
+        An array does not fit the cohort, or a logit is not finite.
+    """
+    y = cohort.labels[label].to_numpy(dtype=np.float64)
+    rows = {part: cohort.rows(part)[~np.isnan(y[cohort.rows(part)])] for part in ("validation", "test")}
+    if perturbed is not None:
+        if perturbed.ndim != 2 or len(perturbed) != len(cohort.rows("validation")):
+            raise ValueError(f"perturbed is {perturbed.shape}, of {len(cohort.rows('validation'))} validation cases")
+        perturbed = perturbed[~np.isnan(y[cohort.rows("validation")])]
+    _all_finite(y, logits)
+    names = {part: cohort.called(part) for part in rows}
+    called = cohort.title or cohort.name
+    if few := _too_few(y, cohort.person, rows):
+        return Withheld(name=label, cohort=called, reason=few)
+    v, t = rows["validation"], rows["test"]
+    auroc = bootstrap(_auroc, y[v], logits[v], cohort.person[v], draws=draws)
+    if not auroc.low > rule.holds_from:
+        reason = (
+            f"AUROC {auroc.value:.3f} ({auroc.low:.3f} to {auroc.high:.3f}) on {len(v)} validation cases, "
+            f"{int(y[v].sum())} of them positive; its lower bound must lie above {rule.holds_from:g}"
+        )
+        return Withheld(name=label, cohort=called, reason=reason)
+
+    seen = logits[v, None] if perturbed is None else np.column_stack([logits[v], perturbed])
+    seen_y, seen_person = np.repeat(y[v], seen.shape[1]), np.repeat(cohort.person[v], seen.shape[1])
+    choice = choose_calibration(seen_y, seen.ravel(), seen_person)
+    calibration = choice.calibration if prevalence is None else at_prevalence(choice.calibration, prevalence)
+    p = calibrated(logits, calibration)
+    source = names["validation"] + (", as taken and perturbed" if perturbed is not None else "")
+    points = operating_points(seen_y, calibrated(seen.ravel(), calibration), source)
+    points = tuple(_measured(point, y[v], p[v]) for point in points)
+    if rule.negative:
+        points = _places_changed(points)
+
+    at_test, points_at_test = p[t], points
+    if prevalence is not None:
+        own = float(y[t].mean())
+        at_test = moved(p[t], prevalence, own)
+        points_at_test = tuple(
+            point.model_copy(update={"threshold": float(moved(np.array(point.threshold), prevalence, own))})
+            for point in points
+        )
+    spec = FindingSpec(
+        name=label,
+        column=column,
+        age_years=cohort.age_years,
+        calibration=calibration,
+        decides_at=rule.decides_at,
+        risk=rule.risk,
+        operating_points=points,
+        evaluation=(
+            *evaluate(
+                y[t],
+                at_test,
+                cohort.person[t],
+                cohort=names["test"],
+                points=points_at_test,
+                subgroups=_groups(cohort.subgroups, t),
+                decides_at=rule.decides_at,
+                draws=draws,
+            ),
+            *calibration_figures(y[t], at_test, cohort=names["test"]),
+            *(_as_offered(y[t], p[t], cohort.person[t], names["test"], draws) if prevalence is not None else ()),
+            Evaluation(cohort=names["validation"], metric="auroc", estimate=auroc),
+        ),
+        roc=roc_points(y[v], p[v], points),
+    )
+    verdict = holds(spec.evaluation)
+    if not verdict:
+        reason = f"its probabilities are not true enough: {verdict.reason}"
+        return Withheld(name=label, cohort=called, reason=reason)
+    return Offered(spec, {"validation": (y[v], p[v]), "test": (y[t], at_test)}, str(choice))
+
+
+def _all_finite(y: Floats, logits: Floats) -> None:
+    if logits.shape != y.shape:
+        raise ValueError(f"logits are {logits.shape}, labels {y.shape}")
+    if not np.isfinite(logits[~np.isnan(y)]).all():
+        raise ValueError("a logit of a labelled case is not finite")
+
+
+def _too_few(y: Floats, person: NDArray[np.str_], rows: dict[str, NDArray[np.intp]]) -> str:
+    """The counts, where a part has too few of a class to choose by (validation) or to evaluate on (test); else ''."""
+    fewest = {"validation": FOLDS, "test": MIN_CASES}
+    classes = [(r[y[r] == each], fewest[part]) for part, r in rows.items() for each in (0, 1)]
+    if all(len(c) >= least and len(np.unique(person[c])) >= FOLDS for c, least in classes):
+        return ""
+    counts = "; ".join(
+        f"{part} {int(y[r].sum())} with and {int((1 - y[r]).sum())} without it, "
+        f"of {len(np.unique(person[r[y[r] == 1]]))} and {len(np.unique(person[r[y[r] == 0]]))} persons"
+        for part, r in rows.items()
+    )
+    return (
+        f"too few to say: {counts}; {FOLDS} persons of each are needed to choose by, {MIN_CASES} cases to evaluate on"
+    )
+
+
+def _auroc(y: Floats, p: Floats) -> float:
+    return float(roc_auc_score(y, p))
+
+
+def _measured(point: OperatingPoint, y: Floats, p: Floats) -> OperatingPoint:
+    """The point with its sensitivity and specificity on these cases."""
+    sensitivity, specificity = (p[y == 1] >= point.threshold).mean(), (p[y == 0] < point.threshold).mean()
+    return point.model_copy(
+        update={"sensitivity": round(float(sensitivity), 3), "specificity": round(float(specificity), 3)}
+    )
+
+
+def _places_changed(points: tuple[OperatingPoint, ...]) -> tuple[OperatingPoint, ...]:
+    by_name = {point.name: point for point in points}
+    return (
+        by_name["rule_in"].model_copy(update={"name": "screening"}),
+        by_name["balanced"],
+        by_name["screening"].model_copy(update={"name": "rule_in"}),
+    )
+
+
+def _groups(subgroups: pd.DataFrame, rows: NDArray[np.intp]) -> dict[str, NDArray[np.bool_]]:
+    """Members among ``rows`` of each value of each column, as ``sex F``; who is unknown is in none."""
+    return {
+        f"{column} {value}": (values.notna() & (values.astype(str) == str(value))).to_numpy()[rows]
+        for column, values in subgroups.items()
+        for value in sorted(values.dropna().unique())
+    }
+
+
+def _as_offered(y: Floats, p: Floats, person: NDArray[np.str_], cohort: str, draws: int) -> list[Evaluation]:
+    estimate = bootstrap(expected_calibration_error, y, p, person, draws=draws)
+    return [Evaluation(cohort=cohort, metric="ece_as_offered", estimate=estimate)]
