@@ -109,13 +109,16 @@ def train_network(arguments: argparse.Namespace) -> Path | None:
 def train_other(arguments: argparse.Namespace) -> Path:
     """``kidney`` and ``gate``, which have workflows of their own."""
     module = importlib.import_module(f"training.{arguments.bundle}")
+    own = {"cohorts": arguments.cohort} if arguments.cohort else {}
+    if own and arguments.bundle == "gate":
+        raise ValueError("the gate learns from the shipped cohorts and made-up pictures only; it takes no --cohort")
     folder: Path = module.run(
         data=arguments.data,
         out=arguments.out / f"{arguments.bundle}-{arguments.version}.run",
         bundles=arguments.bundles or arguments.out,
         version=arguments.version,
         epochs=arguments.epochs,
-        cohorts=arguments.cohort or [],
+        **own,
     )
     return folder
 

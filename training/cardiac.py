@@ -11,12 +11,14 @@ from data_specs.bundle import EcgInput
 from data_specs.ecg import LEADS
 from models.networks import RecordingNet
 from training import augment, golden
-from training.cohorts import Cohort, ptbxl
+from training.cohorts import PTBXL_MAIN, Cohort, ptbxl
 from training.fit import Recipe
 from training.workflow import Task
 
 INPUT = EcgInput(fs_hz=100, n_samples=1000, leads=LEADS, max_windows=6)
 RECIPE = Recipe(epochs=30, batch_size=64, learning_rate=3e-3, weight_decay=0.05, mixup=0.3)
+INIT = "none"
+SUPERCLASSES = tuple(PTBXL_MAIN)[:5]
 
 SHIPPED_LIMITS = (
     "One network of 1,819 recordings of one institution's machines (PTB-XL subset: chosen to hold NORM, STTC or CD; "
@@ -34,7 +36,7 @@ def shipped(data: Path) -> tuple[Cohort, ...]:
     return (ptbxl(data),)
 
 
-def task(cohorts: Sequence[Cohort]) -> Task:
+def task(cohorts: Sequence[Cohort], _: Path) -> Task:
     """How recordings are learnt from these cohorts."""
     is_shipped = {cohort.name for cohort in cohorts} == {"ptbxl"}
     return Task(
@@ -50,4 +52,5 @@ def task(cohorts: Sequence[Cohort]) -> Task:
         augment=augment.recordings,
         golden=golden.recordings(INPUT.n_samples),
         limits=SHIPPED_LIMITS if is_shipped else (),
+        macro=SUPERCLASSES if is_shipped else (),
     )

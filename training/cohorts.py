@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from PIL import Image
 from tqdm import tqdm
 
 from data_specs.bundle import TrainingData
@@ -118,6 +119,14 @@ PTBXL = TrainingData(
     n_items=0,
 )
 
+TBX11K = TrainingData(
+    name="TBX11K, 200 films with tuberculosis (evaluation only)",
+    citation="Liu Y, Wu YH, Ban Y, Wang H, Cheng MM. Rethinking Computer-Aided Tuberculosis Diagnosis. CVPR 2020",
+    licence="terms of use unclear: never trained on",
+    n_persons=0,
+    n_items=0,
+)
+
 NIH_LABELS = (
     "Atelectasis",
     "Cardiomegaly",
@@ -207,6 +216,29 @@ def nih(data: Path, size_px: int) -> Cohort:
             {"female": table.sex == "F", "age_over_45": table.age > 45, "age_over_60": table.age > 60}
         ).astype(float),
         weight=even_over(labels.abnormal.astype(str) + table.view, part == "train"),
+    )
+
+
+def tb(data: Path, size_px: int) -> Cohort:
+    """Adults with tuberculosis, other scanners, positives only: never trained on, to see what an adult finding makes
+    of them. Their publisher squeezed them to squares; their aspect is given back before the conform step."""
+    table = pd.read_csv(data / "cxr/tb/labels.csv")
+    films = []
+    for row in tqdm(table.itertuples(), total=len(table), unit="film"):
+        pixels = read_image((data / "cxr/tb/images" / str(row.image)).read_bytes()).pixels
+        side = max(row.orig_w, row.orig_h)
+        shape = round(pixels.shape[1] * row.orig_w / side), round(pixels.shape[0] * row.orig_h / side)
+        films.append(conform(np.asarray(Image.fromarray(pixels).resize(shape, Image.Resampling.BILINEAR)), size_px))
+    return Cohort(
+        name="tb",
+        x=np.stack(films),
+        labels=pd.DataFrame({"abnormal": np.ones(len(table))}),
+        person=np.array([f"tb:{i}" for i in range(len(table))]),
+        part=np.full(len(table), "test"),
+        subgroups=pd.DataFrame(index=table.index),
+        source=TBX11K,
+        title="TBX11K subset, adults with tuberculosis, other scanners, positives only",
+        age_years=(18.0, 86.0),
     )
 
 

@@ -166,8 +166,8 @@ def evaluate(
         "ece": expected_calibration_error,
     }
     for point in points:
-        metrics[f"sensitivity@{point.name}"] = _sensitivity(point.threshold)
-        metrics[f"specificity@{point.name}"] = _specificity(point.threshold)
+        metrics[f"sensitivity@{point.name}"] = sensitivity_at(point.threshold)
+        metrics[f"specificity@{point.name}"] = specificity_at(point.threshold)
     balanced = next((point.threshold for point in points if point.name == "balanced"), None)
     if balanced is not None:
         metrics["accuracy@balanced"] = _accuracy(balanced)
@@ -200,11 +200,11 @@ def _prevalence(y: NDArray[np.float64], p: NDArray[np.float64]) -> float:
     return float(y.mean())
 
 
-def _sensitivity(threshold: float) -> Metric:
+def sensitivity_at(threshold: float) -> Metric:
     return lambda y, p: float((p[y == 1] >= threshold).mean())
 
 
-def _specificity(threshold: float) -> Metric:
+def specificity_at(threshold: float) -> Metric:
     return lambda y, p: float((p[y == 0] < threshold).mean())
 
 

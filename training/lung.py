@@ -12,12 +12,13 @@ from pathlib import Path
 from data_specs.bundle import CxrInput
 from models.networks import FilmNet
 from training import augment, golden
-from training.cohorts import Cohort, kermany, nih
+from training.cohorts import Cohort, kermany, nih, tb
 from training.fit import Recipe
 from training.workflow import Task
 
 INPUT = CxrInput(size_px=224)
 RECIPE = Recipe(epochs=14, batch_size=32, learning_rate=1e-3, weight_decay=0.05, average_decay=0.998)
+INIT = "none"
 ADULT_SHARE = 0.4
 """Share of the draws that are adults' films in the shipped bundle, of which there are seven times fewer."""
 
@@ -43,8 +44,8 @@ def shipped(data: Path) -> tuple[Cohort, ...]:
     return kermany(data, INPUT.size_px), nih(data, INPUT.size_px)
 
 
-def task(cohorts: Sequence[Cohort]) -> Task:
-    """How films are learnt from these cohorts."""
+def task(cohorts: Sequence[Cohort], data: Path) -> Task:
+    """How films are learnt from these cohorts; ``data`` holds those that the shipped bundle is also measured on."""
     names = {cohort.name for cohort in cohorts}
     is_shipped = names == {"kermany", "nih"}
     return Task(
@@ -60,4 +61,5 @@ def task(cohorts: Sequence[Cohort]) -> Task:
         golden=golden.films(INPUT.size_px),
         limits=SHIPPED_LIMITS if is_shipped else (),
         shares={"nih": ADULT_SHARE} if is_shipped else {},
+        elsewhere=(tb(data, INPUT.size_px),) if is_shipped else (),
     )

@@ -24,7 +24,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from sklearn.metrics import roc_auc_score
 
-from data_specs.bundle import Evaluation, FindingSpec, Withheld
+from data_specs.bundle import Calibration, Evaluation, FindingSpec, Withheld
 from data_specs.visit import OperatingPoint
 from training.calibrate import FOLDS, at_prevalence, calibration_figures, choose_calibration, holds, moved, roc_points
 from training.cohorts import Cohort
@@ -36,6 +36,8 @@ from training.evaluate import (
     evaluate,
     expected_calibration_error,
     operating_points,
+    sensitivity_at,
+    specificity_at,
 )
 
 __all__ = ["Offered", "Rule", "Withheld", "offer"]
@@ -244,3 +246,22 @@ def _groups(subgroups: pd.DataFrame, rows: NDArray[np.intp]) -> dict[str, NDArra
 def _as_offered(y: Floats, p: Floats, person: NDArray[np.str_], cohort: str, draws: int) -> list[Evaluation]:
     estimate = bootstrap(expected_calibration_error, y, p, person, draws=draws)
     return [Evaluation(cohort=cohort, metric="ece_as_offered", estimate=estimate)]
+
+
+def elsewhere(spec: FindingSpec, y: Floats, logits: Floats, person: NDArray[np.str_], cohort: str) -> list[Evaluation]:
+    """Figures of an offered finding, at its own thresholds, on cases of another place; they decide nothing.
+
+    Sensitivity wants positives, specificity negatives, AUROC both: a collection of one class gives one of them.
+    """
+    known = ~np.isnan(y)
+    y, p, person = y[known], calibrated(logits[known], spec.calibration or Calibration()), person[known]
+    wanted: dict[str, tuple[Metric, tuple[int, ...]]] = {"auroc": (_auroc, (0, 1))}
+    for point in spec.operating_points:
+        wanted[f"sensitivity@{point.name}"] = (sensitivity_at(point.threshold), (1,))
+        wanted[f"specificity@{point.name}"] = (specificity_at(point.threshold), (0,))
+    enough = {each for each in (0, 1) if (y == each).sum() >= MIN_CASES}
+    return [
+        Evaluation(cohort=cohort, metric=name, estimate=bootstrap(metric, y, p, person, classes=classes))
+        for name, (metric, classes) in wanted.items()
+        if enough.issuperset(classes)
+    ]

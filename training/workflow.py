@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from sklearn.metrics import roc_auc_score
-from torch import Tensor, nn
+from torch import nn
 
 from data_specs.bundle import CxrInput, EcgInput, Evaluation
 from data_specs.visit import Organ
@@ -19,6 +19,7 @@ from training.evaluate import bootstrap
 from training.export import Draft, write_bundle
 from training.fit import Augment, Cases, Recipe, fit, predict
 from training.offer import Offered, Rule, Withheld, offer
+from training.offer import elsewhere as elsewhere_figures
 from training.processes import Processes
 from training.start import Inherited, backbone_of, from_bundle, initialise
 
@@ -202,9 +203,7 @@ def watch(cohorts: Sequence[Cohort], columns: Sequence[Column]) -> Callable[[nn.
 
 def keep_first_columns(network: nn.Module, n_columns: int) -> None:
     """Cut off the columns that only helped to learn."""
-    classifier = network.classifier
-    assert isinstance(classifier, nn.Conv1d | nn.Conv2d)
-    assert classifier.bias is not None
+    classifier = network.get_submodule("classifier")
     classifier.weight = nn.Parameter(classifier.weight[:n_columns].detach().clone())
     classifier.bias = nn.Parameter(classifier.bias[:n_columns].detach().clone())
     classifier.out_channels = n_columns
@@ -277,8 +276,8 @@ def measured_elsewhere(one: Offered, network: nn.Module, elsewhere: Sequence[Coh
     for cohort in elsewhere:
         if one.spec.name in cohort.labels and cohort.age_years == one.spec.age_years:
             y = cohort.labels[one.spec.name].to_numpy(dtype=np.float64)
-            p = calibrated(predict(network, torch.from_numpy(cohort.x))[:, one.spec.column], one.spec.calibration)
-            figures += shares_and_auroc(y, p, cohort.person, cohort=cohort.title, points=one.spec.operating_points)
+            logits = predict(network, torch.from_numpy(cohort.x))[:, one.spec.column]
+            figures += elsewhere_figures(one.spec, y, logits, cohort.person, cohort.title)
     return also(one, figures)
 
 
