@@ -11,7 +11,7 @@ import torch
 import torch.distributed as dist
 from monai.networks.blocks.squeeze_and_excitation import ChannelSELayer
 from monai.networks.nets.basic_unet import BasicUNet
-from monai.networks.nets.resnet import ResNet
+from monai.networks.nets.efficientnet import EfficientNet
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
@@ -55,15 +55,23 @@ class ChannelDropout(nn.Module):
         return f"p={self.p}"
 
 
+class DepthwiseConv2d(nn.Conv2d):
+    """One filter for each channel; in fp32 under bf16 autocast on a CPU, where its bf16 gradient is slow."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.device.type != "cpu" or not torch.is_autocast_enabled("cpu"):
+            return super().forward(x)
+        with torch.autocast("cpu", enabled=False):
+            return super().forward(x.float()).to(x.dtype)
+
+
 class FilmNet(nn.Module):
-    """Residual network over a film, 18 layers, half the usual width (2.8 million weights).
+    """EfficientNet-lite0 over a film (3.4 million weights), which ImageNet weights exist for.
 
     Parameters
     ----------
     n_findings
         Columns of the logits.
-    widths
-        Channels of the four stages; (64, 128, 256, 512) is the usual ResNet-18, which ImageNet weights exist for.
 
     Notes
     -----
@@ -71,31 +79,59 @@ class FilmNet(nn.Module):
     graph, so that exposure and window width, which differ between hospitals, carry no information. Output
     ``logits (n, n_findings) float32`` and ``evidence (n, n_findings, side/32, side/32) float32``, the class
     activation maps.
+
+    References
+    ----------
+    Tan and Le, EfficientNet, ICML 2019, table 1; the `lite` variants (2020) leave out squeeze-and-excitation and
+    bound the activations at 6.
     """
 
-    def __init__(
-        self, n_findings: int, *, widths: tuple[int, int, int, int] = (32, 64, 128, 256), dropout: float = 0.2
-    ) -> None:
+    BLOCKS = (
+        "r1_k3_s11_e1_i32_o16",
+        "r2_k3_s22_e6_i16_o24",
+        "r2_k5_s22_e6_i24_o40",
+        "r3_k3_s22_e6_i40_o80",
+        "r3_k5_s11_e6_i80_o112",
+        "r4_k5_s22_e6_i112_o192",
+        "r1_k3_s11_e6_i192_o320",
+    )
+    """Stages in MONAI's notation: repeats, kernel, stride, expansion, channels in and out."""
+
+    def __init__(self, n_findings: int, *, dropout: float = 0.2) -> None:
         super().__init__()
-        self.backbone = ResNet(
-            block="basic",
-            layers=[2, 2, 2, 2],
-            block_inplanes=list(widths),
+        self.backbone = EfficientNet(
+            blocks_args_str=list(self.BLOCKS),
             spatial_dims=2,
-            n_input_channels=1,
-            conv1_t_stride=2,
-            feed_forward=False,
+            in_channels=1,
+            width_coefficient=1.0,
+            depth_coefficient=1.0,
+            dropout_rate=0.0,
+            image_size=224,
+            drop_connect_rate=0.0,
         )
+        channels = self.backbone._fc.in_features
+        del self.backbone._fc
+        for part in self.backbone.modules():
+            if hasattr(part, "_swish"):
+                part._swish = nn.ReLU6(inplace=True)
+            if hasattr(part, "_depthwise_conv"):
+                part._depthwise_conv = _depthwise(part._depthwise_conv)
         self.dropout = ChannelDropout(dropout)
-        self.classifier = nn.Conv2d(widths[3], n_findings, kernel_size=1)
+        self.classifier = nn.Conv2d(channels, n_findings, kernel_size=1)
 
     def forward(self, films: Tensor) -> tuple[Tensor, Tensor]:
         x = standardise(films.float())
         net = self.backbone
-        x = net.maxpool(net.act(net.bn1(net.conv1(x))))
-        x = net.layer4(net.layer3(net.layer2(net.layer1(x))))
+        x = net._swish(net._bn0(net._conv_stem(net._conv_stem_padding(x))))
+        x = net._swish(net._bn1(net._conv_head(net._blocks(x))))
         evidence = self.classifier(self.dropout(x))
         return evidence.mean(dim=(2, 3)), evidence
+
+
+def _depthwise(plain: nn.Conv2d) -> DepthwiseConv2d:
+    return DepthwiseConv2d(
+        plain.in_channels, plain.out_channels, plain.kernel_size, plain.stride, groups=plain.groups, bias=False
+    )
 
 
 class _Residual(nn.Module):

@@ -17,8 +17,8 @@ from training.fit import Recipe
 from training.workflow import Task
 
 INPUT = CxrInput(size_px=224)
-RECIPE = Recipe(epochs=14, batch_size=32, learning_rate=1e-3, weight_decay=0.05, average_decay=0.998)
-INIT = "none"
+RECIPE = Recipe(epochs=8, batch_size=32, learning_rate=5e-4, weight_decay=0.05, average_decay=0.998)
+INIT = "imagenet"
 ADULT_SHARE = 0.4
 """Share of the draws that are adults' films in the shipped bundle, of which there are seven times fewer."""
 

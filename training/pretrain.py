@@ -315,7 +315,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             cohorts = [local_cohort(path, workflow.INPUT, cache=cache, progress=True) for path in arguments.cohort]
         else:
             cohorts = workflow.shipped(arguments.data)
-        network = workflow.task(cohorts).network(1)
+        network = workflow.task(cohorts, arguments.data).network(1)
         made_by = pretrain(
             network,
             unlabelled(cohorts),

