@@ -2,7 +2,7 @@
 
 ``lung``, ``cardiac``, ``kidney``: train on ``--cohort`` manifests, or without one on the cohorts that the shipped
 bundle was made from. ``gate``: the shipped gate again. ``check``: look a cohort over before anything trains.
-``pretrain``: learn from cases without labels. ``recalibrate``: fit a bundle to local cases without touching its network.
+``pretrain``: learn from cases without labels. ``recalibrate``: fit a bundle to local cases, its network untouched.
 ``plan``: from prevalence and recalls per thousand to a threshold and what it costs. ``import``: a bundle from weights
 that were trained elsewhere.
 """

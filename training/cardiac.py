@@ -1,5 +1,4 @@
-"""``cardiac``: a twelve-lead recording to its findings; of the shipped cohort, five superclasses and atrial fibrillation,
-with every other statement of the recording as a further task in training only.
+"""``cardiac``: a twelve-lead recording to its findings; shipped: five superclasses and atrial fibrillation, with every other statement of the recording as a further task in training only.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ SUPERCLASSES = tuple(PTBXL_MAIN)[:5]
 SHIPPED_LIMITS = (
     "One network of 1,819 recordings of one institution's machines (PTB-XL subset: chosen to hold NORM, STTC or CD; "
     "MI and HYP only beside those; no age or sex in the copy at hand, so no figures by age or sex).",
-    "PTB-XL's persons are 0 to 95 years old, median 62 (Wagner et al. 2020); minors are too few to be offered anything.",
+    "PTB-XL's persons are 0 to 95 years old, median 62 (Wagner et al. 2020); nothing is offered for minors, too few.",
     "The recording is normalised lead by lead: absolute voltage is not seen, which hypertrophy depends on.",
     "`myocardial_infarction` does not tell an old infarction from an acute one.",
     "Atrial fibrillation: 122 of the recordings; validation holds few, so its thresholds are coarse.",

@@ -174,7 +174,9 @@ def _imagenet(network: nn.Module) -> Path:
         raise CannotStart(f"--init imagenet: the package {IMAGENET} (of the extra 'train') is not installed")
     path = Path(package.origin).parent / "models" / "efficientnet-lite0-57934424.pth"
     if not path.is_file() or hashlib.sha256(path.read_bytes()).hexdigest() != IMAGENET_SHA256:
-        raise CannotStart(f"--init imagenet: {path.name} is not the file that was tried (sha256 {IMAGENET_SHA256[:12]}…)")
+        raise CannotStart(
+            f"--init imagenet: {path.name} is not the file that was tried (sha256 {IMAGENET_SHA256[:12]}…)"
+        )
     return path
 
 

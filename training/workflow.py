@@ -182,7 +182,9 @@ def begin(
     if start.bundle is None:
         return Inherited((), (), ""), initialise(network, start.init)
     names = [column.label if column.offered else "" for column in columns]
-    inherited = from_bundle(network, names, start.bundle, ages=[cohorts[c.cohort].age_years for c in columns], takes=takes)
+    inherited = from_bundle(
+        network, names, start.bundle, ages=[cohorts[c.cohort].age_years for c in columns], takes=takes
+    )
     return inherited, inherited.says
 
 
