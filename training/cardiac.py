@@ -1,4 +1,6 @@
-"""``cardiac``: a twelve-lead recording to its findings; shipped: five superclasses and atrial fibrillation, with every other statement of the recording as a further task in training only.
+"""``cardiac``: a twelve-lead recording to its findings; shipped: five superclasses and atrial fibrillation.
+
+Every other statement of the shipped recordings is a further task, in training only.
 """
 
 from __future__ import annotations
