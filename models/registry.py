@@ -104,12 +104,13 @@ def promote(
         if before == version:
             raise NotDone(f"{name} {version} is in service already")
         new = check_whole(registry, name, version)
-        worse: list[str] = []
+        worse = uncalibrated(new)
         not_compared: list[str] = []
         if before is not None and before not in registry.versions.get(name, ()):
-            worse = [f"{name} {before}, in service, is not there to be compared with"]
+            worse.append(f"{name} {before}, in service, is not there to be compared with")
         elif before is not None:
-            worse, not_compared = compare_manifests(read_manifest(registry, name, before), new)
+            lost, not_compared = compare_manifests(read_manifest(registry, name, before), new)
+            worse += lost
         if worse and not override:
             raise NotDone(*worse, final=False)
         entry = _entry(registry, "promote", name, before, version, who, why, override if worse else None, worse)
@@ -202,6 +203,16 @@ def changed(registry: Registry, name: str, version: str) -> bool:
     return first is not None and first != _manifest_sha256(registry, name, version)
 
 
+def uncalibrated(manifest: BundleManifest) -> list[str]:
+    """Why weights from elsewhere are not to be served: no logit of theirs has been made a probability on any cases."""
+    if manifest.imported is None or any(spec.calibration for spec in manifest.findings):
+        return []
+    return [
+        f"{manifest.name} {manifest.version} was imported and is uncalibrated: none of its findings has a probability "
+        "or an operating point that was fitted to cases; recalibrate it on local cases first"
+    ]
+
+
 def compare_manifests(old: BundleManifest, new: BundleManifest) -> tuple[list[str], list[str]]:
     """In what ``new`` is worse than ``old``, and what neither shows nor hides."""
     worse: list[str] = []
@@ -210,7 +221,8 @@ def compare_manifests(old: BundleManifest, new: BundleManifest) -> tuple[list[st
         title = _title(spec)
         other = _counterpart(spec, new)
         if other is None:
-            worse.append(f"{title}: no longer offered")
+            why = "; ".join(f"{w.cohort}: {w.reason}" for w in new.withheld if w.name == spec.name)
+            worse.append(f"{title}: no longer offered" + (f" ({why})" if why else ""))
             continue
         if not spec.evaluation:
             continue

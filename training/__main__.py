@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import re
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -33,7 +34,7 @@ def main(argv: Sequence[str]) -> int:
     arguments = parse(argv)
     try:
         folder = train_network(arguments) if arguments.bundle in NETWORKS else train_other(arguments)
-    except (ValueError, FileExistsError) as error:
+    except (ValueError, FileExistsError, FileNotFoundError, FloatingPointError) as error:
         # What the cohort, the start or the settings do not allow, in words for the person who asked.
         print(error, file=sys.stderr)
         return 2
@@ -70,7 +71,15 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     how.add_argument("--precision", choices=("bf16", "fp32"))
     how.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     how.add_argument("--threads", type=int, help="of the processor")
-    return parser.parse_args(argv)
+    arguments = parser.parse_args(argv)
+    # What would only be found out when the training is over.
+    if not re.fullmatch(r"\d+\.\d+\.\d+", arguments.version):
+        parser.error(f"--version {arguments.version}: three numbers, such as 1.0.1")
+    if arguments.init and arguments.from_bundle:
+        parser.error("--init and --from-bundle: weights begin at one place")
+    if arguments.epochs is not None and arguments.epochs < 1:
+        parser.error("--epochs: at least 1")
+    return arguments
 
 
 def train_network(arguments: argparse.Namespace) -> Path | None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import copy
 import math
-import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
@@ -23,6 +22,7 @@ from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 from tqdm import tqdm
 
+from training.checkpoints import fingerprint, resume, save
 from training.processes import Processes, synchronised
 
 Augment = Callable[[Tensor, torch.Generator], Tensor]
@@ -30,10 +30,6 @@ Watch = Callable[[nn.Module], Mapping[str, float]]
 
 CHUNK = 8
 """Cases that are augmented and mixed together; a batch is whole chunks, and so is each process's part of it."""
-
-
-class CheckpointMismatch(ValueError):
-    """The checkpoint belongs to another training: another recipe, network, start or cohort."""
 
 
 @dataclass(frozen=True)
@@ -84,10 +80,20 @@ class Cases:
 
 
 def masked_loss(logits: Tensor, y: Tensor, count: Tensor | None = None) -> Tensor:
-    """Binary cross-entropy summed over the known labels, by ``count`` of them (default: those of ``y``)."""
+    """Binary cross-entropy: each case's mean over its known labels, summed, by ``count`` cases that have any.
+
+    So a case weighs the same whether its cohort answers one question or eighteen. ``count`` is that of ``y`` unless
+    the batch is shared with other processes.
+    """
     known = ~torch.isnan(y)
-    each = binary_cross_entropy_with_logits(logits, y.nan_to_num(), reduction="none")
-    return (each * known).sum() / (known.sum() if count is None else count).clamp_min(1)
+    each = binary_cross_entropy_with_logits(logits, y.nan_to_num(), reduction="none") * known
+    n_known = known.sum(dim=1)
+    return (each.sum(dim=1) / n_known.clamp_min(1)).sum() / (n_cases(y) if count is None else count).clamp_min(1)
+
+
+def n_cases(y: Tensor) -> Tensor:
+    """Cases of which any label is known."""
+    return (~torch.isnan(y)).any(dim=1).sum()
 
 
 def fit(
@@ -125,7 +131,7 @@ def fit(
     with ExitStack() as stack:
         processes = stack.enter_context(Processes.joined(device))
         share = processes.rows(_checked_batch_size(recipe, processes.world_size))
-        fingerprint = _fingerprint(network, cases, recipe)
+        is_of = fingerprint(network, asdict(recipe), x=cases.x, y=cases.y, weight=cases.weight)
         network = copy.deepcopy(network).to(processes.device)
         if cases.x.ndim == 4:
             network = network.to(memory_format=torch.channels_last)
@@ -139,7 +145,7 @@ def fit(
         optimizer = torch.optim.AdamW(learnt, lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, _cosine(recipe, steps_per_epoch))
         parts = {"network": network, "average": average, "optimizer": optimizer, "schedule": schedule}
-        first = _resume(run / "checkpoint.pt", parts, fingerprint)
+        first = resume(run / "checkpoint.pt", parts, is_of)
         if not processes.same(first):
             raise ValueError(f"{run}: not every process sees the same checkpoint; take a folder that all share")
         curves = stack.enter_context(_curves(run / "tensorboard", first)) if processes.first else None
@@ -161,7 +167,7 @@ def fit(
                 x, y = _batch(cases, drawn[share], (epoch, step, share.start), augment, recipe, processes.device)
                 with torch.autocast(processes.device.type, torch.bfloat16, enabled=recipe.precision == "bf16"):
                     logits, _ = network(x)
-                loss = masked_loss(logits.float(), y, processes.sum((~torch.isnan(y)).sum()))
+                loss = masked_loss(logits.float(), y, processes.sum(n_cases(y)))
                 optimizer.zero_grad(set_to_none=True)
                 loss.backward()  # type: ignore[no-untyped-call]
                 processes.sum_gradients(network)
@@ -181,7 +187,7 @@ def fit(
                 average.eval()
                 # Curves first: what is in them beyond the checkpoint is hidden when the epoch is trained again.
                 _log(curves, epoch, {"loss": mean, "learning rate": rate, "cases per second": speed}, watched)
-                _save(run / "checkpoint.pt", parts, fingerprint, epoch)
+                save(run / "checkpoint.pt", parts, is_of, epoch)
     return average
 
 
@@ -292,57 +298,3 @@ def _log(curves: Any, epoch: int, figures: Mapping[str, float], watched: Mapping
     for name, value in {**figures, **{f"watch/{name}": value for name, value in watched.items()}}.items():
         curves.add_scalar(name, value, epoch)
     curves.flush()
-
-
-def _fingerprint(network: nn.Module, cases: Cases, recipe: Recipe) -> dict[str, str]:
-    """What must be the same for a run to go on: recipe, shapes, weights at the start, cases and their labels."""
-    state = network.state_dict()
-    start = sum(float(value.double().square().sum()) for value in state.values())
-    return {
-        **{name: str(value) for name, value in asdict(recipe).items()},
-        "input": f"{tuple(cases.x.shape)} {cases.x.dtype}",
-        "known labels": str(int((~torch.isnan(cases.y)).sum())),
-        "sum of labels": f"{float(cases.y.double().nansum()):.9g}",
-        "draws": f"{float(cases.weight @ np.arange(1, len(cases.weight) + 1) / cases.weight.sum()):.9g}",
-        **{f"shape of {name}": str(tuple(value.shape)) for name, value in state.items()},
-        "weights at the start": f"{start:.9g}",
-    }
-
-
-def _resume(path: Path, parts: dict[str, Any], fingerprint: dict[str, str]) -> int:
-    """Load ``parts`` from ``path``, if it is there, and return the first epoch that is still to be trained."""
-    if not path.exists():
-        return 0
-    state = torch.load(path, map_location="cpu", weights_only=True)
-    there = state.get("fingerprint", {})
-    differ = [
-        f"{name} is {fingerprint.get(name, 'absent')} here and {there.get(name, 'absent')} there"
-        for name in {**fingerprint, **there}
-        if fingerprint.get(name) != there.get(name)
-    ]
-    if differ:
-        more = f"; and {len(differ) - 6} more" if len(differ) > 6 else ""
-        raise CheckpointMismatch(
-            f"{path} is of another training: {'; '.join(differ[:6])}{more}. Take another --out, or delete it."
-        )
-    for name, part in parts.items():
-        part.load_state_dict(state[name])
-    return int(state["epoch"]) + 1
-
-
-def _save(path: Path, parts: dict[str, Any], fingerprint: dict[str, str], epoch: int) -> None:
-    """Write the checkpoint whole or not at all, also when the machine stops."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_suffix(".part")
-    with unfinished.open("wb") as file:
-        states = {name: part.state_dict() for name, part in parts.items()}
-        torch.save({**states, "fingerprint": fingerprint, "epoch": epoch}, file)
-        file.flush()
-        os.fsync(file.fileno())
-    unfinished.replace(path)
-    if os.name == "posix":  # The folder holds the name; elsewhere it cannot be opened.
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)

@@ -14,14 +14,14 @@ from torch import nn
 
 from data_specs.bundle import CxrInput, EcgInput, Evaluation
 from data_specs.visit import Organ
-from training.cohorts import Cohort, part_of_person
+from training.cohorts import Cohort, counted, part_of_person
 from training.evaluate import bootstrap
 from training.export import Draft, write_bundle
 from training.fit import Augment, Cases, Recipe, fit, predict
 from training.offer import Offered, Rule, Withheld, offer
 from training.offer import elsewhere as elsewhere_figures
 from training.processes import Processes
-from training.start import Inherited, backbone_of, from_bundle, initialise
+from training.start import CannotStart, Inherited, backbone_of, from_bundle, initialise
 
 PERTURBED_DRAWS = 4
 """Times that each validation case is looked at as another clinic might have taken it, for calibration."""
@@ -164,11 +164,13 @@ def cases_of(cohorts: Sequence[Cohort], columns: Sequence[Column], shares: Mappi
 
 def with_persons(cohort: Cohort, share: float) -> Cohort:
     """The cohort with a share of its training persons, by hash; the others are left out, for a learning curve."""
-    if share >= 1:
+    if not 0 < share <= 1:
+        raise ValueError(f"the share of training persons is {share:g}; it lies above 0 and is at most 1")
+    if share == 1:
         return cohort
     kept = {p: part_of_person(p, {"train": share, "unused": 1 - share}, "persons") for p in set(cohort.person)}
     part = [kept[p] if part == "train" else part for p, part in zip(cohort.person, cohort.part, strict=True)]
-    return replace(cohort, part=np.array(part))
+    return replace(cohort, part=np.array(part), source=counted(cohort.source, cohort.person[np.array(part) == "train"]))
 
 
 def begin(
@@ -180,6 +182,8 @@ def begin(
 ) -> tuple[Inherited, str]:
     """Give the network its first weights; what they come from, and the sentence that the card says of it."""
     if start.bundle is None:
+        if start.freeze and start.init == "none":
+            raise CannotStart("--freeze: weights that began at random would stay as they are; name where they start")
         return Inherited((), (), ""), initialise(network, start.init)
     names = [column.label if column.offered else "" for column in columns]
     inherited = from_bundle(

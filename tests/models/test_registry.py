@@ -8,6 +8,7 @@ import multiprocessing
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -196,6 +197,59 @@ def test_a_finding_that_is_no_longer_offered_is_refused(tmp_path: Path) -> None:
     version(tmp_path, "lung", "1.1.0", lambda m: m["findings"].pop())
     with pytest.raises(NotDone, match="no longer offered"):
         promote(tmp_path, "lung", "1.1.0", **SIGNED)
+
+
+def test_a_finding_that_is_withheld_now_is_refused_with_the_reason_that_stands_there(tmp_path: Path) -> None:
+    reason = "AUROC 0.640 (0.580 to 0.700) on 220 validation cases, 90 of them positive; its lower bound is too low"
+
+    def withhold(manifest: dict[str, Any]) -> None:
+        gone = manifest["findings"].pop()
+        manifest["withheld"] = [
+            {"name": gone["name"], "cohort": "adults", "reason": reason},
+            {"name": "another", "cohort": "adults", "reason": "of no concern here"},
+        ]
+
+    shipped(tmp_path, "lung")
+    version(tmp_path, "lung", "1.1.0", withhold)
+    with pytest.raises(NotDone) as refusal:
+        promote(tmp_path, "lung", "1.1.0", **SIGNED)
+    (said,) = refusal.value.reasons
+    assert said.endswith(f"no longer offered (adults: {reason})")
+    assert not refusal.value.final
+    promote(tmp_path, "lung", "1.1.0", **SIGNED, override="the old figure was by chance")
+    assert reason in str(log(tmp_path)[0]["overridden"])
+
+
+def imported(manifest: dict[str, Any]) -> None:
+    manifest["imported"] = {
+        "source": "torchvision", "architecture": "resnet18", "file": "weights.pt", "sha256": "0" * 64,
+        "found_in": "", "classes": ["abnormal"], "left_out": [], "licence": "CC BY 4.0",
+        "trained_on": "films elsewhere", "citation": "none",
+    }  # fmt: skip
+
+
+def recalibrated(manifest: dict[str, Any]) -> None:
+    imported(manifest)
+    manifest["findings"][-1]["calibration"] = {"slope": 0.8, "intercept": -1.0}
+
+
+def test_imported_weights_that_nobody_calibrated_are_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shipped(tmp_path, "kidney")
+    version(tmp_path, "kidney", "1.1.0", recalibrated)
+    promote(tmp_path, "kidney", "1.1.0", **SIGNED)
+    # The only version, which is no worse than any; without calibration nothing of it may be served unawares.
+    alone = tmp_path / "alone"
+    shipped(alone, "kidney", edit=imported)
+    with pytest.raises(NotDone, match=r"kidney 1\.0\.0 was imported and is uncalibrated.*recalibrate") as refusal:
+        promote(alone, "kidney", "1.0.0", **SIGNED)
+    assert not refusal.value.final
+    command = ["--bundles", str(alone), "promote", "kidney", "1.0.0", "--who", "w", "--why", "y"]
+    assert main(command) == 1
+    assert "--override" in capsys.readouterr().err
+    promote(alone, "kidney", "1.0.0", **SIGNED, override="a trial on a machine of ours")
+    assert "uncalibrated" in str(log(alone)[0]["overridden"])
 
 
 def test_a_gate_that_refuses_more_real_films_is_refused(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from torch import nn
 
 from models.networks import ChannelDropout, FilmNet, RecordingNet
 from training import augment
-from training.fit import Cases, Recipe, fit, masked_loss
+from training.fit import Cases, Recipe, fit, masked_loss, n_cases
 from training.processes import Processes, synchronised
 
 NETWORKS = ("recording", "film")
@@ -74,7 +74,7 @@ def gradients(processes: Processes) -> dict[str, torch.Tensor]:
         x, y = x[processes.rows(16)], y[processes.rows(16)]
     for _ in range(2):
         network.zero_grad()
-        masked_loss(network(x), y, processes.sum((~torch.isnan(y)).sum())).backward()
+        masked_loss(network(x), y, processes.sum(n_cases(y))).backward()
         processes.sum_gradients(network)
     return {**{name: p.grad for name, p in network.named_parameters()}, **dict(network.named_buffers())}
 

@@ -220,7 +220,7 @@ def test_a_shipped_bundle_with_folded_batch_norms_is_refused(name: str) -> None:
 
 def test_another_network_is_named_with_what_differs(bundles: Path) -> None:
     model = bundles / "lung-1.1.0/models/model.onnx"
-    with pytest.raises(CannotRestore, match=r"classifier.weight: \(2, 256, 1, 1\) torch.float32, expected \(3,"):
+    with pytest.raises(CannotRestore, match=r"classifier.weight: \(2, 1280, 1, 1\) torch.float32, expected \(3,"):
         restore(FilmNet(3), model)
     other = FilmNet(2)
     other.further = nn.Linear(2, 2)

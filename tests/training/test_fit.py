@@ -17,7 +17,8 @@ from torch import Tensor, nn
 
 from models.networks import RecordingNet
 from training import augment
-from training.fit import Cases, CheckpointMismatch, Recipe, fit, masked_loss, predict
+from training.checkpoints import CheckpointMismatch
+from training.fit import Cases, Recipe, fit, masked_loss, n_cases, predict
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -65,13 +66,15 @@ def test_unknown_labels_have_no_gradient() -> None:
     assert (logits.grad[:, 0] != 0).all()
 
 
-def test_the_loss_is_the_mean_over_what_is_known() -> None:
+def test_each_case_weighs_the_same_however_many_labels_are_known() -> None:
     logits, y = torch.randn(8, 3), torch.randint(0, 2, (8, 3)).float()
-    y[:5, 1] = torch.nan
-    known = ~torch.isnan(y)
-    expected = nn.functional.binary_cross_entropy_with_logits(logits[known], y[known])
+    y[:5, 1:] = torch.nan
+    y[7] = torch.nan
+    of_one = [nn.functional.binary_cross_entropy_with_logits(logits[i, :1], y[i, :1]) for i in range(5)]
+    of_three = [nn.functional.binary_cross_entropy_with_logits(logits[i], y[i]) for i in (5, 6)]
+    expected = sum([*of_one, *of_three]) / 7
     torch.testing.assert_close(masked_loss(logits, y), expected)
-    halves = [masked_loss(logits[part], y[part], known.sum()) for part in (slice(0, 4), slice(4, 8))]
+    halves = [masked_loss(logits[part], y[part], n_cases(y)) for part in (slice(0, 4), slice(4, 8))]
     torch.testing.assert_close(sum(halves), expected)
     assert float(masked_loss(logits, torch.full_like(y, torch.nan))) == 0
 

@@ -120,13 +120,13 @@ def test_an_interrupted_run_ends_as_it_would_have(tmp_path: Path) -> None:
 def test_the_file_is_for_init_and_is_never_replaced(tmp_path: Path) -> None:
     out = tmp_path / "film.pt"
     x = torch.randint(0, 256, (16, 1, 64, 64), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    film = FilmNet(2, widths=(8, 8, 16, 16))
-    before = parts_of(film).state_dict()["backbone.conv1.weight"].clone()
+    film = FilmNet(2)
+    before = parts_of(film).state_dict()["backbone._conv_stem.weight"].clone()
     pretrain(film, Unlabelled(x, ("films",), 16), module.films, Pretext(epochs=1, batch_size=16), out)
-    assert torch.equal(film.backbone.conv1.weight, before)
+    assert torch.equal(film.backbone._conv_stem.weight, before)
     says = initialise(film, str(out))
     assert "16 training cases of films, 1 epochs" in says
-    assert not torch.equal(film.backbone.conv1.weight, before)
+    assert not torch.equal(film.backbone._conv_stem.weight, before)
     with pytest.raises(FileExistsError):
         pretrain(film, Unlabelled(x, ("films",), 16), module.films, Pretext(epochs=1), out)
 
@@ -191,9 +191,9 @@ def test_the_command_from_a_hospitals_films(tmp_path: Path, capsys: pytest.Captu
     assert module.main(["lung", *options]) == 0
     assert f"written: {out}" in capsys.readouterr().out
     network = workflow.task((), tmp_path).network(1)
-    before = parts_of(network).state_dict()["backbone.conv1.weight"].clone()
+    before = parts_of(network).state_dict()["backbone._conv_stem.weight"].clone()
     assert "training cases of" in initialise(network, str(out))
-    assert not torch.equal(parts_of(network).state_dict()["backbone.conv1.weight"], before)
+    assert not torch.equal(parts_of(network).state_dict()["backbone._conv_stem.weight"], before)
     assert module.main(["lung", *options]) == 2
     assert "exists" in capsys.readouterr().err
 

