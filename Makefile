@@ -1,7 +1,8 @@
 PYTHON ?= python3
+PEERS_PYTHON ?= /usr/bin/python3
 BIN := .venv/bin
 
-.PHONY: demo serve test check bench lock clean
+.PHONY: demo serve test check bench bench-peers lock lock-peers clean
 
 demo: .venv/serve.done
 	$(BIN)/python samples/demo.py
@@ -18,8 +19,18 @@ check: .venv/test.done
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: .venv/serve.done
-	$(BIN)/python -m benchmarks throughput
+# What was to be reached, misses included: about eight minutes on two quiet cores. DenseNet-121 needs torch.
+bench: .venv/test.done
+	$(BIN)/python -m benchmarks table
+
+# The service beside other frameworks; Triton's worker needs the distribution's own Python (a shared libpython).
+bench-peers: .venv/test.done .venv-peers/done
+	$(BIN)/python -m benchmarks peers
+
+.venv-peers/done: requirements/peers.lock
+	test -x .venv-peers/bin/python || $(PEERS_PYTHON) -m venv .venv-peers
+	.venv-peers/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/peers.lock
+	touch $@
 
 # Serving needs no torch; the second file adds training and test tools at the same versions.
 .venv/serve.done: requirements/serve.lock
@@ -38,6 +49,11 @@ lock:
 	uv pip compile pyproject.toml --extra train --extra test --extra postgres --extra s3 -c requirements/serve.lock \
 	  --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --no-header \
 	  -o requirements/test.lock
+
+# requirements/peers.in says what; numpy stays under 2 for nvidia-pytriton.
+lock-peers:
+	uv pip compile requirements/peers.in --python-version 3.11 --generate-hashes --no-emit-index-url \
+	  --no-annotate --no-header -o requirements/peers.lock
 
 clean:
 	rm -rf .venv runs .mypy_cache .ruff_cache .pytest_cache

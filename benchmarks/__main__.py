@@ -1,20 +1,123 @@
-"""``python -m benchmarks throughput``: a table for people, one JSON line for machines at the end of stdout."""
+"""``python -m benchmarks COMMAND``: a table, a plot where it says more, one JSON line at the end of stdout."""
 
 from __future__ import annotations
 
 import argparse
+import importlib
+from collections.abc import Callable
+from pathlib import Path
 
-from benchmarks import throughput
+from benchmarks.report import Report
+
+COMMANDS = {
+    "raw": "the bare sessions, by runtime, precision and batch",
+    "engine": "MLPerf LoadGen over the engine: SingleStream, Offline, Server, accuracy",
+    "http": "closed and open loop over HTTP, real files",
+    "decode": "each kind of file from bytes to tensor, alone",
+    "stages": "what each stage of a visit costs, beside what the service spends",
+    "train": "cases per second of the training loop",
+    "profile": "where the server's time goes at full load",
+    "table": "all figures that were to be reached (make bench)",
+}
+ELSEWHERE = {
+    "peers": "other serving frameworks with the same weights (make bench-peers)",
+    "capacity": "from core-milliseconds to a national programme",
+}
+"""Commands that bring their own arguments: ``benchmarks.NAME.main(arguments)``."""
+OUT = Path(__file__).parent / "out"
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("benchmark", choices=["throughput"])
-    parser.add_argument("--visits", type=int, default=200, help="visits per measurement")
-    parser.add_argument("--clients", type=int, default=32, help="clients at once over HTTP, visits at once in process")
-    parser.add_argument("--rounds", type=int, default=3, help="alternations; medians are reported")
-    arguments = parser.parse_args()
-    throughput.run(visits=arguments.visits, clients=arguments.clients, rounds=arguments.rounds)
+def parser() -> argparse.ArgumentParser:
+    top = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    of = {}
+    for name, says in COMMANDS.items():
+        of[name] = commands.add_parser(name, help=says, description=says)
+        of[name].add_argument("--out", type=Path, default=OUT, help="folder of plots and JSON (default: %(default)s)")
+    for name, says in ELSEWHERE.items():
+        commands.add_parser(name, help=says, add_help=False)
+    for name in ("engine", "http", "stages", "profile"):
+        of[name].add_argument("--network", "--bundle", choices=["lung", "densenet121"], default="lung")
+    of["engine"].add_argument("--duration-s", type=float, default=10.0, help="of each LoadGen run")
+    for name, seconds in (
+        ("raw", 0.7),
+        ("http", 5.0),
+        ("decode", 2.0),
+        ("stages", 1.0),
+        ("profile", 15.0),
+        ("table", 3.0),
+    ):
+        of[name].add_argument("--seconds", type=float, default=seconds, help="of each measurement (%(default)s)")
+    for name in ("engine", "stages", "table"):
+        of[name].add_argument("--rounds", type=int, default=5, help="alternations; medians are told")
+    of["raw"].add_argument("--names", nargs="+", default=["lung", "cardiac", "cxr_gate"], help="bundles")
+    of["raw"].add_argument("--batches", nargs="+", type=int, default=[1, 2, 4, 8, 16, 32, 64])
+    of["raw"].add_argument("--torch", action="store_true", help="torch on the CPU too")
+    of["raw"].add_argument("--densenet", action="store_true", help="DenseNet-121 in the lung bundle's place")
+    of["http"].add_argument("--kinds", nargs="+", default=["png", "dicom", "jpeg-lossless", "j2k", "wfdb"])
+    of["http"].add_argument("--clients", nargs="+", type=int, default=[1, 8, 32, 64, 128, 256])
+    of["http"].add_argument("--shares", nargs="*", type=float, default=[0.3, 0.5, 0.7, 0.9], help="open loop")
+    of["http"].add_argument("--raw-body", action="store_true", help="the file itself instead of multipart")
+    of["train"].add_argument("--steps", type=int, default=4, help="per epoch")
+    of["train"].add_argument("--threads", nargs="*", type=int, default=[])
+    of["train"].add_argument("--precisions", nargs="+", choices=["bf16", "fp32"], default=["bf16", "fp32"])
+    of["profile"].add_argument("--kind", default="png")
+    of["profile"].add_argument("--native", action="store_true", help="frames of native code too")
+    return top
+
+
+def main(arguments: list[str] | None = None) -> None:
+    told, others = parser().parse_known_args(arguments)
+    if told.command in ELSEWHERE:
+        importlib.import_module(f"benchmarks.{told.command}").main(others)
+        return
+    if others:
+        parser().error(f"unrecognised: {' '.join(others)}")
+    report = Report(told.command, told.out)
+    command(told, report)()
+
+
+def command(told: argparse.Namespace, report: Report) -> Callable[[], object]:  # noqa: PLR0911  one for each command
+    """What a command line asks for; modules are imported when they are needed, since some need torch."""
+    if told.command == "raw":
+        from benchmarks import raw  # noqa: PLC0415
+
+        return lambda: raw.run(
+            report, names=told.names, batches=told.batches, seconds=told.seconds, with_torch=told.torch,
+            densenet=told.densenet,
+        )  # fmt: skip
+    if told.command == "engine":
+        from benchmarks import engine  # noqa: PLC0415
+
+        return lambda: engine.run(report, network=told.network, seconds=told.duration_s, rounds=told.rounds)
+    if told.command == "http":
+        from benchmarks import over_http  # noqa: PLC0415
+
+        return lambda: over_http.run(
+            report, network=told.network, kinds=told.kinds, clients=told.clients, shares=told.shares,
+            seconds=told.seconds, raw=told.raw_body,
+        )  # fmt: skip
+    if told.command == "train":
+        from benchmarks import train  # noqa: PLC0415
+
+        return lambda: train.run(report, steps=told.steps, precisions=told.precisions, threads=told.threads)
+    if told.command == "profile":
+        from benchmarks import profiling  # noqa: PLC0415
+
+        return lambda: profiling.run(
+            report, network=told.network, kind=told.kind, seconds=told.seconds, native=told.native
+        )
+    if told.command == "stages":
+        from benchmarks import stages  # noqa: PLC0415
+
+        return lambda: stages.run(report, network=told.network, seconds=told.seconds, rounds=told.rounds)
+    if told.command == "decode":
+        from benchmarks import decode  # noqa: PLC0415
+
+        return lambda: decode.run(report, seconds=told.seconds)
+    from benchmarks import table  # noqa: PLC0415
+
+    return lambda: table.run(report, rounds=told.rounds, seconds=told.seconds)
 
 
 if __name__ == "__main__":

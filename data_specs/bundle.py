@@ -245,6 +245,27 @@ class Golden(_Part):
     tolerance: float
 
 
+class Agreement(_Part):
+    """How far a lower precision is from fp32 over the evaluation set; only what is recorded here may be served.
+
+    Parameters
+    ----------
+    auc_difference, probability_difference
+        Largest absolute difference over findings, and over findings and cases.
+    n
+        Cases compared.
+    part
+        Which cases, such as ``test``.
+    """
+
+    runtime: Literal["onnxruntime", "openvino"]
+    precision: Literal["fp16", "bf16"]
+    auc_difference: Annotated[float, Field(ge=0, le=1)]
+    probability_difference: Annotated[float, Field(ge=0, le=1)]
+    n: Annotated[int, Field(ge=1)]
+    part: str
+
+
 class Weights(_Part):
     path: str = "models/model.onnx"
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
@@ -272,3 +293,5 @@ class BundleManifest(_Part):
     withheld: tuple[Withheld, ...] = ()
     recipe: dict[str, str | int | Annotated[float, Field(allow_inf_nan=False)]] = {}
     """How it was trained: epochs, batch size, learning rate, seed and so on, as the card lists them."""
+    agreement: tuple[Agreement, ...] = ()
+    """Lower precisions that were compared with fp32 when it was exported."""

@@ -127,7 +127,7 @@ def _grouped(files: Sequence[PostedFile], *, whole_path: bool) -> list[Recording
         groups.append(RecordingFiles(stem, tuple(sorted(members, key=lambda file: file.index))))
     by_stem: dict[tuple[str, str], list[PostedFile]] = {}
     for file in files:
-        if id(file) in taken or (whole_path and _is_leaflet(file)):
+        if id(file) in taken or (whole_path and is_leaflet(file)):
             continue
         if _reads_alone(file.content):
             groups.append(RecordingFiles(_stem(file.filename), (file,)))
@@ -160,7 +160,7 @@ def _rides_along(file: PostedFile, stem: str) -> bool:
     return _extension(file.filename) == "mat" or not _reads_alone(file.content)
 
 
-def _is_leaflet(file: PostedFile) -> bool:
+def is_leaflet(file: PostedFile) -> bool:
     """Whether a zip's member is no recording but what lies beside them: a README, a list, a picture."""
     picture = file.content.startswith((b"%PDF", b"\x89PNG", b"\xff\xd8\xff"))
     return picture or not (_has_magic(file.content) or _extension(file.filename) in {"csv", "tsv", "dat", "xyz", "hea"})
@@ -204,8 +204,8 @@ def _unzip(file: PostedFile, budget: int = MAX_ZIP_BYTES) -> list[PostedFile]:
     """
     try:
         with zipfile.ZipFile(io.BytesIO(file.content)) as archive:
-            members = [info for info in archive.infolist() if _is_member(info.filename)]
-            _check_bounds(members, len(file.content))
+            members = [info for info in archive.infolist() if is_zip_member(info.filename)]
+            check_zip_bounds(members, len(file.content))
             posted = []
             for info in members:
                 with archive.open(info) as opened:
@@ -221,12 +221,20 @@ def _unzip(file: PostedFile, budget: int = MAX_ZIP_BYTES) -> list[PostedFile]:
         raise Refused("unreadable", found="ZIP", expected="ZIP") from error
 
 
-def _is_member(name: str) -> bool:
+def is_zip_member(name: str) -> bool:
+    """Whether a zip's entry is a file that somebody put there: no folder, no hidden file, no fork of macOS."""
     base = name.replace("\\", "/").rsplit("/", 1)[-1]
     return bool(base) and not base.startswith((".", "DICOMDIR")) and not name.startswith("__MACOSX/")
 
 
-def _check_bounds(members: list[zipfile.ZipInfo], packed: int) -> None:
+def check_zip_bounds(members: list[zipfile.ZipInfo], packed: int) -> None:
+    """Refuse an archive of too many files, or too large ones, on its own word; ``packed``: its size in bytes.
+
+    Raises
+    ------
+    Refused
+        ``unreadable``
+    """
     size = sum(info.file_size for info in members)
     if len(members) > MAX_ZIP_MEMBERS:
         raise Refused("unreadable", found=f"ZIP {len(members)}", expected=f"ZIP ≤ {MAX_ZIP_MEMBERS}")

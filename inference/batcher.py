@@ -1,4 +1,4 @@
-"""Batches without a delay timer: whatever is queued when the device frees goes together, up to the largest batch.
+"""Batches without a delay timer: whatever is queued when a stream frees goes together, up to the largest batch.
 
 A request may bring several rows (the windows of one recording); they stay together. What fails is the request that
 brought it: rows of the wrong shape are refused on entry, rows whose result is not finite fail alone, and when a whole
@@ -11,6 +11,7 @@ import asyncio
 import threading
 from collections import deque
 from dataclasses import dataclass, field
+from math import ceil
 from time import perf_counter
 
 import numpy as np
@@ -48,12 +49,12 @@ class BatcherCounts:
 
 
 class Batcher:
-    """Feeds one session from one thread.
+    """Feeds one session, from as many threads as it has streams.
 
     Parameters
     ----------
     max_batch
-        Most rows in a run, unless one request brings more.
+        Most rows in a run of a session with a free batch, unless one request brings more.
     finite
         Whether a NaN in the first output is an error (it is not for tabular bundles, where NaN means unknown).
     """
@@ -61,13 +62,19 @@ class Batcher:
     def __init__(self, session: Session, *, name: str, max_batch: int = 16, finite: bool = True) -> None:
         self.session = session
         self.counts = BatcherCounts()
-        self._max_batch = max_batch
+        self._fixed = session.setup.batch
+        self._max_batch = session.setup.batch or max_batch
         self._finite = finite
         self._queue: deque[_Request] = deque()
         self._wake = threading.Condition()
         self._closed = False
-        self._thread = threading.Thread(target=self._serve, name=f"batcher-{name}", daemon=True)
-        self._thread.start()
+        self._idle = session.setup.streams
+        self._threads = [
+            threading.Thread(target=self._serve, name=f"batcher-{name}-{stream}", daemon=True)
+            for stream in range(session.setup.streams)
+        ]
+        for thread in self._threads:
+            thread.start()
 
     @property
     def depth(self) -> int:
@@ -96,20 +103,23 @@ class Batcher:
         """Finish what is queued and stop."""
         with self._wake:
             self._closed = True
-            self._wake.notify()
-        self._thread.join()
+            self._wake.notify_all()
+        for thread in self._threads:
+            thread.join()
 
     def _serve(self) -> None:
         while requests := self._take():
             self._run(requests)
+            with self._wake:
+                self._idle += 1
 
     def _take(self) -> list[_Request]:
         """Wait for the first request, then take what is there; empty when closed."""
         with self._wake:
             while True:
                 taken: list[_Request] = []
-                n_rows = 0
-                while self._queue and (not taken or n_rows + len(self._queue[0].rows) <= self._max_batch):
+                n_rows, most = 0, self._share()
+                while self._queue and (not taken or n_rows + len(self._queue[0].rows) <= most):
                     request = self._queue.popleft()
                     if request.future.cancelled():
                         self.counts.left += 1
@@ -117,12 +127,18 @@ class Batcher:
                     taken.append(request)
                     n_rows += len(request.rows)
                 if taken or self._closed:
+                    self._idle -= 1
                     return taken
                 self._wake.wait()
 
+    def _share(self) -> int:
+        """Rows that a stream may take: a whole batch where padding would fill it anyway, else its part of the queue."""
+        if self._fixed is not None or self._idle == 1:
+            return self._max_batch
+        return min(self._max_batch, ceil(sum(len(request.rows) for request in self._queue) / self._idle))
+
     def _run(self, requests: list[_Request]) -> None:
         started = perf_counter()
-        self.counts.queue_seconds += sum(started - r.queued_at for r in requests)
         rows = requests[0].rows if len(requests) == 1 else np.concatenate([r.rows for r in requests])
         try:
             outputs = self.session.run(rows)
@@ -133,9 +149,11 @@ class Batcher:
                 for request in requests:
                     self._run([request])
             return
-        self.counts.batches += 1
-        self.counts.rows += len(rows)
-        self.counts.run_seconds += perf_counter() - started
+        with self._wake:
+            self.counts.batches += 1
+            self.counts.rows += len(rows)
+            self.counts.queue_seconds += sum(started - r.queued_at for r in requests)
+            self.counts.run_seconds += perf_counter() - started
         at = 0
         for request in requests:
             part = tuple(output[at : at + len(request.rows)] for output in outputs)
@@ -144,8 +162,9 @@ class Batcher:
             self._settle(request, InferenceFailed("not_finite") if broken else part)
 
     def _settle(self, request: _Request, result: tuple[Array, ...] | InferenceFailed) -> None:
-        self.counts.requests += 1
-        self.counts.failed += isinstance(result, InferenceFailed)
+        with self._wake:
+            self.counts.requests += 1
+            self.counts.failed += isinstance(result, InferenceFailed)
 
         def settle() -> None:
             if request.future.done():
@@ -159,4 +178,5 @@ class Batcher:
             request.loop.call_soon_threadsafe(settle)
         except RuntimeError:
             # The caller's loop is closed: nobody waits for this any more.
-            self.counts.left += 1
+            with self._wake:
+                self.counts.left += 1

@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from data_specs.bundle import BundleManifest, CxrInput, EcgInput, TabularInput
 from data_specs.visit import ModelUsed
 from data_specs.vocabulary import terms
+from inference.choice import FIXED, Choice, Disagrees, choose, largest_difference
 from inference.registry import Registry, read_registry
 from inference.session import DeviceError, Session
 
@@ -36,8 +37,12 @@ class BundleError(RuntimeError):
 class Bundle:
     manifest: BundleManifest
     folder: Path
-    session: Session
+    choice: Choice
     card: str
+
+    @property
+    def session(self) -> Session:
+        return self.choice.session
 
     def input_as(self, kind: type[InputT]) -> InputT:
         """The input contract, which must be of ``kind``.
@@ -57,8 +62,15 @@ class Bundle:
         return ModelUsed(name=m.name, version=m.version, sha256=m.weights.sha256)
 
 
-def load_bundles(folder: Path, *, device: str, threads: int) -> dict[str, Bundle]:
+def load_bundles(
+    folder: Path, *, device: str, threads: int, session: str = FIXED, cache: Path | None = None
+) -> dict[str, Bundle]:
     """Every needed bundle under ``folder`` in the version that is in service, verified.
+
+    Parameters
+    ----------
+    session, cache
+        How each one's session is chosen: see :func:`inference.choice.choose`.
 
     Raises
     ------
@@ -66,18 +78,32 @@ def load_bundles(folder: Path, *, device: str, threads: int) -> dict[str, Bundle
         One is missing or fails a check; the message says which and why.
     """
     registry = read_registry(folder)
-    return {name: load_in_service(registry, name, device=device, threads=threads) for name in NAMES}
+    return {
+        name: load_in_service(registry, name, device=device, threads=threads, session=session, cache=cache)
+        for name in NAMES
+    }
 
 
-def load_in_service(registry: Registry, name: str, *, device: str, threads: int) -> Bundle:
+def load_in_service(
+    registry: Registry, name: str, *, device: str, threads: int, session: str = FIXED, cache: Path | None = None
+) -> Bundle:
     """The version of ``name`` that the registry says is in service, verified."""
     version = registry.in_service(name)
     if version is None:
         raise BundleError(f"{registry.folder}: expected a bundle '{name}', found none")
-    return load_version(registry.folder, name, version, device=device, threads=threads)
+    return load_version(registry.folder, name, version, device=device, threads=threads, session=session, cache=cache)
 
 
-def load_version(folder: Path, name: str, version: str, *, device: str, threads: int) -> Bundle:
+def load_version(
+    folder: Path,
+    name: str,
+    version: str,
+    *,
+    device: str,
+    threads: int,
+    session: str = FIXED,
+    cache: Path | None = None,
+) -> Bundle:
     """One version, verified, and fit for the pipeline that reads it.
 
     Raises
@@ -85,7 +111,7 @@ def load_version(folder: Path, name: str, version: str, *, device: str, threads:
     BundleError
         It is not there, fails a check, or takes or gives something else than the engine needs under this name.
     """
-    bundle = load_bundle(folder / f"{name}-{version}", device=device, threads=threads)
+    bundle = load_bundle(folder / f"{name}-{version}", device=device, threads=threads, session=session, cache=cache)
     m = bundle.manifest
     if name not in NEEDED:
         raise BundleError(f"{name}: nothing here serves it; known: {', '.join(NAMES)}")
@@ -99,7 +125,7 @@ def load_version(folder: Path, name: str, version: str, *, device: str, threads:
     return bundle
 
 
-def load_bundle(folder: Path, *, device: str, threads: int) -> Bundle:
+def load_bundle(folder: Path, *, device: str, threads: int, session: str = FIXED, cache: Path | None = None) -> Bundle:
     """Read one bundle, compare its hashes, open its session and run its golden cases."""
     try:
         manifest = BundleManifest.model_validate_json((folder / "screening.json").read_bytes())
@@ -117,25 +143,20 @@ def load_bundle(folder: Path, *, device: str, threads: int) -> Bundle:
         if not path.is_file() or hashlib.sha256(path.read_bytes()).hexdigest() != expected:
             raise BundleError(f"{folder.name}: {path.name} is not the file that the manifest names")
     try:
-        session = Session(model, manifest.outputs, device=device, threads=threads)
-        bundle = Bundle(manifest, folder, session, card)
-        difference = golden_difference(bundle)
+        with np.load(golden, allow_pickle=False) as arrays:
+            cases = {name: arrays[name] for name in ("input", *manifest.outputs)}
+        choice = choose(model, manifest, cases, device=device, threads=threads, setting=session, cache=cache)
     except DeviceError:
         raise
+    except Disagrees as error:
+        raise BundleError(f"{folder.name}: {error}") from error
     except Exception as error:  # the runtime has an exception of its own for each thing that can be wrong with a graph
         raise BundleError(f"{folder.name}: cannot be run: {type(error).__name__}") from error
-    if not difference <= manifest.golden.tolerance:
-        raise BundleError(
-            f"{folder.name}: golden cases differ by {difference:.2e}, allowed {manifest.golden.tolerance:.0e}"
-        )
-    return bundle
+    return Bundle(manifest, folder, choice, card)
 
 
 def golden_difference(bundle: Bundle) -> float:
     """Largest difference of the first output from the golden cases; infinite where NaN does not meet NaN."""
     with np.load(bundle.folder / bundle.manifest.golden.path, allow_pickle=False) as golden:
-        expected = golden[bundle.manifest.outputs[0]]
         (found, *_) = bundle.session.run(golden["input"])
-    if not np.array_equal(np.isnan(expected), np.isnan(found)):
-        return float("inf")
-    return float(np.nanmax(np.abs(expected - found)))
+        return largest_difference(found, golden[bundle.manifest.outputs[0]])

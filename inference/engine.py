@@ -20,6 +20,7 @@ from data_specs.problems import Problem
 from data_specs.visit import ModelUsed, Organ
 from inference.batcher import Batcher
 from inference.bundles import Bundle
+from inference.choice import FIXED
 from inference.decoding import Decoders
 from inference.films import FilmPipeline, InputResult
 from inference.findings import Answer, merge, operating_point
@@ -66,6 +67,8 @@ class Engine:
         ``cpu``, ``cuda`` or ``auto``.
     decode_threads
         Threads for decoding and gates; by default one per core.
+    session, cache
+        How each session is chosen, and where that is remembered: see :func:`inference.choice.choose`.
 
     Raises
     ------
@@ -74,9 +77,18 @@ class Engine:
     """
 
     def __init__(
-        self, bundles: Path, *, device: str = "auto", decode_threads: int | None = None, poll_s: float = POLL_S
+        self,
+        bundles: Path,
+        *,
+        device: str = "auto",
+        decode_threads: int | None = None,
+        poll_s: float = POLL_S,
+        session: str = FIXED,
+        cache: Path | None = None,
     ) -> None:
-        self._lineups = LineupFollower(bundles, device=device, threads=os.cpu_count() or 1, poll_s=poll_s)
+        self._lineups = LineupFollower(
+            bundles, device=device, threads=os.cpu_count() or 1, poll_s=poll_s, session=session, cache=cache
+        )
         self._decoders = Decoders(decode_threads)
         self._shadow_decoders = Decoders(1)
 
@@ -104,6 +116,7 @@ class Engine:
                 **bundle.used.model_dump(),
                 "organ": bundle.manifest.organ,
                 "provider": bundle.session.provider,
+                "session": bundle.choice.describe(),
                 "purpose": bundle.manifest.purpose,
                 "findings": [finding.model_dump() for finding in bundle.manifest.findings],
                 "limits": bundle.manifest.limits,

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from inference.batcher import Batcher
 from inference.bundles import NAMES, Bundle, BundleError, load_bundles, load_version
+from inference.choice import FIXED
 from inference.registry import Registry, log_mark, read_registry
 from inference.session import DeviceError
 
@@ -72,7 +73,9 @@ class LineupFollower:
     folder
         Where bundles and log lie.
     threads
-        Threads within one run of a model in service on the CPU; a shadow has :data:`SHADOW_THREADS`.
+        Threads that one model in service has on the CPU; a shadow has :data:`SHADOW_THREADS`.
+    session, cache
+        How each session is chosen: see :func:`inference.choice.choose`.
 
     Raises
     ------
@@ -80,12 +83,22 @@ class LineupFollower:
         What is in service cannot be loaded: there is nothing to start with.
     """
 
-    def __init__(self, folder: Path, *, device: str, threads: int, poll_s: float = POLL_S) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        device: str,
+        threads: int,
+        poll_s: float = POLL_S,
+        session: str = FIXED,
+        cache: Path | None = None,
+    ) -> None:
         self._folder, self._device, self._threads, self._poll_s = folder, device, threads, poll_s
+        self._session, self._cache = session, cache
         self._lock = threading.Lock()
         self._stop = threading.Event()
         self._mark = log_mark(folder)
-        bundles = load_bundles(folder, device=device, threads=threads)
+        bundles = load_bundles(folder, device=device, threads=threads, session=session, cache=cache)
         self._current = Lineup({name: Loaded.of(bundle) for name, bundle in bundles.items()}, {}, {})
         self._old: list[Lineup] = []
         self._retry_at = 0.0
@@ -142,7 +155,8 @@ class LineupFollower:
             self._old.append(was)
         for name, loaded in in_service.items():
             if loaded is not was.in_service[name]:
-                log.warning("bundle_in_service: %s %s", name, loaded.bundle.manifest.version)
+                setup = loaded.bundle.session.setup
+                log.warning("bundle_in_service: %s %s, session %s", name, loaded.bundle.manifest.version, setup)
 
     def _service(self, registry: Registry, name: str, amiss: dict[str, str]) -> Loaded:
         have = self._current.in_service[name]
@@ -161,7 +175,15 @@ class LineupFollower:
 
     def _load(self, name: str, version: str, threads: int, suffix: str, amiss: dict[str, str]) -> Loaded | None:
         try:
-            bundle = load_version(self._folder, name, version, device=self._device, threads=threads)
+            bundle = load_version(
+                self._folder,
+                name,
+                version,
+                device=self._device,
+                threads=threads,
+                session=self._session,
+                cache=self._cache,
+            )
         except (BundleError, DeviceError) as error:
             amiss[name + suffix] = str(error)
             return None

@@ -1,74 +1,131 @@
-"""One ONNX Runtime session on the device that was asked for, or none."""
+"""What a loaded graph is to the rest of the service, whichever runtime computes it."""
 
 from __future__ import annotations
 
-from pathlib import Path
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol, Self, cast
 
 import numpy as np
-import onnxruntime as ort  # type: ignore[import-untyped]
 from numpy.typing import NDArray
 
 Array = NDArray[np.generic]
+Runtime = Literal["onnxruntime", "openvino"]
+Precision = Literal["fp32", "fp16", "bf16"]
 
 
 class DeviceError(RuntimeError):
-    """The device that was asked for is not active; falling back in silence would hide it."""
+    """The device or runtime that was asked for is not active; falling back in silence would hide it."""
 
 
-class Session:
+@dataclass(frozen=True)
+class Setup:
+    """How a graph is run.
+
+    Parameters
+    ----------
+    batch
+        Rows that every run has, those of padding included; ``None``: any number.
+    streams
+        Runs that may be under way at once.
+    """
+
+    runtime: Runtime
+    precision: Precision
+    batch: int | None = None
+    streams: int = 1
+
+    def __str__(self) -> str:
+        """``openvino:bf16:8x2``; a free batch is ``*``."""
+        return f"{self.runtime}:{self.precision}:{self.batch or '*'}x{self.streams}"
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """The inverse of ``str``.
+
+        Raises
+        ------
+        ValueError
+            It is none.
+        """
+        found = re.fullmatch(r"(onnxruntime|openvino):(fp32|fp16|bf16):(\*|[1-9]\d{0,3})x([1-9]\d{0,2})", text)
+        if found is None:
+            raise ValueError(f"not a session's setup: {text[:40]!r}")
+        runtime, precision, batch, streams = found.groups()
+        return cls(
+            cast(Runtime, runtime), cast(Precision, precision), None if batch == "*" else int(batch), int(streams)
+        )
+
+
+REFERENCE = Setup("onnxruntime", "fp32")
+"""What every other setup has to agree with, and what is taken where nothing is known to be better."""
+
+
+class Session(Protocol):
     """A loaded graph.
 
     Parameters
     ----------
+    outputs
+        Names of what :meth:`run` returns, in its order.
+    provider
+        Part of the runtime that computes, as the runtime names it.
     device
-        ``cpu``, ``cuda`` or ``auto`` (CUDA where it is there, else the CPU).
-    threads
-        Threads within one run on the CPU.
-
-    Raises
-    ------
-    DeviceError
-        ``cuda`` was asked for and the active provider is another.
+        ``cpu`` or ``cuda``.
     """
 
-    def __init__(self, model: Path, outputs: tuple[str, ...], *, device: str, threads: int) -> None:
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.inter_op_num_threads = 1
-        # Idle threads sleep: they share their cores with the decoders.
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        options.log_severity_level = 3
-        available = ort.get_available_providers()
-        cuda = device == "cuda" or (device == "auto" and "CUDAExecutionProvider" in available and _cuda_loads())
-        providers = ["CUDAExecutionProvider", "CPUExecutionProvider"] if cuda else ["CPUExecutionProvider"]
-        if cuda and "CUDAExecutionProvider" not in available:
-            raise DeviceError("SANGLOC_DEVICE=cuda, but this ONNX Runtime has no CUDA provider")
-        self._session = ort.InferenceSession(model, options, providers=providers)
-        self.provider: str = self._session.get_providers()[0]
-        if device == "cuda" and self.provider != "CUDAExecutionProvider":
-            raise DeviceError(f"SANGLOC_DEVICE=cuda, but the active provider is {self.provider}")
-        self.outputs = outputs
-        self.input_shape: tuple[int | None, ...] = tuple(
-            size if isinstance(size, int) else None for size in self._session.get_inputs()[0].shape
-        )
-        self.input_dtype = np.dtype(_DTYPES[self._session.get_inputs()[0].type])
+    outputs: tuple[str, ...]
+    setup: Setup
+    provider: str
+    device: str
 
     def accepts(self, rows: Array) -> bool:
         """Whether ``rows`` has the graph's dtype and, behind the batch dimension, its shape."""
-        return (
-            rows.dtype == self.input_dtype
-            and rows.ndim == len(self.input_shape)
-            and all(want in (None, have) for want, have in zip(self.input_shape[1:], rows.shape[1:], strict=True))
-        )
 
     def run(self, batch: Array) -> tuple[Array, ...]:
-        """Outputs of one batch, in the manifest's order; releases the GIL while it computes."""
-        return tuple(self._session.run(list(self.outputs), {"input": batch}))
+        """Outputs of any number of rows, each ``(n, ...)`` and the caller's own.
+
+        Up to ``setup.streams`` threads may call it at once; it releases the GIL while it computes.
+        """
 
 
-_DTYPES = {"tensor(uint8)": "uint8", "tensor(float)": "float32"}
+@dataclass(frozen=True)
+class RowShape:
+    """Dtype and shape of one row; ``None``: any size."""
+
+    dtype: np.dtype[np.generic]
+    sizes: tuple[int | None, ...]
+
+    def fits(self, rows: Array) -> bool:
+        return (
+            rows.dtype == self.dtype
+            and rows.ndim == len(self.sizes) + 1
+            and all(want in (None, have) for want, have in zip(self.sizes, rows.shape[1:], strict=True))
+        )
+
+    def fixed(self) -> tuple[int, ...]:
+        """The sizes, none of which may be free.
+
+        Raises
+        ------
+        ValueError
+            One is.
+        """
+        if None in self.sizes:
+            raise ValueError(f"a graph with free sizes {self.sizes} has no fixed shape")
+        return cast(tuple[int, ...], self.sizes)
 
 
-def _cuda_loads() -> bool:
-    """Whether the CUDA libraries can be loaded at all: the GPU build of ONNX Runtime also runs where there are none."""
-    return Path("/proc/driver/nvidia/version").exists() or Path("/dev/nvidia0").exists() or Path("/dev/dxg").exists()
+def in_runs(rows: Array, size: int, run: Callable[[Array], Sequence[Array]]) -> tuple[Array, ...]:
+    """Outputs of ``rows``, computed at most ``size`` rows at a time."""
+    if len(rows) <= size:
+        return tuple(run(rows))
+    parts = [run(rows[at : at + size]) for at in range(0, len(rows), size)]
+    return tuple(np.concatenate(same) for same in zip(*parts, strict=True))
+
+
+def fill(buffer: Array, rows: Array) -> None:
+    """Put ``rows`` first in ``buffer``; what a run before has left behind them becomes zero."""
+    buffer[: len(rows)] = rows
+    buffer[len(rows) :] = 0

@@ -13,7 +13,7 @@ from fastapi.openapi.utils import get_openapi
 from fastapi.staticfiles import StaticFiles
 from starlette.middleware import Middleware
 
-from service import admin, api, operations, pages, session
+from service import admin, api, open_inference, operations, pages, session
 from service.database import Database
 from service.edge import Edge
 from service.examples import schemas_beyond_the_routes
@@ -25,9 +25,12 @@ from service.refusals import add_refusals
 from service.settings import PREFIX, Settings
 from service.state import Service
 from service.store import open_store
+from service.tensors import Tensors
 from service.work import Engine, Work
 
 API_VERSION = "1.0.0"
+TENSOR_BODIES = 4
+"""The largest bodies of tensors that are held at a time; so many more of smaller ones."""
 log = structlog.get_logger()
 
 
@@ -53,6 +56,7 @@ def build(settings: Settings, engine: Engine | None, stop: Callable[[], None]) -
         metrics=metrics,
         work=Work(database, store, settings, metrics),
         uploads=asyncio.Semaphore(settings.concurrent_uploads),
+        tensors=Tensors(max_rows=settings.max_queue, max_bytes=TENSOR_BODIES * settings.max_upload_bytes),
     )
 
     @asynccontextmanager
@@ -84,7 +88,7 @@ def build(settings: Settings, engine: Engine | None, stop: Callable[[], None]) -
     )
     app.state.service = service
     add_refusals(app)
-    for part in (api, admin, operations, session, pages):
+    for part in (api, admin, operations, open_inference, session, pages):
         app.include_router(part.router)
     app.mount("/static", StaticFiles(packages=[("service", "static")]))
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]  # FastAPI's own way to extend the document
@@ -105,13 +109,19 @@ async def _load(service: Service, engine: Engine | None, stop: Callable[[], None
             return
     service.engine = engine
     service.work.start(engine)
-    log.info("ready", models=[f"{model.get('name')} {model.get('version')}" for model in engine.models()])
+    models = engine.models()
+    for model in models:
+        if session := model.get("session"):
+            log.info("session_chosen", model=f"{model['name']} {model['version']}", **session)
+    log.info("ready", models=[f"{model.get('name')} {model.get('version')}" for model in models])
 
 
 def _inference_engine(settings: Settings) -> Engine:
     from inference.engine import Engine as InferenceEngine  # noqa: PLC0415  the runtimes take seconds to load
 
-    engine: Engine = InferenceEngine(settings.bundles, device=settings.device)
+    engine: Engine = InferenceEngine(
+        settings.bundles, device=settings.device, session=settings.session, cache=settings.data_dir
+    )
     return engine
 
 
@@ -130,7 +140,7 @@ def _openapi(app: FastAPI) -> dict[str, Any]:
         components["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
         for path, operations_ in document["paths"].items():
             for operation in operations_.values():
-                _complete(operation, secured=path.startswith(("/v1/visits", "/v1/keys")))
+                _complete(operation, secured=path.startswith(("/v1/visits", "/v1/keys")) or path.endswith("/infer"))
         app.openapi_schema = document
     return app.openapi_schema
 

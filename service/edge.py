@@ -21,9 +21,9 @@ from service.logs import where_it_failed
 from service.refusals import problem_response
 from service.state import Service
 
-VISITS = "/v1/visits"
+VISITS, MODELS = "/v1/visits", "/v2/models/"
 SMALL_BODY_BYTES = 100_000
-"""For every body but a posted visit."""
+"""For every body but a posted visit and tensors."""
 LINGER_S = 2.0
 LINGER_BYTES = 4_000_000
 """How long, and how far, a body that nobody wants is still read, so that closing does not destroy the answer before
@@ -71,9 +71,10 @@ class _Exchange:
         self._scope = {**scope, "method": "GET"} if self._method == "HEAD" else scope
         self._receive, self._send = receive, send
         self._headers = Headers(scope=scope)
-        is_visit = scope["method"] == "POST" and scope["path"] == VISITS
-        self._limit = settings.max_upload_bytes if is_visit else SMALL_BODY_BYTES
-        self._limit_text = f"{settings.max_upload_mb} MB" if is_visit else f"{SMALL_BODY_BYTES // 1000} kB"
+        path = scope["path"]
+        is_large = scope["method"] == "POST" and (path == VISITS or path.startswith(MODELS))
+        self._limit = settings.max_upload_bytes if is_large else SMALL_BODY_BYTES
+        self._limit_text = f"{settings.max_upload_mb} MB" if is_large else f"{SMALL_BODY_BYTES // 1000} kB"
         self._n_bytes = 0
         self._deadline: float | None = None
         self._body_ended = not self._announces_body()

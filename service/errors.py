@@ -6,6 +6,7 @@
     ├── Unauthorised                 no key, or one that is not known
     ├── Forbidden                    the key is known and may not do that
     ├── NotFound                     no such visit, input, evidence or key
+    │   └── ModelUnknown             no model of that name and version is in service
     ├── MethodNotAllowed             the address exists, the method does not
     ├── IdempotencyConflict          the key of an earlier request came back with another body
     ├── BodyTooLarge                 more bytes than the setting allows, declared or sent
@@ -15,6 +16,7 @@
     ├── QueueFull                    as many unfinished visits as the service takes on
     ├── Unavailable                  starting or draining
     └── InternalFault                the service failed on its own account
+        ├── ModelFault               the runtime failed on tensors that are what the model takes
         ├── StoredFileMissing        a row names a content that the store does not have
         └── StoredFileDamaged        a stored content no longer has its own SHA-256
 
@@ -69,6 +71,10 @@ class NotFound(ServiceError):
     code = "not_found"
 
 
+class ModelUnknown(NotFound):
+    code = "model_unknown"
+
+
 class MethodNotAllowed(ServiceError):
     code = "method_not_allowed"
 
@@ -109,6 +115,10 @@ class Unavailable(ServiceError):
 
 class InternalFault(ServiceError):
     code = "internal_error"
+
+
+class ModelFault(InternalFault):
+    code = "model_fault"
 
 
 class StoredFileMissing(InternalFault):

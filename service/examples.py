@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from base64 import b64encode
 from typing import Any
 
 from data_specs.context import Context
@@ -105,6 +106,11 @@ POSTED_VISIT: dict[str, Any] = {
         ),
         _header("Prefer", "`wait=SECONDS` (30 without it, at most 120) or `respond-async`", "wait=10"),
         _header("Accept-Language", "`vi`, `fr` or `en`", "vi"),
+        _header(
+            "Sangloc-Context",
+            "The `context` of a visit that is posted as one file: its JSON in base64, of either alphabet",
+            b64encode(b'{"person": {"age_years": 54}}').decode(),
+        ),
     ],
     "requestBody": {
         "required": True,
@@ -121,7 +127,17 @@ POSTED_VISIT: dict[str, Any] = {
                 },
                 "encoding": {"context": {"contentType": "application/json"}},
                 "example": {"context": CONTEXT},
-            }
+            },
+            **{
+                kind: {"schema": {"type": "string", "format": "binary", "description": description}}
+                for kind, description in (
+                    ("application/dicom", "One film, or one ECG: its SOP class says which"),
+                    ("image/png", "One film"),
+                    ("image/jpeg", "One film"),
+                    ("image/tiff", "One film"),
+                    ("application/zip", "Films and recordings, each as if it had been posted by itself"),
+                )
+            },
         },
     },
 }

@@ -20,7 +20,8 @@ from data_specs.context import Context
 from service.database import InputRow, VisitRow, database_now
 from service.errors import FieldFault, IdempotencyConflict, InvalidRequest, QueueFull, Unavailable
 from service.keys import Key
-from service.multipart import Part, read_parts
+from service.multipart import Part
+from service.raw_bodies import context_in_header, read_body
 from service.state import Service
 from service.store import new_drafts
 from service.validation import read_context
@@ -47,15 +48,16 @@ async def accept_visit(service: Service, key: Key, request: Request) -> Accepted
     if not service.available:
         raise Unavailable(retry_after_s=RETRY_AFTER_S)
     idempotency_key = _idempotency_key(request)
+    beside = context_in_header(request.headers)
     await service.database.read(lambda session: _refuse_when_full(session, service, key, idempotency_key))
     async with _upload_turn(service):
         drafts = await asyncio.to_thread(new_drafts, service.store)
         try:
-            parts = await read_parts(request.headers.get("content-type", ""), request.stream(), drafts)
-            context, files = await asyncio.to_thread(_check_and_store, service, parts)
+            parts = await read_body(request.headers, request.stream(), drafts)
+            context, files = await asyncio.to_thread(_check_and_store, service, parts, beside)
         finally:
             await asyncio.to_thread(shutil.rmtree, drafts)
-    row = _new_row(key, context, files, idempotency_key, _body_hash(parts))
+    row = _new_row(key, context, files, idempotency_key, _body_hash(parts, beside))
     return await _commit(service, key, row)
 
 
@@ -79,18 +81,25 @@ async def _upload_turn(service: Service) -> AsyncIterator[None]:
         service.uploads.release()
 
 
-def _check_and_store(service: Service, parts: Sequence[Part]) -> tuple[Context, list[Part]]:
-    documents = [part for part in parts if part.field == "context"]
-    context = read_context(documents[0].draft.read_bytes()) if documents else Context()
+def _check_and_store(service: Service, parts: Sequence[Part], beside: bytes | None) -> tuple[Context, list[Part]]:
+    """``beside``: the context that came in a header."""
+    documents = [part.draft.read_bytes() for part in parts if part.field == "context"]
+    if beside is not None:
+        documents.append(beside)
+    if len(documents) > 1:
+        raise InvalidRequest(FieldFault("context", "field_repeated"))
+    context = read_context(documents[0]) if documents else Context()
     files = [part for part in parts if part.field != "context"]
     for file in files:
         service.store.put(file.draft, file.sha256)
     return context, files
 
 
-def _body_hash(parts: Sequence[Part]) -> str:
+def _body_hash(parts: Sequence[Part], beside: bytes | None) -> str:
     """Identity of what was posted, whatever boundary it was posted with."""
     listed = [(part.field, part.filename, part.sha256) for part in parts]
+    if beside is not None:
+        listed.append(("context", "", hashlib.sha256(beside).hexdigest()))
     return hashlib.sha256(json.dumps(listed).encode()).hexdigest()
 
 

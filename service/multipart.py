@@ -32,6 +32,8 @@ MAX_CONTEXT_BYTES = 256_000
 MAX_PARTS = 2 * sum(LIMITS.values())
 """Of any kind, the empty ones that a browser sends for fields left empty among them."""
 MAX_FILENAME = 120
+ACCEPTED = "multipart/form-data, application/dicom, application/zip, image/png, image/jpeg, image/tiff"
+"""What may be posted: ``service.raw_bodies`` reads all but the first."""
 PARSE_BYTES = 256 * 1024
 """The body is handed to the parser's thread in pieces of about this size."""
 
@@ -64,7 +66,7 @@ async def read_parts(content_type: str, chunks: AsyncIterator[bytes], drafts: Pa
     """
     kind, options = parse_options_header(content_type)
     if kind.lower() != b"multipart/form-data":
-        raise UnsupportedMediaType(kind.decode("latin-1")[:60], "multipart/form-data")
+        raise UnsupportedMediaType(kind.decode("latin-1")[:60], ACCEPTED)
     if not options.get(b"boundary"):
         raise _malformed()
     reader = _Reader(options[b"boundary"], drafts)

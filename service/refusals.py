@@ -30,6 +30,7 @@ STATUS: dict[type[ServiceError], HTTPStatus] = {
     errors.Unauthorised: HTTPStatus.UNAUTHORIZED,
     errors.Forbidden: HTTPStatus.FORBIDDEN,
     errors.NotFound: HTTPStatus.NOT_FOUND,
+    errors.ModelUnknown: HTTPStatus.NOT_FOUND,
     errors.MethodNotAllowed: HTTPStatus.METHOD_NOT_ALLOWED,
     errors.BodyTooSlow: HTTPStatus.REQUEST_TIMEOUT,
     errors.IdempotencyConflict: HTTPStatus.CONFLICT,
@@ -39,11 +40,14 @@ STATUS: dict[type[ServiceError], HTTPStatus] = {
     errors.QueueFull: HTTPStatus.TOO_MANY_REQUESTS,
     errors.Unavailable: HTTPStatus.SERVICE_UNAVAILABLE,
     errors.InternalFault: HTTPStatus.INTERNAL_SERVER_ERROR,
+    errors.ModelFault: HTTPStatus.INTERNAL_SERVER_ERROR,
     errors.StoredFileMissing: HTTPStatus.INTERNAL_SERVER_ERROR,
     errors.StoredFileDamaged: HTTPStatus.INTERNAL_SERVER_ERROR,
 }
 
 MEDIA_TYPE = "application/problem+json"
+PROTOCOL = "/v2"
+"""Under this path the Open Inference Protocol holds: ``{"error": "…"}``, and 400 for a request that cannot be used."""
 
 
 class FieldProblem(BaseModel):
@@ -95,8 +99,14 @@ def problem_response(error: ServiceError, request: Request) -> Response:
         headers["Connection"] = "close"
     if error.retry_after_s is not None:
         headers["Retry-After"] = str(error.retry_after_s)
+    if request.url.path == PROTOCOL or request.url.path.startswith(f"{PROTOCOL}/"):
+        return JSONResponse({"error": document.detail}, _protocol_status(type(error)), headers)
     content = document.model_dump(mode="json", exclude={"errors"} if not document.errors else None)
     return JSONResponse(content, document.status, headers, MEDIA_TYPE)
+
+
+def _protocol_status(kind: type[ServiceError]) -> HTTPStatus:
+    return HTTPStatus.BAD_REQUEST if kind is InvalidRequest else STATUS[kind]
 
 
 def add_refusals(app: FastAPI) -> None:
@@ -158,3 +168,15 @@ def problem_responses(*kinds: type[ServiceError]) -> dict[int | str, dict[str, A
             "content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/ProblemDocument"}, "example": example}},
         }
     return responses
+
+
+def protocol_responses(*kinds: type[ServiceError]) -> dict[int | str, dict[str, Any]]:
+    """For OpenAPI: the refusals of a route of the Open Inference Protocol."""
+    schema = {"type": "object", "properties": {"error": {"type": "string"}}, "required": ["error"]}
+    return {
+        _protocol_status(kind).value: {
+            "description": f"`{kind.code}`",
+            "content": {"application/json": {"schema": schema}},
+        }
+        for kind in kinds
+    }

@@ -33,12 +33,17 @@ class Settings(BaseSettings):
         How long a visit stays with a process that is no longer heard of, before another one takes it over.
     max_queue
         Unfinished visits, beyond which a new one is refused with 429.
+    max_infer_rows
+        Rows that one request to ``/v2/models/…/infer`` may bring.
     concurrent_visits
         Visits that one process has in its hands at a time.
     concurrent_uploads
         Bodies that one process reads at a time; further ones wait their turn unread.
     body_seconds, idle_seconds
         A body has to arrive within the first, and never pause for longer than the second.
+    session
+        Which runtime computes, and in which precision. ``auto``: the fastest on this machine, measured at the first
+        start. Otherwise that one, in fp32 for bundles that do not allow the precision.
     drain_seconds
         How long a process that was asked to stop goes on with what it has begun.
     """
@@ -54,9 +59,11 @@ class Settings(BaseSettings):
     max_upload_mb: Annotated[int, Field(ge=1, le=4096)] = 64
     store_url: str = ""
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    session: Literal["auto", "onnxruntime:fp32", "onnxruntime:fp16", "openvino:fp32", "openvino:bf16"] = "auto"
     language: Language = "en"
     lease_seconds: Annotated[float, Field(gt=0, le=3600)] = 30
     max_queue: Annotated[int, Field(ge=1, le=1_000_000)] = 1000
+    max_infer_rows: Annotated[int, Field(ge=1, le=100_000)] = 128
     concurrent_visits: Annotated[int, Field(ge=1, le=1000)] = 16
     concurrent_uploads: Annotated[int, Field(ge=1, le=1000)] = 32
     body_seconds: Annotated[float, Field(gt=0, le=3600)] = 300

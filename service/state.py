@@ -12,6 +12,7 @@ from service.database import Database
 from service.keys import Keys
 from service.settings import Settings
 from service.store import Store
+from service.tensors import Tensors
 
 if TYPE_CHECKING:
     from service.metrics import Metrics
@@ -26,6 +27,8 @@ class Service:
     ----------
     uploads
         Places for bodies being read.
+    tensors
+        What is held of requests to the models themselves.
     engine
         ``None`` until the bundles are loaded.
     draining
@@ -41,6 +44,7 @@ class Service:
     metrics: Metrics
     work: Work
     uploads: asyncio.Semaphore
+    tensors: Tensors
     engine: Engine | None = None
     draining: bool = False
     failed: bool = False

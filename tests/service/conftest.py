@@ -12,7 +12,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from serving import Process, serving, settings_for, until
+from serving import Process, real_server, serving, settings_for, until
 
 _count = itertools.count()
 
@@ -87,6 +87,17 @@ def served(tmp_path_factory, new_database):
     folder = tmp_path_factory.mktemp("served")
     with serving(settings_for(folder, database_url=new_database(), max_upload_mb=2)) as it:
         yield it
+
+
+@pytest.fixture(scope="session")
+def real(tmp_path_factory):
+    """``server.py`` itself, with the bundles that ship, in a process of its own."""
+    process = real_server(tmp_path_factory.mktemp("real"))
+    try:
+        yield process.start(seconds=120).served
+    finally:
+        code = process.stop()
+    assert code == 0
 
 
 @pytest.fixture

@@ -66,17 +66,17 @@ def settings_for(folder, **given):
 
 
 class Process:
-    """``server.py`` with the stand-in engine, in a process of its own that can be killed."""
+    """``server.py`` with the stand-in engine (or ``script``), in a process of its own that can be killed."""
 
-    def __init__(self, folder, database_url="", seconds=0.0, **environment):
-        self.folder, self.seconds = folder, seconds
+    def __init__(self, folder, database_url="", seconds=0.0, script=SERVE, **environment):
+        self.folder, self.seconds, self.script = folder, seconds, script
         self.journal = folder / "journal.jsonl"
         self.log = folder / "log.jsonl"
         self.environment = {"SANGLOC_DATABASE_URL": database_url, **environment}
         self.process = None
         self.served = None
 
-    def start(self, *, wait=True):
+    def start(self, *, wait=True, seconds=30):
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
@@ -92,10 +92,10 @@ class Process:
             **self.environment,
         }
         with self.log.open("ab") as log:
-            self.process = subprocess.Popen([sys.executable, SERVE], env=environment, stderr=log, stdout=log)
+            self.process = subprocess.Popen([sys.executable, self.script], env=environment, stderr=log, stdout=log)
         self.served = Served(f"http://127.0.0.1:{port}")
         if wait:
-            until(self._answers, 30)
+            until(self._answers, seconds)
         return self
 
     def _answers(self):
@@ -111,12 +111,20 @@ class Process:
 
     def stop(self):
         self.process.terminate()
-        return self.process.wait(20)
+        return self.process.wait(60)
 
     def events(self):
         if not self.journal.exists():
             return []
         return [json.loads(line) for line in self.journal.read_text().splitlines()]
+
+
+def real_server(folder, **environment):
+    """``server.py`` itself with the bundles that ship, in fp32 so that its numbers are those of any other session."""
+    root = Path(__file__).parents[2]
+    bundles = str(root / "models/bundles")
+    environment = {"SANGLOC_BUNDLES": bundles, "SANGLOC_SESSION": "onnxruntime:fp32", **environment}
+    return Process(folder, script=root / "server.py", **environment)
 
 
 def until(condition, seconds):

@@ -1,0 +1,58 @@
+"""DenseNet-121 in the lung bundle's place: random weights, the same contract, for comparison on a network all know."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from data_specs.bundle import BundleManifest, CxrInput
+
+VERSION = "1.0.0"
+
+
+def densenet_bundles(shipped: Path, folder: Path) -> Path:
+    """A folder of bundles under ``folder`` in which ``lung`` is DenseNet-121, exported as every bundle is.
+
+    The weights say nothing of any film; what is measured is their cost.
+
+    Raises
+    ------
+    ImportError
+        torch and torchvision are not installed (the extra ``train``).
+    """
+    import torch  # noqa: PLC0415
+
+    from inference.registry import read_registry  # noqa: PLC0415
+    from models.imported import ImportedNet, Normalisation, build  # noqa: PLC0415
+    from training.export import Draft, write_bundle  # noqa: PLC0415
+    from training.golden import films  # noqa: PLC0415
+
+    bundles = folder / "densenet-bundles"
+    bundles.mkdir()
+    registry = read_registry(shipped)
+    for name in ("cxr_gate", "cardiac", "kidney"):
+        version = registry.in_service(name)
+        shutil.copytree(shipped / f"{name}-{version}", bundles / f"{name}-{version}")
+    lung = shipped / f"lung-{registry.in_service('lung')}"
+    manifest = BundleManifest.model_validate_json((lung / "screening.json").read_bytes())
+    if not isinstance(manifest.input, CxrInput):
+        raise TypeError(f"{lung.name} takes no films")
+    torch.manual_seed(2026)
+    n_columns = 1 + max(finding.column for finding in manifest.findings)
+    imagenet = Normalisation(mean=(123.675, 116.28, 103.53), std=(58.395, 57.12, 57.375))
+    network = ImportedNet(build("densenet121", n_columns, 3), imagenet).eval()
+    golden = films(manifest.input.size_px)
+    draft = Draft(
+        name="lung",
+        version=VERSION,
+        organ="lung",
+        purpose="DenseNet-121 with random weights: for measuring speed, for nothing else.",
+        input=manifest.input,
+        outputs=network.outputs,
+        findings=manifest.findings,
+        training_data=manifest.training_data,
+        limits=("Random weights: its findings mean nothing.",),
+        thresholds=manifest.thresholds,
+    )
+    write_bundle(network, draft, golden, golden[::-1].copy(), bundles)
+    return bundles

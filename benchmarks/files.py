@@ -1,0 +1,184 @@
+"""The files that are posted: the sample film as PNG and in three DICOM transfer syntaxes, and the sample recording.
+
+Each body has a place for a number, so that no two visits carry the same bytes: a store that knows a file already has
+less to do, and a service that is asked the same twice may be tempted to answer from memory.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+ROOT = Path(__file__).resolve().parents[1]
+SAMPLES = ROOT / "samples"
+MARK = b"@NUMBER-OF-VISIT"
+"""Where a visit's number goes: 16 digits."""
+PNG_TEXT = b"tEXtComment\x00"
+PNG_MARK = PNG_TEXT + MARK + b"CRC!"
+BOUNDARY = "----benchmark-boundary"
+CONTEXT = {"person": {"age_years": 42, "sex": "female"}}
+DICOM_PX = 2048
+EXPLICIT, JPEG_LOSSLESS, J2K = "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.4.70", "1.2.840.10008.1.2.4.90"
+
+
+@dataclass(frozen=True)
+class Body:
+    """What one visit posts.
+
+    Parameters
+    ----------
+    content
+        With :data:`MARK` at least once.
+    organ
+        Which organ the answer has to have assessed.
+    n_bytes
+        Of the files alone.
+    """
+
+    content: bytes
+    content_type: str
+    organ: str
+    n_bytes: int
+
+
+def film(size_px: int = 512, which: str = "film-normal") -> NDArray[np.uint8]:
+    """A sample film, ``(size_px, size_px) uint8``."""
+    image = Image.open(SAMPLES / f"{which}.jpg").convert("L")
+    return np.asarray(image.resize((size_px, size_px), Image.Resampling.BICUBIC))
+
+
+def png(size_px: int = 512, which: str = "film-normal") -> bytes:
+    """A film as PNG, with the mark in a text chunk before its end."""
+    stream = io.BytesIO()
+    Image.fromarray(film(size_px, which)).save(stream, "PNG")
+    content = stream.getvalue()
+    end = content.rindex(b"IEND") - 4
+    n_data = len(PNG_TEXT) - 4 + len(MARK)
+    return content[:end] + n_data.to_bytes(4, "big") + PNG_MARK + content[end:]
+
+
+def digits(number: int) -> bytes:
+    """A visit's number in 16 digits, the first of which is not zero, as a UID's components want it."""
+    return str(10**15 + number).encode()
+
+
+def pieces_of(content: bytes) -> Callable[[int], list[bytes]]:
+    """From a visit's number to its body, in pieces; a PNG's text chunk gets its checksum."""
+    if PNG_MARK in content:
+        before, _, after = content.partition(PNG_MARK)
+
+        def png_pieces(number: int) -> list[bytes]:
+            chunk = PNG_TEXT + digits(number)
+            return [before, chunk + zlib.crc32(chunk).to_bytes(4, "big"), after]
+
+        return png_pieces
+    parts = content.split(MARK)
+    return lambda number: [piece for part in parts for piece in (digits(number), part)][1:]
+
+
+def numbered(content: bytes, number: int) -> bytes:
+    return b"".join(pieces_of(content)(number))
+
+
+def twelve_bit_film(size_px: int = DICOM_PX) -> NDArray[np.uint16]:
+    """The sample film as a detector would give it: 12 bit, ``size_px`` square, with the grain that enlarging removes.
+
+    Without grain a lossless codec would find nothing to do: 8 of 4096 grey levels, one standard deviation.
+    """
+    grain = np.random.default_rng(2026).normal(0, 8, (size_px, size_px))
+    return np.rint(np.clip(film(size_px) * 16.0 + 8 + grain, 0, 4095)).astype(np.uint16)
+
+
+def dicom(syntax: str, size_px: int = DICOM_PX) -> bytes:
+    """The film as DICOM DX in ``syntax``: explicit little endian, JPEG lossless (SV1) or JPEG 2000 (lossless)."""
+    import imagecodecs  # noqa: PLC0415
+    from pydicom.dataset import Dataset, FileMetaDataset  # noqa: PLC0415
+    from pydicom.encaps import encapsulate  # noqa: PLC0415
+
+    values = twelve_bit_film(size_px)
+    ds = Dataset()
+    ds.SOPClassUID, ds.Modality = "1.2.840.10008.5.1.4.1.1.1.1", "DX"
+    ds.SOPInstanceUID = uid = "1.2.826.0.1." + len(MARK) * "1"
+    ds.BodyPartExamined, ds.ViewPosition, ds.PhotometricInterpretation = "CHEST", "PA", "MONOCHROME2"
+    ds.Rows, ds.Columns = values.shape
+    ds.SamplesPerPixel, ds.PixelRepresentation = 1, 0
+    ds.BitsAllocated, ds.BitsStored, ds.HighBit = 16, 12, 11
+    ds.WindowCenter, ds.WindowWidth = 2048, 4096
+    if syntax == EXPLICIT:
+        ds.PixelData = values.astype("<u2").tobytes()
+        ds["PixelData"].VR = "OW"
+    else:
+        codestream = (
+            imagecodecs.jpeg8_encode(values, lossless=True, predictor=1, bitspersample=12)
+            if syntax == JPEG_LOSSLESS
+            else imagecodecs.jpeg2k_encode(values, codecformat="j2k", reversible=True, bitspersample=12)
+        )
+        ds.PixelData = encapsulate([codestream])
+        ds["PixelData"].VR = "OB"
+        ds["PixelData"].is_undefined_length = True
+    ds.file_meta = FileMetaDataset()
+    ds.file_meta.TransferSyntaxUID = syntax
+    out = io.BytesIO()
+    ds.save_as(out, implicit_vr=False, little_endian=True, enforce_file_format=True)
+    return out.getvalue().replace(uid.encode(), uid.encode()[: -len(MARK)] + MARK)
+
+
+def recording() -> tuple[bytes, bytes]:
+    """Header, with the mark in a comment, and signal of the sample recording (12 leads, 10 s, 500 Hz)."""
+    header = (SAMPLES / "E07517.hea").read_bytes()
+    return header.rstrip(b"\n") + b"\n# visit " + MARK + b"\n", (SAMPLES / "E07517.mat").read_bytes()
+
+
+def multipart(parts: list[tuple[str, str, bytes]], organ: str) -> Body:
+    """A posted visit of ``(field, filename, content)`` and the context of an adult."""
+    pieces = [
+        f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="{field}"; filename="{name}"\r\n'
+        "Content-Type: application/octet-stream\r\n\r\n".encode()
+        + content
+        + b"\r\n"
+        for field, name, content in parts
+    ]
+    pieces.append(
+        f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="context"\r\n\r\n{json.dumps(CONTEXT)}\r\n'
+        f"--{BOUNDARY}--\r\n".encode()
+    )
+    n_bytes = sum(len(content) for _, _, content in parts)
+    return Body(b"".join(pieces), f"multipart/form-data; boundary={BOUNDARY}", organ, n_bytes)
+
+
+def one_file(content: bytes, name: str, content_type: str, *, raw: bool) -> Body:
+    """A visit of one film, as multipart or as a raw body (which brings no context)."""
+    return Body(content, content_type, "lung", len(content)) if raw else multipart([("image", name, content)], "lung")
+
+
+KINDS: dict[str, Callable[[bool], Body]] = {
+    "png": lambda raw: one_file(png(), "f.png", "image/png", raw=raw),
+    "dicom": lambda raw: one_file(dicom(EXPLICIT), "f.dcm", "application/dicom", raw=raw),
+    "jpeg-lossless": lambda raw: one_file(dicom(JPEG_LOSSLESS), "f.dcm", "application/dicom", raw=raw),
+    "j2k": lambda raw: one_file(dicom(J2K), "f.dcm", "application/dicom", raw=raw),
+    "wfdb": lambda raw: _wfdb(raw),  # noqa: PLW0108  defined below
+}
+"""Kinds of visit: PNG 512², DICOM 2048² of 12 in 16 bit in three syntaxes, a WFDB recording; argument: raw body."""
+
+
+def _wfdb(raw: bool) -> Body:
+    header, signal = recording()
+    if not raw:
+        return multipart([("ecg", "E07517.hea", header), ("ecg", "E07517.mat", signal)], "cardiac")
+    import zipfile  # noqa: PLC0415
+
+    header = header.replace(MARK, digits(0))
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w") as archive:
+        archive.writestr("E07517.hea", header)
+        archive.writestr("E07517.mat", signal)
+        archive.comment = MARK  # within the archive it would stand under a checksum
+    return Body(stream.getvalue(), "application/zip", "cardiac", len(stream.getvalue()))

@@ -1,0 +1,156 @@
+"""``raw``: the bare sessions of each bundle, by runtime, precision and batch; what the service is measured against."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.report import COLOURS, Cell, Report, cores, table
+from data_specs.bundle import CxrInput, EcgInput
+from inference.bundles import Bundle
+from inference.engine import Engine
+
+BATCHES = (1, 2, 4, 8, 16, 32, 64)
+Rows = NDArray[Any]
+Run = Callable[[int], None]
+"""Runs a number of batches."""
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One way to compute a bundle's graph: what it is, and how to prepare it for rows of a fixed shape."""
+
+    runtime: str
+    precision: str
+    prepare: Callable[[Rows], Run]
+
+
+@dataclass(frozen=True)
+class Measured:
+    bundle: str
+    runtime: str
+    precision: str
+    batch: int
+    rows_per_s: float
+
+    @property
+    def ms_per_batch(self) -> float:
+        return 1000 * self.batch / self.rows_per_s
+
+
+def run(
+    report: Report, *, names: Sequence[str] = ("lung", "cardiac", "cxr_gate"), batches: Sequence[int] = BATCHES,
+    seconds: float = 0.7, with_torch: bool = False, densenet: bool = False,
+) -> dict[str, Any]:  # fmt: skip
+    """Measure every session that there is on this machine, and say which there are not, and why."""
+    from benchmarks.over_http import bundles_of  # noqa: PLC0415
+
+    found: list[Measured] = []
+    missing: list[str] = []
+    with bundles_of("densenet121" if densenet else "lung") as bundles:
+        engine = Engine(bundles)
+        try:
+            for name in names:
+                bundle = engine.bundles[name]
+                for variant in variants(bundle, missing, with_torch=with_torch, densenet=densenet and name == "lung"):
+                    for batch in batches:
+                        rows = random_rows(bundle, batch)
+                        rate = rate_of(variant.prepare(rows), batch, seconds)
+                        found.append(Measured(name, variant.runtime, variant.precision, batch, rate))
+        finally:
+            engine.close()
+    for name in names:
+        _table(name, [each for each in found if each.bundle == name], batches)
+    for reason in dict.fromkeys(missing):
+        print(f"not measured: {reason}")
+    report.plot(
+        lambda axes: _draw(axes, [m for m in found if m.bundle == names[0]]), title=f"{names[0]}, bare sessions"
+    )
+    figures = {
+        "densenet": densenet,
+        "sessions": [{**vars(m), "ms_per_batch": m.ms_per_batch} for m in found],
+        "not_measured": list(dict.fromkeys(missing)),
+    }
+    report.end(figures)
+    return figures
+
+
+def random_rows(bundle: Bundle, batch: int) -> Rows:
+    """A batch as the bundle takes it: grey noise, or a recording's worth of it."""
+    chance = np.random.default_rng(2026)
+    contract = bundle.manifest.input
+    if isinstance(contract, CxrInput):
+        return chance.integers(0, 256, (batch, 1, contract.size_px, contract.size_px), dtype=np.uint8)
+    if isinstance(contract, EcgInput):
+        return chance.standard_normal((batch, len(contract.leads), contract.n_samples), dtype=np.float32)
+    return chance.uniform(1, 100, (batch, len(contract.features))).astype(np.float32)
+
+
+def rate_of(run: Run, batch: int, seconds: float) -> float:
+    """Rows per second: as many runs as fill about ``seconds``, at least three, after one that warms up."""
+    run(1)
+    started = time.perf_counter()
+    run(1)
+    n = max(3, int(seconds / max(1e-6, time.perf_counter() - started)))
+    started = time.perf_counter()
+    run(n)
+    return n * batch / (time.perf_counter() - started)
+
+
+def variants(bundle: Bundle, missing: list[str], *, with_torch: bool, densenet: bool = False) -> Iterator[Variant]:
+    """Every variant that this machine can run; what it cannot is added to ``missing`` with the reason."""
+    setup = bundle.session.setup
+    yield Variant(
+        f"in service: {setup.runtime} {setup.streams}×", setup.precision, lambda rows: in_service(bundle, rows)
+    )
+    model = bundle.folder / bundle.manifest.weights.path
+    from benchmarks import raw_runtimes  # noqa: PLC0415
+
+    yield from raw_runtimes.onnxruntime_variants(model, missing)
+    yield from raw_runtimes.openvino_variants(model, missing)
+    yield from raw_runtimes.torch_variants(bundle, missing, on_cpu=with_torch, densenet=densenet)
+
+
+def in_service(bundle: Bundle, rows: Rows) -> Run:
+    """The bundle's own session, as many runs under way at once as it has streams."""
+    session = bundle.session
+    pool = ThreadPoolExecutor(session.setup.streams)
+
+    def run(n: int) -> None:
+        for _ in pool.map(lambda _: session.run(rows), range(n)):
+            pass
+
+    return run
+
+
+def own_batch(bundle: Bundle) -> int:
+    """Rows of a run as the service makes them: the session's fixed batch, or 8 where it is free."""
+    return bundle.session.setup.batch or 8
+
+
+def _table(name: str, found: Sequence[Measured], batches: Sequence[int]) -> None:
+    by_variant: dict[tuple[str, str], dict[int, Measured]] = {}
+    for each in found:
+        by_variant.setdefault((each.runtime, each.precision), {})[each.batch] = each
+    rows: list[list[Cell]] = [
+        [f"{runtime} {precision}", *(mine[b].rows_per_s for b in batches), min(m.ms_per_batch for m in mine.values())]
+        for (runtime, precision), mine in by_variant.items()
+    ]
+    columns = ("", *(f"batch {b}" for b in batches), "least ms/batch")
+    table(f"{name}: rows per second, {cores()} cores", columns, rows)
+
+
+def _draw(axes: Any, found: Sequence[Measured]) -> None:
+    names = list(dict.fromkeys((m.runtime, m.precision) for m in found))
+    for colour, (runtime, precision) in zip(COLOURS * 3, names, strict=False):
+        mine = [m for m in found if (m.runtime, m.precision) == (runtime, precision)]
+        x, y = [m.rows_per_s for m in mine], [m.ms_per_batch for m in mine]
+        axes.plot(x, y, "o-", color=colour, markersize=4, label=f"{runtime} {precision}")
+    axes.set(xlabel="rows per second", ylabel="ms per batch", yscale="log")
+    axes.legend(fontsize=7, frameon=False)

@@ -1,0 +1,128 @@
+"""The one place where a server is started: a process of its own, on loopback, with an empty data folder."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmarks.clients import Load, Outcome, send
+from benchmarks.figures import CoreTime, peak_rss_mb
+from benchmarks.files import ROOT, Body
+
+KEY = "benchmark-key-that-lives-for-this-run-only"
+BUNDLES = ROOT / "models" / "bundles"
+START_S = 180.0
+"""A first start may choose precisions and compile; beyond this something is wrong."""
+
+
+@dataclass
+class Server:
+    """A running server.
+
+    Parameters
+    ----------
+    ready_s
+        From its start until ``/readyz`` answered 200.
+    """
+
+    process: subprocess.Popen[bytes]
+    port: int
+    ready_s: float
+    numbers: int = 0
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
+
+    def core_time(self) -> CoreTime:
+        return CoreTime.of(self.pid)
+
+    @property
+    def peak_rss_mb(self) -> float:
+        return peak_rss_mb(self.pid)
+
+    def post(self, body: Body, *, prefer: str = "wait=110", **load: Any) -> tuple[Outcome, float]:
+        """Visits posted by clients of another process, and the core-milliseconds that the server spent on each."""
+        self.numbers += 1_000_000  # no visit of this server has the bytes of another
+        headers = {"Authorization": f"Bearer {KEY}", "Content-Type": body.content_type, "Prefer": prefer}
+        expect = f'"{body.organ}":{{"status":"assessed"'
+        what = Load(self.port, "/v1/visits", headers, expect=expect, first_number=self.numbers, **load)
+        before = self.core_time()
+        outcome = send(what, body)
+        return outcome, before.ms_per(self.core_time(), outcome.done)
+
+    def trivial(self, **load: Any) -> tuple[Outcome, float]:
+        """The same clients against a route that does nothing, and the server's core-milliseconds for each."""
+        before = self.core_time()
+        outcome = send(Load(self.port, "/healthz", **load))
+        return outcome, before.ms_per(self.core_time(), outcome.done)
+
+
+@contextmanager
+def serving(
+    bundles: Path = BUNDLES, *, settings: Mapping[str, str] | None = None, before: Sequence[str] = ()
+) -> Iterator[Server]:
+    """A server that is ready.
+
+    Parameters
+    ----------
+    settings
+        Further settings, by their name in the environment.
+    before
+        A command that starts the server in its turn, say a profiler; the server is then its child.
+
+    Raises
+    ------
+    RuntimeError
+        It ended, or was not ready in time; the message has the end of its log.
+    """
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = int(probe.getsockname()[1])
+    with tempfile.TemporaryDirectory() as folder:
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("SANGLOC_")}
+        environment |= {
+            "SANGLOC_PORT": str(port),
+            "SANGLOC_DATA_DIR": str(Path(folder, "data")),
+            "SANGLOC_BUNDLES": str(bundles),
+            "SANGLOC_BOOTSTRAP_KEY": KEY,
+            **(settings or {}),
+        }
+        log = Path(folder, "log")
+        started = time.perf_counter()
+        with log.open("wb") as stream:
+            process = subprocess.Popen(
+                [*before, sys.executable, str(ROOT / "server.py")],
+                env=environment, stdout=stream, stderr=stream, cwd=ROOT,
+            )  # fmt: skip
+        try:
+            _wait_until_ready(process, port, log)
+            yield Server(process, port, time.perf_counter() - started)
+        finally:
+            process.terminate()
+            try:
+                process.wait(30)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+
+def _wait_until_ready(process: subprocess.Popen[bytes], port: int, log: Path) -> None:
+    end = time.monotonic() + START_S
+    while time.monotonic() < end and process.poll() is None:
+        with suppress(urllib.error.URLError, ConnectionError, TimeoutError):
+            urllib.request.urlopen(f"http://127.0.0.1:{port}/readyz", timeout=5).close()
+            return
+        time.sleep(0.02)
+    raise RuntimeError(f"the server is not ready: {log.read_text(errors='replace')[-2000:]}")

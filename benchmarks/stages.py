@@ -1,0 +1,242 @@
+"""``stages``: what each stage of a visit costs alone, in core-milliseconds, and what the service spends on the whole.
+
+A core-millisecond is CPU time of the process, all threads together: what is left of it is what a machine can sell.
+Stages are the service's own functions, called in a loop; fsync waits for the disk and costs little CPU, so that it
+shows in the wall time beside it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import itertools
+import statistics
+import tempfile
+import time
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks import files
+from benchmarks.over_http import bundles_of, warmed
+from benchmarks.raw import own_batch
+from benchmarks.report import COLOURS, Report, table
+from benchmarks.serving import Server, serving
+from inference.engine import Engine
+
+AT_ONCE = 32
+ON_DEMAND = "evidence render"
+"""Drawn when somebody looks; not part of a posted visit."""
+
+
+@dataclass(frozen=True)
+class Cost:
+    core_ms: float
+    wall_ms: float
+
+
+def cost_of(work: Callable[[], object], seconds: float, *, per_call: int = 1) -> Cost:
+    """CPU and wall time of one unit, from as many calls as fill about ``seconds``; ``per_call`` units in each."""
+    work()
+    n, cpu, started = 0, time.process_time(), time.perf_counter()
+    while n == 0 or time.perf_counter() - started < seconds:
+        work()
+        n += 1
+    units = n * per_call
+    wall = time.perf_counter() - started
+    return Cost(1000 * (time.process_time() - cpu) / units, 1000 * wall / units)
+
+
+def run(
+    report: Report, *, network: str = "lung", seconds: float = 1.0, http_seconds: float = 4.0, rounds: int = 5
+) -> dict[str, Any]:
+    """Stages and the service in turns; medians."""
+    alone: dict[str, list[Cost]] = {}
+    service: list[float] = []
+    with bundles_of(network) as bundles:
+        engine = Engine(bundles)
+        try:
+            with tempfile.TemporaryDirectory() as folder, serving(bundles) as server:
+                warmed(server, "png")
+                for _ in range(rounds):
+                    for name, cost in stage_costs(engine, Path(folder), seconds / 2).items():
+                        alone.setdefault(name, []).append(cost)
+                    alone.setdefault("HTTP request and answer", []).append(_http_cost(server, http_seconds / 4))
+                    service.append(server.post(files.KINDS["png"](False), clients=AT_ONCE, seconds=http_seconds)[1])
+        finally:
+            engine.close()
+    core = {name: statistics.median(c.core_ms for c in costs) for name, costs in alone.items()}
+    wall = {name: statistics.median(c.wall_ms for c in costs) for name, costs in alone.items()}
+    sums = [sum(costs[i].core_ms for name, costs in alone.items() if name != ON_DEMAND) for i in range(rounds)]
+    ratio = statistics.median(spent / total for spent, total in zip(service, sums, strict=True))
+    total, spent = statistics.median(sums), statistics.median(service)
+    rows = [[name, core[name], wall[name], core[name] / total] for name in core if name != ON_DEMAND]
+    rows += [["sum of the stages", total, None, 1.0], ["the service, 32 clients", spent, None, ratio]]
+    rows += [[f"({ON_DEMAND}, on demand)", core[ON_DEMAND], wall[ON_DEMAND], None]]
+    table(f"a visit of one PNG 512², {network}: each stage alone", ("", "core-ms", "wall ms", "of the sum"), rows)
+    print(f"\nservice ÷ sum of its stages: {ratio:.2f} (median of {rounds} alternations)")
+    report.plot(lambda axes: _draw(axes, core, spent), title=f"{network}: core-ms of one visit", size=(8.0, 3.4))
+    figures = {
+        "network": network,
+        "core_ms": core,
+        "wall_ms": wall,
+        "sum_core_ms": total,
+        "service_core_ms": spent,
+        "ratio": ratio,
+        "rounds": rounds,
+    }
+    report.end(figures)
+    return figures
+
+
+def _http_cost(server: Server, seconds: float) -> Cost:
+    """What the HTTP server spends on a request that asks for nothing."""
+    outcome, core_ms = server.trivial(clients=AT_ONCE, seconds=max(0.5, seconds))
+    return Cost(core_ms, 1000 / outcome.rate_per_s)
+
+
+def stage_costs(engine: Engine, folder: Path, seconds: float) -> dict[str, Cost]:
+    """Each stage of a PNG visit alone; ``folder`` is where the store and the database are."""
+    return {**_intake_costs(folder, seconds), **_film_costs(engine, seconds), **_answer_costs(engine, folder, seconds)}
+
+
+def _intake_costs(folder: Path, seconds: float) -> dict[str, Cost]:
+    from service.multipart import Part, read_parts  # noqa: PLC0415  the very functions that the service calls
+    from service.store import new_drafts, open_store  # noqa: PLC0415
+
+    body = files.KINDS["png"](False)
+    numbers = itertools.count(time.time_ns() % 10**12)
+    store = open_store(folder.joinpath("store").as_uri(), folder)
+    drafts = new_drafts(store)
+    parts: list[list[Part]] = []
+
+    async def chunks(content: bytes) -> AsyncIterator[bytes]:
+        for at in range(0, len(content), 65536):
+            yield content[at : at + 65536]
+
+    async def parse() -> None:
+        parts.append(await read_parts(body.content_type, chunks(files.numbered(body.content, next(numbers))), drafts))
+
+    with asyncio.Runner() as runner:
+        parsed = cost_of(lambda: runner.run(parse()), seconds)
+    waiting = iter([part for each in parts for part in each if part.field != "context"])
+
+    def put() -> None:
+        part = next(waiting)
+        store.put(part.draft, part.sha256)
+
+    n = max(1, len(parts) - 2)
+    put()
+    cpu, started = time.process_time(), time.perf_counter()
+    for _ in range(n):
+        put()
+    stored = Cost(1000 * (time.process_time() - cpu) / n, 1000 * (time.perf_counter() - started) / n)
+    return {"parse multipart, hash, draft": parsed, "store, fsync": stored}
+
+
+def _film_costs(engine: Engine, seconds: float) -> dict[str, Cost]:
+    from data_specs.bundle import CxrInput  # noqa: PLC0415
+    from data_specs.cxr import conform  # noqa: PLC0415
+    from data_specs.cxr_files import read_image  # noqa: PLC0415
+    from inference.cxr_gate import judge  # noqa: PLC0415
+
+    content = files.numbered(files.png(), 0)
+    gate, lung = engine.bundles["cxr_gate"], engine.bundles["lung"]
+    pixels = read_image(content).pixels
+    sizes = [bundle.input_as(CxrInput).size_px for bundle in (gate, lung)]
+    n = own_batch(lung)
+    films = [np.repeat(conform(pixels, size)[None], n, axis=0) for size in sizes]
+    logits, distance, lungs, *_ = (np.asarray(o, dtype=np.float64) for o in gate.session.run(films[0]))
+    return {
+        "decode": cost_of(lambda: read_image(content), seconds),
+        "conform": cost_of(lambda: [conform(pixels, size) for size in sizes], seconds),
+        f"gate network, batch {n}": cost_of(lambda: gate.session.run(films[0]), seconds, per_call=n),
+        "gate verdict": cost_of(
+            lambda: judge(gate.manifest.thresholds, pixels, logits[0], float(distance[0, 0]), lungs[0, 0]), seconds
+        ),
+        f"network, batch {n}": cost_of(lambda: lung.session.run(films[1]), seconds, per_call=n),
+    }
+
+
+def _answer_costs(engine: Engine, folder: Path, seconds: float) -> dict[str, Cost]:
+    from data_specs.assessment import EvidenceMap  # noqa: PLC0415
+    from data_specs.context import Context  # noqa: PLC0415
+    from inference.engine import PostedInput  # noqa: PLC0415
+    from inference.findings import answer, offered, positive_share  # noqa: PLC0415
+    from inference.render import evidence_png  # noqa: PLC0415
+    from service.visits import visit_view  # noqa: PLC0415
+
+    content = files.numbered(files.png(which="film-abnormal"), 0)
+    context = Context.model_validate(files.CONTEXT)
+    assessment = asyncio.run(engine.assess([PostedInput(0, "image", "f.png", content)], context))
+    specs = offered(engine.bundles["lung"].manifest, 42)
+    numbers, activation = np.zeros(64), np.random.default_rng(0).standard_normal((64, 7, 7))
+
+    def findings() -> None:
+        maps = {
+            s.name: EvidenceMap(kind="heatmap", input=0, values=positive_share(activation[s.column])) for s in specs
+        }
+        answer(specs, numbers, evidence=maps)
+
+    evidence = EvidenceMap(kind="heatmap", input=0, values=positive_share(activation[0]))
+    row, write = _visit_writer(folder, assessment.model_dump_json(), context.model_dump_json(exclude_unset=True))
+    return {
+        "findings": cost_of(findings, seconds),
+        "database, three transactions": cost_of(write, seconds),
+        "JSON": cost_of(lambda: (assessment.model_dump_json(), visit_view(row, "en").model_dump_json()), seconds),
+        ON_DEMAND: cost_of(lambda: io.BytesIO(evidence_png(content, evidence)), seconds),
+    }
+
+
+def _visit_writer(folder: Path, assessment: str, context: str) -> tuple[Any, Callable[[], None]]:
+    """A finished visit's row, and what a visit does to the database: counted and inserted, finished, read again."""
+    import uuid  # noqa: PLC0415
+
+    from sqlalchemy import func, select, update  # noqa: PLC0415
+
+    from service.database import Base, Database, InputRow, VisitRow, database_now  # noqa: PLC0415
+
+    database = Database(f"sqlite:///{folder / f'{uuid.uuid4().hex}.db'}")
+    Base.metadata.create_all(database.engine)
+
+    def row() -> VisitRow:
+        name = str(uuid.uuid4())
+        file = InputRow(
+            visit_id=name, index=0, field="image", filename="f.png", sha256="0" * 64, n_bytes=1, refused=False
+        )
+        return VisitRow(
+            id=name, site="admin", key_id="bootstrap", context=context, status="accepted", priority="unassessed",
+            body_hash="0" * 64, attempts=1, faults=0, inputs=[file],
+        )  # fmt: skip
+
+    def write() -> None:
+        visit = row()
+        with database.transaction(write=True) as session:
+            session.scalar(select(func.count()).select_from(VisitRow).where(VisitRow.status == "accepted"))
+            visit.received_at = database_now(session)
+            session.add(visit)
+        with database.transaction(write=True) as session:
+            finished = {"status": "complete", "assessment": assessment, "completed_at": database_now(session)}
+            session.execute(update(VisitRow).where(VisitRow.id == visit.id).values(**finished))
+        with database.transaction() as session:
+            session.get(VisitRow, visit.id)
+
+    kept = row()
+    with database.transaction(write=True) as session:
+        kept.received_at = kept.completed_at = database_now(session)
+        kept.status, kept.assessment = "complete", assessment
+        session.add(kept)
+    return kept, write
+
+
+def _draw(axes: Any, core: dict[str, float], service: float) -> None:
+    left = 0.0
+    for colour, (name, value) in zip(COLOURS * 3, ((k, v) for k, v in core.items() if k != ON_DEMAND), strict=False):
+        axes.barh(["stages"], [value], left=left, color=colour, label=f"{name} ({value:.2f})")
+        left += value
+    axes.barh(["service"], [service], color="0.6")
+    axes.set(xlabel="core-milliseconds for one visit")
+    axes.legend(fontsize=7, frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))

@@ -1,0 +1,178 @@
+"""``table``: the figures that the service is held to, each beside what was to be reached, misses included.
+
+What is compared is measured in turns, and the medians of the turns' ratios are told. ``make bench`` runs this.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmarks import stages
+from benchmarks.clients import Outcome
+from benchmarks.files import KINDS
+from benchmarks.over_http import AT_ONCE, bundles_of, warmed
+from benchmarks.report import Cell, Report, table
+from benchmarks.serving import Server, serving
+
+MANY = 256
+QUEUE = 50
+"""Queue limit of the server that is flooded."""
+
+
+@dataclass(frozen=True)
+class Line:
+    """One figure. ``value`` is ``None`` where it was not measured, and ``note`` says why."""
+
+    name: str
+    value: float | None
+    at_least: float | None = None
+    at_most: float | None = None
+    note: str = ""
+
+    @property
+    def reached(self) -> bool | None:
+        if self.value is None or (self.at_least is None and self.at_most is None):
+            return None
+        low = self.at_least is None or self.value >= self.at_least
+        return low and (self.at_most is None or self.value <= self.at_most)
+
+    def cells(self) -> list[Cell]:
+        goal = f"≥ {self.at_least:g}" if self.at_least is not None else f"≤ {self.at_most:g}"
+        goal = "" if self.at_least is None and self.at_most is None else goal
+        verdict = {True: "reached", False: "MISSED", None: "not measured" if self.value is None else ""}[self.reached]
+        return [self.name, self.value, goal, verdict, self.note]
+
+
+def run(report: Report, *, rounds: int = 5, seconds: float = 3.0) -> dict[str, Any]:
+    """The whole table, in under ten minutes on two cores."""
+    lines: list[Line] = []
+    for network in ("lung", "densenet121"):
+        with _bundles_or_none(network) as bundles:
+            if bundles is None:
+                lines.append(
+                    Line(f"{network}: visits/s, 32 clients", None, note="torch is not installed (extra train)")
+                )
+                continue
+            lines += _peers(network, report.out)
+            lines += _network_lines(network, bundles, rounds, seconds, whole=network == "lung")
+    costs = stages.run(Report("stages", report.out), seconds=seconds / 4, http_seconds=seconds, rounds=rounds)
+    lines.append(Line("lung: core-ms per visit ÷ sum of its stages alone", costs["ratio"], at_most=1.10))
+    rows = [line.cells() for line in lines]
+    table(f"what was to be reached, {rounds} alternations, medians", ("", "measured", "reach", "", ""), rows)
+    figures = {"rounds": rounds, "seconds": seconds, "lines": [{**asdict(x), "reached": x.reached} for x in lines]}
+    report.end(figures)
+    return figures
+
+
+@contextmanager
+def _bundles_or_none(network: str) -> Iterator[Path | None]:
+    try:
+        import torch  # noqa: F401, PLC0415
+    except ImportError:
+        if network != "lung":
+            yield None
+            return
+    with bundles_of(network) as bundles:
+        yield bundles
+
+
+def _network_lines(network: str, bundles: Path, rounds: int, seconds: float, *, whole: bool) -> list[Line]:
+    with serving(bundles):
+        pass  # the first start fills the caches; the next one is measured
+    with serving(bundles) as server:
+        warmed(server, "png", seconds)
+        turns = [turn(server, seconds) for _ in range(rounds)]
+        ecg = [
+            server.post(KINDS["wfdb"](False), clients=AT_ONCE, seconds=seconds) for _ in range(rounds if whole else 0)
+        ]
+        ready, peak = server.ready_s, server.peak_rss_mb
+    rate = statistics.median(t.at_best.rate_per_s for t in turns)
+    failed = sum(outcome.failed for t in turns for outcome in (t.at_best, t.many, t.open, t.alone))
+    lines = [Line(f"{network}: visits/s, PNG 512², 32 clients", rate, note=f"{rate:.1f} visits/s")]
+    lines += [
+        Line(f"{network}: rate at 256 clients ÷ best rate",
+             statistics.median(t.many_share for t in turns), at_least=0.95),
+        Line(f"{network}: requests that failed", float(failed), at_most=0),
+        Line(f"{network}: p99 at 70 % of the best rate ÷ single-request latency",
+             statistics.median(t.tail for t in turns), at_most=3.0,
+             note=f"single {statistics.median(t.alone.latency_ms(50) for t in turns):.0f} ms"),
+        Line(f"{network}: ready after start, caches warm, s", ready, at_most=3.0),
+        Line(f"{network}: peak resident memory at full load, MB", peak, at_most=900),
+    ]  # fmt: skip
+    if whole:
+        lines.append(Line("ECG: visits/s with a WFDB recording each",
+                          statistics.median(o.rate_per_s for o, _ in ecg), at_least=300))  # fmt: skip
+        lines += flooded(bundles, seconds)
+    return lines
+
+
+@dataclass(frozen=True)
+class Turn:
+    """What is compared, measured one after the other."""
+
+    at_best: Outcome
+    many: Outcome
+    open: Outcome
+    alone: Outcome
+
+    @property
+    def many_share(self) -> float:
+        return self.many.rate_per_s / max(self.at_best.rate_per_s, self.many.rate_per_s)
+
+    @property
+    def tail(self) -> float:
+        return self.open.latency_ms(99) / self.alone.latency_ms(50)
+
+
+def turn(server: Server, seconds: float) -> Turn:
+    """32 clients, 256 clients, Poisson arrivals at 70 % of the better of the two, one client."""
+    body = KINDS["png"](False)
+    best, _ = server.post(body, clients=AT_ONCE, seconds=seconds)
+    many, _ = server.post(body, clients=MANY, seconds=seconds)
+    rate = 0.7 * max(best.rate_per_s, many.rate_per_s)
+    opened, _ = server.post(body, clients=MANY, rate_per_s=max(0.5, rate), seconds=seconds)
+    alone, _ = server.post(body, clients=1, seconds=seconds / 2)
+    return Turn(best, many, opened, alone)
+
+
+def flooded(bundles: Path, seconds: float) -> list[Line]:
+    """A server with a short queue, posted to without waiting for answers: it has to refuse, and never to fail."""
+    with serving(bundles, settings={"SANGLOC_MAX_QUEUE": str(QUEUE)}) as server:
+        outcome, _ = server.post(KINDS["png"](False), prefer="respond-async", clients=MANY, seconds=seconds)
+    refused = outcome.statuses.get("429", 0)
+    note = ", ".join(f"{status}: {n}" for status, n in sorted(outcome.statuses.items()))
+    return [
+        Line("beyond the queue's limit: refused with 429", float(refused), at_least=1, note=note),
+        Line("beyond the queue's limit: failed or timed out", float(outcome.failed), at_most=0),
+    ]
+
+
+SERVICE, SERVICE_FP32 = "Sàng Lọc", "Sàng Lọc fp32"
+"""Rows of ``peers``: as it chooses, and (``--also``) in the runtime and precision that the peers have."""
+
+
+def _peers(network: str, out: Path) -> list[Line]:
+    """The rows of the peers, from their last run beside this service: it needs an environment of its own."""
+    names = (
+        (f"{network}: ÷ best of the peers, chosen precision", SERVICE, 4.0),
+        (f"{network}: ÷ best of the peers, in their own fp32 runtime", SERVICE_FP32, 1.15),
+    )
+    path = out / "peers.json"
+    if not path.exists():
+        return [Line(name, None, at_least=goal, note="make bench-peers measures it") for name, _, goal in names]
+    found = json.loads(path.read_text())
+    measured = found["networks"].get(network, {})
+    lines = []
+    for name, row, goal in names:
+        value = measured.get("rows", {}).get(row, {}).get("times_best_peer")
+        note = f"{found['date']}, best peer {measured.get('best_peer')}, {found['rounds']} alternations"
+        lines.append(
+            Line(name, value, at_least=goal, note=note if value is not None else f"no row '{row}' in peers.json")
+        )
+    return lines

@@ -1,0 +1,256 @@
+"""Tensors over the wire: the Open Inference Protocol's request and answer, as bytes.
+
+JSON carries small tensors; the binary extension carries any, after the JSON, without a copy on the way in. What a
+tensor may not be is refused by the name of its member, as in a visit's context.
+
+References
+----------
+Open Inference Protocol v2, "HTTP/REST" and "Tensor Data Types"; its binary tensor data extension.
+NaN and the infinities travel in JSON under those names, as Triton reads and writes them; JSON itself has no word for
+them (RFC 8259, section 6).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic_core import from_json
+
+from service.errors import BodyTooLarge, FieldFault, InvalidRequest, QueueFull
+
+Array = NDArray[np.generic]
+DATATYPES: dict[str, np.dtype[Any]] = {
+    "UINT8": np.dtype("uint8"),
+    "FP16": np.dtype("<f2"),
+    "FP32": np.dtype("<f4"),
+    "FP64": np.dtype("<f8"),
+}
+MAX_JSON_BYTES = 4_000_000
+"""A parser of JSON holds the interpreter to its end: a tenth of a second for this much. More comes as binary."""
+MAX_ID = 200
+RETRY_AFTER_S = 5
+FINITE = "-∞ < x < ∞"
+
+
+@dataclass(frozen=True, slots=True)
+class TensorSpec:
+    """A tensor of a model; ``shape`` is that of one row, before it stands the number of rows."""
+
+    name: str
+    datatype: str
+    shape: tuple[int, ...]
+
+    def metadata(self) -> dict[str, Any]:
+        return {"name": self.name, "datatype": self.datatype, "shape": [-1, *self.shape]}
+
+
+@dataclass(frozen=True, slots=True)
+class InputSpec(TensorSpec):
+    """``unknown`` says whether NaN may stand for a value that is not known (laboratory values)."""
+
+    unknown: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A request, read: ``rows`` ``(n, *shape)``, and the outputs that are wanted, each as binary or not."""
+
+    id: str | None
+    rows: Array
+    outputs: tuple[tuple[str, bool], ...]
+
+
+@dataclass
+class Tensors:
+    """What this process holds of tensor requests, bounded: a full one is refused, not made to wait without end.
+
+    Parameters
+    ----------
+    max_rows, max_bytes
+        Rows that are not answered yet, and bytes of their bodies. A single request may bring more rows than the
+        first, where it finds nothing before it.
+    outputs
+        Specifications by the hash of a bundle's weights, once they are known.
+    """
+
+    max_rows: int
+    max_bytes: int
+    rows: int = 0
+    n_bytes: int = 0
+    outputs: dict[str, tuple[TensorSpec, ...]] = field(default_factory=dict)
+
+    @contextmanager
+    def hold(self, *, rows: int = 0, n_bytes: int = 0) -> Iterator[None]:
+        """Take a place for so much.
+
+        Raises
+        ------
+        QueueFull
+        """
+        too_many = rows and self.rows and self.rows + rows > self.max_rows
+        if too_many or self.n_bytes + n_bytes > self.max_bytes:
+            raise QueueFull("", f"{RETRY_AFTER_S} s", retry_after_s=RETRY_AFTER_S)
+        self.rows += rows
+        self.n_bytes += n_bytes
+        try:
+            yield
+        finally:
+            self.rows -= rows
+            self.n_bytes -= n_bytes
+
+
+def read_request(body: memoryview, n_json: int | None, spec: InputSpec, outputs: Sequence[str], max_rows: int) -> Asked:
+    """The request in ``body``.
+
+    Parameters
+    ----------
+    n_json
+        Length of the JSON before the binary tensors; ``None``: it is all JSON.
+    outputs
+        Names of the model's outputs, all of which are answered where none is asked for.
+
+    Raises
+    ------
+    BodyTooLarge, InvalidRequest
+    """
+    if n_json is not None and n_json > len(body):
+        raise _malformed("Inference-Header-Content-Length", f"≤ {len(body)}")
+    document, binary = body[:n_json], body[len(body) if n_json is None else n_json :]
+    if len(document) > MAX_JSON_BYTES:
+        raise BodyTooLarge("", f"{MAX_JSON_BYTES // 1_000_000} MB JSON (binary_data_size: ∞)")
+    try:
+        asked = from_json(bytes(document))
+    except ValueError:
+        raise InvalidRequest(FieldFault("body", "body_malformed", "JSON")) from None
+    asked = _member(asked, "body", dict)
+    request_id = asked.get("id")
+    if request_id is not None and (not isinstance(request_id, str) or len(request_id) > MAX_ID):
+        raise _malformed("id", f"≤ {MAX_ID} × U+")
+    inputs = _member(asked.get("inputs"), "inputs", list)
+    if len(inputs) != 1:
+        raise _malformed("inputs", "1")
+    rows = _rows(_member(inputs[0], "inputs.0", dict), binary, spec, max_rows)
+    by_default = _parameters(asked, "parameters").get("binary_data_output", False) is True
+    return Asked(request_id, rows, _wanted(asked.get("outputs"), outputs, by_default))
+
+
+def _rows(given: Mapping[str, Any], binary: memoryview, spec: InputSpec, max_rows: int) -> Array:
+    if given.get("name") != spec.name:
+        raise _malformed("inputs.0.name", spec.name)
+    if given.get("datatype") != spec.datatype:
+        raise _malformed("inputs.0.datatype", spec.datatype)
+    shape = given.get("shape")
+    at_most = f"[1 … {max_rows}, {', '.join(map(str, spec.shape))}]"
+    if (
+        not isinstance(shape, list)
+        or not all(type(size) is int for size in shape)
+        or tuple(shape[1:]) != spec.shape
+        or not 1 <= shape[0] <= max_rows
+    ):
+        raise _malformed("inputs.0.shape", at_most)
+    parameters = _parameters(given, "inputs.0.parameters")
+    dtype = DATATYPES[spec.datatype]
+    n_values = int(np.prod(shape, dtype=np.int64))
+    if "binary_data_size" in parameters:
+        if type(parameters["binary_data_size"]) is not int or "data" in given:
+            raise _malformed("inputs.0.parameters.binary_data_size", str(n_values * dtype.itemsize))
+        if parameters["binary_data_size"] != n_values * dtype.itemsize or len(binary) != n_values * dtype.itemsize:
+            raise _malformed("inputs.0.parameters.binary_data_size", str(n_values * dtype.itemsize))
+        rows: Array = np.require(np.frombuffer(binary, dtype), requirements="A").reshape(shape)
+    else:
+        if len(binary):
+            raise _malformed("Inference-Header-Content-Length", "binary_data_size")
+        rows = _from_json(given.get("data"), dtype, n_values).reshape(shape)
+    if rows.dtype.kind == "f":
+        finite = ~np.isinf(rows) if spec.unknown else np.isfinite(rows)
+        if not finite.all():
+            raise _malformed("inputs.0.data", f"{FINITE}, NaN" if spec.unknown else FINITE)
+    return rows
+
+
+def _from_json(data: object, dtype: np.dtype[Any], n_values: int) -> Array:
+    """Numbers, flat or nested, in row-major order."""
+    expected = f"{n_values} × {dtype.name}"
+    try:
+        values = np.array(_member(data, "inputs.0.data", list))
+    except (ValueError, OverflowError):  # ragged
+        raise _malformed("inputs.0.data", expected) from None
+    if values.size != n_values or values.dtype.kind not in ("iuf" if dtype.kind == "f" else "iu"):
+        raise _malformed("inputs.0.data", expected)
+    if dtype.kind == "u" and (values.min() < 0 or values.max() > np.iinfo(dtype).max):
+        raise _malformed("inputs.0.data", f"0 … {np.iinfo(dtype).max}")
+    with np.errstate(over="ignore"):  # what leaves the range becomes infinite, and is refused as that
+        cast: Array = values.astype(dtype)
+    return cast
+
+
+def _wanted(given: object, known: Sequence[str], by_default: bool) -> tuple[tuple[str, bool], ...]:
+    if given is None or given == []:
+        return tuple((name, by_default) for name in known)
+    wanted: dict[str, bool] = {}
+    for index, each in enumerate(_member(given, "outputs", list)[: len(known) + 1]):
+        path = f"outputs.{index}"
+        output = _member(each, path, dict)
+        name = output.get("name")
+        if name not in known:
+            raise _malformed(f"{path}.name", ", ".join(known))
+        if name in wanted:
+            raise InvalidRequest(FieldFault(f"{path}.name", "field_repeated"))
+        wanted[name] = _parameters(output, f"{path}.parameters").get("binary_data", by_default) is True
+    return tuple(wanted.items())
+
+
+def _parameters(given: Mapping[str, Any], path: str) -> dict[str, Any]:
+    """Parameters; those that ask for what is not done here are refused, others are for servers that know them."""
+    parameters: dict[str, Any] = _member(given.get("parameters", {}), path, dict)
+    for name in ("shared_memory_region", "classification"):
+        if name in parameters:
+            raise InvalidRequest(FieldFault(f"{path}.{name}", "field_unknown"))
+    return parameters
+
+
+def _member(value: object, path: str, kind: type[Any]) -> Any:
+    if not isinstance(value, kind):
+        raise _malformed(path, "{…}" if kind is dict else "[…]")
+    return value
+
+
+def _malformed(path: str, expected: str) -> InvalidRequest:
+    return InvalidRequest(FieldFault(path, "field_invalid", expected))
+
+
+def write_answer(
+    model: Mapping[str, str], asked: Asked, names: Sequence[str], results: Sequence[Array]
+) -> tuple[bytes, int | None]:
+    """The answer's body, and the length of its JSON where binary tensors follow it.
+
+    Parameters
+    ----------
+    names, results
+        The model's outputs, all of them.
+    """
+    by_name = dict(zip(names, results, strict=True))
+    outputs: list[dict[str, Any]] = []
+    binary: list[bytes | memoryview] = []
+    for name, as_binary in asked.outputs:
+        values = np.ascontiguousarray(by_name[name])
+        output: dict[str, Any] = {"name": name, "datatype": datatype_of(values), "shape": list(values.shape)}
+        if as_binary:
+            output["parameters"] = {"binary_data_size": values.nbytes}
+            binary.append(values.data.cast("B"))
+        else:
+            output["data"] = values.ravel().tolist()
+        outputs.append(output)
+    answer = {**model, **({} if asked.id is None else {"id": asked.id}), "outputs": outputs}
+    head = json.dumps(answer, separators=(",", ":")).encode()
+    return (b"".join([head, *binary]), len(head)) if binary else (head, None)
+
+
+def datatype_of(values: Array) -> str:
+    return next(name for name, dtype in DATATYPES.items() if dtype == values.dtype)
