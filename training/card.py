@@ -45,6 +45,11 @@ def card(manifest: BundleManifest, *, parity_difference: float | None, docs: Pat
         *_ancestry(manifest),
         "## File\n",
         f"`{manifest.weights.path}`, sha256 `{manifest.weights.sha256}`. {_parity(parity_difference)}\n",
+        *(
+            f"In {a.precision} by {a.runtime}, on {a.n} cases ({a.part}): AUC differs from fp32 by at most "
+            f"{a.auc_difference:.4f}, a probability by at most {a.probability_difference:.4f}.\n"
+            for a in manifest.agreement
+        ),
     ]
     return "\n".join(parts)
 

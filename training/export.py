@@ -34,6 +34,7 @@ from data_specs.bundle import (
     Withheld,
 )
 from data_specs.visit import Organ
+from training.agreement import measure
 from training.card import card
 from training.offer import Offered
 from training.plots import write_plot
@@ -74,6 +75,15 @@ class Draft:
     recipe: Mapping[str, str | int | float] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class Evaluated:
+    """Cases ``(n, ...)`` that the bundle was evaluated on, and the outcomes ``(n,)`` of each offered column."""
+
+    x: NDArray[np.generic]
+    outcomes: Mapping[int, NDArray[np.float64]]
+    part: str
+
+
 def write_bundle(
     network: nn.Module,
     draft: Draft,
@@ -82,6 +92,7 @@ def write_bundle(
     bundles: Path,
     *,
     plots: Mapping[int, Parts] | Sequence[Offered] = (),
+    evaluated: Evaluated | None = None,
 ) -> Path:
     """Export ``network``, prove parity and write ``NAME-VERSION/`` under ``bundles``: whole, or not at all.
 
@@ -94,6 +105,8 @@ def write_bundle(
     plots
         Outcomes and probabilities by part (:func:`training.plots.write_plot`), by the finding's column; or what was
         offered, which brings its own.
+    evaluated
+        Cases on which lower precisions are compared with fp32; without them the bundle is served in fp32.
 
     Raises
     ------
@@ -108,7 +121,7 @@ def write_bundle(
     bundles.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=bundles, prefix=".partial-") as partial:
         folder = Path(partial) / target.name
-        _write(network, draft, golden, parity, folder, _by_column(plots))
+        _write(network, draft, golden, parity, folder, _by_column(plots), evaluated)
         folder.rename(target)
     return target
 
@@ -124,6 +137,7 @@ def _write(
     parity: NDArray[np.generic],
     folder: Path,
     plots: Mapping[int, Parts],
+    evaluated: Evaluated | None,
 ) -> None:
     (folder / "models").mkdir(parents=True)
     (folder / "configs").mkdir()
@@ -153,6 +167,9 @@ def _write(
         from_bundle=draft.from_bundle,
         withheld=draft.withheld,
         recipe=dict(draft.recipe),
+        agreement=()
+        if evaluated is None
+        else measure(model, draft.outputs, evaluated.x, evaluated.outcomes, draft.findings, part=evaluated.part),
     )
     docs = folder / "docs"
     for finding in draft.findings:
