@@ -86,9 +86,10 @@ def train_network(arguments: argparse.Namespace) -> Path | None:
     """One of the networks; ``None`` on a process that only helped to train."""
     import torch  # noqa: PLC0415
 
+    from training.cohorts import with_persons  # noqa: PLC0415
     from training.local_cohort import local_cohort  # noqa: PLC0415
     from training.processes import Processes  # noqa: PLC0415
-    from training.workflow import Start, make_bundle, with_persons  # noqa: PLC0415
+    from training.workflow import Start, make_bundle  # noqa: PLC0415
 
     if arguments.threads:
         torch.set_num_threads(arguments.threads)

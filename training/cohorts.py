@@ -7,8 +7,9 @@ Paths point into a folder of real data that is not part of the repository (``--d
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -53,7 +54,10 @@ class Cohort:
     limits
         What its checks doubt, for the card.
     prevalence
-        Share of positives that its probabilities are to presume; ``None``: that of its validation part.
+        Share of positives that its probabilities are to presume; ``None``: that of its cases that do not test.
+    test_apart
+        Its test part was collected apart from the others: what is right on validation may not be right there, so
+        calibration also looks at validation cases as they might have been taken elsewhere.
     """
 
     name: str
@@ -70,6 +74,7 @@ class Cohort:
     weight: NDArray[np.float64] | None = None
     limits: tuple[str, ...] = ()
     prevalence: float | None = None
+    test_apart: bool = False
 
     def rows(self, part: str) -> NDArray[np.intp]:
         return np.flatnonzero(self.part == part)
@@ -87,6 +92,31 @@ def part_of_person(person: str, shares: dict[str, float], salt: str) -> str:
         if point < 0:
             return part
     return next(reversed(shares))
+
+
+def with_persons(cohort: Cohort, share: float) -> Cohort:
+    """The cohort with a share of its training persons, by hash; the others are left out, for a learning curve."""
+    if not 0 < share <= 1:
+        raise ValueError(f"the share of training persons is {share:g}; it lies above 0 and is at most 1")
+    if share == 1:
+        return cohort
+    kept = {p: part_of_person(p, {"train": share, "unused": 1 - share}, "persons") for p in set(cohort.person)}
+    part = [kept[p] if part == "train" else part for p, part in zip(cohort.person, cohort.part, strict=True)]
+    return replace(cohort, part=np.array(part), source=counted(cohort.source, cohort.person[np.array(part) == "train"]))
+
+
+def one_answer_each(cohorts: Sequence[Cohort]) -> None:
+    """Refuse what would give one person two answers to one question, and cohorts that nobody could tell apart."""
+    for one, other in combinations(cohorts, 2):
+        if one.name == other.name:
+            raise ValueError(f"two cohorts are called {one.name}; give them names of their own")
+        (low, high), (low2, high2) = (c.age_years or (0.0, np.inf) for c in (one, other))
+        both = [label for label in one.labels if label in other.labels]
+        if both and max(low, low2) < min(high, high2):
+            raise ValueError(
+                f"{', '.join(both)}: asked by {one.name} and by {other.name} for the same ages, so a person would be "
+                "given two answers; join the tables, with a column for the site, or state age_years that do not meet"
+            )
 
 
 def read_films(paths: list[Path], size_px: int) -> NDArray[np.uint8]:
@@ -185,6 +215,7 @@ def kermany(data: Path, size_px: int) -> Cohort:
         age_years=(1.0, 6.0),
         # Films were collected by class, three with pneumonia to one without: their share says nothing of any clinic.
         prevalence=0.5,
+        test_apart=True,
     )
 
 

@@ -82,13 +82,15 @@ class Cases:
 def masked_loss(logits: Tensor, y: Tensor, count: Tensor | None = None) -> Tensor:
     """Binary cross-entropy: each case's mean over its known labels, summed, by ``count`` cases that have any.
 
-    So a case weighs the same whether its cohort answers one question or eighteen. ``count`` is that of ``y`` unless
-    the batch is shared with other processes.
+    So a case weighs the same whether its cohort answers one question or eighteen. ``logits`` are ``(n, n_labels)``, or
+    ``(n_members, n, n_labels)`` of an ensemble, whose members are corrected one by one. ``count`` is that of ``y``
+    unless the batch is shared with other processes.
     """
     known = ~torch.isnan(y)
-    each = binary_cross_entropy_with_logits(logits, y.nan_to_num(), reduction="none") * known
-    n_known = known.sum(dim=1)
-    return (each.sum(dim=1) / n_known.clamp_min(1)).sum() / (n_cases(y) if count is None else count).clamp_min(1)
+    of_each = logits.reshape(-1, *y.shape)
+    loss = binary_cross_entropy_with_logits(of_each, y.nan_to_num().expand_as(of_each), reduction="none") * known
+    of_case = loss.sum(dim=2).mean(dim=0) / known.sum(dim=1).clamp_min(1)
+    return of_case.sum() / (n_cases(y) if count is None else count).clamp_min(1)
 
 
 def n_cases(y: Tensor) -> Tensor:

@@ -146,15 +146,7 @@ def shipped(data: Path) -> Learnable:
     person = raw.index.to_numpy(dtype=str)
     event = raw.EventCKD35.to_numpy(dtype=np.float64)
     rows = at_risk(features, event, person, name="Al-Shamsi 2018", everything=False)
-    source = TrainingData(
-        name="Al-Shamsi 2018, adults with vascular risk at Tawam Hospital, Al Ain",
-        citation="Al-Shamsi S, Regmi D, Govender RD. Chronic kidney disease in patients at high risk of "
-        "cardiovascular disease in the United Arab Emirates: A population-based study. PLoS ONE 2018;13(6):e0199920. "
-        "doi:10.1371/journal.pone.0199920",
-        licence="CC BY 4.0",
-        n_persons=len(rows.y),
-        n_items=len(rows.y),
-    )
+    source = ALSHAMSI.model_copy(update={"n_persons": len(rows.y), "n_items": len(rows.y)})
     return Learnable(rows, source, ALSHAMSI_LIMITS)
 
 

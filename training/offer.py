@@ -8,10 +8,10 @@ give less extreme logits. Where the caller gives the logits of the validation ca
 them, calibration and thresholds come from both (Tomani et al., Post-hoc Uncertainty Calibration for Domain Drift
 Scenarios, CVPR 2021). What is said beside a threshold is still that of the cases as taken.
 
-**Prevalence.** A probability presumes how frequent the finding is. Where a share is stated, probabilities and
-thresholds are moved to it (:func:`training.calibrate.at_prevalence`). The test part has a share of its own; its figures
-of calibration are then those of the probabilities moved on to that share by the known ratio of odds, nothing being
-fitted to it. ``ece_as_offered`` is the plain error without that.
+**Prevalence.** A probability presumes how frequent the finding is: as frequent as among all cases that do not test, for
+validation alone is a small sample of them (:func:`training.calibrate.at_prevalence`). Where the cohort states another
+share, its figures of calibration are those of the probabilities moved on to the test part's own share by the known
+ratio of odds, nothing being fitted to it. ``ece_as_offered`` is the plain error without that.
 """
 
 from __future__ import annotations
@@ -95,7 +95,6 @@ def offer(
     rule: Rule,
     *,
     perturbed: Floats | None = None,
-    prevalence: float | None = None,
     draws: int = 1000,
 ) -> Offered | Withheld:
     """Calibrate, choose thresholds, evaluate once on test, decide.
@@ -108,9 +107,6 @@ def offer(
         ``(n,)``, a row for each case of the cohort.
     perturbed
         ``(n_validation, k)``, logits of the validation cases, in their order, as they might have been taken elsewhere.
-    prevalence
-        Share of people with the finding that its probabilities are to presume; ``None``: that among the validation
-        cases.
     draws
         Of each bootstrap.
 
@@ -142,7 +138,8 @@ def offer(
     seen = logits[v, None] if perturbed is None else np.column_stack([logits[v], perturbed])
     seen_y, seen_person = np.repeat(y[v], seen.shape[1]), np.repeat(cohort.person[v], seen.shape[1])
     choice = choose_calibration(seen_y, seen.ravel(), seen_person)
-    calibration = choice.calibration if prevalence is None else at_prevalence(choice.calibration, prevalence)
+    prevalence = cohort.prevalence
+    calibration = at_prevalence(choice.calibration, prevalence or _share(y, cohort))
     p = calibrated(logits, calibration)
     source = names["validation"] + (", as taken and perturbed" if perturbed is not None else "")
     points = operating_points(seen_y, calibrated(seen.ravel(), calibration), source)
@@ -188,6 +185,11 @@ def offer(
         reason = f"its probabilities are not true enough: {verdict.reason}"
         return Withheld(name=label, cohort=called, reason=reason)
     return Offered(spec, {"validation": (y[v], p[v]), "test": (y[t], at_test)}, str(choice))
+
+
+def _share(y: Floats, cohort: Cohort) -> float:
+    """Share of positives among all cases that do not test, which says more of it than the validation part alone."""
+    return float(np.nanmean(y[np.concatenate([cohort.rows("train"), cohort.rows("validation")])]))
 
 
 def _all_finite(y: Floats, logits: Floats) -> None:

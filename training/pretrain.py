@@ -134,16 +134,10 @@ def _repeated(z: Tensor) -> Tensor:
     return (covariance.square().sum() - covariance.diagonal().square().sum()) / z.shape[1]
 
 
-def headless(network: nn.Module) -> nn.Module:
-    """A copy whose first output is its pooled features ``(n, channels)``: the classifier and its dropout let through.
-
-    A logit here is the mean of a 1 x 1 convolution of the last feature map; without it the mean of the map is left.
-    """
-    bare = copy.deepcopy(network)
-    for name in ("classifier", "dropout"):
-        if hasattr(bare, name):
-            setattr(bare, name, nn.Identity())
-    return bare
+def pooled(network: nn.Module, x: Tensor) -> Tensor:
+    """``(n, channels)``: the mean over space or time of what ``network``'s classifier looks at."""
+    features: Tensor = network.features(x)
+    return features.flatten(2).mean(dim=2)
 
 
 def pretrain(
@@ -174,11 +168,11 @@ def pretrain(
         "batch_size": batch_size,
     }
     torch.manual_seed(pretext.seed)
-    bare = headless(network).to(device, memory_format=torch.channels_last)
+    bare = copy.deepcopy(network).to(device, memory_format=torch.channels_last)
     # Made by looking at one case: the last feature map's width is nowhere written down alike for all networks.
     bare.eval()
     with torch.no_grad():
-        width = bare(cases.x[:1].to(device))[0].shape[1]
+        width = pooled(bare, cases.x[:1].to(device)).shape[1]
     projector = _projector(width, PROJECTOR * batch_size).to(device)
     learning = nn.ModuleList([bare, projector])
     optimizer = torch.optim.AdamW(learning.parameters(), lr=pretext.learning_rate, weight_decay=pretext.weight_decay)
@@ -198,7 +192,7 @@ def pretrain(
             for _ in range(2):
                 x = torch.cat([view(cases.x[part], generator) for part in batch.split(CHUNK)]).to(device)
                 with torch.autocast(torch.device(device).type, dtype=torch.bfloat16, enabled=pretext.bf16):
-                    features = bare(x)[0]
+                    features = pooled(bare, x)
                 looks.append(projector(features.float()))
             loss = vicreg(*looks)
             if not bool(torch.isfinite(loss)):

@@ -14,7 +14,7 @@ from torch import nn
 
 from data_specs.bundle import CxrInput, EcgInput, Evaluation
 from data_specs.visit import Organ
-from training.cohorts import Cohort, counted, part_of_person
+from training.cohorts import Cohort, one_answer_each
 from training.evaluate import bootstrap
 from training.export import Draft, Evaluated, write_bundle
 from training.fit import Augment, Cases, Recipe, fit, predict
@@ -95,12 +95,15 @@ def make_bundle(
     ------
     FileExistsError
         The version exists.
+    ValueError
+        Two cohorts answer one question for the same ages.
     NothingHolds
         No finding of any cohort may be offered; the message says why for each.
     """
     if (bundles / f"{task.name}-{version}").exists():
         raise FileExistsError(f"{task.name}-{version} exists in {bundles}: a version is never replaced")
     columns = columns_of(cohorts)
+    one_answer_each(cohorts)
     recipe = task.recipe
     torch.manual_seed(recipe.seed)
     network = task.network(len(columns))
@@ -163,17 +166,6 @@ def cases_of(cohorts: Sequence[Cohort], columns: Sequence[Column], shares: Mappi
     return Cases(torch.from_numpy(x), torch.from_numpy(y), np.concatenate(weight))
 
 
-def with_persons(cohort: Cohort, share: float) -> Cohort:
-    """The cohort with a share of its training persons, by hash; the others are left out, for a learning curve."""
-    if not 0 < share <= 1:
-        raise ValueError(f"the share of training persons is {share:g}; it lies above 0 and is at most 1")
-    if share == 1:
-        return cohort
-    kept = {p: part_of_person(p, {"train": share, "unused": 1 - share}, "persons") for p in set(cohort.person)}
-    part = [kept[p] if part == "train" else part for p, part in zip(cohort.person, cohort.part, strict=True)]
-    return replace(cohort, part=np.array(part), source=counted(cohort.source, cohort.person[np.array(part) == "train"]))
-
-
 def begin(
     network: nn.Module,
     columns: Sequence[Column],
@@ -228,13 +220,13 @@ def offer_all(
     withheld: list[Withheld] = []
     for i, cohort in enumerate(cohorts):
         logits = predict(network, torch.from_numpy(cohort.x))
-        perturbed = perturb(network, cohort.x[cohort.rows("validation")], task)
+        perturbed = perturb(network, cohort.x[cohort.rows("validation")], task) if cohort.test_apart else None
         own: list[Offered] = []
         for j, column in enumerate(columns):
             if column.cohort == i and column.offered:
                 rule = rule_of(cohort, column.label)
-                seen = {"perturbed": perturbed[:, :, j], "prevalence": cohort.prevalence}
-                result = offer(cohort, column.label, j, logits[:, j], rule, **seen)
+                elsewhere = None if perturbed is None else perturbed[:, :, j]
+                result = offer(cohort, column.label, j, logits[:, j], rule, perturbed=elsewhere)
                 if isinstance(result, Offered):
                     own.append(result)
                 else:

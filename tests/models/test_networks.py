@@ -28,6 +28,14 @@ def test_recording_logits_are_the_mean_of_the_maps() -> None:
     torch.testing.assert_close(logits, evidence.mean(dim=2))
 
 
+def test_an_ensemble_answers_with_the_mean_of_its_members() -> None:
+    network, x = RecordingNet(6), torch.randn(2, 12, 1000)
+    of_each, _ = network(x)
+    assert of_each.shape == (4, 2, 6)
+    network.eval()
+    torch.testing.assert_close(network.of_each(network.features(x)).mean(dim=0), network(x)[0])
+
+
 def test_exposure_and_window_carry_no_information() -> None:
     network = FilmNet(3).eval()
     film = torch.rand(1, 1, 224, 224) * 100 + 20

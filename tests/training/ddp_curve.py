@@ -46,7 +46,7 @@ def films(n: int = 40) -> Cases:
 def train(name: str, run: Path, precision: str) -> nn.Module:
     torch.manual_seed(3)
     if name == "recording":
-        network: nn.Module = RecordingNet(2, widths=(8, 16), blocks=1, kernel=5)
+        network: nn.Module = RecordingNet(2, widths=(8, 16), blocks=1, kernels=(5, 7))
         recipe = Recipe(4, 16, 5e-3, average_decay=0.9, mixup=0.3, precision=precision)
         return fit(network, recordings(), augment.recordings, recipe, run, device="cpu")
     # Few small steps: Adam makes of a gradient's last digit a whole step, and what differs there grows.

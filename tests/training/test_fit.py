@@ -41,7 +41,7 @@ def cases() -> Cases:
 
 def network() -> RecordingNet:
     torch.manual_seed(3)
-    return RecordingNet(2, widths=(8, 16), blocks=1, kernel=5)
+    return RecordingNet(2, widths=(8, 16), blocks=1, kernels=(5, 7))
 
 
 def untouched(batch: Tensor, _: torch.Generator) -> Tensor:
@@ -186,8 +186,8 @@ def other_start() -> nn.Module:
         (network, cases, replace(MIXED, seed=7), "seed is 7 here and 20260101 there"),
         (network, cases, replace(MIXED, batch_size=8), "batch_size is 8 here and 16 there"),
         (network, cases, replace(MIXED, epochs=9), "epochs is 9 here and 6 there"),
-        (network, cases, replace(MIXED, frozen=("stem",)), "frozen is"),
-        (lambda: RecordingNet(2, widths=(8, 24), blocks=1, kernel=5), cases, MIXED, "shape of stages"),
+        (network, cases, replace(MIXED, frozen=("members.0",)), "frozen is"),
+        (lambda: RecordingNet(2, widths=(8, 24), blocks=1, kernels=(5, 7)), cases, MIXED, "shape of members"),
         (other_start, cases, MIXED, "weights at the start"),
         (network, changed_labels, MIXED, "sum of labels is 29 here and 28 there"),
         (network, lambda: replace(cases(), weight=np.linspace(1, 2, 48)), MIXED, "draws is"),
@@ -210,13 +210,13 @@ def test_a_batch_that_is_not_whole_chunks_is_refused(tmp_path: Path, size: int, 
 
 
 def test_frozen_parts_stay_as_they_are(tmp_path: Path) -> None:
-    recipe = replace(RECIPE, epochs=2, frozen=("stem", "stages.0"))
+    recipe = replace(RECIPE, epochs=2, frozen=("members.0", "members.1.stages.0"))
     before = network().state_dict()
     after = fit(network(), cases(), augment.recordings, recipe, tmp_path, device="cpu").state_dict()
     for name in before:
-        frozen = name.startswith(("stem.", "stages.0."))
+        frozen = name.startswith(("members.0.", "members.1.stages.0."))
         assert torch.equal(before[name], after[name]) == frozen, name
-    with pytest.raises(ValueError, match="no submodule 'backbone'; it has stem"):
+    with pytest.raises(ValueError, match="no submodule 'backbone'; it has members"):
         fit(network(), cases(), untouched, replace(RECIPE, frozen=("backbone",)), tmp_path / "other", device="cpu")
 
 

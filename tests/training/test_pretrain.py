@@ -16,7 +16,7 @@ from models.networks import FilmNet, RecordingNet
 from training import lung as workflow
 from training import pretrain as module
 from training.cohorts import Cohort
-from training.pretrain import CannotPretrain, Pretext, Unlabelled, headless, pretrain, unlabelled, vicreg
+from training.pretrain import CannotPretrain, Pretext, Unlabelled, pooled, pretrain, unlabelled, vicreg
 from training.start import initialise, parts_of
 
 
@@ -27,7 +27,7 @@ def one_thread() -> None:
 
 def network() -> RecordingNet:
     torch.manual_seed(3)
-    return RecordingNet(1, widths=(8, 16), blocks=1, kernel=5)
+    return RecordingNet(1, widths=(8, 16), blocks=1, kernels=(5, 7))
 
 
 def cases(n: int = 64) -> Unlabelled:
@@ -45,7 +45,7 @@ PRETEXT = Pretext(epochs=6, batch_size=32, learning_rate=3e-3, bf16=False)
 
 @torch.no_grad()
 def features(net: nn.Module, x: Tensor) -> Tensor:
-    return headless(net).eval()(x)[0]
+    return pooled(net.eval(), x)
 
 
 def test_the_loss_falls_and_the_features_stay_apart(tmp_path: Path) -> None:
