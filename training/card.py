@@ -111,6 +111,69 @@ def _calibration(finding: FindingSpec) -> list[str]:
         first.true_positives + first.false_negatives,
         first.true_negatives + first.false_positives,
     )
+    among = n_positive / (n_positive + n_negative)
+    return [
+        f"{said}; among the {n_positive + n_negative} cases that its thresholds were chosen on it was {among:.1%}.\n"
+    ]
+
+
+def _reading_the_summary(manifest: BundleManifest) -> list[str]:
+    said = []
+    if any(f.evaluation for f in manifest.findings):
+        said.append(
+            "Figures of the part that was evaluated once (95 % interval); sensitivity and specificity at the operating "
+            "point that decides. ECE: how far a probability lies from the frequency observed, on average."
+        )
+    if any(f.calibration and f.calibration.prevalence for f in manifest.findings):
+        said.append(
+            "A probability presumes how frequent the finding is: where it is rarer than `presumes` says, the "
+            "probability is too high, and it is too low where it is more frequent."
+        )
+    return [" ".join(said) + "\n"] if said else []
+
+
+def _withheld(manifest: BundleManifest) -> list[str]:
+    if not manifest.withheld:
+        return []
+    return [
+        "## Not offered, and why\n",
+        "".join(f"- {w.name} ({w.cohort}): {w.reason}.\n" for w in manifest.withheld),
+    ]
+
+
+def _evaluation(finding: FindingSpec, docs: Path | None) -> str:
+    plot = plot_name(finding)
+    linked = docs is not None and (docs / plot).is_file()
+    cohort = main_cohort(finding)
+    return "\n".join(
+        [
+            f"### {title(finding)}\n",
+            *([f"On {cohort}.\n"] if cohort else []),
+            *([f"![{finding.name}: ROC and reliability]({plot})\n"] if linked else []),
+            *_calibration(finding),
+            *(table for table in (points(finding), figures(finding), groups(finding)) if table),
+        ]
+    )
+
+
+def _calibration(finding: FindingSpec) -> list[str]:
+    """What turns a logit into a probability, and what the probability presumes."""
+    c = finding.calibration
+    if c is None:
+        return []
+    how = (
+        f"isotonic regression, {len(c.knots)} knots" if c.kind == "isotonic" else f"Platt scaling, slope {c.slope:.3f}"
+    )
+    if not c.prevalence:
+        return [f"Probability from the logit by {how}.\n"]
+    said = f"Probability from the logit by {how}; it presumes a prevalence of {prevalence(finding)}"
+    first = finding.roc[0] if finding.roc else None
+    if first is None:
+        return [said + ".\n"]
+    n_positive, n_negative = (
+        first.true_positives + first.false_negatives,
+        first.true_negatives + first.false_positives,
+    )
     if any(e.metric == "ece_as_offered" for e in finding.evaluation):
         return [
             f"{said}, which was stated; among the cases it was calibrated on it was "
@@ -133,8 +196,9 @@ def _reading(manifest: BundleManifest) -> str:
     if "ece_debiased" in metrics:
         said += (
             "; `ece_by_chance` is what a perfectly calibrated model would show with these cases (95 % of draws), "
-            "`ece_debiased` what is left when that is taken away (as squares; the interval: what chance leaves), and "
-            "decides"
+            "`ece_debiased` what is left when that is taken away (as squares; the interval: what chance leaves). A "
+            "finding is withheld where the interval of `ece`, less chance, lies above 0.05: with few cases that shows "
+            "little, so look at `ece` itself and at n"
         )
     shown = "say so, with their counts" if "prevalence" in metrics else "are not shown: too few to say"
     return f"{said}. Groups with fewer than 10 positives or negatives {shown}.\n"

@@ -9,9 +9,7 @@ them, calibration and thresholds come from both (Tomani et al., Post-hoc Uncerta
 Scenarios, CVPR 2021). What is said beside a threshold is still that of the cases as taken.
 
 **Prevalence.** A probability presumes how frequent the finding is: as frequent as among all cases that do not test, for
-validation alone is a small sample of them (:func:`training.calibrate.at_prevalence`). Where the cohort states another
-share, its figures of calibration are those of the probabilities moved on to the test part's own share by the known
-ratio of odds, nothing being fitted to it. ``ece_as_offered`` is the plain error without that.
+validation alone is a small sample of them, or as the cohort states. All figures are of the probabilities as offered.
 """
 
 from __future__ import annotations
@@ -26,7 +24,7 @@ from sklearn.metrics import roc_auc_score
 
 from data_specs.bundle import Calibration, Evaluation, FindingSpec, Withheld
 from data_specs.visit import OperatingPoint
-from training.calibrate import FOLDS, at_prevalence, calibration_figures, choose_calibration, holds, moved, roc_points
+from training.calibrate import FOLDS, at_prevalence, calibration_figures, choose_calibration, holds, roc_points
 from training.cohorts import Cohort
 from training.evaluate import (
     MIN_CASES,
@@ -34,7 +32,6 @@ from training.evaluate import (
     bootstrap,
     calibrated,
     evaluate,
-    expected_calibration_error,
     operating_points,
     sensitivity_at,
     specificity_at,
@@ -76,8 +73,7 @@ class Offered:
     Parameters
     ----------
     parts
-        ``validation`` and ``test``: outcomes and probabilities, ``(n,)`` each. Those of ``test`` are at that part's
-        prevalence where one was stated, as in the card.
+        ``validation`` and ``test``: outcomes and probabilities, ``(n,)`` each.
     chosen
         Which calibration was taken, and why.
     """
@@ -104,7 +100,7 @@ def offer(
     column
         Of the graph's first output, which ``logits`` is.
     logits
-        ``(n,)``, a row for each case of the cohort.
+        ``(n,)``, a row for each case of the cohort; those of train cases are not read.
     perturbed
         ``(n_validation, k)``, logits of the validation cases, in their order, as they might have been taken elsewhere.
     draws
@@ -121,7 +117,7 @@ def offer(
         if perturbed.ndim != 2 or len(perturbed) != len(cohort.rows("validation")):
             raise ValueError(f"perturbed is {perturbed.shape}, of {len(cohort.rows('validation'))} validation cases")
         perturbed = perturbed[~np.isnan(y[cohort.rows("validation")])]
-    _all_finite(y, logits)
+    _all_finite(y, logits, np.concatenate(list(rows.values())))
     names = {part: cohort.called(part) for part in rows}
     called = cohort.title or cohort.name
     if few := _too_few(y, cohort.person, rows):
@@ -138,8 +134,7 @@ def offer(
     seen = logits[v, None] if perturbed is None else np.column_stack([logits[v], perturbed])
     seen_y, seen_person = np.repeat(y[v], seen.shape[1]), np.repeat(cohort.person[v], seen.shape[1])
     choice = choose_calibration(seen_y, seen.ravel(), seen_person)
-    prevalence = cohort.prevalence
-    calibration = at_prevalence(choice.calibration, prevalence or _share(y, cohort))
+    calibration = at_prevalence(choice.calibration, cohort.prevalence or _share(y, cohort))
     p = calibrated(logits, calibration)
     source = names["validation"] + (", as taken and perturbed" if perturbed is not None else "")
     points = operating_points(seen_y, calibrated(seen.ravel(), calibration), source)
@@ -147,14 +142,6 @@ def offer(
     if rule.negative:
         points = _places_changed(points)
 
-    at_test, points_at_test = p[t], points
-    if prevalence is not None:
-        own = float(y[t].mean())
-        at_test = moved(p[t], prevalence, own)
-        points_at_test = tuple(
-            point.model_copy(update={"threshold": float(moved(np.array(point.threshold), prevalence, own))})
-            for point in points
-        )
     spec = FindingSpec(
         name=label,
         column=column,
@@ -166,16 +153,15 @@ def offer(
         evaluation=(
             *evaluate(
                 y[t],
-                at_test,
+                p[t],
                 cohort.person[t],
                 cohort=names["test"],
-                points=points_at_test,
+                points=points,
                 subgroups=_groups(cohort.subgroups, t),
                 decides_at=rule.decides_at,
                 draws=draws,
             ),
-            *calibration_figures(y[t], at_test, cohort=names["test"]),
-            *(_as_offered(y[t], p[t], cohort.person[t], names["test"], draws) if prevalence is not None else ()),
+            *calibration_figures(y[t], p[t], cohort=names["test"]),
             Evaluation(cohort=names["validation"], metric="auroc", estimate=auroc),
         ),
         roc=roc_points(y[v], p[v], points),
@@ -184,7 +170,7 @@ def offer(
     if not verdict:
         reason = f"its probabilities are not true enough: {verdict.reason}"
         return Withheld(name=label, cohort=called, reason=reason)
-    return Offered(spec, {"validation": (y[v], p[v]), "test": (y[t], at_test)}, str(choice))
+    return Offered(spec, {"validation": (y[v], p[v]), "test": (y[t], p[t])}, str(choice))
 
 
 def _share(y: Floats, cohort: Cohort) -> float:
@@ -192,10 +178,10 @@ def _share(y: Floats, cohort: Cohort) -> float:
     return float(np.nanmean(y[np.concatenate([cohort.rows("train"), cohort.rows("validation")])]))
 
 
-def _all_finite(y: Floats, logits: Floats) -> None:
+def _all_finite(y: Floats, logits: Floats, rows: NDArray[np.intp]) -> None:
     if logits.shape != y.shape:
         raise ValueError(f"logits are {logits.shape}, labels {y.shape}")
-    if not np.isfinite(logits[~np.isnan(y)]).all():
+    if not np.isfinite(logits[rows]).all():
         raise ValueError("a logit of a labelled case is not finite")
 
 
@@ -243,11 +229,6 @@ def _groups(subgroups: pd.DataFrame, rows: NDArray[np.intp]) -> dict[str, NDArra
         for column, values in subgroups.items()
         for value in sorted(values.dropna().unique())
     }
-
-
-def _as_offered(y: Floats, p: Floats, person: NDArray[np.str_], cohort: str, draws: int) -> list[Evaluation]:
-    estimate = bootstrap(expected_calibration_error, y, p, person, draws=draws)
-    return [Evaluation(cohort=cohort, metric="ece_as_offered", estimate=estimate)]
 
 
 def elsewhere(spec: FindingSpec, y: Floats, logits: Floats, person: NDArray[np.str_], cohort: str) -> list[Evaluation]:

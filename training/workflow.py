@@ -219,7 +219,10 @@ def offer_all(
     offered: list[Offered] = []
     withheld: list[Withheld] = []
     for i, cohort in enumerate(cohorts):
-        logits = predict(network, torch.from_numpy(cohort.x))
+        # Train cases are looked at by nobody any more.
+        seen = np.concatenate([cohort.rows("validation"), cohort.rows("test")])
+        logits = np.full((len(cohort.x), sum(column.offered for column in columns)), np.nan)
+        logits[seen] = predict(network, torch.from_numpy(cohort.x[seen]))
         perturbed = perturb(network, cohort.x[cohort.rows("validation")], task) if cohort.test_apart else None
         own: list[Offered] = []
         for j, column in enumerate(columns):

@@ -27,7 +27,7 @@ from training.calibrate import (
     moved,
     roc_points,
 )
-from training.evaluate import calibrated, expected_calibration_error, fit_platt, operating_points
+from training.evaluate import bootstrap, calibrated, expected_calibration_error, fit_platt, operating_points
 
 
 def outcomes(n: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -190,7 +190,8 @@ def test_one_person_in_a_class_cannot_be_left_out() -> None:
 
 
 def figures(y: np.ndarray, p: np.ndarray) -> tuple[Evaluation, ...]:
-    estimate = Estimate(value=expected_calibration_error(y, p), low=0, high=1, n=len(y))
+    person = np.arange(len(y)).astype(str)
+    estimate = bootstrap(expected_calibration_error, y, p, person, draws=200)
     return (Evaluation(cohort="t", metric="ece", estimate=estimate), *calibration_figures(y, p, cohort="t"))
 
 
@@ -214,8 +215,8 @@ def test_the_rule_offers_what_is_calibrated_and_refuses_what_is_not() -> None:
         y, z = outcomes(300, seed)
         for name, p in (("calibrated", expit(z)), ("too steep", expit(4 * z)), ("shifted", expit(z - 1))):
             verdicts[name] += bool(holds(figures(y, p)))
-    assert verdicts["calibrated"] >= 34
-    assert verdicts["too steep"] == verdicts["shifted"] == 0
+    assert verdicts["calibrated"] >= 39
+    assert max(verdicts["too steep"], verdicts["shifted"]) <= 2
 
 
 def test_every_part_has_to_hold_and_the_reason_has_the_figures() -> None:
