@@ -85,7 +85,7 @@ def test_the_card_says_limits_citation_and_licence(folder: Path) -> None:
 def test_a_damaged_bundle_is_refused(tmp_path: Path, damage: str) -> None:
     for source in FOLDERS:
         shutil.copytree(source, tmp_path / source.name)
-    kidney = next(p for p in tmp_path.iterdir() if p.name.startswith("kidney"))
+    older, kidney = sorted(p for p in tmp_path.iterdir() if p.name.startswith("kidney"))
     if damage == "weights":
         weights = kidney / "models/model.onnx"
         weights.write_bytes(weights.read_bytes()[:-1] + b"\0")
@@ -101,6 +101,7 @@ def test_a_damaged_bundle_is_refused(tmp_path: Path, damage: str) -> None:
         assert text != (kidney / "screening.json").read_text()
     elif damage == "missing":
         shutil.rmtree(kidney)
+        shutil.rmtree(older)
     else:
         shutil.copytree(kidney, tmp_path / "kidney-9.9.9")
     with pytest.raises(BundleError, match="kidney"):

@@ -67,7 +67,7 @@ def abnormal(assessment: Assessment) -> float:
 
 
 def closed(batcher: Batcher) -> bool:
-    return not batcher._thread.is_alive()
+    return not any(thread.is_alive() for thread in batcher._threads)
 
 
 async def test_a_promotion_under_load_loses_no_visit(running: Engine, bundles: Path, abnormal_film: bytes) -> None:

@@ -226,6 +226,8 @@ def imported(manifest: dict[str, Any]) -> None:
         "found_in": "", "classes": ["abnormal"], "left_out": [], "licence": "CC BY 4.0",
         "trained_on": "films elsewhere", "citation": "none",
     }  # fmt: skip
+    for finding in manifest["findings"]:
+        finding["calibration"] = None
 
 
 def recalibrated(manifest: dict[str, Any]) -> None:

@@ -208,7 +208,7 @@ def test_what_cannot_be_read_is_refused_by_name(real, content, said):
 
 def test_other_refusals(real):
     assert "128" in refused(real, 400, body(shape=[129, 7], data=[0] * 903))
-    assert "lung 1.0.0" in refused(real, 404, body(), name="liver")
+    assert "lung " in refused(real, 404, body(), name="liver")
     assert "9.9.9" in refused(real, 404, body(), path="versions/9.9.9/infer")
     refused(real, 404, b"", path="load")
     refused(real, 415, body(), **{"Content-Encoding": "br"})

@@ -50,7 +50,7 @@ def train(name: str, run: Path, precision: str) -> nn.Module:
         recipe = Recipe(4, 16, 5e-3, average_decay=0.9, mixup=0.3, precision=precision)
         return fit(network, recordings(), augment.recordings, recipe, run, device="cpu")
     # Few small steps: Adam makes of a gradient's last digit a whole step, and what differs there grows.
-    recipe = Recipe(3, 16, 1e-4, average_decay=0.9, mixup=0.3, precision=precision)
+    recipe = Recipe(3, 16, 3e-5, average_decay=0.9, mixup=0.3, precision=precision)
     return fit(FilmNet(2), films(), augment.films, recipe, run, device="cpu")
 
 
