@@ -19,7 +19,7 @@ check: .venv/test.done
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-# What was to be reached, misses included: about eight minutes on two quiet cores. DenseNet-121 needs torch.
+# What was to be reached, misses included: not yet run to its end, estimated at eight minutes. DenseNet-121 needs torch.
 bench: .venv/test.done
 	$(BIN)/python -m benchmarks table
 
