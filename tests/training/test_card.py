@@ -138,10 +138,10 @@ def test_which_prevalence_a_probability_presumes_is_said(finding: FindingSpec) -
     assert finding.calibration.prevalence is not None
     share = f"{100 * finding.calibration.prevalence:.3g} %"
     plain = card(lung.model_copy(update={"findings": (finding,)}), parity_difference=None)
-    assert f"presumes a prevalence of {share}" in plain
+    assert f"presumes a prevalence of {share}; among the 400 cases that its thresholds were chosen on it was" in plain
     stated = finding.model_copy(update={"calibration": at_prevalence(finding.calibration, 0.003)})
     moved = card(lung.model_copy(update={"findings": (stated,)}), parity_difference=None)
-    assert "presumes a prevalence of 0.3 %" in moved
+    assert "presumes a prevalence of 0.3 %; among the 400 cases" in moved
     assert "| 0.3 % |" in moved[: moved.index("## Limits")]
 
 
