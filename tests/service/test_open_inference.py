@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from serving import ADMIN, real_server, serving, settings_for
 
 from inference.bundles import load_bundles
+from inference.registry import read_registry
 from service.errors import QueueFull, ServiceError
 from service.tensors import InputSpec, Tensors, read_request
 
@@ -26,6 +27,7 @@ triton = pytest.importorskip("tritonclient.http", reason="the extra 'test' is no
 from tritonclient.utils import InferenceServerException  # noqa: E402
 
 ROOT = Path(__file__).parents[2]
+IN_SERVICE = read_registry(ROOT / "models" / "bundles").in_service("lung")
 KEY = {"Authorization": f"Bearer {ADMIN}"}
 """Copied for each call of the client, which adds headers of its own to what it is given."""
 NAMES = ("cardiac", "cxr_gate", "kidney", "lung")
@@ -208,7 +210,7 @@ def test_what_cannot_be_read_is_refused_by_name(real, content, said):
 
 def test_other_refusals(real):
     assert "128" in refused(real, 400, body(shape=[129, 7], data=[0] * 903))
-    assert "lung " in refused(real, 404, body(), name="liver")
+    assert f"lung {IN_SERVICE}" in refused(real, 404, body(), name="liver")
     assert "9.9.9" in refused(real, 404, body(), path="versions/9.9.9/infer")
     refused(real, 404, b"", path="load")
     refused(real, 415, body(), **{"Content-Encoding": "br"})
