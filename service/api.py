@@ -92,7 +92,8 @@ async def post_visit(request: Request, key: CurrentKey) -> Response:
     wait_s, applied = _prefer(request)
     if row.status == "accepted" and wait_s > 0:
         await service.work.wait(row.id, wait_s, request.is_disconnected)
-        row = await load_visit(service, key, row.id)
+        if row.status == "accepted":  # not finished, or not here
+            row = await load_visit(service, key, row.id)
     response = _visit_response(request, row)
     response.headers["Location"] = f"/v1/visits/{row.id}"
     if applied:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
-import shutil
 import uuid
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 
 from fastapi import Request
 from sqlalchemy import func, select
@@ -17,13 +17,13 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from data_specs.context import Context
-from service.database import InputRow, VisitRow, database_now
+from service.database import VISITS, InputRow, VisitRow, database_now, insert_rows
+from service.drafts import Drafts
 from service.errors import FieldFault, IdempotencyConflict, InvalidRequest, QueueFull, Unavailable
 from service.keys import Key
 from service.multipart import Part
-from service.raw_bodies import context_in_header, read_body
+from service.raw_bodies import PIECE_BYTES, Reader, context_in_header, reader_of
 from service.state import Service
-from service.store import new_drafts
 from service.validation import read_context
 
 RETRY_AFTER_S = 5
@@ -49,16 +49,11 @@ async def accept_visit(service: Service, key: Key, request: Request) -> Accepted
         raise Unavailable(retry_after_s=RETRY_AFTER_S)
     idempotency_key = _idempotency_key(request)
     beside = context_in_header(request.headers)
-    await service.database.read(lambda session: _refuse_when_full(session, service, key, idempotency_key))
+    if service.queue_was_full and not await service.database.read(partial(_has_room, service, key, idempotency_key)):
+        raise _queue_full()
     async with _upload_turn(service):
-        drafts = await asyncio.to_thread(new_drafts, service.store)
-        try:
-            parts = await read_body(request.headers, request.stream(), drafts)
-            context, files = await asyncio.to_thread(_check_and_store, service, parts, beside)
-        finally:
-            await asyncio.to_thread(shutil.rmtree, drafts)
-    row = _new_row(key, context, files, idempotency_key, _body_hash(parts, beside))
-    return await _commit(service, key, row)
+        posted = await _read_and_store(service, request, beside)
+    return await _commit(service, key, _new_row(key, posted, idempotency_key))
 
 
 def _idempotency_key(request: Request) -> str | None:
@@ -74,15 +69,52 @@ async def _upload_turn(service: Service) -> AsyncIterator[None]:
     try:
         await asyncio.wait_for(service.uploads.acquire(), service.settings.idle_seconds)
     except TimeoutError:
-        raise QueueFull("", f"{RETRY_AFTER_S} s", retry_after_s=RETRY_AFTER_S) from None
+        raise _queue_full() from None
     try:
         yield
     finally:
         service.uploads.release()
 
 
-def _check_and_store(service: Service, parts: Sequence[Part], beside: bytes | None) -> tuple[Context, list[Part]]:
-    """``beside``: the context that came in a header."""
+def _queue_full() -> QueueFull:
+    return QueueFull("", f"{RETRY_AFTER_S} s", retry_after_s=RETRY_AFTER_S)
+
+
+@dataclass(frozen=True, slots=True)
+class _Posted:
+    """What a body held, its files in the store; ``digest`` is the same whatever boundary it was posted with."""
+
+    context: Context
+    files: Sequence[Part]
+    digest: str
+
+
+async def _read_and_store(service: Service, request: Request, beside: bytes | None) -> _Posted:
+    """Read the body in threads, in pieces; one that fits into a piece takes a single turn of a thread.
+
+    Parameters
+    ----------
+    beside
+        The context that came in a header.
+    """
+    drafts = Drafts(service.store.drafts)
+    reader = reader_of(request.headers, drafts)
+    try:
+        piece = bytearray()
+        async for chunk in request.stream():
+            piece += chunk
+            if len(piece) >= PIECE_BYTES:
+                await asyncio.to_thread(reader.feed, bytes(piece))
+                piece.clear()
+        return await asyncio.to_thread(_finish_and_store, service, reader, bytes(piece), beside, drafts)
+    finally:
+        if drafts:
+            await asyncio.to_thread(drafts.remove)
+
+
+def _finish_and_store(service: Service, reader: Reader, last: bytes, beside: bytes | None, drafts: Drafts) -> _Posted:
+    reader.feed(last)
+    parts = reader.finish()
     documents = [part.draft.read_bytes() for part in parts if part.field == "context"]
     if beside is not None:
         documents.append(beside)
@@ -92,19 +124,19 @@ def _check_and_store(service: Service, parts: Sequence[Part], beside: bytes | No
     files = [part for part in parts if part.field != "context"]
     for file in files:
         service.store.put(file.draft, file.sha256)
-    return context, files
+    drafts.remove()
+    return _Posted(context, files, _body_hash(parts, beside))
 
 
 def _body_hash(parts: Sequence[Part], beside: bytes | None) -> str:
-    """Identity of what was posted, whatever boundary it was posted with."""
     listed = [(part.field, part.filename, part.sha256) for part in parts]
     if beside is not None:
         listed.append(("context", "", hashlib.sha256(beside).hexdigest()))
     return hashlib.sha256(json.dumps(listed).encode()).hexdigest()
 
 
-def _new_row(key: Key, context: Context, files: Sequence[Part], idempotency_key: str | None, digest: str) -> VisitRow:
-    visit_id = str(uuid.uuid4())
+def _new_row(key: Key, posted: _Posted, idempotency_key: str | None) -> VisitRow:
+    visit_id, context = str(uuid.uuid4()), posted.context
     return VisitRow(
         id=visit_id,
         site=key.site,
@@ -114,7 +146,7 @@ def _new_row(key: Key, context: Context, files: Sequence[Part], idempotency_key:
         status="accepted",
         priority="unassessed",
         idempotency_key=idempotency_key,
-        body_hash=digest,
+        body_hash=posted.digest,
         attempts=0,
         faults=0,
         inputs=[
@@ -127,7 +159,7 @@ def _new_row(key: Key, context: Context, files: Sequence[Part], idempotency_key:
                 n_bytes=file.n_bytes,
                 refused=False,
             )
-            for index, file in enumerate(files)
+            for index, file in enumerate(posted.files)
         ],
     )
 
@@ -137,15 +169,16 @@ async def _commit(service: Service, key: Key, row: VisitRow) -> Accepted:
     leased = service.work.reserve()
     is_new = False
 
-    def insert(session: Session) -> VisitRow:
+    def insert(session: Session) -> VisitRow | None:
         first = _first_visit(session, key, row.idempotency_key)
         if first is not None:
             return first
-        _refuse_when_full(session, service, key, None)
+        if not _has_room(service, key, None, session):
+            return None
         row.received_at = database_now(session)
         if leased:
             service.work.lease(row, row.received_at)
-        session.add(row)
+        insert_rows(session, row, *row.inputs)
         return row
 
     try:
@@ -153,10 +186,12 @@ async def _commit(service: Service, key: Key, row: VisitRow) -> Accepted:
             stored = await service.database.write(insert)
         except IntegrityError:  # PostgreSQL: the same Idempotency-Key was committed between our look and our insert
             stored = await service.database.read(lambda session: _expect_first(session, key, row.idempotency_key))
-        is_new = stored.id == row.id
+        is_new = stored is row
     finally:
         if leased:
             service.work.use_reservation(row if is_new else None)
+    if stored is None:
+        raise _queue_full()
     if stored.body_hash != row.body_hash:
         raise IdempotencyConflict
     return Accepted(stored, is_new)
@@ -175,9 +210,11 @@ def _expect_first(session: Session, key: Key, idempotency_key: str | None) -> Vi
     return row
 
 
-def _refuse_when_full(session: Session, service: Service, key: Key, idempotency_key: str | None) -> None:
-    """A repeated request is not refused: its visit has its place already."""
-    query = select(func.count()).select_from(VisitRow).where(VisitRow.status == "accepted")
-    unfinished = session.scalars(query).one()
-    if unfinished >= service.settings.max_queue and _first_visit(session, key, idempotency_key) is None:
-        raise QueueFull("", f"{RETRY_AFTER_S} s", retry_after_s=RETRY_AFTER_S)
+def _has_room(service: Service, key: Key, idempotency_key: str | None, session: Session) -> bool:
+    """Whether one more visit is taken on; a repeated request has its place already."""
+    unfinished: int = session.execute(_UNFINISHED).scalar_one()
+    service.queue_was_full = unfinished >= service.settings.max_queue
+    return not service.queue_was_full or _first_visit(session, key, idempotency_key) is not None
+
+
+_UNFINISHED = select(func.count()).select_from(VISITS).where(VISITS.c.status == "accepted")

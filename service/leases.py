@@ -13,17 +13,17 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import or_, select, update
+from sqlalchemy import Update, or_, select, update
 from sqlalchemy.orm import Session
 
 from data_specs.assessment import Assessment
-from service.database import Database, VisitRow, database_now, rowcount
+from service.database import VISITS, Database, VisitRow, database_now, rowcount
 from service.owner import Owner
 
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """A visit in this process's hands, as it was when the lease began."""
+    """A visit in this process's hands: as it was when the lease began, then with the outcome that was written."""
 
     row: VisitRow
     attempt: int
@@ -103,22 +103,18 @@ class Leases:
 
     async def finish(self, lease: Lease, status: str, assessment: Assessment) -> datetime | None:
         """Write the outcome; when, or ``None`` where the visit has been taken over meanwhile."""
-        content = assessment.model_dump_json()
+        outcome = {"status": status, "priority": assessment.priority, "assessment": assessment.model_dump_json()}
+        statement = self._mine(lease).values(**outcome, owner=None, lease_until=None, decoding=None)
 
         def finish(session: Session) -> datetime | None:
             now = database_now(session)
-            outcome = self._mine(lease).values(
-                status=status,
-                priority=assessment.priority,
-                assessment=content,
-                completed_at=now,
-                owner=None,
-                lease_until=None,
-                decoding=None,
-            )
-            return now if rowcount(session.execute(outcome)) == 1 else None
+            return now if rowcount(session.execute(statement.values(completed_at=now))) == 1 else None
 
-        return await self._database.write(finish)
+        now = await self._database.write(finish)
+        if now is not None:
+            for name, value in (*outcome.items(), ("completed_at", now)):
+                setattr(lease.row, name, value)
+        return now
 
     async def put_back(self, lease: Lease, delay_s: float) -> None:
         """Give a visit back after a fault of the engine, to be taken again after a while."""
@@ -136,11 +132,11 @@ class Leases:
         await self._database.write(lambda session: session.execute(back))
         self._owner.close()
 
-    def _mine(self, lease: Lease) -> Any:
-        return self._all_mine().where(VisitRow.id == lease.row.id, VisitRow.attempts == lease.attempt)
+    def _mine(self, lease: Lease) -> Update:
+        return self._all_mine().where(VISITS.c.id == lease.row.id, VISITS.c.attempts == lease.attempt)
 
-    def _all_mine(self) -> Any:
-        return update(VisitRow).where(VisitRow.owner == self._owner.id, VisitRow.status == "accepted")
+    def _all_mine(self) -> Update:
+        return update(VISITS).where(VISITS.c.owner == self._owner.id, VISITS.c.status == "accepted")
 
 
 def _takeable(session: Session, running: Collection[str]) -> Any:

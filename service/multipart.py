@@ -11,19 +11,15 @@ trust a filename's path.
 
 from __future__ import annotations
 
-import hashlib
-import os
 import unicodedata
-import uuid
-from asyncio import to_thread
-from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Literal
+from typing import Literal, Self
 
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
+from service.drafts import Draft, Drafts
 from service.errors import FieldFault, InvalidRequest, UnsupportedMediaType
 
 Field = Literal["image", "ecg", "context"]
@@ -34,8 +30,6 @@ MAX_PARTS = 2 * sum(LIMITS.values())
 MAX_FILENAME = 120
 ACCEPTED = "multipart/form-data, application/dicom, application/zip, image/png, image/jpeg, image/tiff"
 """What may be posted: ``service.raw_bodies`` reads all but the first."""
-PARSE_BYTES = 256 * 1024
-"""The body is handed to the parser's thread in pieces of about this size."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,45 +42,34 @@ class Part:
     sha256: str
     n_bytes: int
 
+    @classmethod
+    def of(cls, draft: Draft, field: Field, filename: str) -> Self:
+        """What was written to ``draft``, which is closed."""
+        return cls(field, filename, draft.path, draft.sha256, draft.n_bytes)
 
-async def read_parts(content_type: str, chunks: AsyncIterator[bytes], drafts: Path) -> list[Part]:
-    """Read the body to its end.
+
+class MultipartReader:
+    """Takes the body in piece by piece. It blocks: to be used from a thread.
 
     Parameters
     ----------
     drafts
-        Folder for the files; what lies there belongs to the caller, also when this raises.
+        For the files; they belong to the caller, also when this raises.
 
     Raises
     ------
     UnsupportedMediaType
         It is not ``multipart/form-data``.
     InvalidRequest
-        It is, and cannot be read, or holds what a visit has no place for.
+        It is, and cannot be read, or (from :meth:`feed` and :meth:`finish`) holds what a visit has no place for.
     """
-    kind, options = parse_options_header(content_type)
-    if kind.lower() != b"multipart/form-data":
-        raise UnsupportedMediaType(kind.decode("latin-1")[:60], ACCEPTED)
-    if not options.get(b"boundary"):
-        raise _malformed()
-    reader = _Reader(options[b"boundary"], drafts)
-    pending = bytearray()
-    try:
-        async for chunk in chunks:
-            pending += chunk
-            if len(pending) >= PARSE_BYTES:
-                await to_thread(reader.feed, bytes(pending))
-                pending.clear()
-        await to_thread(reader.feed, bytes(pending))
-        return reader.finish()
-    finally:
-        reader.close()
 
-
-class _Reader:
-    """Callbacks of the streaming parser: from bytes to parts."""
-
-    def __init__(self, boundary: bytes, drafts: Path) -> None:
+    def __init__(self, content_type: str, drafts: Drafts) -> None:
+        kind, options = parse_options_header(content_type)
+        if kind.lower() != b"multipart/form-data":
+            raise UnsupportedMediaType(kind.decode("latin-1")[:60], ACCEPTED)
+        if not options.get(b"boundary"):
+            raise _malformed()
         self._drafts = drafts
         self._parts: list[Part] = []
         self._headers: dict[bytes, bytes] = {}
@@ -94,16 +77,13 @@ class _Reader:
         self._value = b""
         self._field: Field = "image"
         self._filename: str | None = None
-        self._file: IO[bytes] | None = None
-        self._draft = Path()
-        self._hash = hashlib.sha256()
-        self._n_bytes = 0
+        self._draft: Draft | None = None
         self._n_parts = 0
         self._counts = dict.fromkeys(LIMITS, 0)
         self._ended = False
         try:
             self._parser = MultipartParser(
-                boundary,
+                options[b"boundary"],
                 {
                     "on_part_begin": self._on_part_begin,
                     "on_header_field": self._on_header_field,
@@ -127,14 +107,10 @@ class _Reader:
             raise _malformed() from None
 
     def finish(self) -> list[Part]:
+        """The parts of a body that was fed to its end."""
         if not self._ended:
             raise _malformed()
         return self._parts
-
-    def close(self) -> None:
-        if self._file is not None:
-            self._file.close()
-            self._file = None
 
     def _on_part_begin(self) -> None:
         self._headers = {}
@@ -168,31 +144,26 @@ class _Reader:
             raise InvalidRequest(FieldFault(self._field, "field_too_many", str(LIMITS[self._field])))
         filename = options.get(b"filename")
         self._filename = None if filename is None else _decode(filename)
-        self._draft = self._drafts / uuid.uuid4().hex
-        self._file = os.fdopen(os.open(self._draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb")
-        self._hash = hashlib.sha256()
-        self._n_bytes = 0
+        self._draft = self._drafts.new()
 
     def _on_part_data(self, data: bytes, start: int, end: int) -> None:
-        if self._file is None:
+        if self._draft is None:
             raise _malformed()
-        piece = memoryview(data)[start:end]
-        self._n_bytes += len(piece)
-        if self._field == "context" and self._n_bytes > MAX_CONTEXT_BYTES:
+        self._draft.write(memoryview(data)[start:end])
+        if self._field == "context" and self._draft.n_bytes > MAX_CONTEXT_BYTES:
             raise InvalidRequest(FieldFault("context", "field_too_large", f"{MAX_CONTEXT_BYTES // 1000} kB"))
-        self._hash.update(piece)
-        self._file.write(piece)
 
     def _on_part_end(self) -> None:
-        if self._file is None:
+        draft, self._draft = self._draft, None
+        if draft is None:
             raise _malformed()
-        self.close()
-        if not self._n_bytes and not self._filename and self._field != "context":
+        draft.close()
+        if not draft.n_bytes and not self._filename and self._field != "context":
             self._counts[self._field] -= 1  # what a browser sends for a file field that was left empty
             return
         index = sum(part.field != "context" for part in self._parts)
         filename = clean_filename(self._filename or "") or f"{self._field}-{index}"
-        self._parts.append(Part(self._field, filename, self._draft, self._hash.hexdigest(), self._n_bytes))
+        self._parts.append(Part.of(draft, self._field, filename))
 
     def _on_end(self) -> None:
         self._ended = True

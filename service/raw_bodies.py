@@ -12,28 +12,24 @@ RFC 4648, sections 4 and 5: the alphabets of base64.
 
 from __future__ import annotations
 
-import hashlib
-import os
-import uuid
 import zipfile
 import zlib
-from asyncio import to_thread
 from base64 import b64decode
-from collections.abc import AsyncIterator, Iterable, Mapping
-from pathlib import Path
+from collections.abc import Mapping
+from typing import Protocol
 
 from data_specs.cxr_files import sniff
 from data_specs.ecg_dicom import is_dicom, is_waveform
 from data_specs.ecg_files import PostedFile, check_zip_bounds, is_leaflet, is_zip_member
 from data_specs.problems import Refused
+from service.drafts import START_BYTES, Draft, Drafts
 from service.errors import FieldFault, InvalidRequest, UnsupportedMediaType
-from service.multipart import LIMITS, PARSE_BYTES, Field, Part, clean_filename, read_parts
+from service.multipart import LIMITS, Field, MultipartReader, Part, clean_filename
 
 DICOM, ZIP = "application/dicom", "application/zip"
 KINDS = frozenset({DICOM, ZIP, "image/png", "image/jpeg", "image/tiff"})
 CONTEXT_HEADER = "Sangloc-Context"
-START_BYTES = 4096
-"""As much of a file as tells a film from a recording."""
+PIECE_BYTES = 256 * 1024
 
 
 def context_in_header(headers: Mapping[str, str]) -> bytes | None:
@@ -57,81 +53,59 @@ def context_in_header(headers: Mapping[str, str]) -> bytes | None:
     return document
 
 
-async def read_body(headers: Mapping[str, str], chunks: AsyncIterator[bytes], drafts: Path) -> list[Part]:
-    """Read the body to its end, whichever of the accepted kinds it is.
+class Reader(Protocol):
+    """Takes a body in. It blocks: to be used from a thread."""
 
-    Parameters
-    ----------
-    drafts
-        Folder for the files; what lies there belongs to the caller, also when this raises.
+    def feed(self, data: bytes) -> None: ...
+
+    def finish(self) -> list[Part]:
+        """The parts of a body that was fed to its end."""
+
+
+def reader_of(headers: Mapping[str, str], drafts: Drafts) -> Reader:
+    """What reads a body with these headers, whichever of the accepted kinds it is.
 
     Raises
     ------
     UnsupportedMediaType, InvalidRequest
-        As :func:`service.multipart.read_parts`; a compressed body is not read.
+        As :class:`service.multipart.MultipartReader`; a compressed body is not read.
     """
     content_type = headers.get("content-type", "")
     kind = content_type.partition(";")[0].strip().lower()
     if kind not in KINDS:
-        return await read_parts(content_type, chunks, drafts)
+        return MultipartReader(content_type, drafts)
     encoding = headers.get("content-encoding", "identity").strip().lower()
     if encoding != "identity":
         raise UnsupportedMediaType(f"Content-Encoding: {encoding[:20]}", "identity")
-    draft = _Draft(drafts)
-    try:
-        pending: list[bytes] = []
-        n_bytes = 0
-        async for chunk in chunks:
-            pending.append(chunk)
-            n_bytes += len(chunk)
-            if n_bytes >= PARSE_BYTES:
-                await to_thread(draft.write, pending)
-                pending, n_bytes = [], 0
-        return await to_thread(_finish, draft, kind, pending)
-    finally:
+    return FileReader(kind, drafts)
+
+
+class FileReader:
+    """A body that is one file, or a zip of a visit's files."""
+
+    def __init__(self, kind: str, drafts: Drafts) -> None:
+        self._kind, self._drafts = kind, drafts
+        self._draft: Draft | None = None
+
+    def feed(self, data: bytes) -> None:
+        self._draft = self._draft or self._drafts.new()
+        self._draft.write(data)
+
+    def finish(self) -> list[Part]:
+        draft = self._draft or self._drafts.new()
         draft.close()
+        recording = self._kind == ZIP or (self._kind == DICOM and is_waveform(draft.start))
+        field: Field = "ecg" if recording else "image"
+        whole = Part.of(draft, field, f"{field}-0")
+        if self._kind != ZIP:
+            return [whole]
+        try:
+            return _members(whole, self._drafts) or [whole]
+        except (Refused, zipfile.BadZipFile, zlib.error, RuntimeError, ValueError, EOFError, OSError):
+            return [whole]  # the reader of recordings says what is wrong with it
 
 
-class _Draft:
-    """A file on its way in: written and hashed as it comes."""
-
-    def __init__(self, drafts: Path) -> None:
-        self.path = drafts / uuid.uuid4().hex
-        self.start = b""
-        self._file = os.fdopen(os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb")
-        self._hash = hashlib.sha256()
-        self._n_bytes = 0
-
-    def write(self, pieces: Iterable[bytes]) -> None:
-        for piece in pieces:
-            if len(self.start) < START_BYTES:
-                self.start += piece[: START_BYTES - len(self.start)]
-            self._hash.update(piece)
-            self._file.write(piece)
-            self._n_bytes += len(piece)
-
-    def close(self) -> None:
-        self._file.close()
-
-    def part(self, field: Field, filename: str) -> Part:
-        self.close()
-        return Part(field, filename, self.path, self._hash.hexdigest(), self._n_bytes)
-
-
-def _finish(draft: _Draft, kind: str, rest: list[bytes]) -> list[Part]:
-    """The parts of a body whose last bytes are ``rest``."""
-    draft.write(rest)
-    field: Field = "ecg" if kind == ZIP or (kind == DICOM and is_waveform(draft.start)) else "image"
-    whole = draft.part(field, f"{field}-0")
-    if kind != ZIP:
-        return [whole]
-    try:
-        return _members(whole) or [whole]
-    except (Refused, zipfile.BadZipFile, zlib.error, RuntimeError, NotImplementedError, ValueError, EOFError, OSError):
-        return [whole]  # the reader of recordings says what is wrong with it
-
-
-def _members(archive: Part) -> list[Part]:
+def _members(archive: Part, drafts: Drafts) -> list[Part]:
     """The files of a zip that holds films; none of one that holds recordings alone.
 
     Raises
@@ -154,7 +128,7 @@ def _members(archive: Part) -> list[Part]:
             field: Field = "image" if info.filename in films else "ecg"
             if field == "image":
                 _count(counts, field)
-            draft = _extracted(opened, info, archive.draft.parent)
+            draft = _extracted(opened, info, drafts.new())
             name = clean_filename(info.filename) or f"{field}-{len(parts)}"
             if field == "ecg":
                 if is_leaflet(PostedFile(0, name, draft.path.read_bytes())):
@@ -163,7 +137,7 @@ def _members(archive: Part) -> list[Part]:
                 if name.lower() in names:
                     raise InvalidRequest(FieldFault(field, "field_repeated"))
                 names.add(name.lower())
-            parts.append(draft.part(field, name))
+            parts.append(Part.of(draft, field, name))
         return parts
 
 
@@ -179,13 +153,10 @@ def _is_film(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bool:
     return sniff(start) in ("png", "jpeg", "tiff") or (is_dicom(start) and not is_waveform(start))
 
 
-def _extracted(archive: zipfile.ZipFile, info: zipfile.ZipInfo, folder: Path) -> _Draft:
-    """A member in a draft of its own; no more than it claims to be is inflated, and the bounds hold for its claim."""
-    draft = _Draft(folder)
-    try:
-        with archive.open(info) as opened:
-            while piece := opened.read(PARSE_BYTES):
-                draft.write((piece,))
-    finally:
-        draft.close()
+def _extracted(archive: zipfile.ZipFile, info: zipfile.ZipInfo, draft: Draft) -> Draft:
+    """A member in its draft; no more than it claims to be is inflated, and the bounds hold for its claim."""
+    with archive.open(info) as opened:
+        while piece := opened.read(PIECE_BYTES):
+            draft.write(piece)
+    draft.close()
     return draft

@@ -35,6 +35,8 @@ class Service:
         The process was asked to stop: nothing new is taken on.
     failed
         The bundles could not be loaded.
+    queue_was_full
+        When a visit was last counted, so that bodies that would be refused are not read.
     """
 
     settings: Settings
@@ -48,6 +50,7 @@ class Service:
     engine: Engine | None = None
     draining: bool = False
     failed: bool = False
+    queue_was_full: bool = False
 
     def stop(self) -> None:
         """Take nothing more on."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import shutil
 import time
 import uuid
 from pathlib import Path
@@ -26,7 +25,7 @@ class Store(Protocol):
 
     @property
     def drafts(self) -> Path:
-        """Local folder where files are written before they are ``put``, one folder per request."""
+        """Local folder where files are written before they are ``put``."""
         ...
 
     def put(self, draft: Path, sha256: str) -> None:
@@ -54,13 +53,6 @@ def open_store(url: str, data_dir: Path) -> Store:
     if parts.scheme in ("file", "local"):  # fsspec knows a folder under both names
         return FolderStore(Path(unquote(parts.path)))
     return RemoteStore(url, data_dir / "drafts")
-
-
-def new_drafts(store: Store) -> Path:
-    """A folder of its own for the drafts of one request."""
-    folder = store.drafts / uuid.uuid4().hex
-    folder.mkdir(mode=0o700)
-    return folder
 
 
 class FolderStore:
@@ -93,9 +85,9 @@ class FolderStore:
         return _whole(content, sha256)
 
     def probe(self) -> None:
-        draft = new_drafts(self)
-        draft.joinpath("probe").write_bytes(b"probe")
-        shutil.rmtree(draft)
+        draft = self.drafts / f"probe-{uuid.uuid4().hex}"
+        draft.write_bytes(b"probe")
+        draft.unlink()
 
     def _path(self, sha256: str) -> Path:
         return self._root / sha256[:2] / sha256[2:]
@@ -144,7 +136,7 @@ def remove_abandoned(folder: Path) -> None:
     for draft in folder.iterdir():
         try:
             if draft.stat().st_mtime < oldest:
-                shutil.rmtree(draft)
+                draft.unlink()
         except FileNotFoundError:  # another process that starts removes them too
             continue
 

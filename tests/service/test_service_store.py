@@ -13,9 +13,10 @@ import time
 import pytest
 from serving import serving, settings_for, until, visit_files
 
+from service.drafts import Drafts
 from service.errors import StoredFileDamaged, StoredFileMissing
 from service.owner import Owner
-from service.store import FolderStore, RemoteStore, new_drafts, open_store
+from service.store import FolderStore, RemoteStore, open_store
 
 
 @pytest.fixture(scope="module")
@@ -66,12 +67,13 @@ def store(request, tmp_path, monkeypatch):
 
 
 def put(store, content):
-    draft = new_drafts(store) / "x"
-    draft.write_bytes(content)
-    sha256 = hashlib.sha256(content).hexdigest()
-    store.put(draft, sha256)
-    assert not draft.exists()
-    return sha256
+    draft = Drafts(store.drafts).new()
+    draft.write(content)
+    draft.close()
+    assert (draft.sha256, draft.n_bytes) == (hashlib.sha256(content).hexdigest(), len(content))
+    store.put(draft.path, draft.sha256)
+    assert not draft.path.exists()
+    return draft.sha256
 
 
 def test_what_was_put_is_read(store):
@@ -86,7 +88,7 @@ def test_missing_and_damaged_are_told_apart(store):
     with pytest.raises(StoredFileMissing):
         store.read("0" * 64)
     wrong = hashlib.sha256(b"right").hexdigest()
-    draft = new_drafts(store) / "x"
+    draft = store.drafts / "x"
     draft.write_bytes(b"wrong")
     store.put(draft, wrong)
     with pytest.raises(StoredFileDamaged):
@@ -111,13 +113,28 @@ def test_put_is_durable_before_it_returns(tmp_path, monkeypatch):
 
 def test_abandoned_drafts_go_and_young_ones_stay(tmp_path):
     store = FolderStore(tmp_path)
-    old, young = new_drafts(store), new_drafts(store)
-    (old / "x").write_bytes(b"x")
+    old, young = store.drafts / "old", store.drafts / "young"
+    for draft in (old, young):
+        draft.write_bytes(b"x")
     long_ago = time.time() - 7200
     os.utime(old, (long_ago, long_ago))
     FolderStore(tmp_path)
     assert not old.exists()
     assert young.exists()
+
+
+def test_drafts_that_were_not_put_are_removed_and_those_put_are_not(tmp_path):
+    store = FolderStore(tmp_path)
+    drafts = Drafts(store.drafts)
+    kept, left = drafts.new(), drafts.new()
+    kept.write(b"kept")
+    kept.close()
+    store.put(kept.path, kept.sha256)
+    assert drafts
+    drafts.remove()
+    assert not drafts
+    assert not left.path.exists()
+    assert store.read(kept.sha256) == b"kept"
 
 
 def test_remote_store_is_what_a_url_gives(tmp_path):
