@@ -141,7 +141,7 @@ def _film_costs(engine: Engine, seconds: float) -> dict[str, Cost]:
     from data_specs.bundle import CxrInput  # noqa: PLC0415
     from data_specs.cxr import conform  # noqa: PLC0415
     from data_specs.cxr_files import read_image  # noqa: PLC0415
-    from inference.cxr_gate import judge  # noqa: PLC0415
+    from inference.cxr_gate import judge, saturated_share  # noqa: PLC0415
 
     content = files.numbered(files.png(), 0)
     gate, lung = engine.bundles["cxr_gate"], engine.bundles["lung"]
@@ -152,10 +152,10 @@ def _film_costs(engine: Engine, seconds: float) -> dict[str, Cost]:
     logits, distance, lungs, *_ = (np.asarray(o, dtype=np.float64) for o in gate.session.run(films[0]))
     return {
         "decode": cost_of(lambda: read_image(content), seconds),
-        "conform": cost_of(lambda: [conform(pixels, size) for size in sizes], seconds),
+        "conform": cost_of(lambda: ([conform(pixels, size) for size in sizes], saturated_share(pixels)), seconds),
         f"gate network, batch {n}": cost_of(lambda: gate.session.run(films[0]), seconds, per_call=n),
         "gate verdict": cost_of(
-            lambda: judge(gate.manifest.thresholds, pixels, logits[0], float(distance[0, 0]), lungs[0, 0]), seconds
+            lambda: judge(gate.manifest.thresholds, 0.0, logits[0], float(distance[0, 0]), lungs[0, 0]), seconds
         ),
         f"network, batch {n}": cost_of(lambda: lung.session.run(films[1]), seconds, per_call=n),
     }

@@ -43,8 +43,8 @@ class Line:
         return low and (self.at_most is None or self.value <= self.at_most)
 
     def cells(self) -> list[Cell]:
-        goal = f"≥ {self.at_least:g}" if self.at_least is not None else f"≤ {self.at_most:g}"
-        goal = "" if self.at_least is None and self.at_most is None else goal
+        goals = ((sign, goal) for sign, goal in (("≥", self.at_least), ("≤", self.at_most)) if goal is not None)
+        goal = " ".join(f"{sign} {goal:g}" for sign, goal in goals)
         verdict = {True: "reached", False: "MISSED", None: "not measured" if self.value is None else ""}[self.reached]
         return [self.name, self.value, goal, verdict, self.note]
 

@@ -152,7 +152,11 @@ def open_session(model: Path, outputs: tuple[str, ...], setup: Setup, *, device:
 
 
 def setups(manifest: BundleManifest, device: str, threads: int) -> list[Setup]:
-    """Candidates, the reference first, then the most promising ones first."""
+    """Candidates, the reference first, then the most promising ones first.
+
+    On cores a row by itself in each stream is as fast as a batch: 0.95 to 1.05 of eight rows for the networks that
+    cost milliseconds. Nothing is padded then, nobody waits for company, and no neighbour can move a result.
+    """
     if manifest.input.modality == "labs":  # some hundred multiplications: nothing to gain
         return [REFERENCE]
     if device == "cuda":
@@ -165,13 +169,12 @@ def setups(manifest: BundleManifest, device: str, threads: int) -> list[Setup]:
     from inference.openvino_session import is_installed, precisions  # noqa: PLC0415
 
     many = min(threads, MOST_STREAMS)
-    split = [Setup("onnxruntime", "fp32", None, many)]
     found: list[Setup] = []
     if is_installed():
         if _allowed(manifest, "openvino", "bf16") and "bf16" in precisions():
-            found += [Setup("openvino", "bf16", *shape) for shape in ((8, many), (4, many), (8, 1), (16, many))]
-        found += [Setup("openvino", "fp32", *shape) for shape in ((8, many), (4, many), (8, 1))]
-    return list(dict.fromkeys([REFERENCE, *found[:1], *split, *found[1:]]))
+            found.append(Setup("openvino", "bf16", 1, many))
+        found.append(Setup("openvino", "fp32", 1, many))
+    return list(dict.fromkeys([REFERENCE, *found, Setup("onnxruntime", "fp32", None, many)]))
 
 
 def agrees(session: Session, manifest: BundleManifest, golden: Mapping[str, Array]) -> str | None:
@@ -205,15 +208,20 @@ def largest_difference(found: Array, expected: Array) -> float:
 
 
 def rate(session: Session, rows: Array) -> float:
-    """Rows per second with every stream busy, each with one batch of ``rows``."""
-    batch = session.setup.batch or len(rows)
-    mine = np.resize(rows, (batch, *rows.shape[1:]))
-    streams = session.setup.streams
-    with ThreadPoolExecutor(streams) as threads:
+    """Rows per second with every stream busy, each with as many runs as take ``rows`` through."""
+    setup = session.setup
+    batch = setup.batch or len(rows)
+    mine, runs = np.resize(rows, (batch, *rows.shape[1:])), max(1, len(rows) // batch)
+
+    def stream() -> None:
+        for _ in range(runs):
+            session.run(mine)
+
+    with ThreadPoolExecutor(setup.streams) as threads:
         started = perf_counter()
-        for run in [threads.submit(session.run, mine) for _ in range(streams)]:
-            run.result()  # a run that fails is no fast one
-        return batch * streams / (perf_counter() - started)
+        for each in [threads.submit(stream) for _ in range(setup.streams)]:
+            each.result()  # a run that fails is no fast one
+        return batch * runs * setup.streams / (perf_counter() - started)
 
 
 def _place(device: str) -> str:

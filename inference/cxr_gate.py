@@ -10,9 +10,14 @@ from numpy.typing import NDArray
 from data_specs.problems import Problem
 
 
+def saturated_share(pixels: NDArray[np.uint8]) -> float:
+    """Share of the pixels that are pure black or pure white."""
+    return (np.count_nonzero(pixels == 0) + np.count_nonzero(pixels == 255)) / pixels.size
+
+
 def judge(
     limit: Mapping[str, float],
-    pixels: NDArray[np.uint8],
+    saturated: float,
     logits: NDArray[np.floating],
     distance: float,
     lungs: NDArray[np.floating],
@@ -23,8 +28,8 @@ def judge(
     ----------
     limit
         The bundle's thresholds.
-    pixels
-        ``(rows, columns) uint8``, the film as read.
+    saturated
+        :func:`saturated_share` of the film as read.
     logits
         ``(3,)``: a frontal chest film; inverted; lungs cut off.
     distance
@@ -49,7 +54,6 @@ def judge(
     problems = []
     if cut_off >= limit["cut_off"]:
         problems.append(Problem("lungs_cut_off", "warn", found=f"{cut_off:.0%}", expected=f"< {limit['cut_off']:.0%}"))
-    pure = float(np.mean((pixels == 0) | (pixels == 255)))
-    if pure > limit["saturated"]:
-        problems.append(Problem("saturated", "warn", found=f"{pure:.0%}", expected=f"≤ {limit['saturated']:.0%}"))
+    if saturated > limit["saturated"]:
+        problems.append(Problem("saturated", "warn", found=f"{saturated:.0%}", expected=f"≤ {limit['saturated']:.0%}"))
     return problems

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -14,11 +14,13 @@ from data_specs.cxr_files import read_image
 from data_specs.problems import Problem, Refused
 from inference.batcher import Batcher, InferenceFailed
 from inference.bundles import Bundle
-from inference.cxr_gate import judge
+from inference.cxr_gate import judge, saturated_share
 from inference.decoding import Decoders
 from inference.findings import Answer, ages_offered, answer, offered, positive_share
 from inference.person import age_of, age_told, mismatch
 from inference.session import Array
+
+_NO_PIXELS = np.empty((0, 0), np.uint8)
 
 
 @dataclass
@@ -50,11 +52,11 @@ class FilmPipeline:
         person = context.person
         result = InputResult(indices=(index,))
         try:
-            image, for_gate, for_lung = await self.decoders.run(self._read, content)
+            image, saturated, for_gate, for_lung = await self.decoders.run(self._read, content)
             result.format = image.format
             result.problems += [*image.problems, *mismatch(image, context)]
             if result.accepted:
-                result.problems += await self._gate(image, for_gate)
+                result.problems += await self._gate(saturated, for_gate)
             age = age_of(image, person)
             specs = offered(self.lung.manifest, age)
             if result.accepted and not specs:
@@ -82,17 +84,18 @@ class FilmPipeline:
             result.problems.append(Problem("inference_failed", "reject", found=failure.code))
         return result
 
-    def _read(self, content: bytes) -> tuple[ChestImage, Array, Array]:
+    def _read(self, content: bytes) -> tuple[ChestImage, float, Array, Array]:
+        """What the file says, and all that is needed of its pixels; they themselves would wait beside the networks."""
         image = read_image(content)
         sizes = (self.gate.input_as(CxrInput).size_px, self.lung.input_as(CxrInput).size_px)
         for_gate, for_lung = (conform(image.pixels, size)[None] for size in sizes)
-        return image, for_gate, for_lung
+        return replace(image, pixels=_NO_PIXELS), saturated_share(image.pixels), for_gate, for_lung
 
-    async def _gate(self, image: ChestImage, tensor: Array) -> list[Problem]:
+    async def _gate(self, saturated: float, tensor: Array) -> list[Problem]:
         logits, distance, lungs = await self.gate_batcher.infer(tensor)
         return judge(
             self.gate.manifest.thresholds,
-            image.pixels,
+            saturated,
             _floats(logits[0]),
             float(_floats(distance[0, 0])),
             _floats(lungs[0, 0]),

@@ -8,9 +8,10 @@ owner and attempt are still the ones it was computed under: a process that comes
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from itertools import takewhile
 from typing import Any
 
 from sqlalchemy import Update, or_, select, update
@@ -57,18 +58,24 @@ class Leases:
         row.started_at = now
         row.attempts = 1
 
-    async def take(self, running: Collection[str]) -> Lease | None:
-        """Lease the visit that waits longest for somebody, none of those that this process still works on."""
-        # looking is cheap, taking locks: an idle process only looks
-        if not await self._database.read(lambda session: session.scalars(_takeable(session, running)).first()):
-            return None
-        return await self._database.write(lambda session: self._take(session, running))
+    async def take(self, running: Collection[str], at_most: int = 1) -> list[Lease]:
+        """Lease the visits that wait longest for somebody, none of those that this process still works on.
 
-    def _take(self, session: Session, running: Collection[str]) -> Lease | None:
-        row: VisitRow | None = session.scalars(_takeable(session, running).with_for_update(skip_locked=True)).first()
-        if row is None:
-            return None
+        One over which a process has died comes by itself: it is to be tried alone.
+        """
+        # looking is cheap, taking locks: an idle process only looks
+        if not await self._database.read(lambda session: session.scalars(_takeable(session, running).limit(1)).first()):
+            return []
+        return await self._database.write(lambda session: self._take(session, running, at_most))
+
+    def _take(self, session: Session, running: Collection[str], at_most: int) -> list[Lease]:
+        query = _takeable(session, running).limit(at_most).with_for_update(skip_locked=True)
+        rows: Sequence[VisitRow] = session.scalars(query).all()
+        alive = list(takewhile(lambda row: row.attempts == row.faults, rows)) or rows[:1]
         now = database_now(session)
+        return [self._lease(row, now) for row in alive]
+
+    def _lease(self, row: VisitRow, now: datetime) -> Lease:
         row.owner = self._owner.id
         row.lease_until = now + self._length
         row.started_at = row.started_at or now
@@ -142,4 +149,4 @@ class Leases:
 def _takeable(session: Session, running: Collection[str]) -> Any:
     free = or_(VisitRow.lease_until.is_(None), VisitRow.lease_until < database_now(session))
     query = select(VisitRow).where(VisitRow.status == "accepted", free, VisitRow.id.not_in(list(running)))
-    return query.order_by(VisitRow.received_at).limit(1)
+    return query.order_by(VisitRow.received_at)

@@ -36,7 +36,7 @@ class Settings(BaseSettings):
     max_infer_rows
         Rows that one request to ``/v2/models/…/infer`` may bring.
     concurrent_visits
-        Visits that one process has in its hands at a time.
+        Visits that one process has in its hands at a time, by default 16 for each core.
     concurrent_uploads
         Bodies that one process reads at a time; further ones wait their turn unread.
     body_seconds, idle_seconds
@@ -66,7 +66,7 @@ class Settings(BaseSettings):
     lease_seconds: Annotated[float, Field(gt=0, le=3600)] = 30
     max_queue: Annotated[int, Field(ge=1, le=1_000_000)] = 1000
     max_infer_rows: Annotated[int, Field(ge=1, le=100_000)] = 128
-    concurrent_visits: Annotated[int, Field(ge=1, le=1000)] = 16
+    concurrent_visits: Annotated[int, Field(ge=1, le=1000, default_factory=lambda: 16 * (os.cpu_count() or 1))]
     concurrent_uploads: Annotated[int, Field(ge=1, le=1000)] = 32
     body_seconds: Annotated[float, Field(gt=0, le=3600)] = 300
     idle_seconds: Annotated[float, Field(gt=0, le=600)] = 30

@@ -23,7 +23,7 @@ from data_specs.assessment import AssessedInput, AssessedOrgan, Assessment
 from data_specs.context import Context
 from data_specs.problems import Problem
 from data_specs.visit import ORGANS
-from service.database import Database, VisitRow
+from service.database import VISITS, Database, VisitRow
 from service.leases import Lease, Leases
 from service.logs import where_it_failed
 from service.metrics import Metrics
@@ -42,6 +42,8 @@ MAX_FAULTS = 3
 SPARE_DEATHS = 2
 """Deaths beyond one per file, after which a visit is ``failed``: something other than decoding a file kills it."""
 RETRY_S = 1.0
+HANDS_AT_ONCE = 4
+"""While visits wait in the database, they are fetched when one hand in so many is free: fetching costs two turns."""
 
 log = structlog.get_logger()
 
@@ -94,6 +96,8 @@ class Work:
         self._shadow = ShadowWork(database, store, metrics, busy=lambda: bool(self._running))
         self._running: dict[str, asyncio.Task[None]] = {}
         self._reserved = 0
+        self._behind = False
+        self._looked_for_dead = 0.0
         self._alone = False
         self._draining = False
         self._wake = asyncio.Event()
@@ -104,12 +108,18 @@ class Work:
         """Begin to take visits on, those first that dead processes left behind."""
         self._engine = engine
         self._shadow.start(engine)
-        self._loops = [asyncio.create_task(self._take_visits()), asyncio.create_task(self._keep_leases())]
+        self._loops = [
+            asyncio.create_task(each()) for each in (self._take_visits, self._keep_leases, self._watch_others)
+        ]
 
     # ------------------------------------------------------------------ a visit accepted by this very process
     def reserve(self) -> bool:
-        """Keep a hand free for a visit about to be committed; ``use_reservation`` has to follow."""
-        if not self._has_hand_free():
+        """Keep a hand free for a visit about to be committed; ``use_reservation`` has to follow.
+
+        ``False``: none is free. The visit then waits in the database for whoever has one first.
+        """
+        if not self._hands_free():
+            self._behind = True
             return False
         self._reserved += 1
         return True
@@ -123,28 +133,41 @@ class Work:
         self._reserved -= 1
         if row is not None:
             self._begin(Lease(row, row.attempts))
-        self._wake.set()
+        self._look_again()
 
     async def wait(self, visit_id: str, seconds: float, left: Callable[[], Awaitable[bool]]) -> None:
         """Wait until a visit is finished, here or elsewhere; not past ``seconds``, a drain, or the client's leaving."""
         finished = self._watched.setdefault(visit_id, asyncio.Event())
         end = time.monotonic() + seconds
-        status = select(VisitRow.status).where(VisitRow.id == visit_id)
         while (remaining := end - time.monotonic()) > 0 and not self._draining and not await left():
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(finished.wait(), min(remaining, POLL_S))
-            if finished.is_set() or (
-                visit_id not in self._running
-                and await self._database.read(lambda session: session.scalars(status).one()) != "accepted"
-            ):
+            if finished.is_set():
                 return
+
+    async def _watch_others(self) -> None:
+        """Look for those of the visits waited for that another process may finish: all of them in one question."""
+        while True:
+            await asyncio.sleep(POLL_S)
+            elsewhere = [each for each in list(self._watched) if each not in self._running]
+            if not elsewhere:
+                continue
+            query = select(VISITS.c.id).where(VISITS.c.id.in_(elsewhere), VISITS.c.status != "accepted")
+            try:
+                done = await self._database.read(lambda session, query=query: session.scalars(query).all())  # type: ignore[misc]
+            except Exception as error:
+                log.error("visits_not_watched", **where_it_failed(error))
+                continue
+            for visit_id in done:
+                if (finished := self._watched.get(visit_id)) is not None:
+                    finished.set()
 
     # ------------------------------------------------------------------ taking over what lies around
     async def _take_visits(self) -> None:
         while True:
             self._wake.clear()
             try:
-                taken = await self._take_one()
+                taken = await self._take_some()
             except Exception as error:  # the database is away for a moment: what is leased stays leased
                 log.error("work_not_taken", **where_it_failed(error))
                 taken = False
@@ -152,21 +175,27 @@ class Work:
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self._wake.wait(), POLL_S)
 
-    async def _take_one(self) -> bool:
-        await self._leases.end_those_of_the_dead()
-        if not self._has_hand_free():
+    async def _take_some(self) -> bool:
+        if time.monotonic() - self._looked_for_dead >= POLL_S:
+            await self._leases.end_those_of_the_dead()
+            self._looked_for_dead = time.monotonic()
+        free = self._hands_free()
+        if not free:
             return False
-        self._reserved += 1
+        self._reserved += free
         try:
-            lease = await self._leases.take(self._running)
+            leases = await self._leases.take(self._running, free)
         finally:
-            self._reserved -= 1
-        # from here on the loop holds the lease itself: nothing is awaited before it is begun, or made to wait alone
-        if lease is None:
+            self._reserved -= free
+        # from here on the loop holds the leases itself: nothing is awaited before they are begun, or made to wait alone
+        self._behind = bool(leases)
+        if not leases:
             return False
-        if lease.deaths == 0:
-            self._begin(lease)
+        if leases[0].deaths == 0:
+            for lease in leases:
+                self._begin(lease)
             return True
+        (lease,) = leases
         self._alone = True
         try:
             while self._running or self._reserved:  # both end by setting the event
@@ -187,11 +216,15 @@ class Work:
                 log.error("leases_not_extended", **where_it_failed(error))
 
     # ------------------------------------------------------------------ one visit
-    def _has_hand_free(self) -> bool:
-        busy = len(self._running) + self._reserved
-        return (
-            self._engine is not None and not (self._draining or self._alone) and busy < self._settings.concurrent_visits
-        )
+    def _hands_free(self) -> int:
+        if self._engine is None or self._draining or self._alone:
+            return 0
+        return max(0, self._settings.concurrent_visits - len(self._running) - self._reserved)
+
+    def _look_again(self) -> None:
+        """Tell the loop that a hand is free, where it waits for one; several visits are taken at a time."""
+        if self._alone or (self._behind and HANDS_AT_ONCE * self._hands_free() >= self._settings.concurrent_visits):
+            self._wake.set()
 
     def _begin(self, lease: Lease) -> None:
         task = asyncio.create_task(self._work_on(lease))
@@ -200,7 +233,7 @@ class Work:
 
     def _end(self, visit_id: str) -> None:
         del self._running[visit_id]
-        self._wake.set()
+        self._look_again()
 
     async def _work_on(self, lease: Lease) -> None:
         row = lease.row

@@ -15,7 +15,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 from tqdm import tqdm
 
 from data_specs.bundle import CxrInput, Estimate, Evaluation, FindingSpec, TrainingData
-from inference.cxr_gate import judge
+from inference.cxr_gate import judge, saturated_share
 from models.networks import GateNet
 from training import augment, golden, negatives
 from training.cohorts import Cohort, kermany, nih
@@ -223,7 +223,7 @@ def problems(network: GateNet, films: NDArray[np.uint8]) -> list[set[str]]:
     with torch.inference_mode():
         logits, distance, lungs = (output.numpy() for output in network(torch.from_numpy(films.copy())))
     return [
-        {p.code for p in judge(THRESHOLDS, film[0], row, float(d[0]), field[0])}
+        {p.code for p in judge(THRESHOLDS, saturated_share(film[0]), row, float(d[0]), field[0])}
         for film, row, d, field in zip(films, logits, distance, lungs, strict=True)
     ]
 

@@ -61,8 +61,8 @@ async def stored(database, visit_id="v"):
 async def test_who_comes_back_late_changes_nothing(database, two):
     first, second = two
     await add_visit(database)
-    late = await first.take([])
-    current = await second.take([])
+    (late,) = await first.take([])
+    (current,) = await second.take([])
     assert (late.attempt, current.attempt, current.deaths) == (1, 2, 1)
     assert await first.finish(late, "complete", OUTCOME) is None
     await first.note_decoding(late, 0)
@@ -76,7 +76,7 @@ async def test_who_comes_back_late_changes_nothing(database, two):
 async def test_an_earlier_attempt_of_the_same_process_is_late_too(database, two):
     first, _ = two
     await add_visit(database)
-    late, current = await first.take([]), await first.take([])
+    (late,), (current,) = await first.take([]), await first.take([])
     assert await first.finish(late, "complete", OUTCOME) is None
     assert await first.finish(current, "complete", OUTCOME) is not None
 
@@ -84,13 +84,13 @@ async def test_an_earlier_attempt_of_the_same_process_is_late_too(database, two)
 async def test_a_file_is_blamed_only_when_a_process_died_over_it(database, two):
     first, second = two
     await add_visit(database)
-    lease = await first.take([])
+    (lease,) = await first.take([])
     await first.note_decoding(lease, 0)
     await first.give_all_back()
-    taken = await second.take([])
+    (taken,) = await second.take([])
     assert (taken.deaths, taken.row.inputs[0].refused) == (0, False), "an orderly stop is no death"
     await second.note_decoding(taken, 0)
-    again = await second.take([])
+    (again,) = await second.take([])
     assert (again.deaths, again.row.inputs[0].refused) == (1, True)
     assert (await stored(database)).decoding is None
 
@@ -98,8 +98,8 @@ async def test_a_file_is_blamed_only_when_a_process_died_over_it(database, two):
 async def test_a_fault_is_no_death(database, two):
     first, _ = two
     await add_visit(database)
-    await first.put_back(await first.take([]), 0)
-    lease = await first.take([])
+    await first.put_back(*await first.take([]), 0)
+    (lease,) = await first.take([])
     assert (lease.attempt, lease.row.faults, lease.deaths) == (2, 1, 0)
 
 
@@ -124,10 +124,25 @@ async def test_one_visit_is_taken_by_one_of_many(database, tmp_path):
     for i in range(4):
         await add_visit(database, f"v{i}")
     taken = await asyncio.gather(*(each.take([]) for each in many))
-    names = [lease.row.id for lease in taken if lease is not None]
+    names = [lease.row.id for leases in taken for lease in leases]
     assert len(names) == len(set(names))
-    while (lease := await many[0].take([])) is not None:
-        names.append(lease.row.id)
+    while leases := await many[0].take([]):
+        names += [lease.row.id for lease in leases]
     assert sorted(names) == ["v0", "v1", "v2", "v3"]
     for owner in owners:
         owner.close()
+
+
+async def test_several_are_taken_at_once_oldest_first_and_one_that_was_died_over_by_itself(database, two):
+    first, second = two
+    for i in range(2):
+        await add_visit(database, f"old{i}")
+    await first.take([], 2)  # a lease that ends at once: the process is as good as dead
+    for i in range(3):
+        await add_visit(database, f"new{i}")
+    taken = [[lease.row.id for lease in await second.take(running, 10)] for running in ([], ["old0"], ["old0", "old1"])]
+    assert taken == [["old0"], ["old1"], ["new0", "new1", "new2"]]
+    for i in range(3):
+        await add_visit(database, f"more{i}")
+    running = ["old0", "old1", "new0", "new1", "new2"]
+    assert [lease.row.id for lease in await first.take(running, 2)] == ["more0", "more1"]
