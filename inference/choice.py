@@ -38,6 +38,9 @@ WORTH = 1.1
 ALIKE = 1.05
 """Rates within this factor are the same rate; the smaller batch, which costs a lone request less, is then taken."""
 MOST_STREAMS = 8
+LOWER: tuple[Precision, ...] = ("fp16", "bf16")
+"""On cores that have both they are as fast as each other, and fp16 keeps three bits more."""
+FULL: tuple[Precision, ...] = ("fp32",)
 FIXED = "onnxruntime:fp32"
 """What is opened, unmeasured, where nobody asks for a choice."""
 CACHE_FILE = "sessions.json"
@@ -171,9 +174,8 @@ def setups(manifest: BundleManifest, device: str, threads: int) -> list[Setup]:
     many = min(threads, MOST_STREAMS)
     found: list[Setup] = []
     if is_installed():
-        if _allowed(manifest, "openvino", "bf16") and "bf16" in precisions():
-            found.append(Setup("openvino", "bf16", 1, many))
-        found.append(Setup("openvino", "fp32", 1, many))
+        tried = [each for each in LOWER if _allowed(manifest, "openvino", each) and each in precisions()]
+        found = [Setup("openvino", each, 1, many) for each in (*tried, *FULL)]
     return list(dict.fromkeys([REFERENCE, *found, Setup("onnxruntime", "fp32", None, many)]))
 
 

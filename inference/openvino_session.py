@@ -1,4 +1,4 @@
-"""OpenVINO on the CPU, in fp32 or in bf16 where the cores multiply in it. Imported only where it is asked for."""
+"""OpenVINO on the CPU, in fp32, or in fp16 or bf16 where the cores multiply in it. Imported only where asked for."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import numpy as np
 
 from inference.session import Array, DeviceError, RowShape, Setup, fill, in_runs
 
-_PRECISIONS = {"fp32": "f32", "bf16": "bf16"}
+_PRECISIONS = {"fp32": "f32", "fp16": "f16", "bf16": "bf16"}
 
 
 class OpenvinoSession:

@@ -59,9 +59,9 @@ class Settings(BaseSettings):
     max_upload_mb: Annotated[int, Field(ge=1, le=4096)] = 64
     store_url: str = ""
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    session: Literal["auto", "onnxruntime:fp32", "onnxruntime:fp16", "openvino:fp32", "openvino:bf16"] = (
-        "onnxruntime:fp32"
-    )
+    session: Literal[
+        "auto", "onnxruntime:fp32", "onnxruntime:fp16", "openvino:fp32", "openvino:fp16", "openvino:bf16"
+    ] = "auto"
     language: Language = "en"
     lease_seconds: Annotated[float, Field(gt=0, le=3600)] = 30
     max_queue: Annotated[int, Field(ge=1, le=1_000_000)] = 1000

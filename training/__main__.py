@@ -3,6 +3,7 @@
 ``lung``, ``cardiac``, ``kidney``: train on ``--cohort`` manifests, or without one on the cohorts that the shipped
 bundle was made from. ``gate``: the shipped gate again. ``check``: look a cohort over before anything trains.
 ``pretrain``: learn from cases without labels. ``recalibrate``: fit a bundle to local cases, its network untouched.
+``agree``: how far fp16 and bf16 are from fp32, for a bundle that does not say.
 ``plan``: from prevalence and recalls per thousand to a threshold and what it costs. ``import``: a bundle from weights
 that were trained elsewhere.
 """
@@ -22,6 +23,7 @@ COMMANDS = {
     "check": "training.checks",
     "pretrain": "training.pretrain",
     "recalibrate": "training.recalibrate",
+    "agree": "training.agreement",
     "plan": "training.planner",
     "import": "training.import_weights",
 }

@@ -34,7 +34,7 @@ from data_specs.bundle import (
     Withheld,
 )
 from data_specs.visit import Organ
-from training.agreement import measure
+from training.agreement import Evaluated, measure
 from training.card import card
 from training.offer import Offered
 from training.plots import write_plot
@@ -73,15 +73,6 @@ class Draft:
     withheld: tuple[Withheld, ...] = ()
     from_bundle: tuple[Ancestor, ...] = ()
     recipe: Mapping[str, str | int | float] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Evaluated:
-    """Cases ``(n, ...)`` that the bundle was evaluated on, and the outcomes ``(n,)`` of each offered column."""
-
-    x: NDArray[np.generic]
-    outcomes: Mapping[int, NDArray[np.float64]]
-    part: str
 
 
 def write_bundle(

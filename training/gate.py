@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from data_specs.bundle import CxrInput, Estimate, Evaluation, FindingSpec, Train
 from inference.cxr_gate import judge, saturated_share
 from models.networks import GateNet
 from training import augment, golden, negatives
+from training.agreement import Evaluated
 from training.cohorts import Cohort, kermany, nih
 from training.export import Draft, write_bundle
 
@@ -169,6 +171,7 @@ def run(*, data: Path, out: Path, bundles: Path, version: str, epochs: int | Non
         network = train_gate(GateCases(films, lungs), epochs=epochs or EPOCHS)
         out.mkdir(parents=True, exist_ok=True)
         torch.save(network.state_dict(), state)
+    sets = held_back(children, adults, drawn)
     draft = Draft(
         name="cxr_gate",
         version=version,
@@ -176,33 +179,55 @@ def run(*, data: Path, out: Path, bundles: Path, version: str, epochs: int | Non
         purpose="Is this a frontal chest X-ray, is its grey scale right, are the lungs whole?",
         input=CxrInput(size_px=SIZE_PX),
         outputs=("logits", "distance", "lungs"),
-        findings=counted_refusals(network, children, adults, drawn),
+        findings=counted_refusals(network, sets),
         training_data=(children.source, adults.source, LUNG_FIELDS),
         limits=LIMITS,
         thresholds=THRESHOLDS,
     )
     parity = adults.x[adults.rows("validation")][:48]
-    return write_bundle(network, draft, golden.films(SIZE_PX), parity, bundles)
+    cases = np.concatenate([golden.films(SIZE_PX), golden.chest_films(SIZE_PX)])
+    return write_bundle(network, draft, cases, parity, bundles, evaluated=evaluated_on(sets))
 
 
-def counted_refusals(network: GateNet, children: Cohort, adults: Cohort, drawn: Tensor) -> tuple[FindingSpec, ...]:
-    """How often each problem is raised: on real films, on inverted, cropped, spoiled and made-up ones."""
+INVERTED, SPOILED, MADE_UP, CUT = (
+    "the same films, inverted",
+    "the same films, turned, mirrored top to bottom, zoomed to a detail or shuffled",
+    "made-up pictures",
+    "Kermany 2018, validation films cut through the lungs",
+)
+
+
+def held_back(children: Cohort, adults: Cohort, drawn: Tensor) -> dict[str, NDArray[np.uint8]]:
+    """Films that nothing was learnt from, by what they are: real ones, inverted, cropped, spoiled and made-up ones."""
     rng = np.random.default_rng(11)
-    held_back = {
+    films = {
         "Kermany 2018, published test part": children.x[children.rows("test")],
         "NIH subset, adults, test persons": adults.x[adults.rows("test")],
     }
-    real = np.concatenate(list(held_back.values()))
+    real = np.concatenate(list(films.values()))
     cropped = cut_off(children, drawn, rng)
-    sets = {
-        **held_back,
-        "the same films, inverted": 255 - real,
-        "the same films, turned, mirrored top to bottom, zoomed to a detail or shuffled": np.stack(
-            [negatives.spoil(film[0], rng)[None] for film in real]
-        ),
-        "made-up pictures": np.stack([negatives.draw(rng, SIZE_PX) for _ in range(600)])[:, None],
-        "Kermany 2018, validation films cut through the lungs": cropped,
+    return {
+        **films,
+        INVERTED: 255 - real,
+        SPOILED: np.stack([negatives.spoil(film[0], rng)[None] for film in real]),
+        MADE_UP: np.stack([negatives.draw(rng, SIZE_PX) for _ in range(600)])[:, None],
+        CUT: cropped,
     }
+
+
+def evaluated_on(sets: Mapping[str, NDArray[np.uint8]]) -> Evaluated:
+    """The same films for comparing precisions: a chest or none, inverted or not, cut off or whole."""
+    answers = {INVERTED: (1, 1, np.nan), SPOILED: (0, np.nan, np.nan), MADE_UP: (0, np.nan, np.nan), CUT: (1, 0, 1)}
+    outcomes = np.concatenate([np.tile(answers.get(name, (1, 0, 0)), (len(x), 1)) for name, x in sets.items()])
+    return Evaluated(
+        np.concatenate(list(sets.values())),
+        {column: outcomes[:, column] for column in range(3)},
+        "what was held back, and what was made from it",
+    )
+
+
+def counted_refusals(network: GateNet, sets: Mapping[str, NDArray[np.uint8]]) -> tuple[FindingSpec, ...]:
+    """How often each problem is raised on each kind of film."""
     raised = {name: problems(network, x) for name, x in sets.items()}
     return tuple(
         FindingSpec(

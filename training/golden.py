@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 from numpy.typing import NDArray
 
+from data_specs.cxr import conform
+from data_specs.cxr_files import read_image
 from training import negatives
 
 N_CASES = 6
@@ -15,6 +19,12 @@ def films(size_px: int) -> NDArray[np.uint8]:
     rng = np.random.default_rng(2026)
     kinds = (negatives.radiograph_of_something,) * 3 + (negatives.dead_leaves, negatives.clouds, negatives.blank)
     return np.stack([kind(rng, size_px) for kind in kinds])[:, None]
+
+
+def chest_films(size_px: int) -> NDArray[np.uint8]:
+    """``(2, 1, size_px, size_px) uint8``: the two real films in ``samples/``, which says whose they are."""
+    files = sorted((Path(__file__).parents[1] / "samples").glob("film-*.jpg"))
+    return np.stack([conform(read_image(file.read_bytes()).pixels, size_px) for file in files])
 
 
 def recordings(n_samples: int) -> NDArray[np.float32]:

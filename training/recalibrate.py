@@ -13,12 +13,8 @@ each turn the kind of calibration, its constants and the thresholds are found ag
 from __future__ import annotations
 
 import argparse
-import hashlib
-import json
 import re
-import shutil
 import sys
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,11 +22,11 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.metrics import roc_auc_score
 
-from data_specs.bundle import Ancestor, BundleManifest, Evaluation, FindingSpec, TrainingData
+from data_specs.bundle import BundleManifest, Evaluation, FindingSpec, TrainingData
 from data_specs.cohort import ManifestInvalid
 from inference.bundles import BundleError, load_bundle
 from training.calibrate import calibration_figures, choose_calibration, folds, holds, roc_points
-from training.card import card
+from training.derive import ancestor, write_derived
 from training.evaluate import bootstrap, calibrated, evaluate, operating_points
 from training.local_cases import CannotRecalibrate, Cases, Table, read_cases, read_cohort, read_csv
 from training.plots import write_plot
@@ -213,7 +209,7 @@ def recalibrate(folder: Path, table: Table, *, out: Path, version: str) -> Path:
             "limits": (*_still_true(manifest), _limit(done, source, cases), *limits),
         }
     )
-    _write(folder, new, done, target)
+    write_derived(folder, new, target, change="recalibrated; same weights", draw=lambda docs: _plot(docs, done))
     return target
 
 
@@ -246,34 +242,9 @@ def _still_true(manifest: BundleManifest) -> tuple[str, ...]:
     return tuple(limit for limit in manifest.limits if not limit.startswith(RECALIBRATED_ON))
 
 
-def ancestor(folder: Path, manifest: BundleManifest) -> Ancestor:
-    """The bundle in ``folder`` as a link of the chain of provenance."""
-    return Ancestor(
-        name=manifest.name,
-        version=manifest.version,
-        sha256=hashlib.sha256((folder / "screening.json").read_bytes()).hexdigest(),
-        weights_sha256=manifest.weights.sha256,
-    )
-
-
-def _write(parent: Path, manifest: BundleManifest, done: list[Recalibrated], target: Path) -> None:
-    """Copy the parent, replace what is new, check it, and move it into place at once: no half bundle is ever seen."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".partial-") as partial:
-        folder = Path(partial) / target.name
-        shutil.copytree(parent, folder)
-        docs = folder / "docs"
-        for result in done:
-            write_plot(docs, result.spec, {f"{result.spec.operating_points[0].cohort}, left out": (result.y, result.p)})
-        metadata_file = folder / "configs" / "metadata.json"
-        metadata = json.loads(metadata_file.read_text())
-        metadata["version"] = manifest.version
-        metadata["changelog"] = {**metadata.get("changelog", {}), manifest.version: "recalibrated; same weights"}
-        metadata_file.write_text(json.dumps(metadata, indent=1) + "\n")
-        (folder / "screening.json").write_text(manifest.model_dump_json(indent=1) + "\n")
-        (docs / "README.md").write_text(card(manifest, parity_difference=None, docs=docs))
-        load_bundle(folder, device="cpu", threads=1)
-        folder.rename(target)
+def _plot(docs: Path, done: list[Recalibrated]) -> None:
+    for result in done:
+        write_plot(docs, result.spec, {f"{result.spec.operating_points[0].cohort}, left out": (result.y, result.p)})
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -208,8 +208,8 @@ def from_bundle(
         The bundle is damaged, takes another input, or holds another network.
     """
     from inference.bundles import BundleError, load_bundle  # noqa: PLC0415
+    from training.derive import ancestor  # noqa: PLC0415
     from training.export import CannotRestore, restore  # noqa: PLC0415
-    from training.recalibrate import ancestor  # noqa: PLC0415
 
     ages = ages if ages is not None else [None] * len(columns)
     classifier = _classifier(network)

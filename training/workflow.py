@@ -14,13 +14,15 @@ from torch import nn
 
 from data_specs.bundle import CxrInput, EcgInput, Evaluation
 from data_specs.visit import Organ
+from training.agreement import evaluated_on
 from training.cohorts import Cohort, one_answer_each
 from training.evaluate import bootstrap
-from training.export import Draft, Evaluated, write_bundle
+from training.export import Draft, write_bundle
 from training.fit import Augment, Cases, Recipe, fit, predict
 from training.offer import Offered, Rule, Withheld, offer
 from training.offer import elsewhere as elsewhere_figures
 from training.processes import Processes
+from training.rounding import hold_in_fp16
 from training.start import CannotStart, Inherited, backbone_of, from_bundle, initialise
 
 PERTURBED_DRAWS = 4
@@ -115,6 +117,7 @@ def make_bundle(
     if not Processes.current().first:
         return None
     keep_first_columns(network, sum(column.offered for column in columns))
+    hold_in_fp16(network)
     offered, withheld = offer_all(network, cohorts, columns, task)
     draft = Draft(
         name=task.name,
@@ -132,7 +135,7 @@ def make_bundle(
         recipe=told(recipe, says, len(cases.x)),
     )
     parity = np.concatenate([c.x[c.rows("validation")][: PARITY_CASES // len(cohorts)] for c in cohorts])
-    evaluated = evaluated_on(cohorts, [columns[one.spec.column] for one in offered], offered)
+    evaluated = evaluated_on(cohorts, draft.findings)
     return write_bundle(network.cpu(), draft, task.golden, parity, bundles, plots=offered, evaluated=evaluated)
 
 
@@ -239,20 +242,6 @@ def offer_all(
         reasons = "\n".join(f"  - {one.name}: {one.reason}" for one in withheld)
         raise NothingHolds(f"no finding may be offered:\n{reasons}")
     return [measured_elsewhere(one, network, task.elsewhere) for one in offered], withheld
-
-
-def evaluated_on(cohorts: Sequence[Cohort], columns: Sequence[Column], offered: Sequence[Offered]) -> Evaluated:
-    """The test parts of all cohorts, with the outcomes of each offered column; unknown for the others' cases."""
-    rows = [cohort.rows("test") for cohort in cohorts]
-    starts = np.cumsum([0, *(len(r) for r in rows)])
-    outcomes = {}
-    for column, one in zip(columns, offered, strict=True):
-        y = np.full(starts[-1], np.nan)
-        labels = cohorts[column.cohort].labels[column.label].to_numpy(dtype=np.float64)
-        y[starts[column.cohort] : starts[column.cohort + 1]] = labels[rows[column.cohort]]
-        outcomes[one.spec.column] = y
-    x = np.concatenate([cohort.x[r] for cohort, r in zip(cohorts, rows, strict=True)])
-    return Evaluated(x, outcomes, ", ".join(cohort.called("test") for cohort in cohorts))
 
 
 def rule_of(cohort: Cohort, label: str) -> Rule:

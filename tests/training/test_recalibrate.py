@@ -16,9 +16,10 @@ from data_specs.bundle import BundleManifest, EcgInput, TrainingData
 from inference.bundles import load_bundle
 from inference.findings import calibrate
 from training.cohorts import part_of_person
+from training.derive import ancestor
 from training.evaluate import bootstrap, calibrated, expected_calibration_error, operating_points
 from training.local_cases import CannotRecalibrate, Table, _read, read_cases, read_cohort, read_csv
-from training.recalibrate import ancestor, check_enough, left_out, main, recalibrate
+from training.recalibrate import check_enough, left_out, main, recalibrate
 
 ROOT = Path(__file__).resolve().parents[2]
 LUNG, CARDIAC, KIDNEY = (ROOT / "models" / "bundles" / f"{name}-1.0.0" for name in ("lung", "cardiac", "kidney"))
