@@ -117,7 +117,8 @@ class _Exchange:
         if self._deadline is None:
             self._deadline = now + settings.body_seconds
         try:
-            message = await asyncio.wait_for(self._receive(), min(settings.idle_seconds, self._deadline - now))
+            async with asyncio.timeout(min(settings.idle_seconds, self._deadline - now)):
+                message = await self._receive()
         except TimeoutError:
             raise self._refuse(BodyTooSlow("", f"{settings.body_seconds:g} s")) from None
         self._note(message)

@@ -67,7 +67,8 @@ def _idempotency_key(request: Request) -> str | None:
 async def _upload_turn(service: Service) -> AsyncIterator[None]:
     """Wait for one of the places for bodies being read, so that their drafts and threads stay bounded."""
     try:
-        await asyncio.wait_for(service.uploads.acquire(), service.settings.idle_seconds)
+        async with asyncio.timeout(service.settings.idle_seconds):
+            await service.uploads.acquire()
     except TimeoutError:
         raise _queue_full() from None
     try:
@@ -115,7 +116,7 @@ async def _read_and_store(service: Service, request: Request, beside: bytes | No
 def _finish_and_store(service: Service, reader: Reader, last: bytes, beside: bytes | None, drafts: Drafts) -> _Posted:
     reader.feed(last)
     parts = reader.finish()
-    documents = [part.draft.read_bytes() for part in parts if part.field == "context"]
+    documents = [_content(part) for part in parts if part.field == "context"]
     if beside is not None:
         documents.append(beside)
     if len(documents) > 1:
@@ -123,13 +124,18 @@ def _finish_and_store(service: Service, reader: Reader, last: bytes, beside: byt
     context = read_context(documents[0]) if documents else Context()
     files = [part for part in parts if part.field != "context"]
     for file in files:
-        service.store.put(file.draft, file.sha256)
+        service.store.put(file.draft)
     drafts.remove()
     return _Posted(context, files, _body_hash(parts, beside))
 
 
+def _content(part: Part) -> bytes:
+    with part.draft.open() as file:
+        return file.read()
+
+
 def _body_hash(parts: Sequence[Part], beside: bytes | None) -> str:
-    listed = [(part.field, part.filename, part.sha256) for part in parts]
+    listed = [(part.field, part.filename, part.draft.sha256) for part in parts]
     if beside is not None:
         listed.append(("context", "", hashlib.sha256(beside).hexdigest()))
     return hashlib.sha256(json.dumps(listed).encode()).hexdigest()
@@ -155,8 +161,8 @@ def _new_row(key: Key, posted: _Posted, idempotency_key: str | None) -> VisitRow
                 index=index,
                 field=file.field,
                 filename=file.filename,
-                sha256=file.sha256,
-                n_bytes=file.n_bytes,
+                sha256=file.draft.sha256,
+                n_bytes=file.draft.n_bytes,
                 refused=False,
             )
             for index, file in enumerate(posted.files)

@@ -13,8 +13,7 @@ from __future__ import annotations
 
 import unicodedata
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Literal, Self
+from typing import Literal
 
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
@@ -34,18 +33,11 @@ ACCEPTED = "multipart/form-data, application/dicom, application/zip, image/png, 
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """One part of the body, lying in ``draft``."""
+    """One part of the body."""
 
     field: Field
     filename: str
-    draft: Path
-    sha256: str
-    n_bytes: int
-
-    @classmethod
-    def of(cls, draft: Draft, field: Field, filename: str) -> Self:
-        """What was written to ``draft``, which is closed."""
-        return cls(field, filename, draft.path, draft.sha256, draft.n_bytes)
+    draft: Draft
 
 
 class MultipartReader:
@@ -157,13 +149,12 @@ class MultipartReader:
         draft, self._draft = self._draft, None
         if draft is None:
             raise _malformed()
-        draft.close()
         if not draft.n_bytes and not self._filename and self._field != "context":
             self._counts[self._field] -= 1  # what a browser sends for a file field that was left empty
             return
         index = sum(part.field != "context" for part in self._parts)
         filename = clean_filename(self._filename or "") or f"{self._field}-{index}"
-        self._parts.append(Part.of(draft, self._field, filename))
+        self._parts.append(Part(self._field, filename, draft))
 
     def _on_end(self) -> None:
         self._ended = True

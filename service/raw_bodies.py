@@ -93,10 +93,10 @@ class FileReader:
 
     def finish(self) -> list[Part]:
         draft = self._draft or self._drafts.new()
-        draft.close()
-        recording = self._kind == ZIP or (self._kind == DICOM and is_waveform(draft.start))
+        with draft.open() as file:
+            recording = self._kind == ZIP or (self._kind == DICOM and is_waveform(file.read(START_BYTES)))
         field: Field = "ecg" if recording else "image"
-        whole = Part.of(draft, field, f"{field}-0")
+        whole = Part(field, f"{field}-0", draft)
         if self._kind != ZIP:
             return [whole]
         try:
@@ -115,9 +115,9 @@ def _members(archive: Part, drafts: Drafts) -> list[Part]:
     Refused, zipfile.BadZipFile, and what else a damaged archive raises
         It is not to be used.
     """
-    with zipfile.ZipFile(archive.draft) as opened:
+    with archive.draft.open() as file, zipfile.ZipFile(file) as opened:
         listed = [info for info in opened.infolist() if is_zip_member(info.filename)]
-        check_zip_bounds(listed, archive.n_bytes)
+        check_zip_bounds(listed, archive.draft.n_bytes)
         films = {info.filename for info in listed if _is_film(opened, info)}
         if not films:
             return []
@@ -131,13 +131,14 @@ def _members(archive: Part, drafts: Drafts) -> list[Part]:
             draft = _extracted(opened, info, drafts.new())
             name = clean_filename(info.filename) or f"{field}-{len(parts)}"
             if field == "ecg":
-                if is_leaflet(PostedFile(0, name, draft.path.read_bytes())):
-                    continue
+                with draft.open() as member:
+                    if is_leaflet(PostedFile(0, name, member.read())):
+                        continue
                 _count(counts, field)
                 if name.lower() in names:
                     raise InvalidRequest(FieldFault(field, "field_repeated"))
                 names.add(name.lower())
-            parts.append(Part.of(draft, field, name))
+            parts.append(Part(field, name, draft))
         return parts
 
 
@@ -158,5 +159,4 @@ def _extracted(archive: zipfile.ZipFile, info: zipfile.ZipInfo, draft: Draft) ->
     with archive.open(info) as opened:
         while piece := opened.read(PIECE_BYTES):
             draft.write(piece)
-    draft.close()
     return draft

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import unquote, urlsplit
 
+from service.drafts import Draft
 from service.errors import StoredFileDamaged, StoredFileMissing
 
 ABANDONED_S = 3600.0
@@ -28,8 +29,8 @@ class Store(Protocol):
         """Local folder where files are written before they are ``put``."""
         ...
 
-    def put(self, draft: Path, sha256: str) -> None:
-        """Take over ``draft``, whose content has this SHA-256; when this returns, the content is durable."""
+    def put(self, draft: Draft) -> None:
+        """Take over ``draft`` under its SHA-256; when this returns, the content is durable."""
         ...
 
     def read(self, sha256: str) -> bytes:
@@ -65,16 +66,15 @@ class FolderStore:
         self._durable_folders: set[Path] = set()
         remove_abandoned(self.drafts)
 
-    def put(self, draft: Path, sha256: str) -> None:
-        target = self._path(sha256)
-        with draft.open("rb") as file:
-            os.fsync(file.fileno())
+    def put(self, draft: Draft) -> None:
+        target = self._path(draft.sha256)
+        file = draft.durable_file()
         if target.parent not in self._durable_folders:
             # that another process has made it does not say that its entry in the root is on the disk yet
             target.parent.mkdir(exist_ok=True)
             _fsync_folder(self._root)
             self._durable_folders.add(target.parent)
-        draft.replace(target)
+        file.replace(target)
         _fsync_folder(target.parent)
 
     def read(self, sha256: str) -> bytes:
@@ -105,14 +105,13 @@ class RemoteStore:
         drafts.mkdir(parents=True, exist_ok=True)
         remove_abandoned(drafts)
 
-    def put(self, draft: Path, sha256: str) -> None:
-        path = self._path(sha256)
-        n_bytes = draft.stat().st_size
-        if not self._files.exists(path) or self._files.size(path) != n_bytes:
-            self._files.put_file(str(draft), path)
-            if self._files.size(path) != n_bytes:
+    def put(self, draft: Draft) -> None:
+        path = self._path(draft.sha256)
+        if not self._files.exists(path) or self._files.size(path) != draft.n_bytes:
+            self._files.put_file(str(draft.durable_file()), path)
+            if self._files.size(path) != draft.n_bytes:
                 raise StoredFileDamaged
-        draft.unlink()
+        draft.remove()
 
     def read(self, sha256: str) -> bytes:
         try:

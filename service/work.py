@@ -141,7 +141,8 @@ class Work:
         end = time.monotonic() + seconds
         while (remaining := end - time.monotonic()) > 0 and not self._draining and not await left():
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(finished.wait(), min(remaining, POLL_S))
+                async with asyncio.timeout(min(remaining, POLL_S)):
+                    await finished.wait()
             if finished.is_set():
                 return
 

@@ -13,7 +13,7 @@ import time
 import pytest
 from serving import serving, settings_for, until, visit_files
 
-from service.drafts import Drafts
+from service.drafts import HELD_BYTES, Drafts
 from service.errors import StoredFileDamaged, StoredFileMissing
 from service.owner import Owner
 from service.store import FolderStore, RemoteStore, open_store
@@ -66,14 +66,24 @@ def store(request, tmp_path, monkeypatch):
     return open_store(url[request.param], tmp_path / "data")
 
 
-def put(store, content):
+def draft_of(store, content):
     draft = Drafts(store.drafts).new()
-    draft.write(content)
-    draft.close()
+    draft.write(content[:10])
+    draft.write(memoryview(content)[10:])
     assert (draft.sha256, draft.n_bytes) == (hashlib.sha256(content).hexdigest(), len(content))
-    store.put(draft.path, draft.sha256)
-    assert not draft.path.exists()
+    with draft.open() as file:
+        assert file.read() == content
+    return draft
+
+
+def put(store, content):
+    draft = draft_of(store, content)
+    store.put(draft)
+    assert not list(store.drafts.iterdir())
     return draft.sha256
+
+
+LARGE = bytes(range(256)) * (HELD_BYTES // 256 + 1)
 
 
 def test_what_was_put_is_read(store):
@@ -81,18 +91,18 @@ def test_what_was_put_is_read(store):
     assert store.read(sha256) == b"content"
     assert put(store, b"content") == sha256
     assert store.read(put(store, b"")) == b""
+    assert store.read(put(store, LARGE)) == LARGE
     store.probe()
 
 
 def test_missing_and_damaged_are_told_apart(store):
     with pytest.raises(StoredFileMissing):
         store.read("0" * 64)
-    wrong = hashlib.sha256(b"right").hexdigest()
-    draft = store.drafts / "x"
-    draft.write_bytes(b"wrong")
-    store.put(draft, wrong)
+    wrong = draft_of(store, b"wrong")
+    wrong._hash = hashlib.sha256(b"right")
+    store.put(wrong)
     with pytest.raises(StoredFileDamaged):
-        store.read(wrong)
+        store.read(hashlib.sha256(b"right").hexdigest())
 
 
 def test_put_is_durable_before_it_returns(tmp_path, monkeypatch):
@@ -123,18 +133,20 @@ def test_abandoned_drafts_go_and_young_ones_stay(tmp_path):
     assert young.exists()
 
 
-def test_drafts_that_were_not_put_are_removed_and_those_put_are_not(tmp_path):
+@pytest.mark.parametrize("content", [b"small", LARGE])
+def test_drafts_that_were_not_put_are_removed_and_those_put_are_not(tmp_path, content):
     store = FolderStore(tmp_path)
     drafts = Drafts(store.drafts)
     kept, left = drafts.new(), drafts.new()
-    kept.write(b"kept")
-    kept.close()
-    store.put(kept.path, kept.sha256)
+    for each in (kept, left):
+        each.write(content)
+    assert len(list(store.drafts.iterdir())) == (2 if content is LARGE else 0), "small ones wait in memory"
+    store.put(kept)
     assert drafts
     drafts.remove()
     assert not drafts
-    assert not left.path.exists()
-    assert store.read(kept.sha256) == b"kept"
+    assert not list(store.drafts.iterdir())
+    assert store.read(kept.sha256) == content
 
 
 def test_remote_store_is_what_a_url_gives(tmp_path):
