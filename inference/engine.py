@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 from data_specs.assessment import AssessedInput, AssessedOrgan, Assessment
 from data_specs.bundle import BundleManifest
 from data_specs.context import Context
-from data_specs.ecg_files import PostedFile, group_recordings
+from data_specs.ecg_files import PostedFile, RecordingFiles, group_recordings
 from data_specs.labs import standard_labs
 from data_specs.problems import Problem
 from data_specs.visit import ModelUsed, Organ
@@ -34,14 +34,36 @@ FIELD_OF: dict[str, Literal["image", "ecg"] | None] = {"cxr": "image", "ecg": "e
 """What a bundle takes to where it is posted; labs come with the context."""
 
 
+class Input(Protocol):
+    """One file of a visit; ``index`` is its place in the visit's list of inputs.
+
+    ``read`` gives its content and may block: a thread calls it when the file's turn has come, so that files that wait
+    take no memory.
+    """
+
+    @property
+    def index(self) -> int: ...
+
+    @property
+    def field(self) -> Literal["image", "ecg"]: ...
+
+    @property
+    def filename(self) -> str: ...
+
+    def read(self) -> bytes: ...
+
+
 @dataclass(frozen=True, slots=True)
 class PostedInput:
-    """One file of a visit; ``index`` is its place in the visit's list of inputs."""
+    """An input whose content is at hand."""
 
     index: int
     field: Literal["image", "ecg"]
     filename: str
     content: bytes
+
+    def read(self) -> bytes:
+        return self.content
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +151,7 @@ class Engine:
 
     async def assess(
         self,
-        inputs: Sequence[PostedInput],
+        inputs: Sequence[Input],
         context: Context,
         *,
         before_decode: BeforeDecode | None = None,
@@ -150,7 +172,7 @@ class Engine:
                 lineup.in_service, self._decoders, inputs, context, before_decode=before_decode, refused=refused or {}
             )
 
-    async def assess_shadows(self, inputs: Sequence[PostedInput], context: Context) -> list[ShadowAnswer]:
+    async def assess_shadows(self, inputs: Sequence[Input], context: Context) -> list[ShadowAnswer]:
         """What each bundle in the shadow says of a visit that has something for it."""
         answers = []
         with self._lineups.hold() as lineup:
@@ -175,7 +197,7 @@ class Engine:
         self,
         bundles: Mapping[str, Loaded],
         decoders: Decoders,
-        inputs: Sequence[PostedInput],
+        inputs: Sequence[Input],
         context: Context,
         *,
         before_decode: BeforeDecode | None = None,
@@ -186,10 +208,10 @@ class Engine:
         recording = RecordingPipeline(cardiac.bundle, cardiac.batcher, decoders)
         open_inputs = [i for i in inputs if i.index not in refused]
         films = [i for i in open_inputs if i.field == "image"]
-        posted = [PostedFile(i.index, i.filename, i.content) for i in open_inputs if i.field == "ecg"]
-        recordings = await decoders.run(group_recordings, posted) if posted else []
+        posted = [i for i in open_inputs if i.field == "ecg"]
+        recordings = await decoders.run(_grouped, posted) if posted else []
         jobs = [
-            *(_Job((i.index,), partial(film.assess, i.index, i.content, context)) for i in films),
+            *(_Job((i.index,), partial(film.assess, i.index, i.read, context)) for i in films),
             *(_Job(tuple(f.index for f in r.files), partial(recording.assess, r, context)) for r in recordings),
         ]
         results = await _run(jobs, before_decode)
@@ -225,6 +247,10 @@ class Engine:
         self._decoders.close()
         self._shadow_decoders.close()
         self._lineups.close()
+
+
+def _grouped(inputs: Sequence[Input]) -> list[RecordingFiles]:
+    return group_recordings([PostedFile(each.index, each.filename, each.read()) for each in inputs])
 
 
 @dataclass(frozen=True)
@@ -286,7 +312,7 @@ def without_evidence(organs: Mapping[Organ, AssessedOrgan]) -> dict[Organ, Asses
 
 
 def assessed_inputs(
-    inputs: Sequence[PostedInput], results: Sequence[InputResult], refused: Mapping[int, Problem]
+    inputs: Sequence[Input], results: Sequence[InputResult], refused: Mapping[int, Problem]
 ) -> list[AssessedInput]:
     """One line per posted file: a recording's files share its fate; a zip is accepted when one recording in it is."""
     rows = []

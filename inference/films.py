@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -48,11 +49,11 @@ class FilmPipeline:
     lung_batcher: Batcher
     decoders: Decoders
 
-    async def assess(self, index: int, content: bytes, context: Context) -> InputResult:
+    async def assess(self, index: int, read: Callable[[], bytes], context: Context) -> InputResult:
         person = context.person
         result = InputResult(indices=(index,))
         try:
-            image, saturated, for_gate, for_lung = await self.decoders.run(self._read, content)
+            image, saturated, for_gate, for_lung = await self.decoders.run(self._read, read)
             result.format = image.format
             result.problems += [*image.problems, *mismatch(image, context)]
             if result.accepted:
@@ -84,9 +85,9 @@ class FilmPipeline:
             result.problems.append(Problem("inference_failed", "reject", found=failure.code))
         return result
 
-    def _read(self, content: bytes) -> tuple[ChestImage, float, Array, Array]:
+    def _read(self, read: Callable[[], bytes]) -> tuple[ChestImage, float, Array, Array]:
         """What the file says, and all that is needed of its pixels; they themselves would wait beside the networks."""
-        image = read_image(content)
+        image = read_image(read())
         sizes = (self.gate.input_as(CxrInput).size_px, self.lung.input_as(CxrInput).size_px)
         for_gate, for_lung = (conform(image.pixels, size)[None] for size in sizes)
         return replace(image, pixels=_NO_PIXELS), saturated_share(image.pixels), for_gate, for_lung

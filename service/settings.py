@@ -18,6 +18,10 @@ NOT_SETTINGS = frozenset({"SANGLOC_TEST_DATA"})
 """Names under the prefix that are not the server's: where the tests look for real recordings."""
 
 
+def _many() -> int:
+    return min(1000, 128 * (os.cpu_count() or 1))
+
+
 class BadSettings(Exception):
     """The environment asks for something that cannot be; the message is one line that says which name and why."""
 
@@ -36,7 +40,7 @@ class Settings(BaseSettings):
     max_infer_rows
         Rows that one request to ``/v2/models/…/infer`` may bring.
     concurrent_visits
-        Visits that one process has in its hands at a time, by default 16 for each core.
+        Visits that one process has in its hands at a time, by default 128 for each core.
     concurrent_uploads
         Bodies that one process reads at a time; further ones wait their turn unread.
     body_seconds, idle_seconds
@@ -66,7 +70,7 @@ class Settings(BaseSettings):
     lease_seconds: Annotated[float, Field(gt=0, le=3600)] = 30
     max_queue: Annotated[int, Field(ge=1, le=1_000_000)] = 1000
     max_infer_rows: Annotated[int, Field(ge=1, le=100_000)] = 128
-    concurrent_visits: Annotated[int, Field(ge=1, le=1000, default_factory=lambda: 16 * (os.cpu_count() or 1))]
+    concurrent_visits: Annotated[int, Field(ge=1, le=1000, default_factory=_many)]
     concurrent_uploads: Annotated[int, Field(ge=1, le=1000)] = 32
     body_seconds: Annotated[float, Field(gt=0, le=3600)] = 300
     idle_seconds: Annotated[float, Field(gt=0, le=600)] = 30

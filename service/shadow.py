@@ -20,7 +20,7 @@ from data_specs.context import Context
 from service.database import Database, ShadowRow, VisitRow, database_now
 from service.logs import where_it_failed
 from service.metrics import Metrics
-from service.store import Store
+from service.store import Store, StoredInput
 
 if TYPE_CHECKING:
     from inference.engine import ShadowAnswer
@@ -91,18 +91,8 @@ class ShadowWork:
                 log.error("shadow_fault", visit=row.id, **where_it_failed(error))
 
     async def _assess(self, row: VisitRow) -> None:
-        from inference.engine import PostedInput  # noqa: PLC0415  with the runtimes behind it, loaded by now
-
         assert self._engine is not None  # noqa: S101  start() comes first
-        inputs = [
-            PostedInput(
-                each.index,
-                each.field,  # type: ignore[arg-type]  # the column holds nothing else
-                each.filename,
-                await asyncio.to_thread(self._store.read, each.sha256),
-            )
-            for each in row.inputs
-        ]
+        inputs = [StoredInput.of(each, self._store) for each in row.inputs]
         answers = await self._engine.assess_shadows(inputs, Context.model_validate_json(row.context))
         if answers:
             await self._database.write(lambda session: _store(session, row.id, answers))

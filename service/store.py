@@ -10,10 +10,12 @@ import hashlib
 import os
 import time
 import uuid
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol, Self
 from urllib.parse import unquote, urlsplit
 
+from service.database import InputRow
 from service.drafts import Draft
 from service.errors import StoredFileDamaged, StoredFileMissing
 
@@ -127,6 +129,24 @@ class RemoteStore:
 
     def _path(self, sha256: str) -> str:
         return f"{self._root}/{sha256[:2]}/{sha256[2:]}"
+
+
+@dataclass(frozen=True, slots=True)
+class StoredInput:
+    """A visit's file that is read from the store when its turn has come."""
+
+    index: int
+    field: Literal["image", "ecg"]
+    filename: str
+    sha256: str
+    store: Store
+
+    @classmethod
+    def of(cls, row: InputRow, store: Store) -> Self:
+        return cls(row.index, row.field, row.filename, row.sha256, store)  # type: ignore[arg-type]  # image and ecg only
+
+    def read(self) -> bytes:
+        return self.store.read(self.sha256)
 
 
 def remove_abandoned(folder: Path) -> None:

@@ -30,10 +30,10 @@ from service.metrics import Metrics
 from service.owner import Owner
 from service.settings import Settings
 from service.shadow import ShadowWork
-from service.store import Store
+from service.store import Store, StoredInput
 
 if TYPE_CHECKING:
-    from inference.engine import PostedInput, ShadowAnswer
+    from inference.engine import Input, ShadowAnswer
 
 T = TypeVar("T")
 POLL_S = 0.5
@@ -60,7 +60,7 @@ class Engine(Protocol):
 
     async def assess(
         self,
-        inputs: Sequence[PostedInput],
+        inputs: Sequence[Input],
         context: Context,
         *,
         before_decode: Callable[[int], Awaitable[None]] | None = None,
@@ -70,7 +70,7 @@ class Engine(Protocol):
     @property
     def has_shadows(self) -> bool: ...
 
-    async def assess_shadows(self, inputs: Sequence[PostedInput], context: Context) -> list[ShadowAnswer]: ...
+    async def assess_shadows(self, inputs: Sequence[Input], context: Context) -> list[ShadowAnswer]: ...
 
     def models(self) -> list[dict[str, Any]]: ...
 
@@ -255,20 +255,10 @@ class Work:
         await self._finish(lease, "complete", assessment)
 
     async def _assess(self, lease: Lease) -> Assessment:
-        from inference.engine import PostedInput  # noqa: PLC0415  with the runtimes behind it, loaded by now
-
         assert self._engine is not None  # noqa: S101  start() comes first
         row = lease.row
         refused = {each.index: _CRASHED for each in row.inputs if each.refused}
-        inputs = [
-            PostedInput(
-                each.index,
-                each.field,  # type: ignore[arg-type]  # the column holds nothing else
-                each.filename,
-                await asyncio.to_thread(self._store.read, each.sha256),
-            )
-            for each in row.inputs
-        ]
+        inputs = [StoredInput.of(each, self._store) for each in row.inputs]
         return await self._engine.assess(
             inputs,
             Context.model_validate_json(row.context),

@@ -29,6 +29,7 @@ from data_specs.problems import Problem
 from data_specs.visit import ModelUsed, OperatingPoint
 from service.app import build
 from service.database import InputRow, VisitRow
+from service.drafts import Draft
 from service.keys import ADMIN_SITE, BOOTSTRAP_ID, Key
 from service.settings import Settings
 from service.state import Service
@@ -362,9 +363,9 @@ async def _store(
     )
     for index, each in enumerate(files):
         sha256 = hashlib.sha256(each.content).hexdigest()
-        draft = service.store.drafts / uuid.uuid4().hex
-        draft.write_bytes(each.content)
-        service.store.put(draft, sha256)
+        draft = Draft(service.store.drafts)
+        draft.write(each.content)
+        service.store.put(draft)
         visit.inputs.append(
             InputRow(index=index, field=each.field, filename=each.filename, sha256=sha256, n_bytes=len(each.content))
         )

@@ -44,11 +44,12 @@ class StandIn:
             if before_decode is not None:
                 await before_decode(each.index)
             self._write(event="decode", person=person, index=each.index)
-            if each.content.startswith(b"SLOW"):
-                await asyncio.sleep(float(each.content.split()[1]))
-            if each.content.startswith(b"CRASH"):
+            content = each.read()
+            if content.startswith(b"SLOW"):
+                await asyncio.sleep(float(content.split()[1]))
+            if content.startswith(b"CRASH"):
                 os._exit(139)
-            if each.content.startswith(b"FAULT"):
+            if content.startswith(b"FAULT"):
                 raise RuntimeError(f"a fault that names {person}")
             assessed.append(AssessedInput(index=each.index, format="png", accepted=True))
         self._write(event="end", person=person)
