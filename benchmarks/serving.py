@@ -1,4 +1,4 @@
-"""The one place where a server is started: a process of its own, on loopback, with an empty data folder."""
+"""The one place where a server is started: a process of its own, on loopback, with a data folder of its own."""
 
 from __future__ import annotations
 
@@ -71,12 +71,18 @@ class Server:
 
 @contextmanager
 def serving(
-    bundles: Path = BUNDLES, *, settings: Mapping[str, str] | None = None, before: Sequence[str] = ()
+    bundles: Path = BUNDLES,
+    *,
+    settings: Mapping[str, str] | None = None,
+    before: Sequence[str] = (),
+    data: Path | None = None,
 ) -> Iterator[Server]:
     """A server that is ready.
 
     Parameters
     ----------
+    data
+        Its data folder, which may have served before; by default a new one.
     settings
         Further settings, by their name in the environment.
     before
@@ -94,7 +100,7 @@ def serving(
         environment = {name: value for name, value in os.environ.items() if not name.startswith("SANGLOC_")}
         environment |= {
             "SANGLOC_PORT": str(port),
-            "SANGLOC_DATA_DIR": str(Path(folder, "data")),
+            "SANGLOC_DATA_DIR": str(data or Path(folder, "data")),
             "SANGLOC_BUNDLES": str(bundles),
             "SANGLOC_BOOTSTRAP_KEY": KEY,
             **(settings or {}),

@@ -31,7 +31,7 @@ from inference.session import REFERENCE, Array, DeviceError, Precision, Runtime,
 
 MAX_PROBABILITY_DIFFERENCE = 0.01
 MAX_AUC_DIFFERENCE = 0.002
-BUDGET_S = 2.0
+BUDGET_S = 1.0
 """For one bundle; half of it for opening candidates, of which two are opened whatever it takes."""
 WORTH = 1.1
 """How much faster than the reference another setup has to be."""

@@ -60,7 +60,18 @@ def test_a_precision_that_held_is_tried_right_after_the_reference() -> None:
     if "bf16" not in precisions():
         pytest.skip("these cores do not compute in bf16")
     found = setups(manifest("lung", BF16_HELD), "cpu", 2)
-    assert found[:2] == [REFERENCE, Setup("openvino", "bf16", 8, 2)]
+    assert found[:2] == [REFERENCE, Setup("openvino", "bf16", 1, 2)]
+
+
+@NEEDS_OPENVINO
+def test_of_two_precisions_that_held_the_finer_one_is_tried_first_and_wins_a_draw() -> None:
+    if not {"fp16", "bf16"} <= set(precisions()):
+        pytest.skip("these cores do not compute in both fp16 and bf16")
+    fp16_held = BF16_HELD.model_copy(update={"precision": "fp16"})
+    finer, coarser = setups(manifest("lung", BF16_HELD, fp16_held), "cpu", 2)[1:3]
+    assert (finer.precision, coarser.precision) == ("fp16", "bf16")
+    assert _best({REFERENCE: 40, finer: 200, coarser: 205}) == finer
+    assert _best({REFERENCE: 40, finer: 200, coarser: 230}) == coarser
 
 
 def test_labs_have_the_reference_alone() -> None:
@@ -126,7 +137,7 @@ def test_a_remembered_setup_that_is_not_allowed_is_not_used(tmp_path: Path) -> N
     file = tmp_path / CACHE_FILE
     content = choice._CACHE.validate_json(file.read_bytes())
     for each in content.values():
-        each.setup = "openvino:bf16:8x1"
+        each.setup = "openvino:bf16:1x1"
     file.write_bytes(choice._CACHE.dump_json(content))
     chosen = choose(model("cxr_gate"), manifest("cxr_gate"), golden("cxr_gate"), **how)
     assert not chosen.remembered
@@ -148,10 +159,10 @@ def test_a_setting_fixes_it_as_far_as_the_bundle_allows() -> None:
         return found.session.setup
 
     assert fixed("onnxruntime:fp32") == REFERENCE
-    assert fixed("openvino:fp32") == Setup("openvino", "fp32", 8, 2)
-    assert fixed("openvino:bf16") == Setup("openvino", "fp32", 8, 2)
+    assert fixed("openvino:fp32") == Setup("openvino", "fp32", 1, 2)
+    assert fixed("openvino:bf16") == Setup("openvino", "fp32", 1, 2)
     if "bf16" in precisions():
-        assert fixed("openvino:bf16", BF16_HELD) == Setup("openvino", "bf16", 8, 2)
+        assert fixed("openvino:bf16", BF16_HELD) == Setup("openvino", "bf16", 1, 2)
 
 
 @pytest.mark.skipif(cuda_loads(), reason="this machine has a GPU")

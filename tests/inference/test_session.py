@@ -132,9 +132,10 @@ def test_a_gpu_that_is_not_there_is_an_error() -> None:
             OnnxRuntimeSession(model("cxr_gate-1.0.0"), OUTPUTS["cxr_gate-1.0.0"], setup, device="cuda", threads=1)
 
 
-def test_precisions_that_no_runtime_has_here_are_errors() -> None:
+def test_precisions_that_no_runtime_has_here_are_errors(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(DeviceError):
         opened("cxr_gate-1.0.0", Setup("onnxruntime", "fp16"))
+    monkeypatch.setattr("inference.openvino_session.precisions", lambda: ("fp32",))
     with pytest.raises(DeviceError):
         opened("cxr_gate-1.0.0", Setup("openvino", "fp16", 8))
     with pytest.raises(ValueError, match="fixed batch"):
