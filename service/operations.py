@@ -18,6 +18,7 @@ from service.logs import where_it_failed
 from service.refusals import problem_responses
 from service.state import Service, service_of
 
+ON_A_GPU = ("CUDA", "Tensorrt")
 PROBE_S = 5.0
 
 router = APIRouter(tags=["operations"])
@@ -89,7 +90,7 @@ def _providers(service: Service) -> list[str]:
 def _device(service: Service) -> str:
     """Asked for a GPU, nothing else will do: a provider that fell back to the CPU is no readiness."""
     providers = _providers(service)
-    if service.settings.device == "cuda" and not any(each.startswith("CUDA") for each in providers):
+    if service.settings.device == "cuda" and not any(each.startswith(ON_A_GPU) for each in providers):
         return f"not active: {', '.join(providers) or 'starting'}"
     return "ok"
 
