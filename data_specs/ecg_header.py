@@ -170,7 +170,7 @@ def recording(
     lengths = {samples.size for samples in leads.values()}
     if len(lengths) > 1:
         raise Refused("truncated", found=min(lengths), expected=max(lengths))
-    largest = max(float(np.nanmax(np.abs(samples), initial=0.0)) for samples in leads.values())
+    largest = max(float(np.fmax.reduce(np.abs(samples), initial=0.0)) for samples in leads.values())
     if not largest < 1e6:
         raise Refused("amplitude_implausible", found=f"{largest:.0e} mV", expected="0.05-10 mV")
     leads = _without_calibration_pulse(leads, fs_hz)

@@ -19,9 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage, signal
 
-from data_specs.ecg import LEADS, Recording, fill_gaps, resample
-
-Signal = NDArray[np.float64]
+from data_specs.ecg import LEADS, Recording
+from data_specs.ecg_signal import Signal, fill_gaps, median, percentiles, resample, zero_phase
 
 FS_HZ = 500.0
 """Working rate. Kligfield 2007: 500 samples/s is the least for interval measurement; slower files are interpolated."""
@@ -139,7 +138,7 @@ def representative_beat(beats: Beats) -> RepresentativeBeat:
         if use.sum() >= max(3, 0.4 * dominant.sum()):
             break
     each = _windows(beats.filtered, at[use], BEFORE, AFTER)
-    return RepresentativeBeat(np.median(each, axis=0), each[:, INDEPENDENT], typical)
+    return RepresentativeBeat(median(each.transpose(1, 2, 0)), each[:, INDEPENDENT], typical)
 
 
 def prepare(recording: Recording) -> Signal:
@@ -148,9 +147,8 @@ def prepare(recording: Recording) -> Signal:
     finite = np.where(np.isfinite(first_minute), first_minute, np.float32(np.nan))
     samples = resample(fill_gaps(finite), recording.fs_hz, FS_HZ)
     samples = samples[:, without_calibration_pulse(samples)]
-    samples = samples - np.median(samples[:, ::10], axis=1, keepdims=True)
-    sos = signal.butter(2, BASELINE_HZ, btype="highpass", fs=FS_HZ, output="sos")
-    return np.asarray(signal.sosfiltfilt(sos, samples, axis=-1))
+    samples = samples - median(samples[:, ::10])[:, None]
+    return zero_phase(samples, 2, BASELINE_HZ, FS_HZ)
 
 
 def without_calibration_pulse(samples: Signal) -> slice:
@@ -158,9 +156,11 @@ def without_calibration_pulse(samples: Signal) -> slice:
 
     A pulse put on I, II and III alike breaks Einthoven's law by its own height, which no heart can do.
     """
-    limb = samples[:3] - np.median(samples[:3, ::10], axis=1, keepdims=True)
+    limb = samples[:3] - median(samples[:3, ::10])[:, None]
     alike = (np.ptp(limb, axis=0) < 0.2) & (np.min(np.abs(limb), axis=0) > 0.5)
     hold = int(0.08 * FS_HZ)
+    if np.count_nonzero(alike) < hold:
+        return slice(None)
     pulse = np.convolve(alike, np.ones(hold), mode="same") > hold - 1
     if not pulse.any() or pulse.mean() > 0.1:  # a few pulses, or no ECG at all
         return slice(None)
@@ -181,7 +181,7 @@ def smooth(samples: Signal, n: int) -> Signal:
 
 def calm_leads(leads: Signal) -> NDArray[np.bool_]:
     """``(n_leads,) bool``: neither dead nor several times noisier than the others, which would blur all of them."""
-    noise = np.median(np.abs(np.diff(leads, n=2, axis=-1))[:, ::3], axis=-1)
+    noise = median(np.abs(np.diff(leads, n=2, axis=-1)[:, ::3]))
     alive = noise > 1e-9
     if not alive.any():
         return np.ones(len(leads), dtype=bool)
@@ -198,7 +198,7 @@ def _activity(filtered: Signal) -> Signal:
     n = leads.shape[1] // 2 * 2
     leads = (leads[:, 0:n:2] + leads[:, 1:n:2]) / 2
     slope = np.pad(np.abs(leads[:, 5:] - leads[:, :-5]), ((0, 0), (2, 3)))
-    steep = np.percentile(slope[:, ::2], 98, axis=1)
+    (steep,) = percentiles(slope[:, ::2], [98])
     alive = steep > 1e-3
     if not alive.any():
         return np.zeros(n // 2)
@@ -212,7 +212,7 @@ def _detect(filtered: Signal) -> tuple[NDArray[np.int64], float]:
     if not len(candidates):
         return np.zeros(0, dtype=np.int64), 1.0
     parts = np.array_split(activity, max(1, round(len(activity) / 500)))
-    typical, quiet = float(np.median([part.max() for part in parts])), float(np.median(activity))
+    typical, quiet = float(np.median([part.max() for part in parts])), float(median(activity))
     height = activity[candidates]
     strong = candidates[height > quiet + 0.35 * (typical - quiet)]
     if len(strong) > 2:
@@ -259,8 +259,14 @@ def _search_back(
 
 def _windows(samples: Signal, at: NDArray[np.int64], before: int, after: int) -> Signal:
     """``(n_beats, n_leads, before + after)`` windows about ``at``; beyond the ends the last sample is held."""
-    index = np.clip(at[:, None] + np.arange(-before, after)[None, :], 0, samples.shape[1] - 1)
-    return np.asarray(samples[:, index].transpose(1, 0, 2))
+    n_samples, width = samples.shape[1], before + after
+    windows = np.empty((len(at), len(samples), width))
+    for window, start in zip(windows, (at - before).tolist(), strict=True):
+        first, last = max(-start, 0), min(n_samples - start, width)
+        window[:, first:last] = samples[:, start + first : start + last]
+        window[:, :first] = samples[:, :1]
+        window[:, last:] = samples[:, -1:]
+    return windows
 
 
 def _shape(windows: Signal) -> Signal:
@@ -280,8 +286,8 @@ def _group(leads: Signal, at: NDArray[np.int64]) -> tuple[NDArray[np.int64], Sig
         seed = _seed(shape, MIN_ALIKE)
         alike = shape @ shape[seed] >= MIN_ALIKE
         alike[seed] = True
-        template = np.median(windows[alike], axis=0)
-    return at, _shape(windows) @ _shape(template[None])[0]
+        template = median(windows[alike].transpose(1, 2, 0))
+    return at, shape @ _shape(template[None])[0]
 
 
 def _seed(shape: Signal, alike: float) -> int:
