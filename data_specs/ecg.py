@@ -122,7 +122,7 @@ def conform(recording: Recording, *, fs_hz: int, n_samples: int, max_windows: in
     samples = resample(samples, recording.fs_hz, 500.0)
     samples = zero_phase(samples, 4, (0.5, 40.0), 500.0)
     samples -= samples.mean(axis=-1, keepdims=True)
-    deviation = np.sqrt(np.mean(samples**2, axis=-1, keepdims=True))
+    deviation = np.sqrt(np.einsum("ij,ij->i", samples, samples) / samples.shape[1])[:, None]
     samples /= np.where(deviation > 0, deviation, 1.0)
     samples = resample(samples, 500.0, float(fs_hz)).astype(np.float32)
     starts = window_starts(samples.shape[1], n_samples, max_windows)

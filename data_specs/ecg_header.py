@@ -74,6 +74,8 @@ def lead_name(label: str) -> str:
     A label of no standard lead comes back in capitals; a leading minus sign stays.
     """
     name = label.strip().upper()
+    if name in _STANDARD:  # as in most files
+        return name
     name = re.sub(r"^(MDC_ECG_LEAD_|MDC_ECG_|ECG|EKG)[\s_:-]*(?=\S)", "", name)
     name = re.sub(r"^(LEAD|DERIVATION|ABL\.?)[\s_:]*(?=\S)", "", name)
     name = re.sub(r"\s*\((EINTHOVEN|GOLDBERGER|WILSON)\)$", "", name).strip()

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from functools import cache
+from functools import cache, lru_cache
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
@@ -33,12 +33,17 @@ def resample(samples: Signal, from_hz: float, to_hz: float) -> Signal:
     """Polyphase resampling along the last axis, by the nearest ratio of numbers up to 500 (an odd rate such as
     333.33 Hz would otherwise need a filter of a million taps; the error is under 0.1 % of the rate).
     """
-    ratio = Fraction(to_hz / from_hz).limit_denominator(500)
+    ratio = _ratio(from_hz, to_hz)
     if ratio == 1:
         return samples
     if ratio.numerator == 1:
         return _decimate(samples, ratio.denominator)
     return np.asarray(signal.resample_poly(samples, ratio.numerator, ratio.denominator, axis=-1, padtype="line"))
+
+
+@lru_cache(maxsize=64)
+def _ratio(from_hz: float, to_hz: float) -> Fraction:
+    return Fraction(to_hz / from_hz).limit_denominator(500)
 
 
 def _decimate(samples: Signal, down: int) -> Signal:
@@ -193,9 +198,9 @@ def _butterworth(order: int, band_hz: float | tuple[float, float], fs_hz: float)
 # ---------------------------------------------------------------- order statistics
 
 
-def median(samples: Signal) -> Signal:
-    """:func:`numpy.median` over the last axis, of finite values: for one rank numpy selects many times faster than for
-    the two or three that its own median asks for.
+def median(samples: NDArray[np.floating] | NDArray[np.integer]) -> Signal:
+    """:func:`numpy.median` over the last axis, of finite values: numpy selects one rank several times faster than the
+    two or three at once that its own median asks for.
     """
     half = samples.shape[-1] // 2
     parted = np.partition(samples, half, axis=-1)
@@ -204,12 +209,12 @@ def median(samples: Signal) -> Signal:
 
 
 def percentiles(samples: NDArray[np.floating], wanted: Sequence[float]) -> list[Signal]:
-    """:func:`numpy.percentile` over the last axis, of finite values; a whole sort is what numpy does fastest here."""
+    """:func:`numpy.percentile` over the last axis, of finite values; for several ranks a whole sort is fastest."""
     ordered = np.sort(samples, axis=-1)
     found = []
     for percent in wanted:
         below, rest = divmod(percent / 100 * (samples.shape[-1] - 1), 1.0)
-        share = np.float64(rest)  # as numpy does, the result is double where the samples are single
         low, high = ordered[..., int(below)], ordered[..., min(int(below) + 1, samples.shape[-1] - 1)]
+        share = np.float64(rest)  # as numpy does, the result is double where the samples are single
         found.append(low + (high - low) * share if share < 0.5 else high - (high - low) * (1 - share))
     return found

@@ -248,7 +248,9 @@ def _millivolts(counts: NDArray[np.integer], signal: Signal, ecg_unit: VoltageUn
         scale = 1.0 if signal.unit is None else millivolts_per(signal.unit, ecg_unit)
         values = (counts.astype(np.float64) - signal.baseline) * (scale / signal.gain)
     if signal.storage in INVALID:
-        values[counts == INVALID[signal.storage]] = np.nan
+        invalid = counts == INVALID[signal.storage]
+        if invalid.any():
+            values[invalid] = np.nan
     if signal.skew:
         skew = min(signal.skew, values.size)
         values = np.concatenate([values[skew:], np.full(skew, np.nan)])

@@ -149,8 +149,9 @@ def _content(recording: Recording, examined: Examined, flat: NDArray[np.bool_]) 
         return [problem] if problem else []
     qrs = beat.samples[:, BEFORE - 60 : BEFORE + 60]
     height = np.ptp(qrs, axis=1)
-    if height.max() < MIN_QRS_MV or float(np.median(height[alive])) > MAX_QRS_MV:
-        found = height.max() if height.max() < MIN_QRS_MV else np.median(height[alive])
+    typical = float(median(height[alive]))
+    if height.max() < MIN_QRS_MV or typical > MAX_QRS_MV:
+        found = height.max() if height.max() < MIN_QRS_MV else typical
         limits = f"{MIN_QRS_MV:g}–{_mv(MAX_QRS_MV)}"
         return [Problem("amplitude_implausible", "reject", _mv(float(found)), limits)]
     products = beats.filtered @ beats.filtered.T / beats.filtered.shape[1]
@@ -171,9 +172,9 @@ def _no_heartbeat(recording: Recording, examined: Examined, alive: list[int]) ->
     if len(beats.at) < MIN_BEATS or beats.contrast < MIN_CONTRAST:
         return Problem("no_heartbeat", "reject", f"{len(beats.at)} QRS / {seconds:.0f} s", expected)
     share = float(beats.dominant.mean())
-    if share < MIN_DOMINANT_SHARE or float(np.median(beats.likeness)) < MIN_LIKENESS:
+    if share < MIN_DOMINANT_SHARE or float(median(beats.likeness)) < MIN_LIKENESS:
         return Problem("no_heartbeat", "reject", f"{beats.dominant.sum()} QRS / {seconds:.0f} s", expected)
-    two_levels = np.median(_two_levels(recording.samples[alive, ::4])) > MAX_TWO_LEVELS
+    two_levels = median(_two_levels(recording.samples[alive, ::4])) > MAX_TWO_LEVELS
     one_source = _one_source(examined, alive)
     if one_source and not two_levels and examined.marks is not None and examined.marks.qrs_ms is not None:
         # Beats there are, but each lead is a multiple of the next: a simulator's test signal, or one cable for all.
@@ -282,7 +283,8 @@ def _correlation(a: Signal, b: Signal) -> float:
 
 
 def _noisy(beat: RepresentativeBeat, height: Signal, flat: NDArray[np.bool_]) -> Problem | None:
-    apart = np.abs(beat.each - beat.samples[list(INDEPENDENT)])
+    apart = beat.each - beat.samples[list(INDEPENDENT)]
+    np.abs(apart, out=apart)
     deviation = median(apart.transpose(1, 0, 2).reshape(len(INDEPENDENT), -1)) * 1.4826
     noisy = np.zeros(len(LEADS), dtype=bool)
     noisy[list(INDEPENDENT)] = (deviation > NOISY_MV) | (deviation > NOISY_SHARE * height[list(INDEPENDENT)])
