@@ -123,7 +123,8 @@ def _flat(recording: Recording, beats: Beats) -> NDArray[np.bool_]:
     hold = int(FLAT_SECONDS * recording.fs_hz)
     changes = (samples[:, 1:] != samples[:, :-1]) | ~np.isfinite(samples[:, 1:])  # no missing sample equals another
     half = hold // 2  # a lead that holds still that long has a whole block of this length without a change
-    blocks = changes[:, : changes.shape[1] // half * half].reshape(len(LEADS), -1, half)
+    n_blocks = changes.shape[1] // half
+    blocks = changes[:, : n_blocks * half].reshape(len(LEADS), n_blocks, half)
     for i in np.flatnonzero(~blocks.any(axis=2).all(axis=1)):
         turns = np.flatnonzero(np.concatenate([[True], changes[i], [True]]))
         flat[i] |= bool(np.diff(turns).max() >= hold)
@@ -235,9 +236,9 @@ def _unlawful(products: Signal, flat: NDArray[np.bool_]) -> Problem | None:
     for i, (share_one, share_two, expected) in LAWS.items():
         law = np.array([share_one, share_two])
         derived = float(law @ products[:2, :2] @ law)
-        scale = np.sqrt(derived + products[i, i])
-        residual = derived + products[i, i] - 2 * float(law @ products[:2, i])
-        if not flat[i] and scale > FLAT_MV and residual > (MAX_LAW_RESIDUAL * scale) ** 2:
+        power = derived + products[i, i]
+        residual = power - 2 * float(law @ products[:2, i])
+        if not flat[i] and power > FLAT_MV**2 and residual > MAX_LAW_RESIDUAL**2 * power:
             return Problem("leads_reversed", "reject", f"I / II / {LEADS[i]}", expected)
     return None
 
