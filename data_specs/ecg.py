@@ -8,13 +8,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import date
-from fractions import Fraction
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import signal
 
+from data_specs.ecg_signal import fill_gaps, resample, zero_phase
 from data_specs.problems import Problem, Refused
 
 LEADS = ("I", "II", "III", "aVR", "aVL", "aVF", "V1", "V2", "V3", "V4", "V5", "V6")
@@ -121,10 +120,10 @@ def conform(recording: Recording, *, fs_hz: int, n_samples: int, max_windows: in
     """
     samples = fill_gaps(recording.samples)
     samples = resample(samples, recording.fs_hz, 500.0)
-    sos = signal.butter(4, (0.5, 40.0), btype="bandpass", fs=500.0, output="sos")
-    samples = signal.sosfiltfilt(sos, samples, axis=-1)
-    deviation = samples.std(axis=-1, keepdims=True)
-    samples = (samples - samples.mean(axis=-1, keepdims=True)) / np.where(deviation > 0, deviation, 1.0)
+    samples = zero_phase(samples, 4, (0.5, 40.0), 500.0)
+    samples -= samples.mean(axis=-1, keepdims=True)
+    deviation = np.sqrt(np.einsum("ij,ij->i", samples, samples) / samples.shape[1])[:, None]
+    samples /= np.where(deviation > 0, deviation, 1.0)
     samples = resample(samples, 500.0, float(fs_hz)).astype(np.float32)
     starts = window_starts(samples.shape[1], n_samples, max_windows)
     windows = np.zeros((len(starts), len(LEADS), n_samples), dtype=np.float32)
@@ -140,25 +139,3 @@ def window_starts(n_have: int, n_samples: int, max_windows: int) -> list[int]:
         return [-((n_samples - n_have) // 2)]
     n_windows = min(max_windows, n_have // n_samples)
     return [round(start) for start in np.linspace(0, n_have - n_samples, n_windows)]
-
-
-def fill_gaps(samples: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Bridge NaN samples of each lead linearly; a lead with no value at all becomes zero."""
-    filled = samples.astype(np.float64)
-    for lead in filled:
-        gap = np.isnan(lead)
-        if gap.all():
-            lead[:] = 0.0
-        elif gap.any():
-            lead[gap] = np.interp(np.flatnonzero(gap), np.flatnonzero(~gap), lead[~gap])
-    return filled
-
-
-def resample(samples: NDArray[np.float64], from_hz: float, to_hz: float) -> NDArray[np.float64]:
-    """Polyphase resampling along the last axis, by the nearest ratio of numbers up to 500 (an odd rate such as
-    333.33 Hz would otherwise need a filter of a million taps; the error is under 0.1 % of the rate).
-    """
-    ratio = Fraction(to_hz / from_hz).limit_denominator(500)
-    if ratio == 1:
-        return samples
-    return np.asarray(signal.resample_poly(samples, ratio.numerator, ratio.denominator, axis=-1, padtype="line"))

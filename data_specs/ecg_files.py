@@ -282,13 +282,15 @@ def _finder(files: Iterable[PostedFile], header: PostedFile) -> ecg_wfdb.Find:
 
     Two different files of one name are refused when one of them is asked for: signals must not change persons.
     """
-    posted: dict[str, set[bytes]] = {}
+    posted: dict[str, list[bytes]] = {}
     for file in files:
-        posted.setdefault(_base(file.filename), set()).add(file.content)
+        contents = posted.setdefault(_base(file.filename), [])
+        if file.content not in contents:  # compared, which is rare; a set would hash every file
+            contents.append(file.content)
     stem = _stem(header.filename)
 
     def find(name: str) -> bytes | None:
-        found = posted.get(_base(name)) or posted.get(f"{stem}.{_extension(name)}") or set()
+        found = posted.get(_base(name)) or posted.get(f"{stem}.{_extension(name)}") or []
         if len(found) > 1:
             raise Refused(
                 "unreadable", found=f"{len(found)} × .{_extension(name)}", expected=f"1 × .{_extension(name)}"

@@ -74,6 +74,8 @@ def lead_name(label: str) -> str:
     A label of no standard lead comes back in capitals; a leading minus sign stays.
     """
     name = label.strip().upper()
+    if name in _STANDARD:  # as in most files
+        return name
     name = re.sub(r"^(MDC_ECG_LEAD_|MDC_ECG_|ECG|EKG)[\s_:-]*(?=\S)", "", name)
     name = re.sub(r"^(LEAD|DERIVATION|ABL\.?)[\s_:]*(?=\S)", "", name)
     name = re.sub(r"\s*\((EINTHOVEN|GOLDBERGER|WILSON)\)$", "", name).strip()
@@ -170,7 +172,7 @@ def recording(
     lengths = {samples.size for samples in leads.values()}
     if len(lengths) > 1:
         raise Refused("truncated", found=min(lengths), expected=max(lengths))
-    largest = max(float(np.nanmax(np.abs(samples), initial=0.0)) for samples in leads.values())
+    largest = max(float(np.fmax.reduce(np.abs(samples), initial=0.0)) for samples in leads.values())
     if not largest < 1e6:
         raise Refused("amplitude_implausible", found=f"{largest:.0e} mV", expected="0.05-10 mV")
     leads = _without_calibration_pulse(leads, fs_hz)

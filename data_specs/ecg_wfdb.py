@@ -147,6 +147,7 @@ def parse_header(content: bytes) -> Header:
 
 _FORMAT = re.compile(r"(\d{1,4})(?:x(\d{1,6}))?(?::(\d{1,9}))?(?:\+(\d{1,9}))?")
 _GAIN = re.compile(r"([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)(?:\(([-+]?\d{1,12})\))?(?:/(\S+))?")
+_INTEGER = re.compile(r"[-+]?\d{1,10}")
 
 
 def _signal(line: str, position: int) -> Signal:
@@ -155,7 +156,7 @@ def _signal(line: str, position: int) -> Signal:
     gain = _GAIN.fullmatch(fields[2]) if len(fields) > 2 else _GAIN.fullmatch("0")
     if storage is None or gain is None:
         raise Refused("unreadable", found=f".hea {position + 1}", expected="WFDB")
-    numbers = [int(field) if re.fullmatch(r"[-+]?\d{1,10}", field) else 0 for field in fields[3:7]] + [0, 0, 0, 0]
+    numbers = [int(field) if _INTEGER.fullmatch(field) else 0 for field in fields[3:7]] + [0, 0, 0, 0]
     return Signal(
         file=fields[0].replace("\\", "/").rsplit("/", 1)[-1],
         storage=int(storage[1]),
@@ -247,7 +248,9 @@ def _millivolts(counts: NDArray[np.integer], signal: Signal, ecg_unit: VoltageUn
         scale = 1.0 if signal.unit is None else millivolts_per(signal.unit, ecg_unit)
         values = (counts.astype(np.float64) - signal.baseline) * (scale / signal.gain)
     if signal.storage in INVALID:
-        values[counts == INVALID[signal.storage]] = np.nan
+        invalid = counts == INVALID[signal.storage]
+        if invalid.any():
+            values[invalid] = np.nan
     if signal.skew:
         skew = min(signal.skew, values.size)
         values = np.concatenate([values[skew:], np.full(skew, np.nan)])
@@ -308,7 +311,7 @@ def _frames(content: bytes, signals: list[Signal], n_frames: int) -> NDArray[np.
     return frames
 
 
-def _integers(values: NDArray[np.number]) -> NDArray[np.int64]:
+def _integers(values: NDArray[np.number]) -> NDArray[np.integer]:
     """Counts that a MATLAB file may hold as floating point numbers.
 
     Raises
@@ -316,6 +319,8 @@ def _integers(values: NDArray[np.number]) -> NDArray[np.int64]:
     Refused
         ``unreadable`` where they are no whole numbers.
     """
+    if values.dtype.kind in "iu" and values.dtype.itemsize <= 2:  # as PhysioNet's sets are stored
+        return values.astype(np.dtype(f"{values.dtype.kind}{values.dtype.itemsize}"), copy=False)
     real = np.nan_to_num(np.real(values).astype(np.float64), nan=-32768.0)
     if not (np.abs(real) < 2**31).all() or not (real == np.rint(real)).all():
         raise Refused("unreadable", found="MAT val", expected="int16")

@@ -19,9 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage, signal
 
-from data_specs.ecg import LEADS, Recording, fill_gaps, resample
-
-Signal = NDArray[np.float64]
+from data_specs.ecg import LEADS, Recording
+from data_specs.ecg_signal import Signal, fill_gaps, median, percentiles, resample, zero_phase
 
 FS_HZ = 500.0
 """Working rate. Kligfield 2007: 500 samples/s is the least for interval measurement; slower files are interpolated."""
@@ -132,25 +131,26 @@ def representative_beat(beats: Beats) -> RepresentativeBeat:
     at, dominant = beats.at, beats.dominant
     rr = beats.rr_s
     among_dominant = rr[dominant[1:] & dominant[:-1]]
-    typical = float(np.median(among_dominant if len(among_dominant) else rr)) if len(rr) else 1.0
+    typical = float(median(among_dominant if len(among_dominant) else rr)) if len(rr) else 1.0
     whole = (at >= BEFORE) & (at + AFTER <= beats.filtered.shape[1])
     on_time = np.concatenate([[True], rr > 0.85 * typical]) & np.concatenate([[True], dominant[:-1]])
     for use in (dominant & whole & on_time, dominant & whole, dominant):
         if use.sum() >= max(3, 0.4 * dominant.sum()):
             break
     each = _windows(beats.filtered, at[use], BEFORE, AFTER)
-    return RepresentativeBeat(np.median(each, axis=0), each[:, INDEPENDENT], typical)
+    return RepresentativeBeat(median(each.transpose(1, 2, 0)), each[:, INDEPENDENT], typical)
 
 
 def prepare(recording: Recording) -> Signal:
     """``(12, n_samples) float64, mV`` at 500 Hz: gaps bridged, calibration pulse cut off, baseline removed."""
     first_minute = recording.samples[:, : int(MAX_SECONDS * recording.fs_hz)]
-    finite = np.where(np.isfinite(first_minute), first_minute, np.float32(np.nan))
-    samples = resample(fill_gaps(finite), recording.fs_hz, FS_HZ)
+    finite = np.isfinite(first_minute)
+    if not finite.all():
+        first_minute = np.where(finite, first_minute, np.float32(np.nan))
+    samples = resample(fill_gaps(first_minute), recording.fs_hz, FS_HZ)
     samples = samples[:, without_calibration_pulse(samples)]
-    samples = samples - np.median(samples[:, ::10], axis=1, keepdims=True)
-    sos = signal.butter(2, BASELINE_HZ, btype="highpass", fs=FS_HZ, output="sos")
-    return np.asarray(signal.sosfiltfilt(sos, samples, axis=-1))
+    samples = samples - median(samples[:, ::10])[:, None]
+    return zero_phase(samples, 2, BASELINE_HZ, FS_HZ)
 
 
 def without_calibration_pulse(samples: Signal) -> slice:
@@ -158,9 +158,12 @@ def without_calibration_pulse(samples: Signal) -> slice:
 
     A pulse put on I, II and III alike breaks Einthoven's law by its own height, which no heart can do.
     """
-    limb = samples[:3] - np.median(samples[:3, ::10], axis=1, keepdims=True)
-    alike = (np.ptp(limb, axis=0) < 0.2) & (np.min(np.abs(limb), axis=0) > 0.5)
+    limb = samples[:3] - median(samples[:3, ::10])[:, None]
+    high = np.min(np.abs(limb), axis=0) > 0.5
     hold = int(0.08 * FS_HZ)
+    if np.count_nonzero(high) < hold:
+        return slice(None)
+    alike = high & (np.ptp(limb, axis=0) < 0.2)
     pulse = np.convolve(alike, np.ones(hold), mode="same") > hold - 1
     if not pulse.any() or pulse.mean() > 0.1:  # a few pulses, or no ECG at all
         return slice(None)
@@ -181,11 +184,12 @@ def smooth(samples: Signal, n: int) -> Signal:
 
 def calm_leads(leads: Signal) -> NDArray[np.bool_]:
     """``(n_leads,) bool``: neither dead nor several times noisier than the others, which would blur all of them."""
-    noise = np.median(np.abs(np.diff(leads, n=2, axis=-1))[:, ::3], axis=-1)
+    middle = leads[:, 1:-1:3]
+    noise = median(np.abs((leads[:, 2::3] - middle) - (middle - leads[:, :-2:3])))
     alive = noise > 1e-9
     if not alive.any():
         return np.ones(len(leads), dtype=bool)
-    return np.asarray(alive & (noise <= MAX_NOISE_RATIO * np.median(noise[alive])))
+    return np.asarray(alive & (noise <= MAX_NOISE_RATIO * median(noise[alive])))
 
 
 def _activity(filtered: Signal) -> Signal:
@@ -197,8 +201,9 @@ def _activity(filtered: Signal) -> Signal:
     leads = filtered[list(INDEPENDENT)]
     n = leads.shape[1] // 2 * 2
     leads = (leads[:, 0:n:2] + leads[:, 1:n:2]) / 2
-    slope = np.pad(np.abs(leads[:, 5:] - leads[:, :-5]), ((0, 0), (2, 3)))
-    steep = np.percentile(slope[:, ::2], 98, axis=1)
+    slope = np.zeros_like(leads)
+    np.abs(leads[:, 5:] - leads[:, :-5], out=slope[:, 2:-3])
+    (steep,) = percentiles(slope[:, ::2], [98])
     alive = steep > 1e-3
     if not alive.any():
         return np.zeros(n // 2)
@@ -212,7 +217,7 @@ def _detect(filtered: Signal) -> tuple[NDArray[np.int64], float]:
     if not len(candidates):
         return np.zeros(0, dtype=np.int64), 1.0
     parts = np.array_split(activity, max(1, round(len(activity) / 500)))
-    typical, quiet = float(np.median([part.max() for part in parts])), float(np.median(activity))
+    typical, quiet = float(median(np.array([part.max() for part in parts]))), float(median(activity))
     height = activity[candidates]
     strong = candidates[height > quiet + 0.35 * (typical - quiet)]
     if len(strong) > 2:
@@ -230,7 +235,7 @@ def _ventricular(leads: Signal, at: NDArray[np.int64]) -> NDArray[np.int64]:
     around = _windows(leads, at, 30, 30)
     curvature = around[..., 10:] - 2 * around[..., 5:-5] + around[..., :-10]
     sharpness = np.sqrt((curvature**2).mean(axis=1)).max(axis=-1)
-    sharpness = np.minimum(sharpness, 2 * np.median(sharpness))
+    sharpness = np.minimum(sharpness, 2 * median(sharpness))
     keep = np.ones(len(at), dtype=bool)
     last = 0
     for i in range(1, len(at)):
@@ -248,7 +253,7 @@ def _search_back(
 ) -> NDArray[np.int64]:
     """Add the best weaker candidate in the middle of every gap of more than 1.6 typical intervals."""
     gaps = np.diff(strong)
-    typical = np.median(gaps)
+    typical = median(gaps)
     found = list(strong)
     for left, gap in zip(strong[:-1][gaps > 1.6 * typical], gaps[gaps > 1.6 * typical], strict=True):
         inside = (candidates > left + 0.5 * typical) & (candidates < left + gap - 0.5 * typical) & (height > threshold)
@@ -259,14 +264,20 @@ def _search_back(
 
 def _windows(samples: Signal, at: NDArray[np.int64], before: int, after: int) -> Signal:
     """``(n_beats, n_leads, before + after)`` windows about ``at``; beyond the ends the last sample is held."""
-    index = np.clip(at[:, None] + np.arange(-before, after)[None, :], 0, samples.shape[1] - 1)
-    return np.asarray(samples[:, index].transpose(1, 0, 2))
+    n_samples, width = samples.shape[1], before + after
+    windows = np.empty((len(at), len(samples), width))
+    for window, start in zip(windows, (at - before).tolist(), strict=True):
+        first, last = max(-start, 0), min(n_samples - start, width)
+        window[:, first:last] = samples[:, start + first : start + last]
+        window[:, :first] = samples[:, :1]
+        window[:, last:] = samples[:, -1:]
+    return windows
 
 
 def _shape(windows: Signal) -> Signal:
     """Each beat as one unit vector over its leads, mean per lead removed, so that a product is a correlation."""
     flat = (windows - windows.mean(axis=-1, keepdims=True)).reshape(len(windows), -1)
-    return np.asarray(flat / np.maximum(np.linalg.norm(flat, axis=1, keepdims=True), 1e-12))
+    return np.asarray(flat / np.maximum(np.sqrt(np.einsum("ij,ij->i", flat, flat)), 1e-12)[:, None])
 
 
 def _group(leads: Signal, at: NDArray[np.int64]) -> tuple[NDArray[np.int64], Signal]:
@@ -280,8 +291,8 @@ def _group(leads: Signal, at: NDArray[np.int64]) -> tuple[NDArray[np.int64], Sig
         seed = _seed(shape, MIN_ALIKE)
         alike = shape @ shape[seed] >= MIN_ALIKE
         alike[seed] = True
-        template = np.median(windows[alike], axis=0)
-    return at, _shape(windows) @ _shape(template[None])[0]
+        template = median(windows[alike].transpose(1, 2, 0))
+    return at, shape @ _shape(template[None])[0]
 
 
 def _seed(shape: Signal, alike: float) -> int:
@@ -292,8 +303,8 @@ def _seed(shape: Signal, alike: float) -> int:
 
 def _lags(windows: Signal, template: Signal) -> NDArray[np.int64]:
     """Shift of each beat, in samples, at which it fits the template best, summed over leads."""
-    n = 2 * (_HALF + _LAG) + 24  # no shift of interest wraps around
-    beat = np.fft.rfft(windows - windows.mean(axis=-1, keepdims=True), n)
+    n = windows.shape[-1]  # no shift of interest wraps around
+    beat = np.fft.rfft(windows)  # the mean of the template is zero, so that of a window does not matter
     fit = np.fft.irfft((beat * np.fft.rfft(template - template.mean(axis=-1, keepdims=True), n).conj()).sum(axis=1), n)
     return np.asarray(fit[:, : 2 * _LAG + 1].argmax(axis=1) - _LAG, dtype=np.int64)
 

@@ -19,6 +19,7 @@ import numpy as np
 from scipy import signal
 
 from data_specs.ecg import Recording
+from data_specs.ecg_signal import Signal, median, percentiles
 from inference.ecg_beats import (
     AFTER,
     BEFORE,
@@ -26,7 +27,6 @@ from inference.ecg_beats import (
     INDEPENDENT,
     Beats,
     RepresentativeBeat,
-    Signal,
     calm_leads,
     find_beats,
     representative_beat,
@@ -162,7 +162,7 @@ def _qrs(leads: Signal) -> tuple[int | None, int | None, float]:
     held = float(np.sort(velocity[near])[-int(0.03 * FS_HZ)])  # for 30 ms: no pacing spike does that
     top = min(float(velocity[near].max()), 1.6 * held)
     steepest = near.start + int(np.argmax(smooth(np.minimum(velocity, top), 11)[near]))
-    rest = float(np.percentile(velocity[BEFORE - 200 : BEFORE + 250], 15))
+    rest = float(percentiles(velocity[BEFORE - 200 : BEFORE + 250], [15])[0])
     onset = _last_rest(velocity, steepest, rest + QRS_ONSET_SHARE * (top - rest), hold=6)
     st_segment = float(velocity[steepest + 30 : steepest + 90].min())  # in bundle branch block it never comes to rest
     offset = _first_rest(velocity, steepest, max(rest + QRS_OFFSET_SHARE * (top - rest), 1.25 * st_segment), hold=6)
@@ -193,7 +193,7 @@ def _t_wave(
     if valley - peak < 8:
         return None
     steepest = peak + int(np.argmin(np.gradient(height[peak : valley + 1])))
-    rest = float(np.percentile(velocity[BEFORE - 200 :], 10))
+    rest = float(percentiles(velocity[BEFORE - 200 :], [10])[0])
     threshold = rest + T_OFFSET_SHARE * (velocity[steepest] - rest)
     end = _first_rest(velocity[:last], steepest, threshold, hold=8)
     return peak, end, float(height[peak])
@@ -215,7 +215,7 @@ def _p_wave(leads: Signal, onset: int, previous_t: int) -> tuple[int | None, int
     prominence = found["prominences"]
     peak = first + int(peaks[prominence >= 0.5 * prominence.max()][-1])
     velocity = _velocity(curve)
-    rest = float(np.percentile(velocity[first:onset], 10))
+    rest = float(percentiles(velocity[first:onset], [10])[0])
     rise = max(first, peak - 35)
     steepest = rise + int(np.argmax(velocity[rise : peak + 1]))
     for share in (P_ONSET_SHARE, 2 * P_ONSET_SHARE):
@@ -237,6 +237,6 @@ def _consistency(each: Signal, start: int, end: int) -> float:
     segments = segments - segments.mean(axis=-1, keepdims=True)
     segments = segments - (segments @ ramp)[..., None] * ramp / (ramp @ ramp)
     flat = segments.reshape(len(segments), -1)
-    middle = np.median(flat, axis=0)
+    middle = median(flat.T)
     norms = np.linalg.norm(flat, axis=1) * np.linalg.norm(middle)
-    return float(np.median(flat @ middle / np.maximum(norms, 1e-12)))
+    return float(median(flat @ middle / np.maximum(norms, 1e-12)))

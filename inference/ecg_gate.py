@@ -12,8 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data_specs.ecg import LEADS, Recording
+from data_specs.ecg_signal import Signal, median, percentiles
 from data_specs.problems import Problem, Severity
-from inference.ecg_beats import BEFORE, FS_HZ, INDEPENDENT, Beats, RepresentativeBeat, Signal, smooth
+from inference.ecg_beats import BEFORE, FS_HZ, INDEPENDENT, Beats, RepresentativeBeat, smooth
 from inference.ecg_delineate import Examined, Marks, examine
 
 WARN_MISSING, MAX_MISSING = 0.01, 0.2
@@ -66,6 +67,14 @@ MAX_LAW_RESIDUAL = 0.5
 """Root mean square of III - (II - I), and of the augmented leads likewise, relative to the leads themselves.
 Real recordings, rounded and filtered as they are, stay below 0.05; an inverted or misnamed lead gives 1 or more."""
 
+LAWS = {
+    2: (-1.0, 1.0, "III = II − I"),
+    3: (-0.5, -0.5, "aVR = −(I + II)/2"),
+    4: (1.0, -0.5, "aVL = I − II/2"),
+    5: (-0.5, 1.0, "aVF = II − I/2"),
+}
+"""Einthoven and Goldberger: index of the derived lead, its shares of I and of II, the law in words."""
+
 MAX_IDENTICAL = 0.005
 """Root mean square of the difference of two independent leads relative to theirs, below which they are one lead."""
 
@@ -108,12 +117,17 @@ def _missing(recording: Recording) -> list[Problem]:
 
 def _flat(recording: Recording, beats: Beats) -> NDArray[np.bool_]:
     """``(12,) bool``: the lead is constant, missing altogether, or holds one value for seconds."""
-    low, high = np.percentile(beats.filtered[:, ::4], [0.5, 99.5], axis=1)  # at 125 Hz
-    flat = (high - low < FLAT_MV) | ~np.isfinite(recording.samples).any(axis=1)
+    samples = recording.samples
+    low, high = percentiles(beats.filtered[:, ::4], [0.5, 99.5])  # at 125 Hz
+    flat = (high - low < FLAT_MV) | ~np.isfinite(samples).any(axis=1)
     hold = int(FLAT_SECONDS * recording.fs_hz)
-    for i, lead in enumerate(np.where(np.isfinite(recording.samples), recording.samples, np.float32(np.nan))):
-        turns = np.flatnonzero(np.diff(lead, prepend=np.nan, append=np.nan) != 0)  # NaN differs from everything
-        flat[i] |= bool(np.diff(turns).max(initial=0) >= hold)
+    changes = (samples[:, 1:] != samples[:, :-1]) | ~np.isfinite(samples[:, 1:])  # no missing sample equals another
+    half = hold // 2  # a lead that holds still that long has a whole block of this length without a change
+    n_blocks = changes.shape[1] // half
+    blocks = changes[:, : n_blocks * half].reshape(len(LEADS), n_blocks, half)
+    for i in np.flatnonzero(~blocks.any(axis=2).all(axis=1)):
+        turns = np.flatnonzero(np.concatenate([[True], changes[i], [True]]))
+        flat[i] |= bool(np.diff(turns).max() >= hold)
     return np.asarray(flat)
 
 
@@ -136,14 +150,16 @@ def _content(recording: Recording, examined: Examined, flat: NDArray[np.bool_]) 
         return [problem] if problem else []
     qrs = beat.samples[:, BEFORE - 60 : BEFORE + 60]
     height = np.ptp(qrs, axis=1)
-    if height.max() < MIN_QRS_MV or float(np.median(height[alive])) > MAX_QRS_MV:
-        found = height.max() if height.max() < MIN_QRS_MV else np.median(height[alive])
+    typical = float(median(height[alive]))
+    if height.max() < MIN_QRS_MV or typical > MAX_QRS_MV:
+        found = height.max() if height.max() < MIN_QRS_MV else typical
         limits = f"{MIN_QRS_MV:g}–{_mv(MAX_QRS_MV)}"
         return [Problem("amplitude_implausible", "reject", _mv(float(found)), limits)]
+    products = beats.filtered @ beats.filtered.T / beats.filtered.shape[1]
     checks = (
         _clipped(recording, flat),
-        _unlawful(beats.filtered, flat),
-        _identical(beats.filtered, alive),
+        _unlawful(products, flat),
+        _identical(products, alive),
         _arms_exchanged(beat, marks) if not flat[[0, 11]].any() else None,
         _noisy(beat, height, flat),
     )
@@ -157,9 +173,9 @@ def _no_heartbeat(recording: Recording, examined: Examined, alive: list[int]) ->
     if len(beats.at) < MIN_BEATS or beats.contrast < MIN_CONTRAST:
         return Problem("no_heartbeat", "reject", f"{len(beats.at)} QRS / {seconds:.0f} s", expected)
     share = float(beats.dominant.mean())
-    if share < MIN_DOMINANT_SHARE or float(np.median(beats.likeness)) < MIN_LIKENESS:
+    if share < MIN_DOMINANT_SHARE or float(median(beats.likeness)) < MIN_LIKENESS:
         return Problem("no_heartbeat", "reject", f"{beats.dominant.sum()} QRS / {seconds:.0f} s", expected)
-    two_levels = np.median([_two_levels(recording.samples[i, ::4]) for i in alive]) > MAX_TWO_LEVELS
+    two_levels = median(_two_levels(recording.samples[alive, ::4])) > MAX_TWO_LEVELS
     one_source = _one_source(examined, alive)
     if one_source and not two_levels and examined.marks is not None and examined.marks.qrs_ms is not None:
         # Beats there are, but each lead is a multiple of the next: a simulator's test signal, or one cable for all.
@@ -175,25 +191,33 @@ def _one_source(examined: Examined, alive: list[int]) -> bool:
     if beat is None or marks is None:
         return False
     leads = beat.samples[alive] - beat.samples[alive].mean(axis=1, keepdims=True)
-    power = np.linalg.svd(leads, compute_uv=False) ** 2
+    power = np.linalg.eigvalsh(leads @ leads.T)
     limit = MAX_ONE_SOURCE_WITHOUT_QRS if marks.qrs_ms is None else MAX_ONE_SOURCE
-    return bool(power[0] > limit * power.sum())
+    return bool(power[-1] > limit * power.sum())
 
 
-def _two_levels(lead: NDArray[np.float32]) -> float:
-    low, high = np.nanpercentile(lead, [0.5, 99.5])
-    at_low, at_high = (lead < low + 0.1 * (high - low)).mean(), (lead > high - 0.1 * (high - low)).mean()
-    return float(at_low + at_high) if min(at_low, at_high) > 0.1 else 0.0
+def _two_levels(leads: NDArray[np.float32]) -> Signal:
+    """``(n_leads,)``: share of time that a lead passes near either extreme, 0 where it passes little near one."""
+    if np.isfinite(leads).all():
+        low, high = percentiles(leads, [0.5, 99.5])
+    else:
+        low, high = np.nanpercentile(leads, [0.5, 99.5], axis=1)
+    near = 0.1 * (high - low)
+    at_low = (leads < (low + near)[:, None]).mean(axis=1)
+    at_high = (leads > (high - near)[:, None]).mean(axis=1)
+    return np.where(np.minimum(at_low, at_high) > 0.1, at_low + at_high, 0.0)
 
 
 def _clipped(recording: Recording, flat: NDArray[np.bool_]) -> Problem | None:
     """Leads cut at the rails of the converter; refused where half of the independent leads are."""
     hold = max(3, round(CLIPPED_SECONDS * recording.fs_hz))
+    samples = recording.samples
     clipped = np.zeros(len(LEADS), dtype=bool)
-    for i in np.flatnonzero(~flat):
-        lead = recording.samples[i]
-        for rail in (np.nanmin(lead), np.nanmax(lead)):
-            edges = np.flatnonzero(np.diff((lead == rail).astype(np.int8), prepend=0, append=0))
+    for rails in (np.fmin.reduce(samples, axis=1), np.fmax.reduce(samples, axis=1)):
+        at_rail = samples == rails[:, None]
+        often = np.count_nonzero(at_rail, axis=1) >= hold * CLIPPED_BEATS  # fewer cannot be enough: most leads
+        for i in np.flatnonzero(often & ~flat):
+            edges = np.flatnonzero(np.diff(at_rail[i].astype(np.int8), prepend=0, append=0))
             clipped[i] |= bool(((edges[1::2] - edges[::2]) >= hold).sum() >= CLIPPED_BEATS)
     if not clipped.any():
         return None
@@ -201,26 +225,30 @@ def _clipped(recording: Recording, flat: NDArray[np.bool_]) -> Problem | None:
     return Problem("amplitude_implausible", severity, _names(clipped), f"≤ {_mv(float(np.nanmax(recording.samples)))}")
 
 
-def _unlawful(leads: Signal, flat: NDArray[np.bool_]) -> Problem | None:
-    """Limb leads that contradict Einthoven and Goldberger: stored inverted, or under each other's names."""
-    one, two = leads[0], leads[1]
-    laws = {2: two - one, 3: -(one + two) / 2, 4: one - two / 2, 5: two - one / 2}
-    for i, derived in laws.items():
-        scale = np.sqrt((derived**2).mean() + (leads[i] ** 2).mean())
-        if not flat[i] and scale > FLAT_MV and np.sqrt(((leads[i] - derived) ** 2).mean()) > MAX_LAW_RESIDUAL * scale:
-            expected = {2: "III = II − I", 3: "aVR = −(I + II)/2", 4: "aVL = I − II/2", 5: "aVF = II − I/2"}[i]
+def _unlawful(products: Signal, flat: NDArray[np.bool_]) -> Problem | None:
+    """Limb leads that contradict Einthoven and Goldberger: stored inverted, or under each other's names.
+
+    Parameters
+    ----------
+    products
+        ``(12, 12) float64, mV²``: mean product of every two leads, from which the power of any sum of leads follows.
+    """
+    for i, (share_one, share_two, expected) in LAWS.items():
+        law = np.array([share_one, share_two])
+        derived = float(law @ products[:2, :2] @ law)
+        power = derived + products[i, i]
+        residual = power - 2 * float(law @ products[:2, i])
+        if not flat[i] and power > FLAT_MV**2 and residual > MAX_LAW_RESIDUAL**2 * power:
             return Problem("leads_reversed", "reject", f"I / II / {LEADS[i]}", expected)
     return None
 
 
-def _identical(leads: Signal, alive: list[int]) -> Problem | None:
+def _identical(products: Signal, alive: list[int]) -> Problem | None:
     """Two independent leads that carry the same samples: one of them was never recorded."""
-    pairs = []
-    power = (leads**2).mean(axis=1)
-    for i, j in combinations(alive, 2):
-        difference = float(((leads[i] - leads[j]) ** 2).mean())
-        if difference < MAX_IDENTICAL**2 * max(power[i], power[j]):
-            pairs.append(f"{LEADS[i]} = {LEADS[j]}")
+    power = np.diagonal(products)
+    difference = power[:, None] + power - 2 * products
+    same = difference < MAX_IDENTICAL**2 * np.maximum(power[:, None], power)
+    pairs = [f"{LEADS[i]} = {LEADS[j]}" for i, j in combinations(alive, 2) if same[i, j]]
     if not pairs:
         return None
     return Problem("leads_identical", "reject" if len(pairs) > 1 else "warn", "; ".join(pairs), f"{len(INDEPENDENT)}")
@@ -256,7 +284,9 @@ def _correlation(a: Signal, b: Signal) -> float:
 
 
 def _noisy(beat: RepresentativeBeat, height: Signal, flat: NDArray[np.bool_]) -> Problem | None:
-    deviation = np.median(np.abs(beat.each - beat.samples[list(INDEPENDENT)]), axis=(0, 2)) * 1.4826
+    apart = beat.each - beat.samples[list(INDEPENDENT)]
+    np.abs(apart, out=apart)
+    deviation = median(apart.transpose(1, 0, 2).reshape(len(INDEPENDENT), -1)) * 1.4826
     noisy = np.zeros(len(LEADS), dtype=bool)
     noisy[list(INDEPENDENT)] = (deviation > NOISY_MV) | (deviation > NOISY_SHARE * height[list(INDEPENDENT)])
     noisy &= ~flat

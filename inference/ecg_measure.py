@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from data_specs.ecg import Recording
+from data_specs.ecg_signal import percentiles
 from inference.ecg_beats import FS_HZ, Beats
 from inference.ecg_delineate import Examined, Marks, examine
 
@@ -127,7 +128,7 @@ def _rr_spread(beats: Beats) -> float | None:
     between_dominant = rr[beats.dominant[1:] & beats.dominant[:-1]]
     if len(between_dominant) < MIN_BEATS:
         return None
-    low, middle, high = np.percentile(between_dominant, [10, 50, 90])
+    low, middle, high = percentiles(between_dominant, [10, 50, 90])
     return float((high - low) / middle)
 
 
