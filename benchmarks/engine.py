@@ -133,7 +133,7 @@ def run(
 def _measured(
     report: Report, bundles: Path, network: str, scenarios: Sequence[Scenario], seconds: float, rounds: int
 ) -> dict[str, Any]:
-    engine = Engine(bundles)
+    engine = Engine(bundles, session="auto")
     library = Library.made()
     sut = SystemUnderTest(engine, library)
     verdicts: dict[str, Verdict] = {}

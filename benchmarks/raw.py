@@ -54,7 +54,7 @@ def run(
     found: list[Measured] = []
     missing: list[str] = []
     with bundles_of("densenet121" if densenet else "lung") as bundles:
-        engine = Engine(bundles)
+        engine = Engine(bundles, session="auto")
         try:
             for name in names:
                 bundle = engine.bundles[name]

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import numpy as np
 
 from data_specs.assessment import EvidenceMap
-from data_specs.bundle import CxrInput
+from data_specs.bundle import CxrInput, FindingSpec
 from data_specs.context import Context
 from data_specs.cxr import ChestImage, conform
 from data_specs.cxr_files import read_image
@@ -68,14 +69,7 @@ class FilmPipeline:
                     result.reserves.append(Problem("age_unknown", "warn", expected="≥ 18"))
                 # An imported architecture may have no activation map: findings come without a heatmap then.
                 logits, *activations = await self.lung_batcher.infer(for_lung)
-                maps = {
-                    spec.name: EvidenceMap(
-                        kind="heatmap", input=index, values=positive_share(_floats(activation[0, spec.column]))
-                    )
-                    for activation in activations
-                    for spec in specs
-                }
-                result.answer = answer(specs, _floats(logits[0]), evidence=maps)
+                result.answer = answer(specs, _floats(logits[0]), evidence=partial(_heatmaps, index, activations))
                 bare = [found.name for found in result.answer.findings if found.calibrated is False]
                 if bare:
                     result.reserves.append(Problem("uncalibrated", "warn", found=", ".join(bare)))
@@ -101,6 +95,13 @@ class FilmPipeline:
             float(_floats(distance[0, 0])),
             _floats(lungs[0, 0]),
         )
+
+
+def _heatmaps(index: int, activations: Sequence[Array], spec: FindingSpec) -> list[EvidenceMap]:
+    return [
+        EvidenceMap(kind="heatmap", input=index, values=positive_share(_floats(activation[0, spec.column])))
+        for activation in activations
+    ]
 
 
 def _floats(array: Array) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:

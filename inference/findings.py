@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -53,7 +53,7 @@ def answer(
     numbers: NDArray[np.floating],
     *,
     features: Mapping[str, float] | None = None,
-    evidence: Mapping[str, EvidenceMap] | None = None,
+    evidence: Callable[[FindingSpec], Sequence[EvidenceMap]] | None = None,
 ) -> Answer:
     """Findings from one row of a bundle's first output.
 
@@ -66,7 +66,7 @@ def answer(
     features
         Tabular features that are known; a finding that requires another, or holds for other values, is left out.
     evidence
-        Maps by finding; attached to those that are positive.
+        Maps of a finding; asked for where it is positive.
     """
     result = Answer()
     values = dict(features or {})
@@ -83,7 +83,7 @@ def answer(
         probability = calibrate(spec, number)
         point = operating_point(spec, spec.decides_at)
         positive = None if point is None else probability >= point.threshold
-        maps = [evidence[spec.name]] if evidence and positive and spec.name in evidence else []
+        maps = list(evidence(spec)) if evidence and positive else []
         result.findings.append(
             FoundFinding(
                 name=spec.name,

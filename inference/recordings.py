@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import numpy as np
 
 from data_specs.assessment import EvidenceMap, FoundFinding
-from data_specs.bundle import EcgInput
+from data_specs.bundle import EcgInput, FindingSpec
 from data_specs.context import Context
 from data_specs.ecg import Recording, conform, window_starts
 from data_specs.ecg_files import RecordingFiles, read_recording
@@ -51,10 +52,8 @@ class RecordingPipeline:
                 result.reserves.append(Problem("age_unknown", "warn", expected="≥ 18"))
             windows, starts_s, intervals = await self.decoders.run(self._prepare, recording, examined)
             logits, activation = await self.batcher.infer(windows)
-            maps = {
-                spec.name: self._trace(result.indices[0], spec.column, logits, activation, starts_s) for spec in specs
-            }
-            result.answer = answer(specs, np.asarray(logits, dtype=np.float64).mean(axis=0), evidence=maps)
+            traces = partial(self._traces, result.indices[0], logits, activation, starts_s)
+            result.answer = answer(specs, np.asarray(logits, dtype=np.float64).mean(axis=0), evidence=traces)
             add_measured(result.answer, intervals)
             if intervals.unmeasured:
                 result.reserves.append(Problem("not_measurable", "warn", found=", ".join(intervals.unmeasured)))
@@ -71,17 +70,17 @@ class RecordingPipeline:
         starts = window_starts(n_have, spec.n_samples, spec.max_windows)
         return windows, [start / spec.fs_hz for start in starts], measure(recording, examined)
 
-    def _trace(self, index: int, column: int, logits: Array, activation: Array, starts_s: list[float]) -> EvidenceMap:
+    def _traces(
+        self, index: int, logits: Array, activation: Array, starts_s: list[float], of: FindingSpec
+    ) -> list[EvidenceMap]:
         """Activation over the window in which the finding is strongest."""
         spec = self.cardiac.input_as(EcgInput)
-        window = int(np.argmax(np.asarray(logits, dtype=np.float64)[:, column]))
+        window = int(np.argmax(np.asarray(logits, dtype=np.float64)[:, of.column]))
         start = starts_s[window]
-        return EvidenceMap(
-            kind="trace",
-            input=index,
-            span=(start, start + spec.n_samples / spec.fs_hz),
-            values=positive_share(np.asarray(activation[window, column], dtype=np.float64)),
-        )
+        values = positive_share(np.asarray(activation[window, of.column], dtype=np.float64))
+        return [
+            EvidenceMap(kind="trace", input=index, span=(start, start + spec.n_samples / spec.fs_hz), values=values)
+        ]
 
 
 def _read_and_gate(

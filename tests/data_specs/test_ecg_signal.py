@@ -11,7 +11,7 @@ from data_specs.ecg_signal import fill_gaps, median, percentiles, resample, zero
 RNG = np.random.default_rng(0)
 
 
-@pytest.mark.parametrize("n_samples", [800, 1024, 5000, 5003, 30_000])
+@pytest.mark.parametrize("n_samples", [800, 5003])
 @pytest.mark.parametrize("order_and_band", [(2, 0.5), (4, (0.5, 40.0))])
 def test_the_filter_is_sosfiltfilt(n_samples: int, order_and_band: tuple[int, float | tuple[float, float]]) -> None:
     order, band_hz = order_and_band

@@ -72,9 +72,15 @@ def test_what_is_required_or_does_not_apply_is_left_out() -> None:
 
 
 def test_evidence_goes_with_positive_findings_only() -> None:
-    maps = {"abnormal": EvidenceMap(kind="heatmap", input=0, values=[[255]])}
+    asked = []
+
+    def maps(spec: FindingSpec) -> list[EvidenceMap]:
+        asked.append(spec.name)
+        return [EvidenceMap(kind="heatmap", input=0, values=[[255]])]
+
     assert answer([ABNORMAL], np.array([logit(0.5)]), evidence=maps).findings[0].evidence
     assert not answer([ABNORMAL], np.array([logit(0.1)]), evidence=maps).findings[0].evidence
+    assert asked == ["abnormal"], "a map that nobody sees is not made"
 
 
 def test_several_inputs_give_the_most_suspicious_of_each_finding() -> None:
