@@ -242,14 +242,17 @@ def _allowed(manifest: BundleManifest, runtime: Runtime, precision: Precision) -
 
 
 def _asked_for(setting: str, candidates: Sequence[Setup], manifest: BundleManifest) -> list[Setup]:
-    """The one candidate that a fixed setting means."""
+    """The one candidate that a fixed setting means; of several streams and one, several: under load they are faster."""
     runtime, precision = setting.split(":")
     if manifest.input.modality == "labs":
         return [REFERENCE]
     mine = [each for each in candidates if each.runtime == runtime]
     if not mine:
         raise DeviceError(f"SANGLOC_SESSION={setting}, but {runtime} is not there")
-    return [next((each for each in mine if each.precision == precision), mine[0])]
+    exact = [each for each in mine if each.precision == precision] or [
+        each for each in mine if each.precision == "fp32"
+    ]
+    return [max(exact, key=lambda each: (each.streams, each.batch is None))]
 
 
 def _opened(

@@ -58,14 +58,20 @@ class Leases:
         row.started_at = now
         row.attempts = 1
 
+    async def waiting(self, running: Collection[str], at_most: int) -> int:
+        """How many visits wait for somebody: looking is cheap, taking locks, and an idle process only looks."""
+
+        def count(session: Session) -> int:
+            some = _takeable(session, running).with_only_columns(VisitRow.id).limit(at_most)
+            return len(session.scalars(some).all())
+
+        return await self._database.read(count)
+
     async def take(self, running: Collection[str], at_most: int = 1) -> list[Lease]:
         """Lease the visits that wait longest for somebody, none of those that this process still works on.
 
         One over which a process has died comes by itself: it is to be tried alone.
         """
-        # looking is cheap, taking locks: an idle process only looks
-        if not await self._database.read(lambda session: session.scalars(_takeable(session, running).limit(1)).first()):
-            return []
         return await self._database.write(lambda session: self._take(session, running, at_most))
 
     def _take(self, session: Session, running: Collection[str], at_most: int) -> list[Lease]:

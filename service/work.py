@@ -180,16 +180,20 @@ class Work:
         if time.monotonic() - self._looked_for_dead >= POLL_S:
             await self._leases.end_those_of_the_dead()
             self._looked_for_dead = time.monotonic()
-        free = self._hands_free()
-        if not free:
+        if not (free := self._hands_free()):
             return False
-        self._reserved += free
+        self._behind = False
+        n_waiting = await self._leases.waiting(self._running, free)
+        hands = min(n_waiting, self._hands_free())
+        if not hands:
+            return False
+        self._reserved += hands
         try:
-            leases = await self._leases.take(self._running, free)
+            leases = await self._leases.take(self._running, hands)
         finally:
-            self._reserved -= free
+            self._reserved -= hands
         # from here on the loop holds the leases itself: nothing is awaited before they are begun, or made to wait alone
-        self._behind = bool(leases)
+        self._behind |= n_waiting >= free
         if not leases:
             return False
         if leases[0].deaths == 0:
