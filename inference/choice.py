@@ -176,7 +176,7 @@ def setups(manifest: BundleManifest, device: str, threads: int) -> list[Setup]:
     if is_installed():
         tried = [each for each in LOWER if _allowed(manifest, "openvino", each) and each in precisions()]
         found = [Setup("openvino", each, 1, many) for each in (*tried, *FULL)]
-    return list(dict.fromkeys([REFERENCE, *found, Setup("onnxruntime", "fp32", None, many)]))
+    return list(dict.fromkeys([REFERENCE, *found, Setup("onnxruntime", "fp32", 1, many)]))
 
 
 def agrees(session: Session, manifest: BundleManifest, golden: Mapping[str, Array]) -> str | None:

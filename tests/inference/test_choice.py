@@ -158,7 +158,7 @@ def test_a_setting_fixes_it_as_far_as_the_bundle_allows() -> None:
         assert found.measured == ()
         return found.session.setup
 
-    assert fixed("onnxruntime:fp32") == Setup("onnxruntime", "fp32", None, 2)
+    assert fixed("onnxruntime:fp32") == Setup("onnxruntime", "fp32", 1, 2)
     assert fixed("openvino:fp32") == Setup("openvino", "fp32", 1, 2)
     assert fixed("openvino:bf16") == Setup("openvino", "fp32", 1, 2)
     if "bf16" in precisions():
