@@ -7,15 +7,10 @@ leaves the AUC of every finding where it was.
 
 from __future__ import annotations
 
-import json
 import logging
-import platform
-import tempfile
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
-from hashlib import sha256
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from statistics import median
 from time import perf_counter
@@ -23,10 +18,10 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from data_specs.bundle import BundleManifest
 from inference.findings import calibrate
+from inference.remembered import Measured, Remembered, key_of, recall, remember
 from inference.session import REFERENCE, Array, DeviceError, Precision, Runtime, Session, Setup
 
 MAX_PROBABILITY_DIFFERENCE = 0.01
@@ -43,22 +38,12 @@ LOWER: tuple[Precision, ...] = ("fp16", "bf16")
 FULL: tuple[Precision, ...] = ("fp32",)
 FIXED = "onnxruntime:fp32"
 """What is opened, unmeasured, where nobody asks for a choice."""
-CACHE_FILE = "sessions.json"
 
 log = logging.getLogger(__name__)
 
 
 class Disagrees(RuntimeError):
     """The reference itself misses the golden cases."""
-
-
-@dataclass(frozen=True)
-class Measured:
-    """One candidate: its rate, or why it was out."""
-
-    setup: str
-    rows_per_s: float | None = None
-    out: str | None = None
 
 
 @dataclass(frozen=True)
@@ -77,15 +62,6 @@ class Choice:
             "remembered": self.remembered,
             "measured": [asdict(each) for each in self.measured],
         }
-
-
-class _Remembered(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-    setup: str
-    measured: tuple[Measured, ...]
-
-
-_CACHE = TypeAdapter(dict[str, _Remembered])
 
 
 def choose(
@@ -124,8 +100,8 @@ def choose(
         candidates = _asked_for(setting, candidates, manifest)
     if len(candidates) == 1:
         return Choice(_opened(model, manifest, golden, candidates[0], place, threads))
-    key = _key(manifest, place, threads)
-    known = _recall(cache).get(key)
+    key = key_of(manifest, place, threads)
+    known = recall(cache).get(key)
     if known is not None and known.setup in {str(each) for each in candidates}:
         try:
             session = _opened(model, manifest, golden, Setup.parse(known.setup), place, threads)
@@ -133,7 +109,7 @@ def choose(
         except Exception as error:  # whatever a runtime raises where it cannot do any more what it could
             log.warning("session_measured_again: %s %s: %s", manifest.name, known.setup, type(error).__name__)
     chosen = _measure(model, manifest, golden, candidates, place, threads)
-    _remember(cache, key, _Remembered(setup=str(chosen.session.setup), measured=chosen.measured))
+    remember(cache, key, Remembered(setup=str(chosen.session.setup), measured=chosen.measured))
     return chosen
 
 
@@ -306,57 +282,3 @@ def _best(rates: Mapping[Setup, float]) -> Setup:
         return REFERENCE
     alike = [setup for setup, rate_ in rates.items() if rate_ * ALIKE >= fastest]
     return min(alike, key=lambda setup: (setup.batch or 1, setup.streams))
-
-
-def _key(manifest: BundleManifest, device: str, threads: int) -> str:
-    """Of the weights, the runtimes and the machine: where one changes, it is measured again."""
-    versions = []
-    for name in ("onnxruntime", "onnxruntime-gpu", "openvino"):
-        try:
-            versions.append(f"{name} {version(name)}")
-        except PackageNotFoundError:
-            versions.append(f"{name} none")
-    what = [manifest.weights.sha256, *versions, device, threads, _machine(device)]
-    return sha256(json.dumps(what).encode()).hexdigest()
-
-
-def _machine(device: str) -> str:
-    """CPU with what it can do, or GPUs with their driver."""
-    if device == "cuda":
-        driver = Path("/proc/driver/nvidia")
-        files = [driver / "version", *sorted(driver.glob("gpus/*/information"))]
-    else:
-        files = [Path("/proc/cpuinfo")]
-    said: dict[str, None] = {}
-    for file in files:
-        if file.is_file():
-            lines = file.read_text(errors="replace").splitlines()
-            said.update({line: None for line in lines if line.startswith(("model name", "flags", "NVRM", "Model"))})
-    return "\n".join(said) or f"{platform.machine()} {platform.processor()}"
-
-
-def _recall(cache: Path | None) -> dict[str, _Remembered]:
-    if cache is None:
-        return {}
-    try:
-        return _CACHE.validate_json((cache / CACHE_FILE).read_bytes())
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValidationError) as error:
-        log.warning("sessions_not_remembered: %s", type(error).__name__)
-        return {}
-
-
-def _remember(cache: Path | None, key: str, found: _Remembered) -> None:
-    """Keep a choice; processes that share the folder replace the file as a whole, and the last one stays."""
-    if cache is None:
-        return
-    try:
-        cache.mkdir(parents=True, exist_ok=True)
-        content = _CACHE.dump_json({**_recall(cache), key: found}, indent=1)
-        with tempfile.TemporaryDirectory(dir=cache, prefix=".sessions-") as partial:
-            file = Path(partial) / CACHE_FILE
-            file.write_bytes(content)
-            file.replace(cache / CACHE_FILE)
-    except OSError as error:
-        log.warning("sessions_not_remembered: %s", type(error).__name__)

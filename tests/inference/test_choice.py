@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from data_specs.bundle import Agreement, BundleManifest
-from inference import choice
+from inference import choice, remembered
 from inference.bundles import BundleError, load_bundle
-from inference.choice import CACHE_FILE, _best, agrees, answers, choose, open_session, setups
+from inference.choice import _best, agrees, answers, choose, open_session, setups
 from inference.onnxruntime_session import cuda_loads
 from inference.openvino_session import is_installed, precisions
 from inference.session import REFERENCE, Array, DeviceError, Setup
@@ -114,31 +114,31 @@ def test_what_was_measured_is_remembered_until_something_changes(
     assert again.remembered
     assert (again.session.setup, again.measured) == (first.session.setup, first.measured)
     assert not asked(threads=1).remembered
-    monkeypatch.setattr(choice, "_machine", lambda device: "another CPU")
+    monkeypatch.setattr(remembered, "_machine", lambda device: "another CPU")
     assert not asked().remembered
 
 
 @pytest.mark.usefixtures("short")
 @pytest.mark.parametrize("damage", [b"{", b'\xff{"a": {"setup": 3}}', None])
 def test_a_damaged_memory_is_measured_again(tmp_path: Path, damage: bytes | None) -> None:
-    file = tmp_path / CACHE_FILE
+    file = tmp_path / remembered.CACHE_FILE
     file.mkdir() if damage is None else file.write_bytes(damage)
     how = {"device": "cpu", "threads": 1, "setting": "auto", "cache": tmp_path}
     assert not choose(model("cxr_gate"), manifest("cxr_gate"), golden("cxr_gate"), **how).remembered
     if damage is not None:
         assert choose(model("cxr_gate"), manifest("cxr_gate"), golden("cxr_gate"), **how).remembered
-    assert [each.name for each in tmp_path.iterdir()] == [CACHE_FILE]
+    assert [each.name for each in tmp_path.iterdir()] == [remembered.CACHE_FILE]
 
 
 @pytest.mark.usefixtures("short")
 def test_a_remembered_setup_that_is_not_allowed_is_not_used(tmp_path: Path) -> None:
     how = {"device": "cpu", "threads": 1, "setting": "auto", "cache": tmp_path}
     choose(model("cxr_gate"), manifest("cxr_gate"), golden("cxr_gate"), **how)
-    file = tmp_path / CACHE_FILE
-    content = choice._CACHE.validate_json(file.read_bytes())
+    file = tmp_path / remembered.CACHE_FILE
+    content = remembered._CACHE.validate_json(file.read_bytes())
     for each in content.values():
         each.setup = "openvino:bf16:1x1"
-    file.write_bytes(choice._CACHE.dump_json(content))
+    file.write_bytes(remembered._CACHE.dump_json(content))
     chosen = choose(model("cxr_gate"), manifest("cxr_gate"), golden("cxr_gate"), **how)
     assert not chosen.remembered
     assert chosen.session.setup.precision == "fp32"
