@@ -11,17 +11,8 @@ import numpy as np
 import pytest
 
 from benchmarks import capacity
-from benchmarks.capacity import (
-    HOUR_S,
-    POPULATION,
-    Programme,
-    departures,
-    lindley,
-    machines_needed,
-    tell,
-    uploaded,
-    week,
-)
+from benchmarks.capacity import machines_needed, tell
+from benchmarks.programme import HOUR_S, POPULATION, Programme, departures, lindley, uploaded, week
 
 SMALL = Programme(people=2e5, clinics=60, core_ms=2000.0, cores=1)
 NINE = 9 * HOUR_S
