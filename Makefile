@@ -19,11 +19,12 @@ check: .venv/test.done
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-# What was to be reached, misses included: not yet run to its end, estimated at eight minutes. DenseNet-121 needs torch.
+# What was to be reached, misses included: half an hour, two thirds of it beside the peers. They need 800 MB of packages
+# and, for Triton's worker, the distribution's own Python (a shared libpython); where that fails the table says so.
 bench: .venv/test.done
+	-$(MAKE) bench-peers
 	$(BIN)/python -m benchmarks table
 
-# The service beside other frameworks; Triton's worker needs the distribution's own Python (a shared libpython).
 bench-peers: .venv/test.done .venv-peers/done
 	$(BIN)/python -m benchmarks peers
 

@@ -28,6 +28,11 @@ from data_specs.cxr import conform
 
 BARE = "bare session, ORT fp32, batch 16"
 BARE_BATCH = 16
+OURS: Mapping[str, Mapping[str, str]] = {
+    "Sàng Lọc": {},
+    "Sàng Lọc fp32": {"SANGLOC_SESSION": "onnxruntime:fp32"},
+}
+"""Rows of the service: as it chooses, and in the runtime and precision that the peers have."""
 
 
 @dataclass(frozen=True)
@@ -79,9 +84,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of ``python -m benchmarks peers``."""
     parser.add_argument("--rounds", type=int, default=5, help="alternations; medians are reported")
     parser.add_argument("--clients", type=int, default=32, help="clients of the closed loop")
-    parser.add_argument("--seconds", type=float, default=8, help="length of one measurement")
-    parser.add_argument("--warm", type=float, default=3, help="seconds of load before each measurement")
-    parser.add_argument("--tune", type=float, default=4, help="seconds for each setting that a peer tries beforehand")
+    parser.add_argument("--seconds", type=float, default=5, help="length of one measurement")
+    parser.add_argument("--warm", type=float, default=2, help="seconds of load before each measurement")
+    parser.add_argument("--tune", type=float, default=3, help="seconds for each setting that a peer tries beforehand")
     parser.add_argument("--networks", nargs="+", choices=NETWORKS, default=list(NETWORKS))
     parser.add_argument("--only", nargs="*", metavar="PEER", help="peers whose name contains one of these; none: all")
     parser.add_argument("--bundles", type=Path, default=BUNDLES)
@@ -110,7 +115,7 @@ def run(arguments: argparse.Namespace) -> None:
         bundles=arguments.bundles.absolute(),
         networks=tuple(arguments.networks),
         peers=chosen(arguments.only),
-        ours={"Sàng Lọc": {}} | dict(map(also, arguments.also)),
+        ours={**OURS, **dict(map(also, arguments.also))},
         out=arguments.out,
     )
     if os.getloadavg()[0] > cores() / 2:
