@@ -20,6 +20,7 @@ from benchmarks import stages
 from benchmarks.clients import Outcome
 from benchmarks.files import KINDS
 from benchmarks.over_http import AT_ONCE, bundles_of, warmed
+from benchmarks.peers.alternation import OURS
 from benchmarks.report import Cell, Report, table
 from benchmarks.serving import Server, serving
 
@@ -161,8 +162,7 @@ def flooded(bundles: Path, seconds: float) -> list[Line]:
     ]
 
 
-SERVICE, SERVICE_FP32 = "Sàng Lọc", "Sàng Lọc fp32"
-"""Rows of ``peers``: as it chooses, and (``--also``) in the runtime and precision that the peers have."""
+SERVICE, SERVICE_FP32 = OURS
 
 
 def _peers(network: str, out: Path) -> list[Line]:
