@@ -272,7 +272,7 @@ async def test_serving_says_that_its_numbers_are_uncalibrated(imported: Path) ->
     try:
         pipeline = FilmPipeline(gate, batchers[0], lung, batchers[1], decoders)
         film = (ROOT / "samples/film-abnormal.jpg").read_bytes()
-        result = await pipeline.assess(0, film, Context.model_validate({"person": {"age_years": 50}}))
+        result = await pipeline.assess(0, lambda: film, Context.model_validate({"person": {"age_years": 50}}))
     finally:
         decoders.close()
         for batcher in batchers:
