@@ -54,8 +54,11 @@ class Draft:
         return self._path
 
     def remove(self) -> None:
-        """Let go of it; a file that the store has taken over is no longer here."""
-        self._held = io.BytesIO()
+        """Remove its file, if it has one that the store has not taken over.
+
+        What is held in memory stays as it is: a request that is cut off leaves a thread behind that may be about to
+        put it, and must not put something else under its name.
+        """
         if self._file is not None:
             self._file.close()
             self._path.unlink(missing_ok=True)
