@@ -111,17 +111,16 @@ class Leases:
 
     async def note_decoding(self, lease: Lease, index: int) -> None:
         """Commit which file is about to be decoded, before it is."""
-        note = self._mine(lease).values(decoding=index)
-        await self._database.write(lambda session: session.execute(note))
+        note = _MINE.values(decoding=index)
+        await self._database.write(lambda session: session.execute(note, self._mine(lease)))
 
     async def finish(self, lease: Lease, status: str, assessment: Assessment) -> datetime | None:
         """Write the outcome; when, or ``None`` where the visit has been taken over meanwhile."""
         outcome = {"status": status, "priority": assessment.priority, "assessment": assessment.model_dump_json()}
-        mine = {"of_visit": lease.row.id, "of_owner": self._owner.id, "of_attempt": lease.attempt}
 
         def finish(session: Session) -> datetime | None:
             now = database_now(session)
-            written = session.execute(_FINISH, {**mine, **outcome, "completed_at": now})
+            written = session.execute(_FINISH, {**self._mine(lease), **outcome, "completed_at": now})
             return now if rowcount(written) == 1 else None
 
         now = await self._database.write(finish)
@@ -135,8 +134,8 @@ class Leases:
 
         def put_back(session: Session) -> None:
             later = database_now(session) + timedelta(seconds=delay_s)
-            back = self._mine(lease).values(owner=None, lease_until=later, faults=lease.row.faults + 1, decoding=None)
-            session.execute(back)
+            back = _MINE.values(owner=None, lease_until=later, faults=lease.row.faults + 1, decoding=None)
+            session.execute(back, self._mine(lease))
 
         await self._database.write(put_back)
 
@@ -146,8 +145,9 @@ class Leases:
         await self._database.write(lambda session: session.execute(back))
         self._owner.close()
 
-    def _mine(self, lease: Lease) -> Update:
-        return self._all_mine().where(VISITS.c.id == lease.row.id, VISITS.c.attempts == lease.attempt)
+    def _mine(self, lease: Lease) -> dict[str, object]:
+        """Whose lease it has to be still, for :data:`_MINE`."""
+        return {"of_visit": lease.row.id, "of_owner": self._owner.id, "of_attempt": lease.attempt}
 
     def _all_mine(self) -> Update:
         return update(VISITS).where(VISITS.c.owner == self._owner.id, VISITS.c.status == "accepted")
@@ -159,17 +159,15 @@ def _takeable(session: Session, running: Collection[str]) -> Any:
     return query.order_by(VisitRow.received_at)
 
 
-_FINISH = (
-    update(VISITS)
-    .where(
-        VISITS.c.id == bindparam("of_visit"),
-        VISITS.c.owner == bindparam("of_owner"),
-        VISITS.c.attempts == bindparam("of_attempt"),
-        VISITS.c.status == "accepted",
-    )
-    .values(
-        {name: bindparam(name) for name in ("status", "priority", "assessment", "completed_at")}
-        | {"owner": None, "lease_until": None, "decoding": None}
-    )
+_MINE = update(VISITS).where(
+    VISITS.c.id == bindparam("of_visit"),
+    VISITS.c.owner == bindparam("of_owner"),
+    VISITS.c.attempts == bindparam("of_attempt"),
+    VISITS.c.status == "accepted",
+)
+"""The compare-and-set: changes the visit only under the lease that it is worked on."""
+_FINISH = _MINE.values(
+    {name: bindparam(name) for name in ("status", "priority", "assessment", "completed_at")}
+    | {"owner": None, "lease_until": None, "decoding": None}
 )
 """Made once: putting it together takes as long as running it."""

@@ -30,6 +30,7 @@ DICOM, ZIP = "application/dicom", "application/zip"
 KINDS = frozenset({DICOM, ZIP, "image/png", "image/jpeg", "image/tiff"})
 CONTEXT_HEADER = "Sangloc-Context"
 PIECE_BYTES = 256 * 1024
+"""A body, and a member of a zip, is handed on in pieces of about this size."""
 
 
 def context_in_header(headers: Mapping[str, str]) -> bytes | None:

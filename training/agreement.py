@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import sys
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -215,8 +216,8 @@ def main(argv: list[str] | None = None) -> int:
             raise ValueError(f"{manifest.name}: lung and cardiac are measured here; the gate is when it is exported")
         organ = importlib.import_module(f"training.{manifest.name}")
         if arguments.cohort:
-            cache = arguments.out / ".cache"
-            cohorts = [local_cohort(path, organ.INPUT, cache=cache) for path in arguments.cohort]
+            with tempfile.TemporaryDirectory() as cache:
+                cohorts = [local_cohort(path, organ.INPUT, cache=Path(cache)) for path in arguments.cohort]
         else:
             cohorts = list(organ.shipped(arguments.data))
         evaluated = evaluated_on(cohorts, manifest.findings)
