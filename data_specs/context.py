@@ -16,6 +16,8 @@ class _Part(BaseModel):
 
 class Person(_Part):
     id: Text | None = None
+    name: Text | None = None
+    birth_date: date | None = None
     age_years: Annotated[FiniteFloat, Field(ge=0, le=130)] | None = None
     sex: Literal["female", "male", "other", "unknown"] | None = None
 
@@ -24,6 +26,27 @@ class Referrer(_Part):
     id: Text | None = None
     name: Text | None = None
     facility: Text | None = None
+
+
+class Order(_Part):
+    """What the visit answers: an order of the hospital's system, named as that system names it.
+
+    Parameters
+    ----------
+    placer
+        The orderer's own number: HL7 v2 ORC-2, FHIR ServiceRequest.identifier, DICOM (0040,2016).
+    accession_number
+        DICOM AccessionNumber (0008,0050).
+    request
+        Reference of the FHIR ServiceRequest that the report answers, as it was posted (``ServiceRequest/…`` or a URN).
+    reason
+        Why the visit was asked for, in the orderer's words.
+    """
+
+    placer: Text | None = None
+    accession_number: Annotated[str, Field(max_length=64)] | None = None
+    request: Text | None = None
+    reason: Annotated[str, Field(max_length=1000)] | None = None
 
 
 class Lab(_Part):
@@ -48,6 +71,7 @@ class Vitals(_Part):
 class Context(_Part):
     person: Person = Person()
     referrer: Referrer | None = None
+    order: Order | None = None
     visited_on: date | None = None
     labs: Annotated[tuple[Lab, ...], Field(max_length=200)] = ()
     vitals: Vitals = Vitals()

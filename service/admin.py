@@ -29,7 +29,8 @@ DoctorId = Annotated[str, StringConstraints(min_length=1, max_length=200, patter
 
 
 class NewKey(BaseModel):
-    """What a key is for. ``doctor_id`` is the ``referrer.id`` whose visits a doctor's key shows."""
+    """What a key is for. ``doctor_id`` is the ``referrer.id`` whose visits a doctor's key shows, or a specialist's own
+    identifier; ``label`` is the name that they sign with."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -40,8 +41,8 @@ class NewKey(BaseModel):
 
     @model_validator(mode="after")
     def _doctor_is_named(self) -> NewKey:
-        if (self.role == "doctor") != (self.doctor_id is not None):
-            raise PydanticCustomError("doctor_id", "doctor_id belongs to the role doctor")
+        if (self.role in ("doctor", "specialist")) != (self.doctor_id is not None):
+            raise PydanticCustomError("doctor_id", "doctor_id belongs to the roles doctor and specialist")
         return self
 
 

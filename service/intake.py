@@ -148,11 +148,13 @@ def _new_row(key: Key, posted: _Posted, idempotency_key: str | None) -> VisitRow
         site=key.site,
         key_id=key.id,
         referrer_id=context.referrer.id if context.referrer else None,
+        person_id=context.person.id,
         context=context.model_dump_json(exclude_unset=True),
         status="accepted",
         priority="unassessed",
         idempotency_key=idempotency_key,
         body_hash=posted.digest,
+        version=1,
         attempts=0,
         faults=0,
         inputs=[

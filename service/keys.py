@@ -27,7 +27,7 @@ from sqlalchemy.orm import Session
 from service.database import Database, KeyRow, database_now, rowcount
 from service.errors import NotFound
 
-Role = Literal["site", "doctor", "admin"]
+Role = Literal["site", "doctor", "specialist", "admin"]
 BOOTSTRAP_ID = "bootstrap"
 ADMIN_SITE = "admin"
 """Site of the visits that the first admin key posts itself."""
@@ -41,7 +41,10 @@ class Key:
     ----------
     role
         ``site``: posts, and sees what its site posted. ``doctor``: sees the visits of its site that were referred by
-        ``doctor_id``. ``admin``: sees everything and manages keys.
+        ``doctor_id``, and signs them. ``specialist``: sees and answers what was referred to its site, or to any.
+        ``admin``: sees everything and manages keys and destinations; it is no doctor and signs nothing.
+    doctor_id, label
+        Who a doctor or specialist is, and the name that they sign with.
     """
 
     id: str
@@ -53,6 +56,10 @@ class Key:
     @property
     def may_post(self) -> bool:
         return self.role in ("site", "admin")
+
+    @property
+    def may_sign(self) -> bool:
+        return self.role in ("doctor", "specialist") and self.doctor_id is not None
 
 
 def hash_secret(secret: str) -> str:

@@ -48,6 +48,20 @@ class Settings(BaseSettings):
     session
         Which runtime computes, and in which precision. ``auto``: the fastest on this machine, measured at the first
         start. Otherwise that one, in fp32 for bundles that do not allow the precision.
+    dicom_port, hl7_port
+        Where DICOM associations and HL7 v2 messages (MLLP) are listened for, on ``host``; 0: not at all.
+    dicom_ae_title
+        Application entity title under which this service is called, and calls.
+    dicom_peers, hl7_peers
+        Who may call: ``AE_TITLE@HOST=SITE`` (or ``HOST=SITE``), separated by commas; what a peer sends is its site's.
+    dicom_gather_seconds
+        A study becomes a visit when nothing more of it has come for so long.
+    dicom_worklist
+        ``AE_TITLE@HOST:PORT`` of a modality worklist that is asked for the order of an AccessionNumber; empty: none.
+    next_steps
+        The programme's own table of what to do next, in place of ``data_specs/next_steps.toml``.
+    blind_reads
+        Whether a specialist who is asked first reads without the findings, where the question does not say.
     drain_seconds
         How long a process that was asked to stop goes on with what it has begun.
     """
@@ -74,6 +88,15 @@ class Settings(BaseSettings):
     concurrent_uploads: Annotated[int, Field(ge=1, le=1000)] = 32
     body_seconds: Annotated[float, Field(gt=0, le=3600)] = 300
     idle_seconds: Annotated[float, Field(gt=0, le=600)] = 30
+    dicom_port: Annotated[int, Field(ge=0, le=65535)] = 0
+    dicom_ae_title: Annotated[str, Field(pattern=r"^[!-\[\]-~]([ -\[\]-~]{0,14}[!-\[\]-~])?$")] = "SANGLOC"
+    dicom_peers: str = ""
+    dicom_gather_seconds: Annotated[float, Field(gt=0, le=3600)] = 5
+    dicom_worklist: str = ""
+    hl7_port: Annotated[int, Field(ge=0, le=65535)] = 0
+    hl7_peers: str = ""
+    next_steps: Path | None = None
+    blind_reads: bool = False
     drain_seconds: Annotated[float, Field(ge=0, le=600)] = 10
     session_hours: Annotated[float, Field(gt=0, le=168)] = 12
 
