@@ -111,11 +111,10 @@ def conclusion(report: Report, language: Language) -> str:
 
 def next_step(step: NextStep, language: Language) -> str:
     """What to do, how soon, and the table's sentence."""
-    soon = (
-        ""
-        if step.within_days is None
-        else f" ({say('today', language) if step.within_days == 0 else say('within_days', language, days=step.within_days)})"
-    )
+    soon = ""
+    if step.within_days is not None:
+        key = "within_days" if step.within_days else "today"
+        soon = f" ({say(key, language, days=step.within_days)})"
     return f"{say(f'step_{step.step}', language)}{soon}: {step.text[language]}"
 
 

@@ -17,9 +17,9 @@ from data_specs.vocabulary import terms
 
 VISIT = "11111111-2222-4333-8444-555555555555"
 STUDY = "1.2.840.99999.1"
-NAME = "Nguyễn Thị Ánh Tuyết"
-DOCTOR = "BS. Đặng Hữu Phước"
-SPECIALIST = "TS.BS. Lê Thị Ngọc Quỳnh"
+NAME = "Người Được Khám Thử Nghiệm Ẵặ"
+DOCTOR = "BS. Thử Nghiệm Tuyến Dưới"
+SPECIALIST = "BS. Thử Nghiệm Tuyến Trên"
 
 
 def code(name: str) -> Code:
@@ -57,7 +57,7 @@ def report(version: int = 1) -> Report:
     opinions = (
         Opinion(
             number=1,
-            author=Author(id="D-7", name=DOCTOR, facility="Trạm y tế xã Mường Hum", role="referrer"),
+            author=Author(id="D-7", name=DOCTOR, facility="Trạm y tế thử nghiệm", role="referrer"),
             signed_at=at.replace(hour=10),
             judgements=(Judgement(finding="pneumonia", verdict="agree"),),
             text="Ho khạc đờm 5 ngày, sốt nhẹ. Đề nghị hội chẩn.",
@@ -65,7 +65,7 @@ def report(version: int = 1) -> Report:
         ),
         Opinion(
             number=2,
-            author=Author(id="S-1", name=SPECIALIST, facility="Bệnh viện Bạch Mai", role="specialist"),
+            author=Author(id="S-1", name=SPECIALIST, facility="Bệnh viện thử nghiệm", role="specialist"),
             signed_at=at.replace(hour=13),
             judgements=(
                 Judgement(finding="pneumonia", verdict="disagree", note="xẹp phổi dải"),
@@ -87,7 +87,7 @@ def report(version: int = 1) -> Report:
         visited_on=date(2026, 11, 21),
         site="lao-cai",
         person=Person(id="VN-0042", name=NAME, birth_date=date(1961, 5, 30), age_years=65, sex="female"),
-        referrer=Referrer(id="D-7", name=DOCTOR, facility="Trạm y tế xã Mường Hum"),
+        referrer=Referrer(id="D-7", name=DOCTOR, facility="Trạm y tế thử nghiệm"),
         order=Order(placer="ORD-1", accession_number="ACC-1", request="ServiceRequest/77", reason="Khám sức khỏe"),
         study_instance_uid=STUDY,
         priority="urgent",
@@ -142,9 +142,9 @@ def report(version: int = 1) -> Report:
                     StudyTime="081500",
                     StudyID="S1",
                     AccessionNumber="ACC-1",
-                    ReferringPhysicianName="Đặng^Hữu Phước",
+                    ReferringPhysicianName="BS.^Thử Nghiệm Tuyến Dưới",
                     PatientID="VN-0042",
-                    PatientName="Nguyễn^Thị Ánh Tuyết",
+                    PatientName="Người^Được Khám Thử Nghiệm Ẵặ",
                     PatientBirthDate="19610530",
                     PatientSex="F",
                 ),
