@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pydicom
 from numpy.typing import NDArray
+from pydicom.charset import convert_encodings, default_encoding
 from pydicom.datadict import tag_for_keyword
 from pydicom.dataset import Dataset
 from pydicom.filereader import data_element_generator
@@ -42,7 +43,9 @@ MAX_INFLATED = 320 * 2**20
 """Bytes that a deflated data set may inflate to: ``MAX_PIXELS`` of three bytes, and room for the header."""
 
 KEYWORDS = (
-    *("SpecificCharacterSet", "SOPClassUID", "StudyDate", "Modality", "PatientID", "PatientBirthDate", "PatientSex"),
+    *("SpecificCharacterSet", "SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID", "StudyID"),
+    *("StudyDate", "StudyTime", "Modality", "AccessionNumber", "ReferringPhysicianName"),
+    *("PatientName", "PatientID", "IssuerOfPatientID", "PatientBirthDate", "PatientSex"),
     *("PatientAge", "BodyPartExamined", "AnatomicRegionSequence", "ViewPosition", "ViewCodeSequence"),
     *("PatientOrientation", "NumberOfFrames", "SamplesPerPixel", "PhotometricInterpretation", "PlanarConfiguration"),
     *("Rows", "Columns", "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation", "PixelPaddingValue"),
@@ -208,7 +211,7 @@ def _elements(
             raise Refused("unreadable", f"> {MAX_READS}", "DICOM PS3.10") from error
         cut = True
     dataset = Dataset(found)
-    dataset.set_original_encoding(implicit, little, _text(_value(dataset, "SpecificCharacterSet")) or "iso8859")
+    dataset.set_original_encoding(implicit, little, _encodings(dataset))
     if stopped and not meta:
         tag, vr, length = stopped[0]
         # the generator stands at the start of the element again: skip its tag, VR and length
@@ -218,6 +221,15 @@ def _elements(
     if cut or file.tell() > len(content):
         raise Refused("truncated", f"{len(content)} B", "(7FE0,0010) PixelData")
     return dataset, None, file.tell()
+
+
+def _encodings(dataset: Dataset) -> list[str]:
+    """Python's names for SpecificCharacterSet (PS3.3 section C.12.1.1.2); Latin-1 reads any bytes where it is none."""
+    said = _text(_value(dataset, "SpecificCharacterSet")).split("\\")
+    try:
+        return list(convert_encodings(said)) if any(said) else [default_encoding]
+    except (LookupError, ValueError):
+        return [default_encoding]
 
 
 def _is_implicit(content: bytes, start: int, said: bool) -> bool:

@@ -28,7 +28,7 @@ ROUNDED_TO_NOTHING, ROUNDED_TO_CERTAINTY = 0.001, 0.999
 """No probability is said to be 0 or 1."""
 
 Status = Literal["preliminary", "final", "amended"]
-"""As FHIR R4 DiagnosticReport.status; DICOM's PRELIMINARY/FINAL (0040,A496) and HL7 v2's P, F, C (table 0123) follow."""
+"""As FHIR R4 DiagnosticReport.status; DICOM's PreliminaryFlag (0040,A496) and HL7 v2's table 0123 follow from it."""
 
 
 class _Part(BaseModel):
@@ -171,7 +171,7 @@ class Report(_Part):
 
     @property
     def conclusions(self) -> tuple[str, ...]:
-        """Names of the findings that stand: the machine's positive ones, as the opinions, each in its turn, left them."""
+        """Names of the findings that stand: the machine's positive ones, as the opinions, in turn, left them."""
         machine = {each.name: bool(each.positive) for each in self.findings}
         standing = dict(machine)
         for opinion in self.opinions:

@@ -6,10 +6,11 @@ import asyncio
 import hashlib
 import json
 import uuid
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
+from typing import Literal
 
 from fastapi import Request
 from sqlalchemy import func, select
@@ -17,6 +18,8 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from data_specs.context import Context
+from data_specs.dicom_reference import read_reference
+from data_specs.report import DicomReference
 from service.database import VISITS, InputRow, VisitRow, database_now, insert_rows
 from service.drafts import Drafts
 from service.errors import FieldFault, IdempotencyConflict, InvalidRequest, QueueFull, Unavailable
@@ -49,11 +52,17 @@ async def accept_visit(service: Service, key: Key, request: Request) -> Accepted
         raise Unavailable(retry_after_s=RETRY_AFTER_S)
     idempotency_key = _idempotency_key(request)
     beside = context_in_header(request.headers)
-    if service.queue_was_full and not await service.database.read(partial(_has_room, service, key, idempotency_key)):
+    if service.queue_was_full and not await service.database.read(
+        partial(_has_room, service, key.site, idempotency_key)
+    ):
         raise _queue_full()
     async with _upload_turn(service):
         posted = await _read_and_store(service, request, beside)
-    return await _commit(service, key, _new_row(key, posted, idempotency_key))
+    row = new_visit(key.site, key.id, posted.context, posted.files, posted.digest, idempotency_key=idempotency_key)
+    accepted = await commit_visit(service, row)
+    if accepted is None:
+        raise _queue_full()
+    return accepted
 
 
 def _idempotency_key(request: Request) -> str | None:
@@ -82,11 +91,22 @@ def _queue_full() -> QueueFull:
 
 
 @dataclass(frozen=True, slots=True)
+class StoredFile:
+    """A file that came with a visit, in the store."""
+
+    field: Literal["image", "ecg"]
+    filename: str
+    sha256: str
+    n_bytes: int
+    dicom: DicomReference | None
+
+
+@dataclass(frozen=True, slots=True)
 class _Posted:
     """What a body held, its files in the store; ``digest`` is the same whatever boundary it was posted with."""
 
     context: Context
-    files: Sequence[Part]
+    files: Sequence[StoredFile]
     digest: str
 
 
@@ -122,11 +142,18 @@ def _finish_and_store(service: Service, reader: Reader, last: bytes, beside: byt
     if len(documents) > 1:
         raise InvalidRequest(FieldFault("context", "field_repeated"))
     context = read_context(documents[0]) if documents else Context()
-    files = [part for part in parts if part.field != "context"]
-    for file in files:
-        service.store.put(file.draft)
+    files = [put_in_store(service, part) for part in parts if part.field != "context"]
     drafts.remove()
     return _Posted(context, files, _body_hash(parts, beside))
+
+
+def put_in_store(service: Service, part: Part) -> StoredFile:
+    """Store one part of a visit; where it belongs is read first, while it still lies in memory."""
+    assert part.field != "context"  # noqa: S101
+    with part.draft.open() as file:
+        dicom = read_reference(file)
+    service.store.put(part.draft)
+    return StoredFile(part.field, part.filename, part.draft.sha256, part.draft.n_bytes, dicom)
 
 
 def _content(part: Part) -> bytes:
@@ -141,20 +168,39 @@ def _body_hash(parts: Sequence[Part], beside: bytes | None) -> str:
     return hashlib.sha256(json.dumps(listed).encode()).hexdigest()
 
 
-def _new_row(key: Key, posted: _Posted, idempotency_key: str | None) -> VisitRow:
-    visit_id, context = str(uuid.uuid4()), posted.context
+def new_visit(
+    site: str,
+    key_id: str,
+    context: Context,
+    files: Sequence[StoredFile],
+    digest: str,
+    *,
+    idempotency_key: str | None = None,
+) -> VisitRow:
+    """The row of a visit that is about to be committed, whatever way it came in.
+
+    Parameters
+    ----------
+    digest
+        SHA-256 of what was posted; with the same ``idempotency_key`` it has to be the same.
+    """
+    visit_id = str(uuid.uuid4())
+    dicom = next((file.dicom for file in files if file.dicom), None)
+    ordered = context.order.accession_number if context.order else None
     return VisitRow(
         id=visit_id,
-        site=key.site,
-        key_id=key.id,
+        site=site,
+        key_id=key_id,
         referrer_id=context.referrer.id if context.referrer else None,
         person_id=context.person.id,
+        study_uid=dicom.StudyInstanceUID if dicom else None,
+        accession_number=ordered or (dicom.AccessionNumber[:64] if dicom else None) or None,
         context=context.model_dump_json(exclude_unset=True),
         status="accepted",
         priority="unassessed",
-        idempotency_key=idempotency_key,
-        body_hash=posted.digest,
         version=1,
+        idempotency_key=idempotency_key,
+        body_hash=digest,
         attempts=0,
         faults=0,
         inputs=[
@@ -163,66 +209,87 @@ def _new_row(key: Key, posted: _Posted, idempotency_key: str | None) -> VisitRow
                 index=index,
                 field=file.field,
                 filename=file.filename,
-                sha256=file.draft.sha256,
-                n_bytes=file.draft.n_bytes,
+                sha256=file.sha256,
+                n_bytes=file.n_bytes,
                 refused=False,
+                dicom=file.dicom.model_dump_json(exclude_defaults=True) if file.dicom else None,
             )
-            for index, file in enumerate(posted.files)
+            for index, file in enumerate(files)
         ],
     )
 
 
-async def _commit(service: Service, key: Key, row: VisitRow) -> Accepted:
-    """Insert the visit, leased to this process where it has a hand free, and set to work on it at once."""
+async def commit_visit(
+    service: Service, row: VisitRow, *, also: Callable[[Session], object] = lambda _: None
+) -> Accepted | None:
+    """Insert the visit, leased to this process where it has a hand free, and set to work on it at once.
+
+    Parameters
+    ----------
+    also
+        What is written in the same transaction, after the visit itself.
+
+    Returns
+    -------
+    ``None`` where as many visits are unfinished as the service takes on.
+
+    Raises
+    ------
+    IdempotencyConflict
+        The first visit of this ``Idempotency-Key`` had another body.
+    """
     leased = service.work.reserve()
     is_new = False
 
     def insert(session: Session) -> VisitRow | None:
-        first = _first_visit(session, key, row.idempotency_key)
+        first = _first_visit(session, row.site, row.idempotency_key)
         if first is not None:
             return first
-        if not _has_room(service, key, None, session):
+        if not _has_room(service, row.site, None, session):
             return None
         row.received_at = database_now(session)
         if leased:
             service.work.lease(row, row.received_at)
         insert_rows(session, row, *row.inputs)
+        also(session)
         return row
 
     try:
         try:
             stored = await service.database.write(insert)
         except IntegrityError:  # PostgreSQL: the same Idempotency-Key was committed between our look and our insert
-            stored = await service.database.read(lambda session: _expect_first(session, key, row.idempotency_key))
+            if row.idempotency_key is None:
+                raise
+            stored = await service.database.read(lambda session: _expect_first(session, row.site, row.idempotency_key))
         is_new = stored is row
     finally:
         if leased:
             service.work.use_reservation(row if is_new else None)
     if stored is None:
-        raise _queue_full()
+        return None
     if stored.body_hash != row.body_hash:
         raise IdempotencyConflict
     return Accepted(stored, is_new)
 
 
-def _first_visit(session: Session, key: Key, idempotency_key: str | None) -> VisitRow | None:
+def _first_visit(session: Session, site: str, idempotency_key: str | None) -> VisitRow | None:
     if idempotency_key is None:
         return None
-    query = select(VisitRow).where(VisitRow.site == key.site, VisitRow.idempotency_key == idempotency_key)
+    query = select(VisitRow).where(VisitRow.site == site, VisitRow.idempotency_key == idempotency_key)
     return session.scalars(query).one_or_none()
 
 
-def _expect_first(session: Session, key: Key, idempotency_key: str | None) -> VisitRow:
-    row = _first_visit(session, key, idempotency_key)
+def _expect_first(session: Session, site: str, idempotency_key: str | None) -> VisitRow:
+    row = _first_visit(session, site, idempotency_key)
     assert row is not None  # noqa: S101  visits are never deleted
     return row
 
 
-def _has_room(service: Service, key: Key, idempotency_key: str | None, session: Session) -> bool:
+def _has_room(service: Service, site: str, idempotency_key: str | None, session: Session) -> bool:
     """Whether one more visit is taken on; a repeated request has its place already."""
     unfinished: int = session.execute(_UNFINISHED).scalar_one()
     service.queue_was_full = unfinished >= service.settings.max_queue
-    return not service.queue_was_full or _first_visit(session, key, idempotency_key) is not None
+    return not service.queue_was_full or _first_visit(session, site, idempotency_key) is not None
 
 
 _UNFINISHED = select(func.count()).select_from(VISITS).where(VISITS.c.status == "accepted")

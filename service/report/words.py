@@ -1,4 +1,4 @@
-"""What the report says in words: terms of the vocabulary in sentences of ``words.toml``, the same in every rendering."""
+"""What the report says in words: terms of the vocabulary in sentences of ``words.toml``, the same in all renderings."""
 
 from __future__ import annotations
 

@@ -245,7 +245,7 @@ def test_overlay_is_rendered_and_an_unreadable_film_is_not(client):
         (b'{"person": {"age_years": true}}', "context.person.age_years"),
         (b'{"person": {"age_years": 500}}', "context.person.age_years"),
         (b'{"person": {"sex": "woman"}}', "context.person.sex"),
-        (b'{"person": {"name": "x"}}', "context.person.name"),
+        (b'{"person": {"surname": "x"}}', "context.person.surname"),
         (b'{"person": {"id": "a\\u0000b"}}', "context.person.id"),
         (b'{"person": {"id": "\\ud800"}}', "context.person.id"),
         (b'{"person": {"id": "1", "id": "2"}}', "context.id"),

@@ -1,0 +1,45 @@
+"""Where a DICOM object belongs: person, order, study, series, instance, as its header says."""
+
+from __future__ import annotations
+
+import re
+from typing import IO
+
+from data_specs.ecg_dicom import is_dicom
+from data_specs.problems import Refused
+from data_specs.report import DicomReference
+
+UIDS = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "SOPClassUID")
+WORDS = tuple(name for name in DicomReference.model_fields if name not in (*UIDS, "Rows", "Columns"))
+START_BYTES = 256 * 1024
+"""What stands before a film's pixels is nearly always shorter; the whole file is read where it is not."""
+MAX_WORD = 200
+_UID = re.compile(r"(0|[1-9][0-9]*)(\.(0|[1-9][0-9]*))+")
+
+
+def read_reference(file: IO[bytes]) -> DicomReference | None:
+    """The header's identity; ``None`` where the file is no DICOM object, or does not say where it belongs.
+
+    A header that cannot be read is not refused here: the reader of the file itself says what is wrong with it.
+
+    References
+    ----------
+    DICOM PS3.5, section 9.1 (a UID has at most 64 characters).
+    """
+    start = file.read(START_BYTES)
+    if not is_dicom(start[:132]):
+        return None
+    from data_specs.cxr_dicom_header import read_header  # noqa: PLC0415  only DICOM objects need pydicom
+
+    try:
+        header = read_header(start)
+    except Refused:
+        try:
+            header = read_header(start + file.read())
+        except Refused:
+            return None
+    uids = {name: header.text(name) for name in UIDS}
+    if not all(len(each) <= 64 and _UID.fullmatch(each) for each in uids.values()):
+        return None
+    words = {name: header.text(name)[:MAX_WORD] for name in WORDS}
+    return DicomReference(**uids, **words, Rows=header.integer("Rows"), Columns=header.integer("Columns"))
