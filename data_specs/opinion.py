@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator
 
 from data_specs.visit import ORGANS
 from data_specs.vocabulary import terms
@@ -14,6 +14,15 @@ AuthorRole = Literal["referrer", "specialist"]
 Verdict = Literal["agree", "disagree", "add"]
 Advice = Literal["manage", "ask", "refer"]
 """What to do next: manage here, ask a specialist, refer the person."""
+
+
+def _is_a_finding(name: str) -> str:
+    if name not in terms() or name in ORGANS:
+        raise ValueError("a finding of the vocabulary")
+    return name
+
+
+FindingName = Annotated[str, Field(max_length=60), AfterValidator(_is_a_finding)]
 
 
 class _Part(BaseModel):
@@ -26,16 +35,9 @@ class Judgement(_Part):
     ``disagree`` with a positive finding says that it is not there; with a negative one, that it is.
     """
 
-    finding: str
+    finding: FindingName
     verdict: Verdict
     note: Annotated[str, Field(max_length=500)] = ""
-
-    @field_validator("finding")
-    @classmethod
-    def _is_a_term(cls, name: str) -> str:
-        if name not in terms() or name in ORGANS:
-            raise ValueError("a finding of the vocabulary")
-        return name
 
 
 class Author(_Part):

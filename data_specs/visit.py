@@ -96,8 +96,11 @@ class ModelUsed(_Part):
 
 
 class Visit(_Part):
+    """A visit. ``version`` is its report's: 1 as the machine left it, one more with each signed opinion."""
+
     id: str
     status: Status
+    version: int = 1
     received_at: datetime
     completed_at: datetime | None = None
     person: Person = Person()

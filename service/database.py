@@ -123,7 +123,7 @@ class VisitRow(Base):
     referrer_id: Mapped[str | None] = mapped_column(String(200))
     person_id: Mapped[str | None] = mapped_column(String(200))
     study_uid: Mapped[str | None] = mapped_column(String(64))
-    """Of the DICOM objects that came with it; the report belongs to the same study."""
+    """The study that the report belongs to: of the DICOM objects that came with the visit, else one of our own."""
     accession_number: Mapped[str | None] = mapped_column(String(64))
     context: Mapped[str] = mapped_column(Text)
     status: Mapped[str] = mapped_column(String(10))
@@ -319,6 +319,24 @@ class OrderRow(Base):
     accession_number: Mapped[str] = mapped_column(String(64), primary_key=True)
     context: Mapped[str] = mapped_column(Text)
     """``data_specs.context.Context``"""
+    received_at: Mapped[datetime] = mapped_column(UtcDateTime)
+
+
+class OrderMessageRow(Base):
+    """An order message (HL7 v2) that was carried out: sent again, it is acknowledged and changes nothing.
+
+    ``sender`` is MSH-3 and MSH-4: control ids are unique to a sending application.
+    """
+
+    __tablename__ = "order_messages"
+    __table_args__ = (Index("ix_order_messages_received", "received_at"),)
+
+    site: Mapped[str] = mapped_column(String(100), primary_key=True)
+    sender: Mapped[str] = mapped_column(String(64), primary_key=True)
+    """SHA-256"""
+    control_id: Mapped[str] = mapped_column(String(200), primary_key=True)
+    sha256: Mapped[str] = mapped_column(String(64))
+    """Of all that follows its header."""
     received_at: Mapped[datetime] = mapped_column(UtcDateTime)
 
 

@@ -19,7 +19,7 @@ from sqlalchemy.orm import Session
 
 from data_specs.context import Context
 from data_specs.dicom_reference import read_reference
-from data_specs.report import DicomReference
+from data_specs.report import DicomReference, uid
 from service.database import VISITS, InputRow, VisitRow, database_now, insert_rows
 from service.drafts import Drafts
 from service.errors import FieldFault, IdempotencyConflict, InvalidRequest, QueueFull, Unavailable
@@ -193,7 +193,7 @@ def new_visit(
         key_id=key_id,
         referrer_id=context.referrer.id if context.referrer else None,
         person_id=context.person.id,
-        study_uid=dicom.StudyInstanceUID if dicom else None,
+        study_uid=dicom.StudyInstanceUID if dicom else uid(visit_id, 0, "study"),
         accession_number=ordered or (dicom.AccessionNumber[:64] if dicom else None) or None,
         context=context.model_dump_json(exclude_unset=True),
         status="accepted",

@@ -9,13 +9,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from sqlalchemy import Select, func, select, tuple_
+from sqlalchemy import ColumnElement, Select, and_, exists, func, or_, select, tuple_
+from sqlalchemy.orm import Session, aliased
 
 from data_specs.assessment import AssessedInput, Assessment, EvidenceMap, input_problem, organ_result, reason
 from data_specs.context import Context
 from data_specs.visit import Priority, Status, Visit, VisitInput
 from data_specs.vocabulary import Language
-from service.database import InputRow, VisitRow
+from service.database import InputRow, OpinionRow, ReferralRow, VisitRow
 from service.errors import FieldFault, Forbidden, InvalidRequest, NotFound
 from service.keys import Key
 from service.state import Service
@@ -60,7 +61,7 @@ async def list_visits(
     if cursor is not None:
         query = query.where(tuple_(VisitRow.received_at, VisitRow.id) < tuple_(*_read_cursor(cursor)))
     limit = max(1, min(limit, MAX_PAGE))
-    rows = await service.database.read(lambda session: session.scalars(query.limit(limit + 1)).all())
+    rows = await service.database.read(lambda session: seen_by(session, key, query.limit(limit + 1)))
     return VisitPage(rows[:limit], _write_cursor(rows[limit - 1]) if len(rows) > limit else None)
 
 
@@ -82,30 +83,72 @@ async def load_visit(service: Service, key: Key, visit_id: str) -> VisitRow:
     Forbidden
         There is, and it is not this key's to see. (Ids are random: that one exists tells nothing.)
     """
-    row = None
-    if _ID.fullmatch(visit_id):
-        row = await service.database.read(lambda session: session.get(VisitRow, visit_id))
+    if not _ID.fullmatch(visit_id):
+        raise NotFound
+    query = visible(select(VisitRow).where(VisitRow.id == visit_id), key)
+
+    def load(session: Session) -> VisitRow | None:
+        if found := seen_by(session, key, query):
+            return found[0]
+        if session.get(VisitRow, visit_id) is not None:
+            raise Forbidden
+        return None
+
+    row = await service.database.read(load)
     if row is None:
         raise NotFound
-    if not may_see(key, row):
-        raise Forbidden
     return row
 
 
-def may_see(key: Key, row: VisitRow) -> bool:
-    if key.role == "admin":
-        return True
-    if key.role == "doctor":
-        return row.site == key.site and key.doctor_id is not None and row.referrer_id == key.doctor_id
-    return row.site == key.site
-
-
 def visible(query: Select, key: Key) -> Select:  # type: ignore[type-arg]
-    """``query`` over the visits, narrowed to those that ``key`` may see."""
+    """``query`` over the visits, narrowed to those that ``key`` may see.
+
+    A specialist sees the visits that were referred to their hospital or to any, and what else the same site has of the
+    same persons.
+    """
     if key.role == "admin":
         return query
+    if key.role == "specialist":
+        referred = aliased(VisitRow)
+        same_person = and_(referred.site == VisitRow.site, referred.person_id == VisitRow.person_id)
+        asked = select(referred.id).join(ReferralRow, ReferralRow.visit_id == referred.id).where(to_me(key))
+        return query.where(exists(asked.where(or_(referred.id == VisitRow.id, same_person))))
     query = query.where(VisitRow.site == key.site)
     return query.where(VisitRow.referrer_id == key.doctor_id) if key.role == "doctor" else query
+
+
+def to_me(key: Key) -> ColumnElement[bool]:
+    """Whether a referral asks this specialist."""
+    return or_(ReferralRow.to_site.is_(None), ReferralRow.to_site == key.site)
+
+
+def seen_by(session: Session, key: Key, query: Select[VisitRow]) -> Sequence[VisitRow]:
+    """Rows of ``query`` as ``key`` may see them: without findings where a specialist is to read without them."""
+    rows = session.scalars(query).all()
+    if key.role != "specialist" or not rows:
+        return rows
+    mine = select(OpinionRow.visit_id).where(OpinionRow.key_id == key.id)
+    asked = select(ReferralRow.visit_id).where(
+        ReferralRow.visit_id.in_([row.id for row in rows]),
+        ReferralRow.closed_at.is_(None),
+        ReferralRow.blind,
+        to_me(key),
+        ReferralRow.visit_id.not_in(mine),
+    )
+    blind = set(session.scalars(asked))
+    session.expunge_all()  # what is left out here is left out of these objects alone
+    for row in rows:
+        if row.id in blind:
+            row.blind = True
+            row.assessment = _without_findings(row)
+    return rows
+
+
+def _without_findings(row: VisitRow) -> str | None:
+    found = assessment_of(row)
+    if found is None:
+        return None
+    return found.model_copy(update={"organs": {}, "models": [], "priority_reasons": []}).model_dump_json()
 
 
 def visit_view(row: VisitRow, language: Language) -> Visit:
@@ -115,6 +158,7 @@ def visit_view(row: VisitRow, language: Language) -> Visit:
     return Visit(
         id=row.id,
         status=row.status,  # type: ignore[arg-type]  # the column holds nothing else
+        version=row.version,
         received_at=row.received_at,
         completed_at=row.completed_at,
         person=context_of(row).person,

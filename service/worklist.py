@@ -14,11 +14,11 @@ from data_specs.visit import PRIORITIES, Priority, Status
 from service.database import VisitRow
 from service.keys import Key
 from service.state import Service
-from service.visits import visible
+from service.visits import seen_by, visible
 
 PAGE = 40
 
-_urgency = case({name: place for place, name in enumerate(PRIORITIES)}, value=VisitRow.priority, else_=len(PRIORITIES))
+urgency = case({name: place for place, name in enumerate(PRIORITIES)}, value=VisitRow.priority, else_=len(PRIORITIES))
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +47,7 @@ class WorklistPage:
 
 async def worklist(service: Service, key: Key, wanted: Filter, cursor: str | None = None) -> WorklistPage:
     """One page of the visits that ``key`` may see; a cursor that is none starts at the beginning."""
-    place = (_urgency, VisitRow.received_at, VisitRow.id)
+    place = (urgency, VisitRow.received_at, VisitRow.id)
     query = _narrowed(visible(select(VisitRow), key), wanted)
     if wanted.priority is not None:
         query = query.where(VisitRow.priority == wanted.priority)
@@ -55,7 +55,7 @@ async def worklist(service: Service, key: Key, wanted: Filter, cursor: str | Non
     if after is not None:
         query = query.where(tuple_(*place) > tuple_(*after))
     query = query.order_by(*place).limit(PAGE + 1)
-    rows = await service.database.read(lambda session: session.scalars(query).all())
+    rows = await service.database.read(lambda session: seen_by(session, key, query))
 
     counting = _narrowed(visible(select(VisitRow.priority, func.count()), key), wanted).group_by(VisitRow.priority)
     counted = await service.database.read(lambda session: {row[0]: row[1] for row in session.execute(counting)})
