@@ -39,10 +39,35 @@ WORDS = {
 """Measured findings whose value is a word. References: KDIGO 2024, Kidney Int 2024;105(4S), chapter 1."""
 
 JUDGED = frozenset(
-    "abnormal pneumonia effusion cardiomegaly pneumothorax consolidation atelectasis edema infiltration mass nodule "
-    "emphysema fibrosis pleural_thickening hernia tuberculosis normal_ecg st_t_change conduction_disturbance "
-    "myocardial_infarction hypertrophy atrial_fibrillation kfre_2y kfre_5y kfre_2y_north_america "
-    "kfre_5y_north_america incident_ckd".split()
+    [
+        "abnormal",
+        "pneumonia",
+        "effusion",
+        "cardiomegaly",
+        "pneumothorax",
+        "consolidation",
+        "atelectasis",
+        "edema",
+        "infiltration",
+        "mass",
+        "nodule",
+        "emphysema",
+        "fibrosis",
+        "pleural_thickening",
+        "hernia",
+        "tuberculosis",
+        "normal_ecg",
+        "st_t_change",
+        "conduction_disturbance",
+        "myocardial_infarction",
+        "hypertrophy",
+        "atrial_fibrillation",
+        "kfre_2y",
+        "kfre_5y",
+        "kfre_2y_north_america",
+        "kfre_5y_north_america",
+        "incident_ckd",
+    ]
 )
 """Findings that have a probability; the vocabulary holds other terms without a unit as well."""
 
@@ -220,7 +245,7 @@ class Value(_Range):
 class OfOrgan(_Part):
     """An organ by its status and by the codes of what is said against its assessment or its files (any of them)."""
 
-    organ: Organ | Literal["any"]
+    organ: Literal["lung", "cardiac", "kidney", "any"]
     status: Literal["assessed", "not_assessed"] | None = None
     reasons: tuple[Annotated[str, AfterValidator(_reason)], ...] = ()
 
@@ -340,7 +365,6 @@ def _possible_values(name: str) -> tuple[float, float]:
         if analyte.key == name:
             return analyte.minimum, analyte.maximum
     if name in Vitals.model_fields:
-        bounds = [each for each in Vitals.model_fields[name].metadata if hasattr(each, "ge") or hasattr(each, "le")]
-        least = next((each.ge for each in bounds if hasattr(each, "ge")), 0.0)
-        return float(least), float(next((each.le for each in bounds if hasattr(each, "le")), 1e9))
+        bounds = Vitals.model_json_schema()["properties"][name]["anyOf"][0]
+        return float(bounds["minimum"]), float(bounds["maximum"])
     return 0.0, 1e9

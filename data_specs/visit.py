@@ -14,6 +14,18 @@ Priority = Literal["urgent", "soon", "routine", "unassessed"]
 PRIORITIES: tuple[Priority, ...] = ("urgent", "soon", "routine", "unassessed")
 Organ = Literal["lung", "cardiac", "kidney"]
 ORGANS: tuple[Organ, ...] = ("lung", "cardiac", "kidney")
+JUDGED: dict[Organ, tuple[str, ...]] = {
+    "lung": (
+        *("abnormal", "pneumonia", "effusion", "cardiomegaly", "pneumothorax", "consolidation", "atelectasis", "edema"),
+        *("infiltration", "mass", "nodule", "emphysema", "fibrosis", "pleural_thickening", "hernia", "tuberculosis"),
+    ),
+    "cardiac": (
+        *("normal_ecg", "st_t_change", "conduction_disturbance", "myocardial_infarction", "hypertrophy"),
+        "atrial_fibrillation",
+    ),
+    "kidney": (),
+}
+"""Findings of the wire contract that somebody can see on a film or a trace, whatever the bundles in service offer."""
 Category = Literal["high", "intermediate", "low"]
 Status = Literal["accepted", "complete", "failed"]
 

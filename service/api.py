@@ -19,6 +19,7 @@ from service.database import VisitRow
 from service.errors import Forbidden
 from service.examples import POSTED_VISIT, VISIT
 from service.intake import RETRY_AFTER_S, accept_visit
+from service.keys import Key
 from service.language import language_of
 from service.refusals import problem_responses
 from service.session import CurrentKey
@@ -88,7 +89,12 @@ async def post_visit(request: Request, key: CurrentKey) -> Response:
     started = time.monotonic()
     accepted = await accept_visit(service, key, request)
     service.metrics.stages.labels("intake").observe(time.monotonic() - started)
-    row = accepted.row
+    return await finished_or_not(request, key, accepted.row)
+
+
+async def finished_or_not(request: Request, key: Key, row: VisitRow) -> Response:
+    """The answer to who posted a visit: 201 when it is finished in the time that ``Prefer`` gives it, else 202."""
+    service = service_of(request)
     wait_s, applied = _prefer(request)
     if row.status == "accepted" and wait_s > 0:
         await service.work.wait(row.id, wait_s, request.is_disconnected)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 import structlog
@@ -13,7 +13,27 @@ from fastapi.openapi.utils import get_openapi
 from fastapi.staticfiles import StaticFiles
 from starlette.middleware import Middleware
 
-from service import admin, api, open_inference, operations, pages, session
+from data_specs.next_steps import read_table
+from service import (
+    admin,
+    api,
+    destinations,
+    dicom_listener,
+    dicomweb,
+    followup_api,
+    followup_pages,
+    hl7_listener,
+    open_inference,
+    operations,
+    pages,
+    reports_api,
+    session,
+    statistics_api,
+    tus,
+    uploads,
+)
+from service.arrivals import Gathering
+from service.courier import Courier
 from service.database import Database
 from service.edge import Edge
 from service.examples import schemas_beyond_the_routes
@@ -55,9 +75,11 @@ def build(settings: Settings, engine: Engine | None, stop: Callable[[], None]) -
         keys=Keys(database, settings.bootstrap_key),
         metrics=metrics,
         work=Work(database, store, settings, metrics),
+        next_steps=read_table(settings.next_steps),
         uploads=asyncio.Semaphore(settings.concurrent_uploads),
         tensors=Tensors(max_rows=settings.max_queue, max_bytes=TENSOR_BODIES * settings.max_upload_bytes),
     )
+    service.courier = Courier(service)
 
     @asynccontextmanager
     async def life(_: FastAPI) -> AsyncIterator[None]:
@@ -68,12 +90,15 @@ def build(settings: Settings, engine: Engine | None, stop: Callable[[], None]) -
             raise
         if (made := await service.keys.first_start(settings.data_dir)) is not None:
             log.info("admin_key_made", path=str(made))
-        loading = asyncio.create_task(_load(service, engine, stop))
+        await uploads.remove_expired(service)
+        closing = AsyncExitStack()
+        loading = asyncio.create_task(_load(service, engine, stop, closing))
         yield
         service.stop()
         loading.cancel()
         await asyncio.gather(loading, return_exceptions=True)
-        await service.work.drain()
+        await closing.aclose()
+        await asyncio.gather(service.work.drain(), service.courier.drain())
         if service.engine is not None:
             await service.engine.aclose()
         database.close()
@@ -88,15 +113,18 @@ def build(settings: Settings, engine: Engine | None, stop: Callable[[], None]) -
     )
     app.state.service = service
     add_refusals(app)
-    for part in (api, admin, operations, open_inference, session, pages):
+    for part in (
+        *(api, followup_api, reports_api, statistics_api, admin, destinations, operations),
+        *(open_inference, dicomweb, tus, session, pages, followup_pages),
+    ):
         app.include_router(part.router)
     app.mount("/static", StaticFiles(packages=[("service", "static")]))
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]  # FastAPI's own way to extend the document
     return app
 
 
-async def _load(service: Service, engine: Engine | None, stop: Callable[[], None]) -> None:
-    """Load the bundles beside the running server, which meanwhile says that it is starting."""
+async def _load(service: Service, engine: Engine | None, stop: Callable[[], None], closing: AsyncExitStack) -> None:
+    """Load the bundles beside the running server, which meanwhile says that it is starting; then listen."""
     settings = service.settings
     if engine is None:
         try:
@@ -109,11 +137,37 @@ async def _load(service: Service, engine: Engine | None, stop: Callable[[], None
             return
     service.engine = engine
     service.work.start(engine)
+    service.courier.start()
     models = engine.models()
     for model in models:
         if session := model.get("session"):
             log.info("session_chosen", model=f"{model['name']} {model['version']}", **session)
+    if not await _listen(service, closing):
+        service.failed = True
+        stop()
+        return
     log.info("ready", models=[f"{model.get('name')} {model.get('version')}" for model in models])
+
+
+async def _listen(service: Service, closing: AsyncExitStack) -> bool:
+    """Gather what comes by DICOM, and listen where the settings say; ``False`` where a port cannot be had."""
+    settings = service.settings
+    gathering = Gathering(service)
+    gathering.start()
+    closing.push_async_callback(gathering.aclose)
+    setting = "DICOM_PORT"
+    try:
+        associations = await asyncio.to_thread(dicom_listener.start, service, settings)
+        if associations is not None:
+            closing.push_async_callback(associations.aclose)
+        setting = "HL7_PORT"
+        orders = await hl7_listener.start(service, settings)
+        if orders is not None:
+            closing.push_async_callback(orders.aclose)
+    except OSError as error:
+        log.error("port_not_bound", setting=f"{PREFIX}{setting}", reason=error.strerror)
+        return False
+    return True
 
 
 def _inference_engine(settings: Settings) -> Engine:
@@ -140,7 +194,8 @@ def _openapi(app: FastAPI) -> dict[str, Any]:
         components["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
         for path, operations_ in document["paths"].items():
             for operation in operations_.values():
-                _complete(operation, secured=path.startswith(("/v1/visits", "/v1/keys")) or path.endswith("/infer"))
+                secured = path.startswith(("/v1/", "/dicomweb/")) and path != "/v1/models"
+                _complete(operation, secured=secured or path.endswith("/infer"))
         app.openapi_schema = document
     return app.openapi_schema
 

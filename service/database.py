@@ -267,7 +267,7 @@ class DeliveryRow(Base):
     __tablename__ = "deliveries"
     __table_args__ = (
         Index("ix_deliveries_due", "due_at", sqlite_where=text("state = 'waiting'")),
-        Index("ix_deliveries_destination", "destination_id", "state"),
+        Index("ix_deliveries_destination", "destination_id", "state", "due_at"),
     )
 
     visit_id: Mapped[str] = mapped_column(ForeignKey("visits.id"), primary_key=True)
@@ -341,7 +341,7 @@ class OrderMessageRow(Base):
 
 
 class UploadRow(Base):
-    """A resumable upload (tus) that is under way: its file lies among the drafts of this data folder."""
+    """A resumable upload (tus) that is under way: its file lies in ``uploads`` of the data folder that took it."""
 
     __tablename__ = "uploads"
 

@@ -21,9 +21,10 @@ from service.logs import where_it_failed
 from service.refusals import problem_response
 from service.state import Service
 
-VISITS, MODELS = "/v1/visits", "/v2/models/"
+VISITS, MODELS, STOW = "/v1/visits", "/v2/models/", "/dicomweb/studies"
+POST_PAGE, UPLOADS = "/post", "/v1/uploads/"
 SMALL_BODY_BYTES = 100_000
-"""For every body but a posted visit and tensors."""
+"""For every body but a posted visit, DICOM objects and tensors."""
 LINGER_S = 2.0
 LINGER_BYTES = 4_000_000
 """How long, and how far, a body that nobody wants is still read, so that closing does not destroy the answer before
@@ -72,7 +73,10 @@ class _Exchange:
         self._receive, self._send = receive, send
         self._headers = Headers(scope=scope)
         path = scope["path"]
-        is_large = scope["method"] == "POST" and (path == VISITS or path.startswith(MODELS))
+        is_large = scope["method"] == "POST" and (
+            path in (VISITS, POST_PAGE, STOW) or path.startswith((MODELS, f"{STOW}/"))
+        )
+        is_large |= scope["method"] in ("PATCH", "POST") and path.startswith(UPLOADS)
         self._limit = settings.max_upload_bytes if is_large else SMALL_BODY_BYTES
         self._limit_text = f"{settings.max_upload_mb} MB" if is_large else f"{SMALL_BODY_BYTES // 1000} kB"
         self._n_bytes = 0

@@ -9,8 +9,17 @@
     │   └── ModelUnknown             no model of that name and version is in service
     ├── MethodNotAllowed             the address exists, the method does not
     ├── IdempotencyConflict          the key of an earlier request came back with another body
+    ├── NotFinished                  the visit is still worked on: there is nothing to sign or to ask about yet
+    ├── VersionChanged               somebody signed in the meantime: what was read is not what would be signed
+    ├── AlreadyAsked                 the same question is open
+    ├── OffsetMismatch               a piece of an upload that does not go on where the upload has ended so far
+    ├── UploadUnfinished             a visit asked of uploads that have not come in whole
+    ├── UploadGone                   the upload expired, was taken back, or lies on another machine
+    ├── TooManyUploads               this key has as many open as it may
+    ├── TusVersion                   a resumable upload in another version of the protocol
     ├── BodyTooLarge                 more bytes than the setting allows, declared or sent
     ├── BodyTooSlow                  the body did not arrive in time
+    ├── NotAcceptable                what is asked for cannot be had in any of the asked media types
     ├── UnsupportedMediaType         not ``multipart/form-data``
     ├── InvalidRequest               a field that cannot be used: which, and why
     ├── QueueFull                    as many unfinished visits as the service takes on
@@ -83,12 +92,48 @@ class IdempotencyConflict(ServiceError):
     code = "idempotency_conflict"
 
 
+class NotFinished(ServiceError):
+    code = "not_finished"
+
+
+class VersionChanged(ServiceError):
+    code = "version_changed"
+
+
+class AlreadyAsked(ServiceError):
+    code = "already_asked"
+
+
+class OffsetMismatch(ServiceError):
+    code = "upload_offset"
+
+
+class UploadUnfinished(ServiceError):
+    code = "upload_unfinished"
+
+
+class UploadGone(ServiceError):
+    code = "upload_gone"
+
+
+class TooManyUploads(ServiceError):
+    code = "too_many_uploads"
+
+
+class TusVersion(ServiceError):
+    code = "tus_version"
+
+
 class BodyTooLarge(ServiceError):
     code = "body_too_large"
 
 
 class BodyTooSlow(ServiceError):
     code = "body_too_slow"
+
+
+class NotAcceptable(ServiceError):
+    code = "not_acceptable"
 
 
 class UnsupportedMediaType(ServiceError):

@@ -23,6 +23,7 @@ CONTEXT: dict[str, Any] = {
 VISIT: dict[str, Any] = {
     "id": "5f0c3b1e-8a44-4c1d-9d53-0b8f2f6f1a77",
     "status": "complete",
+    "version": 1,
     "received_at": "2026-11-21T08:30:00.000000Z",
     "completed_at": "2026-11-21T08:30:01.200000Z",
     "person": {"id": "P-0001", "age_years": 54, "sex": "female"},

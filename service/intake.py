@@ -25,6 +25,7 @@ from service.drafts import Drafts
 from service.errors import FieldFault, IdempotencyConflict, InvalidRequest, QueueFull, Unavailable
 from service.keys import Key
 from service.multipart import Part
+from service.orders import find_order, merge_order
 from service.raw_bodies import PIECE_BYTES, Reader, context_in_header, reader_of
 from service.state import Service
 from service.validation import read_context
@@ -50,30 +51,40 @@ async def accept_visit(service: Service, key: Key, request: Request) -> Accepted
     """
     if not service.available:
         raise Unavailable(retry_after_s=RETRY_AFTER_S)
-    idempotency_key = _idempotency_key(request)
+    idempotency_key = idempotency_key_of(request)
     beside = context_in_header(request.headers)
     if service.queue_was_full and not await service.database.read(
         partial(_has_room, service, key.site, idempotency_key)
     ):
         raise _queue_full()
-    async with _upload_turn(service):
+    async with upload_turn(service):
         posted = await _read_and_store(service, request, beside)
-    row = new_visit(key.site, key.id, posted.context, posted.files, posted.digest, idempotency_key=idempotency_key)
+    context = await with_order(service, key.site, posted.context)
+    row = new_visit(key.site, key.id, context, posted.files, posted.digest, idempotency_key=idempotency_key)
     accepted = await commit_visit(service, row)
     if accepted is None:
         raise _queue_full()
     return accepted
 
 
-def _idempotency_key(request: Request) -> str | None:
+def idempotency_key_of(request: Request) -> str | None:
     given = request.headers.get("idempotency-key")
     if given is not None and not (0 < len(given) <= MAX_IDEMPOTENCY_KEY and given.isascii() and given.isprintable()):
         raise InvalidRequest(FieldFault("Idempotency-Key", "field_invalid", f"1 … {MAX_IDEMPOTENCY_KEY} ASCII"))
     return given
 
 
+async def with_order(service: Service, site: str, context: Context) -> Context:
+    """A context that names an accession number, with what the order of that number says beside it."""
+    number = context.order.accession_number if context.order else None
+    if not number:
+        return context
+    ordered = await service.database.read(lambda session: find_order(session, site, number))
+    return merge_order(context, ordered) if ordered else context
+
+
 @asynccontextmanager
-async def _upload_turn(service: Service) -> AsyncIterator[None]:
+async def upload_turn(service: Service) -> AsyncIterator[None]:
     """Wait for one of the places for bodies being read, so that their drafts and threads stay bounded."""
     try:
         async with asyncio.timeout(service.settings.idle_seconds):

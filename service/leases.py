@@ -19,6 +19,7 @@ from sqlalchemy.orm import Session
 
 from data_specs.assessment import Assessment
 from service.database import VISITS, Database, VisitRow, database_now, rowcount
+from service.delivery import enqueue
 from service.owner import Owner
 
 
@@ -121,7 +122,10 @@ class Leases:
         def finish(session: Session) -> datetime | None:
             now = database_now(session)
             written = session.execute(_FINISH, {**self._mine(lease), **outcome, "completed_at": now})
-            return now if rowcount(written) == 1 else None
+            if rowcount(written) != 1:
+                return None
+            enqueue(session, lease.row.id, lease.row.site, lease.row.version, now)
+            return now
 
         now = await self._database.write(finish)
         if now is not None:

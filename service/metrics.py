@@ -44,6 +44,18 @@ class Metrics:
             ("outcome",),
             registry=self._registry,
         )
+        self.deliveries = Counter(
+            "sangloc_deliveries_total",
+            "Attempts to deliver a report, by kind of destination: delivered, put_back (to be tried again), dead",
+            ("kind", "outcome"),
+            registry=self._registry,
+        )
+        self.arrivals = Counter(
+            "sangloc_arrivals_total",
+            "DICOM objects that came in: stored, known (sent before), own (made here), or a refusal's code",
+            ("outcome",),
+            registry=self._registry,
+        )
         self.ready = Gauge("sangloc_ready", "1 when visits are taken on", registry=self._registry)
 
     def exposition(self) -> bytes:

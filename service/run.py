@@ -51,6 +51,7 @@ def serve(settings: Settings, engine: Engine | None = None) -> int:
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     from sqlalchemy.exc import SQLAlchemyError  # noqa: PLC0415
 
+    from data_specs.next_steps import BadTable  # noqa: PLC0415
     from service.app import build  # noqa: PLC0415  all that follows is for a server that does start
     from service.logs import set_up_logs  # noqa: PLC0415
 
@@ -58,6 +59,9 @@ def serve(settings: Settings, engine: Engine | None = None) -> int:
     os.umask(0o077)  # whatever the data folder lets others do: what lies in it is for the service alone
     try:
         app = build(settings, engine, stop=lambda: server.handle_exit(signal.SIGTERM, None))
+    except BadTable as error:
+        print(f"server.py: {PREFIX}NEXT_STEPS: {error}", file=sys.stderr)
+        return BAD_SETTINGS
     except (OSError, ImportError, ValueError, SQLAlchemyError) as error:
         # not all of them can be quoted: an address may hold a password
         reason = error.strerror if isinstance(error, OSError) else type(error).__name__

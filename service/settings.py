@@ -8,10 +8,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from data_specs.vocabulary import Language
+from service.dicom_peers import read_address, read_callers
 
 PREFIX = "SANGLOC_"
 NOT_SETTINGS = frozenset({"SANGLOC_TEST_DATA"})
@@ -58,6 +59,13 @@ class Settings(BaseSettings):
         A study becomes a visit when nothing more of it has come for so long.
     dicom_worklist
         ``AE_TITLE@HOST:PORT`` of a modality worklist that is asked for the order of an AccessionNumber; empty: none.
+    delivery_timeout_seconds
+        How long a destination may take to answer for one report.
+    delivery_retry_seconds, delivery_retry_max_seconds
+        How long to wait, at most, after the first attempt that failed; it doubles with each further one, up to the
+        second.
+    delivery_attempts
+        After so many a delivery is dead until somebody asks for it again; with the other defaults, after about a day.
     next_steps
         The programme's own table of what to do next, in place of ``data_specs/next_steps.toml``.
     blind_reads
@@ -94,7 +102,11 @@ class Settings(BaseSettings):
     dicom_gather_seconds: Annotated[float, Field(gt=0, le=3600)] = 5
     dicom_worklist: str = ""
     hl7_port: Annotated[int, Field(ge=0, le=65535)] = 0
-    hl7_peers: str = ""
+    hl7_peers: Annotated[str, Field(validate_default=True)] = ""
+    delivery_timeout_seconds: Annotated[float, Field(gt=0, le=600)] = 30
+    delivery_retry_seconds: Annotated[float, Field(gt=0, le=3600)] = 5
+    delivery_retry_max_seconds: Annotated[float, Field(gt=0, le=86_400)] = 3600
+    delivery_attempts: Annotated[int, Field(ge=1, le=1000)] = 57
     next_steps: Path | None = None
     blind_reads: bool = False
     drain_seconds: Annotated[float, Field(ge=0, le=600)] = 10
@@ -107,12 +119,33 @@ class Settings(BaseSettings):
             raise ValueError("it has to start with sqlite:/// or postgresql+psycopg://")
         return url
 
+    @field_validator("hl7_peers")
+    @classmethod
+    def _known_senders(cls, peers: str, info: ValidationInfo) -> str:
+        from service.hl7_listener import check_listening  # noqa: PLC0415  it is about the settings itself
+
+        check_listening(info.data.get("hl7_port", 0), peers)
+        return peers
+
     @field_validator("bootstrap_key")
     @classmethod
     def _sendable(cls, key: str | None) -> str | None:
         if key is not None and not all("!" <= each <= "~" for each in key):
             raise ValueError("it has to consist of visible ASCII characters, so that it can travel in a header")
         return key
+
+    @field_validator("dicom_peers")
+    @classmethod
+    def _known_callers(cls, text: str) -> str:
+        read_callers(text)
+        return text
+
+    @field_validator("dicom_worklist")
+    @classmethod
+    def _known_address(cls, text: str) -> str:
+        if text:
+            read_address(text)
+        return text
 
     @property
     def max_upload_bytes(self) -> int:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from fastapi import Request
 
+from data_specs.next_steps import Table
 from service.database import Database
 from service.keys import Keys
 from service.settings import Settings
@@ -15,6 +16,7 @@ from service.store import Store
 from service.tensors import Tensors
 
 if TYPE_CHECKING:
+    from service.courier import Courier
     from service.metrics import Metrics
     from service.work import Engine, Work
 
@@ -25,6 +27,8 @@ class Service:
 
     Parameters
     ----------
+    next_steps
+        The programme's table of what to do next.
     uploads
         Places for bodies being read.
     tensors
@@ -45,17 +49,20 @@ class Service:
     keys: Keys
     metrics: Metrics
     work: Work
+    next_steps: Table
     uploads: asyncio.Semaphore
     tensors: Tensors
     engine: Engine | None = None
     draining: bool = False
     failed: bool = False
     queue_was_full: bool = False
+    courier: Courier = field(init=False)
 
     def stop(self) -> None:
         """Take nothing more on."""
         self.draining = True
         self.work.stop_taking()
+        self.courier.stop_taking()
 
     @property
     def available(self) -> bool:

@@ -51,6 +51,12 @@ def number(value: float, language: Language) -> str:
     return written if language == "en" else written.replace(".", ",")
 
 
+def signed(change: float, language: Language) -> str:
+    """A change, with its sign: a true minus, which does not break from its number."""
+    written = number(abs(change), language)
+    return written if written == "0" else f"{'−' if change < 0 else '+'}{written}"
+
+
 def percent(share: float, language: Language) -> str:
     """A probability as people read it; what rounds to nothing or to certainty is not written as such."""
     space = NARROW_SPACE if language == "fr" else ""

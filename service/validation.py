@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from data_specs.context import Context
 from service.errors import FieldFault, InvalidRequest
+from service.fhir_request import context_of_bundle, is_bundle
 
 MAX_FAULTS = 20
 MAX_NAME = 60
@@ -69,7 +70,7 @@ def _name(part: object) -> str:
 
 
 def read_context(document: bytes) -> Context:
-    """The posted ``context``.
+    """The posted ``context``: the contract's own document, or a FHIR Bundle with a ServiceRequest.
 
     Stricter than JSON has to be: a member given twice, a number that is none, a text with control characters are
     refused, since any of them could be read in two ways. ``null`` says the same as leaving the member out.
@@ -88,6 +89,8 @@ def read_context(document: bytes) -> Context:
         _refuse_control_characters(members, "context")
     except (ValueError, RecursionError):
         raise InvalidRequest(FieldFault("context", "body_malformed", "JSON")) from None
+    if isinstance(members, dict) and is_bundle(members):
+        return context_of_bundle(members)
     if isinstance(members, dict) and None in members.values():
         text = json.dumps({name: member for name, member in members.items() if member is not None})
     try:

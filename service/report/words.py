@@ -109,18 +109,24 @@ def conclusion(report: Report, language: Language) -> str:
     return " ".join([first, *not_assessed(report, language)])
 
 
+def colon(language: Language) -> str:
+    """French sets a space before it."""
+    return " :" if language == "fr" else ":"
+
+
 def next_step(step: NextStep, language: Language) -> str:
     """What to do, how soon, and the table's sentence."""
     soon = ""
     if step.within_days is not None:
-        key = "within_days" if step.within_days else "today"
+        key = {0: "today", 1: "within_one_day"}.get(step.within_days, "within_days")
         soon = f" ({say(key, language, days=step.within_days)})"
-    return f"{say(f'step_{step.step}', language)}{soon}: {step.text[language]}"
+    return f"{say(f'step_{step.step}', language)}{soon}{colon(language)} {step.text[language]}"
 
 
 def judgement(given: Judgement, language: Language) -> str:
     """What a doctor says of one finding."""
-    said = f"{opening(display(given.finding, language))}: {say(f'verdict_{given.verdict}', language)}"
+    verdict = say(f"verdict_{given.verdict}", language)
+    said = f"{opening(display(given.finding, language))}{colon(language)} {verdict}"
     return f"{said} ({given.note})" if given.note else said
 
 

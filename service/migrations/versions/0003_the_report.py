@@ -15,6 +15,7 @@ depends_on = None
 MOMENT = sa.DateTime(timezone=True)
 TABLES = (
     "uploads",
+    "order_messages",
     "orders",
     "arrivals",
     "deliveries",
@@ -106,7 +107,7 @@ def upgrade() -> None:
         sa.Column("last_problem", sa.String(200)),
         sa.Column("delivered_at", MOMENT),
     )
-    op.create_index("ix_deliveries_destination", "deliveries", ["destination_id", "state"])
+    op.create_index("ix_deliveries_destination", "deliveries", ["destination_id", "state", "due_at"])
     op.create_index("ix_deliveries_due", "deliveries", ["due_at"], sqlite_where=sa.text("state = 'waiting'"))
     op.create_table(
         "arrivals",
@@ -130,6 +131,15 @@ def upgrade() -> None:
         sa.Column("context", sa.Text, nullable=False),
         sa.Column("received_at", MOMENT, nullable=False),
     )
+    op.create_table(
+        "order_messages",
+        sa.Column("site", sa.String(100), primary_key=True),
+        sa.Column("sender", sa.String(64), primary_key=True),
+        sa.Column("control_id", sa.String(200), primary_key=True),
+        sa.Column("sha256", sa.String(64), nullable=False),
+        sa.Column("received_at", MOMENT, nullable=False),
+    )
+    op.create_index("ix_order_messages_received", "order_messages", ["received_at"])
     op.create_table(
         "uploads",
         sa.Column("id", sa.String(36), primary_key=True),

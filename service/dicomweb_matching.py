@@ -1,0 +1,217 @@
+"""What a QIDO-RS query asks for: its parameters checked, and one header held against them.
+
+References
+----------
+DICOM PS3.18, section 8.3.4 (query parameters), section 10.6 (Search transaction; tables 10.6.1-5 and 10.6.3-3 to -5);
+PS3.4, section C.2.2.2 (matching).
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import re
+import unicodedata
+from collections.abc import MutableSequence, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import TYPE_CHECKING, Literal
+
+from service.errors import FieldFault, InvalidRequest, NotFound
+
+if TYPE_CHECKING:
+    from pydicom import Dataset
+
+Level = Literal["study", "series", "instance"]
+DAY, TIME = r"\d{8}", r"\d{2}(\d{2}(\d{2}(\.\d{1,6})?)?)?"
+"""DA and TM (PS3.5, table 6.2-1)."""
+LIMIT, MAX_LIMIT = 100, 1000
+MAX_OFFSET = 1_000_000
+MAX_VALUE = 1000
+
+STUDY = (
+    "SpecificCharacterSet",
+    "StudyDate",
+    "StudyTime",
+    "AccessionNumber",
+    "ReferringPhysicianName",
+    "TimezoneOffsetFromUTC",
+    "StudyDescription",
+    "PatientName",
+    "PatientID",
+    "IssuerOfPatientID",
+    "PatientBirthDate",
+    "PatientSex",
+    "StudyInstanceUID",
+    "StudyID",
+)
+SERIES = (
+    "Modality",
+    "SeriesDate",
+    "SeriesTime",
+    "SeriesDescription",
+    "SeriesInstanceUID",
+    "SeriesNumber",
+)
+INSTANCE = ("SOPClassUID", "SOPInstanceUID", "InstanceNumber", "InstanceCreationDate", "InstanceCreationTime")
+MATCHED = frozenset({*STUDY[1:], *SERIES, *INSTANCE, "ModalitiesInStudy"})
+"""Attributes (by keyword) that a query may match on: all that it returns."""
+_UID = re.compile(r"[0-9.]{1,64}")
+_TAG = re.compile(r"[0-9A-Fa-f]{8}")
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """What is asked for, checked.
+
+    Parameters
+    ----------
+    matching
+        Values by keyword; an empty one matches everything.
+    """
+
+    level: Level
+    matching: dict[str, str] = field(default_factory=dict)
+    limit: int = LIMIT
+    offset: int = 0
+    warnings: tuple[str, ...] = ()
+
+
+def read_query(level: Level, parameters: Sequence[tuple[str, str]], **path: str | None) -> Query:
+    """Check the parameters of a query; ``path`` has the UIDs of its address.
+
+    Raises
+    ------
+    InvalidRequest
+        A parameter is not known, stands there twice, or has a value that its kind does not have.
+    NotFound
+        The address has something in place of a UID.
+    """
+    matching: dict[str, str] = {}
+    numbers = {"limit": LIMIT, "offset": 0}
+    warnings = []
+    for name, value in parameters:
+        if name in numbers:
+            numbers[name] = _number(name, value)
+        elif name == "fuzzymatching":
+            if value not in ("true", "false"):
+                raise InvalidRequest(FieldFault("query.fuzzymatching", "field_invalid", "true, false"))
+            if value == "true":
+                warnings.append(
+                    "The fuzzymatching parameter is not supported. Only literal matching has been performed."
+                )
+        elif name != "includefield":  # everything that is known is returned anyway
+            keyword = _keyword(name)
+            if keyword in matching:
+                raise InvalidRequest(FieldFault(f"query.{keyword}", "field_repeated"))
+            matching[keyword] = _value(keyword, value)
+    for keyword, uid in path.items():
+        if uid is not None:
+            matching[keyword] = known_uid(uid)
+    if numbers["limit"] > MAX_LIMIT:
+        warnings.append(
+            "The number of results exceeded the maximum supported by the server. Additional results can be requested."
+        )
+    return Query(level, matching, min(numbers["limit"], MAX_LIMIT), numbers["offset"], tuple(warnings))
+
+
+def known_uid(text: str) -> str:
+    """A UID of an address.
+
+    Raises
+    ------
+    NotFound
+        Nothing has such a UID.
+    """
+    if not _UID.fullmatch(text):
+        raise NotFound
+    return text
+
+
+def _number(name: str, value: str) -> int:
+    if not (value.isascii() and value.isdigit() and len(value) < 10 and int(value) <= MAX_OFFSET):
+        raise InvalidRequest(FieldFault(f"query.{name}", "field_invalid", f"0 … {MAX_OFFSET}"))
+    return int(value)
+
+
+def _keyword(name: str) -> str:
+    from pydicom.datadict import keyword_for_tag  # noqa: PLC0415  only who speaks DICOM loads pydicom
+
+    keyword = keyword_for_tag(int(name, 16)) if _TAG.fullmatch(name) else name
+    if keyword not in MATCHED:
+        shown = "".join(each for each in name if each.isprintable())[:60] or "?"
+        raise InvalidRequest(FieldFault(f"query.{shown}", "field_unknown"))
+    return keyword
+
+
+def _value(keyword: str, value: str) -> str:
+    kind, value = _vr(keyword), value.strip()
+    if len(value) > MAX_VALUE or not all(each.isprintable() for each in value):
+        raise InvalidRequest(FieldFault(f"query.{keyword}", "field_invalid", f"0 … {MAX_VALUE}"))
+    if kind == "DA" and value and not _are_days(value):
+        raise InvalidRequest(FieldFault(f"query.{keyword}", "field_invalid", "YYYYMMDD, YYYYMMDD-YYYYMMDD"))
+    if kind == "TM" and value and value_range(value, TIME) is None:
+        raise InvalidRequest(FieldFault(f"query.{keyword}", "field_invalid", "HHMMSS, HHMMSS-HHMMSS"))
+    return value
+
+
+def _are_days(value: str) -> bool:
+    ends = value_range(value, DAY)
+    try:
+        return ends is not None and all(datetime.strptime(each, "%Y%m%d") for each in ends if each)
+    except ValueError:
+        return False
+
+
+def _vr(keyword: str) -> str:
+    from pydicom.datadict import dictionary_VR  # noqa: PLC0415
+
+    return dictionary_VR(keyword)
+
+
+def value_range(value: str, point: str) -> tuple[str, str] | None:
+    """Both ends of a range, an open one empty; a single value is both; ``None`` where it is neither."""
+    if re.fullmatch(point, value, re.ASCII):
+        return value, value
+    low, dash, high = value.partition("-")
+    ends = [each for each in (low, high) if each]
+    return (low, high) if dash and ends and all(re.fullmatch(point, each, re.ASCII) for each in ends) else None
+
+
+def matches(header: Dataset, keyword: str, wanted: str) -> bool:
+    """One attribute against one value, by its kind: list of UIDs or codes, range, wildcard or single value.
+
+    References
+    ----------
+    DICOM PS3.4, sections C.2.2.2.1 to C.2.2.2.5; names match whatever their case (section C.2.2.2.1.1 leaves it open).
+    """
+    value = header.get(keyword)
+    if not wanted:
+        return True
+    if value is None or value == "":
+        return False
+    kind = _vr(keyword)
+    values = [str(each) for each in (value if isinstance(value, MutableSequence) else [value])]
+    if kind == "UI":
+        return not set(listed(wanted)).isdisjoint(values)
+    if kind in ("DA", "TM"):
+        ends = value_range(wanted, r"[0-9.]+")
+        return ends is not None and _within(values[0], *ends)
+    if kind == "PN":
+        values, wanted = [each.casefold() for each in values], wanted.casefold()
+    return any(_any_like(values, each) for each in (listed(wanted) if kind == "CS" else [wanted]))
+
+
+def _any_like(values: Sequence[str], wanted: str) -> bool:
+    """Whether one of them is ``wanted``, in which ``*`` and ``?`` stand for anything and for one character."""
+    # in linear time: the standard library's wildcards never go back over what they matched
+    pattern = re.compile(fnmatch.translate(unicodedata.normalize("NFC", wanted).replace("[", "[[]")))
+    return any(pattern.match(unicodedata.normalize("NFC", each)) for each in values)
+
+
+def _within(value: str, low: str, high: str) -> bool:
+    return (not low or value >= low) and (not high or value <= high or value.startswith(high))
+
+
+def listed(value: str) -> list[str]:
+    """A list of UIDs, or of codes: parted by commas, or as in DICOM itself by backslashes."""
+    return [each.strip() for each in re.split(r"[,\\]", value) if each.strip()]

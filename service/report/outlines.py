@@ -1,0 +1,88 @@
+"""Closed outlines of a heatmap: marching squares on the map as the overlay shows it, smoothly enlarged."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+SIDE = 96
+"""The map is enlarged to this many samples a side: finer than a heatmap's cells, coarse enough for small objects."""
+
+MAX_POINTS = 2000
+"""Points of one outline; an FL element of explicit VR holds 16,383 numbers (PS3.5 section 7.1.2)."""
+
+Floats = NDArray[np.float64]
+Edge = tuple[int, int, bool]
+"""Row and column of a sample, and whether the edge runs down from it (else to the right)."""
+
+
+def outlines(values: Sequence[Sequence[int]], level: float) -> list[Floats]:
+    """Where a map crosses ``level``, as closed lines, the longest first.
+
+    Parameters
+    ----------
+    values
+        ``(rows, columns)``, 0 to 255, over the whole of a film.
+    level
+        Share of 255.
+
+    Returns
+    -------
+    Each ``(points, 2) float64``, x and y as shares of the film's width and height, the first point again as the last
+    """
+    coarse = Image.fromarray(np.asarray(values, dtype=np.float32) / 255.0)
+    smooth = np.asarray(coarse.resize((SIDE, SIDE), Image.Resampling.BICUBIC), dtype=np.float64)
+    above = np.pad(smooth - level, 1, constant_values=-level)  # outside the film is nothing: every outline closes
+    lines = [_shares(above, loop) for loop in _loops(_joins(above))]
+    return sorted(lines, key=len, reverse=True)
+
+
+def _joins(above: Floats) -> dict[Edge, list[Edge]]:
+    """The two edges that each crossed edge is joined with, through the cells on either side of it."""
+    inside = above > 0
+    corners = inside[:-1, :-1].astype(np.int64) + inside[:-1, 1:] + inside[1:, :-1] + inside[1:, 1:]
+    joined: dict[Edge, list[Edge]] = {}
+    for row, column in np.argwhere((corners > 0) & (corners < 4)).tolist():
+        (a, b), (c, d) = inside[row : row + 2, column : column + 2].tolist()
+        top, left, bottom, right = (
+            (row, column, False), (row, column, True), (row + 1, column, False), (row, column + 1, True),
+        )  # fmt: skip
+        if a == d and b == c:  # a saddle: the middle says which two corners belong together
+            middle = above[row : row + 2, column : column + 2].mean() > 0
+            pairs = [(top, right), (bottom, left)] if middle == a else [(top, left), (bottom, right)]
+        else:
+            sides = ((top, a != b), (right, b != d), (bottom, c != d), (left, a != c))
+            one, other = (edge for edge, crossed in sides if crossed)
+            pairs = [(one, other)]
+        for one, other in pairs:
+            joined.setdefault(one, []).append(other)
+            joined.setdefault(other, []).append(one)
+    return joined
+
+
+def _loops(joined: dict[Edge, list[Edge]]) -> Iterator[list[Edge]]:
+    """Walk from edge to edge until each loop is back where it began."""
+    left = dict.fromkeys(joined)
+    while left:
+        edge: Edge | None = next(iter(left))
+        loop = []
+        while edge is not None:
+            del left[edge]
+            loop.append(edge)
+            edge = next((each for each in joined[edge] if each in left), None)
+        yield loop
+
+
+def _shares(above: Floats, loop: list[Edge]) -> Floats:
+    """Crossings of a loop's edges, by how far each sample is above the level."""
+    step = -(-len(loop) // MAX_POINTS)
+    points = []
+    for row, column, down in [*loop[::step], loop[0]]:
+        here, there = above[row, column], above[row + down, column + (not down)]
+        part = float(here / (here - there))
+        points.append((column + (0.0 if down else part), row + (part if down else 0.0)))
+    # sample 1 of the padded map lies in the middle of the film's first part of SIDE
+    return np.clip((np.array(points) - 0.5) / SIDE, 0.0, 1.0)

@@ -1,0 +1,672 @@
+"""Each version of a report to each destination, once: real sinks, real processes that are killed, both databases."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import itertools
+import json
+import socket
+import threading
+import time
+from collections import Counter
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from serving import serving, settings_for, until, visit_files
+from sinks import Sink
+from sqlalchemy import event, update
+
+from data_specs.opinion import Author, Opinion
+from data_specs.report import identifier
+from service.database import Database, DestinationRow, OpinionRow, VisitRow, database_now, insert_rows
+from service.delivery import DELIVERIES, Deliveries, deliveries_of, enqueue
+from service.migrate import migrate
+from service.owner import Owner
+
+QUICK = {"delivery_retry_seconds": 0.1, "delivery_retry_max_seconds": 0.2, "delivery_timeout_seconds": 5}
+QUICK_PROCESS = {f"SANGLOC_{name.upper()}": str(value) for name, value in QUICK.items()}
+LINK = {"content": "link"}
+
+
+@pytest.fixture
+def quick(tmp_path, new_database):
+    """A server that waits little between attempts."""
+    with serving(settings_for(tmp_path, database_url=new_database(), **QUICK)) as served:
+        yield served
+
+
+def destination(served, address, key=None, **more):
+    with served.client(key) if key else served.client() as client:
+        asked = {"kind": "webhook", "address": address, **more}
+        made = client.post("/v1/destinations", json=asked)
+    assert made.status_code == 201, made.text
+    return made.json()
+
+
+def post(served, key=None, **context):
+    with served.client(key) if key else served.client() as client:
+        posted = client.post("/v1/visits", files=visit_files(**context))
+    assert posted.status_code == 201, posted.text
+    return posted.json()["id"]
+
+
+def deliveries(served, **which):
+    with served.client() as client:
+        return client.get("/v1/deliveries", params=which).json()["items"]
+
+
+def states(served, **which):
+    return Counter(each["state"] for each in deliveries(served, **which))
+
+
+def sign(served, visit_id):
+    """The next version of a visit's report, as a signed opinion makes it."""
+
+    def write(session):
+        row, now = session.get(VisitRow, visit_id), database_now(session)
+        number = row.version
+        author = Author(id="D-1", name="BS. Thử Nghiệm", facility="x", role="referrer")
+        opinion = Opinion(number=number, author=author, signed_at=now)
+        insert_rows(
+            session,
+            OpinionRow(
+                visit_id=visit_id,
+                number=number,
+                key_id="k",
+                role="referrer",
+                signed_at=now,
+                opinion=opinion.model_dump_json(),
+            ),
+        )
+        row.version += 1
+        session.flush()
+        enqueue(session, visit_id, row.site, row.version, now)
+
+    with served.app.state.service.database.transaction(write=True) as session:
+        write(session)
+
+
+# ---------------------------------------------------------------- what arrives
+def verified(secret, body, signature, *, now, tolerance_s=300):
+    """As ``docs/delivery.md`` shows it."""
+    fields = dict(part.split("=", 1) for part in signature.split(","))
+    expected = hmac.new(secret.encode(), f"{fields['t']}.".encode() + body, hashlib.sha256).hexdigest()
+    return hmac.compare_digest(expected, fields["v1"]) and abs(now - int(fields["t"])) <= tolerance_s
+
+
+def test_a_webhook_is_signed_and_comes_once(quick):
+    with Sink() as sink:
+        made = destination(quick, f"{sink.address}/in?token=1")
+        visit = post(quick, person={"id": "P-1"})
+        until(lambda: states(quick) == {"delivered": 1}, 10)
+        time.sleep(0.7)
+        (got,) = sink.received
+        assert (got.method, got.path) == ("POST", "/in?token=1")
+        assert verified(made["secret"], got.body, got.headers["sangloc-signature"], now=time.time())
+        assert not verified(made["secret"], got.body + b" ", got.headers["sangloc-signature"], now=time.time())
+        assert not verified("another secret", got.body, got.headers["sangloc-signature"], now=time.time())
+        assert not verified(made["secret"], got.body, got.headers["sangloc-signature"], now=time.time() + 600)
+        assert got.key == str(identifier(visit, 1, "delivery", made["id"]))
+        assert got.headers["sangloc-version"] == "1"
+        event = json.loads(got.body)
+        assert (event["id"], event["visit"], event["version"], event["status"], event["priority"]) == (
+            got.key,
+            visit,
+            1,
+            "preliminary",
+            "urgent",
+        )
+        with quick.client() as client:
+            assert event["report"] == client.get(event["href"]).json()
+            metrics = client.get("/metrics").text
+        assert 'sangloc_deliveries_total{kind="webhook",outcome="delivered"} 1.0' in metrics
+        with quick.app.state.service.database.transaction() as session:
+            (state,) = deliveries_of(session, visit)
+        assert (state.version, state.kind, state.state, state.attempts) == (1, "webhook", "delivered", 1)
+
+
+def test_who_wants_no_names_on_the_way_gets_a_link(quick):
+    with Sink() as sink:
+        destination(quick, sink.address, options=LINK)
+        visit = post(quick, person={"id": "SECRET-1", "name": "SECRET-2"})
+        until(lambda: sink.received, 10)
+        event = json.loads(sink.received[0].body)
+        assert event["href"] == f"/v1/visits/{visit}/report.json?version=1"
+        assert "report" not in event
+        assert b"SECRET" not in sink.received[0].body
+
+
+def test_versions_arrive_in_their_order(quick):
+    failures = itertools.count()
+    with Sink(lambda got: 500 if got.headers["sangloc-version"] == "1" and next(failures) < 2 else 200) as sink:
+        destination(quick, sink.address, options=LINK)
+        visit = post(quick)
+        sign(quick, visit)
+        sign(quick, visit)
+        until(lambda: states(quick) == {"delivered": 3}, 10)
+        assert [got.headers["sangloc-version"] for got in sink.received] == ["1", "1", "1", "2", "3"]
+        statuses = [json.loads(got.body)["status"] for got in sink.received[2:]]
+        assert statuses == ["preliminary", "final", "amended"]
+        assert len({got.key for got in sink.received}) == 3
+
+
+def test_a_site_hears_of_its_own_visits_only(quick):
+    north, south = quick.key("site", "north"), quick.key("site", "south")
+    with Sink() as own, Sink() as other, Sink() as every:
+        destination(quick, own.address, site="north", options=LINK)
+        destination(quick, other.address, site="south", options=LINK)
+        destination(quick, every.address, options=LINK)
+        visits = [post(quick, key=north), post(quick, key=south)]
+        until(lambda: states(quick) == {"delivered": 4}, 10)
+        assert [json.loads(got.body)["visit"] for got in own.received] == visits[:1]
+        assert [json.loads(got.body)["visit"] for got in other.received] == visits[1:]
+        assert {json.loads(got.body)["visit"] for got in every.received} == set(visits)
+
+
+# ---------------------------------------------------------------- what does not arrive
+def test_a_refusal_that_cannot_heal_is_dead_until_it_is_asked_for_again(quick):
+    answers = iter([400, 200])
+    with Sink(lambda _: next(answers)) as sink:
+        made = destination(quick, sink.address, options=LINK)
+        visit = post(quick)
+        until(lambda: states(quick) == {"dead": 1}, 10)
+        (dead,) = deliveries(quick, state="dead", destination=made["id"], visit=visit)
+        assert (dead["problem"], dead["attempts"], dead["version"]) == ("http_400", 1, 1)
+        time.sleep(0.7)
+        assert len(sink.received) == 1
+        with quick.client() as client:
+            which = {"visit": visit, "version": 1, "destination": made["id"]}
+            assert client.post("/v1/deliveries/retry", json={**which, "version": 2}).status_code == 404
+            assert client.post("/v1/deliveries/retry", json={"destination": "x"}).status_code == 404
+            assert client.post("/v1/deliveries/retry", json={**which, "version": None}).status_code == 422
+            assert client.post("/v1/deliveries/retry", json=which).json() == {"retried": 1}
+            until(lambda: states(quick) == {"delivered": 1}, 10)
+            assert client.post("/v1/deliveries/retry", json=which).status_code == 404
+            assert client.post("/v1/deliveries/retry", json={"destination": made["id"]}).json() == {"retried": 0}
+        assert sink.received[0].key == sink.received[1].key
+
+
+@pytest.mark.parametrize("status", [401, 403, 408, 425, 429, 500, 503])
+def test_what_may_heal_is_tried_again(tmp_path, status):
+    answers = iter([status, status, 200])
+    with (
+        serving(settings_for(tmp_path, **QUICK)) as served,
+        Sink(lambda _: (next(answers), {"Retry-After": "nonsense"})) as sink,
+    ):
+        destination(served, sink.address, options=LINK)
+        post(served)
+        until(lambda: states(served) == {"delivered": 1}, 10)
+        assert len({got.key for got in sink.received}) == 1
+        assert deliveries(served)[0]["attempts"] == 3
+
+
+def test_after_the_last_attempt_it_is_dead(tmp_path):
+    with serving(settings_for(tmp_path, **QUICK, delivery_attempts=3)) as served, Sink(lambda _: 500) as sink:
+        destination(served, sink.address, options=LINK)
+        post(served)
+        until(lambda: states(served) == {"dead": 1}, 10)
+        assert len(sink.received) == 3
+
+
+def test_retry_after_is_waited_for_by_all_that_goes_there(tmp_path):
+    first = threading.Event()
+
+    def answer(_):
+        if first.is_set():
+            return 200
+        first.set()
+        return 429, {"Retry-After": "2"}
+
+    with serving(settings_for(tmp_path, **QUICK)) as served, Sink(answer) as sink:
+        destination(served, sink.address, options=LINK)
+        post(served)
+        until(lambda: sink.answered, 10)
+        post(served)
+        until(lambda: states(served) == {"delivered": 2}, 10)
+        assert sink.received[1].at - sink.received[0].at >= 1.9
+
+
+def test_a_redirect_is_not_followed(quick):
+    with Sink() as inside, Sink(lambda _: (307, {"Location": f"{inside.address}/admin"})) as sink:
+        destination(quick, sink.address, options=LINK)
+        post(quick)
+        until(lambda: len(sink.received) >= 2, 10)
+        assert inside.received == []
+        assert deliveries(quick)[0]["problem"] == "http_307"
+
+
+def test_one_that_hangs_delays_nobody_else(quick):
+    released = threading.Event()
+
+    def hang(_):
+        released.wait(20)
+        return 200
+
+    with Sink(hang) as hanging, Sink() as sink:
+        destination(quick, hanging.address, options=LINK)
+        destination(quick, sink.address, options=LINK)
+        started = time.monotonic()
+        for _ in range(12):
+            post(quick)
+        until(lambda: len(sink.received) == 12, 4)
+        assert time.monotonic() - started < 4
+        assert len(hanging.received) == 4, "as many as a destination has hands"
+        released.set()
+        until(lambda: states(quick) == {"delivered": 24}, 10)
+
+
+def test_one_that_never_answers_is_given_its_time_and_no_more(tmp_path):
+    answers = iter([1.5, 0.0])
+
+    def answer(_):
+        time.sleep(next(answers))
+        return 200
+
+    with serving(settings_for(tmp_path, **QUICK | {"delivery_timeout_seconds": 0.5})) as served, Sink(answer) as sink:
+        destination(served, sink.address, options=LINK)
+        post(served)
+        until(lambda: states(served) == {"delivered": 1}, 10)
+        assert len(sink.received) == 2
+        assert len({got.key for got in sink.received}) == 1
+
+
+def test_what_goes_to_one_that_is_away_backs_off_together(tmp_path):
+    away = threading.Event()
+    away.set()
+    settings = settings_for(tmp_path, **QUICK | {"delivery_retry_seconds": 2, "delivery_retry_max_seconds": 2})
+    with serving(settings) as served, Sink(lambda _: 503 if away.is_set() else 200) as sink:
+        destination(served, sink.address, options=LINK)
+        for _ in range(20):
+            post(served)
+        until(lambda: all(each["attempts"] for each in deliveries(served)), 15)
+        assert len(sink.received) < 20, "each found out for itself"
+        assert {each["problem"] for each in deliveries(served)} == {"http_503"}
+        away.clear()
+        until(lambda: states(served) == {"delivered": 20}, 15)
+        assert set(sink.taken.values()) == {1}
+
+
+def test_no_server_and_no_tls_are_said(quick):
+    with socket.create_server(("127.0.0.1", 0)) as nobody:
+        nobody.listen(0)
+        port = nobody.getsockname()[1]
+    with Sink() as plain:
+        away = destination(quick, f"http://127.0.0.1:{port}", options=LINK)
+        wrong = destination(quick, plain.address.replace("http", "https"), options=LINK)
+        post(quick)
+        until(lambda: all(each["problem"] for each in deliveries(quick)), 10)
+        problems = {each["destination"]: each["problem"] for each in deliveries(quick)}
+        assert problems == {away["id"]: "unreachable", wrong["id"]: "tls"}
+        assert plain.received == []
+
+
+# ---------------------------------------------------------------- once, whatever dies
+def deliver_under_kills(process, sink, kills):
+    """Post visits while the sink kills the process that sends to it, and start it again each time."""
+    process.start()
+    made = destination(process.served, sink.address, options=LINK)
+    posted = [post(process.served) for _ in range(6)]
+    for _ in range(kills):
+        until(lambda: process.process.poll() is not None, 20)
+        process.start()
+    until(lambda: states(process.served) == {"delivered": 6}, 20)
+    return {str(identifier(visit, 1, "delivery", made["id"])) for visit in posted}
+
+
+def test_killed_before_and_after_the_answer_each_is_known_by_its_key(new_process, new_database):
+    process = new_process(database_url=new_database(), **QUICK_PROCESS)
+    seen = itertools.count(1)
+
+    def answer(_):
+        n = next(seen)
+        if n == 2:
+            process.kill()  # before it is answered
+        if n == 6:
+            threading.Timer(0.0005, process.kill).start()  # about when it is noted
+        return 200
+
+    with Sink(answer) as sink:
+        keys = deliver_under_kills(process, sink, kills=2)
+        assert set(sink.taken) == keys
+        # what was on its way in the four hands when the process died may come twice, under the key that it had
+        assert len(sink.received) - len(keys) <= 8
+        before = len(sink.received)
+        process.kill()
+        process.start()
+        time.sleep(1)
+        assert len(sink.received) == before, "sent again though it was noted"
+
+
+def test_one_killed_after_the_answer_is_sent_again_under_the_same_key(new_process, monkeypatch):
+    process = new_process(**QUICK_PROCESS)
+    process.start()
+    seen = itertools.count(1)
+
+    def answer(_):
+        if next(seen) == 1:
+            process.kill()
+        return 200
+
+    with Sink(answer) as sink:
+        destination(process.served, sink.address, options=LINK)
+        post(process.served)
+        until(lambda: process.process.poll() is not None, 10)
+        process.start()
+        until(lambda: states(process.served) == {"delivered": 1}, 10)
+        first, again = sink.received
+        assert first.key == again.key
+        assert first.body == again.body
+        assert deliveries(process.served)[0]["attempts"] == 2
+
+
+def test_two_processes_share_what_is_due_and_deliver_each_once(new_process, postgres, tmp_path):
+    url = postgres()
+    both = [
+        new_process(
+            tmp_path / name,
+            database_url=url,
+            **QUICK_PROCESS,
+            SANGLOC_LEASE_SECONDS="30",
+            SANGLOC_STORE_URL=f"file://{tmp_path}/files",
+        )
+        for name in "ab"
+    ]
+    both[0].start(wait=False)
+    both[1].start()
+    until(both[0]._answers, 30)
+    slowly = lambda _: time.sleep(0.05) or 200  # noqa: E731
+    with Sink(slowly) as sink:
+        destination(both[0].served, sink.address, options=LINK)
+        for i in range(30):
+            post(both[i % 2].served)
+        until(lambda: states(both[0].served) == {"delivered": 30}, 20)
+        assert len(sink.received) == 30
+        assert set(sink.taken.values()) == {1}
+    for each in both:
+        each.stop()
+    logs = [each.log.read_text().count('"event": "delivery_delivered"') for each in both]
+    assert sum(logs) == 30
+    assert min(logs) > 0, "the second process had no part in it"
+
+
+def test_asked_to_stop_it_finishes_what_is_on_its_way(new_process):
+    process = new_process(**QUICK_PROCESS)
+    process.start()
+    slowly = lambda _: time.sleep(1) or 200  # noqa: E731
+    with Sink(slowly) as sink:
+        destination(process.served, sink.address, options=LINK)
+        post(process.served)
+        until(lambda: sink.received, 10)
+        assert process.stop() == 0
+        process.start()
+        assert states(process.served) == {"delivered": 1}
+        assert len(sink.received) == 1
+
+
+def test_logs_name_no_address_and_no_secret(new_process):
+    process = new_process(**QUICK_PROCESS)
+    process.start()
+    with Sink(lambda _: (400, {"X": "SECRET-3"})) as sink:
+        destination(process.served, f"{sink.address}/SECRET-1?SECRET-2", secret="SECRET-0-of-webhooks")
+        post(process.served, person={"id": "SECRET-4", "name": "SECRET-5"})
+        until(lambda: states(process.served) == {"dead": 1}, 10)
+    process.stop()
+    log = process.log.read_text()
+    assert "delivery_dead" in log
+    assert "SECRET" not in log
+
+
+# ---------------------------------------------------------------- the queue itself
+@pytest.fixture
+def database(tmp_path, new_database):
+    settings = settings_for(tmp_path, database_url=new_database())
+    database = Database(settings.database)
+    migrate(settings, database)
+    yield database
+    database.close()
+
+
+@pytest.fixture
+def two(database, tmp_path):
+    """Two processes' deliveries, leased for no time at all: each is free for the other at once."""
+    owners = Owner(tmp_path / "o"), Owner(tmp_path / "o")
+    yield [Deliveries(database, owner, 0.0) for owner in owners]
+    for owner in owners:
+        owner.close()
+
+
+NOW = datetime(2026, 11, 22, tzinfo=UTC)
+
+
+def fill(database, *versions, destinations=("d",), ended=()):
+    with database.transaction(write=True) as session:
+        row = VisitRow(id="v", site="s", key_id="k", context="{}", status="complete", priority="urgent", version=1)
+        row.received_at, row.body_hash, row.attempts, row.faults = NOW, "", 1, 0
+        session.add(row)
+        for each in destinations:
+            gone = NOW if each in ended else None
+            session.add(
+                DestinationRow(
+                    id=each,
+                    kind="webhook",
+                    address="https://x",
+                    site=None,
+                    language="en",
+                    options="{}",
+                    created_at=NOW,
+                    ended_at=gone,
+                )
+            )
+        session.flush()
+        for version in versions:
+            enqueue(session, "v", "s", version, NOW)
+
+
+def test_enqueueing_is_one_statement_and_for_nobody_costs_no_row(database):
+    fill(database)
+    statements = []
+    event.listen(database.engine, "before_cursor_execute", lambda *given: statements.append(given[2]))
+    with database.transaction(write=True) as session:
+        enqueue(session, "v", "s", 1, NOW)
+    assert len([each for each in statements if "deliveries" in each]) == len(
+        [each for each in statements if each.startswith(("INSERT", "SELECT", "UPDATE"))]
+    )
+    assert sum(each.startswith("INSERT") for each in statements) == 1
+    with database.transaction() as session:
+        assert [each.version for each in deliveries_of(session, "v")] == [1]
+
+
+async def test_who_comes_back_late_changes_nothing(database, two):
+    first, second = two
+    fill(database, 1)
+    (late,) = await first.take({"d": 4}, [])
+    (current,) = await second.take({"d": 4}, [])
+    assert (late.attempt, late.parcel.repeated) == (1, False)
+    assert (current.attempt, current.parcel.repeated) == (2, True)
+    assert not await first.delivered(late)
+    assert not await first.put_back(late, "x", 0)
+    assert not await first.bury(late, "x")
+    assert await second.delivered(current)
+    assert not await second.bury(current, "x")
+    assert await second.due() == []
+
+
+async def test_a_later_version_waits_for_the_one_before(database, two):
+    first, second = two
+    fill(database, 1, 2)
+    (one,) = await first.take({"d": 4}, [])
+    assert one.parcel.version == 1
+    assert [each.parcel.version for each in await second.take({"d": 4}, [])] == [1], "taken over, and still the first"
+    assert await second.take({"d": 4}, [one.identity]) == []
+    (one,) = await first.take({"d": 4}, [])
+    assert await first.put_back(one, "http_500", 3600)
+    assert await first.due() == []
+    assert await first.take({"d": 4}, []) == []
+    with database.transaction(write=True) as session:
+        session.execute(update(DELIVERIES).values(due_at=NOW))
+    assert await first.due() == ["d"]
+    (one,) = await first.take({"d": 4}, [])
+    assert await first.bury(one, "http_400")
+    (two_,) = await first.take({"d": 4}, [])
+    assert two_.parcel.version == 2
+
+
+async def test_hands_are_by_destination(database, two):
+    first, _ = two
+    fill(database, 1, destinations=("a", "b", "c"), ended=("c",))
+    assert sorted(await first.due()) == ["a", "b"], "nothing was written for one that had ended"
+    taken = await first.take({"a": 1, "c": 1}, [])
+    assert [each.parcel.destination_id for each in taken] == ["a"]
+
+
+async def test_what_waits_for_an_ended_destination_is_dead(database, two):
+    first, _ = two
+    fill(database, 1)
+    with database.transaction(write=True) as session:
+        session.execute(update(DestinationRow).values(ended_at=NOW))
+    assert await first.take({"d": 4}, []) == []
+    with database.transaction() as session:
+        (state,) = deliveries_of(session, "v")
+    assert (state.state, state.problem) == ("dead", "destination_ended")
+
+
+async def test_backing_off_together_counts_for_each_and_ends(database, two):
+    first, _ = two
+    fill(database, 1, 2)
+    (_held,) = await first.take({"d": 1}, [])
+    for _ in range(2):
+        await first.back_off("d", "http_503", 3600, most_attempts=3)
+    with database.transaction(write=True) as session:
+        rows = deliveries_of(session, "v")
+        assert [each.attempts for each in rows] == [2, 1], "what is not due any more is not put off again"
+        now = database_now(session)
+        assert all(each.due_at > now + timedelta(minutes=59) for each in rows)
+        session.execute(update(DELIVERIES).values(due_at=NOW))
+    await first.back_off("d", "http_503", 3600, most_attempts=3)
+    with database.transaction() as session:
+        assert [each.state for each in deliveries_of(session, "v")] == ["dead", "waiting"]
+
+
+async def test_leases_of_the_dead_are_free_at_once(database, tmp_path):
+    fill(database, 1)
+    gone, alive = Owner(tmp_path / "o"), Owner(tmp_path / "o")
+    assert await Deliveries(database, gone, 600).take({"d": 1}, [])
+    heir = Deliveries(database, alive, 600)
+    await heir.end_those_of_the_dead()
+    assert await heir.take({"d": 1}, []) == []
+    gone.close()
+    await heir.end_those_of_the_dead()
+    (taken,) = await heir.take({"d": 1}, [])
+    assert taken.parcel.repeated
+    await heir.extend([taken.identity])
+    await heir.give_all_back()
+    assert await heir.due() == ["d"]
+
+
+def test_the_schedule_ends_after_about_a_day(tmp_path):
+    settings = settings_for(tmp_path)
+    first, longest = settings.delivery_retry_seconds, settings.delivery_retry_max_seconds
+    waits = [min(longest, first * 2.0**n) / 2 for n in range(settings.delivery_attempts - 1)]
+    assert 23 * 3600 < sum(waits) < 25 * 3600
+
+
+# ---------------------------------------------------------------- the routes
+@pytest.mark.parametrize(
+    ("asked", "field"),
+    [
+        ({"kind": "webhook", "address": "http://hospital.example/x"}, "body.address"),
+        ({"kind": "webhook", "address": "https://user:pass@hospital.example/x"}, "body.address"),
+        ({"kind": "webhook", "address": "ftp://hospital.example/x"}, "body.address"),
+        ({"kind": "webhook", "address": "https:///x"}, "body.address"),
+        ({"kind": "webhook", "address": "https://x:99999/"}, "body.address"),
+        ({"kind": "webhook", "address": "https://[::1/"}, "body.address"),
+        ({"kind": "webhook", "address": "https://x/#a"}, "body.address"),
+        ({"kind": "webhook", "address": "https://x/\n"}, "body.address"),
+        ({"kind": "webhook", "address": "https://x/é"}, "body.address"),
+        ({"kind": "webhook", "address": "http://127.0.0.1.example/"}, "body.address"),
+        ({"kind": "fhir", "address": "https://x/fhir?a=b"}, "body.address"),
+        ({"kind": "dicom", "address": "PACS@host"}, "body.address"),
+        ({"kind": "dicom", "address": "https://host"}, "body.address"),
+        ({"kind": "hl7", "address": "host:0"}, "body.address"),
+        ({"kind": "hl7", "address": "host"}, "body.address"),
+        ({"kind": "dicom", "address": "PACS@host:104", "secret": "x"}, "body.secret"),
+        ({"kind": "webhook", "address": "https://x/", "secret": "short"}, "body.secret"),
+        ({"kind": "webhook", "address": "https://x/", "options": {"a": 1}}, "body.options.a"),
+        ({"kind": "pigeon", "address": "https://x/"}, "body.kind"),
+    ],
+)
+def test_addresses_that_cannot_be_used(client, asked, field):
+    answer = client.post("/v1/destinations", json=asked)
+    assert answer.status_code == 422, answer.text
+    assert answer.json()["errors"][0]["field"] == field
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {"kind": "webhook", "address": "http://[::1]:8080/x"},
+        {"kind": "fhir", "address": "http://10.0.0.7/fhir", "options": {"allow_http": True}, "secret": "token"},
+        {"kind": "stow", "address": "https://pacs.example/dicom-web"},
+        {"kind": "dicom", "address": "MY PACS@[::1]:104"},
+        {"kind": "hl7", "address": "[::1]:2575", "language": "vi", "site": "north"},
+    ],
+)
+def test_addresses_that_can(client, asked):
+    made = client.post("/v1/destinations", json=asked)
+    assert made.status_code == 201, made.text
+    assert (made.json()["secret"] is not None) == (asked["kind"] == "webhook")
+    listed = {each["id"]: each for each in client.get("/v1/destinations").json()["items"]}[made.json()["id"]]
+    assert "secret" not in listed
+    assert listed["address"] == asked["address"]
+    assert client.delete(f"/v1/destinations/{listed['id']}").status_code == 204
+    assert client.delete(f"/v1/destinations/{listed['id']}").status_code == 404
+
+
+def test_a_site_subscribes_for_itself_alone(served):
+    own, other = served.key("site", "subscribing"), served.key("site", "elsewhere")
+    made = destination(served, "https://hospital.invalid/x", key=own)
+    assert made["site"] == "subscribing"
+    with served.client(own) as client:
+        for asked, status in (
+            ({"kind": "webhook", "address": "https://x/", "site": "elsewhere"}, 403),
+            ({"kind": "fhir", "address": "https://x/"}, 403),
+            ({"kind": "webhook", "address": "http://10.0.0.1/", "options": {"allow_http": True}}, 403),
+            ({"kind": "webhook", "address": "http://127.0.0.1/"}, 422),
+        ):
+            assert client.post("/v1/destinations", json=asked).status_code == status
+        assert [each["id"] for each in client.get("/v1/destinations").json()["items"]] == [made["id"]]
+        for _ in range(19):
+            assert client.post("/v1/destinations", json={"kind": "webhook", "address": "https://x/"}).status_code == 201
+        assert client.post("/v1/destinations", json={"kind": "webhook", "address": "https://x/"}).status_code == 422
+    with served.client(other) as client:
+        assert client.get("/v1/destinations").json() == {"items": []}
+        assert client.delete(f"/v1/destinations/{made['id']}").status_code == 404
+        assert client.post("/v1/deliveries/retry", json={"destination": made["id"]}).status_code == 404
+    with served.client(served.key("doctor", "subscribing", doctor_id="D")) as client:
+        assert client.get("/v1/destinations").status_code == 403
+        assert client.get("/v1/deliveries").status_code == 403
+    with served.client() as client:
+        for each in client.get("/v1/destinations").json()["items"]:
+            client.delete(f"/v1/destinations/{each['id']}")
+
+
+def test_ending_a_destination_ends_what_waits_for_it(quick):
+    with Sink(lambda _: 500) as sink:
+        made = destination(quick, sink.address, options=LINK)
+        posted = sorted(post(quick) for _ in range(3))
+        until(lambda: len(sink.received) >= 3, 10)
+        with quick.client() as client:
+            assert client.delete(f"/v1/destinations/{made['id']}").status_code == 204
+            until(lambda: states(quick) == {"dead": 3}, 10)
+            assert client.post("/v1/deliveries/retry", json={"destination": made["id"]}).status_code == 404
+            first = client.get("/v1/deliveries", params={"limit": 2}).json()
+            second = client.get("/v1/deliveries", params={"limit": 2, "cursor": first["next"]}).json()
+            assert [each["visit"] for each in first["items"] + second["items"]] == posted
+            assert second["next"] is None
+            for wrong in ("x", "ÿ", "W10", "WyJ4IiwxLCJ5Il0"):
+                assert client.get("/v1/deliveries", params={"cursor": wrong}).status_code == 422
+        before = len(sink.received)
+        post(quick)
+        time.sleep(0.7)
+        assert len(sink.received) == before
