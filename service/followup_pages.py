@@ -17,7 +17,7 @@ from data_specs.followup import OUTCOMES, History, NewOutcome, NewReferral
 from data_specs.opinion import Advice, Judgement, NewOpinion
 from data_specs.problems import message
 from data_specs.report import Report
-from data_specs.visit import JUDGED, Visit
+from data_specs.visit import JUDGED, Finding, Visit
 from service import followup
 from service.database import VisitRow
 from service.errors import Forbidden, InvalidRequest, NotFound, ServiceError
@@ -84,8 +84,15 @@ async def visit_response(
     )
 
 
-def _judged(visit: Visit) -> list[Any]:
-    return [each for organ in visit.organs.values() for each in organ.findings if each.positive is not None]
+def _judged(visit: Visit) -> list[Finding]:
+    """What the machine says of a film or a trace, where a doctor can say otherwise."""
+    return [
+        each
+        for organ, names in JUDGED.items()
+        if organ in visit.organs
+        for each in visit.organs[organ].findings
+        if each.name in names and each.positive is not None
+    ]
 
 
 def _addable(visit: Visit) -> list[str]:

@@ -88,9 +88,9 @@ def render(report: Report, language: Language) -> bytes:
     document.resources[composition["reference"]] = _composition(document, subject, machine, authors, sections)
     bundle = {
         "resourceType": "Bundle",
-        "id": str(_document_id(report, report.version, language)),
+        "id": str(document_id(report.visit, report.version, language)),
         "language": language,
-        "identifier": {"system": URI, "value": _document_id(report, report.version, language).urn},
+        "identifier": {"system": URI, "value": document_id(report.visit, report.version, language).urn},
         "type": "document",
         "timestamp": moment(report.issued_at),
         "entry": [{"fullUrl": url, "resource": resource} for url, resource in document.resources.items()],
@@ -98,16 +98,19 @@ def render(report: Report, language: Language) -> bytes:
     return json.dumps(without_empty(bundle), ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
 
 
-def _document_id(report: Report, version: int, language: Language) -> UUID:
-    """Of the document: a translation is a document of its own."""
-    return identifier(report.visit, version, "fhir", "Bundle", language)
+def document_id(visit: str, version: int, language: Language) -> UUID:
+    """``Bundle.id`` and ``Bundle.identifier``: ``PUT Bundle/{id}`` stores a document once, however often it is sent.
+
+    A translation is a document of its own.
+    """
+    return identifier(visit, version, "fhir", "Bundle", language)
 
 
 def _composition(
     document: Document, subject: Resource, machine: Resource, authors: Sequence[Resource], sections: list[Resource]
 ) -> Resource:
     report, language = document.report, document.language
-    before = _document_id(report, report.version - 1, language).urn if report.version > 1 else None
+    before = document_id(report.visit, report.version - 1, language).urn if report.version > 1 else None
     return {
         "resourceType": "Composition",
         "id": document.url("Composition").removeprefix("urn:uuid:"),

@@ -104,14 +104,10 @@ def _predicted(
 
 
 def _operating_point(point: OperatingPoint) -> list[Resource]:
-    parts: list[Resource] = [
-        {"url": "name", "valueString": point.name},
-        {"url": "threshold", "valueDecimal": point.threshold},
-        {"url": "cohort", "valueString": point.cohort},
-    ]
-    for name, share in (("sensitivity", point.sensitivity), ("specificity", point.specificity)):
-        if share is not None:
-            parts.append({"url": name, "valueDecimal": share})
+    words_of_it = {"name": point.name, "cohort": point.cohort}
+    shares = {"threshold": point.threshold, "sensitivity": point.sensitivity, "specificity": point.specificity}
+    parts: list[Resource] = [{"url": name, "valueString": said} for name, said in words_of_it.items() if said.strip()]
+    parts += [{"url": name, "valueDecimal": share} for name, share in shares.items() if share is not None]
     return [{"url": OPERATING_POINT, "extension": parts}]
 
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 AUTHOR = "Sàng Lọc"
 NBSP = "\u00a0"
-SIZES = (9.0, 8.5, 8.0, 7.5)
+SIZES = (9.5, 9.0, 8.5, 8.0, 7.5)
 """Sizes of the text in points; the small print is a point smaller, and 6.5 is as small as print may be read."""
 
 INK, MUTED, LINE, SOFT = "#16202b", "#4f5b69", "#cfd6de", "#f2f4f7"
@@ -55,7 +55,7 @@ def render(report: Report, language: Language, *, pictures: Mapping[int, bytes] 
             document, pages = _Layout(report, told, language, shown, size, brief).build(pages=1)
             if pages == 1:
                 return document
-        long = _Layout(report, told, language, shown, SIZES[0], brief=False)
+        long = _Layout(report, told, language, shown, SIZES[1], brief=False)
         _, pages = long.build(pages=1)
         return long.build(pages=pages)[0]
 
@@ -164,9 +164,8 @@ class _Layout:
             story.append(self._heading("section_next_steps"))
         for each in self.told.steps:
             source = f'<font color="{MUTED}" size="{self.small}">{escape(each.source)}</font>'
-            verb, colon, rest = each.sentence.partition(":")
             ink = STEPS[each.step.step]
-            said = f'<font color="{ink}"><b>{escape(verb + colon)}</b></font>{escape(rest)} {source}'
+            said = f'<font color="{ink}"><b>{escape(each.lead)}</b></font> {escape(each.rest)} {source}'
             story.append(self._text(said, after=1, indent=7))
         return story
 
@@ -226,7 +225,7 @@ class _Layout:
         told = [each for each in self.told.inputs if each.posted.index in self.pictures]
         if not told:
             return []
-        most = (46 if self.size == SIZES[0] else 20 if self.brief else 34) * mm
+        most = (46 if self.size >= SIZES[1] else 20 if self.brief else 34) * mm
         images = [
             Image(io.BytesIO(self.pictures[each.posted.index]), self.width / len(told) - 8, most, kind="proportional")
             for each in told

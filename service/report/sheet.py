@@ -73,8 +73,11 @@ class Reserve:
 
 @dataclass(frozen=True)
 class Step:
+    """``lead``: what to do and how soon; together with ``rest`` it is the sentence."""
+
     step: NextStep
-    sentence: str
+    lead: str
+    rest: str
     source: str
 
 
@@ -191,7 +194,8 @@ def _asked(report: Report, language: Language) -> tuple[Labelled, ...]:
 
 
 def _step(step: NextStep, language: Language) -> Step:
-    return Step(step, words.next_step(step, language), say("page_source", language, source=step.source))
+    lead, colon, rest = words.next_step(step, language).partition(f"{words.colon(language)} ")
+    return Step(step, lead + colon.rstrip(), rest, say("page_source", language, source=step.source))
 
 
 def _signed(opinion: Opinion, language: Language) -> Signed:

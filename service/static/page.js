@@ -1,4 +1,4 @@
-// The pages work without this file; it adds the heatmap, local times and a gentle refresh.
+// The pages work without this file; it adds local times and a gentle refresh.
 'use strict';
 
 const language = document.documentElement.lang;
@@ -11,41 +11,10 @@ function localTimes(root) {
   }
 }
 
-function film(figure) {
-  const image = figure.querySelector('.film-image');
-  const view = figure.querySelector('[data-view]');
-  const enlarge = figure.querySelector('[data-enlarge]');
-  enlarge.addEventListener('click', (event) => {
-    event.preventDefault();
-    const full = view.classList.toggle('is-full');
-    image.src = full ? image.dataset.full : image.dataset.preview;
-    [enlarge.textContent, enlarge.dataset.other] = [enlarge.dataset.other, enlarge.textContent];
-  });
-  const overlay = figure.querySelector('[data-overlay]');
-  if (!overlay) return;
-  const [toggle, choose, opacity] = ['toggle', 'choose', 'opacity'].map((n) => figure.querySelector(`[data-${n}]`));
-  const draw = () => {
-    if (toggle.checked && overlay.getAttribute('src') !== choose.value) overlay.src = choose.value;
-    overlay.style.opacity = opacity.value / 100;
-    overlay.hidden = !toggle.checked;
-  };
-  toggle.addEventListener('change', draw);
-  opacity.addEventListener('input', draw);
-  choose.addEventListener('change', () => { toggle.checked = true; draw(); });
-  draw();
-}
-
-function trace(figure) {
-  const choose = figure.querySelector('[data-choose]');
-  const page = figure.querySelector('[data-page]');
-  if (choose) choose.addEventListener('change', () => { page.src = choose.value; });
-}
-
 function wire(root) {
   localTimes(root);
   root.querySelectorAll('[data-scripted]').forEach((control) => { control.hidden = false; });
-  root.querySelectorAll('[data-film]').forEach(film);
-  root.querySelectorAll('[data-trace]').forEach(trace);
+  document.dispatchEvent(new CustomEvent('wire', { detail: root }));  // viewer.js and trace.js listen
 }
 
 // Fetch the same address again and put its content in place, unless the reader is elsewhere or selecting text.

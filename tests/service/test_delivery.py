@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import hmac
 import itertools
@@ -12,6 +13,7 @@ import time
 from collections import Counter
 from datetime import UTC, datetime, timedelta
 
+import httpx
 import pytest
 from serving import serving, settings_for, until, visit_files
 from sinks import Sink
@@ -53,7 +55,7 @@ def post(served, key=None, **context):
 
 def deliveries(served, **which):
     with served.client() as client:
-        return client.get("/v1/deliveries", params=which).json()["items"]
+        return client.get("/v1/deliveries", params={"limit": 200, **which}).json()["items"]
 
 
 def states(served, **which):
@@ -187,18 +189,19 @@ def test_a_refusal_that_cannot_heal_is_dead_until_it_is_asked_for_again(quick):
         assert sink.received[0].key == sink.received[1].key
 
 
-@pytest.mark.parametrize("status", [401, 403, 408, 425, 429, 500, 503])
-def test_what_may_heal_is_tried_again(tmp_path, status):
-    answers = iter([status, status, 200])
-    with (
-        serving(settings_for(tmp_path, **QUICK)) as served,
-        Sink(lambda _: (next(answers), {"Retry-After": "nonsense"})) as sink,
-    ):
-        destination(served, sink.address, options=LINK)
+def test_what_may_heal_is_tried_again(tmp_path):
+    def failing_twice(status):
+        answers = iter([status, status, 200])
+        return Sink(lambda _: (next(answers), {"Retry-After": "nonsense"}))
+
+    with serving(settings_for(tmp_path, **QUICK)) as served, contextlib.ExitStack() as stack:
+        sinks = [stack.enter_context(failing_twice(status)) for status in (401, 403, 408, 425, 429, 500, 503)]
+        for sink in sinks:
+            destination(served, sink.address, options=LINK)
         post(served)
-        until(lambda: states(served) == {"delivered": 1}, 10)
-        assert len({got.key for got in sink.received}) == 1
-        assert deliveries(served)[0]["attempts"] == 3
+        until(lambda: states(served) == {"delivered": 7}, 15)
+        assert {each["attempts"] for each in deliveries(served)} == {3}
+        assert all(len({got.key for got in sink.received}) == 1 for sink in sinks)
 
 
 def test_after_the_last_attempt_it_is_dead(tmp_path):
@@ -279,9 +282,8 @@ def test_what_goes_to_one_that_is_away_backs_off_together(tmp_path):
         destination(served, sink.address, options=LINK)
         for _ in range(20):
             post(served)
-        until(lambda: all(each["attempts"] for each in deliveries(served)), 15)
+        until(lambda: {each["problem"] for each in deliveries(served)} == {"http_503"}, 15)
         assert len(sink.received) < 20, "each found out for itself"
-        assert {each["problem"] for each in deliveries(served)} == {"http_503"}
         away.clear()
         until(lambda: states(served) == {"delivered": 20}, 15)
         assert set(sink.taken.values()) == {1}
@@ -302,62 +304,47 @@ def test_no_server_and_no_tls_are_said(quick):
 
 
 # ---------------------------------------------------------------- once, whatever dies
-def deliver_under_kills(process, sink, kills):
-    """Post visits while the sink kills the process that sends to it, and start it again each time."""
-    process.start()
-    made = destination(process.served, sink.address, options=LINK)
-    posted = [post(process.served) for _ in range(6)]
-    for _ in range(kills):
-        until(lambda: process.process.poll() is not None, 20)
-        process.start()
-    until(lambda: states(process.served) == {"delivered": 6}, 20)
-    return {str(identifier(visit, 1, "delivery", made["id"])) for visit in posted}
+def post_until_killed(process):
+    posted = []
+    while process.process.poll() is None:
+        with contextlib.suppress(httpx.TransportError):
+            posted.append(post(process.served))
+        time.sleep(0.05)
+    return posted
 
 
-def test_killed_before_and_after_the_answer_each_is_known_by_its_key(new_process, new_database):
+def test_killed_before_the_answer_and_after_it_each_is_known_by_its_key(new_process, new_database):
     process = new_process(database_url=new_database(), **QUICK_PROCESS)
     seen = itertools.count(1)
 
     def answer(_):
         n = next(seen)
         if n == 2:
-            process.kill()  # before it is answered
-        if n == 6:
-            threading.Timer(0.0005, process.kill).start()  # about when it is noted
+            process.kill()  # it has been sent, and nobody hears the answer
+        if n == 8:
+            threading.Timer(0.001, process.kill).start()  # about when the answer is noted
         return 200
 
     with Sink(answer) as sink:
-        keys = deliver_under_kills(process, sink, kills=2)
+        process.start()
+        made = destination(process.served, sink.address, options=LINK)
+        posted = post_until_killed(process)
+        process.start()
+        posted += post_until_killed(process)
+        process.start()
+        # a visit whose answer was lost with the process is known to the sink alone
+        until(
+            lambda: set(states(process.served)) == {"delivered"} and len(deliveries(process.served)) >= len(posted), 20
+        )
+        keys = {str(identifier(each["visit"], 1, "delivery", made["id"])) for each in deliveries(process.served)}
         assert set(sink.taken) == keys
-        # what was on its way in the four hands when the process died may come twice, under the key that it had
+        assert {each["visit"] for each in deliveries(process.served)} >= set(posted)
+        # what was on its way in the four hands when a process died may come twice, under the key that it had
         assert len(sink.received) - len(keys) <= 8
-        before = len(sink.received)
-        process.kill()
-        process.start()
-        time.sleep(1)
-        assert len(sink.received) == before, "sent again though it was noted"
-
-
-def test_one_killed_after_the_answer_is_sent_again_under_the_same_key(new_process, monkeypatch):
-    process = new_process(**QUICK_PROCESS)
-    process.start()
-    seen = itertools.count(1)
-
-    def answer(_):
-        if next(seen) == 1:
-            process.kill()
-        return 200
-
-    with Sink(answer) as sink:
-        destination(process.served, sink.address, options=LINK)
-        post(process.served)
-        until(lambda: process.process.poll() is not None, 10)
-        process.start()
-        until(lambda: states(process.served) == {"delivered": 1}, 10)
-        first, again = sink.received
-        assert first.key == again.key
-        assert first.body == again.body
-        assert deliveries(process.served)[0]["attempts"] == 2
+        twice = [key for key, n in Counter(got.key for got in sink.received).items() if n > 1]
+        assert twice, "nothing was on its way: this test tests nothing"
+        for key in twice:
+            assert len({got.body for got in sink.received if got.key == key}) == 1
 
 
 def test_two_processes_share_what_is_due_and_deliver_each_once(new_process, postgres, tmp_path):

@@ -234,9 +234,10 @@ def test_a_site_sees_its_own_visits_only(site: Site) -> None:
 def _forget(site: Site, ids: dict[str, str]) -> None:
     from sqlalchemy import delete
 
-    from service.database import InputRow, VisitRow
+    from service.database import InputRow, ReportRow, VisitRow
 
     def remove(session: object) -> None:
+        session.execute(delete(ReportRow).where(ReportRow.visit_id.in_(ids.values())))  # type: ignore[attr-defined]
         session.execute(delete(InputRow).where(InputRow.visit_id.in_(ids.values())))  # type: ignore[attr-defined]
         session.execute(delete(VisitRow).where(VisitRow.id.in_(ids.values())))  # type: ignore[attr-defined]
 

@@ -21,7 +21,7 @@ from data_specs.problems import Problem
 from data_specs.report import Report, ReportFinding, ReportOrgan
 from data_specs.vocabulary import LANGUAGES, display
 from service.report import words
-from service.report.fhir import render
+from service.report.fhir import document_id, render
 from service.report.fhir_checks import check
 
 ALL = [(version, language) for version in (1, 2, 3) for language in LANGUAGES]
@@ -280,6 +280,36 @@ def test_what_a_doctor_writes_stays_text():
 
 
 @pytest.mark.parametrize(
+    "odd", ["", " ", "\n", "\t x \x00", "\ud800", "<&>\"'", "\ufffe\uffff", "a/b", "\u202e", "Ẵ" * 200]
+)
+def test_no_text_makes_it_invalid(odd):
+    full = report_fixture.report(2)
+    report = full.model_copy(
+        update={
+            "person": full.person.model_copy(update={"id": odd, "name": odd}),
+            "referrer": full.referrer.model_copy(update={"id": odd, "name": odd, "facility": odd}),
+            "order": full.order.model_copy(
+                update={"placer": odd, "accession_number": odd, "request": odd, "reason": odd}
+            ),
+            "inputs": (full.inputs[0].model_copy(update={"filename": odd}), *full.inputs[1:]),
+            "opinions": (full.opinions[0].model_copy(update={"text": odd}),),
+        }
+    )
+    body = render(report, "vi")
+    Bundle.model_validate_json(body)
+    assert check(json.loads(body)) == []
+
+
+def test_doctors_whose_names_could_be_split_otherwise_stay_two():
+    full = report_fixture.report(2)
+    referrer = full.referrer.model_copy(update={"id": "a", "name": "b/c"})
+    by = full.opinions[0].author.model_copy(update={"id": "a/b", "name": "c"})
+    opinions = (full.opinions[0].model_copy(update={"author": by}),)
+    bundle = rendered(full.model_copy(update={"referrer": referrer, "opinions": opinions}))
+    assert [each["name"][0]["text"] for each in of_kind(bundle, "Practitioner")] == ["b/c", "c"]
+
+
+@pytest.mark.parametrize(
     ("posted", "expected"),
     [
         (
@@ -305,6 +335,7 @@ def test_the_request_is_answered_as_it_was_posted(posted, expected):
 def test_a_version_is_the_same_document_whenever_it_is_rendered():
     first, again = (render(report_fixture.report(2), "vi") for _ in range(2))
     assert first == again
+    assert json.loads(first)["id"] == str(document_id(report_fixture.VISIT, 2, "vi"))
     by_version = {version: rendered(report_fixture.report(version), "vi") for version in (1, 2, 3)}
     documents = {rendered(report_fixture.report(v), language)["identifier"]["value"] for v, language in ALL}
     assert len(documents) == len(ALL)
