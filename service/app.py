@@ -26,6 +26,7 @@ from service import (
     open_inference,
     operations,
     pages,
+    post_page,
     reports_api,
     session,
     statistics_api,
@@ -115,7 +116,7 @@ def build(settings: Settings, engine: Engine | None, stop: Callable[[], None]) -
     add_refusals(app)
     for part in (
         *(api, followup_api, reports_api, statistics_api, admin, destinations, operations),
-        *(open_inference, dicomweb, tus, session, pages, followup_pages),
+        *(open_inference, dicomweb, tus, post_page, session, pages, followup_pages),
     ):
         app.include_router(part.router)
     app.mount("/static", StaticFiles(packages=[("service", "static")]))
@@ -135,14 +136,15 @@ async def _load(service: Service, engine: Engine | None, stop: Callable[[], None
             service.failed = True
             stop()
             return
-    service.engine = engine
     service.work.start(engine)
     service.courier.start()
     models = engine.models()
     for model in models:
         if session := model.get("session"):
             log.info("session_chosen", model=f"{model['name']} {model['version']}", **session)
-    if not await _listen(service, closing):
+    listening = await _listen(service, closing)
+    service.engine = engine  # ready from here on, every listener included
+    if not listening:
         service.failed = True
         stop()
         return

@@ -311,7 +311,7 @@ class BoundedDul(DULServiceProvider):
         finally:
             self._kill_thread = True
             self._dimse.end()
-            self._dimse.wake()
+            self.to_user_queue.put(None)  # who waits for a request or a release waits no longer
             if isinstance(self.socket, BoundedSocket):
                 self.socket._shutdown_socket()
                 self.socket.close_waker()

@@ -41,6 +41,7 @@ def recording(**tags):
     """A twelve-lead ECG with an identity."""
     dataset = dcmread(io.BytesIO(ecg_made.dicom(ecg_made.counts())))
     identity = {
+        "SpecificCharacterSet": "ISO_IR 192",
         "StudyInstanceUID": generate_uid(),
         "SeriesInstanceUID": generate_uid(),
         "SOPInstanceUID": generate_uid(),

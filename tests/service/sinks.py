@@ -36,7 +36,10 @@ class Sink:
             protocol_version = "HTTP/1.1"
 
             def serve(self):
-                body = self.rfile.read(int(self.headers.get("content-length", 0)))
+                body = self.rfile.read(n_bytes := int(self.headers.get("content-length", 0)))
+                if len(body) < n_bytes:  # who sent it is dead: this was no request
+                    self.close_connection = True
+                    return
                 headers = {name.lower(): value for name, value in self.headers.items()}
                 received = Received(self.command, self.path, headers, body, time.monotonic())
                 sink.received.append(received)

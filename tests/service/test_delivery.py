@@ -12,6 +12,7 @@ import threading
 import time
 from collections import Counter
 from datetime import UTC, datetime, timedelta
+from urllib.parse import unquote
 
 import httpx
 import pytest
@@ -402,6 +403,122 @@ def test_logs_name_no_address_and_no_secret(new_process):
     log = process.log.read_text()
     assert "delivery_dead" in log
     assert "SECRET" not in log
+
+
+# ---------------------------------------------------------------- to servers of the other kinds
+class FhirServer(Sink):
+    """Keeps bundles by id, or, where it takes no ids of others, by the identifier that they are not to have twice."""
+
+    def __init__(self, takes_ids=True):
+        self.bundles, self.takes_ids, self.lose = {}, takes_ids, 0
+        super().__init__(self.serve)
+
+    def serve(self, got):
+        if got.method == "GET":
+            return 200 if got.path.rsplit("/", 1)[1] in self.bundles else 404
+        if got.method == "PUT" and not self.takes_ids:
+            return 405
+        bundle = json.loads(got.body)
+        name = got.path.rsplit("/", 1)[1] if got.method == "PUT" else got.headers["if-none-exist"]
+        status = 200 if name in self.bundles else 201
+        self.bundles.setdefault(name, bundle)
+        if self.lose:  # it has it, and its answer is lost
+            self.lose -= 1
+            return 504
+        return status
+
+
+def test_a_fhir_server_has_each_document_once(quick):
+    with FhirServer() as server:
+        server.lose = 1
+        destination(quick, f"{server.address}/fhir/", kind="fhir", secret="a-token", language="vi")
+        visit = post(quick)
+        until(lambda: states(quick) == {"delivered": 1}, 15)
+        ((name, bundle),) = server.bundles.items()
+        assert (bundle["resourceType"], bundle["type"], bundle["id"]) == ("Bundle", "document", name)
+        assert [got.method for got in server.received] == ["PUT", "GET"], "put again though it was there"
+        first = server.received[0]
+        assert first.path == f"/fhir/Bundle/{name}"
+        assert first.headers["authorization"] == "Bearer a-token"
+        assert first.headers["content-type"] == "application/fhir+json"
+        sign(quick, visit)
+        until(lambda: states(quick) == {"delivered": 2}, 15)
+        assert len(server.bundles) == 2
+
+
+def test_a_fhir_server_that_takes_no_ids_of_others_is_asked_by_identifier(quick):
+    with FhirServer(takes_ids=False) as server:
+        server.lose = 1
+        destination(quick, f"{server.address}/fhir", kind="fhir")
+        destination(quick, f"{server.address}/second", kind="fhir", options={"create": "post"})
+        post(quick)
+        until(lambda: states(quick) == {"delivered": 2}, 15)
+        ((name, bundle),) = server.bundles.items()
+        assert unquote(name) == f"identifier={bundle['identifier']['system']}|{bundle['identifier']['value']}"
+        assert {got.path for got in server.received if got.method == "POST"} == {"/fhir/Bundle", "/second/Bundle"}
+        assert not any(got.method == "PUT" for got in server.received if got.path.startswith("/second"))
+
+
+class Mllp(threading.Thread):
+    """Acknowledges HL7 v2 messages, each with the next of ``codes``; the last one stays."""
+
+    def __init__(self, *codes):
+        super().__init__(daemon=True)
+        self.codes, self.messages = list(codes), []
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.address = f"127.0.0.1:{self.listener.getsockname()[1]}"
+
+    def run(self):
+        with contextlib.suppress(OSError):
+            while True:
+                peer, _ = self.listener.accept()
+                with peer:
+                    frame = b""
+                    while not frame.endswith(b"\x1c\r"):
+                        frame += peer.recv(65_536)
+                    message = frame[1:-2].decode()
+                    self.messages.append(message)
+                    control_id = message.split("\r")[0].split("|")[9]
+                    code = self.codes.pop(0) if len(self.codes) > 1 else self.codes[0]
+                    answer = f"MSH|^~\\&|HIS|H|SL|S|20261122||ACK|1|P|2.5.1\rMSA|{code}|{control_id}\r"
+                    peer.sendall(b"\x0b" + answer.encode() + b"\x1c\r")
+
+
+def test_an_hl7_receiver_gets_the_same_message_until_it_has_it(quick):
+    receiver = Mllp("AE", "AA")
+    receiver.start()
+    destination(quick, receiver.address, kind="hl7", language="vi")
+    post(quick, person={"id": "P-1", "name": "Người Được Khám Thử Nghiệm"})
+    until(lambda: states(quick) == {"delivered": 1}, 15)
+    first, again = receiver.messages
+    assert first == again
+    assert "ORU^R01" in first
+    receiver.listener.close()
+
+
+def test_an_archive_gets_objects_that_it_knows_again(quick):
+    """C-STORE to a real association; the first one is aborted after it has stored an object."""
+    pynetdicom = pytest.importorskip("pynetdicom")
+    stored = []
+
+    def store(event):
+        stored.append(event.dataset.SOPInstanceUID)
+        return 0xA700 if len(stored) == 1 else 0x0000
+
+    entity = pynetdicom.AE("PACS")
+    for context in pynetdicom.AllStoragePresentationContexts:
+        entity.add_supported_context(context.abstract_syntax, pynetdicom.ALL_TRANSFER_SYNTAXES)
+    archive = entity.start_server(("127.0.0.1", 0), block=False, evt_handlers=[(pynetdicom.evt.EVT_C_STORE, store)])
+    try:
+        destination(quick, f"PACS@127.0.0.1:{archive.server_address[1]}", kind="dicom")
+        with quick.client() as client:
+            client.post("/v1/visits", files={"context": (None, "{}")})
+        until(lambda: states(quick) == {"delivered": 1}, 15)
+        assert deliveries(quick)[0]["attempts"] == 2
+        assert len(stored) == 2
+        assert len(set(stored)) == 1
+    finally:
+        archive.shutdown()
 
 
 # ---------------------------------------------------------------- the queue itself

