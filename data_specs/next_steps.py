@@ -78,7 +78,7 @@ def read_table(path: Path | None = None) -> Table:
 
 
 def next_steps(table: Table, facts: Facts) -> tuple[NextStep, ...]:
-    """What the table says of a visit: what is to be referred first, and of the same kind what is soonest.
+    """What the table says of a visit, the soonest first, and of what is equally soon whom to refer.
 
     A rule that another one silences still answers for its findings: ``otherwise`` is for what no rule speaks of.
     """
@@ -120,8 +120,8 @@ def _ordered(steps: Iterable[NextStep]) -> tuple[NextStep, ...]:
     return tuple(once.values())
 
 
-def _urgency(step: NextStep) -> tuple[int, float]:
-    return ORDER.index(step.step), float("inf") if step.within_days is None else step.within_days
+def _urgency(step: NextStep) -> tuple[float, int]:
+    return float("inf") if step.within_days is None else step.within_days, ORDER.index(step.step)
 
 
 def _step(name: str, rule: Rule, because: tuple[str, ...]) -> NextStep:

@@ -35,8 +35,8 @@ DICOM, RELATED = b"application/dicom", b"multipart/related"
 ACCEPTED = 'multipart/related; type="application/dicom"'
 MAX_PARTS = 100
 """Objects of one request: each holds a file open until the body ends. An archive sends some ten at a time."""
-MAX_BOUNDARY = 70
-"""RFC 2046, section 5.1.1."""
+MAX_BOUNDARY = 200
+"""RFC 2046, section 5.1.1 has 70 characters; Orthanc sends 73."""
 
 DOES_NOT_MATCH, NOT_UNDERSTOOD = 0xA900, 0xC000
 """FailureReason (0008,1197) of what is not given to :mod:`service.arrivals`, which has the others (PS3.18, section

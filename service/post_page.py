@@ -1,7 +1,7 @@
 """``/post``: a visit posted from a page. Without script it is one form; with it the files go ahead as uploads.
 
-What ``static/upload.js`` has sent by the tus protocol comes back with the form as ids in hidden fields, so that the form
-is read, checked and answered in one place, whichever way its files came.
+What ``static/upload.js`` has sent by the tus protocol comes back with the form as ids in hidden fields, so that the
+form is read, checked and answered in one place, whichever way its files came.
 """
 
 from __future__ import annotations

@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 Kind = Literal["json", "fhir", "html", "pdf", "hl7"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 PICTURE_PX = 640
+"""Longest side of a film on the report's page."""
+FILM_PX = 1024
+"""Longest side of a film that is sent to an archive."""
 
 
 async def issue(service: Service, visit_id: str, version: int | None = None) -> Report:
@@ -82,6 +85,7 @@ def make_report(row: VisitRow, opinions: Sequence[Opinion], table: Table) -> Rep
     facts = Facts(
         organs=organs,
         priority=found.priority,
+        priority_reasons=tuple(found.priority_reasons),
         age_years=context.person.age_years,
         labs=context.labs,
         vitals=context.vitals,
@@ -210,7 +214,7 @@ async def dicom_file(service: Service, report: Report, language: Language, insta
     if instance.kind == "gsps":
         posted = await service.read_file(_sha256(report, index))
         return await asyncio.to_thread(dicom_images.render_presentation, report, language, finding, index, posted)
-    picture = await _evidence_picture(service, report, finding, index, max_px=None)
+    picture = await _evidence_picture(service, report, finding, index, FILM_PX)
     return await asyncio.to_thread(dicom_images.render_heatmap, report, language, finding, index, picture)
 
 

@@ -183,7 +183,7 @@ def test_the_most_pressing_step_stands_first() -> None:
             spo2_percent=85,
         ),
     )
-    order = [(ORDER.index(step.step), step.within_days) for step in steps]
+    order = [(step.within_days, ORDER.index(step.step)) for step in steps]
     assert order == sorted(order)
     assert steps[0].rule == "hypoxaemia"
     assert {"atrial_fibrillation", "lung_mass", "labs_missing"} <= {step.rule for step in steps}

@@ -193,7 +193,7 @@ def test_it_is_valid_by_the_definitions_of_r4_and_their_invariants():
     pytest.importorskip("fhircraft", reason=reason)
     from fhircraft.fhir.resources.datatypes.R4.core.bundle import Bundle as Document
 
-    for version, language in ALL:
+    for version, language in ((1, "vi"), (2, "fr"), (3, "en")):
         Document.model_validate(rendered(report_fixture.report(version), language))
     broken = rendered(report_fixture.report())
     value(broken)["dataAbsentReason"] = {"text": "and yet there is a value"}

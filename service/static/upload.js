@@ -1,0 +1,214 @@
+// Posting a visit over a bad link: files go ahead by the tus protocol (1.0.0) in pieces of a megabyte, each resumed
+// where it was cut off, also after the page was closed. The form then goes with their ids in place of the files.
+// Without this file the form posts everything at once.
+'use strict';
+
+(() => {
+  const PIECE = 1_000_000, STALLED_MS = 40_000, LONGEST_PAUSE_MS = 30_000, AT_ONCE = 2;
+  const TUS = { 'Tus-Resumable': '1.0.0' };
+  const wait = (ms) => new Promise((resolve) => {
+    const done = () => { clearTimeout(timer); removeEventListener('online', done); resolve(); };
+    const timer = setTimeout(done, ms);
+    addEventListener('online', done);
+  });
+  const base64 = (text) => btoa(String.fromCharCode(...new TextEncoder().encode(text)));
+
+  // Where an upload was left, by what tells a file from another; the name itself is not kept on a shared machine.
+  function keyOf(file, field) {
+    let hash = 2166136261;
+    for (const unit of `${field}/${file.name}`) hash = Math.imul(hash ^ unit.codePointAt(0), 16777619);
+    return `upload ${(hash >>> 0).toString(36)} ${file.size} ${file.lastModified}`;
+  }
+  const remembered = (key, value) => {
+    try {
+      if (value === undefined) return localStorage.getItem(key);
+      if (value === null) localStorage.removeItem(key); else localStorage.setItem(key, value);
+    } catch { /* a browser that keeps nothing resumes within the page only */ }
+    return null;
+  };
+
+  class Refused extends Error {}
+
+  // One request. Rejects with Refused for what another attempt would not change, else with what went wrong.
+  function ask(method, url, headers, body, progress, sending) {
+    return new Promise((resolve, reject) => {
+      const request = new XMLHttpRequest();
+      let stalled;
+      const alive = () => { clearTimeout(stalled); stalled = setTimeout(() => request.abort(), STALLED_MS); };
+      request.open(method, url);
+      request.setRequestHeader('Accept-Language', document.documentElement.lang);
+      for (const [name, value] of Object.entries({ ...TUS, ...headers })) request.setRequestHeader(name, value);
+      request.upload.onprogress = (event) => { alive(); if (progress) progress(event.loaded); };
+      request.onload = () => {
+        if (request.status < 300) { resolve(request); return; }
+        const passing = request.status >= 500 || [408, 409, 423, 429].includes(request.status);
+        let reason = '';
+        try { reason = JSON.parse(request.responseText).detail; } catch { /* not one of ours */ }
+        const error = passing || [404, 410].includes(request.status) ? new Error(reason) : new Refused(reason);
+        reject(Object.assign(error, { status: request.status }));
+      };
+      request.onerror = () => reject(new Error());
+      request.onabort = request.onerror;
+      request.onloadend = () => { clearTimeout(stalled); if (sending) sending.request = null; };
+      if (sending) sending.request = request;
+      alive();
+      request.send(body);
+    });
+  }
+
+  // Send one file to its end; its id, or null where it was taken back. `show` is told how far it is, or what is wrong.
+  async function send(file, field, sending, show, words) {
+    const key = keyOf(file, field);
+    let url = remembered(key), offset = url ? null : 0, pause = 1000;
+    while (!sending.removed) {
+      try {
+        if (!url) {
+          const metadata = `filename ${base64(file.name)},field ${base64(field)}`;
+          const made = await ask('POST', '/v1/uploads', { 'Upload-Length': file.size, 'Upload-Metadata': metadata });
+          url = made.getResponseHeader('Location');
+          remembered(key, url);
+          offset = 0;
+        } else if (offset === null) {
+          const state = await ask('HEAD', url, {});
+          offset = Number(state.getResponseHeader('Upload-Offset'));
+          if (offset) show(offset, words.known);
+        }
+        sending.url = url;
+        while (offset < file.size && !sending.removed) {
+          const piece = file.slice(offset, offset + PIECE);
+          const headers = { 'Content-Type': 'application/offset+octet-stream', 'Upload-Offset': offset };
+          const taken = await ask('PATCH', url, headers, piece, (loaded) => show(offset + loaded), sending);
+          offset = Number(taken.getResponseHeader('Upload-Offset'));
+          show(offset);
+          pause = 1000;
+        }
+        if (sending.removed) break;
+        remembered(key, null);
+        return url.split('/').pop();
+      } catch (error) {
+        if (sending.removed) break;
+        if (error instanceof Refused) { remembered(key, null); throw error; }
+        if ([404, 410].includes(error.status)) { remembered(key, null); url = null; }
+        offset = null;
+        if (error.status !== 409) {
+          show(null, error.message || words.lost);
+          await wait(pause * (0.75 + Math.random() / 2));
+          pause = Math.min(2 * pause, LONGEST_PAUSE_MS);
+        }
+      }
+    }
+    remembered(key, null);
+    if (url) ask('DELETE', url, {}).catch(() => { /* it expires by itself */ });
+    return null;
+  }
+
+  function post(form) {
+    const words = form.dataset, said = form.querySelector('[data-said]'), button = form.querySelector('[data-send]');
+    const queue = [];
+    let running = 0;
+
+    const next = () => {
+      while (running < AT_ONCE && queue.length) {
+        running += 1;
+        queue.shift()().finally(() => { running -= 1; next(); });
+      }
+    };
+    const files = [];
+    function add(file, field) {
+      const row = document.createElement('li'), name = document.createElement('span'), remove = document.createElement('button');
+      const bar = document.createElement('progress'), how = document.createElement('span');
+      [name.className, how.className, remove.className, remove.type] = ['name', 'how', 'plain', 'button'];
+      [name.textContent, remove.textContent, bar.max, bar.value] = [file.name, '×', file.size || 1, 0];
+      remove.setAttribute('aria-label', words.remove.replace('{filename}', file.name));
+      bar.setAttribute('aria-label', file.name);
+      how.textContent = words.waiting;
+      row.append(name, remove, bar, how);
+      form.querySelector(`[data-list="${field}"]`).append(row);
+      const sending = { removed: false, url: null, request: null };
+      const entry = { sending, refused: false, id: null };
+      files.push(entry);
+      const show = (at, telling) => {
+        if (at !== null) bar.value = at;
+        how.textContent = telling || words.sending.replace('{percent}', Math.floor(100 * (at || 0) / (file.size || 1)));
+      };
+      const refuse = (reason) => {
+        entry.refused = true;
+        row.classList.add('is-refused');
+        how.textContent = reason;
+        said.textContent = `${file.name}: ${reason}`;
+      };
+      remove.addEventListener('click', () => {
+        sending.removed = true;
+        if (sending.request) sending.request.abort();
+        if (entry.id) ask('DELETE', `/v1/uploads/${entry.id}`, {}).catch(() => { /* it expires by itself */ });
+        files.splice(files.indexOf(entry), 1);
+        row.remove();
+        form.querySelector(`#${field}`).focus();
+      });
+      if (file.size > Number(words.maxBytes)) { refuse(words.large); entry.done = Promise.resolve(); return; }
+      entry.done = new Promise((resolve) => {
+        queue.push(async () => {
+          try {
+            entry.id = await send(file, field, sending, show, words);
+            if (entry.id) { show(file.size, words.sent); said.textContent = `${file.name}: ${words.sent}`; }
+          } catch (error) {
+            refuse(error.message || words.refused);
+          }
+          resolve();
+        });
+      });
+      next();
+    }
+
+    for (const input of form.querySelectorAll('[data-files]')) {
+      input.addEventListener('change', () => {
+        for (const file of input.files) add(file, input.name);
+        input.value = '';
+      });
+    }
+
+    form.addEventListener('submit', async (event) => {
+      event.preventDefault();
+      if (button.getAttribute('aria-disabled') === 'true') return;
+      const label = button.textContent;
+      button.setAttribute('aria-disabled', 'true');
+      button.textContent = words.posting;
+      await Promise.all(files.map((entry) => entry.done));
+      if (files.some((entry) => entry.refused)) {
+        button.removeAttribute('aria-disabled');
+        button.textContent = label;
+        form.querySelector('.is-refused button').focus();
+        return;
+      }
+      const body = new FormData(form);
+      for (const name of ['image', 'ecg']) body.delete(name);
+      for (const entry of files) if (entry.id) body.append('upload', entry.id);
+      for (let pause = 1000; ; pause = Math.min(2 * pause, LONGEST_PAUSE_MS)) {
+        try {
+          const answer = await fetch(form.action, { method: 'POST', body });
+          if (answer.redirected) { location.assign(answer.url); return; }
+          if (answer.status < 500 && answer.status !== 429 && answer.status !== 408) { show(await answer.text()); return; }
+        } catch { /* the link is away; the token in the form keeps a repetition from being a second visit */ }
+        said.textContent = words.lost;
+        button.textContent = words.lost;
+        await wait(pause);
+      }
+    });
+  }
+
+  // The form again, with what is wrong beside each field.
+  function show(html) {
+    const fresh = new DOMParser().parseFromString(html, 'text/html').getElementById('content');
+    if (!fresh) { location.reload(); return; }
+    document.getElementById('content').replaceWith(fresh);
+    document.dispatchEvent(new CustomEvent('wire', { detail: fresh }));
+    wire(fresh);
+    const alert = fresh.querySelector('[data-alert]');
+    if (alert) alert.focus();
+  }
+  function wire(root) {
+    root.querySelectorAll('[data-scripted]').forEach((each) => { each.hidden = false; });
+    root.querySelectorAll('[data-post]').forEach(post);
+  }
+  wire(document);
+})();
