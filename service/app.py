@@ -12,6 +12,8 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from fastapi.staticfiles import StaticFiles
 from starlette.middleware import Middleware
+from starlette.middleware.gzip import GZipMiddleware
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from data_specs.next_steps import read_table
 from service import (
@@ -49,10 +51,24 @@ from service.store import open_store
 from service.tensors import Tensors
 from service.work import Engine, Work
 
+NOT_PAGES = ("/v1/", "/v2/", "/dicomweb/", "/metrics")
 API_VERSION = "1.0.0"
 TENSOR_BODIES = 4
 """The largest bodies of tensors that are held at a time; so many more of smaller ones."""
 log = structlog.get_logger()
+
+
+class CompressedPages:
+    """Pages, their styles and scripts, compressed for thin links. What programs ask for is not: it would cost more than
+    the rest of the answer, and pictures and PDF do not get smaller.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._plain, self._compressed = app, GZipMiddleware(app, minimum_size=1000, compresslevel=6)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        is_page = scope["type"] == "http" and not scope["path"].startswith(NOT_PAGES)
+        await (self._compressed if is_page else self._plain)(scope, receive, send)
 
 
 def build(settings: Settings, engine: Engine | None, stop: Callable[[], None]) -> FastAPI:
@@ -110,7 +126,7 @@ def build(settings: Settings, engine: Engine | None, stop: Callable[[], None]) -
         lifespan=life,
         docs_url=None,
         redoc_url=None,
-        middleware=[Middleware(Edge, service=service)],
+        middleware=[Middleware(Edge, service=service), Middleware(CompressedPages)],
     )
     app.state.service = service
     add_refusals(app)

@@ -84,8 +84,9 @@ class Courier:
         """Begin to deliver, first what dead processes left behind."""
         self._loops = [asyncio.create_task(each()) for each in (self._take_deliveries, self._keep_leases)]
 
-    def wake(self) -> None:
-        """Look at once: something has come due."""
+    def try_now(self, destination_id: str) -> None:
+        """Somebody has mended a destination: do not wait out the time that it was to be left alone."""
+        self._way(destination_id).until = 0.0
         self._wake.set()
 
     def stop_taking(self) -> None:

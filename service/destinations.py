@@ -252,7 +252,7 @@ async def retry_deliveries(request: Request, key: CurrentKey, asked: Retry) -> R
     found = await service.database.write(retried)
     if found is None or (asked.visit is not None and not found):
         raise NotFound
-    service.courier.wake()
+    service.courier.try_now(asked.destination)
     return Retried(retried=found)
 
 

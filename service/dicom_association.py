@@ -15,6 +15,7 @@ command sets), PS3.10 section 7.1 (file meta information).
 
 from __future__ import annotations
 
+import contextlib
 import io
 import queue
 import select
@@ -267,6 +268,13 @@ class BoundedSocket(AssociationSocket):
         connection.settimeout(self._pdu_seconds)  # for what is sent
         return read
 
+    def _shutdown_socket(self) -> None:
+        """Close the connection; pynetdicom's own leaves it open where the peer was first."""
+        if (connection := self.socket) is not None:
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
+            connection.close()
+
     def close_waker(self) -> None:
         self._woken.close()
         self._waker.close()
@@ -281,7 +289,7 @@ class BoundedDul(DULServiceProvider):
         self.daemon = True
         self._dimse = dimse
         self._run_loop_delay = 0.0
-        self.to_user_queue = _Primitives(dimse)
+        self.to_user_queue: queue.Queue[Any] = _Primitives(dimse)  # None: no more
 
     def send_pdu(self, primitive: Any) -> None:
         super().send_pdu(primitive)

@@ -14,6 +14,8 @@ from __future__ import annotations
 import io
 import json
 import re
+import ssl
+import time
 import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -29,7 +31,7 @@ MAX_CONTEXTS = 128
 """Presentation contexts of one association (PS3.8, section 9.3.2.2: odd numbers from 1 to 255)."""
 DUPLICATE = 0x0111
 """PS3.7, section C.5.6: the archive holds an object of this SOPInstanceUID already, and ours are never changed."""
-PERMANENT = frozenset({0x0105, 0x0106, 0x0112, 0x0115, 0x0117, 0x0118, 0x0119, 0x0122, 0x0124, 0x0211})
+PERMANENT = frozenset({0x0105, 0x0106, 0x0112, 0x0115, 0x0117, 0x0118, 0x0119, 0x0122, 0x0211})
 """PS3.7, annex C: what an archive would say of the same object again. 0110H (processing failure) is not among them."""
 STUDY_ROOT_FIND = "1.2.840.10008.5.1.4.1.2.2.1"
 """PS3.4, section C.6.2: Study Root Query/Retrieve Information Model - FIND."""
@@ -133,12 +135,18 @@ def _associate(address: str, ae_title: str, wanted: Sequence[tuple[str, str | No
     """An association for these SOP classes; without a transfer syntax, in the uncompressed ones."""
     from pynetdicom import AE  # noqa: PLC0415  a protocol stack, for who sends
 
-    peer = read_address(address)
+    try:
+        peer = read_address(address)
+    except ValueError:
+        raise NotDelivered("address", permanent=True) from None
     entity = AE(ae_title)
     entity.acse_timeout = entity.dimse_timeout = entity.network_timeout = entity.connection_timeout = timeout_s
     for sop_class, syntax in wanted[:MAX_CONTEXTS]:
         entity.add_requested_context(sop_class, *([syntax] if syntax else []))
-    association = entity.associate(peer.host, peer.port, ae_title=peer.ae_title)
+    try:
+        association = entity.associate(peer.host, peer.port, ae_title=peer.ae_title)
+    except OSError:  # its name leads nowhere
+        raise NotDelivered("unreachable") from None
     if association.is_established:
         return association
     entity.shutdown()
@@ -195,7 +203,9 @@ def stow(url: str, files: Sequence[bytes], *, secret: str | None, timeout_s: flo
     NotDelivered
         The server did not answer, did not want them, or lists one as failed.
     """
-    import httpx  # noqa: PLC0415  only who sends needs a client
+    import httpx  # noqa: PLC0415  only who sends needs a client, and what belongs to it
+
+    from service.senders.web import expect_success  # noqa: PLC0415
 
     boundary = f"sangloc-{uuid.uuid4().hex}"
     headers = {
@@ -207,21 +217,23 @@ def stow(url: str, files: Sequence[bytes], *, secret: str | None, timeout_s: flo
         headers["Authorization"] = secret if " " in secret else f"Bearer {secret}"
     address = url.rstrip("/")
     address = address if address.endswith("/studies") else f"{address}/studies"
+    ends = time.monotonic() + timeout_s
     try:
         with (
-            httpx.Client(timeout=timeout_s) as client,
+            httpx.Client(timeout=timeout_s, verify=ssl.create_default_context(), trust_env=False) as client,
             client.stream("POST", address, content=_pieces(files, boundary), headers=headers) as answer,
         ):
-            body = _bounded(answer.iter_bytes())
-    except (httpx.InvalidURL, httpx.UnsupportedProtocol):
-        raise NotDelivered("address_invalid", permanent=True) from None
+            body = _bounded(answer.iter_bytes(), ends)
+    except (httpx.InvalidURL, httpx.UnsupportedProtocol, UnicodeError):
+        raise NotDelivered("address", permanent=True) from None
     except httpx.TimeoutException:
         raise NotDelivered("timeout") from None
-    except (httpx.TransportError, httpx.DecodingError):
-        raise NotDelivered("no_answer") from None
-    if answer.status_code not in (200, 202, 409):
-        again = answer.status_code in (408, 425, 429) or answer.status_code >= 500
-        raise NotDelivered(f"http_{answer.status_code}", not again, _retry_after(answer.headers.get("retry-after")))
+    except (httpx.ConnectError, OSError):
+        raise NotDelivered("unreachable") from None
+    except httpx.HTTPError:
+        raise NotDelivered("broken_off") from None
+    if answer.status_code != 409:  # of which the answer says more
+        expect_success(answer.status_code, answer.headers)
     _check_response(body, answer.status_code)
 
 
@@ -233,12 +245,14 @@ def _pieces(files: Sequence[bytes], boundary: str) -> Iterator[bytes]:
     yield f"--{boundary}--\r\n".encode()
 
 
-def _bounded(pieces: Iterator[bytes]) -> bytes:
+def _bounded(pieces: Iterator[bytes], ends: float) -> bytes:
     body = bytearray()
     for piece in pieces:
         body += piece
         if len(body) > MAX_ANSWER_BYTES:
             raise NotDelivered("answer_too_large")
+        if time.monotonic() > ends:
+            raise NotDelivered("timeout")
     return bytes(body)
 
 
@@ -278,7 +292,3 @@ def _reason(item: Any) -> int | None:
     if isinstance(values, list) and values and isinstance(values[0], int) and 0 <= values[0] <= 0xFFFF:
         return values[0]
     return None
-
-
-def _retry_after(header: str | None) -> float | None:
-    return float(header) if header and header.isascii() and header.isdigit() and len(header) < 7 else None

@@ -99,6 +99,7 @@ def _query(accession_number: str) -> Dataset:
     from pydicom import Dataset  # noqa: PLC0415
 
     query = Dataset()
+    query.SpecificCharacterSet = "ISO_IR 192"  # the number is ASCII; it says in what answers are understood best
     query.AccessionNumber = accession_number
     for keyword in (
         *("PatientName", "PatientID", "PatientBirthDate", "PatientSex", "ReferringPhysicianName"),
@@ -155,9 +156,11 @@ def _physician_id(answer: Dataset, sequence: str) -> str | None:
 
 
 def _text(answer: Dataset, keyword: str) -> str:
-    """One printable line; empty where it is absent, or pydicom cannot read it."""
+    """One printable line; empty where it is absent, pydicom cannot read it, or it is in letters of no stated set."""
     try:
         text = str(answer.get(keyword) or "")
+        if not (text.isascii() or answer.get("SpecificCharacterSet")):
+            return ""
     except Exception:  # pydicom converts on access, and lets through whatever the conversion of bad bytes raises
         return ""
     return " ".join("".join(each if each.isprintable() else " " for each in text).split())

@@ -49,7 +49,7 @@ def page(request: Request, template: str, status_code: int = 200, /, *, key: Key
         "in_words": partial(_in_words, language=language),
         "with_language": partial(_address, request),
     }
-    standing = {"key": key, "language": language, "organs": ORGANS, "path": request.url.path}
+    standing = {"key": key, "language": language, "organs": ORGANS, "path": request.url.path, "here": _address(request)}
     html = _templates().get_template(template).render({**standing, **words, **values})
     headers = {"Cache-Control": "no-store", "Content-Language": language, "Vary": "Accept-Language, Cookie"}
     return HTMLResponse(html, status_code, headers=headers)

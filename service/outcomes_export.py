@@ -15,6 +15,7 @@ import argparse
 import csv
 import hmac
 import json
+import re
 import secrets
 import shutil
 import sys
@@ -22,18 +23,19 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, time
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeVar
+from urllib.parse import unquote, urlsplit
 
 import numpy as np
-from sqlalchemy import make_url, select
+from sqlalchemy import select
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from data_specs.assessment import Assessment
-from data_specs.cohort import Columns, CohortManifest, Source
+from data_specs.cohort import CohortManifest, Columns, Source
 from data_specs.context import Context
 from data_specs.ecg import LEADS, Recording
 from data_specs.ecg_header import age_on, day
@@ -109,6 +111,8 @@ class Wanted:
 class Case:
     """One film, or the recordings of one visit: posted once or again, it is one case.
 
+    ``stated``: every visit that brought it states the person's number; else the file's own header is asked.
+
     Parameters
     ----------
     files
@@ -121,6 +125,7 @@ class Case:
 
     files: tuple[InputRow, ...]
     known_as: frozenset[tuple[str, ...]]
+    stated: bool
     context: Context
     site: str
     outcomes: dict[str, tuple[datetime, str]]
@@ -194,16 +199,19 @@ def _cases_of(row: VisitRow, outcomes: dict[str, tuple[datetime, str]], modality
     }
     files = [each for each in row.inputs if each.field == FIELD[modality] and each.index in accepted]
     context = Context.model_validate_json(row.context)
-    known_as = frozenset([("visit", row.id), *([("person", row.site, row.person_id)] if row.person_id else [])])
+    known_as = frozenset(
+        [("visit", row.id), *([("person", row.site, row.person_id)] if row.person_id is not None else [])]
+    )
     units = [[each] for each in files] if modality == "cxr" else [files] if files else []
-    return [Case(tuple(unit), known_as, context, row.site, outcomes) for unit in units]
+    return [Case(tuple(unit), known_as, row.person_id is not None, context, row.site, outcomes) for unit in units]
 
 
 def _merged(earlier: Case, later: Case) -> Case:
     """The same files, posted again: what the later visit says, and of each finding the latest outcome."""
     both = [*earlier.outcomes.items(), *later.outcomes.items()]
     outcomes = dict(sorted(both, key=lambda each: each[1][0]))
-    return Case(later.files, earlier.known_as | later.known_as, later.context, later.site, outcomes)
+    known_as, stated = earlier.known_as | later.known_as, earlier.stated and later.stated
+    return Case(later.files, known_as, stated, later.context, later.site, outcomes)
 
 
 def pseudonyms(cases: Iterable[Written], key: bytes) -> list[str]:
@@ -232,10 +240,8 @@ def _hidden(key: bytes, *what: str) -> str:
 # ---------------------------------------------------------------- files
 
 
-def film_file(content: bytes) -> tuple[ChestImage, bytes]:
-    """A film as its reader shows it, and the PNG (8-bit grey, no other chunk) that reads back to the same pixels.
-
-    16 bits would not: what a stored value looks like is said by the header that stays behind.
+def read_film(content: bytes) -> ChestImage:
+    """A film as training and serving read it.
 
     Raises
     ------
@@ -243,14 +249,22 @@ def film_file(content: bytes) -> tuple[ChestImage, bytes]:
         As :func:`data_specs.cxr_files.read_image`; ``burned_in_annotation`` where the header says that the picture
         itself tells whose it is.
     """
-    import imagecodecs  # noqa: PLC0415  films alone need the codecs
-
-    from data_specs.cxr_files import read_image  # noqa: PLC0415
+    from data_specs.cxr_files import read_image  # noqa: PLC0415  films alone need the codecs
 
     film = read_image(content)
     if any(problem.code == "burned_in_annotation" for problem in film.problems):
         raise Refused("burned_in_annotation", "YES", "NO")
-    return film, imagecodecs.png_encode(film.pixels)
+    return film
+
+
+def film_files(film: ChestImage, name: str) -> dict[str, bytes]:
+    """A PNG (8-bit grey, no chunk but the pixels') that reads back to the same pixels.
+
+    The 16 bits of the stored values would not: how they are to be shown is said by the header that stays behind.
+    """
+    import imagecodecs  # noqa: PLC0415
+
+    return {f"{name}.png": bytes(imagecodecs.png_encode(film.pixels))}
 
 
 def recording_files(recording: Recording, name: str) -> dict[str, bytes]:
@@ -272,32 +286,34 @@ def recording_files(recording: Recording, name: str) -> dict[str, bytes]:
     return {f"{name}.hea": ("\n".join(lines) + "\n").encode(), f"{name}.dat": counts.T.tobytes()}
 
 
-def _write_case(case: Case, store: Store, folder: Path, wanted: Wanted) -> Written | str:
+def _write_case(case: Case, *, store: Store, folder: Path, wanted: Wanted) -> Written | str:
     """Write the files of a case; its rows, or why it is left out."""
     try:
         contents = [_content(store, each.sha256) for each in case.files]
-        read = [film_file(contents[0])] if wanted.modality == "cxr" else _recordings(case, contents)
+        found = [read_film(contents[0])] if wanted.modality == "cxr" else _recordings(case, contents)
     except Refused as refusal:
         return refusal.problem.code
     except (StoredFileMissing, StoredFileDamaged) as fault:
         return fault.code
     rows, numbers = [], set()
-    for n, (said, files) in enumerate(read):
+    for n, read in enumerate(found):
         name = _hidden(wanted.key, "file", *case.content, str(n))
-        for extension, content in files.items():
-            (folder / f"{name}{extension}").write_bytes(content.replace(NAME, name.encode()))
-        rows.append(_row(case, f"{name}{next(iter(files))}", said, wanted))
-        if said.person_id:
-            numbers.add(("person", case.site, said.person_id))
-    stated = any(kind == "person" for kind, *_ in case.known_as)
-    return Written(rows, case.known_as if stated else case.known_as | numbers)
+        files = recording_files(read, name) if isinstance(read, Recording) else film_files(read, name)
+        for file, content in files.items():
+            (folder / file).write_bytes(content)
+        rows.append(_row(case, next(iter(files)), read, wanted))
+        if read.person_id:
+            numbers.add(("person", case.site, read.person_id))
+    return Written(rows, case.known_as if case.stated else case.known_as | numbers)
 
 
-def _recordings(case: Case, contents: Sequence[bytes]) -> list[Recording]:
+def _recordings(case: Case, contents: Sequence[bytes]) -> Sequence[ChestImage | Recording]:
     from data_specs.ecg_files import PostedFile, group_recordings, read_recording  # noqa: PLC0415  with all its readers
 
-    files = [PostedFile(n, row.filename, content) for n, (row, content) in enumerate(zip(case.files, contents, strict=True))]
-    return [read_recording(group, ecg_unit=case.context.ecg_unit) for group in group_recordings(files)]
+    posted = [
+        PostedFile(each.index, each.filename, content) for each, content in zip(case.files, contents, strict=True)
+    ]
+    return [read_recording(group, ecg_unit=case.context.ecg_unit) for group in group_recordings(posted)]
 
 
 def _content(store: Store, sha256: str) -> bytes:
@@ -309,7 +325,7 @@ def _content(store: Store, sha256: str) -> bytes:
         raise OSError(f"the store cannot be read ({type(error).__name__})") from error
 
 
-def _row(case: Case, person: str, file: str, read: ChestImage | Recording, wanted: Wanted) -> dict[str, str]:
+def _row(case: Case, file: str, read: ChestImage | Recording, wanted: Wanted) -> dict[str, str]:
     """What goes into the table; age and sex as the visit says them, else as the file does."""
     said = case.context.person
     age = said.age_years
@@ -318,9 +334,9 @@ def _row(case: Case, person: str, file: str, read: ChestImage | Recording, wante
     if age is None:
         age = read.age_years
     sex = said.sex if said.sex not in (None, "unknown") else read.sex
-    made_on = day(_reference(case.files[0]).StudyDate) if wanted.dates else None
+    header = case.files[0].dicom
+    made_on = day(DicomReference.model_validate_json(header).StudyDate) if header and wanted.dates else None
     return {
-        "person": person,
         "file": file,
         "age_years": "" if age is None else str(min(int(age), OLDEST_TOLD)),
         "sex": sex or "",
@@ -372,18 +388,20 @@ def export(database: Database, store: Store, out: Path, wanted: Wanted, *, quiet
 
 def _write_cases(cases: Sequence[Case], store: Store, folder: Path, wanted: Wanted, quiet: bool) -> Exported:
     """Every case's files; as many at a time as there are processors, so that few are in memory."""
-    rows: list[dict[str, str]] = []
+    done: list[Written] = []
     left_out: Counter[str] = Counter()
     write = partial(_write_case, store=store, folder=folder, wanted=wanted)
     pool = ThreadPoolExecutor()
     try:
-        for written in _told(pool.map(write, cases, pseudonyms(cases, wanted.key)), len(cases), quiet):
+        for written in _told(pool.map(write, cases), len(cases), quiet):
             if isinstance(written, str):
                 left_out[written] += 1
             else:
-                rows += written
+                done.append(written)
     finally:
         pool.shutdown(cancel_futures=True)
+    named = zip(done, pseudonyms(done, wanted.key), strict=True)
+    rows = [{"person": person, **row} for written, person in named for row in written.rows]
     rows.sort(key=lambda row: (row["person"], row["file"]))  # their order must not tell in what order visits came
     labels = tuple(name for name in wanted.findings if any(row[name] for row in rows))
     return Exported(rows, labels, left_out)
@@ -439,33 +457,127 @@ def _listed(counts: Counter[str]) -> str:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Export one cohort; 0: done, 1: refused, 2: cannot be done."""
     given = _parse(arguments)
-    key_file: Path | None = None
     try:
-        if given.modality == "labs":
-            raise NotExported(NO_LABS)
-        settings = read_settings()
-        key = _read_key(given.key) if given.key else secrets.token_bytes(KEY_BYTES)
-        if given.keep_key:
-            key_file = given.out.absolute().with_name(given.out.absolute().name + ".key")
-            if key_file.exists():
-                raise NotExported(f"{key_file} is there already; a key is not written over")
-        exported = _export(settings, given, key)
-        if key_file is not None:
-            key_file.touch(mode=0o600, exist_ok=False)
-            key_file.write_text(key.hex() + "\n")
+        exported = _export_as(given)
     except NotExported as refusal:
         print(f"outcomes_export: {refusal}", file=sys.stderr)
         return REFUSED
     except BadSettings as error:
         print(f"outcomes_export: {error}", file=sys.stderr)
         return CANNOT
+    except SQLAlchemyError as error:  # not quoted: an address may hold a password
+        print(f"outcomes_export: the database does not answer ({type(error).__name__})", file=sys.stderr)
+        return CANNOT
     except OSError as error:
-        print(f"outcomes_export: {error.filename or given.out}: {error.strerror or error}", file=sys.stderr)
+        where = f"{error.filename}: " if error.filename else ""
+        print(f"outcomes_export: {where}{error.strerror or error}", file=sys.stderr)
         return CANNOT
-    except (SQLAlchemyError, ImportError, ValueError) as error:
-        # not quoted: an address may hold a password
-        names = f"{PREFIX}DATA_DIR, {PREFIX}DATABASE_URL, {PREFIX}STORE_URL"
-        print(f"outcomes_export: one of {names} cannot be used: {type(error).__name__}", file=sys.stderr)
-        return CANNOT
-    _say(exported, given.out)
+    persons = len({row["person"] for row in exported.rows})
+    print(f"{len(exported.rows)} {FOLDER[given.modality]} of {persons} persons: {given.out / MANIFEST}")
+    for name in exported.labels:
+        counts = Counter(row[name] for row in exported.rows)
+        print(f"  {name}: {counts['1']} confirmed, {counts['0']} refuted")
+    if exported.left_out:
+        print(f"left out: {_listed(exported.left_out)}")
     return DONE
+
+
+def _export_as(given: argparse.Namespace) -> Exported:
+    """Export as the command line asks, over the database and the store of the environment."""
+    if given.modality == "labs":
+        raise NotExported(NO_LABS)
+    settings = read_settings()
+    database, store = _opened(settings)
+    kept = given.out.absolute().with_name(given.out.absolute().name + ".key") if given.keep_key else None
+    key = _read_key(given.key) if given.key else secrets.token_bytes(KEY_BYTES)
+    if kept is not None:
+        if kept.exists():
+            raise NotExported(f"{kept} is there already; a key is not written over")
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        kept.touch(mode=0o600, exist_ok=False)
+        kept.write_text(f"{key.hex()}\n")
+    wanted = Wanted(
+        modality=given.modality,
+        findings=tuple(given.findings or JUDGED[ORGAN[given.modality]]),
+        source=Source(citation=given.citation, licence=given.licence),
+        name=given.name or f"outcomes-{given.modality}",
+        key=key,
+        sites=tuple(given.site or ()),
+        since=given.since,
+        dates=given.dates,
+    )
+    try:
+        return export(database, store, given.out, wanted, quiet=given.quiet)
+    except BaseException:
+        if kept is not None:
+            kept.unlink()
+        raise
+    finally:
+        database.close()
+
+
+def _opened(settings: Settings) -> tuple[Database, Store]:
+    """Both as they are: neither is made where it is not."""
+    store = urlsplit(settings.store)
+    places = {"DATABASE_URL": settings.database.removeprefix("sqlite:///")} if "sqlite" in settings.database[:6] else {}
+    places |= {"STORE_URL": unquote(store.path)} if store.scheme in ("file", "local") else {}
+    for name, place in places.items():
+        if not Path(place).exists():
+            raise BadSettings(f"{PREFIX}DATA_DIR, {PREFIX}{name}: there is nothing at {place}")
+    try:
+        return Database(settings.database), open_store(settings.store, settings.data_dir)
+    except (ImportError, ValueError, SQLAlchemyError) as error:  # not quoted: an address may hold a password
+        names = f"{PREFIX}DATABASE_URL, {PREFIX}STORE_URL"
+        raise BadSettings(f"one of {names} cannot be used: {type(error).__name__}") from error
+
+
+def _read_key(path: Path) -> bytes:
+    try:
+        key = bytes.fromhex(path.read_text(encoding="ascii").strip())
+    except ValueError:
+        key = b""
+    if len(key) != KEY_BYTES:
+        raise NotExported(f"{path} holds no key; --keep-key writes one")
+    return key
+
+
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m service.outcomes_export",
+        description="Export what became of findings as a cohort for python -m training. Database and store: SANGLOC_…",
+    )
+    parser.add_argument("--modality", choices=("cxr", "ecg", "labs"), required=True, help="films or recordings")
+    parser.add_argument("--out", type=Path, required=True, help="an empty folder, or one to be made")
+    source = parser.add_argument_group("what the manifest and every model card say of it")
+    source.add_argument("--citation", required=True, help="who is to be cited, and how")
+    source.add_argument("--licence", required=True, help="terms under which it may be used")
+    source.add_argument("--name", help="of the cohort; by default outcomes-MODALITY")
+    which = parser.add_argument_group("which visits")
+    which.add_argument("--site", nargs="+", help="of these sites alone")
+    which.add_argument("--since", type=_midnight, metavar="YYYY-MM-DD", help="received on this day (UTC) or later")
+    which.add_argument("--findings", nargs="+", help="these labels alone")
+    whose = parser.add_argument_group("whose they are")
+    key = whose.add_mutually_exclusive_group()
+    key.add_argument("--keep-key", action="store_true", help="keep the key of the pseudonyms as OUT.key, mode 0600")
+    key.add_argument("--key", type=Path, help="a kept key: persons get the names, and so the parts, that they had")
+    whose.add_argument("--dates", action="store_true", help="with the day that a DICOM header states, as made_on")
+    parser.add_argument("--quiet", action="store_true", help="no progress")
+    given = parser.parse_args(arguments)
+    known = JUDGED[ORGAN[given.modality]] if given.modality in ORGAN else ()
+    unknown = [name for name in given.findings or () if name not in known]
+    if unknown and known:
+        parser.error(f"--findings: no finding of {given.modality}: {', '.join(unknown)}; one of {', '.join(known)}")
+    for option, text, most in (("citation", given.citation, 2000), ("licence", given.licence, 500)):
+        if not text.strip() or not text.isprintable() or len(text) > most:
+            parser.error(f"--{option}: one line of 1 to {most} characters")
+    if given.name is not None and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}", given.name):
+        parser.error("--name: up to 80 letters, digits, '.', '_' and '-'")
+    return given
+
+
+def _midnight(text: str) -> datetime:
+    return datetime.combine(date.fromisoformat(text), time(), UTC)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

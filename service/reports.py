@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Literal, get_args
 
 from sqlalchemy import select
@@ -14,6 +15,7 @@ from data_specs.assessment import AssessedInput, AssessedOrgan, Assessment, Foun
 from data_specs.next_steps import Table, next_steps
 from data_specs.next_steps_rules import Facts
 from data_specs.opinion import Opinion
+from data_specs.problems import Refused
 from data_specs.report import DicomReference, Report, ReportFinding, ReportInput, ReportOrgan, Status, rounded, uid
 from data_specs.visit import Code, OperatingPoint, Organ
 from data_specs.vocabulary import Language, terms
@@ -240,7 +242,8 @@ async def _pictures(service: Service, report: Report) -> dict[int, bytes]:
         for evidence in finding.evidence:
             if evidence.kind == "heatmap":
                 shown.setdefault(evidence.input, finding)
-    return {
-        index: await _evidence_picture(service, report, finding.name, index, PICTURE_PX)
-        for index, finding in sorted(shown.items())
-    }
+    pictures = {}
+    for index, finding in sorted(shown.items()):
+        with suppress(Refused):  # what cannot be shown is left out of a page; its finding is not
+            pictures[index] = await _evidence_picture(service, report, finding.name, index, PICTURE_PX)
+    return pictures

@@ -1,4 +1,4 @@
-// The pages work without this file; it adds local times and a gentle refresh.
+// The pages work without this file; it adds local times, and manners to what htmx renews.
 'use strict';
 
 const language = document.documentElement.lang;
@@ -17,33 +17,11 @@ function wire(root) {
   document.dispatchEvent(new CustomEvent('wire', { detail: root }));  // viewer.js and trace.js listen
 }
 
-// Fetch the same address again and put its content in place, unless the reader is elsewhere or selecting text.
-async function refresh() {
-  const main = document.getElementById('content');
-  const seconds = Number(main.dataset.refresh);
-  if (!seconds) return;
-  await new Promise((resolve) => setTimeout(resolve, 1000 * seconds));
-  if (!document.hidden && document.getSelection().isCollapsed) {
-    try {
-      const answer = await fetch(location.href, { headers: { Accept: 'text/html' } });
-      if (answer.redirected) { location.reload(); return; }
-      if (answer.ok) {
-        const fresh = new DOMParser().parseFromString(await answer.text(), 'text/html').getElementById('content');
-        const focused = document.activeElement && document.activeElement.getAttribute('href');
-        const within = main.contains(document.activeElement);
-        wire(fresh);
-        main.replaceWith(fresh);
-        if (within && focused) {
-          const again = [...fresh.querySelectorAll('a')].find((link) => link.getAttribute('href') === focused);
-          if (again) again.focus({ preventScroll: true });
-        }
-      }
-    } catch {
-      // The network is away; the next turn tries again.
-    }
-  }
-  refresh();
-}
+// A page that renews itself (htmx, hx-trigger="every …") waits while the reader is elsewhere or selects text.
+document.addEventListener('htmx:beforeRequest', (event) => {
+  const byClock = event.target.id === 'content';
+  if (byClock && (document.hidden || !document.getSelection().isCollapsed)) event.preventDefault();
+});
+document.addEventListener('htmx:afterSwap', (event) => wire(event.detail.elt));
 
 wire(document);
-refresh();

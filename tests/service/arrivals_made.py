@@ -1,4 +1,4 @@
-"""DICOM objects as a clinic's devices send them, and a peer that sends them; for the tests of whatever takes them in."""
+"""DICOM objects as a clinic's devices send them, and a peer that sends them."""
 
 from __future__ import annotations
 

@@ -282,7 +282,7 @@ def test_not_assessed_never_looks_like_a_result(site: Site, reader: httpx.Client
 def test_a_visit_in_progress_says_so_and_follows(site: Site, reader: httpx.Client) -> None:
     html = reader.get(f"/visits/{site.ids['accepted']}").text
     assert text("in_progress", "en") in html
-    assert "data-refresh" in html
+    assert 'hx-trigger="every 3s"' in html
     assert text("priority_unassessed", "en") not in html
 
 

@@ -1,0 +1,225 @@
+"""The loop between doctors in a real browser: sign, ask, answer, print, in three languages; nothing serious for axe.
+
+Needs Debian's ``chromium``; the tests are skipped, saying so, where there is none. ``SANGLOC_TEST_SHOTS`` names a
+folder to leave pictures of every page in.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+from collections.abc import Iterator
+from importlib.resources import files
+from pathlib import Path
+
+import pytest
+from pypdf import PdfReader
+
+from data_specs.vocabulary import LANGUAGES, Language
+from service.texts import text
+
+sys.path[:0] = [str(Path(__file__).resolve().parents[1] / "service")]
+from serving import Served, serving, settings_for, visit_files  # noqa: E402
+
+playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: no page is tried")
+from playwright.sync_api import Browser, Page, sync_playwright  # noqa: E402
+from test_browser import CHROMIUM, FLAGS  # noqa: E402
+
+PHONE, DESK = 390, 1440
+DOCTOR, SPECIALIST = "BS. Thử Nghiệm Tuyến Dưới", "BS. Thử Nghiệm Tuyến Trên"
+PERSON = {"id": "VN-0042", "name": "Người Được Khám Thử Nghiệm", "age_years": 65, "sex": "female"}
+FILM = (Path(__file__).resolve().parents[2] / "samples/film-normal.jpg").read_bytes()
+LIGHTEST_LINK_BYTES = 100_000
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    with serving(settings_for(tmp_path_factory.mktemp("loop"))) as it:
+        yield it
+
+
+@pytest.fixture(scope="module")
+def keys(served: Served) -> dict[str, str]:
+    return {
+        "site": served.key("site", "commune"),
+        "doctor": served.key("doctor", "commune", doctor_id="D-7", label=DOCTOR),
+        "specialist": served.key("specialist", "central", doctor_id="S-1", label=SPECIALIST),
+    }
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    if not Path(CHROMIUM).exists():
+        pytest.skip("chromium is not installed: no page is tried in this run")
+    with sync_playwright() as started:
+        launched = started.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield launched
+        launched.close()
+
+
+@pytest.fixture
+def visit(served: Served, keys: dict[str, str]) -> str:
+    with served.client(keys["site"]) as client:
+        context = {"person": PERSON, "referrer": {"id": "D-7", "name": DOCTOR}}
+        earlier = client.post("/v1/visits", files=visit_files(FILM, **context, visited_on="2025-11-20"))
+        assert earlier.status_code == 201
+        made = client.post("/v1/visits", files=visit_files(FILM, **context, visited_on="2026-11-20"))
+        return str(made.json()["id"])
+
+
+@pytest.fixture
+def reading(served: Served, keys: dict[str, str], browser: Browser) -> Iterator[object]:
+    """Signs a reader in, in a window of a width and a language; a page that complains fails the test."""
+    contexts, complaints = [], []
+
+    def sign_in(role: str, language: Language, width: int = DESK, dark: bool = False) -> Page:
+        context = browser.new_context(
+            base_url=served.address,
+            viewport={"width": width, "height": 900},
+            locale={"vi": "vi-VN", "fr": "fr-FR", "en": "en-GB"}[language],
+            color_scheme="dark" if dark else "light",
+        )
+        contexts.append(context)
+        page = context.new_page()
+        page.on("console", lambda said: complaints.append(said.text) if said.type == "error" else None)
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.goto("/login")
+        page.fill("#key", keys[role])
+        page.press("#key", "Enter")
+        page.wait_for_url(lambda url: "/login" not in url)
+        return page
+
+    yield sign_in
+    for each in contexts:
+        each.close()
+    assert [each for each in complaints if "409 (Conflict)" not in each] == []
+
+
+def shown(page: Page, name: str) -> None:
+    if folder := os.environ.get("SANGLOC_TEST_SHOTS"):
+        page.screenshot(path=Path(folder) / f"{name}.png", full_page=True)
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_sign_ask_and_answer(visit: str, reading, language: Language) -> None:
+    """The referring doctor agrees and asks; the specialist, who reads blind, answers; the doctor finds the answer."""
+    doctor = reading("doctor", language)
+    doctor.goto(f"/visits/{visit}")
+    assert text("not_signed", language) in doctor.inner_text("#loop")
+    doctor.check("input[name='verdict:pneumonia'][value=agree]")
+    doctor.fill("#opinion-text", "Ho khạc đờm 5 ngày.")
+    doctor.check("input[name=advice][value=ask]")
+    doctor.click(".sign button")
+    doctor.wait_for_selector(".opinions li")
+    assert DOCTOR in doctor.inner_text(".opinions")
+    assert text("report_version", language, version=2) in doctor.inner_text("#report-links")  # without a new page
+    doctor.click(".ask summary")
+    doctor.fill("#question", "Viêm phổi hay xẹp phổi?")
+    doctor.fill("#to-site", "central")
+    doctor.check("input[name=blind]")
+    doctor.click(".ask button")
+    doctor.wait_for_selector(".asked li")
+    assert text("waiting_answer", language) in doctor.inner_text(".asked")
+    shown(doctor, f"doctor-{language}-{DESK}")
+
+    specialist = reading("specialist", language, PHONE)
+    assert specialist.url.endswith("/questions")  # where a specialist begins
+    shown(specialist, f"questions-{language}-{PHONE}")
+    specialist.click(f"#visit-{visit}")
+    specialist.wait_for_selector(".sign")
+    assert text("blind_reading", language) in specialist.inner_text(".head")
+    assert DOCTOR not in specialist.inner_text(".sign")
+    assert specialist.locator(".opinions").count() == 0
+    assert specialist.evaluate("document.documentElement.scrollWidth") <= PHONE
+    shown(specialist, f"blind-{language}-{PHONE}")
+    specialist.check("input[name=add][value=atelectasis]")
+    specialist.fill("#opinion-text", "Xẹp phổi dải, không đông đặc.")
+    specialist.click(".sign button")
+    specialist.wait_for_selector(".opinions li:nth-child(2)")
+    assert SPECIALIST in specialist.inner_text(".opinions")
+
+    doctor.reload()
+    assert text("answered", language) in doctor.inner_text(".asked")
+    assert "Xẹp phổi dải" in doctor.inner_text(".opinions")
+    assert text("report_version", language, version=3) in doctor.inner_text("#report-links")
+
+
+def test_who_signs_what_has_changed_is_told(visit: str, reading, served: Served, keys: dict[str, str]) -> None:
+    page = reading("doctor", "en")
+    page.goto(f"/visits/{visit}")
+    with served.client(keys["doctor"]) as client:
+        assert client.post(f"/v1/visits/{visit}/opinions", json={"version": 1}).status_code == 201
+    page.fill("#opinion-text", "written meanwhile")
+    page.click(".sign button")
+    alert = page.wait_for_selector("#loop [role=alert]")
+    assert "version 2" in alert.inner_text()
+
+
+def test_it_works_without_script(visit: str, served: Served, keys: dict[str, str], browser: Browser) -> None:
+    context = browser.new_context(base_url=served.address, java_script_enabled=False)
+    page = context.new_page()
+    page.goto("/login")
+    page.fill("#key", keys["doctor"])
+    page.press("#key", "Enter")
+    page.goto(f"/visits/{visit}")
+    page.click(".sign button")
+    assert page.url.endswith(f"/visits/{visit}#opinions")
+    assert DOCTOR in page.inner_text(".opinions")
+    context.close()
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_the_report_prints_on_one_page_with_every_letter(visit: str, reading, language: Language) -> None:
+    page = reading("doctor", language)
+    page.goto(f"/v1/visits/{visit}/report.html")
+    printed = PdfReader(io.BytesIO(page.pdf(format="A4", print_background=True)))
+    assert len(printed.pages) == 1
+    words = " ".join(printed.pages[0].extract_text().split())
+    assert PERSON["name"] in words
+    shown(page, f"report-{language}-{DESK}")
+    page.goto(f"/visits/{visit}")
+    assert len(PdfReader(io.BytesIO(page.pdf(format="A4"))).pages) >= 1
+
+
+@pytest.mark.parametrize("dark", [False, True])
+@pytest.mark.parametrize("path", ["/worklist", "/questions", "/statistics", "/visits/{visit}", "report"])
+def test_axe_finds_nothing_serious(visit: str, reading, path: str, dark: bool) -> None:
+    page = reading("doctor", "vi", PHONE, dark)
+    page.goto(f"/v1/visits/{visit}/report.html" if path == "report" else path.format(visit=visit))
+    page.wait_for_load_state("networkidle")
+    axe = files("axe_core_python").joinpath("axe.min.js").read_text("utf-8")
+    page.evaluate(axe)
+    found = page.evaluate("axe.run(document, {runOnly: ['wcag2a', 'wcag2aa', 'wcag21aa', 'wcag22aa']})")
+    serious = [
+        (each["id"], [node["html"][:200] for node in each["nodes"]][:3])
+        for each in found["violations"]
+        if each["impact"] in ("serious", "critical")
+    ]
+    assert serious == []
+
+
+def test_the_worklist_is_light(reading) -> None:
+    """All that a first look at the worklist takes over the wire, on an empty cache."""
+    page = reading("doctor", "vi", PHONE)
+    page.context.clear_cookies()
+    page.context.close()
+    fresh = reading("doctor", "vi", PHONE)
+    session = fresh.context.new_cdp_session(fresh)
+    session.send("Network.enable")
+    session.send("Network.setCacheDisabled", {"cacheDisabled": True})
+    weights: list[float] = []
+    session.on("Network.loadingFinished", lambda event: weights.append(event["encodedDataLength"]))
+    fresh.goto("/worklist")
+    fresh.wait_for_load_state("networkidle")
+    assert 0 < sum(weights) < LIGHTEST_LINK_BYTES, sum(weights)
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_figures_read_well_on_a_phone(visit: str, reading, language: Language) -> None:
+    for width in (PHONE, DESK):
+        page = reading("doctor", language, width)
+        for path in ("/statistics", "/worklist", f"/visits/{visit}"):
+            page.goto(path)
+            assert page.evaluate("document.documentElement.scrollWidth") <= width
+            shown(page, f"{path.strip('/').split('/')[0]}-{language}-{width}")
