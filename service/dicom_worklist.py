@@ -86,11 +86,10 @@ def _ask(settings: Settings, accession_number: str) -> list[Dataset]:
                 raise WorklistSilent(f"status_{code:04X}")
             if len(found) > MOST_ANSWERS or time.monotonic() > end:
                 raise WorklistSilent("too_long")
-    finally:
-        if found and len(found) > MOST_ANSWERS:
-            association.abort()
-        elif association.is_established:
-            association.release()
+    except WorklistSilent:
+        association.abort()
+        raise
+    association.release()
     return found
 
 

@@ -21,7 +21,7 @@ from data_specs.visit import JUDGED, Finding, Visit
 from service import followup
 from service.database import VisitRow
 from service.errors import Forbidden, InvalidRequest, NotFound, ServiceError
-from service.figures import films, traces
+from service.figures import Film, films, traces
 from service.frame import page, to_login
 from service.keys import Key
 from service.language import language_of
@@ -42,18 +42,31 @@ router = APIRouter(include_in_schema=False, default_response_class=HTMLResponse)
 
 @dataclass(frozen=True, slots=True)
 class Beside:
-    """What stands beside a visit: what came after the machine, the latest report, the earlier visits."""
+    """What stands beside a visit: what came after the machine, the latest report, the earlier visits.
+
+    ``prior``: the film of the latest earlier visit that has one, to be looked at beside today's.
+    """
 
     history: History
     report: Report | None
     comparison: Comparison
+    prior: Film | None
 
 
 async def beside(service: Service, key: Key, row: VisitRow) -> Beside:
     history = await service.database.read(lambda session: followup.history(session, row))
     finished = row.status == "complete" and not row.blind
     report = await issue(service, row.id, row.version) if finished else None
-    return Beside(history, report, await comparison(service, key, row.id))
+    compared = await comparison(service, key, row.id)
+    return Beside(history, report, compared, await _prior_film(service, key, compared))
+
+
+async def _prior_film(service: Service, key: Key, compared: Comparison) -> Film | None:
+    for earlier in compared.earlier:
+        shown = films(visit_view(await load_visit(service, key, earlier.id), service.settings.language))
+        if shown:
+            return shown[0]
+    return None
 
 
 async def visit_response(

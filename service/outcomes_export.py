@@ -12,9 +12,11 @@ The database and the store are those of the environment that the service runs in
 from __future__ import annotations
 
 import argparse
+import contextlib
 import csv
 import hmac
 import json
+import os
 import re
 import secrets
 import shutil
@@ -30,7 +32,7 @@ from typing import TYPE_CHECKING, Literal, TypeVar
 from urllib.parse import unquote, urlsplit
 
 import numpy as np
-from sqlalchemy import select
+from sqlalchemy import make_url, select
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
@@ -149,7 +151,7 @@ class Written:
 
 @dataclass(frozen=True, slots=True)
 class Exported:
-    """What was written, and how many cases were left out for what reason (a code)."""
+    """What was written, and how many cases were left out for what reason (a code of a refusal, or what is amiss)."""
 
     rows: list[dict[str, str]]
     labels: tuple[str, ...]
@@ -162,11 +164,11 @@ class Exported:
 def read_cases(session: Session, wanted: Wanted) -> list[Case]:
     """Cases with a confirmed or refuted finding, each once, whatever number of visits brought it."""
     outcomes = _latest_outcomes(session, wanted)
-    visits = sorted(visit for visit, found in outcomes.items() if any(each in LABEL for _, each in found.values()))
+    visits = list(outcomes)
     cases: dict[tuple[str, ...], Case] = {}
     for start in range(0, len(visits), ROWS_AT_ONCE):
         query = select(VisitRow).where(VisitRow.id.in_(visits[start : start + ROWS_AT_ONCE]))
-        for row in session.scalars(query.order_by(VisitRow.received_at, VisitRow.id)):
+        for row in session.scalars(query.order_by(*_AS_RECEIVED)):
             for case in _cases_of(row, outcomes[row.id], wanted.modality):
                 earlier = cases.get(case.content)
                 cases[case.content] = case if earlier is None else _merged(earlier, case)
@@ -175,7 +177,7 @@ def read_cases(session: Session, wanted: Wanted) -> list[Case]:
 
 
 def _latest_outcomes(session: Session, wanted: Wanted) -> dict[str, dict[str, tuple[datetime, str]]]:
-    """Visit to finding to its latest outcome, ``lost`` too: it takes an earlier one back."""
+    """Visit, in the order in which they came, to finding to its latest outcome; ``lost`` takes an earlier one back."""
     columns = (OutcomeRow.visit_id, OutcomeRow.finding, OutcomeRow.outcome, OutcomeRow.recorded_at)
     query = select(*columns).join(VisitRow, VisitRow.id == OutcomeRow.visit_id)
     query = query.where(OutcomeRow.finding.in_(wanted.findings), VisitRow.status == "complete")
@@ -184,9 +186,14 @@ def _latest_outcomes(session: Session, wanted: Wanted) -> dict[str, dict[str, tu
     if wanted.since is not None:
         query = query.where(VisitRow.received_at >= wanted.since)
     latest: dict[str, dict[str, tuple[datetime, str]]] = {}
-    for visit, finding, outcome, at in session.execute(query.order_by(OutcomeRow.recorded_at, OutcomeRow.id)):
+    for visit, finding, outcome, at in session.execute(
+        query.order_by(*_AS_RECEIVED, OutcomeRow.recorded_at, OutcomeRow.id)
+    ):
         latest.setdefault(visit, {})[finding] = at, outcome
     return latest
+
+
+_AS_RECEIVED = (VisitRow.received_at, VisitRow.id)
 
 
 def _cases_of(row: VisitRow, outcomes: dict[str, tuple[datetime, str]], modality: Literal["cxr", "ecg"]) -> list[Case]:
@@ -199,11 +206,12 @@ def _cases_of(row: VisitRow, outcomes: dict[str, tuple[datetime, str]], modality
     }
     files = [each for each in row.inputs if each.field == FIELD[modality] and each.index in accepted]
     context = Context.model_validate_json(row.context)
-    known_as = frozenset(
-        [("visit", row.id), *([("person", row.site, row.person_id)] if row.person_id is not None else [])]
-    )
+    known_as: set[tuple[str, ...]] = {("visit", row.id)}
+    if row.person_id:
+        known_as.add(("person", row.site, row.person_id))
+    one = partial(Case, known_as=frozenset(known_as), stated=bool(row.person_id), context=context, site=row.site)
     units = [[each] for each in files] if modality == "cxr" else [files] if files else []
-    return [Case(tuple(unit), known_as, row.person_id is not None, context, row.site, outcomes) for unit in units]
+    return [one(tuple(unit), outcomes=outcomes) for unit in units]
 
 
 def _merged(earlier: Case, later: Case) -> Case:
@@ -293,8 +301,10 @@ def _write_case(case: Case, *, store: Store, folder: Path, wanted: Wanted) -> Wr
         found = [read_film(contents[0])] if wanted.modality == "cxr" else _recordings(case, contents)
     except Refused as refusal:
         return refusal.problem.code
-    except (StoredFileMissing, StoredFileDamaged) as fault:
-        return fault.code
+    except StoredFileMissing:
+        return "not in the store"
+    except StoredFileDamaged:
+        return "damaged in the store"
     rows, numbers = [], set()
     for n, read in enumerate(found):
         name = _hidden(wanted.key, "file", *case.content, str(n))
@@ -367,8 +377,8 @@ def export(database: Database, store: Store, out: Path, wanted: Wanted, *, quiet
     is_new = not out.exists()
     folder = out / FOLDER[wanted.modality]
     out.mkdir(mode=0o700, parents=True, exist_ok=True)
+    folder.mkdir()
     try:
-        folder.mkdir()
         exported = _write_cases(cases, store, folder, wanted, quiet)
         if not exported.rows:
             raise NotExported(_nothing(wanted, exported.left_out))
@@ -381,7 +391,8 @@ def export(database: Database, store: Store, out: Path, wanted: Wanted, *, quiet
         for name in (TABLE, MANIFEST):
             (out / name).unlink(missing_ok=True)
         if is_new:
-            out.rmdir()
+            with contextlib.suppress(OSError):  # somebody put something there meanwhile
+                out.rmdir()
         raise
     return exported
 
@@ -391,7 +402,7 @@ def _write_cases(cases: Sequence[Case], store: Store, folder: Path, wanted: Want
     done: list[Written] = []
     left_out: Counter[str] = Counter()
     write = partial(_write_case, store=store, folder=folder, wanted=wanted)
-    pool = ThreadPoolExecutor()
+    pool = ThreadPoolExecutor(os.cpu_count())
     try:
         for written in _told(pool.map(write, cases), len(cases), quiet):
             if isinstance(written, str):
@@ -487,15 +498,7 @@ def _export_as(given: argparse.Namespace) -> Exported:
     if given.modality == "labs":
         raise NotExported(NO_LABS)
     settings = read_settings()
-    database, store = _opened(settings)
-    kept = given.out.absolute().with_name(given.out.absolute().name + ".key") if given.keep_key else None
     key = _read_key(given.key) if given.key else secrets.token_bytes(KEY_BYTES)
-    if kept is not None:
-        if kept.exists():
-            raise NotExported(f"{kept} is there already; a key is not written over")
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        kept.touch(mode=0o600, exist_ok=False)
-        kept.write_text(f"{key.hex()}\n")
     wanted = Wanted(
         modality=given.modality,
         findings=tuple(given.findings or JUDGED[ORGAN[given.modality]]),
@@ -506,25 +509,44 @@ def _export_as(given: argparse.Namespace) -> Exported:
         since=given.since,
         dates=given.dates,
     )
+    database, store = _opened(settings)
     try:
-        return export(database, store, given.out, wanted, quiet=given.quiet)
-    except BaseException:
-        if kept is not None:
-            kept.unlink()
-        raise
+        if not given.keep_key:
+            return export(database, store, given.out, wanted, quiet=given.quiet)
+        with _kept_beside(given.out, key):
+            return export(database, store, given.out, wanted, quiet=given.quiet)
     finally:
         database.close()
 
 
+@contextlib.contextmanager
+def _kept_beside(out: Path, key: bytes) -> Iterator[None]:
+    """The key in a file beside the folder, so that it does not travel with it; gone where nothing is exported."""
+    path = out.resolve().with_name(out.resolve().name + ".key")
+    if path.exists():
+        raise NotExported(f"{path} is there already; a key is not written over")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.touch(mode=0o600, exist_ok=False)
+    try:
+        path.write_text(f"{key.hex()}\n", encoding="ascii")
+        yield
+    except BaseException:
+        path.unlink(missing_ok=True)
+        raise
+
+
 def _opened(settings: Settings) -> tuple[Database, Store]:
     """Both as they are: neither is made where it is not."""
-    store = urlsplit(settings.store)
-    places = {"DATABASE_URL": settings.database.removeprefix("sqlite:///")} if "sqlite" in settings.database[:6] else {}
-    places |= {"STORE_URL": unquote(store.path)} if store.scheme in ("file", "local") else {}
-    for name, place in places.items():
-        if not Path(place).exists():
-            raise BadSettings(f"{PREFIX}DATA_DIR, {PREFIX}{name}: there is nothing at {place}")
+    places: dict[str, str] = {}
     try:
+        if settings.database.startswith("sqlite:"):
+            places["DATABASE_URL"] = make_url(settings.database).database or ""
+        store = urlsplit(settings.store)
+        if store.scheme in ("file", "local"):
+            places["STORE_URL"] = unquote(store.path)
+        for name, place in places.items():
+            if not Path(place).exists():
+                raise BadSettings(f"{PREFIX}DATA_DIR, {PREFIX}{name}: there is nothing at {place}")
         return Database(settings.database), open_store(settings.store, settings.data_dir)
     except (ImportError, ValueError, SQLAlchemyError) as error:  # not quoted: an address may hold a password
         names = f"{PREFIX}DATABASE_URL, {PREFIX}STORE_URL"

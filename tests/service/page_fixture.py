@@ -33,6 +33,7 @@ from service.drafts import Draft
 from service.keys import ADMIN_SITE, BOOTSTRAP_ID, Key
 from service.settings import Settings
 from service.state import Service
+from service.work import Engine
 
 SECRET = "key-of-the-page-tests"
 OWNER = Key(BOOTSTRAP_ID, "admin", ADMIN_SITE)
@@ -48,12 +49,14 @@ class Site:
 
 
 @contextmanager
-def running_site(folder: Path, shared: Path | None = None, *, filler: int = 0) -> Iterator[Site]:
-    """The real application on a free port of loopback, without bundles: it starts, and assesses nothing."""
+def running_site(
+    folder: Path, shared: Path | None = None, *, filler: int = 0, engine: Engine | None = None
+) -> Iterator[Site]:
+    """The real application on a free port of loopback; without an engine it starts, and assesses nothing."""
     bundles = folder / "bundles"
     bundles.mkdir()
     settings = Settings(data_dir=folder / "var", bundles=bundles, bootstrap_key=SECRET)
-    app = build(settings, None, stop=lambda: None)
+    app = build(settings, engine, stop=lambda: None)
     server = uvicorn.Server(uvicorn.Config(app, port=0, log_config=None, access_log=False, ws="none"))
     thread = threading.Thread(target=server.run, name="site")
     thread.start()

@@ -8,6 +8,7 @@ import json
 import stat
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -49,6 +50,8 @@ class WithAGate(StandIn):
         for each in found.inputs:
             if b"BLANK" in by_index[each.index].read()[:4096]:
                 each.accepted, each.problems = False, [Problem("saturated", "reject")]
+            if b"PARTLY" in by_index[each.index].read():  # a zip, as the engine says it
+                each.problems = [Problem("leads_reversed", "reject")]
         return found
 
 
@@ -165,7 +168,7 @@ def person_of(i):
         "id": f"MRN-{i:04}",
         "name": SAID[1],
         "birth_date": "1961-02-03",
-        "age_years": 30.5 + 2 * i,
+        "age_years": 30.5 + 3 * i,
         "sex": "female",
     }
 
@@ -188,6 +191,15 @@ def checked(out):
     return cohort, inputs, {check.name: check for check in checks}
 
 
+def chunks(png):
+    """Kinds of a PNG's chunks (W3C PNG, section 5.3)."""
+    found, at = set(), 8
+    while at < len(png):
+        found.add(png[at + 4 : at + 8])
+        at += 12 + int.from_bytes(png[at : at + 4])
+    return found
+
+
 def assert_nothing_tells(out, *more):
     """No identifier in any byte or name of what was exported."""
     secrets = [*SECRETS.values(), *SAID, "MRN-", "1.2.826.0.1.777", "1961", *more]
@@ -201,9 +213,9 @@ def assert_nothing_tells(out, *more):
 
 @pytest.fixture
 def key(tmp_path):
-    """A kept key: the parts that persons fall into are the same in every run."""
+    """A kept key: persons fall into the same parts in every run, and into each of them with and without a finding."""
     path = tmp_path / "a.key"
-    path.write_text("5a" * 32)
+    path.write_text("c6" * 32)
     return path
 
 
@@ -211,6 +223,7 @@ def key(tmp_path):
 def test_films_are_a_cohort_that_training_takes(clinic, tmp_path, key, capsys):
     """Two films of each person, at two visits of one site or the other; half of them had it."""
     posted = {}
+    assert all(secret.encode() in dicom(0, "MRN-") for secret in SECRETS.values())  # there is something to find
     for i in range(PERSONS):
         site = ("commune", "district")[i // 2 % 2]
         for turn in range(2):
@@ -230,14 +243,15 @@ def test_films_are_a_cohort_that_training_takes(clinic, tmp_path, key, capsys):
     cohort, inputs, checks = checked(tmp_path / "out")
     assert len(posted) == len(cohort.frame) == 2 * PERSONS
     assert list(cohort.labels) == ["pneumonia"]  # of effusion nothing is known
-    assert checks["columns"].names == ()
+    assert "columns" not in checks  # each is named, and each that is named is there
     pseudonyms = {}
     for x, y, row in zip(inputs.x, cohort.labels.pneumonia, cohort.frame.itertuples(), strict=True):
         i, site, film = posted.pop(x.tobytes())  # the conformed pixels are those of the file that was posted
         again = read_image((tmp_path / "out" / "films" / row.file).read_bytes())
         assert np.array_equal(again.pixels, film.pixels)
+        assert chunks((tmp_path / "out" / "films" / row.file).read_bytes()) == {b"IHDR", b"IDAT", b"IEND"}
         assert (y, row.site, row.sex, row.view) == (i % 2, site, "female", film.view)
-        assert row.age_years == min(int(30.5 + 2 * i), 90)
+        assert row.age_years == min(int(30.5 + 3 * i), 90)
         assert pseudonyms.setdefault(i, row.person) == row.person
     assert not posted
     assert len(set(pseudonyms.values())) == PERSONS
@@ -276,7 +290,7 @@ def test_recordings_are_a_cohort_that_training_takes(clinic, tmp_path, key):
     for x, y, row in zip(inputs.x, cohort.labels.atrial_fibrillation, cohort.frame.itertuples(), strict=True):
         i = int(np.abs(windows - x).max(axis=(1, 2)).argmin())
         assert np.abs(windows[i] - x).max() < 1e-4  # standard deviations
-        assert (y, row.age_years) == (i // 3 % 2, min(int(30.5 + 2 * i), 90))
+        assert (y, row.age_years) == (i // 3 % 2, min(int(30.5 + 3 * i), 90))
         stem = tmp_path / "out" / "recordings" / row.file
         files = {stem.with_suffix(s).name: stem.with_suffix(s).read_bytes() for s in (".hea", ".dat")}
         again = ecg_made.read(files)
@@ -288,6 +302,28 @@ def test_recordings_are_a_cohort_that_training_takes(clinic, tmp_path, key):
         assert record.sig_name == list(ecg_made.LEADS)
         assert record.checksum == [int(c) for c in wfdb.rdrecord(str(stem.with_suffix("")), physical=False).checksum]
     assert_nothing_tells(tmp_path / "out", "film-of-the-person", "2026-11-21", "20261121")
+
+
+def test_a_zip_is_exported_where_all_of_it_was_accepted(apart, tmp_path):
+    def zipped(*names):
+        out = io.BytesIO()
+        with zipfile.ZipFile(out, "w") as archive:
+            for seed, name in enumerate(names):
+                archive.writestr(name, ecg_made.csv(signal(seed)))
+        return out.getvalue()
+
+    for name in ("whole.csv", "PARTLY.csv"):
+        visit = apart.post([("ecg", "both.zip", zipped("one.csv", name))])
+        apart.tell(visit, "normal_ecg", "confirmed")
+    assert apart.export("ecg", tmp_path / "out") == DONE
+    rows = table(tmp_path / "out")
+    assert [row["normal_ecg"] for row in rows] == ["1", "1"]
+    assert len({row["person"] for row in rows}) == 1
+    made = [ecg_made.read({"a.csv": ecg_made.csv(signal(seed))}).samples for seed in (0, 1)]
+    for row in rows:
+        stem = (tmp_path / "out" / "recordings" / row["file"]).with_suffix("")
+        again = ecg_made.read(ecg_made.on_disk([stem.with_suffix(".hea"), stem.with_suffix(".dat")])).samples
+        assert min(np.abs(again - each).max() for each in made) <= 0.6e-6
 
 
 def test_gaps_and_huge_values_survive():
@@ -416,7 +452,8 @@ def test_what_cannot_be_done_is_said_in_a_line_and_leaves_nothing(apart, tmp_pat
     assert len(lines) == 10
     assert all(line.startswith("outcomes_export: ") for line in lines)
     assert "when it came" in lines[1]
-    assert "stored_file_damaged" in lines[5] or "1 " in lines[5]
+    assert "(1 damaged in the store)" in lines[5]
+    assert "(1 not in the store)" in lines[6]
     assert "password" not in "".join(lines)
     assert not (tmp_path / "out").exists()
     assert not (tmp_path / "nowhere").exists()
