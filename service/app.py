@@ -20,11 +20,8 @@ from service import (
     admin,
     api,
     destinations,
-    dicom_listener,
-    dicomweb,
     followup_api,
     followup_pages,
-    hl7_listener,
     open_inference,
     operations,
     pages,
@@ -35,11 +32,14 @@ from service import (
     tus,
     uploads,
 )
-from service.arrivals import Gathering
 from service.courier import Courier
 from service.database import Database
+from service.dicom import listener as dicom
+from service.dicom import web
+from service.dicom.arrivals import Gathering
 from service.edge import Edge
 from service.examples import schemas_beyond_the_routes
+from service.hl7 import listener as hl7
 from service.keys import Keys
 from service.logs import where_it_failed
 from service.metrics import Metrics
@@ -132,7 +132,7 @@ def build(settings: Settings, engine: Engine | None, stop: Callable[[], None]) -
     add_refusals(app)
     for part in (
         *(api, followup_api, reports_api, statistics_api, admin, destinations, operations),
-        *(open_inference, dicomweb, tus, post_page, session, pages, followup_pages),
+        *(open_inference, web, tus, post_page, session, pages, followup_pages),
     ):
         app.include_router(part.router)
     app.mount("/static", StaticFiles(packages=[("service", "static")]))
@@ -158,7 +158,11 @@ async def _load(service: Service, engine: Engine | None, stop: Callable[[], None
     for model in models:
         if session := model.get("session"):
             log.info("session_chosen", model=f"{model['name']} {model['version']}", **session)
-    listening = await _listen(service, closing)
+    try:
+        listening = await _listen(service, closing)
+    except Exception as error:
+        log.error("not_listening", **where_it_failed(error))
+        listening = False
     service.engine = engine  # ready from here on, every listener included
     if not listening:
         service.failed = True
@@ -175,11 +179,11 @@ async def _listen(service: Service, closing: AsyncExitStack) -> bool:
     closing.push_async_callback(gathering.aclose)
     setting = "DICOM_PORT"
     try:
-        associations = await asyncio.to_thread(dicom_listener.start, service, settings)
+        associations = await asyncio.to_thread(dicom.start, service, settings)
         if associations is not None:
             closing.push_async_callback(associations.aclose)
         setting = "HL7_PORT"
-        orders = await hl7_listener.start(service, settings)
+        orders = await hl7.start(service, settings)
         if orders is not None:
             closing.push_async_callback(orders.aclose)
     except OSError as error:

@@ -201,7 +201,13 @@ class ReferralRow(Base):
 
     __tablename__ = "referrals"
     __table_args__ = (
-        Index("ix_referrals_open", "to_site", "asked_at", sqlite_where=text("closed_at IS NULL")),
+        Index(
+            "ix_referrals_open",
+            "to_site",
+            "asked_at",
+            sqlite_where=text("closed_at IS NULL"),
+            postgresql_where=text("closed_at IS NULL"),
+        ),
         Index("ix_referrals_visit", "visit_id"),
     )
 
@@ -266,7 +272,12 @@ class DeliveryRow(Base):
 
     __tablename__ = "deliveries"
     __table_args__ = (
-        Index("ix_deliveries_due", "due_at", sqlite_where=text("state = 'waiting'")),
+        Index(
+            "ix_deliveries_due",
+            "due_at",
+            sqlite_where=text("state = 'waiting'"),
+            postgresql_where=text("state = 'waiting'"),
+        ),
         Index("ix_deliveries_destination", "destination_id", "state", "due_at"),
     )
 
@@ -292,7 +303,12 @@ class ArrivalRow(Base):
 
     __tablename__ = "arrivals"
     __table_args__ = (
-        Index("ix_arrivals_waiting", "received_at", sqlite_where=text("visit_id IS NULL")),
+        Index(
+            "ix_arrivals_waiting",
+            "received_at",
+            sqlite_where=text("visit_id IS NULL"),
+            postgresql_where=text("visit_id IS NULL"),
+        ),
         Index("ix_arrivals_study", "site", "study_uid"),
     )
 

@@ -27,6 +27,7 @@ from service import errors
 from service.admin import Name
 from service.database import DeliveryRow, DestinationRow, database_now, insert_rows, rowcount
 from service.delivery import DELIVERIES, end, retry
+from service.dicom.peers import read_address
 from service.errors import FieldFault, Forbidden, InvalidRequest, NotFound
 from service.keys import Key
 from service.refusals import problem_responses
@@ -285,8 +286,6 @@ def _check_address(asked: NewDestination, *, is_admin: bool) -> None:
 
 
 def _is_entity(address: str) -> bool:
-    from service.dicom_send import read_address  # noqa: PLC0415  only who sends DICOM needs it
-
     try:
         read_address(address)
     except ValueError:

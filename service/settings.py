@@ -12,7 +12,7 @@ from pydantic import Field, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from data_specs.vocabulary import Language
-from service.dicom_peers import read_address, read_callers
+from service.dicom.peers import read_address, read_callers
 
 PREFIX = "SANGLOC_"
 NOT_SETTINGS = frozenset({"SANGLOC_TEST_DATA"})
@@ -122,7 +122,7 @@ class Settings(BaseSettings):
     @field_validator("hl7_peers")
     @classmethod
     def _known_senders(cls, peers: str, info: ValidationInfo) -> str:
-        from service.hl7_listener import check_listening  # noqa: PLC0415  it is about the settings itself
+        from service.hl7.listener import check_listening  # noqa: PLC0415  it is about the settings itself
 
         check_listening(info.data.get("hl7_port", 0), peers)
         return peers

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from data_specs.context import Context
 from service.errors import FieldFault, InvalidRequest
-from service.fhir_request import context_of_bundle, is_bundle
+from service.fhir.request import context_of_bundle, is_bundle
 
 MAX_FAULTS = 20
 MAX_NAME = 60

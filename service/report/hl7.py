@@ -23,7 +23,7 @@ from data_specs.opinion import Author, Opinion
 from data_specs.report import Report, ReportFinding, ReportInput, identifier
 from data_specs.visit import Code
 from data_specs.vocabulary import SYSTEMS, Language, display, terms
-from service.er7 import OUR_APPLICATION, OWN_SYSTEM, composed, encoded, escaped, line, segment
+from service.hl7.er7 import OUR_APPLICATION, OWN_SYSTEM, composed, encoded, escaped, line, segment
 from service.report.words import (
     conclusion,
     day_and_time,

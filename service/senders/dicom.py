@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from service import dicom_send
+from service.dicom import send as scu
 from service.senders import Parcel
 
 
@@ -16,18 +16,18 @@ def send(parcel: Parcel, files: Sequence[bytes], ae_title: str, timeout_s: float
     NotDelivered
     """
     if parcel.kind == "stow":
-        dicom_send.stow(parcel.address, files, secret=parcel.secret, timeout_s=timeout_s)
+        scu.stow(parcel.address, files, secret=parcel.secret, timeout_s=timeout_s)
         return
     if parcel.repeated:
         files = _missing(parcel.address, files, ae_title, timeout_s)
     if files:
-        dicom_send.c_store(parcel.address, ae_title, files, timeout_s=timeout_s)
+        scu.c_store(parcel.address, ae_title, files, timeout_s=timeout_s)
 
 
 def _missing(address: str, files: Sequence[bytes], ae_title: str, timeout_s: float) -> list[bytes]:
     """What the archive does not say that it has; everything, where it answers no such questions."""
     for index, each in enumerate(files):
-        there = dicom_send.already_there(address, ae_title, each, timeout_s=timeout_s)
+        there = scu.already_there(address, ae_title, each, timeout_s=timeout_s)
         if there is None:
             return list(files)
         if not there:  # they are sent in order

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from urllib.parse import urlsplit
 
-from service import mllp
+from service.hl7 import mllp
 from service.senders import NotDelivered, Parcel
 
 PASSES = frozenset({"", "206", "207"})

@@ -22,6 +22,6 @@ document.addEventListener('htmx:beforeRequest', (event) => {
   const byClock = event.target.id === 'content';
   if (byClock && (document.hidden || !document.getSelection().isCollapsed)) event.preventDefault();
 });
-document.addEventListener('htmx:afterSwap', (event) => wire(event.detail.elt));
+document.addEventListener('htmx:load', (event) => { if (event.detail.elt !== document.body) wire(event.detail.elt); });
 
 wire(document);

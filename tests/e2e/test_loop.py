@@ -113,6 +113,7 @@ def test_sign_ask_and_answer(visit: str, reading, language: Language) -> None:
     doctor.click(".sign button")
     doctor.wait_for_selector(".opinions li")
     assert DOCTOR in doctor.inner_text(".opinions")
+    assert "UTC" not in doctor.inner_text(".opinions")  # what was fetched is told in the reader's own time, too
     assert text("report_version", language, version=2) in doctor.inner_text("#report-links")  # without a new page
     doctor.click(".ask summary")
     doctor.fill("#question", "Viêm phổi hay xẹp phổi?")

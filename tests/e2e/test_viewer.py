@@ -24,7 +24,7 @@ from PIL import Image
 from data_specs.problems import message
 from data_specs.vocabulary import LANGUAGES, Language
 from service.texts import opening, text
-from tests.service.page_fixture import SECRET, Site, made_recording, running_site
+from tests.service.page_fixture import SECRET, Site, made_film, made_recording, running_site
 from tests.service.standin import StandIn
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: no page is tried")
@@ -44,7 +44,9 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
 
     shared = Path(os.environ.get("SANGLOC_TEST_DATA", ROOT.parent / "shared" / "data"))
     with running_site(
-        tmp_path_factory.mktemp("viewer"), shared if shared.is_dir() else None, engine=StandIn()
+        tmp_path_factory.mktemp("viewer"),
+        shared if shared.is_dir() else None,
+        engine=StandIn(),  # type: ignore[arg-type]  # it has no shadows
     ) as running:
         for _ in range(200):
             if running.service.available:
@@ -248,6 +250,46 @@ def test_the_dark_page_is_remembered(opened: Opened, site: Site) -> None:
     shot(page, "visit-reading")
     button.click()
     assert page.evaluate(ground) == light
+
+
+def test_an_earlier_film_moves_with_todays(opened: Opened, site: Site) -> None:
+    with httpx.Client(base_url=site.url, headers={"Authorization": f"Bearer {SECRET}"}, timeout=20) as poster:
+        for side in (300, 420):
+            files = [
+                ("image", (f"film-{side}.png", made_film(side))),
+                ("context", (None, b'{"person": {"id": "BN-TWICE", "age_years": 50}}')),
+            ]
+            posted = poster.post("/v1/visits", files=files)
+            assert posted.status_code == 201
+    asked: list[str] = []
+    page = opened("/worklist")
+    page.on("request", lambda request: asked.append(request.url))
+    page.goto(f"{site.url}/visits/{posted.json()['id']}")
+    main, prior = page.locator("[data-view]").nth(0), page.locator("[data-prior]")
+    page.wait_for_load_state("networkidle")
+    assert not prior.is_visible()
+    earlier = prior.locator("img").get_attribute("data-preview")
+    assert earlier
+    assert not any(earlier in url for url in asked)  # a link pays for what is looked at only
+    main.focus()
+    page.keyboard.press("s")
+    prior.locator("img").evaluate("image => image.decode()")
+    boxes = [view.bounding_box() for view in (main, prior)]
+    assert boxes[0]["x"] + boxes[0]["width"] <= boxes[1]["x"]  # type: ignore[index]
+    page.keyboard.press("+")
+    page.keyboard.press("ArrowLeft")
+    shifts = page.locator(".film-stack").evaluate_all("all => all.map(s => s.style.transform)")
+    assert shifts[0] == shifts[1] != ""
+    prior.focus()
+    page.keyboard.press("w")  # each has its own window
+    filters = page.locator(".film-image").evaluate_all("all => all.map(i => i.style.filter)")
+    assert filters[0] == ""
+    assert filters[1] != ""
+    shot(page, "visit-beside")
+    page.keyboard.press("r")
+    main.focus()
+    page.keyboard.press("s")
+    assert not prior.is_visible()
 
 
 # ------------------------------------------------------------------ the twelve-lead

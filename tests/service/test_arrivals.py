@@ -21,10 +21,10 @@ from standin import StandIn
 
 from data_specs.context import Context, Order, Person, Referrer
 from data_specs.report import DicomReference
-from service.arrival_context import age_on, by_person, context_of, day, readable_name
-from service.arrivals import receive
 from service.database import ArrivalRow, Database, OrderRow, VisitRow, database_now
-from service.dicom_worklist import WorklistSilent, find
+from service.dicom.arrival_context import age_on, by_person, context_of, day, readable_name
+from service.dicom.arrivals import receive
+from service.dicom.worklist import WorklistSilent, find
 from service.drafts import Draft
 
 QUIET_S = 0.4
@@ -352,7 +352,7 @@ def test_a_study_takes_its_order_from_the_worklist(worklist, tmp_path):
 
 
 def test_a_silent_worklist_holds_nothing_up(tmp_path, monkeypatch):
-    monkeypatch.setattr("service.dicom_worklist.ANSWER_S", 1.0)
+    monkeypatch.setattr("service.dicom.worklist.ANSWER_S", 1.0)
     with socket.socket() as mute:
         mute.bind(("127.0.0.1", 0))
         mute.listen()

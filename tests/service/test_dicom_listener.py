@@ -24,7 +24,7 @@ from sqlalchemy import select
 
 from data_specs.context import Context
 from service.database import ArrivalRow, VisitRow
-from service.dicom_peers import Callers, read_address, read_callers
+from service.dicom.peers import Callers, read_address, read_callers
 from service.settings import BadSettings, read_settings
 
 ASSOCIATIONS = 200

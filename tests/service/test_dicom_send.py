@@ -21,7 +21,8 @@ from report_fixture import NAME, STUDY, report
 from serving import serving, settings_for
 from test_dicomweb import film
 
-from service.dicom_send import already_there, c_store, read_address, stow
+from service.dicom.peers import read_address
+from service.dicom.send import already_there, c_store, stow
 from service.report import dicom_images, dicom_sr
 from service.senders import NotDelivered
 

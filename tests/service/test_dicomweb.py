@@ -25,7 +25,7 @@ from test_service_contract import problem
 
 from data_specs.opinion import Author, Opinion
 from service.database import ArrivalRow, OpinionRow, ReferralRow, VisitRow
-from service.dicomweb_store import MAX_PARTS
+from service.dicom.web_store import MAX_PARTS
 
 DX, CT = "1.2.840.10008.5.1.4.1.1.1.1", "1.2.840.10008.5.1.4.1.1.2"
 SR = "1.2.840.10008.5.1.4.1.1.88.33"

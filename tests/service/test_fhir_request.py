@@ -16,9 +16,9 @@ from data_specs.context import Context, Lab, Order, Person, Referrer, Vitals
 from data_specs.labs import standard_labs
 from data_specs.vocabulary import terms
 from service.errors import InvalidRequest
-from service.fhir_bundle import MAX_ENTRIES
-from service.fhir_request import age_years, context_of_bundle, is_bundle
-from service.fhir_values import VITAL_CODES, lab_codes
+from service.fhir.bundle import MAX_ENTRIES
+from service.fhir.request import age_years, context_of_bundle, is_bundle
+from service.fhir.values import VITAL_CODES, lab_codes
 
 NAME = "Người Được Khám Thử Nghiệm Ẵặ"
 DOCTOR = "BS. Thử Nghiệm Tuyến Dưới"

@@ -16,10 +16,11 @@ from sqlalchemy import func, select
 
 from data_specs.context import Context, Order, Person, Referrer
 from data_specs.report import ReportFinding, ReportOrgan
-from service import hl7_listener, mllp
 from service.database import Database, OrderMessageRow, OrderRow
-from service.er7 import CHARSETS, MAX_SEGMENTS, Message, NotUsable, encoded, escaped
-from service.hl7_orders import read_orders
+from service.hl7 import listener as hl7_listener
+from service.hl7 import mllp
+from service.hl7.er7 import CHARSETS, MAX_SEGMENTS, Message, NotUsable, encoded, escaped
+from service.hl7.order_messages import read_orders
 from service.migrate import migrate
 from service.orders import find_order, merge_order
 from service.report import hl7

@@ -108,7 +108,13 @@ def upgrade() -> None:
         sa.Column("delivered_at", MOMENT),
     )
     op.create_index("ix_deliveries_destination", "deliveries", ["destination_id", "state", "due_at"])
-    op.create_index("ix_deliveries_due", "deliveries", ["due_at"], sqlite_where=sa.text("state = 'waiting'"))
+    op.create_index(
+        "ix_deliveries_due",
+        "deliveries",
+        ["due_at"],
+        sqlite_where=sa.text("state = 'waiting'"),
+        postgresql_where=sa.text("state = 'waiting'"),
+    )
     op.create_table(
         "arrivals",
         sa.Column("site", sa.String(100), primary_key=True),
@@ -123,7 +129,13 @@ def upgrade() -> None:
         sa.Column("visit_id", sa.String(36), sa.ForeignKey("visits.id")),
     )
     op.create_index("ix_arrivals_study", "arrivals", ["site", "study_uid"])
-    op.create_index("ix_arrivals_waiting", "arrivals", ["received_at"], sqlite_where=sa.text("visit_id IS NULL"))
+    op.create_index(
+        "ix_arrivals_waiting",
+        "arrivals",
+        ["received_at"],
+        sqlite_where=sa.text("visit_id IS NULL"),
+        postgresql_where=sa.text("visit_id IS NULL"),
+    )
     op.create_table(
         "orders",
         sa.Column("site", sa.String(100), primary_key=True),

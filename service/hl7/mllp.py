@@ -15,7 +15,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Literal, cast, get_args
 
-from service.er7 import Message, NotUsable, header_of
+from service.hl7.er7 import Message, NotUsable, header_of
 
 START, END, CARRIAGE_RETURN = b"\x0b", b"\x1c", b"\r"
 MAX_MESSAGE_BYTES = 1_000_000

@@ -37,7 +37,7 @@ from pynetdicom.pdu_primitives import A_ABORT
 from pynetdicom.transport import AssociationSocket
 
 from data_specs.report import uid
-from service.arrivals import OUT_OF_RESOURCES
+from service.dicom.arrivals import OUT_OF_RESOURCES
 from service.drafts import Draft
 from service.logs import where_it_failed
 

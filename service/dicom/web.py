@@ -16,9 +16,9 @@ from fastapi import APIRouter, Path, Request
 from fastapi.responses import Response, StreamingResponse
 
 from service import errors
-from service.dicomweb_matching import Level, known_uid, read_query
-from service.dicomweb_query import find_made, search
-from service.dicomweb_retrieve import (
+from service.dicom.web_matching import Level, known_uid, read_query
+from service.dicom.web_query import find_made, search
+from service.dicom.web_retrieve import (
     DICOM,
     EXPLICIT_LITTLE,
     JSON,
@@ -31,7 +31,7 @@ from service.dicomweb_retrieve import (
     chosen,
     new_boundary,
 )
-from service.dicomweb_store import response_document, status_of, store_objects
+from service.dicom.web_store import response_document, status_of, store_objects
 from service.errors import Forbidden, Unavailable
 from service.intake import RETRY_AFTER_S
 from service.keys import Key

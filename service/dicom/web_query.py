@@ -26,7 +26,7 @@ from sqlalchemy.orm import Session
 from data_specs.report import Report
 from data_specs.vocabulary import LANGUAGES, Language
 from service.database import InputRow, VisitRow
-from service.dicomweb_matching import (
+from service.dicom.web_matching import (
     DAY,
     INSTANCE,
     SERIES,

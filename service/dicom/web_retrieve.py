@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from fastapi import Request
 from python_multipart.multipart import parse_options_header
 
-from service.dicomweb_query import Version
+from service.dicom.web_query import Version
 from service.errors import NotAcceptable
 from service.reports import dicom_file
 from service.state import Service

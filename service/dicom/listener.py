@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
-from service.dicom_peers import Callers, read_callers
+from service.dicom.peers import Callers, read_callers
 from service.logs import where_it_failed
 from service.settings import PREFIX, Settings
 from service.state import Service
@@ -95,9 +95,9 @@ def _bound_server(service: Service, settings: Settings, callers: Callers) -> Thr
     from pynetdicom.transport import RequestHandler, ThreadedAssociationServer  # noqa: PLC0415
 
     from data_specs.cxr_dicom_pixels import DECODERS  # noqa: PLC0415
-    from service.arrivals import FIELDS  # noqa: PLC0415
-    from service.dicom_association import MAX_PDU, BoundedAssociation  # noqa: PLC0415
-    from service.dicom_quiet import be_quiet  # noqa: PLC0415
+    from service.dicom.arrivals import FIELDS  # noqa: PLC0415
+    from service.dicom.association import MAX_PDU, BoundedAssociation  # noqa: PLC0415
+    from service.dicom.quiet import be_quiet  # noqa: PLC0415
 
     be_quiet()
     entity = AE(settings.dicom_ae_title)
@@ -178,7 +178,7 @@ def _admit(event: Any, callers: Callers) -> None:
 
 def _store(event: Any, service: Service) -> Dataset:
     """Answer one C-STORE request: success once the object is durable."""
-    from service.arrivals import Refusal, receive  # noqa: PLC0415
+    from service.dicom.arrivals import Refusal, receive  # noqa: PLC0415
 
     association, request = event.assoc, event.request
     draft = association.dimse.take(request.DataSet)

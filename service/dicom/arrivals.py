@@ -27,8 +27,8 @@ from sqlalchemy.orm import Session
 from data_specs.context import Context
 from data_specs.dicom_reference import START_BYTES, read_reference
 from data_specs.report import DicomReference
-from service.arrival_context import age_on, by_person, context_of, only
 from service.database import VISITS, ArrivalRow, database_now, insert_rows, rowcount
+from service.dicom.arrival_context import age_on, by_person, context_of, only
 from service.drafts import Draft
 from service.intake import StoredFile, commit_visit, new_visit
 from service.logs import where_it_failed
@@ -271,7 +271,7 @@ class Gathering:
         settings = self._service.settings
         if not settings.dicom_worklist or time.monotonic() < self._worklist_silent_until:
             return None
-        from service.dicom_worklist import WorklistSilent, find  # noqa: PLC0415  a protocol stack, where it is used
+        from service.dicom.worklist import WorklistSilent, find  # noqa: PLC0415  a protocol stack, where it is used
 
         try:
             return await asyncio.to_thread(find, settings, accession_number)

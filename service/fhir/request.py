@@ -18,8 +18,8 @@ from pydantic import ValidationError
 
 from data_specs.context import Context
 from service.errors import FieldFault, InvalidRequest
-from service.fhir_bundle import PATH, Bundle, Part, Resource, refuse
-from service.fhir_values import Values, condition_name, is_refuted
+from service.fhir.bundle import PATH, Bundle, Part, Resource, refuse
+from service.fhir.values import Values, condition_name, is_refuted
 
 IDENTIFIER_TYPE = "http://terminology.hl7.org/CodeSystem/v2-0203"
 NOT_AN_ORDER = ("revoked", "entered-in-error")

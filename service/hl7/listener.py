@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Protocol
 import structlog
 from sqlalchemy.exc import IntegrityError
 
-from service.er7 import (
+from service.hl7.er7 import (
     ERRORS,
     INTERNAL,
     OUR_APPLICATION,
@@ -30,9 +30,9 @@ from service.er7 import (
     line,
     segment,
 )
-from service.hl7_orders import carry_out, read_orders
+from service.hl7.mllp import MAX_MESSAGE_BYTES, BadFrame, framed, read_frame
+from service.hl7.order_messages import carry_out, read_orders
 from service.logs import where_it_failed
-from service.mllp import MAX_MESSAGE_BYTES, BadFrame, framed, read_frame
 
 if TYPE_CHECKING:
     from service.database import Database

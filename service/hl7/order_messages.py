@@ -22,7 +22,7 @@ from sqlalchemy.orm import Session
 from data_specs.context import Context, Order, Person, Referrer
 from data_specs.ecg_header import age_on
 from service.database import OrderMessageRow, OrderRow
-from service.er7 import (
+from service.hl7.er7 import (
     DATA_TYPE,
     DUPLICATE_KEY,
     FIELD_MISSING,

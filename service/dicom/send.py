@@ -13,14 +13,13 @@ from __future__ import annotations
 
 import io
 import json
-import re
 import ssl
 import time
 import uuid
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from service.dicom.peers import read_address
 from service.senders import NotDelivered
 
 if TYPE_CHECKING:
@@ -36,30 +35,6 @@ PERMANENT = frozenset({0x0105, 0x0106, 0x0112, 0x0115, 0x0117, 0x0118, 0x0119, 0
 STUDY_ROOT_FIND = "1.2.840.10008.5.1.4.1.2.2.1"
 """PS3.4, section C.6.2: Study Root Query/Retrieve Information Model - FIND."""
 MAX_ANSWER_BYTES = 1_000_000
-_ADDRESS = re.compile(r"([ -\[\]-~]{1,16})@(\[[0-9A-Fa-f:.]+\]|[^@:\s]+):([0-9]{1,5})")
-
-
-@dataclass(frozen=True, slots=True)
-class Peer:
-    """An application entity that listens."""
-
-    ae_title: str
-    host: str
-    port: int
-
-
-def read_address(address: str) -> Peer:
-    """``AE_TITLE@HOST:PORT``.
-
-    Raises
-    ------
-    ValueError
-        It is none.
-    """
-    found = _ADDRESS.fullmatch(address)
-    if not found or not found[1].strip() or not 0 < int(found[3]) < 65536:
-        raise ValueError("AE_TITLE@HOST:PORT")
-    return Peer(found[1].strip(), found[2].strip("[]"), int(found[3]))
 
 
 # ---------------------------------------------------------------------- C-STORE

@@ -11,7 +11,7 @@ from typing import Any
 from data_specs.context import Lab
 from data_specs.labs import ANALYTES, Unit, standard_labs
 from data_specs.vocabulary import LANGUAGES, SYSTEMS, terms
-from service.fhir_bundle import Part, Resource, refuse
+from service.fhir.bundle import Part, Resource, refuse
 
 UCUM = "http://unitsofmeasure.org"
 MAX_UNIT = 30

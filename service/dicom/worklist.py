@@ -12,8 +12,8 @@ import time
 from typing import TYPE_CHECKING
 
 from data_specs.context import Context, Order, Person, Referrer
-from service.arrival_context import MAX_ID, SEXES, day, given, readable_name
-from service.dicom_peers import read_address
+from service.dicom.arrival_context import MAX_ID, SEXES, day, given, readable_name
+from service.dicom.peers import read_address
 from service.settings import Settings
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ def _ask(settings: Settings, accession_number: str) -> list[Dataset]:
     from pynetdicom import AE  # noqa: PLC0415  a protocol stack, for who has a worklist
     from pynetdicom.sop_class import ModalityWorklistInformationFind  # type: ignore[attr-defined]  # noqa: PLC0415
 
-    from service.dicom_quiet import be_quiet  # noqa: PLC0415
+    from service.dicom.quiet import be_quiet  # noqa: PLC0415
 
     be_quiet()
     address = read_address(settings.dicom_worklist)

@@ -39,8 +39,8 @@ MAX_BOUNDARY = 200
 """RFC 2046, section 5.1.1 has 70 characters; Orthanc sends 73."""
 
 DOES_NOT_MATCH, NOT_UNDERSTOOD = 0xA900, 0xC000
-"""FailureReason (0008,1197) of what is not given to :mod:`service.arrivals`, which has the others (PS3.18, section
-I.2.2)."""
+"""FailureReason (0008,1197) of what is not given to :mod:`service.dicom.arrivals`, which has the others (PS3.18,
+section I.2.2)."""
 
 
 class RelatedReader:
@@ -197,7 +197,7 @@ async def _read(reader: RelatedReader, request: Request) -> list[Draft]:
 
 def _take(service: Service, key: Key, draft: Draft, study: str | None) -> Outcome:
     """One object, in a thread."""
-    from service.arrivals import receive  # noqa: PLC0415
+    from service.dicom.arrivals import receive  # noqa: PLC0415
 
     with draft.open() as file:
         reference = read_reference(file)
