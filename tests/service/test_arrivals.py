@@ -96,7 +96,7 @@ def test_what_is_refused_leaves_nothing(gathering):
         b"no DICOM",
         film()[:600],
         film(StudyInstanceUID=""),
-        film(SOPInstanceUID="1.2.x"),
+        film(SOPInstanceUID="1.2.98765").replace(b"1.2.98765", b"1.2.9876x"),
         film(SOPClassUID=CT, Modality="CT"),
     )
     assert [(each.code, each.status) for each in refusals] == [

@@ -21,7 +21,8 @@ from data_specs.cxr import conform as conform_film
 from data_specs.cxr_files import read_image
 from data_specs.ecg import conform as conform_recording
 from data_specs.problems import Problem
-from service.outcomes_export import CANNOT, DONE, REFUSED, main, recording_files
+from service.outcomes.__main__ import CANNOT, DONE, REFUSED, main
+from service.outcomes.files import recording_files
 from tests.data_specs import cxr_made, ecg_made
 
 PERSONS = 24
@@ -450,7 +451,7 @@ def test_what_cannot_be_done_is_said_in_a_line_and_leaves_nothing(apart, tmp_pat
     assert apart.export("cxr", tmp_path / "out") == CANNOT
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 10
-    assert all(line.startswith("outcomes_export: ") for line in lines)
+    assert all(line.startswith("outcomes: ") for line in lines)
     assert "when it came" in lines[1]
     assert "(1 damaged in the store)" in lines[5]
     assert "(1 not in the store)" in lines[6]
@@ -483,7 +484,7 @@ def test_the_command_itself_and_its_progress(apart, tmp_path):
     for seed in range(3):
         apart.tell(apart.film(dicom(seed, f"P{seed}")), "mass", ("confirmed", "refuted")[seed % 2])
     root = Path(__file__).parents[2]
-    command = [sys.executable, "-m", "service.outcomes_export", "--modality", "cxr", "--out", tmp_path / "out", *SOURCE]
+    command = [sys.executable, "-m", "service.outcomes", "--modality", "cxr", "--out", tmp_path / "out", *SOURCE]
     done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=True)
     assert done.stderr.splitlines()[-1] == "3 of 3 written"
     assert "3 films of 3 persons" in done.stdout
