@@ -218,7 +218,7 @@ def _visit_writer(folder: Path, assessment: Assessment, context: str) -> tuple[V
         )
         return VisitRow(
             id=name, site="admin", key_id="bootstrap", context=context, status="accepted", priority="unassessed",
-            body_hash="0" * 64, attempts=0, faults=0, inputs=[file],
+            body_hash="0" * 64, version=1, attempts=0, faults=0, inputs=[file],
         )  # fmt: skip
 
     async def visit() -> VisitRow:
