@@ -44,7 +44,7 @@ def mismatch(file: FromFile, context: Context) -> list[Problem]:
         and file.age_years is not None
         and abs(file.age_years + earlier_years - person.age_years) > AGE_TOLERANCE_YEARS
     ):
-        found.append(f"PatientAge {file.age_years:.0f}")
+        found.append(f"PatientAge {file.age_years + earlier_years:.0f}")
         expected.append(f"{person.age_years:.0f}")
     if found:
         return [Problem("person_mismatch", "reject", found=", ".join(found), expected=", ".join(expected))]

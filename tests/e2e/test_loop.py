@@ -115,11 +115,11 @@ def test_sign_ask_and_answer(visit: str, reading, language: Language) -> None:
     assert DOCTOR in doctor.inner_text(".opinions")
     assert "UTC" not in doctor.inner_text(".opinions")  # what was fetched is told in the reader's own time, too
     assert text("report_version", language, version=2) in doctor.inner_text("#report-links")  # without a new page
-    doctor.click(".ask summary")
+    doctor.click(".asking summary")
     doctor.fill("#question", "Viêm phổi hay xẹp phổi?")
     doctor.fill("#to-site", "central")
     doctor.check("input[name=blind]")
-    doctor.click(".ask button")
+    doctor.click(".asking button")
     doctor.wait_for_selector(".asked li")
     assert text("waiting_answer", language) in doctor.inner_text(".asked")
     shown(doctor, f"doctor-{language}-{DESK}")
