@@ -119,6 +119,7 @@ def main() -> None:
         key = os.environ.get("SANGLOC_BOOTSTRAP_KEY") or (data_dir / "admin.key").read_text().strip()
         visit = post_visit(address, key, os.environ.get("LANGUAGE_OF_REPORT", "en"))
         print(f"\n{table(visit)}\n\nThe page: {address}/visits/{visit['id']}", flush=True)
+        print(f"Its report: {address}/v1/visits/{visit['id']}/report.pdf (.html, .fhir.json, .hl7 …)", flush=True)
         print(f"Sign in with the key in {data_dir / 'admin.key'}. Log: {log}. Ctrl-C stops the server.", flush=True)
         server.wait()
     except KeyboardInterrupt:
