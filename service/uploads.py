@@ -45,7 +45,16 @@ from service.errors import (
     UploadGone,
     UploadUnfinished,
 )
-from service.intake import RETRY_AFTER_S, Accepted, StoredFile, commit_visit, new_visit, put_in_store, upload_turn
+from service.intake import (
+    RETRY_AFTER_S,
+    Accepted,
+    StoredFile,
+    commit_visit,
+    new_visit,
+    put_in_store,
+    upload_turn,
+    with_order,
+)
 from service.keys import Key
 from service.multipart import LIMITS, Field, Part
 from service.raw_bodies import PIECE_BYTES, ZIP, FileReader
@@ -220,6 +229,7 @@ async def visit_of_uploads(
         raise BodyTooLarge("", f"{service.settings.max_upload_mb} MB")
     async with upload_turn(service):
         files = await asyncio.to_thread(_into_the_store, service, rows, beside)
+    context = await with_order(service, key.site, context)
     visit = new_visit(key.site, key.id, context, files, digest, idempotency_key=idempotency_key)
     accepted = await commit_visit(service, visit, also=lambda session: _spend(session, upload_ids))
     if accepted is None:

@@ -8,6 +8,9 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from serving import visit_files
 
+from data_specs.context import Context
+from service.database import OrderRow
+
 DOCTOR, SPECIALIST = "BS. Thử Nghiệm Tuyến Dưới", "BS. Thử Nghiệm Tuyến Trên"
 PERSON = {"id": "VN-0042", "name": "Người Được Khám Thử Nghiệm Ẵặ", "age_years": 65, "sex": "female"}
 
@@ -44,6 +47,7 @@ def visit(as_):
 
 def post(client, **more):
     context = {"person": PERSON, "referrer": {"id": "D-7", "name": DOCTOR}, **more}
+    context = {name: value for name, value in context.items() if value is not None}
     made = client.post("/v1/visits", files=visit_files(**context), headers={"Prefer": "wait=20"})
     assert made.status_code == 201, made.text
     return made.json()["id"]
@@ -129,6 +133,21 @@ def test_amending_changes_what_stands_and_never_what_was_found(as_, visit):
     (diagnostic,) = (e["resource"] for e in fhir["entry"] if e["resource"]["resourceType"] == "DiagnosticReport")
     codes = {coding["code"] for concept in diagnostic["conclusionCode"] for coding in concept["coding"]}
     assert codes == {"46621007"}  # atelectasis, and pneumonia no more
+
+
+def test_a_posted_visit_finds_its_order(served, as_):
+    """What was ordered ahead fills in what the post leaves out: here who asked, so that the doctor sees it."""
+    ordered = Context.model_validate(
+        {"person": {"id": "VN-0042"}, "referrer": {"id": "D-7", "name": DOCTOR}, "order": {"accession_number": "A-1"}}
+    )
+    row = OrderRow(site="commune", accession_number="A-1", context=ordered.model_dump_json(exclude_unset=True))
+    with served.app.state.service.database.transaction(write=True) as session:
+        row.received_at = datetime.now(UTC)
+        session.merge(row)
+    made = post(as_("site"), order={"accession_number": "A-1"}, referrer=None)
+    assert report(as_("doctor"), made)["referrer"]["name"] == DOCTOR
+    other = post(as_("site"), order={"accession_number": "A-2"}, referrer=None)
+    assert as_("doctor").get(f"/v1/visits/{other}").status_code == 403
 
 
 # ------------------------------------------------------------------ asking
