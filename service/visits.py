@@ -111,7 +111,8 @@ def visible(query: Select, key: Key) -> Select:  # type: ignore[type-arg]
     if key.role == "specialist":
         referred = aliased(VisitRow)
         same_person = and_(referred.site == VisitRow.site, referred.person_id == VisitRow.person_id)
-        asked = select(referred.id).join(ReferralRow, ReferralRow.visit_id == referred.id).where(to_me(key))
+        stands = or_(ReferralRow.closed_at.is_(None), ReferralRow.answered_by.is_not(None))  # not withdrawn
+        asked = select(referred.id).join(ReferralRow, ReferralRow.visit_id == referred.id).where(to_me(key), stands)
         return query.where(exists(asked.where(or_(referred.id == VisitRow.id, same_person))))
     query = query.where(VisitRow.site == key.site)
     return query.where(VisitRow.referrer_id == key.doctor_id) if key.role == "doctor" else query

@@ -184,15 +184,18 @@ def test_questions_come_by_urgency_then_by_waiting_time(as_):
     assert order.index(second) < order.index(first) < order.index(quiet.json()["id"])
 
 
-def test_the_same_question_is_asked_once_and_can_be_withdrawn(as_, visit):
+def test_the_same_question_is_asked_once_and_can_be_withdrawn(as_):
     doctor = as_("doctor")
+    visit = post(as_("site"), person={**PERSON, "id": "VN-5555"})
     first = ask(doctor, visit, to_site="central")
     again = ask(doctor, visit, to_site="central")
     assert (again.status_code, again.json()["code"]) == (409, "already_asked")
-    assert ask(doctor, visit).status_code == 201  # to any hospital: another question
+    assert ask(doctor, visit, to_site="another-hospital").status_code == 201  # another question
     assert as_("specialist").delete(f"/v1/visits/{visit}/referrals/{first.json()['id']}").status_code == 404
+    assert as_("specialist").get(f"/v1/visits/{visit}").status_code == 200
     assert doctor.delete(f"/v1/visits/{visit}/referrals/{first.json()['id']}").status_code == 204
     assert doctor.delete(f"/v1/visits/{visit}/referrals/{first.json()['id']}").status_code == 404
+    assert as_("specialist").get(f"/v1/visits/{visit}").status_code == 403  # what was withdrawn is theirs no more
     assert ask(doctor, visit, to_site="central").status_code == 201
 
 
