@@ -41,7 +41,8 @@ def files():
 
 @pytest.fixture(scope="module")
 def peer(tmp_path_factory):
-    with orthanc(tmp_path_factory.mktemp("orthanc"), modalities={"sangloc": ("SANGLOC", free_port())}) as it:
+    modalities = {"sangloc": ("SANGLOC", free_port()), "dcmtk": ("FINDSCU", free_port())}
+    with orthanc(tmp_path_factory.mktemp("orthanc"), modalities=modalities) as it:
         yield it
 
 
@@ -140,6 +141,24 @@ def test_orthanc_takes_by_c_store_what_was_made_and_says_so(peer, files, tmp_pat
         (tmp_path / "sr.dcm").write_bytes(content)
         shown = subprocess.run(["dsrdump", tmp_path / "sr.dcm"], capture_output=True, check=False)
         assert shown.returncode == 0, shown.stderr
+
+
+def test_findscu_finds_in_the_archive_what_was_stored(peer, files):
+    """A third party asks: dcmtk's own client, by C-FIND."""
+    findscu = shutil.which("findscu")
+    if findscu is None:
+        pytest.skip("findscu (dcmtk) is not installed: nobody else asks the archive in this run")
+    c_store(f"{peer.ae_title}@{HOST}:{peer.dicom_port}", "SANGLOC", files, timeout_s=30)
+    keys = ("QueryRetrieveLevel=IMAGE", f"StudyInstanceUID={STUDY}", "SOPClassUID")
+    asked = [part for key in keys for part in ("-k", key)]
+    answer = subprocess.run(
+        [findscu, "-v", "-S", "-aet", "FINDSCU", "-aec", peer.ae_title, HOST, str(peer.dicom_port), *asked],
+        check=True,
+        capture_output=True,
+    )
+    said = (answer.stdout + answer.stderr).decode(errors="replace")
+    assert "ComprehensiveSRStorage" in said
+    assert "SecondaryCaptureImageStorage" in said
 
 
 def test_orthanc_takes_by_stow_what_was_made(peer):
