@@ -84,8 +84,8 @@ HOLDS: dict[str, tuple[Facts, Facts]] = {
     "pneumothorax": (facts(pneumothorax=True), facts(pneumothorax=False)),
     "pulmonary_oedema": (facts(edema=True), facts(edema=False)),
     "infarction_perhaps_new": (
-        facts(myocardial_infarction=True, st_t_change=True),
-        facts(myocardial_infarction=True, st_t_change=False),
+        facts(myocardial_infarction=True, st_t_change=True, priority="urgent", because="myocardial_infarction"),
+        facts(myocardial_infarction=True, st_t_change=True),  # not past the points that make it urgent
     ),
     "slow_heart": (facts(heart_rate=39), facts(heart_rate_per_min=40)),
     "fast_heart": (facts(heart_rate_per_min=150), facts(heart_rate=170, age=1)),
@@ -109,9 +109,12 @@ HOLDS: dict[str, tuple[Facts, Facts]] = {
     "atrial_fibrillation": (facts(atrial_fibrillation=True), facts(atrial_fibrillation=False)),
     "infarction_pattern": (
         facts(myocardial_infarction=True),
-        facts(myocardial_infarction=True, st_t_change=True),
+        facts(myocardial_infarction=True, st_t_change=True, priority="urgent", because="myocardial_infarction"),
     ),
-    "st_t_change": (facts(st_t_change=True), facts(st_t_change=True, myocardial_infarction=True)),
+    "st_t_change": (
+        facts(st_t_change=True),
+        facts(st_t_change=True, myocardial_infarction=True, priority="urgent", because="myocardial_infarction"),
+    ),
     "conduction": (facts(conduction_disturbance=True), facts(conduction_disturbance=True, heart_rate=35)),
     "hypertrophy": (facts(hypertrophy=True), facts(hypertrophy=True, systolic_mmHg=180)),
     "ecg_not_normal": (facts(normal_ecg=False), facts(normal_ecg=False, st_t_change=True)),
