@@ -11,6 +11,8 @@ from data_specs.report import DicomReference
 
 UIDS = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "SOPClassUID")
 WORDS = tuple(name for name in DicomReference.model_fields if name not in (*UIDS, "Rows", "Columns"))
+MAGIC_BYTES = 132
+"""Preamble and prefix (PS3.10, section 7.1): most files are told by them to be none."""
 START_BYTES = 256 * 1024
 """What stands before a film's pixels is nearly always shorter; the whole file is read where it is not."""
 MAX_WORD = 200
@@ -26,9 +28,10 @@ def read_reference(file: IO[bytes]) -> DicomReference | None:
     ----------
     DICOM PS3.5, section 9.1 (a UID has at most 64 characters).
     """
-    start = file.read(START_BYTES)
-    if not is_dicom(start[:132]):
+    start = file.read(MAGIC_BYTES)
+    if not is_dicom(start):
         return None
+    start += file.read(START_BYTES)
     from data_specs.cxr_dicom_header import read_header  # noqa: PLC0415  only DICOM objects need pydicom
 
     try:

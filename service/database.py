@@ -106,9 +106,21 @@ class VisitRow(Base):
         UniqueConstraint("site", "idempotency_key", name="uq_visits_idempotency"),
         Index("ix_visits_received", "received_at", "id"),
         Index("ix_visits_site_received", "site", "received_at", "id"),
-        Index("ix_visits_person", "site", "person_id", "received_at"),
+        Index(
+            "ix_visits_person",
+            "site",
+            "person_id",
+            "received_at",
+            sqlite_where=text("person_id IS NOT NULL"),
+            postgresql_where=text("person_id IS NOT NULL"),
+        ),
         Index("ix_visits_study", "study_uid"),
-        Index("ix_visits_accession", "accession_number"),
+        Index(
+            "ix_visits_accession",
+            "accession_number",
+            sqlite_where=text("accession_number IS NOT NULL"),
+            postgresql_where=text("accession_number IS NOT NULL"),
+        ),
         Index(
             "ix_visits_unfinished",
             "received_at",

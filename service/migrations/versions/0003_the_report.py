@@ -34,9 +34,12 @@ def upgrade() -> None:
     op.add_column("visits", sa.Column("version", sa.Integer, nullable=False, server_default="1"))
     op.add_column("inputs", sa.Column("dicom", sa.Text))
     _fill_in_the_persons()
-    op.create_index("ix_visits_person", "visits", ["site", "person_id", "received_at"])
+    for name, columns, known in (
+        ("ix_visits_person", ["site", "person_id", "received_at"], sa.text("person_id IS NOT NULL")),
+        ("ix_visits_accession", ["accession_number"], sa.text("accession_number IS NOT NULL")),
+    ):
+        op.create_index(name, "visits", columns, sqlite_where=known, postgresql_where=known)
     op.create_index("ix_visits_study", "visits", ["study_uid"])
-    op.create_index("ix_visits_accession", "visits", ["accession_number"])
     op.create_table(
         "referrals",
         sa.Column("id", sa.String(36), primary_key=True),
