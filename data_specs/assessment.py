@@ -20,7 +20,7 @@ from data_specs.visit import (
     Priority,
     Reason,
 )
-from data_specs.vocabulary import Language, display, terms
+from data_specs.vocabulary import Language, display, term_of
 
 
 class _Part(BaseModel):
@@ -102,7 +102,7 @@ def organ_result(organ: AssessedOrgan, language: Language, evidence_href: str) -
 
 
 def _finding(found: FoundFinding, language: Language, evidence_href: str) -> Finding:
-    term = terms()[found.name]
+    term = term_of(found.name)
     return Finding(
         name=found.name,
         code=Code(system=term.system, code=term.code),

@@ -1,11 +1,10 @@
-"""Where a DICOM object belongs: person, order, study, series, instance, as its header says."""
+"""Whether a file is a DICOM object, by its first bytes, and where it belongs: person, order, study, series."""
 
 from __future__ import annotations
 
 import re
 from typing import IO
 
-from data_specs.ecg_dicom import is_dicom
 from data_specs.problems import Refused
 from data_specs.report import DicomReference
 
@@ -17,6 +16,21 @@ START_BYTES = 256 * 1024
 """What stands before a film's pixels is nearly always shorter; the whole file is read where it is not."""
 MAX_WORD = 200
 _UID = re.compile(r"(0|[1-9][0-9]*)(\.(0|[1-9][0-9]*))+")
+_SOP_CLASS = b"\x02\x00\x02\x00UI"
+"""Media Storage SOP Class UID (0002,0002); the File Meta Information is in Explicit VR Little Endian (PS3.10, 7.1)."""
+_WAVEFORMS = b"1.2.840.10008.5.1.4.1.1.9."
+"""Root of the SOP classes that store waveforms, ECGs among them (PS3.4, table B.5-1)."""
+
+
+def is_dicom(start: bytes) -> bool:
+    """Whether a file begins as a DICOM file does (PS3.10, section 7.1)."""
+    return start[128:132] == b"DICM"
+
+
+def is_waveform(start: bytes) -> bool:
+    """Whether a file of which the first kilobyte or more is known is a DICOM object that stores waveforms."""
+    at = start.find(_SOP_CLASS, 132)
+    return is_dicom(start) and at >= 0 and start.startswith(_WAVEFORMS, at + len(_SOP_CLASS) + 2)
 
 
 def read_reference(file: IO[bytes]) -> DicomReference | None:

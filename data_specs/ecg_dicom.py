@@ -44,22 +44,6 @@ _TYPES = {"SB": "i1", "UB": "u1", "SS": "i2", "US": "u2", "SL": "i4", "UL": "u4"
 """WaveformSampleInterpretation, PS3.3 C.10.9.1.5; MB and AB (µ-law and A-law) are for sound."""
 
 
-_SOP_CLASS = b"\x02\x00\x02\x00UI"
-"""Media Storage SOP Class UID (0002,0002); the File Meta Information is in Explicit VR Little Endian (PS3.10, 7.1)."""
-_WAVEFORMS = b"1.2.840.10008.5.1.4.1.1.9."
-"""Root of the SOP classes that store waveforms, ECGs among them (PS3.4, table B.5-1)."""
-
-
-def is_dicom(content: bytes) -> bool:
-    return content[128:132] == b"DICM"
-
-
-def is_waveform(start: bytes) -> bool:
-    """Whether a file of which the first kilobyte or more is known is a DICOM object that stores waveforms."""
-    at = start.find(_SOP_CLASS, 132)
-    return is_dicom(start) and at >= 0 and start.startswith(_WAVEFORMS, at + len(_SOP_CLASS) + 2)
-
-
 def read(content: bytes, *, ecg_unit: VoltageUnit | None) -> Recording:
     """The rhythm of a DICOM waveform object.
 

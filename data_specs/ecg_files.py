@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from data_specs import ecg_csv, ecg_dicom, ecg_edf, ecg_markup, ecg_mat, ecg_scp, ecg_wfdb, ecg_xml
+from data_specs.dicom_reference import is_dicom
 from data_specs.ecg import Recording, VoltageUnit
 from data_specs.problems import Refused
 
@@ -172,7 +173,7 @@ def _reads_alone(content: bytes) -> bool:
 
 def _has_magic(content: bytes) -> bool:
     return (
-        ecg_dicom.is_dicom(content)
+        is_dicom(content)
         or ecg_markup.is_xml(content)
         or ecg_edf.is_edf(content)
         or ecg_scp.is_scp(content)
@@ -309,7 +310,7 @@ def _read_one(files: Sequence[PostedFile], ecg_unit: VoltageUnit | None) -> Reco
     if content.startswith(_ZIP_MAGIC):
         _unzip(file)
         raise Refused("unsupported_format", found="ZIP", expected=FORMATS)
-    if ecg_dicom.is_dicom(content):
+    if is_dicom(content):
         return ecg_dicom.read(content, ecg_unit=ecg_unit)
     if content.startswith(b"MATLAB") or ecg_mat.is_level4(content):
         return ecg_mat.read(content, ecg_unit=ecg_unit)

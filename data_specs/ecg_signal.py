@@ -12,7 +12,6 @@ from functools import cache, lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import signal
 
 Signal = NDArray[np.float64]
 
@@ -31,6 +30,8 @@ def resample(samples: Signal, from_hz: float, to_hz: float) -> Signal:
     """Polyphase resampling along the last axis, by the nearest ratio of numbers up to 500 (an odd rate such as
     333.33 Hz would otherwise need a filter of a million taps; the error is under 0.1 % of the rate).
     """
+    from scipy import signal  # noqa: PLC0415  half a second to load, for who has a recording
+
     ratio = _ratio(from_hz, to_hz)
     if ratio == 1:
         return samples
@@ -47,6 +48,8 @@ def _ratio(from_hz: float, to_hz: float) -> Fraction:
 @lru_cache(maxsize=64)
 def _low_pass(rate: int) -> Signal:
     """The filter that ``resample_poly`` designs anew at every call."""
+    from scipy import signal  # noqa: PLC0415
+
     return np.asarray(signal.firwin(20 * rate + 1, 1.0 / rate, window=("kaiser", 5.0)))
 
 
@@ -58,12 +61,16 @@ def zero_phase(samples: Signal, order: int, band_hz: float | tuple[float, float]
     samples
         ``(n_leads, n_samples) float64``, of more samples than the odd extension at its ends (27 for order 4).
     """
+    from scipy import signal  # noqa: PLC0415
+
     return np.asarray(signal.sosfiltfilt(_butterworth(order, band_hz, fs_hz), samples, axis=-1))
 
 
 @cache
 def _butterworth(order: int, band_hz: float | tuple[float, float], fs_hz: float) -> Signal:
     """Second-order sections; designing them takes as long as filtering ten seconds."""
+    from scipy import signal  # noqa: PLC0415
+
     if isinstance(band_hz, tuple):
         return np.asarray(signal.butter(order, band_hz, btype="bandpass", fs=fs_hz, output="sos"))
     return np.asarray(signal.butter(order, band_hz, btype="highpass", fs=fs_hz, output="sos"))

@@ -11,7 +11,9 @@ from data_specs.opinion import Author, FindingName, Opinion
 
 Outcome = Literal["confirmed", "refuted", "lost"]
 OUTCOMES: tuple[Outcome, ...] = ("confirmed", "refuted", "lost")
-_Text = Annotated[str, Field(max_length=2000)]
+_NO_ZERO = r"^[^\x00]*$"
+"""PostgreSQL has no place for U+0000 in a text."""
+_Text = Annotated[str, Field(max_length=2000, pattern=_NO_ZERO)]
 
 
 class _Part(BaseModel):
@@ -25,7 +27,7 @@ class NewReferral(_Part):
     """
 
     question: _Text = ""
-    to_site: Annotated[str, Field(min_length=1, max_length=100)] | None = None
+    to_site: Annotated[str, Field(min_length=1, max_length=100, pattern=_NO_ZERO)] | None = None
     blind: bool | None = None
 
 
@@ -47,7 +49,7 @@ class NewOutcome(_Part):
 
     finding: FindingName
     outcome: Outcome
-    source: Annotated[str, Field(max_length=200)] = ""
+    source: Annotated[str, Field(max_length=200, pattern=_NO_ZERO)] = ""
 
 
 class RecordedOutcome(NewOutcome):

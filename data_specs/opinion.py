@@ -55,7 +55,7 @@ class NewOpinion(_Part):
     judgements: Annotated[tuple[Judgement, ...], Field(max_length=60)] = ()
     text: Annotated[str, Field(max_length=4000)] = ""
     advice: Advice | None = None
-    referral: str | None = None
+    referral: Annotated[str, Field(max_length=36, pattern=r"^[!-~]*$")] | None = None
 
     @field_validator("judgements")
     @classmethod

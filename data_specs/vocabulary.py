@@ -42,10 +42,14 @@ def terms() -> dict[str, Term]:
     }
 
 
+def term_of(name: str) -> Term:
+    """The term; of a name that the table does not have (an imported bundle's own finding), one of our own under it."""
+    return terms().get(name) or Term(name, SYSTEMS["own"], name, None, dict.fromkeys(LANGUAGES, name))
+
+
 def display(name: str, language: Language) -> str:
     """Name of a term in ``language``; a string that is no term comes back as it is."""
-    term = terms().get(name)
-    return term.display[language] if term else name
+    return term_of(name).display[language]
 
 
 def localise(found: str, language: Language) -> str:

@@ -36,7 +36,7 @@ from service.courier import Courier
 from service.database import Database
 from service.dicom import listener as dicom
 from service.dicom import web
-from service.dicom.arrivals import Gathering
+from service.dicom.gathering import Gathering
 from service.edge import Edge
 from service.examples import schemas_beyond_the_routes
 from service.hl7 import listener as hl7

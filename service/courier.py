@@ -20,7 +20,7 @@ from service.delivery import Deliveries, Identity, Taken
 from service.logs import where_it_failed
 from service.owner import Owner
 from service.senders import SENDINGS_AT_ONCE, NotDelivered, Senders
-from service.work import POLL_S, _cancelled, _persist
+from service.work import POLL_S, cancelled, persist
 
 if TYPE_CHECKING:
     from service.state import Service
@@ -96,11 +96,11 @@ class Courier:
         """Finish what is on its way, as far as that goes in time; give the rest back."""
         self.stop_taking()
         for loop in self._loops[:1]:
-            await _cancelled(loop)
+            await cancelled(loop)
         if self._running:
             await asyncio.wait(self._running.values(), timeout=self._settings.drain_seconds)
         for task in [*self._running.values(), *self._loops]:
-            await _cancelled(task)
+            await cancelled(task)
         await self._deliveries.give_all_back()
         await self._senders.aclose()
 
@@ -178,7 +178,7 @@ class Courier:
             await self._try_again(taken, "fault", self._delay(taken.attempt))
         else:
             way.answered()
-            written = await _persist(lambda: self._deliveries.delivered(taken))
+            written = await persist(lambda: self._deliveries.delivered(taken))
             self._note("delivered", taken, written)
 
     async def _not_delivered(self, taken: Taken, way: _Way, said: NotDelivered) -> None:
@@ -196,7 +196,7 @@ class Courier:
             log.warning("destination_away", destination=taken.parcel.destination_id, problem=said.code)
             await self._try_again(taken, said.code, delay_s)
             most = self._settings.delivery_attempts
-            await _persist(lambda: self._deliveries.back_off(taken.parcel.destination_id, said.code, delay_s, most))
+            await persist(lambda: self._deliveries.back_off(taken.parcel.destination_id, said.code, delay_s, most))
             return
         await self._try_again(taken, said.code, delay_s)
 
@@ -204,11 +204,11 @@ class Courier:
         if taken.attempt >= self._settings.delivery_attempts:
             await self._give_up(taken, problem)
             return
-        written = await _persist(lambda: self._deliveries.put_back(taken, problem, delay_s))
+        written = await persist(lambda: self._deliveries.put_back(taken, problem, delay_s))
         self._note("put_back", taken, written, problem)
 
     async def _give_up(self, taken: Taken, problem: str) -> None:
-        written = await _persist(lambda: self._deliveries.bury(taken, problem))
+        written = await persist(lambda: self._deliveries.bury(taken, problem))
         self._note("dead", taken, written, problem)
 
     def _delay(self, failures: int) -> float:

@@ -1,13 +1,14 @@
 """``/v1/destinations`` and ``/v1/deliveries``: where reports are sent, and what became of each.
 
 An admin manages all of them. A site's key manages webhooks of its own site, and those over verified TLS alone: a name
-that leads to somebody else's server ends at its certificate.
+that leads to somebody else's server ends at its certificate. An address within the network here is none of a site's.
 """
 
 from __future__ import annotations
 
 import base64
 import binascii
+import ipaddress
 import json
 import re
 import secrets
@@ -119,8 +120,8 @@ class Retry(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    destination: Annotated[str, Field(max_length=36)]
-    visit: Annotated[str, Field(max_length=36)] | None = None
+    destination: Annotated[str, Field(max_length=36, pattern=r"^[!-~]*$")]
+    visit: Annotated[str, Field(max_length=36, pattern=r"^[!-~]*$")] | None = None
     version: Annotated[int, Field(ge=1, le=2**31 - 1)] | None = None
 
     @model_validator(mode="after")
@@ -303,9 +304,26 @@ def _is_web_address(asked: NewDestination, *, is_admin: bool) -> bool:
     plain = is_admin and (asked.options.allow_http or _LOOPBACK.fullmatch(host or "") is not None)
     if address.scheme not in (("https", "http") if plain else ("https",)) or not host or port == 0:
         return False
+    if not is_admin and _is_within(host):
+        return False
     if " " in asked.address or "\\" in asked.address or "@" in address.netloc or "#" in asked.address:
         return False
     return asked.kind == "webhook" or "?" not in asked.address
+
+
+def _is_within(host: str) -> bool:
+    """Whether a host is, without asking anybody, this machine or an address that only the network here knows.
+
+    References
+    ----------
+    WHATWG URL Standard, "ends in a number": 127.1, 0x7f.1 and 2130706433 are addresses to a resolver.
+    """
+    host = host.rstrip(".")
+    try:
+        address = ipaddress.ip_address(host.partition("%")[0])
+    except ValueError:
+        return re.fullmatch(r"localhost|[0-9]+|0x[0-9a-f]*", host.rpartition(".")[2]) is not None
+    return not (getattr(address, "ipv4_mapped", None) or address).is_global
 
 
 def _check_secret(asked: NewDestination) -> None:

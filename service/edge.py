@@ -12,11 +12,21 @@ import time
 import uuid
 
 import structlog
+from python_multipart.multipart import parse_options_header
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.errors import BodyTooLarge, BodyTooSlow, InternalFault, ServiceError
+from service.errors import (
+    BodyTooLarge,
+    BodyTooSlow,
+    FieldFault,
+    InternalFault,
+    InvalidRequest,
+    NotFound,
+    ServiceError,
+    UnsupportedMediaType,
+)
 from service.logs import where_it_failed
 from service.refusals import problem_response
 from service.state import Service
@@ -98,6 +108,12 @@ class _Exchange:
         try:
             if self._declared() > self._limit:
                 self._refusal = BodyTooLarge("", self._limit_text)
+            elif "\0" in self._scope["path"]:  # nothing has such an address, and PostgreSQL cannot be asked for it
+                self._refusal = NotFound()
+            elif b"%00" in self._scope["query_string"] and self._scope["path"].startswith("/v1/"):
+                self._refusal = InvalidRequest(FieldFault("query", "field_invalid", "≠ U+0000"))
+            elif charset := self._other_charset():
+                self._refusal = UnsupportedMediaType(f"charset={charset[:20]}", "charset=utf-8")
             else:
                 await self._app(self._scope, self._bounded_receive, self._finishing_send)
         except ServiceError as error:
@@ -113,6 +129,20 @@ class _Exchange:
         self._record(time.monotonic() - started)
 
     # ------------------------------------------------------------------ what comes in
+    def _other_charset(self) -> str:
+        """What a form says it is written in, where that is not UTF-8: Python would decode it by any codec it has.
+
+        References
+        ----------
+        RFC 7578, section 4.6: the media type of a form has no such parameter.
+        """
+        said = self._headers.get("content-type", "")
+        if "charset" not in said.lower():
+            return ""
+        kind, options = parse_options_header(said)
+        charset = options.get(b"charset", b"utf-8").decode("latin-1").lower()
+        return charset if kind == b"multipart/form-data" and charset not in ("utf-8", "utf8", "us-ascii") else ""
+
     async def _bounded_receive(self) -> Message:
         if self._body_ended:
             return await self._receive()

@@ -19,7 +19,7 @@ from service.errors import AlreadyAsked, Forbidden, NotFinished, NotFound, Versi
 from service.keys import Key
 from service.reports import issue, opinions_of
 from service.state import Service
-from service.visits import load_visit, to_me
+from service.visits import STANDS, load_visit, to_me
 
 
 def author_of(key: Key) -> Author:
@@ -52,8 +52,9 @@ async def sign(service: Service, key: Key, visit_id: str, new: NewOpinion, *, ve
     row = await load_visit(service, key, visit_id)
     if row.status == "accepted":
         raise NotFinished
-    if row.version == version:
-        await issue(service, visit_id, version)  # what was read, fixed before it is followed
+    if row.version != version:
+        raise VersionChanged(row.version, version)
+    await issue(service, visit_id, version)  # what was read, fixed before it is followed
 
     def write(session: Session) -> Opinion:
         now = database_now(session)
@@ -93,9 +94,18 @@ async def sign(service: Service, key: Key, visit_id: str, new: NewOpinion, *, ve
 
 
 def _question_to(session: Session, key: Key, visit_id: str, named: str | None) -> ReferralRow | None:
-    """The open question that a specialist answers: the named one, else the oldest; a referring doctor answers none."""
+    """The open question that a specialist answers: the named one, else the oldest; a referring doctor answers none.
+
+    Raises
+    ------
+    Forbidden
+        The specialist sees the visit beside another of the same person, and was not asked about it.
+    """
     if key.role != "specialist":
         return None
+    asked = select(ReferralRow.id).where(ReferralRow.visit_id == visit_id, to_me(key), STANDS)
+    if session.scalars(asked.limit(1)).first() is None:
+        raise Forbidden
     query = _open_referrals(visit_id).where(to_me(key))
     if named is not None:
         query = query.where(ReferralRow.id == named)
@@ -191,9 +201,11 @@ async def record_outcome(service: Service, key: Key, visit_id: str, new: NewOutc
     return await service.database.write(write)
 
 
-def history(session: Session, row: VisitRow) -> History:
-    """What came after the machine; of a visit that is to be read blind, the questions alone."""
+def history(session: Session, key: Key, row: VisitRow) -> History:
+    """What came after the machine; of a visit that is to be read blind, the reader's own questions alone."""
     asked = select(ReferralRow).where(ReferralRow.visit_id == row.id).order_by(ReferralRow.asked_at)
+    if row.blind:
+        asked = asked.where(to_me(key))
     referrals = tuple(referral_of(each) for each in session.scalars(asked))
     if row.blind:
         return History(referrals=referrals)

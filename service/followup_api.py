@@ -34,7 +34,7 @@ _conflicts = problem_responses(errors.NotFinished, errors.VersionChanged, errors
 class SignedOpinion(NewOpinion):
     """An opinion about to be signed. ``version`` is the report's version that its author read."""
 
-    version: Annotated[int, Field(ge=1)]
+    version: Annotated[int, Field(ge=1, le=2**31 - 1)]
 
 
 class Question(BaseModel):
@@ -55,7 +55,7 @@ async def get_history(request: Request, key: CurrentKey, visit_id: VisitId) -> H
     """Opinions, questions, outcomes and deliveries of a visit."""
     service = service_of(request)
     row = await load_visit(service, key, visit_id)
-    return await service.database.read(lambda session: followup.history(session, row))
+    return await service.database.read(lambda session: followup.history(session, key, row))
 
 
 @router.get("/visits/{visit_id}/comparison")

@@ -54,7 +54,7 @@ class Beside:
 
 
 async def beside(service: Service, key: Key, row: VisitRow) -> Beside:
-    history = await service.database.read(lambda session: followup.history(session, row))
+    history = await service.database.read(lambda session: followup.history(session, key, row))
     finished = row.status == "complete" and not row.blind
     report = await issue(service, row.id, row.version) if finished else None
     compared = await comparison(service, key, row.id)
@@ -88,13 +88,23 @@ async def visit_response(
         blind=row.blind,
         films=films(visit),
         traces=traces(visit),
-        beside=await beside(service, key, row),
+        beside=(around := await beside(service, key, row)),
+        may_sign=_may_sign(key, around.history),
         judged=_judged(visit),
         addable=_addable(visit),
         advices=get_args(Advice),
         outcomes=OUTCOMES,
         problem=problem,
     )
+
+
+def _may_sign(key: Key, history: History) -> bool:
+    """A specialist signs what they were asked about, and not what they see beside it."""
+    asked = (
+        each.to_site in (None, key.site) and (each.closed_at is None or each.answered_by is not None)
+        for each in history.referrals
+    )
+    return key.may_sign and (key.role != "specialist" or any(asked))
 
 
 def _judged(visit: Visit) -> list[Finding]:
@@ -135,7 +145,7 @@ async def ask(
     blind: Annotated[str, Form()] = "",
 ) -> Response:
     async def done(service: Service, key: Key) -> None:
-        asked = {"question": question, "to_site": to_site.strip() or None, "blind": bool(blind)}
+        asked = {"question": question, "to_site": to_site.strip() or None, "blind": bool(blind) or None}
         await followup.ask(service, key, visit_id, _checked(NewReferral, asked))
 
     return await _do(request, visit_id, done, "questions")
@@ -198,7 +208,8 @@ def _opinion(form: FormData) -> tuple[int, NewOpinion]:
         "referral": form.get("referral") or None,
     }
     version = str(form.get("version", ""))
-    return int(version) if version.isascii() and version.isdigit() else 0, _checked(NewOpinion, given)
+    is_number = version.isascii() and version.isdigit() and len(version) < 10
+    return int(version) if is_number else 0, _checked(NewOpinion, given)
 
 
 def _checked(kind: Any, given: dict[str, Any]) -> Any:

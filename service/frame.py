@@ -15,11 +15,12 @@ from fastapi.responses import HTMLResponse, RedirectResponse, Response
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from data_specs.context import Person
+from data_specs.next_steps import REASSURING
 from data_specs.visit import ORGANS, Finding, OperatingPoint
 from data_specs.vocabulary import LANGUAGES, Language, display
 from service.keys import Key
 from service.language import COOKIE, language_of
-from service.report.words import say
+from service.report.words import how_soon, say
 from service.texts import age, ago, measured, moment, opening, percent, signed, text
 
 HERE = Path(__file__).parent
@@ -43,6 +44,7 @@ def page(request: Request, template: str, status_code: int = 200, /, *, key: Key
         "moment": partial(moment, language=language),
         "ago": partial(ago, now=datetime.now(UTC), language=language),
         "said": lambda key, **filled: say(key, language, **filled),
+        "how_soon": partial(how_soon, language=language),
         "signed": partial(signed, language=language),
         "term": lambda name: display(name, language),
         "person": partial(_person, language=language),
@@ -114,8 +116,8 @@ def _in_words(point: OperatingPoint, language: Language) -> str:
 
 
 def _tone(finding: Finding) -> str:
-    """How a row looks. A positive 'normal ECG' is no alarm, and nothing looks reassuring."""
-    return "positive" if finding.positive and finding.name != "normal_ecg" else "quiet"
+    """How a row looks. Good news is no alarm, and nothing looks reassuring."""
+    return "positive" if finding.positive and finding.name not in REASSURING else "quiet"
 
 
 def by_weight(findings: Iterable[Finding]) -> list[Finding]:

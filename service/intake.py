@@ -54,7 +54,7 @@ async def accept_visit(service: Service, key: Key, request: Request) -> Accepted
     idempotency_key = idempotency_key_of(request)
     beside = context_in_header(request.headers)
     if service.queue_was_full and not await service.database.read(
-        partial(_has_room, service, key.site, idempotency_key)
+        partial(_has_place, service, key.site, idempotency_key)
     ):
         raise _queue_full()
     async with upload_turn(service):
@@ -179,6 +179,11 @@ def _body_hash(parts: Sequence[Part], beside: bytes | None) -> str:
     return hashlib.sha256(json.dumps(listed).encode()).hexdigest()
 
 
+def _naming(id_: str | None) -> str | None:
+    """An identifier that says something; the blanks of all whom nobody has asked are not one person's."""
+    return id_ if id_ and any(each.isprintable() and not each.isspace() for each in id_) else None
+
+
 def new_visit(
     site: str,
     key_id: str,
@@ -203,7 +208,7 @@ def new_visit(
         site=site,
         key_id=key_id,
         referrer_id=context.referrer.id if context.referrer else None,
-        person_id=context.person.id,
+        person_id=_naming(context.person.id),
         study_uid=dicom.StudyInstanceUID if dicom else uid(visit_id, 0, "study"),
         accession_number=ordered or (dicom.AccessionNumber[:64] if dicom else None) or None,
         context=context.model_dump_json(exclude_unset=True),
@@ -253,10 +258,10 @@ async def commit_visit(
     is_new = False
 
     def insert(session: Session) -> VisitRow | None:
-        first = _first_visit(session, row.site, row.idempotency_key)
+        first = first_visit(session, row.site, row.idempotency_key)
         if first is not None:
             return first
-        if not _has_room(service, row.site, None, session):
+        if not has_room(service, session):
             return None
         row.received_at = database_now(session)
         if leased:
@@ -283,7 +288,8 @@ async def commit_visit(
     return Accepted(stored, is_new)
 
 
-def _first_visit(session: Session, site: str, idempotency_key: str | None) -> VisitRow | None:
+def first_visit(session: Session, site: str, idempotency_key: str | None) -> VisitRow | None:
+    """The visit that a site's ``Idempotency-Key`` made, if it has made one."""
     if idempotency_key is None:
         return None
     query = select(VisitRow).where(VisitRow.site == site, VisitRow.idempotency_key == idempotency_key)
@@ -291,16 +297,21 @@ def _first_visit(session: Session, site: str, idempotency_key: str | None) -> Vi
 
 
 def _expect_first(session: Session, site: str, idempotency_key: str | None) -> VisitRow:
-    row = _first_visit(session, site, idempotency_key)
+    row = first_visit(session, site, idempotency_key)
     assert row is not None  # noqa: S101  visits are never deleted
     return row
 
 
-def _has_room(service: Service, site: str, idempotency_key: str | None, session: Session) -> bool:
-    """Whether one more visit is taken on; a repeated request has its place already."""
+def has_room(service: Service, session: Session) -> bool:
+    """Whether one more visit is taken on."""
     unfinished: int = session.execute(_UNFINISHED).scalar_one()
     service.queue_was_full = unfinished >= service.settings.max_queue
-    return not service.queue_was_full or _first_visit(session, site, idempotency_key) is not None
+    return not service.queue_was_full
+
+
+def _has_place(service: Service, site: str, idempotency_key: str | None, session: Session) -> bool:
+    """Whether a request is taken on; a repeated one has its place already."""
+    return has_room(service, session) or first_visit(session, site, idempotency_key) is not None
 
 
 _UNFINISHED = select(func.count()).select_from(VISITS).where(VISITS.c.status == "accepted")

@@ -19,7 +19,7 @@ from collections.abc import Mapping
 from typing import Protocol
 
 from data_specs.cxr_files import sniff
-from data_specs.ecg_dicom import is_dicom, is_waveform
+from data_specs.dicom_reference import is_dicom, is_waveform
 from data_specs.ecg_files import PostedFile, check_zip_bounds, is_leaflet, is_zip_member
 from data_specs.problems import Refused
 from service.drafts import START_BYTES, Draft, Drafts

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, Literal
 
 from sqlalchemy import select
 from sqlalchemy.exc import IntegrityError
@@ -18,9 +18,9 @@ from data_specs.opinion import Opinion
 from data_specs.problems import Refused
 from data_specs.report import DicomReference, Report, ReportFinding, ReportInput, ReportOrgan, Status, rounded, uid
 from data_specs.visit import Code, OperatingPoint, Organ
-from data_specs.vocabulary import Language, terms
+from data_specs.vocabulary import Language, term_of
 from service.database import InputRow, OpinionRow, ReportRow, VisitRow, insert_rows
-from service.errors import NotFound
+from service.errors import NotFound, StoredFileDamaged, StoredFileMissing
 from service.state import Service
 from service.visits import assessment_of, context_of
 
@@ -28,11 +28,12 @@ if TYPE_CHECKING:
     from service.report.dicom_identity import MadeInstance
 
 Kind = Literal["json", "fhir", "html", "pdf", "hl7"]
-KINDS: tuple[Kind, ...] = get_args(Kind)
 PICTURE_PX = 640
 """Longest side of a film on the report's page."""
 FILM_PX = 1024
 """Longest side of a film that is sent to an archive."""
+UNSHOWN = (Refused, StoredFileMissing, StoredFileDamaged)
+"""Why a film cannot be shown, whoever asks and however often: the report goes out without its picture."""
 
 
 async def issue(service: Service, visit_id: str, version: int | None = None) -> Report:
@@ -152,7 +153,7 @@ def _point(point: OperatingPoint) -> OperatingPoint:
 
 
 def _code(name: str) -> Code:
-    term = terms()[name]
+    term = term_of(name)
     return Code(system=term.system, code=term.code)
 
 
@@ -198,10 +199,14 @@ def _message(report: Report, kind: Kind, language: Language) -> bytes:
 
 
 async def dicom_files(service: Service, report: Report, language: Language) -> list[tuple[MadeInstance, bytes]]:
-    """All DICOM objects of this version: the structured report, then what shows its evidence."""
+    """All DICOM objects of this version: the structured report, then what shows its evidence, where it can be shown."""
     from service.report.dicom_identity import instances  # noqa: PLC0415
 
-    return [(each, await dicom_file(service, report, language, each)) for each in instances(report, language)]
+    made = []
+    for each in instances(report, language):
+        with suppress(*UNSHOWN):
+            made.append((each, await dicom_file(service, report, language, each)))
+    return made
 
 
 async def dicom_file(service: Service, report: Report, language: Language, instance: MadeInstance) -> bytes:
@@ -244,6 +249,7 @@ async def _pictures(service: Service, report: Report) -> dict[int, bytes]:
                 shown.setdefault(evidence.input, finding)
     pictures = {}
     for index, finding in sorted(shown.items()):
-        with suppress(Refused):  # what cannot be shown is left out of a page; its finding is not
+        # what cannot be shown is left out of a page; its finding is not
+        with suppress(*UNSHOWN):
             pictures[index] = await _evidence_picture(service, report, finding.name, index, PICTURE_PX)
     return pictures

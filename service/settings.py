@@ -13,6 +13,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from data_specs.vocabulary import Language
 from service.dicom.peers import read_address, read_callers
+from service.hl7.peers import check_listening
 
 PREFIX = "SANGLOC_"
 NOT_SETTINGS = frozenset({"SANGLOC_TEST_DATA"})
@@ -72,6 +73,8 @@ class Settings(BaseSettings):
         Whether a specialist who is asked first reads without the findings, where the question does not say.
     drain_seconds
         How long a process that was asked to stop goes on with what it has begun.
+    session_hours
+        How long somebody who signed in on the pages stays so.
     """
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, env_ignore_empty=True, frozen=True, extra="forbid")
@@ -122,8 +125,6 @@ class Settings(BaseSettings):
     @field_validator("hl7_peers")
     @classmethod
     def _known_senders(cls, peers: str, info: ValidationInfo) -> str:
-        from service.hl7.listener import check_listening  # noqa: PLC0415  it is about the settings itself
-
         check_listening(info.data.get("hl7_port", 0), peers)
         return peers
 

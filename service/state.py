@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True)
 class Service:
-    """Made by ``create_app``, found by every route as ``service_of(request)``.
+    """Made by ``service.app.build``, found by every route as ``service_of(request)``.
 
     Parameters
     ----------

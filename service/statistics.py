@@ -23,7 +23,7 @@ from data_specs.opinion import Opinion
 from service.database import OpinionRow, OutcomeRow, ReferralRow, VisitRow
 from service.keys import Key
 from service.state import Service
-from service.visits import assessment_of, visible
+from service.visits import assessment_of, seen_by, visible
 
 Table = Literal["turnaround", "agreement", "unheard"]
 Reader = Literal["machine", "referrer", "specialist"]
@@ -105,7 +105,7 @@ async def statistics(service: Service, key: Key, since: datetime, now: datetime)
     query = query.order_by(VisitRow.received_at.desc()).limit(MOST_VISITS)
 
     def read(session: Session) -> Statistics:
-        visits = list(session.scalars(query))
+        visits = seen_by(session, key, query)
         chosen = select(query.with_only_columns(VisitRow.id).subquery().c.id)
         signed = defaultdict(list)
         opinions = select(OpinionRow).where(OpinionRow.visit_id.in_(chosen)).order_by(OpinionRow.number)
@@ -114,11 +114,12 @@ async def statistics(service: Service, key: Key, since: datetime, now: datetime)
         asked = session.scalars(select(ReferralRow).where(ReferralRow.visit_id.in_(chosen))).all()
         known = set(session.scalars(select(OutcomeRow.visit_id).where(OutcomeRow.visit_id.in_(chosen))))
         reads = [_Read(row, signed[row.id]) for row in visits]
+        shown = [read for read in reads if not read.row.blind]  # who reads blind learns times, and what nobody says
         return Statistics(
             since=since,
             turnaround=_turnaround(reads, asked),
-            agreement=_agreement(reads),
-            unheard=_unheard(reads, known, now),
+            agreement=_agreement(shown),
+            unheard=_unheard(shown, known, now),
         )
 
     return await service.database.read(read)

@@ -28,8 +28,8 @@ from sqlalchemy.orm import Session
 from starlette.requests import ClientDisconnect
 
 from data_specs.context import Context
-from data_specs.ecg_dicom import is_dicom, is_waveform
-from service.database import UploadRow, VisitRow, database_now, rowcount
+from data_specs.dicom_reference import is_dicom, is_waveform
+from service.database import UploadRow, database_now, rowcount
 from service.drafts import START_BYTES, Drafts
 from service.errors import (
     BodyTooLarge,
@@ -50,6 +50,7 @@ from service.intake import (
     Accepted,
     StoredFile,
     commit_visit,
+    first_visit,
     new_visit,
     put_in_store,
     upload_turn,
@@ -217,7 +218,8 @@ async def visit_of_uploads(
     if len(set(upload_ids)) != len(upload_ids):
         raise InvalidRequest(FieldFault("uploads", "field_repeated"))
     digest = _digest(upload_ids, beside, context)
-    if idempotency_key is not None and (first := await _first_visit(service, key, idempotency_key)) is not None:
+    first = await service.database.read(lambda session: first_visit(session, key.site, idempotency_key))
+    if first is not None:
         if first.body_hash != digest:
             raise IdempotencyConflict
         return Accepted(first, False)  # its uploads are gone by now
@@ -245,11 +247,6 @@ def _digest(upload_ids: Sequence[str], beside: Sequence[Part], context: Context)
     listed = [*upload_ids, *((part.field, part.filename, part.draft.sha256) for part in beside)]
     said = context.model_dump_json(exclude_unset=True)
     return hashlib.sha256(json.dumps(["uploads", listed, said]).encode()).hexdigest()
-
-
-async def _first_visit(service: Service, key: Key, idempotency_key: str) -> VisitRow | None:
-    query = select(VisitRow).where(VisitRow.site == key.site, VisitRow.idempotency_key == idempotency_key)
-    return await service.database.read(lambda session: session.scalars(query).one_or_none())
 
 
 def _spend(session: Session, upload_ids: Sequence[str]) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from sqlalchemy import ColumnElement, Select, and_, exists, func, or_, select, tuple_
+from sqlalchemy import ColumnElement, Select, and_, exists, or_, select, tuple_
 from sqlalchemy.orm import Session, aliased
 
 from data_specs.assessment import AssessedInput, Assessment, EvidenceMap, input_problem, organ_result, reason
@@ -65,14 +65,6 @@ async def list_visits(
     return VisitPage(rows[:limit], _write_cursor(rows[limit - 1]) if len(rows) > limit else None)
 
 
-async def count_visits(service: Service, key: Key) -> dict[tuple[str, str], int]:
-    """How many visits ``key`` may see, by ``(status, priority)``."""
-    query = visible(select(VisitRow.status, VisitRow.priority, func.count()), key)
-    query = query.group_by(VisitRow.status, VisitRow.priority)
-    rows = await service.database.read(lambda session: session.execute(query).all())
-    return {(status, priority): count for status, priority, count in rows}
-
-
 async def load_visit(service: Service, key: Key, visit_id: str) -> VisitRow:
     """The visit with its inputs.
 
@@ -111,11 +103,14 @@ def visible(query: Select, key: Key) -> Select:  # type: ignore[type-arg]
     if key.role == "specialist":
         referred = aliased(VisitRow)
         same_person = and_(referred.site == VisitRow.site, referred.person_id == VisitRow.person_id)
-        stands = or_(ReferralRow.closed_at.is_(None), ReferralRow.answered_by.is_not(None))  # not withdrawn
-        asked = select(referred.id).join(ReferralRow, ReferralRow.visit_id == referred.id).where(to_me(key), stands)
+        asked = select(referred.id).join(ReferralRow, ReferralRow.visit_id == referred.id).where(to_me(key), STANDS)
         return query.where(exists(asked.where(or_(referred.id == VisitRow.id, same_person))))
     query = query.where(VisitRow.site == key.site)
     return query.where(VisitRow.referrer_id == key.doctor_id) if key.role == "doctor" else query
+
+
+STANDS = or_(ReferralRow.closed_at.is_(None), ReferralRow.answered_by.is_not(None))
+"""Whether a referral is open or answered: not withdrawn."""
 
 
 def to_me(key: Key) -> ColumnElement[bool]:
@@ -124,19 +119,27 @@ def to_me(key: Key) -> ColumnElement[bool]:
 
 
 def seen_by(session: Session, key: Key, query: Select[VisitRow]) -> Sequence[VisitRow]:
-    """Rows of ``query`` as ``key`` may see them: without findings where a specialist is to read without them."""
+    """Rows of ``query`` as ``key`` may see them: without findings where a specialist is to read without them.
+
+    A file that is to be read so is, in whichever visit it stands: one that comes late makes another visit of its study.
+    """
     rows = session.scalars(query).all()
     if key.role != "specialist" or not rows:
         return rows
     mine = select(OpinionRow.visit_id).where(OpinionRow.key_id == key.id)
     asked = select(ReferralRow.visit_id).where(
-        ReferralRow.visit_id.in_([row.id for row in rows]),
         ReferralRow.closed_at.is_(None),
         ReferralRow.blind,
         to_me(key),
         ReferralRow.visit_id.not_in(mine),
     )
-    blind = set(session.scalars(asked))
+    files = select(InputRow.sha256).where(InputRow.visit_id.in_(asked))
+    with_them = select(InputRow.visit_id).where(InputRow.sha256.in_(files), InputRow.visit_id.not_in(mine))
+    ids = [row.id for row in rows]
+    blind = {
+        *session.scalars(asked.where(ReferralRow.visit_id.in_(ids))),
+        *session.scalars(with_them.where(InputRow.visit_id.in_(ids))),
+    }
     session.expunge_all()  # what is left out here is left out of these objects alone
     for row in rows:
         if row.id in blind:

@@ -253,7 +253,7 @@ class Work:
             if row.faults + 1 >= MAX_FAULTS:
                 await self._finish(lease, "failed", _no_assessment(row, type(error).__name__))
             else:
-                await _persist(lambda: self._leases.put_back(lease, RETRY_S * (row.faults + 1)))
+                await persist(lambda: self._leases.put_back(lease, RETRY_S * (row.faults + 1)))
             return
         self._metrics.stages.labels("assess").observe(time.monotonic() - started)
         await self._finish(lease, "complete", assessment)
@@ -272,7 +272,7 @@ class Work:
 
     async def _finish(self, lease: Lease, status: str, assessment: Assessment) -> None:
         """Write the outcome, unless the visit has been taken over meanwhile."""
-        now = await _persist(lambda: self._leases.finish(lease, status, assessment))
+        now = await persist(lambda: self._leases.finish(lease, status, assessment))
         if now is None:
             log.warning("visit_taken_over", visit=lease.row.id, attempt=lease.attempt)
             return
@@ -294,18 +294,18 @@ class Work:
         self.stop_taking()
         await self._shadow.stop()
         for loop in self._loops[:1]:
-            await _cancelled(loop)
+            await cancelled(loop)
         if self._running:
             await asyncio.wait(self._running.values(), timeout=self._settings.drain_seconds)
         for task in [*self._running.values(), *self._loops]:
-            await _cancelled(task)
+            await cancelled(task)
         await self._leases.give_all_back()
 
 
 _CRASHED = Problem("unreadable", "reject", "2 ×", "1 ×")
 
 
-async def _persist(write: Callable[[], Awaitable[T]]) -> T:
+async def persist(write: Callable[[], Awaitable[T]]) -> T:
     """Write what must not be lost, however long the database is away; the lease is kept meanwhile."""
     while True:
         try:
@@ -327,7 +327,7 @@ def _no_assessment(row: VisitRow, found: str) -> Assessment:
     )
 
 
-async def _cancelled(task: asyncio.Task[None]) -> None:
+async def cancelled(task: asyncio.Task[None]) -> None:
     task.cancel()
     with contextlib.suppress(asyncio.CancelledError):
         await task

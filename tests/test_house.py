@@ -13,6 +13,7 @@ import pytest
 
 from data_specs.problems import message
 from data_specs.vocabulary import LANGUAGES
+from service.settings import PREFIX, Settings
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("data_specs", "models", "training", "inference", "service", "benchmarks", "samples")
@@ -60,6 +61,11 @@ def test_locks_pin_with_hashes_and_name_no_index() -> None:
         requirements = [part for part in re.split(r"\n(?=\S)", text) if part.strip() and not part.startswith("#")]
         assert requirements
         assert all("==" in part and "--hash=sha256:" in part for part in requirements)
+
+
+def test_every_setting_is_told() -> None:
+    told = "\n".join(path.read_text() for path in (ROOT / "README.md", *(ROOT / "docs").glob("*.md")))
+    assert {f"{PREFIX}{name.upper()}" for name in Settings.model_fields} <= set(re.findall(r"SANGLOC_[A-Z0-9_]+", told))
 
 
 def test_the_readme_names_commands_that_exist() -> None:

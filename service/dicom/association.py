@@ -36,10 +36,10 @@ from pynetdicom.dul import DULServiceProvider
 from pynetdicom.pdu_primitives import A_ABORT
 from pynetdicom.transport import AssociationSocket
 
-from data_specs.report import uid
 from service.dicom.arrivals import OUT_OF_RESOURCES
 from service.drafts import Draft
 from service.logs import where_it_failed
+from service.report.dicom_identity import IMPLEMENTATION_UID
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -56,7 +56,6 @@ MAX_WAITING = 2
 """Objects that one association may have sent without an answer: one, and one that came while it was written."""
 LOOK_S = 0.5
 """How long a thread of an association sleeps at most; whatever happens to it wakes it before."""
-IMPLEMENTATION_UID = uid("implementation", 1)
 
 log = structlog.get_logger()
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import ipaddress
 import re
 import socket
 import time
 from dataclasses import dataclass
+
+from service.addresses import plain_address
 
 AE_TITLE = r"[!-\[\]-~](?:[ -\[\]-~]{0,14}[!-\[\]-~])?"
 """1 … 16 characters of ASCII without backslash and without spaces at its ends (DICOM PS3.5, table 6.2-1, AE)."""
@@ -77,13 +78,13 @@ class Callers:
     def site_of(self, ae_title: str, address: str) -> str | None:
         """The site of an AE title that calls from an IP address; ``None``: it is not one that may."""
         for each in self._callers:
-            if each.ae_title == ae_title and _plain(address) in self._addresses(each.host):
+            if each.ae_title == ae_title and plain_address(address) in self._addresses(each.host):
                 return each.site
         return None
 
     def _addresses(self, host: str) -> frozenset[str]:
         """Of a host; a name that was looked up is looked up again after a while, since its addresses change."""
-        literal = _plain(host)
+        literal = plain_address(host)
         if literal is not None:
             return frozenset([literal])
         known = self._looked_up.get(host)
@@ -92,15 +93,6 @@ class Callers:
                 found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
             except (OSError, UnicodeError):
                 found = []
-            addresses = (_plain(str(each[4][0])) for each in found)
+            addresses = (plain_address(str(each[4][0])) for each in found)
             known = self._looked_up[host] = (time.monotonic(), frozenset(each for each in addresses if each))
         return known[1]
-
-
-def _plain(address: str) -> str | None:
-    """An IP address in its one spelling, an IPv4 address that came over IPv6 as itself; ``None`` where it is none."""
-    try:
-        parsed = ipaddress.ip_address(address.partition("%")[0])
-    except ValueError:
-        return None
-    return str(getattr(parsed, "ipv4_mapped", None) or parsed)

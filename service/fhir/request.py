@@ -120,8 +120,8 @@ def _refuse_modified(resource: Resource) -> None:
 
 def _order(bundle: Bundle, request: Resource, came_from: dict[str, str]) -> dict[str, Any]:
     identifiers = request.parts("identifier")
-    placer = _one(request, [each for each in identifiers if _is_typed(each, "PLAC")])
-    accession = _one(request, [each for each in identifiers if _is_accession(each)])
+    placer = _one([each for each in identifiers if _is_typed(each, "PLAC")])
+    accession = _one([each for each in identifiers if _is_accession(each)])
     rest = [each for each in identifiers if not each.has("type") and not _is_accession(each)]
     if placer is None and len(rest) == 1:
         placer = rest[0]  # who sends the order is who placed it, and it has no other number
@@ -140,7 +140,7 @@ def _order(bundle: Bundle, request: Resource, came_from: dict[str, str]) -> dict
     )
 
 
-def _one(request: Resource, found: list[Part]) -> Part | None:
+def _one(found: list[Part]) -> Part | None:
     if len({each.text("value") for each in found}) > 1:
         refuse(found[1].path, "field_repeated")
     return found[0] if found else None

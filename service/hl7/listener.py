@@ -7,10 +7,7 @@ what cannot be used is answered with a code and a place (ERR), never with what s
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import uuid
-from contextlib import suppress
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Protocol
 
@@ -32,6 +29,7 @@ from service.hl7.er7 import (
 )
 from service.hl7.mllp import MAX_MESSAGE_BYTES, BadFrame, framed, read_frame
 from service.hl7.order_messages import carry_out, read_orders
+from service.hl7.peers import Peer, read_peers, site_of
 from service.logs import where_it_failed
 
 if TYPE_CHECKING:
@@ -43,7 +41,6 @@ IDLE_SECONDS = 600.0
 """Peers keep their connection between orders; one that says nothing for so long is let go."""
 FRAME_SECONDS = 30.0
 """For a message to arrive once it has begun, and for its answer to be taken."""
-RESOLVE_SECONDS = 5.0
 log = structlog.get_logger()
 
 
@@ -54,92 +51,18 @@ class HasDatabase(Protocol):
     def database(self) -> Database: ...
 
 
-# ---------------------------------------------------------------- who may call
-@dataclass(frozen=True, slots=True)
-class Peer:
-    """A host, by address or by name, and the site that its orders are for."""
-
-    host: str
-    site: str
-
-
-def parse_peers(text: str) -> tuple[Peer, ...]:
-    """The peers of ``HOST=SITE`` entries separated by commas.
-
-    Raises
-    ------
-    ValueError
-        An entry is not of that form, or names a host again; the message says which by its place.
-    """
-    peers: list[Peer] = []
-    for n, entry in enumerate((each.strip() for each in text.split(",")) if text.strip() else (), 1):
-        host, equals, site = (each.strip() for each in entry.partition("="))
-        if not (equals and host and site) or len(site) > 100 or any(each.isspace() for each in host):
-            raise ValueError(f"entry {n} is not HOST=SITE")
-        host = host.removeprefix("[").removesuffix("]")
-        host = str(_address(host) or host.lower())
-        if host in {peer.host for peer in peers}:
-            raise ValueError(f"entry {n} names a host that an earlier one names too")
-        peers.append(Peer(host, site))
-    return tuple(peers)
-
-
-def check_listening(hl7_port: int, hl7_peers: str) -> None:
-    """Whether the two settings can be listened under.
-
-    Raises
-    ------
-    ValueError
-        The peers cannot be read, or there is a port and nobody who may call.
-    """
-    if not parse_peers(hl7_peers) and hl7_port:
-        raise ValueError("with an HL7 port, say who may call: HOST=SITE, separated by commas")
-
-
-def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
-    try:
-        address = ipaddress.ip_address(host.partition("%")[0])
-    except ValueError:
-        return None
-    return getattr(address, "ipv4_mapped", None) or address
-
-
-async def _site_of(caller: str, peers: tuple[Peer, ...]) -> str | None:
-    """The site of the peer that calls from this address; names are looked up anew, as addresses change."""
-    address = _address(caller)
-    for peer in peers:
-        if _address(peer.host):
-            if peer.host == str(address):
-                return peer.site
-            continue
-        with suppress(OSError, UnicodeError):
-            async with asyncio.timeout(RESOLVE_SECONDS):
-                found = await asyncio.get_running_loop().getaddrinfo(peer.host, None)
-            if address in {_address(str(each[4][0])) for each in found}:
-                return peer.site
-    return None
-
-
 # ---------------------------------------------------------------- the server
 async def start(service: HasDatabase, settings: Settings) -> Listener | None:
     """Listen where the settings say; ``None`` where they say not to.
 
     Raises
     ------
-    BadSettings
-        The peers cannot be read, or there are none.
     OSError
         The port cannot be had.
     """
     if not settings.hl7_port:
         return None
-    try:
-        check_listening(settings.hl7_port, settings.hl7_peers)
-    except ValueError as error:
-        from service.settings import BadSettings  # noqa: PLC0415  the settings' own validator calls the check above
-
-        raise BadSettings(f"SANGLOC_HL7_PEERS cannot be used: {error}") from None
-    listener = Listener(service.database, parse_peers(settings.hl7_peers), settings.drain_seconds)
+    listener = Listener(service.database, read_peers(settings.hl7_peers), settings.drain_seconds)
     await listener.open(settings.host, settings.hl7_port)
     return listener
 
@@ -194,7 +117,7 @@ class Listener:
         assert task is not None  # noqa: S101
         caller = (writer.get_extra_info("peername") or ("",))[0]
         try:
-            site = await _site_of(caller, self._peers)
+            site = await site_of(caller, self._peers)
             if site is None:
                 log.warning("hl7_peer_not_listed", address=caller)
                 return

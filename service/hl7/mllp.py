@@ -24,7 +24,7 @@ BETWEEN_FRAMES = b"\r\n"
 """Bytes that some senders leave between two frames, and that mean nothing."""
 
 Code = Literal["AA", "AE", "AR", "CA", "CE", "CR"]
-Failure = Literal["unreachable", "timed_out", "closed", "malformed_answer", "other_answer"]
+Failure = Literal["unreachable", "timeout", "closed", "malformed_answer", "other_answer"]
 
 
 class BadFrame(Exception):
@@ -37,7 +37,7 @@ class SendFailed(Exception):
     Parameters
     ----------
     code
-        ``unreachable``, ``timed_out``, ``closed`` (before it answered), ``malformed_answer``, or ``other_answer``
+        ``unreachable``, ``timeout``, ``closed`` (before it answered), ``malformed_answer``, or ``other_answer``
         (an answer to another message).
     """
 
@@ -144,7 +144,7 @@ async def send(host: str, port: int, message: bytes, *, timeout_s: float) -> Ack
         async with asyncio.timeout(timeout_s):
             answer = await _exchange(host, port, frame)
     except TimeoutError:
-        raise SendFailed("timed_out") from None
+        raise SendFailed("timeout") from None
     return _acknowledgement(answer, control_id)
 
 

@@ -20,7 +20,6 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from datetime import UTC, date, datetime, time
 from pathlib import Path
-from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
 from sqlalchemy import make_url
@@ -33,9 +32,6 @@ from service.outcomes.cases import ORGAN, Wanted
 from service.outcomes.cohort import FOLDER, MANIFEST, Exported, NotExported, export, listed
 from service.settings import PREFIX, BadSettings, Settings, read_settings
 from service.store import Store, open_store
-
-if TYPE_CHECKING:
-    pass
 
 DONE, REFUSED, CANNOT = 0, 1, 2
 KEY_BYTES = 32

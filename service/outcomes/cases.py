@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
@@ -16,9 +16,6 @@ from data_specs.cohort import Source
 from data_specs.context import Context
 from data_specs.visit import Organ
 from service.database import InputRow, OutcomeRow, VisitRow
-
-if TYPE_CHECKING:
-    pass
 
 ORGAN: dict[str, Organ] = {"cxr": "lung", "ecg": "cardiac"}
 FIELD = {"cxr": "image", "ecg": "ecg"}

@@ -14,16 +14,13 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 from data_specs.cohort import CohortManifest, Columns
 from service.database import Database
 from service.outcomes.cases import Case, Wanted, read_cases
 from service.outcomes.files import Written, pseudonyms, write_case
 from service.store import Store
-
-if TYPE_CHECKING:
-    pass
 
 FOLDER = {"cxr": "films", "ecg": "recordings"}
 MANIFEST, TABLE = "cohort.yaml", "cases.csv"
@@ -65,7 +62,7 @@ def export(database: Database, store: Store, out: Path, wanted: Wanted, *, quiet
         exported = _write_cases(cases, store, folder, wanted, quiet)
         if not exported.rows:
             raise NotExported(_nothing(wanted, exported.left_out))
-        _write_table(out / TABLE, exported, wanted)
+        _write_table(out / TABLE, exported)
         document = _manifest(exported, wanted).model_dump(mode="json", exclude_defaults=True)
         lines = [f"{name}: {json.dumps(value, ensure_ascii=False)}\n" for name, value in document.items()]
         (out / MANIFEST).write_text("".join(lines), encoding="utf-8")
@@ -110,7 +107,7 @@ def _told(items: Iterable[T], total: int, quiet: bool) -> Iterator[T]:
             print(f"{n} of {total} written", end="\r" if over and n < total else "\n", file=sys.stderr, flush=True)
 
 
-def _write_table(path: Path, exported: Exported, wanted: Wanted) -> None:
+def _write_table(path: Path, exported: Exported) -> None:
     columns = [*_columns(exported).values(), *exported.labels]
     with path.open("x", encoding="utf-8", newline="") as file:
         table = csv.DictWriter(file, columns, extrasaction="ignore", lineterminator="\n")

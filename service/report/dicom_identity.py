@@ -8,16 +8,23 @@ empty where it does not: an identifier is never shortened, since half of one is 
 from __future__ import annotations
 
 import io
-import re
-import unicodedata
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Literal
 
 from data_specs.context import Referrer
-from data_specs.opinion import Author
 from data_specs.report import DicomReference, Report, uid
 from data_specs.vocabulary import SYSTEMS, Language
+from service.report.dicom_values import (
+    day,
+    given_date,
+    given_time,
+    is_uid,
+    person_name,
+    said_name,
+    short,
+    time,
+    whole,
+)
 from service.report.words import say
 
 if TYPE_CHECKING:
@@ -120,7 +127,7 @@ def reference(report: Report, index: int) -> DicomReference | None:
     if found is None:
         return None
     uids = (found.StudyInstanceUID, found.SeriesInstanceUID, found.SOPInstanceUID, found.SOPClassUID)
-    return found if all(map(_is_uid, uids)) else None
+    return found if all(map(is_uid, uids)) else None
 
 
 def presentable(report: Report, index: int) -> DicomReference | None:
@@ -139,7 +146,7 @@ def presentable(report: Report, index: int) -> DicomReference | None:
 def study(report: Report) -> str:
     """The report's StudyInstanceUID; one made from the visit where the hospital's is no UID."""
     given = report.study_instance_uid
-    return given if _is_uid(given) else uid(report.visit, 1, "study")
+    return given if is_uid(given) else uid(report.visit, 1, "study")
 
 
 def new_dataset(report: Report, language: Language, instance: MadeInstance) -> Dataset:
@@ -201,59 +208,6 @@ def own_scheme() -> Dataset:
     return item
 
 
-def day(at: datetime) -> str:
-    """DA (PS3.5 table 6.2-1) in UTC."""
-    return f"{at.astimezone(UTC):%Y%m%d}"
-
-
-def time(at: datetime) -> str:
-    """TM in UTC."""
-    return f"{at.astimezone(UTC):%H%M%S}"
-
-
-def day_time(at: datetime) -> str:
-    """DT with its zone."""
-    return f"{at.astimezone(UTC):%Y%m%d%H%M%S}+0000"
-
-
-def paragraph(text: str) -> str:
-    """Free text for UT, ST and LT: every letter, line breaks, no other control characters (PS3.5 section 6.1.3)."""
-    kept = "".join(c for c in text if c in "\n\t" or unicodedata.category(c) not in ("Cc", "Cs")).strip()
-    return kept.replace("\n", "\r\n") or "—"
-
-
-def line(text: str) -> str:
-    """One line: no control characters, no backslash, which would part it into two values."""
-    return "".join(" " if unicodedata.category(c) in ("Cc", "Cs") else c for c in text.replace("\\", "/")).strip()
-
-
-def short(text: str, limit: int = 64) -> str:
-    """One line of our own words for LO and CodeMeaning.
-
-    DICOM counts characters (PS3.5 section 6.2), but validators and archives are known to count bytes: at most
-    ``limit`` of them in UTF-8. Whatever is cut here stands in full in a text beside it.
-    """
-    whole = line(text)
-    if len(whole.encode()) <= limit:
-        return whole
-    return whole.encode()[: limit - len("…".encode())].decode(errors="ignore").rstrip() + "…"
-
-
-def person_name(text: str) -> str:
-    """PN of a name as it is said, in one component: which part is the family name is not guessed.
-
-    References
-    ----------
-    DICOM PS3.5 section 6.2.1 (components, 64 characters a group), PS3.5 section 6.2 (PN).
-    """
-    return line(re.sub(r"[\^=]", " ", text))[:64].rstrip()
-
-
-def author_name(author: Author) -> str:
-    """A doctor's name as PN."""
-    return person_name(author.name) or person_name(author.id) or "—"
-
-
 def _made(
     report: Report, language: Language, kind: Kind, finding: str | None, index: int | None, number: int
 ) -> MadeInstance:
@@ -281,12 +235,12 @@ def _source(report: Report) -> DicomReference | None:
 
 def _add_patient(dataset: Dataset, report: Report) -> None:
     source, person = _source(report), report.person
-    said = _said_name(source.PatientName) if source else ""
+    said = said_name(source.PatientName) if source else ""
     dataset.PatientName = said or (person_name(person.name) if person.name else "")
-    dataset.PatientID = (_whole(source.PatientID, 64) if source else "") or _whole(person.id or "", 64)
-    if source and dataset.PatientID and (issuer := _whole(source.IssuerOfPatientID, 64)):
+    dataset.PatientID = (whole(source.PatientID, 64) if source else "") or whole(person.id or "", 64)
+    if source and dataset.PatientID and (issuer := whole(source.IssuerOfPatientID, 64)):
         dataset.IssuerOfPatientID = issuer
-    born = _date(source.PatientBirthDate) if source else ""
+    born = given_date(source.PatientBirthDate) if source else ""
     dataset.PatientBirthDate = born or (f"{person.birth_date:%Y%m%d}" if person.birth_date else "")
     sex = source.PatientSex if source and source.PatientSex in SEXES.values() else ""
     dataset.PatientSex = sex or SEXES.get(person.sex or "", "")
@@ -298,8 +252,8 @@ def _add_patient(dataset: Dataset, report: Report) -> None:
 def _add_study(dataset: Dataset, report: Report) -> None:
     source = _source(report)
     if source is not None:
-        dataset.StudyDate, dataset.StudyTime = _date(source.StudyDate), _time(source.StudyTime)
-        dataset.StudyID = _whole(source.StudyID, 16)
+        dataset.StudyDate, dataset.StudyTime = given_date(source.StudyDate), given_time(source.StudyTime)
+        dataset.StudyID = whole(source.StudyID, 16)
     else:
         # All dates and times of the object are then ours. Beside a hospital's, which say no zone, none can be stated.
         dataset.TimezoneOffsetFromUTC = "+0000"
@@ -308,7 +262,7 @@ def _add_study(dataset: Dataset, report: Report) -> None:
         dataset.StudyTime = "" if visited else time(report.received_at)
         dataset.StudyID = ""
     dataset.AccessionNumber = accession_number(report)
-    said = _said_name(source.ReferringPhysicianName) if source else ""
+    said = said_name(source.ReferringPhysicianName) if source else ""
     referrer = report.referrer or Referrer()
     dataset.ReferringPhysicianName = said or (person_name(referrer.name) if referrer.name else "")
 
@@ -316,38 +270,5 @@ def _add_study(dataset: Dataset, report: Report) -> None:
 def accession_number(report: Report) -> str:
     """AccessionNumber (0008,0050) of the study, else of the order; empty where it is too long for DICOM."""
     source = _source(report)
-    said = _whole(source.AccessionNumber, 16) if source else ""
-    return said or _whole((report.order.accession_number or "") if report.order else "", 16)
-
-
-def _said_name(text: str) -> str:
-    """A header's PN as it stands, group by group (PS3.5 section 6.2.1)."""
-    groups = [line(group)[:64] for group in text.replace("\\", " ").split("=")[:3]]
-    return "=".join(groups).rstrip("=^ ")
-
-
-def _whole(text: str, limit: int) -> str:
-    """An identifier as it is, or nothing."""
-    plain = text.strip()
-    return plain if plain == line(plain) and len(plain) <= limit else ""
-
-
-def _is_uid(text: str) -> bool:
-    return 0 < len(text) <= 64 and re.fullmatch(r"[0-9]+(\.[0-9]+)+", text, re.ASCII) is not None
-
-
-def _date(text: str) -> str:
-    """DA, or nothing where it is no day."""
-    if re.fullmatch(r"\d{8}", text, re.ASCII) is None:
-        return ""
-    try:
-        datetime.strptime(text, "%Y%m%d")
-    except ValueError:
-        return ""
-    return text
-
-
-def _time(text: str) -> str:
-    """TM, or nothing where it is no time."""
-    pattern = r"([01]\d|2[0-3])([0-5]\d([0-5]\d(\.\d{1,6})?)?)?"
-    return text if re.fullmatch(pattern, text, re.ASCII) else ""
+    said = whole(source.AccessionNumber, 16) if source else ""
+    return said or whole((report.order.accession_number or "") if report.order else "", 16)

@@ -16,18 +16,8 @@ from data_specs.assessment import EvidenceMap
 from data_specs.problems import Refused
 from data_specs.report import DicomReference, Report, ReportFinding
 from data_specs.vocabulary import Language, display
-from service.report.dicom_identity import (
-    MAKER,
-    day,
-    encoded,
-    made,
-    new_dataset,
-    paragraph,
-    presentable,
-    reference,
-    short,
-    time,
-)
+from service.report.dicom_identity import MAKER, encoded, made, new_dataset, presentable, reference
+from service.report.dicom_values import day, paragraph, short, time
 from service.report.outlines import outlines
 from service.report.words import finding_sentence, percent, say
 from service.texts import opening

@@ -19,19 +19,15 @@ from data_specs.report import Report
 from data_specs.vocabulary import Language
 from service.report.dicom_identity import (
     accession_number,
-    author_name,
-    day,
-    day_time,
     encoded,
     made,
     new_dataset,
     own_scheme,
     prior_document,
     reference,
-    short,
     study,
-    time,
 )
+from service.report.dicom_values import author_name, day, day_time, short, time
 
 if TYPE_CHECKING:
     from pydicom import Dataset

@@ -41,7 +41,7 @@ from data_specs.report import DicomReference, NextStep, Report, ReportFinding, R
 from data_specs.visit import Code, Organ
 from data_specs.vocabulary import Language, display, terms
 from service.report import words
-from service.report.dicom_identity import DESIGNATORS, MAKER, OWN_SCHEME, RADIOGRAPHS, author_name, reference, short
+from service.report.dicom_identity import DESIGNATORS, MAKER, OWN_SCHEME, RADIOGRAPHS, reference
 from service.report.dicom_sr_items import (
     ACQUIRED,
     CONTAINS,
@@ -61,6 +61,7 @@ from service.report.dicom_sr_items import (
     text_item,
     under,
 )
+from service.report.dicom_values import author_name, short
 from service.report.words import say
 from service.texts import measured, opening, text
 

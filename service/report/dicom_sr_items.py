@@ -19,7 +19,8 @@ from highdicom.sr import (
 from pydicom.valuerep import PersonName
 
 from data_specs.visit import ModelUsed
-from service.report.dicom_identity import MAKER, OWN_SCHEME, line, paragraph, short
+from service.report.dicom_identity import MAKER, OWN_SCHEME
+from service.report.dicom_values import line, paragraph, short
 
 CONTAINS, CONTEXT, MODIFIER, PROPERTY = "CONTAINS", "HAS OBS CONTEXT", "HAS CONCEPT MOD", "HAS PROPERTIES"
 INFERRED, ACQUIRED = "INFERRED FROM", "HAS ACQ CONTEXT"

@@ -19,12 +19,14 @@ from datetime import UTC, datetime
 from decimal import Decimal
 
 from data_specs.context import Referrer
+from data_specs.next_steps import REASSURING
 from data_specs.opinion import Author, Opinion
 from data_specs.report import Report, ReportFinding, ReportInput, identifier
 from data_specs.visit import Code
-from data_specs.vocabulary import SYSTEMS, Language, display, terms
+from data_specs.vocabulary import SYSTEMS, Language, display, term_of, terms
 from service.hl7.er7 import OUR_APPLICATION, OWN_SYSTEM, composed, encoded, escaped, line, segment
 from service.report.words import (
+    colon,
     conclusion,
     day_and_time,
     finding_sentence,
@@ -46,8 +48,6 @@ SYSTEM_NAMES = {SYSTEMS["sct"]: "SCT", SYSTEMS["loinc"]: "LN", SYSTEMS["own"]: O
 """Table 0396."""
 CONTROL_ID_BYTES = 12
 """96 bits; base 32 writes them in the 20 characters that MSH-10 has."""
-HEALTHY = frozenset({"normal_ecg"})
-"""Findings that are what is hoped for: being past their threshold is normal."""
 NO_UNIT = "1"
 """UCUM's unity, for a probability."""
 
@@ -121,7 +121,7 @@ def _person(report: Report, language: Language) -> list[str]:
     )
     if person.birth_date or person.age_years is None:
         return [pid]
-    return [pid, *_notes(f"{opening(display('age_years', language))}: {_number(person.age_years)}")]
+    return [pid, *_notes(f"{opening(display('age_years', language))}{colon(language)} {_number(person.age_years)}")]
 
 
 def _visit(report: Report) -> str:
@@ -236,7 +236,7 @@ def _observations(report: Report, language: Language) -> Iterator[_Observation]:
     unassessed = _own("not_assessed", say("section_not_assessed", language))
     for organ in report.organs:
         if reasons := tuple(organ_reasons(report, organ, language)):
-            said = f"{opening(display(organ, language))}: {' '.join(reasons)}"
+            said = f"{opening(display(organ, language))}{colon(language)} {' '.join(reasons)}"
             yield _Observation("TX", unassessed, escaped(said), about=organ, status=NOT_OBTAINED)
     steps = _own("next_step", say("section_next_steps", language))
     for n, step in enumerate(report.next_steps, 1):
@@ -265,7 +265,7 @@ def _finding(finding: ReportFinding, language: Language) -> _Observation:
     """A measured value as it is, or a probability with the range below (or from) its threshold as the normal one."""
     code = _coded(finding.code, display(finding.name, language))
     notes = tuple(filter(None, (finding_sentence(finding, language), point_sentence(finding, language))))
-    healthy = finding.name in HEALTHY
+    healthy = finding.name in REASSURING
     flag = "" if finding.positive is None else "A" if finding.positive is not healthy else "N"
     if finding.value is not None or finding.probability is None:
         kind, value = _value(finding.value, language)
@@ -324,7 +324,7 @@ def _coded(code: Code, words: str) -> str:
 
 
 def _term(name: str, language: Language) -> str:
-    term = terms()[name]
+    term = term_of(name)
     return _coded(Code(system=term.system, code=term.code), display(name, language))
 
 

@@ -36,6 +36,9 @@ STATUS = {"preliminary": (CARE, "#fff1d6"), "final": (SIGNED, "#e5f4ea"), "amend
 STEPS = {"refer": ALARM, "ask": CARE, "manage": CALM}
 PRIORITY = {"urgent": ALARM, "soon": CARE, "routine": CALM, "unassessed": MUTED}
 
+LINES_TOGETHER = 40
+"""Of what somebody wrote: setting a paragraph takes time with the square of its lines."""
+
 _ONE_AT_A_TIME = threading.Lock()
 """reportlab keeps its fonts' subsets in objects that all documents share."""
 
@@ -174,9 +177,12 @@ class _Layout:
             return []
         story: list[Flowable] = [self._heading("section_opinions")]
         for each in reversed(self.told.opinions):
-            said = " · ".join(escape(one).replace("\n", "<br/>") for one in each.said)
             signature = f'<font color="{SIGNED}"><b>{escape(each.signature)}</b></font>'
-            story.append(self._text(f"{signature}<br/>{said}", after=2, indent=7))
+            lines = [signature, *escape(" · ".join(each.said)).split("\n")]
+            for start in range(0, len(lines), LINES_TOGETHER):
+                together = lines[start : start + LINES_TOGETHER]
+                is_last = start + LINES_TOGETHER >= len(lines)
+                story.append(self._text("<br/>".join(together), after=2 if is_last else 0, indent=7))
         return story
 
     def _findings(self) -> list[Flowable]:

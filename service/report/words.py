@@ -35,7 +35,8 @@ def say(key: str, language: Language, **values: object) -> str:
 def percent(share: float, language: Language) -> str:
     """A share with all the digits that the report has of it, so that every rendering says the same number."""
     written = f"{100 * share:.{PROBABILITY_DIGITS - 2}f}"
-    return f"{written} %" if language == "en" else f"{written.replace('.', ',')}{NARROW_SPACE}%"
+    space = NARROW_SPACE if language == "fr" else ""
+    return f"{written if language == 'en' else written.replace('.', ',')}{space}%"
 
 
 def day_and_time(at: datetime) -> str:
@@ -110,17 +111,23 @@ def conclusion(report: Report, language: Language) -> str:
 
 
 def colon(language: Language) -> str:
-    """French sets a space before it."""
-    return " :" if language == "fr" else ":"
+    """French sets a space before it, at which no line breaks."""
+    return "\u00a0:" if language == "fr" else ":"
+
+
+def how_soon(step: NextStep, language: Language) -> str:
+    """By when; empty where the table leaves it open."""
+    if step.within_days is None:
+        return ""
+    key = {0: "today", 1: "within_one_day"}.get(step.within_days, "within_days")
+    return say(key, language, days=step.within_days)
 
 
 def next_step(step: NextStep, language: Language) -> str:
     """What to do, how soon, and the table's sentence."""
-    soon = ""
-    if step.within_days is not None:
-        key = {0: "today", 1: "within_one_day"}.get(step.within_days, "within_days")
-        soon = f" ({say(key, language, days=step.within_days)})"
-    return f"{say(f'step_{step.step}', language)}{soon}{colon(language)} {step.text[language]}"
+    soon = how_soon(step, language)
+    by_when = f" ({soon})" if soon else ""
+    return f"{say(f'step_{step.step}', language)}{by_when}{colon(language)} {step.text[language]}"
 
 
 def judgement(given: Judgement, language: Language) -> str:

@@ -31,7 +31,7 @@ class NotDelivered(Exception):
     Parameters
     ----------
     code
-        What it said, in a word and without anybody's name: ``http_503``, ``refused``, ``timeout``, ``dicom_a700``.
+        What it said, in a word and without anybody's name: ``http_503``, ``unreachable``, ``timeout``, ``dicom_A700``.
     permanent
         Sending the same again cannot help.
     retry_after_s

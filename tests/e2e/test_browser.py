@@ -232,7 +232,7 @@ def test_times_are_the_readers_own(reader: Reader) -> None:
     shown = page.locator("time[data-moment]").first
     assert "UTC" not in shown.inner_text()
     expected = shown.evaluate(
-        "t => new Intl.DateTimeFormat('en', {dateStyle: 'medium', timeStyle: 'short', timeZone: 'Asia/Ho_Chi_Minh'})"
+        "t => new Intl.DateTimeFormat('en-GB', {dateStyle: 'medium', timeStyle: 'short', timeZone: 'Asia/Ho_Chi_Minh'})"
         ".format(new Date(t.dateTime))"
     )
     assert shown.inner_text() == expected

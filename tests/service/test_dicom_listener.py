@@ -283,8 +283,11 @@ def _raw_store(association, dataset, sop_class):
     (context,) = association.accepted_contexts
     syntax = context.transfer_syntax[0]
     request.DataSet = io.BytesIO(encode(dataset, syntax.is_implicit_VR, syntax.is_little_endian))
+    association._reactor_checkpoint.clear()  # else the association's own thread may take the answer
+    until(lambda: association._is_paused, 5)
     association.dimse.send_msg(request, context.context_id)
     _, answer = association.dimse.get_msg(block=True)
+    association._reactor_checkpoint.set()
     return answer
 
 

@@ -355,7 +355,8 @@ def test_a_blind_reader_gets_nothing_until_they_signed(served, archive):
         opinion = Opinion(number=1, author=author.model_copy(update={"role": "specialist"}), signed_at=now, text="x")
         with database.transaction(write=True) as session:
             session.get(VisitRow, ids[2]).version = 2
-            session.get(ReferralRow, asked.id).closed_at = now
+            question = session.get(ReferralRow, asked.id)
+            question.closed_at, question.answered_by = now, 1
             row = {"key_id": key_id, "role": "specialist", "signed_at": now, "opinion": opinion.model_dump_json()}
             session.add(OpinionRow(visit_id=ids[2], number=1, **row))
         found = client.get(f"/dicomweb/studies/{STUDY}.9/instances").json()

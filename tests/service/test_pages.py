@@ -73,6 +73,17 @@ def test_vietnamese_is_composed() -> None:
         assert unicodedata.is_normalized("NFC", written), path.name
 
 
+def test_french_punctuation_does_not_fall_to_the_next_line() -> None:
+    """A space that does not break stands before : ; ? ! and %, and within « »; vi and en set none before %."""
+    tables = (SERVICE / "texts.toml", SERVICE / "report" / "words.toml", SERVICE.parent / "data_specs/next_steps.toml")
+    for path in tables:
+        for line in path.read_text("utf-8").splitlines():
+            if line.startswith("fr = "):
+                assert not re.search(r" [:;?!%»]|« ", line), line
+            elif line.startswith(("vi = ", "en = ")):
+                assert " %" not in line, line
+
+
 @pytest.mark.parametrize(
     ("share", "vi", "fr", "en"),
     [

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from serving import ADMIN, visit_files
 
-from data_specs.ecg_dicom import is_waveform
+from data_specs.dicom_reference import is_waveform
 from data_specs.ecg_files import MAX_ZIP_MEMBERS
 from service.multipart import ACCEPTED
 from service.raw_bodies import KINDS

@@ -54,7 +54,11 @@ def upgrade() -> None:
         sa.Column("closed_at", MOMENT),
     )
     op.create_index(
-        "ix_referrals_open", "referrals", ["to_site", "asked_at"], sqlite_where=sa.text("closed_at IS NULL")
+        "ix_referrals_open",
+        "referrals",
+        ["to_site", "asked_at"],
+        sqlite_where=sa.text("closed_at IS NULL"),
+        postgresql_where=sa.text("closed_at IS NULL"),
     )
     op.create_index("ix_referrals_visit", "referrals", ["visit_id"])
     op.create_table(
