@@ -183,7 +183,7 @@ async def _do(request: Request, visit_id: str, what: Any, section: str) -> Respo
         await doing
     except ServiceError as error:
         said = message(error.code, language_of(request), found=error.found, expected=error.expected)
-        return await visit_response(request, key, visit_id, problem=said, status_code=STATUS[type(error)])
+        return await visit_response(request, key, visit_id, problem=said, status_code=STATUS[type(error)].value)
     return RedirectResponse(f"/visits/{visit_id}#{section}", 303)
 
 
