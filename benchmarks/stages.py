@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from sqlalchemy.orm import Session
 
     from data_specs.assessment import Assessment
-    from service.database import VisitRow
+    from service.tables import VisitRow
 
 T = TypeVar("T")
 AT_ONCE = 32
@@ -202,9 +202,10 @@ def _visit_writer(folder: Path, assessment: Assessment, context: str) -> tuple[V
 
     from sqlalchemy import func, select  # noqa: PLC0415
 
-    from service.database import VISITS, Base, Database, InputRow, VisitRow, database_now, insert_rows  # noqa: PLC0415
+    from service.database import Database, database_now, insert_rows  # noqa: PLC0415
     from service.leases import Lease, Leases  # noqa: PLC0415
     from service.owner import Owner  # noqa: PLC0415
+    from service.tables import VISITS, Base, InputRow, VisitRow  # noqa: PLC0415
 
     database = Database(f"sqlite:///{folder / f'{uuid.uuid4().hex}.db'}")
     Base.metadata.create_all(database.engine)

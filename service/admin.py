@@ -10,11 +10,11 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_vali
 from pydantic_core import PydanticCustomError
 
 from service import errors
-from service.database import KeyRow
 from service.keys import Role
 from service.refusals import problem_responses
 from service.session import AdminKey
 from service.state import service_of
+from service.tables import KeyRow
 
 router = APIRouter(
     prefix="/v1/keys",

@@ -15,7 +15,6 @@ from pydantic import BaseModel
 
 from data_specs.visit import Priority, Status, Visit
 from service import errors, evidence
-from service.database import VisitRow
 from service.errors import Forbidden
 from service.examples import POSTED_VISIT, VISIT
 from service.intake import RETRY_AFTER_S, accept_visit
@@ -24,6 +23,7 @@ from service.language import language_of
 from service.refusals import problem_responses
 from service.session import CurrentKey
 from service.state import service_of
+from service.tables import VisitRow
 from service.visits import MAX_PAGE, PAGE, input_content, list_visits, load_visit, visit_view
 
 DEFAULT_WAIT_S = 30.0

@@ -32,9 +32,10 @@ from sqlalchemy import (
 from sqlalchemy.orm import Session
 
 from data_specs.followup import DeliveryState
-from service.database import Database, DeliveryRow, DestinationRow, database_now, rowcount
+from service.database import Database, database_now, rowcount
 from service.owner import Owner
 from service.senders import Options, Parcel
+from service.tables import DeliveryRow, DestinationRow
 
 DELIVERIES = cast("Table", DeliveryRow.__table__)
 DESTINATIONS = cast("Table", DestinationRow.__table__)

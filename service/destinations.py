@@ -26,7 +26,7 @@ from sqlalchemy.orm import Session
 from data_specs.vocabulary import Language
 from service import errors
 from service.admin import Name
-from service.database import DeliveryRow, DestinationRow, database_now, insert_rows, rowcount
+from service.database import database_now, insert_rows, rowcount
 from service.delivery import DELIVERIES, end, retry
 from service.dicom.peers import read_address
 from service.errors import FieldFault, Forbidden, InvalidRequest, NotFound
@@ -35,6 +35,7 @@ from service.refusals import problem_responses
 from service.senders import Kind, Options
 from service.session import CurrentKey
 from service.state import service_of
+from service.tables import DeliveryRow, DestinationRow
 
 PAGE, MAX_PAGE = 50, 200
 MAX_OF_A_SITE = 20

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Literal
 
 from data_specs.context import Context
 from data_specs.problems import Refused
-from service.database import InputRow, VisitRow
 from service.errors import NotFound
 from service.keys import Key
 from service.state import Service
+from service.tables import InputRow, VisitRow
 from service.visits import context_of, find_evidence, input_row, load_visit, was_accepted
 
 if TYPE_CHECKING:

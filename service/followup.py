@@ -13,12 +13,13 @@ from sqlalchemy.orm import Session
 
 from data_specs.followup import History, NewOutcome, NewReferral, RecordedOutcome, Referral
 from data_specs.opinion import Author, AuthorRole, NewOpinion, Opinion
-from service.database import VISITS, OpinionRow, OutcomeRow, ReferralRow, VisitRow, database_now, insert_rows, rowcount
+from service.database import database_now, insert_rows, rowcount
 from service.delivery import deliveries_of, enqueue
 from service.errors import AlreadyAsked, Forbidden, NotFinished, NotFound, VersionChanged
 from service.keys import Key
 from service.reports import issue, opinions_of
 from service.state import Service
+from service.tables import VISITS, OpinionRow, OutcomeRow, ReferralRow, VisitRow
 from service.visits import STANDS, load_visit, to_me
 
 

@@ -19,7 +19,6 @@ from data_specs.problems import message
 from data_specs.report import Report
 from data_specs.visit import JUDGED, Finding, Visit
 from service import followup
-from service.database import VisitRow
 from service.errors import Forbidden, InvalidRequest, NotFound, ServiceError
 from service.figures import Film, films, traces
 from service.frame import page, to_login
@@ -32,6 +31,7 @@ from service.reports import issue
 from service.session import page_key
 from service.state import Service, service_of
 from service.statistics import statistics
+from service.tables import VisitRow
 from service.validation import field_faults
 from service.visits import load_visit, visit_view
 

@@ -20,7 +20,7 @@ from sqlalchemy.orm import Session
 from data_specs.context import Context
 from data_specs.dicom_reference import read_reference
 from data_specs.report import DicomReference, uid
-from service.database import VISITS, InputRow, VisitRow, database_now, insert_rows
+from service.database import database_now, insert_rows
 from service.drafts import Drafts
 from service.errors import FieldFault, IdempotencyConflict, InvalidRequest, QueueFull, Unavailable
 from service.keys import Key
@@ -28,6 +28,7 @@ from service.multipart import Part
 from service.orders import find_order, merge_order
 from service.raw_bodies import PIECE_BYTES, Reader, context_in_header, reader_of
 from service.state import Service
+from service.tables import VISITS, InputRow, VisitRow
 from service.validation import read_context
 
 RETRY_AFTER_S = 5

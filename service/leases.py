@@ -18,9 +18,10 @@ from sqlalchemy import Update, bindparam, or_, select, update
 from sqlalchemy.orm import Session
 
 from data_specs.assessment import Assessment
-from service.database import VISITS, Database, VisitRow, database_now, rowcount
+from service.database import Database, database_now, rowcount
 from service.delivery import enqueue
 from service.owner import Owner
+from service.tables import VISITS, VisitRow
 
 
 @dataclass(frozen=True, slots=True)

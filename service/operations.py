@@ -12,11 +12,11 @@ from pydantic import BaseModel
 from sqlalchemy import func, select, text
 
 from service import errors
-from service.database import VisitRow
 from service.errors import Unavailable
 from service.logs import where_it_failed
 from service.refusals import problem_responses
 from service.state import Service, service_of
+from service.tables import VisitRow
 
 ON_A_GPU = ("CUDA", "Tensorrt")
 PROBE_S = 5.0

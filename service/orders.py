@@ -8,7 +8,7 @@ from pydantic import BaseModel
 from sqlalchemy.orm import Session
 
 from data_specs.context import Context, Order, Person
-from service.database import OrderRow
+from service.tables import OrderRow
 
 Part = TypeVar("Part", bound=BaseModel)
 

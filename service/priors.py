@@ -8,9 +8,9 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from data_specs.comparison import Assessed, Comparison, compare
-from service.database import VisitRow
 from service.keys import Key
 from service.state import Service
+from service.tables import VisitRow
 from service.visits import assessment_of, context_of, load_visit, seen_by, visible
 
 MOST = 12

@@ -8,10 +8,10 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from data_specs.followup import Referral
-from service.database import ReferralRow, VisitRow
 from service.followup import referral_of
 from service.keys import Key
 from service.state import Service
+from service.tables import ReferralRow, VisitRow
 from service.visits import seen_by, to_me, visible
 from service.worklist import urgency
 

@@ -19,9 +19,10 @@ from data_specs.problems import Refused
 from data_specs.report import DicomReference, Report, ReportFinding, ReportInput, ReportOrgan, Status, rounded, uid
 from data_specs.visit import Code, OperatingPoint, Organ
 from data_specs.vocabulary import Language, term_of
-from service.database import InputRow, OpinionRow, ReportRow, VisitRow, insert_rows
+from service.database import insert_rows
 from service.errors import NotFound, StoredFileDamaged, StoredFileMissing
 from service.state import Service
+from service.tables import InputRow, OpinionRow, ReportRow, VisitRow
 from service.visits import assessment_of, context_of
 
 if TYPE_CHECKING:

@@ -17,10 +17,11 @@ from fastapi.responses import RedirectResponse
 from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
-from service.database import SessionRow, database_now
+from service.database import database_now
 from service.errors import Forbidden, Unauthorised
 from service.keys import Key, hash_secret
 from service.state import Service, service_of
+from service.tables import SessionRow
 
 COOKIE = "session"
 UNSAFE = frozenset({"POST", "PUT", "PATCH", "DELETE"})

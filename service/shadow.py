@@ -17,10 +17,11 @@ import structlog
 from sqlalchemy.orm import Session
 
 from data_specs.context import Context
-from service.database import Database, ShadowRow, VisitRow, database_now
+from service.database import Database, database_now
 from service.logs import where_it_failed
 from service.metrics import Metrics
 from service.store import Store, StoredInput
+from service.tables import ShadowRow, VisitRow
 
 if TYPE_CHECKING:
     from inference.engine import ShadowAnswer

@@ -20,9 +20,9 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from data_specs.opinion import Opinion
-from service.database import OpinionRow, OutcomeRow, ReferralRow, VisitRow
 from service.keys import Key
 from service.state import Service
+from service.tables import OpinionRow, OutcomeRow, ReferralRow, VisitRow
 from service.visits import assessment_of, seen_by, visible
 
 Table = Literal["turnaround", "agreement", "unheard"]

@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any, Literal, Protocol, Self
 from urllib.parse import unquote, urlsplit
 
-from service.database import InputRow
 from service.drafts import Draft
 from service.errors import StoredFileDamaged, StoredFileMissing
+from service.tables import InputRow
 
 ABANDONED_S = 3600.0
 """A draft that nobody has written to for this long belongs to a process that is gone."""

@@ -24,7 +24,6 @@ from fastapi.routing import APIRoute
 from data_specs.visit import Visit
 from service import errors
 from service.api import finished_or_not
-from service.database import UploadRow
 from service.errors import (
     BodyTooLarge,
     FieldFault,
@@ -40,6 +39,7 @@ from service.multipart import MAX_CONTEXT_BYTES, clean_filename
 from service.refusals import problem_response, problem_responses
 from service.session import CurrentKey
 from service.state import service_of
+from service.tables import UploadRow
 from service.uploads import MAX_PER_VISIT, find_upload, offset_of, open_upload, remove_upload, take_in, visit_of_uploads
 from service.validation import read_context
 

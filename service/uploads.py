@@ -29,7 +29,7 @@ from starlette.requests import ClientDisconnect
 
 from data_specs.context import Context
 from data_specs.dicom_reference import is_dicom, is_waveform
-from service.database import UploadRow, database_now, rowcount
+from service.database import database_now, rowcount
 from service.drafts import START_BYTES, Drafts
 from service.errors import (
     BodyTooLarge,
@@ -60,6 +60,7 @@ from service.keys import Key
 from service.multipart import LIMITS, Field, Part
 from service.raw_bodies import PIECE_BYTES, ZIP, FileReader
 from service.state import Service
+from service.tables import UploadRow
 
 EXPIRES = timedelta(hours=24)
 """From its creation; a district's link that is down for longer has the file sent again."""

@@ -16,10 +16,10 @@ from data_specs.assessment import AssessedInput, Assessment, EvidenceMap, input_
 from data_specs.context import Context
 from data_specs.visit import Priority, Status, Visit, VisitInput
 from data_specs.vocabulary import Language
-from service.database import InputRow, OpinionRow, ReferralRow, VisitRow
 from service.errors import FieldFault, Forbidden, InvalidRequest, NotFound
 from service.keys import Key
 from service.state import Service
+from service.tables import InputRow, OpinionRow, ReferralRow, VisitRow
 
 PAGE = 50
 MAX_PAGE = 200

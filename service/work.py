@@ -23,7 +23,7 @@ from data_specs.assessment import AssessedInput, AssessedOrgan, Assessment
 from data_specs.context import Context
 from data_specs.problems import Problem
 from data_specs.visit import ORGANS
-from service.database import VISITS, Database, VisitRow
+from service.database import Database
 from service.leases import Lease, Leases
 from service.logs import where_it_failed
 from service.metrics import Metrics
@@ -31,6 +31,7 @@ from service.owner import Owner
 from service.settings import Settings
 from service.shadow import ShadowWork
 from service.store import Store, StoredInput
+from service.tables import VISITS, VisitRow
 
 if TYPE_CHECKING:
     from inference.engine import Input, ShadowAnswer

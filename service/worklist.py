@@ -11,9 +11,9 @@ from datetime import datetime
 from sqlalchemy import Select, case, func, select, tuple_
 
 from data_specs.visit import PRIORITIES, Priority, Status
-from service.database import VisitRow
 from service.keys import Key
 from service.state import Service
+from service.tables import VisitRow
 from service.visits import seen_by, visible
 
 PAGE = 40

@@ -16,11 +16,12 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from data_specs.dicom_reference import START_BYTES, read_reference
-from service.database import ArrivalRow, database_now, insert_rows
+from service.database import database_now, insert_rows
 from service.drafts import Draft
 from service.intake import has_room
 from service.logs import where_it_failed
 from service.state import Service
+from service.tables import ArrivalRow
 
 FIELDS: dict[str, Literal["image", "ecg"]] = {
     "1.2.840.10008.5.1.4.1.1.1": "image",

@@ -24,13 +24,14 @@ from sqlalchemy.orm import Session
 
 from data_specs.context import Context
 from data_specs.report import DicomReference
-from service.database import ArrivalRow, database_now, rowcount
+from service.database import database_now, rowcount
 from service.dicom.arrival_context import age_on, by_person, context_of, only
 from service.intake import StoredFile, commit_visit, new_visit
 from service.logs import where_it_failed
 from service.multipart import LIMITS
 from service.orders import find_order, merge_order
 from service.state import Service
+from service.tables import ArrivalRow
 
 POLL_S = 0.5
 MOST_STUDIES = 32

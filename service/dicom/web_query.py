@@ -25,7 +25,6 @@ from sqlalchemy.orm import Session
 
 from data_specs.report import Report
 from data_specs.vocabulary import LANGUAGES, Language
-from service.database import InputRow, VisitRow
 from service.dicom.web_matching import (
     DAY,
     INSTANCE,
@@ -41,6 +40,7 @@ from service.errors import NotFound
 from service.keys import Key
 from service.reports import issue
 from service.state import Service
+from service.tables import InputRow, VisitRow
 from service.visits import seen_by, visible
 
 if TYPE_CHECKING:

@@ -21,7 +21,6 @@ from sqlalchemy.orm import Session
 
 from data_specs.context import Context, Order, Person, Referrer
 from data_specs.ecg_header import age_on
-from service.database import OrderMessageRow, OrderRow
 from service.hl7.er7 import (
     DATA_TYPE,
     DUPLICATE_KEY,
@@ -38,6 +37,7 @@ from service.hl7.er7 import (
     NotUsable,
     Segment,
 )
+from service.tables import OrderMessageRow, OrderRow
 
 Part = TypeVar("Part", bound=BaseModel)
 Control = Literal["store", "replace", "delete"]

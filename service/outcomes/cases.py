@@ -15,7 +15,7 @@ from data_specs.assessment import Assessment
 from data_specs.cohort import Source
 from data_specs.context import Context
 from data_specs.visit import Organ
-from service.database import InputRow, OutcomeRow, VisitRow
+from service.tables import InputRow, OutcomeRow, VisitRow
 
 ORGAN: dict[str, Organ] = {"cxr": "lung", "ecg": "cardiac"}
 FIELD = {"cxr": "image", "ecg": "ecg"}

@@ -28,11 +28,11 @@ from data_specs.assessment import AssessedInput, AssessedOrgan, Assessment, Evid
 from data_specs.problems import Problem
 from data_specs.visit import ModelUsed, OperatingPoint
 from service.app import build
-from service.database import InputRow, VisitRow
 from service.drafts import Draft
 from service.keys import ADMIN_SITE, BOOTSTRAP_ID, Key
 from service.settings import Settings
 from service.state import Service
+from service.tables import InputRow, VisitRow
 from service.work import Engine
 
 SECRET = "key-of-the-page-tests"

@@ -21,11 +21,12 @@ from standin import StandIn
 
 from data_specs.context import Context, Order, Person, Referrer
 from data_specs.report import DicomReference
-from service.database import ArrivalRow, Database, OrderRow, VisitRow, database_now
+from service.database import Database, database_now
 from service.dicom.arrival_context import age_on, by_person, context_of, day, readable_name
 from service.dicom.arrivals import receive
 from service.dicom.worklist import WorklistSilent, find
 from service.drafts import Draft
+from service.tables import ArrivalRow, OrderRow, VisitRow
 
 QUIET_S = 0.4
 

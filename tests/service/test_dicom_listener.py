@@ -23,9 +23,9 @@ from serving import serving, settings_for, until
 from sqlalchemy import select
 
 from data_specs.context import Context
-from service.database import ArrivalRow, VisitRow
 from service.dicom.peers import Callers, read_address, read_callers
 from service.settings import BadSettings, read_settings
+from service.tables import ArrivalRow, VisitRow
 
 ASSOCIATIONS = 200
 

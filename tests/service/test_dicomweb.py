@@ -24,8 +24,8 @@ from sqlalchemy import select
 from test_service_contract import problem
 
 from data_specs.opinion import Author, Opinion
-from service.database import ArrivalRow, OpinionRow, ReferralRow, VisitRow
 from service.dicom.web_store import MAX_PARTS
+from service.tables import ArrivalRow, OpinionRow, ReferralRow, VisitRow
 
 DX, CT = "1.2.840.10008.5.1.4.1.1.1.1", "1.2.840.10008.5.1.4.1.1.2"
 SR = "1.2.840.10008.5.1.4.1.1.88.33"

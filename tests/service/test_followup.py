@@ -9,7 +9,7 @@ import pytest
 from serving import visit_files
 
 from data_specs.context import Context
-from service.database import OrderRow
+from service.tables import OrderRow
 
 DOCTOR, SPECIALIST = "BS. Thử Nghiệm Tuyến Dưới", "BS. Thử Nghiệm Tuyến Trên"
 PERSON = {"id": "VN-0042", "name": "Người Được Khám Thử Nghiệm Ẵặ", "age_years": 65, "sex": "female"}

@@ -16,7 +16,7 @@ from sqlalchemy import func, select
 
 from data_specs.context import Context, Order, Person, Referrer
 from data_specs.report import ReportFinding, ReportOrgan
-from service.database import Database, OrderMessageRow, OrderRow
+from service.database import Database
 from service.hl7 import listener as hl7_listener
 from service.hl7 import mllp
 from service.hl7.er7 import CHARSETS, MAX_SEGMENTS, Message, NotUsable, encoded, escaped
@@ -26,6 +26,7 @@ from service.migrate import migrate
 from service.orders import find_order, merge_order
 from service.report import hl7
 from service.report.words import colon
+from service.tables import OrderMessageRow, OrderRow
 
 hl7_library = pytest.importorskip("hl7", reason="the hl7 library is not installed: no foreign peer in this run")
 hl7apy_parser = pytest.importorskip("hl7apy.parser", reason="hl7apy is not installed: no structure is validated")

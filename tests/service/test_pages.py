@@ -245,7 +245,7 @@ def test_a_site_sees_its_own_visits_only(site: Site) -> None:
 def _forget(site: Site, ids: dict[str, str]) -> None:
     from sqlalchemy import delete
 
-    from service.database import InputRow, ReportRow, VisitRow
+    from service.tables import InputRow, ReportRow, VisitRow
 
     def remove(session: object) -> None:
         session.execute(delete(ReportRow).where(ReportRow.visit_id.in_(ids.values())))  # type: ignore[attr-defined]
@@ -310,7 +310,7 @@ def test_words_of_others_stay_words(site: Site, reader: httpx.Client) -> None:
     """A file name, an identifier: whatever a client sends is text, never markup."""
     from sqlalchemy import update
 
-    from service.database import InputRow
+    from service.tables import InputRow
 
     change = update(InputRow).where(InputRow.visit_id == site.ids["routine"], InputRow.index == 0)
     bad = '<img src=x onerror="alert(1)">.png'

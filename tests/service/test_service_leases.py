@@ -9,10 +9,11 @@ import pytest
 from serving import settings_for
 
 from data_specs.assessment import Assessment
-from service.database import Database, InputRow, VisitRow
+from service.database import Database
 from service.leases import Leases
 from service.migrate import migrate
 from service.owner import Owner
+from service.tables import InputRow, VisitRow
 
 OUTCOME = Assessment(organs={}, inputs=[], models=[], priority="unassessed", priority_reasons=[])
 

@@ -19,11 +19,12 @@ from inference.engine import Engine
 from models.__main__ import main
 from models.compare import ACCEPTED, compare
 from models.registry import promote, rollback, set_shadow
-from service.database import Database, ShadowRow, VisitRow
+from service.database import Database
 from service.metrics import Metrics
 from service.migrate import migrate
 from service.shadow import MAX_WAITING, ShadowWork
 from service.store import open_store
+from service.tables import ShadowRow, VisitRow
 from tests.models.versions import shifted, shipped, version
 
 SAMPLES = Path(__file__).resolve().parents[2] / "samples"
