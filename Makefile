@@ -10,9 +10,9 @@ demo: .venv/serve.done
 serve: .venv/serve.done
 	$(BIN)/python server.py
 
-# Two processes, a file of tests at a time: on two cores the suite takes nine minutes.
+# Two processes of one thread each, a file of tests at a time: on two cores the suite takes nine to ten minutes.
 test: .venv/test.done
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
 check: .venv/test.done
 	$(BIN)/ruff check .
