@@ -39,6 +39,10 @@ class Judgement(_Part):
     verdict: Verdict
     note: Annotated[str, Field(max_length=500)] = ""
 
+    def says(self, machine: bool) -> bool:
+        """Whether the doctor says that the finding is there, where the machine's statement was ``machine``."""
+        return {"agree": machine, "disagree": not machine, "add": True}[self.verdict]
+
 
 class Author(_Part):
     """The doctor who signed, by the key that they signed with."""

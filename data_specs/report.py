@@ -176,10 +176,7 @@ class Report(_Part):
         standing = dict(machine)
         for opinion in self.opinions:
             for judgement in opinion.judgements:
-                positive = machine.get(judgement.finding, False)
-                standing[judgement.finding] = {"agree": positive, "disagree": not positive, "add": True}[
-                    judgement.verdict
-                ]
+                standing[judgement.finding] = judgement.says(machine.get(judgement.finding, False))
         return tuple(name for name, stands in standing.items() if stands)
 
 

@@ -24,7 +24,7 @@ from service.figures import Film, films, traces
 from service.frame import page, to_login
 from service.keys import Key
 from service.language import language_of
-from service.priors import comparison
+from service.priors import beside_earlier
 from service.questions import list_questions
 from service.refusals import STATUS
 from service.reports import issue
@@ -57,16 +57,9 @@ async def beside(service: Service, key: Key, row: VisitRow) -> Beside:
     history = await service.database.read(lambda session: followup.history(session, key, row))
     finished = row.status == "complete" and not row.blind
     report = await issue(service, row.id, row.version) if finished else None
-    compared = await comparison(service, key, row.id)
-    return Beside(history, report, compared, await _prior_film(service, key, compared))
-
-
-async def _prior_film(service: Service, key: Key, compared: Comparison) -> Film | None:
-    for earlier in compared.earlier:
-        shown = films(visit_view(await load_visit(service, key, earlier.id), service.settings.language))
-        if shown:
-            return shown[0]
-    return None
+    compared, earlier = await beside_earlier(service, key, row)
+    shown = (films(visit_view(each, service.settings.language)) for each in earlier)
+    return Beside(history, report, compared, next((each[0] for each in shown if each), None))
 
 
 async def visit_response(

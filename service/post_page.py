@@ -19,6 +19,7 @@ from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 from starlette.datastructures import FormData, UploadFile
 
+from data_specs.cohort import CONDITIONS
 from data_specs.context import Context
 from data_specs.labs import standard_labs
 from data_specs.problems import message
@@ -36,16 +37,6 @@ from service.state import service_of
 from service.uploads import MAX_PER_VISIT, visit_of_uploads
 from service.validation import read_context
 
-CONDITIONS = (
-    "diabetes",
-    "hypertension",
-    "coronary_heart_disease",
-    "vascular_disease",
-    "smoking",
-    "dyslipidaemia",
-    "obesity",
-)
-"""As ``inference.kidney`` reads them; nothing ticked says nothing, ``none`` says that the person has none of them."""
 UNITS = {"creatinine": ("umol/L", "mg/dL", "mg/L"), "urine_acr": ("mg/g", "mg/mmol")}
 TEXTS = ("person_id", "age", "sex", "visited_on", "referrer_id", "token", *UNITS, *(f"{name}_unit" for name in UNITS))
 MAX_TEXT = 200
@@ -129,7 +120,7 @@ def _form(
         given={**dict.fromkeys(TEXTS, ""), "conditions": [], **given, "token": secrets.token_hex(16)},
         wrong=wrong,
         upload_ids=upload_ids,
-        conditions=CONDITIONS,
+        conditions=CONDITIONS,  # nothing ticked says nothing, `none` says that the person has none of them
         units=UNITS,
         max_files=LIMITS,
         max_bytes=settings.max_upload_bytes,

@@ -26,8 +26,14 @@ async def comparison(service: Service, key: Key, visit_id: str) -> Comparison:
         As ``load_visit``.
     """
     row = await load_visit(service, key, visit_id)
+    compared, _ = await beside_earlier(service, key, row)
+    return compared
+
+
+async def beside_earlier(service: Service, key: Key, row: VisitRow) -> tuple[Comparison, list[VisitRow]]:
+    """The comparison of a loaded visit, and the earlier ones themselves, latest first."""
     if row.person_id is None or row.blind or row.status != "complete":
-        return Comparison(earlier=(), courses=())
+        return Comparison(earlier=(), courses=()), []
     same_person = select(VisitRow).where(
         VisitRow.site == row.site,
         VisitRow.person_id == row.person_id,
@@ -36,9 +42,9 @@ async def comparison(service: Service, key: Key, visit_id: str) -> Comparison:
     )
     query = visible(same_person, key).order_by(VisitRow.received_at.desc()).limit(MOST)
 
-    def read(session: Session) -> Comparison:
+    def read(session: Session) -> tuple[Comparison, list[VisitRow]]:
         earlier = [each for each in seen_by(session, key, query) if not each.blind]
-        return compare(_assessed(row), [_assessed(each) for each in earlier])
+        return compare(_assessed(row), [_assessed(each) for each in earlier]), sorted(earlier, key=day_of, reverse=True)
 
     return await service.database.read(read)
 

@@ -46,31 +46,36 @@ async def issue(service: Service, visit_id: str, version: int | None = None) -> 
         There is no such version yet.
     """
 
-    def find(session: Session) -> tuple[VisitRow, list[Opinion], str | None]:
+    def find(session: Session) -> tuple[Report, bool]:
         row = session.get(VisitRow, visit_id)
         if row is None or row.status == "accepted" or not 1 <= (version or row.version) <= row.version:
             raise NotFound
-        stored = session.get(ReportRow, (visit_id, version or row.version))
-        return row, opinions_of(session, visit_id), stored.report if stored else None
+        wanted = version or row.version
+        stored = session.get(ReportRow, (visit_id, wanted))
+        if stored is not None:
+            return Report.model_validate_json(stored.report), True
+        return make_report(row, opinions_of(session, visit_id)[: wanted - 1], service.next_steps), False
 
-    row, opinions, stored = await service.database.read(find)
-    if stored is not None:
-        return Report.model_validate_json(stored)
-    report = make_report(row, opinions[: (version or row.version) - 1], service.next_steps)
+    report, is_stored = await service.database.read(find)
+    if is_stored:
+        return report
     new = ReportRow(
         visit_id=report.visit, version=report.version, issued_at=report.issued_at, report=report.model_dump_json()
     )
 
-    def keep(session: Session) -> str:
+    def keep(session: Session) -> str | None:
+        """What somebody else fixed meanwhile, if anybody did."""
         first = session.get(ReportRow, (report.visit, report.version))
-        if first is None:
-            insert_rows(session, new)
-        return (first or new).report
+        if first is not None:
+            return first.report
+        insert_rows(session, new)
+        return None
 
     try:
-        return Report.model_validate_json(await service.database.write(keep))
+        fixed = await service.database.write(keep)
     except IntegrityError:  # PostgreSQL: another one was first, between our look and our insert
         return await issue(service, report.visit, report.version)
+    return report if fixed is None else Report.model_validate_json(fixed)
 
 
 def opinions_of(session: Session, visit_id: str) -> list[Opinion]:

@@ -205,8 +205,7 @@ def _readings(read: _Read) -> dict[Reader, dict[str, bool]]:
     for opinion in read.opinions:
         stance = dict.fromkeys(machine, False) if opinion.blind else dict(machine)
         for judgement in opinion.judgements:
-            positive = machine.get(judgement.finding, False)
-            stance[judgement.finding] = {"agree": positive, "disagree": not positive, "add": True}[judgement.verdict]
+            stance[judgement.finding] = judgement.says(machine.get(judgement.finding, False))
         readings[opinion.author.role] = stance
     return readings
 
