@@ -51,11 +51,11 @@ def run(report: Report, *, seconds: float = 2.0) -> dict[str, Any]:
 def works() -> dict[str, tuple[int, Callable[[], object]]]:
     """Size in bytes and the work of each kind of file."""
     from data_specs.bundle import EcgInput  # noqa: PLC0415
-    from data_specs.cxr import conform  # noqa: PLC0415
-    from data_specs.cxr_files import read_image  # noqa: PLC0415
-    from data_specs.ecg import LEADS  # noqa: PLC0415
-    from data_specs.ecg import conform as conform_recording  # noqa: PLC0415
-    from data_specs.ecg_files import PostedFile, group_recordings, read_recording  # noqa: PLC0415
+    from data_specs.cxr.files import read_image  # noqa: PLC0415
+    from data_specs.cxr.image import conform  # noqa: PLC0415
+    from data_specs.ecg.files import PostedFile, group_recordings, read_recording  # noqa: PLC0415
+    from data_specs.ecg.recording import LEADS  # noqa: PLC0415
+    from data_specs.ecg.recording import conform as conform_recording  # noqa: PLC0415
 
     def film(content: bytes) -> Callable[[], object]:
         def work() -> object:

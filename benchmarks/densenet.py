@@ -26,11 +26,11 @@ def densenet_bundles(shipped: Path, folder: Path) -> Path:
     """
     import torch  # noqa: PLC0415
 
-    from inference.registry import read_registry  # noqa: PLC0415
+    from inference.bundles.registry import read_registry  # noqa: PLC0415
     from models.imported import ImportedNet, Normalisation, build  # noqa: PLC0415
-    from training.agreement import Evaluated  # noqa: PLC0415
-    from training.export import Draft, write_bundle  # noqa: PLC0415
-    from training.golden import films  # noqa: PLC0415
+    from training.bundle.agreement import Evaluated  # noqa: PLC0415
+    from training.bundle.export import Draft, write_bundle  # noqa: PLC0415
+    from training.bundle.golden import films  # noqa: PLC0415
 
     bundles = folder / "densenet-bundles"
     bundles.mkdir()
@@ -73,7 +73,7 @@ def densenet_bundles(shipped: Path, folder: Path) -> Path:
 
 def made_up(size_px: int) -> NDArray[np.uint8]:
     """``(n, 1, size_px, size_px)``: pictures of every kind that the gate learns to refuse."""
-    from training import negatives  # noqa: PLC0415
+    from training.cohorts import negatives  # noqa: PLC0415
 
     rng = np.random.default_rng(7)
     return np.stack([negatives.draw(rng, size_px) for _ in range(N_PICTURES)])[:, None]

@@ -25,7 +25,7 @@ from benchmarks import files
 from benchmarks.figures import median_ratio, percentiles
 from benchmarks.raw import in_service, own_batch, random_rows, rate_of
 from benchmarks.report import Cell, Report, table
-from data_specs.context import Context
+from data_specs.visit.context import Context
 from inference.engine import Engine, PostedInput
 
 Scenario = Literal["Offline", "SingleStream", "Server"]

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from benchmarks.report import COLOURS, Cell, Report, cores, table
 from data_specs.bundle import CxrInput, EcgInput
-from inference.bundles import Bundle
+from inference.bundles.loading import Bundle
 from inference.engine import Engine
 
 BATCHES = (1, 2, 4, 8, 16, 32, 64)

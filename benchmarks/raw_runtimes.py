@@ -10,7 +10,7 @@ from typing import Any
 
 from benchmarks.raw import Rows, Run, Variant
 from benchmarks.report import cores
-from inference.bundles import Bundle
+from inference.bundles.loading import Bundle
 
 PROVIDERS = {"CUDAExecutionProvider": "ORT CUDA", "TensorrtExecutionProvider": "ORT TensorRT"}
 
@@ -164,7 +164,7 @@ def network_of(bundle: Bundle, *, densenet: bool) -> Any:
     """The torch module of a bundle's architecture; ``None`` where there is none."""
     from models.imported import ImportedNet, Normalisation, build  # noqa: PLC0415
     from models.networks import FilmNet, GateNet, RecordingNet  # noqa: PLC0415
-    from training.export import CannotRestore, restore  # noqa: PLC0415
+    from training.bundle.export import CannotRestore, restore  # noqa: PLC0415
 
     n = 1 + max((finding.column for finding in bundle.manifest.findings), default=0)
     networks: dict[str, Callable[[], Any]] = {

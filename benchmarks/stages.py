@@ -31,8 +31,8 @@ from inference.engine import Engine
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
 
-    from data_specs.assessment import Assessment
-    from service.tables import VisitRow
+    from data_specs.visit.assessment import Assessment
+    from service.storage.tables import VisitRow
 
 T = TypeVar("T")
 AT_ONCE = 32
@@ -121,9 +121,9 @@ def stage_costs(engine: Engine, folder: Path, seconds: float) -> dict[str, Cost]
 
 
 def _intake_costs(folder: Path, seconds: float) -> dict[str, Cost]:
-    from service.drafts import Drafts  # noqa: PLC0415  the very functions that the service calls
-    from service.multipart import MultipartReader, Part  # noqa: PLC0415
-    from service.store import open_store  # noqa: PLC0415
+    from service.receive.multipart import MultipartReader, Part  # noqa: PLC0415
+    from service.storage.drafts import Drafts  # noqa: PLC0415  the very functions that the service calls
+    from service.storage.store import open_store  # noqa: PLC0415
 
     body = files.KINDS["png"](False)
     numbers = itertools.count(time.time_ns() % 10**12)
@@ -144,9 +144,9 @@ def _intake_costs(folder: Path, seconds: float) -> dict[str, Cost]:
 
 def _film_costs(engine: Engine, seconds: float) -> dict[str, Cost]:
     from data_specs.bundle import CxrInput  # noqa: PLC0415
-    from data_specs.cxr import conform  # noqa: PLC0415
-    from data_specs.cxr_files import read_image  # noqa: PLC0415
-    from inference.cxr_gate import judge, saturated_share  # noqa: PLC0415
+    from data_specs.cxr.files import read_image  # noqa: PLC0415
+    from data_specs.cxr.image import conform  # noqa: PLC0415
+    from inference.cxr.gate import judge, saturated_share  # noqa: PLC0415
 
     content = files.numbered(files.png(), 0)
     gate, lung = engine.bundles["cxr_gate"], engine.bundles["lung"]
@@ -167,12 +167,12 @@ def _film_costs(engine: Engine, seconds: float) -> dict[str, Cost]:
 
 
 def _answer_costs(engine: Engine, folder: Path, seconds: float) -> dict[str, Cost]:
-    from data_specs.assessment import EvidenceMap  # noqa: PLC0415
-    from data_specs.context import Context  # noqa: PLC0415
+    from data_specs.visit.assessment import EvidenceMap  # noqa: PLC0415
+    from data_specs.visit.context import Context  # noqa: PLC0415
     from inference.engine import PostedInput  # noqa: PLC0415
     from inference.findings import answer, offered, positive_share  # noqa: PLC0415
-    from inference.render import evidence_png  # noqa: PLC0415
-    from service.visits import visit_view  # noqa: PLC0415
+    from inference.render.pictures import evidence_png  # noqa: PLC0415
+    from service.visits.stored import visit_view  # noqa: PLC0415
 
     content = files.numbered(files.png(which="film-abnormal"), 0)
     context = Context.model_validate(files.CONTEXT)
@@ -202,10 +202,10 @@ def _visit_writer(folder: Path, assessment: Assessment, context: str) -> tuple[V
 
     from sqlalchemy import func, select  # noqa: PLC0415
 
-    from service.database import Database, database_now, insert_rows  # noqa: PLC0415
-    from service.leases import Lease, Leases  # noqa: PLC0415
-    from service.owner import Owner  # noqa: PLC0415
-    from service.tables import VISITS, Base, InputRow, VisitRow  # noqa: PLC0415
+    from service.storage.database import Database, database_now, insert_rows  # noqa: PLC0415
+    from service.storage.owner import Owner  # noqa: PLC0415
+    from service.storage.tables import VISITS, Base, InputRow, VisitRow  # noqa: PLC0415
+    from service.visits.leases import Lease, Leases  # noqa: PLC0415
 
     database = Database(f"sqlite:///{folder / f'{uuid.uuid4().hex}.db'}")
     Base.metadata.create_all(database.engine)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from benchmarks.report import Cell, Report, cores, table
 
 if TYPE_CHECKING:
-    from training.workflow import Task
+    from training.learning.workflow import Task
 
 Precision = Literal["bf16", "fp32"]
 N_COLUMNS = 6
@@ -50,7 +50,7 @@ def run(
 
 
 def _task(name: str) -> Task:
-    from training import cardiac, lung  # noqa: PLC0415
+    from training.organs import cardiac, lung  # noqa: PLC0415
 
     return (lung.task if name == "lung" else cardiac.task)([], Path())
 
@@ -63,7 +63,7 @@ def cases_per_s(name: str, precision: Precision, steps: int) -> float:
     import torch  # noqa: PLC0415
 
     from data_specs.bundle import CxrInput, EcgInput  # noqa: PLC0415
-    from training.fit import CHUNK, Cases, fit  # noqa: PLC0415
+    from training.learning.fit import CHUNK, Cases, fit  # noqa: PLC0415
 
     task = _task(name)
     batch = task.recipe.batch_size

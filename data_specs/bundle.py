@@ -13,7 +13,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from data_specs.visit import OperatingPoint, Organ
+from data_specs.visit.contract import OperatingPoint, Organ
 
 
 class _Part(BaseModel):
@@ -21,14 +21,14 @@ class _Part(BaseModel):
 
 
 class CxrInput(_Part):
-    """``(n, 1, size_px, size_px) uint8``, made by :func:`data_specs.cxr.conform`; normalisation is in the graph."""
+    """``(n, 1, size_px, size_px) uint8`` by :func:`data_specs.cxr.image.conform`; normalisation is in the graph."""
 
     modality: Literal["cxr"] = "cxr"
     size_px: int
 
 
 class EcgInput(_Part):
-    """``(n, 12, n_samples) float32``, standard deviations, made by :func:`data_specs.ecg.conform`."""
+    """``(n, 12, n_samples) float32``, standard deviations, made by :func:`data_specs.ecg.recording.conform`."""
 
     modality: Literal["ecg"] = "ecg"
     fs_hz: int

@@ -22,8 +22,8 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from data_specs.context import Lab
 from data_specs.labs import standard_labs
+from data_specs.visit.context import Lab
 from data_specs.vocabulary import terms
 
 SCHEMA_VERSION = 1

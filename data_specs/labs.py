@@ -19,8 +19,8 @@ import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from data_specs.context import Lab
 from data_specs.problems import Problem
+from data_specs.visit.context import Lab
 
 SAME_WITHIN = 0.02
 """Two reports of one analyte that differ by no more than this share are one value, rounded in two units."""

@@ -11,23 +11,23 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal, Protocol
 
-from data_specs.assessment import AssessedInput, AssessedOrgan, Assessment
 from data_specs.bundle import BundleManifest
-from data_specs.context import Context
-from data_specs.ecg_files import PostedFile, RecordingFiles, group_recordings
+from data_specs.ecg.files import PostedFile, RecordingFiles, group_recordings
 from data_specs.labs import standard_labs
 from data_specs.problems import Problem
-from data_specs.visit import ModelUsed, Organ
-from inference.batcher import Batcher
-from inference.bundles import Bundle
-from inference.choice import FIXED
+from data_specs.visit.assessment import AssessedInput, AssessedOrgan, Assessment
+from data_specs.visit.context import Context
+from data_specs.visit.contract import ModelUsed, Organ
+from inference.bundles.lineup import POLL_S, SHADOW, LineupFollower, Loaded
+from inference.bundles.loading import Bundle
+from inference.cxr.pipeline import FilmPipeline, InputResult
 from inference.decoding import Decoders
-from inference.films import FilmPipeline, InputResult
+from inference.ecg.pipeline import RecordingPipeline
 from inference.findings import Answer, merge, operating_point
 from inference.kidney import KidneyPipeline
-from inference.lineup import POLL_S, SHADOW, LineupFollower, Loaded
 from inference.priority import prioritise
-from inference.recordings import RecordingPipeline
+from inference.runtime.batcher import Batcher
+from inference.runtime.choice import FIXED
 
 BeforeDecode = Callable[[int], Awaitable[None]]
 FIELD_OF: dict[str, Literal["image", "ecg"] | None] = {"cxr": "image", "ecg": "ecg", "labs": None}
@@ -90,7 +90,7 @@ class Engine:
     decode_threads
         Threads for decoding and gates; by default one per core.
     session, cache
-        How each session is chosen, and where that is remembered: see :func:`inference.choice.choose`.
+        How each session is chosen, and where that is remembered: see :func:`inference.runtime.choice.choose`.
 
     Raises
     ------

@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from data_specs.assessment import EvidenceMap, FoundFinding
 from data_specs.bundle import BundleManifest, Calibration, FindingSpec
-from data_specs.visit import Category, OperatingPoint
+from data_specs.visit.assessment import EvidenceMap, FoundFinding
+from data_specs.visit.contract import Category, OperatingPoint
 
 ADULT_YEARS = 18.0
 """Where the age is unknown, only what was evaluated from this age on is offered."""

@@ -6,15 +6,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from data_specs.assessment import AssessedOrgan
 from data_specs.bundle import TabularInput
-from data_specs.context import Context
 from data_specs.problems import Problem
-from data_specs.visit import Category
-from inference.batcher import Batcher, InferenceFailed
-from inference.bundles import Bundle
+from data_specs.visit.assessment import AssessedOrgan
+from data_specs.visit.context import Context
+from data_specs.visit.contract import Category
+from inference.bundles.loading import Bundle
 from inference.findings import ADULT_YEARS, Answer, answer
 from inference.person import age_told
+from inference.runtime.batcher import Batcher, InferenceFailed
 
 CONDITIONS = {
     "diabetes": frozenset({"diabetes", "diabetes_type_1", "diabetes_type_2", "diabetes_mellitus"}),

@@ -6,8 +6,8 @@ import math
 from datetime import date
 from typing import Protocol
 
-from data_specs.context import Context, Person
 from data_specs.problems import Problem
+from data_specs.visit.context import Context, Person
 
 AGE_TOLERANCE_YEARS = 2.0
 """Ages are rounded, and birthdays fall between a file and its visit; further apart it is someone else's."""

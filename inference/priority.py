@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from data_specs.assessment import AssessedOrgan
 from data_specs.problems import Problem
-from data_specs.visit import Organ, Priority
+from data_specs.visit.assessment import AssessedOrgan
+from data_specs.visit.contract import Organ, Priority
 
 URGENT_BELOW_OR_ABOVE: dict[str, tuple[float, float]] = {
     "heart_rate": (40, 150),

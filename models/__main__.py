@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from inference.registry import LOG, Entry, Registry, read_registry
+from inference.bundles.registry import LOG, Entry, Registry, read_registry
 from models.registry import NotDone, changed, promote, read_manifest, rollback, set_shadow
 
 if TYPE_CHECKING:

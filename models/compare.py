@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from sqlalchemy import create_engine, inspect, text
 
-from data_specs.assessment import Assessment
+from data_specs.visit.assessment import Assessment
 
 ACCEPTED = "file accepted"
 """Stands beside the findings: whether a posted file was used. It is all that a gate answers."""

@@ -15,7 +15,7 @@ from io import FileIO
 from pathlib import Path
 
 from data_specs.bundle import BundleManifest, Estimate, FindingSpec
-from inference.registry import LOG, Entry, Registry, read_registry
+from inference.bundles.registry import LOG, Entry, Registry, read_registry
 
 MAX_TOLERANCE = 1e-4
 """Largest tolerance of golden cases that is promoted: that which bundles are exported with."""
@@ -166,7 +166,7 @@ def check_whole(registry: Registry, name: str, version: str) -> BundleManifest:
     NotDone
         It is not there, or one of these fails.
     """
-    from inference.bundles import BundleError, load_version  # noqa: PLC0415  the runtime, for those who need it
+    from inference.bundles.loading import BundleError, load_version  # noqa: PLC0415  the runtime, for those who need it
 
     if version not in registry.versions.get(name, ()):
         raise NotDone(

@@ -15,41 +15,36 @@ from starlette.middleware import Middleware
 from starlette.middleware.gzip import GZipMiddleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from data_specs.next_steps import read_table
-from service import (
-    admin,
-    api,
-    destinations,
-    followup_api,
-    followup_pages,
-    open_inference,
-    operations,
-    pages,
-    post_page,
-    reports_api,
-    session,
-    statistics_api,
-    tus,
-    uploads,
-)
-from service.courier import Courier
-from service.database import Database
-from service.dicom import listener as dicom
-from service.dicom import web
-from service.dicom.gathering import Gathering
-from service.edge import Edge
-from service.examples import schemas_beyond_the_routes
-from service.hl7 import listener as hl7
+from data_specs.next_steps.table import read_table
+from service.api import destinations, open_inference, operations, session
+from service.api import followup as followup_api
+from service.api import keys as admin
+from service.api import reports as reports_api
+from service.api import statistics as statistics_api
+from service.api import uploads as tus
+from service.api import visits as api
+from service.api.dicomweb import routes as web
+from service.api.edge import Edge
+from service.api.examples import schemas_beyond_the_routes
+from service.api.refusals import add_refusals
+from service.delivery.worker import Courier
 from service.keys import Keys
 from service.logs import where_it_failed
 from service.metrics import Metrics
-from service.migrate import migrate
-from service.refusals import add_refusals
+from service.pages import post as post_page
+from service.pages import visit as followup_pages
+from service.pages import worklist as pages
+from service.protocols.tensors import Tensors
+from service.receive import uploads
+from service.receive.dicom import listener as dicom
+from service.receive.dicom.gathering import Gathering
+from service.receive.hl7 import listener as hl7
 from service.settings import PREFIX, Settings
 from service.state import Service
-from service.store import open_store
-from service.tensors import Tensors
-from service.work import Engine, Work
+from service.storage.database import Database
+from service.storage.migrate import migrate
+from service.storage.store import open_store
+from service.visits.work import Engine, Work
 
 NOT_PAGES = ("/v1/", "/v2/", "/dicomweb/", "/metrics")
 API_VERSION = "1.0.0"
@@ -135,7 +130,7 @@ def build(settings: Settings, engine: Engine | None, stop: Callable[[], None]) -
         *(open_inference, web, tus, post_page, session, pages, followup_pages),
     ):
         app.include_router(part.router)
-    app.mount("/static", StaticFiles(packages=[("service", "static")]))
+    app.mount("/static", StaticFiles(packages=[("service.pages", "static")]))
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]  # FastAPI's own way to extend the document
     return app
 

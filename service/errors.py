@@ -1,4 +1,4 @@
-"""Why the service does not do what it was asked. One tree, no HTTP in it; ``service.refusals`` maps it to statuses.
+"""Why the service does not do what it was asked. One tree, no HTTP in it; ``service.api.refusals`` maps it to statuses.
 
 ::
 

@@ -24,9 +24,9 @@ from typing import Literal
 from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
-from service.database import Database, database_now, rowcount
 from service.errors import NotFound
-from service.tables import KeyRow
+from service.storage.database import Database, database_now, rowcount
+from service.storage.tables import KeyRow
 
 Role = Literal["site", "doctor", "specialist", "admin"]
 BOOTSTRAP_ID = "bootstrap"

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from fastapi import FastAPI
     from uvicorn import Server
 
-    from service.work import Engine
+    from service.visits.work import Engine
 
 BAD_SETTINGS, CANNOT_START = 2, 1
 KEEP_ALIVE_S = 20
@@ -51,7 +51,7 @@ def serve(settings: Settings, engine: Engine | None = None) -> int:
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     from sqlalchemy.exc import SQLAlchemyError  # noqa: PLC0415
 
-    from data_specs.next_steps import BadTable  # noqa: PLC0415
+    from data_specs.next_steps.table import BadTable  # noqa: PLC0415
     from service.app import build  # noqa: PLC0415  all that follows is for a server that does start
     from service.logs import set_up_logs  # noqa: PLC0415
 
@@ -83,7 +83,7 @@ def server_of(app: FastAPI, settings: Settings) -> Server:
     """The HTTP server for ``app``, with its bounds."""
     import uvicorn  # noqa: PLC0415
 
-    from service.protocol import BoundedProtocol  # noqa: PLC0415
+    from service.api.http1 import BoundedProtocol  # noqa: PLC0415
 
     class DrainingServer(uvicorn.Server):
         """Tells the service of the end before uvicorn waits for the requests that wait for visits."""

@@ -12,8 +12,8 @@ from pydantic import Field, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from data_specs.vocabulary import Language
-from service.dicom.peers import read_address, read_callers
-from service.hl7.peers import check_listening
+from service.protocols.dicom_peers import read_address, read_callers
+from service.protocols.hl7_peers import check_listening
 
 PREFIX = "SANGLOC_"
 NOT_SETTINGS = frozenset({"SANGLOC_TEST_DATA"})
@@ -68,7 +68,7 @@ class Settings(BaseSettings):
     delivery_attempts
         After so many a delivery is dead until somebody asks for it again; with the other defaults, after about a day.
     next_steps
-        The programme's own table of what to do next, in place of ``data_specs/next_steps.toml``.
+        The programme's own table of what to do next, in place of ``data_specs/next_steps/next_steps.toml``.
     blind_reads
         Whether a specialist who is asked first reads without the findings, where the question does not say.
     drain_seconds

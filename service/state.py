@@ -8,17 +8,17 @@ from typing import TYPE_CHECKING
 
 from fastapi import Request
 
-from data_specs.next_steps import Table
-from service.database import Database
+from data_specs.next_steps.table import Table
 from service.keys import Keys
+from service.protocols.tensors import Tensors
 from service.settings import Settings
-from service.store import Store
-from service.tensors import Tensors
+from service.storage.database import Database
+from service.storage.store import Store
 
 if TYPE_CHECKING:
-    from service.courier import Courier
+    from service.delivery.worker import Courier
     from service.metrics import Metrics
-    from service.work import Engine, Work
+    from service.visits.work import Engine, Work
 
 
 @dataclass(slots=True)

@@ -20,12 +20,12 @@ from pathlib import Path
 
 NETWORKS = ("lung", "cardiac")
 COMMANDS = {
-    "check": "training.checks",
-    "pretrain": "training.pretrain",
-    "recalibrate": "training.recalibrate",
-    "agree": "training.agreement",
-    "plan": "training.planner",
-    "import": "training.import_weights",
+    "check": "training.cohorts.checks",
+    "pretrain": "training.learning.pretrain",
+    "recalibrate": "training.bundle.recalibrate",
+    "agree": "training.bundle.agreement",
+    "plan": "training.figures.planner",
+    "import": "training.imported.command",
 }
 
 
@@ -88,14 +88,14 @@ def train_network(arguments: argparse.Namespace) -> Path | None:
     """One of the networks; ``None`` on a process that only helped to train."""
     import torch  # noqa: PLC0415
 
-    from training.cohorts import with_persons  # noqa: PLC0415
-    from training.local_cohort import local_cohort  # noqa: PLC0415
-    from training.processes import Processes  # noqa: PLC0415
-    from training.workflow import Start, make_bundle  # noqa: PLC0415
+    from training.cohorts.local import local_cohort  # noqa: PLC0415
+    from training.cohorts.shipped import with_persons  # noqa: PLC0415
+    from training.learning.processes import Processes  # noqa: PLC0415
+    from training.learning.workflow import Start, make_bundle  # noqa: PLC0415
 
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
-    organ = importlib.import_module(f"training.{arguments.bundle}")
+    organ = importlib.import_module(f"training.organs.{arguments.bundle}")
     run = arguments.out / f"{arguments.bundle}-{arguments.version}.run"
     with Processes.joined(arguments.device):
         if arguments.cohort:
@@ -120,7 +120,7 @@ def train_network(arguments: argparse.Namespace) -> Path | None:
 
 def train_other(arguments: argparse.Namespace) -> Path:
     """``kidney`` and ``gate``, which have workflows of their own."""
-    module = importlib.import_module(f"training.{arguments.bundle}")
+    module = importlib.import_module(f"training.organs.{arguments.bundle}")
     own = {"cohorts": arguments.cohort} if arguments.cohort else {}
     if own and arguments.bundle == "gate":
         raise ValueError("the gate learns from the shipped cohorts and made-up pictures only; it takes no --cohort")

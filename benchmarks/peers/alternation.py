@@ -24,7 +24,7 @@ from benchmarks.peers.servers import PEERS, PYTHON, Peer, PeerFailed, RunningPee
 from benchmarks.peers.weights import NETWORKS, BareSession, bundles_with, model_of
 from benchmarks.report import Report, cores, table
 from benchmarks.serving import BUNDLES, serving
-from data_specs.cxr import conform
+from data_specs.cxr.image import conform
 
 BARE = "bare session, ORT fp32, batch 16"
 BARE_BATCH = 16

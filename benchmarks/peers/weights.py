@@ -10,7 +10,7 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from benchmarks.densenet import densenet_bundles
-from inference.registry import read_registry
+from inference.bundles.registry import read_registry
 
 NETWORKS = ("lung", "densenet121")
 

@@ -26,12 +26,12 @@ from sqlalchemy import make_url
 from sqlalchemy.exc import SQLAlchemyError
 
 from data_specs.cohort import Source
-from data_specs.visit import JUDGED
-from service.database import Database
+from data_specs.visit.contract import JUDGED
 from service.outcomes.cases import ORGAN, Wanted
 from service.outcomes.cohort import FOLDER, MANIFEST, Exported, NotExported, export, listed
 from service.settings import PREFIX, BadSettings, Settings, read_settings
-from service.store import Store, open_store
+from service.storage.database import Database
+from service.storage.store import Store, open_store
 
 DONE, REFUSED, CANNOT = 0, 1, 2
 KEY_BYTES = 32

@@ -11,11 +11,11 @@ from typing import Literal
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from data_specs.assessment import Assessment
 from data_specs.cohort import Source
-from data_specs.context import Context
-from data_specs.visit import Organ
-from service.tables import InputRow, OutcomeRow, VisitRow
+from data_specs.visit.assessment import Assessment
+from data_specs.visit.context import Context
+from data_specs.visit.contract import Organ
+from service.storage.tables import InputRow, OutcomeRow, VisitRow
 
 ORGAN: dict[str, Organ] = {"cxr": "lung", "ecg": "cardiac"}
 FIELD = {"cxr": "image", "ecg": "ecg"}

@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import TypeVar
 
 from data_specs.cohort import CohortManifest, Columns
-from service.database import Database
 from service.outcomes.cases import Case, Wanted, read_cases
 from service.outcomes.files import Written, pseudonyms, write_case
-from service.store import Store
+from service.storage.database import Database
+from service.storage.store import Store
 
 FOLDER = {"cxr": "films", "ecg": "recordings"}
 MANIFEST, TABLE = "cohort.yaml", "cases.csv"

@@ -11,16 +11,16 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from data_specs.ecg import LEADS, Recording
-from data_specs.ecg_header import age_on, day
+from data_specs.ecg.header import age_on, day
+from data_specs.ecg.recording import LEADS, Recording
 from data_specs.problems import Refused
-from data_specs.report import DicomReference
+from data_specs.visit.report import DicomReference
 from service.errors import StoredFileDamaged, StoredFileMissing
 from service.outcomes.cases import Case, Wanted
-from service.store import Store
+from service.storage.store import Store
 
 if TYPE_CHECKING:
-    from data_specs.cxr import ChestImage
+    from data_specs.cxr.image import ChestImage
 
 OLDEST_TOLD = 90
 """Ages are told in whole years, all from 90 on as 90 (45 CFR 164.514(b)(2)(i)(C), the safe harbour of HIPAA)."""
@@ -68,10 +68,10 @@ def read_film(content: bytes) -> ChestImage:
     Raises
     ------
     Refused
-        As :func:`data_specs.cxr_files.read_image`; ``burned_in_annotation`` where the header says that the picture
+        As :func:`data_specs.cxr.files.read_image`; ``burned_in_annotation`` where the header says that the picture
         itself tells whose it is.
     """
-    from data_specs.cxr_files import read_image  # noqa: PLC0415  films alone need the codecs
+    from data_specs.cxr.files import read_image  # noqa: PLC0415  films alone need the codecs
 
     film = read_image(content)
     if any(problem.code == "burned_in_annotation" for problem in film.problems):
@@ -132,7 +132,7 @@ def write_case(case: Case, *, store: Store, folder: Path, wanted: Wanted) -> Wri
 
 
 def _recordings(case: Case, contents: Sequence[bytes]) -> Sequence[ChestImage | Recording]:
-    from data_specs.ecg_files import PostedFile, group_recordings, read_recording  # noqa: PLC0415  with all its readers
+    from data_specs.ecg.files import PostedFile, group_recordings, read_recording  # noqa: PLC0415  with all its readers
 
     posted = [
         PostedFile(each.index, each.filename, content) for each, content in zip(case.files, contents, strict=True)

@@ -1,1 +1,1 @@
-"""The report's renderings: pure functions of a :class:`data_specs.report.Report`, one module a format."""
+"""The report's renderings: pure functions of a :class:`data_specs.visit.report.Report`, one module a format."""

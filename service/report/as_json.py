@@ -1,6 +1,6 @@
 """The report as JSON: its own facts, and beside each of them the sentence, so that a client needs no table of words.
 
-The schema of all but the sentences is :meth:`data_specs.report.Report.model_json_schema`.
+The schema of all but the sentences is :meth:`data_specs.visit.report.Report.model_json_schema`.
 """
 
 from __future__ import annotations
@@ -8,11 +8,11 @@ from __future__ import annotations
 import json
 
 from data_specs.problems import Problem
-from data_specs.report import Report
+from data_specs.visit.report import Report
 from data_specs.vocabulary import Language
+from service.language.texts import opening, text
 from service.report import words
 from service.report.words import say
-from service.texts import opening, text
 
 
 def render(report: Report, language: Language) -> bytes:

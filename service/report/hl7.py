@@ -18,13 +18,14 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
 
-from data_specs.context import Referrer
-from data_specs.next_steps import REASSURING
-from data_specs.opinion import Author, Opinion
-from data_specs.report import Report, ReportFinding, ReportInput, identifier
-from data_specs.visit import Code
+from data_specs.next_steps.table import REASSURING
+from data_specs.visit.context import Referrer
+from data_specs.visit.contract import Code
+from data_specs.visit.opinion import Author, Opinion
+from data_specs.visit.report import Report, ReportFinding, ReportInput, identifier
 from data_specs.vocabulary import SYSTEMS, Language, display, term_of, terms
-from service.hl7.er7 import OUR_APPLICATION, OWN_SYSTEM, composed, encoded, escaped, line, segment
+from service.language.texts import opening, text
+from service.protocols.er7 import OUR_APPLICATION, OWN_SYSTEM, composed, encoded, escaped, line, segment
 from service.report.words import (
     colon,
     conclusion,
@@ -37,7 +38,6 @@ from service.report.words import (
     point_sentence,
     say,
 )
-from service.texts import opening, text
 
 RESULT_STATUS = {"preliminary": "P", "final": "F", "amended": "C"}
 """Tables 0123 (OBR-25) and 0085 (OBX-11); C: replaces the result that was sent before."""

@@ -12,7 +12,7 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from markupsafe import Markup
 
-from data_specs.report import Report
+from data_specs.visit.report import Report
 from data_specs.vocabulary import Language
 from service.report.sheet import FindingRow, Sheet, sheet
 from service.report.words import say
@@ -108,7 +108,7 @@ def _pictures(told: Sheet, pictures: Mapping[int, bytes]) -> list[Picture]:
 
 @cache
 def _style() -> str:
-    return (HERE.parent / "static" / "report.css").read_text(encoding="utf-8")
+    return (HERE / "report.css").read_text(encoding="utf-8")
 
 
 @cache

@@ -15,7 +15,7 @@ from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 from xml.sax.saxutils import escape
 
-from data_specs.report import Report
+from data_specs.visit.report import Report
 from data_specs.vocabulary import Language
 from service.report.sheet import FindingRow, Sheet, plain, sheet
 from service.report.words import say

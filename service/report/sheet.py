@@ -9,15 +9,15 @@ from __future__ import annotations
 import unicodedata
 from dataclasses import dataclass
 
-from data_specs.context import Lab
-from data_specs.next_steps import REASSURING
-from data_specs.opinion import Opinion
-from data_specs.report import NextStep, Report, ReportFinding, ReportInput
-from data_specs.visit import Code, ModelUsed, Organ
+from data_specs.next_steps.table import REASSURING
+from data_specs.visit.context import Lab
+from data_specs.visit.contract import Code, ModelUsed, Organ
+from data_specs.visit.opinion import Opinion
+from data_specs.visit.report import NextStep, Report, ReportFinding, ReportInput
 from data_specs.vocabulary import SYSTEMS, Language, display, terms
+from service.language.texts import age, measured, opening, text
 from service.report import words
 from service.report.words import say
-from service.texts import age, measured, opening, text
 
 SYSTEM_NAMES = {SYSTEMS["sct"]: "SNOMED CT", SYSTEMS["loinc"]: "LOINC", SYSTEMS["own"]: "Sàng Lọc"}
 SHORT_SHA = 12

@@ -7,11 +7,11 @@ from datetime import datetime
 from functools import cache
 from pathlib import Path
 
-from data_specs.opinion import Judgement, Opinion
-from data_specs.report import PROBABILITY_DIGITS, NextStep, Report, ReportFinding, ReportInput
-from data_specs.visit import Organ
+from data_specs.visit.contract import Organ
+from data_specs.visit.opinion import Judgement, Opinion
+from data_specs.visit.report import PROBABILITY_DIGITS, NextStep, Report, ReportFinding, ReportInput
 from data_specs.vocabulary import Language, display
-from service.texts import NARROW_SPACE, measured, opening
+from service.language.texts import NARROW_SPACE, measured, opening
 
 
 @cache

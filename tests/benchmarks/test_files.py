@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 
 from benchmarks import files
-from data_specs.cxr_files import read_image
-from data_specs.ecg_files import PostedFile, group_recordings, read_recording
+from data_specs.cxr.files import read_image
+from data_specs.ecg.files import PostedFile, group_recordings, read_recording
 
 
 @pytest.mark.parametrize("syntax", [files.EXPLICIT, files.JPEG_LOSSLESS, files.J2K])

@@ -11,7 +11,7 @@ import pytest
 
 from data_specs.bundle import BundleManifest
 from data_specs.vocabulary import terms
-from inference.bundles import NAMES, BundleError, golden_difference, load_bundle, load_bundles
+from inference.bundles.loading import NAMES, BundleError, golden_difference, load_bundle, load_bundles
 
 BUNDLES = Path(__file__).resolve().parents[2] / "models" / "bundles"
 FOLDERS = sorted(p.parent for p in BUNDLES.glob("*/screening.json"))

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from data_specs.ecg import LEADS, Recording
-from data_specs.ecg_files import PostedFile, group_recordings, read_recording
+from data_specs.ecg.files import PostedFile, group_recordings, read_recording
+from data_specs.ecg.recording import LEADS, Recording
 
 FS = 500
 EIGHT = ("I", "II", "V1", "V2", "V3", "V4", "V5", "V6")

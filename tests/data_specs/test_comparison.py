@@ -6,9 +6,9 @@ from datetime import date
 
 import pytest
 
-from data_specs.assessment import AssessedOrgan, Assessment, FoundFinding
-from data_specs.comparison import Assessed, compare
-from data_specs.visit import ModelUsed
+from data_specs.visit.assessment import AssessedOrgan, Assessment, FoundFinding
+from data_specs.visit.comparison import Assessed, compare
+from data_specs.visit.contract import ModelUsed
 
 
 def visit(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from pydantic import ValidationError
 
-from data_specs.context import Context
+from data_specs.visit.context import Context
 
 
 @pytest.mark.parametrize(

@@ -40,8 +40,8 @@ from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
 
-from data_specs.cxr import ChestImage
-from data_specs.cxr_files import read_image
+from data_specs.cxr.files import read_image
+from data_specs.cxr.image import ChestImage
 from data_specs.problems import Problem, Refused
 
 LOSSLESS = (EXPLICIT, IMPLICIT, BIG, DEFLATED, UNCOMPRESSED, DEFLATED_FRAME, RLE)
@@ -470,7 +470,7 @@ def test_a_codestream_that_was_cut_inside_a_whole_file_is_noticed(syntax: str) -
 def test_a_deflate_bomb_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     import zlib
 
-    monkeypatch.setattr("data_specs.cxr_dicom_header.MAX_INFLATED", 2**20)
+    monkeypatch.setattr("data_specs.dicom.header.MAX_INFLATED", 2**20)
     content = dicom(phantom(), DEFLATED)
     meta = content[: content.index(b"1.2.840.10008.1.2.1.99") + 22]
     deflater = zlib.compressobj(wbits=-15)
@@ -545,7 +545,7 @@ REFUSED_FILES = {
 
 
 def thumbnail(film: ChestImage) -> NDArray[np.float64]:
-    from data_specs.cxr import conform
+    from data_specs.cxr.image import conform
 
     small = conform(film.pixels, 32)[0].astype(float)
     return (small - small.mean()) / small.std()
@@ -583,8 +583,8 @@ def test_teeth_that_say_nothing_of_their_place_are_left_to_the_pixel_gate(shared
 
 
 def test_jpeg_extended_of_10_bit_agrees_with_its_lossless_twin(shared_data: Path) -> None:
-    from data_specs.cxr_dicom_header import read_header
-    from data_specs.cxr_dicom_pixels import frame_of, stored_values
+    from data_specs.cxr.pixels import frame_of, stored_values
+    from data_specs.dicom.header import read_header
 
     folder = shared_data / "cxr" / "dicom" / "not_chest"
     values = []

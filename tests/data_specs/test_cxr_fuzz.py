@@ -25,8 +25,8 @@ from cxr_made import (
 from PIL import Image
 from test_cxr_raster import saved, tiff
 
-from data_specs.cxr import ChestImage
-from data_specs.cxr_files import read_image
+from data_specs.cxr.files import read_image
+from data_specs.cxr.image import ChestImage
 from data_specs.problems import Refused
 
 EIGHT = phantom(8).astype(np.uint8)

@@ -16,7 +16,7 @@ from cxr_made import dicom, phantom
 from numpy.typing import NDArray
 from PIL import Image
 
-from data_specs.cxr_files import read_image, sniff
+from data_specs.cxr.files import read_image, sniff
 from data_specs.problems import Problem, Refused
 
 EIGHT = phantom(8).astype(np.uint8)

@@ -7,7 +7,7 @@ import io
 import pytest
 from cxr_made import DEFLATED, EXPLICIT, IMPLICIT, dicom, phantom
 
-from data_specs.dicom_reference import read_reference
+from data_specs.dicom.reference import read_reference
 
 NAME = "Người^Được Khám Thử Nghiệm Ẵặ"
 

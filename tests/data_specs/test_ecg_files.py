@@ -16,8 +16,8 @@ from ecg_made import counts, csv, dicom, every_format, millivolts, on_disk, read
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from data_specs.ecg import LEADS, Recording, conform
-from data_specs.ecg_files import MAX_ZIP_MEMBERS, PostedFile, RecordingFiles, group_recordings, read_recording
+from data_specs.ecg.files import MAX_ZIP_MEMBERS, PostedFile, RecordingFiles, group_recordings, read_recording
+from data_specs.ecg.recording import LEADS, Recording, conform
 from data_specs.problems import Refused, _messages
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import signal
 
-from data_specs.ecg_signal import fill_gaps, median, percentiles, resample, zero_phase
+from data_specs.ecg.filters import fill_gaps, median, percentiles, resample, zero_phase
 
 RNG = np.random.default_rng(0)
 

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from ecg_made import FS, counts, cpsc2018, csv, edf, millivolts, read
 
-from data_specs import ecg_mat
-from data_specs.ecg import LEADS
+from data_specs.ecg.formats import mat as ecg_mat
+from data_specs.ecg.recording import LEADS
 from data_specs.problems import Refused
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from ecg_made import FS, counts, millivolts, on_disk, read, wfdb16
 
-from data_specs.ecg import LEADS
+from data_specs.ecg.recording import LEADS
 from data_specs.problems import Refused
 
 wfdb = pytest.importorskip("wfdb", reason="the wfdb library is not installed: formats are not compared with it")

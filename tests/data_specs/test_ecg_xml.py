@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from ecg_made import aecg, cardiosoft, counts, millivolts, muse, philips, read
 
-from data_specs.ecg import LEADS
+from data_specs.ecg.recording import LEADS
 from data_specs.problems import Refused
 
 
@@ -107,7 +107,7 @@ def test_bombs() -> None:
 
 def test_lzw_does_not_grow_without_bound() -> None:
     """Repeating the newest code makes ever longer strings: 750 codes would unpack to 280 kB for each lead."""
-    from data_specs.ecg_philips import _lzw
+    from data_specs.ecg.formats.philips import _lzw
 
     codes = [0, *range(256, 1000)] * 20
     bits = "".join(f"{code:010b}" for code in codes)

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data_specs.context import Lab
 from data_specs.labs import ANALYTES, standard_labs
+from data_specs.visit.context import Lab
 from data_specs.vocabulary import LANGUAGES
 
 

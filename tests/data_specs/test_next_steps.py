@@ -9,12 +9,12 @@ from typing import Any, get_args
 
 import pytest
 
-from data_specs.context import Lab, Vitals
-from data_specs.next_steps import ORDER, SHIPPED, BadTable, next_steps, read_table
-from data_specs.next_steps_rules import JUDGED, WORDS, Facts, Otherwise
+from data_specs.next_steps.rules import JUDGED, WORDS, Facts, Otherwise
+from data_specs.next_steps.table import ORDER, SHIPPED, BadTable, next_steps, read_table
 from data_specs.problems import Problem
-from data_specs.report import ReportFinding, ReportInput, ReportOrgan
-from data_specs.visit import ORGANS, Code, OperatingPoint
+from data_specs.visit.context import Lab, Vitals
+from data_specs.visit.contract import ORGANS, Code, OperatingPoint
+from data_specs.visit.report import ReportFinding, ReportInput, ReportOrgan
 from data_specs.vocabulary import LANGUAGES, terms
 from tests.conftest import ROOT
 

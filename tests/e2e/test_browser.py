@@ -18,7 +18,7 @@ from PIL import Image
 
 from data_specs.problems import message
 from data_specs.vocabulary import LANGUAGES, Language
-from service.texts import opening, text
+from service.language.texts import opening, text
 from tests.service.page_fixture import SECRET, Site, running_site
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: no page is tried")

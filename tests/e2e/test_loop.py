@@ -17,7 +17,7 @@ import pytest
 from pypdf import PdfReader
 
 from data_specs.vocabulary import LANGUAGES, Language
-from service.texts import text
+from service.language.texts import text
 
 sys.path[:0] = [str(Path(__file__).resolve().parents[1] / "service")]
 from serving import Served, serving, settings_for, visit_files  # noqa: E402

@@ -16,7 +16,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from data_specs.visit import Visit
+from data_specs.visit.contract import Visit
 from samples.demo import FILES, SAMPLES, table
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from data_specs.ecg import Recording
+from data_specs.ecg.recording import Recording
 
 # share of each wave in I, II, V1 to V6: roughly a normal adult
 P = (0.6, 1.0, 0.4, 0.5, 0.5, 0.5, 0.5, 0.4)

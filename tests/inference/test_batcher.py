@@ -10,10 +10,10 @@ from typing import Literal
 import numpy as np
 import pytest
 
-from inference.batcher import Batcher, InferenceFailed
-from inference.choice import open_session
-from inference.openvino_session import is_installed, precisions
-from inference.session import REFERENCE, Array, Setup
+from inference.runtime.batcher import Batcher, InferenceFailed
+from inference.runtime.choice import open_session
+from inference.runtime.openvino_session import is_installed, precisions
+from inference.runtime.session import REFERENCE, Array, Setup
 
 BUNDLES = Path(__file__).resolve().parents[2] / "models" / "bundles"
 

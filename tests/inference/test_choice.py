@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 
 from data_specs.bundle import Agreement, BundleManifest
-from inference import choice, remembered
-from inference.bundles import BundleError, load_bundle
-from inference.choice import _best, agrees, answers, choose, open_session, setups
-from inference.onnxruntime_session import cuda_loads
-from inference.openvino_session import is_installed, precisions
-from inference.session import REFERENCE, Array, DeviceError, Setup
+from inference.bundles.loading import BundleError, load_bundle
+from inference.runtime import choice, remembered
+from inference.runtime.choice import _best, agrees, answers, choose, open_session, setups
+from inference.runtime.onnxruntime_session import cuda_loads
+from inference.runtime.openvino_session import is_installed, precisions
+from inference.runtime.session import REFERENCE, Array, DeviceError, Setup
 
 ROOT = Path(__file__).resolve().parents[2]
 NEEDS_OPENVINO = pytest.mark.skipif(not is_installed(), reason="OpenVINO is not installed here")
@@ -173,7 +173,7 @@ def test_a_device_that_is_not_there_stops_the_start(setting: str) -> None:
 
 
 def test_a_runtime_that_is_not_there_stops_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("inference.openvino_session.is_installed", lambda: False)
+    monkeypatch.setattr("inference.runtime.openvino_session.is_installed", lambda: False)
     with pytest.raises(DeviceError, match="openvino"):
         load_bundle(folder("cxr_gate"), device="cpu", threads=1, session="openvino:fp32")
     assert {each.runtime for each in setups(manifest("lung"), "cpu", 2)} == {"onnxruntime"}

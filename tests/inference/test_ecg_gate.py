@@ -12,12 +12,12 @@ from ecg_synthesis import ecg, twelve
 from numpy.typing import NDArray
 from scipy import signal
 
-from data_specs.ecg import LEADS, Recording
-from data_specs.ecg_files import PostedFile, group_recordings, read_recording
+from data_specs.ecg.files import PostedFile, group_recordings, read_recording
+from data_specs.ecg.recording import LEADS, Recording
 from data_specs.problems import Problem
 from data_specs.vocabulary import LANGUAGES
-from inference.ecg_delineate import examine
-from inference.ecg_gate import gate
+from inference.ecg.delineate import examine
+from inference.ecg.gate import gate
 
 T = np.arange(5000) / 500.0
 

@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 from ecg_synthesis import ecg, twelve
 
-from data_specs.ecg import Recording
-from data_specs.ecg_files import PostedFile, group_recordings, read_recording
+from data_specs.ecg.files import PostedFile, group_recordings, read_recording
+from data_specs.ecg.recording import Recording
 from data_specs.vocabulary import terms
-from inference.ecg_beats import find_beats
-from inference.ecg_delineate import examine
-from inference.ecg_measure import measure
+from inference.ecg.beats import find_beats
+from inference.ecg.delineate import examine
+from inference.ecg.measure import measure
 
 
 @pytest.mark.parametrize(

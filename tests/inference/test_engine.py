@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data_specs.assessment import Assessment
-from data_specs.context import Context
+from data_specs.visit.assessment import Assessment
+from data_specs.visit.context import Context
 from inference.engine import Engine
 from tests.inference.conftest import SAMPLES, posted
 

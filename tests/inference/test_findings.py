@@ -7,9 +7,9 @@ import math
 import numpy as np
 import pytest
 
-from data_specs.assessment import EvidenceMap, FoundFinding
 from data_specs.bundle import Calibration, FindingSpec
-from data_specs.visit import OperatingPoint
+from data_specs.visit.assessment import EvidenceMap, FoundFinding
+from data_specs.visit.contract import OperatingPoint
 from inference.findings import Answer, answer, calibrate, merge, positive_share
 
 

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from data_specs.assessment import Assessment
-from data_specs.context import Context
-from inference.batcher import Batcher
+from data_specs.visit.assessment import Assessment
+from data_specs.visit.context import Context
+from inference.bundles.registry import LOG
 from inference.engine import Engine
-from inference.registry import LOG
+from inference.runtime.batcher import Batcher
 from models.registry import deciding, promote, rollback, set_shadow
 from tests.inference.conftest import SAMPLES, posted
 from tests.models.versions import shifted, shipped, version

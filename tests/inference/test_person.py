@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import date
 
-from data_specs.context import Context, Person
+from data_specs.visit.context import Context, Person
 from inference.person import mismatch
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from data_specs.assessment import AssessedOrgan
-from data_specs.visit import Category, Organ
+from data_specs.visit.assessment import AssessedOrgan
+from data_specs.visit.contract import Category, Organ
 from inference.priority import prioritise
 
 

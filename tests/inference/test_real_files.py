@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from data_specs.assessment import Assessment
-from data_specs.context import Context
+from data_specs.visit.assessment import Assessment
+from data_specs.visit.context import Context
 from inference.engine import Engine
 from tests.inference.conftest import posted
 

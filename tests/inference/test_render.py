@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data_specs.assessment import EvidenceMap
-from data_specs.ecg import LEADS, Recording
+from data_specs.ecg.recording import LEADS, Recording
 from data_specs.problems import Refused
-from inference import render
-from inference.paper import LEFT_MM, MM_PER_S, lay_out
+from data_specs.visit.assessment import EvidenceMap
+from inference.render import pictures as render
+from inference.render.paper import LEFT_MM, MM_PER_S, lay_out
 
 SVG = "{http://www.w3.org/2000/svg}"
 

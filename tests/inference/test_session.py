@@ -11,10 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from inference.choice import open_session
-from inference.onnxruntime_session import OnnxRuntimeSession, cuda_loads
-from inference.openvino_session import is_installed, precisions
-from inference.session import REFERENCE, Array, DeviceError, RowShape, Session, Setup, fill, in_runs
+from inference.runtime.choice import open_session
+from inference.runtime.onnxruntime_session import OnnxRuntimeSession, cuda_loads
+from inference.runtime.openvino_session import is_installed, precisions
+from inference.runtime.session import REFERENCE, Array, DeviceError, RowShape, Session, Setup, fill, in_runs
 
 ROOT = Path(__file__).resolve().parents[2]
 OUTPUTS = {
@@ -135,7 +135,7 @@ def test_a_gpu_that_is_not_there_is_an_error() -> None:
 def test_precisions_that_no_runtime_has_here_are_errors(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(DeviceError):
         opened("cxr_gate-1.0.0", Setup("onnxruntime", "fp16"))
-    monkeypatch.setattr("inference.openvino_session.precisions", lambda: ("fp32",))
+    monkeypatch.setattr("inference.runtime.openvino_session.precisions", lambda: ("fp32",))
     with pytest.raises(DeviceError):
         opened("cxr_gate-1.0.0", Setup("openvino", "fp16", 8))
     with pytest.raises(ValueError, match="fixed batch"):
@@ -178,8 +178,8 @@ def test_openvino_is_loaded_only_where_it_is_asked_for_and_reports_to_nobody() -
     script = (
         "import sys\n"
         "from pathlib import Path\n"
-        "from inference.choice import open_session\n"
-        "from inference.session import REFERENCE, Setup\n"
+        "from inference.runtime.choice import open_session\n"
+        "from inference.runtime.session import REFERENCE, Setup\n"
         "def loaded(*names): return [n for n in names if sys.modules.get(n) is not None]\n"
         f"model, outputs = Path({str(model('cxr_gate-1.0.0'))!r}), {OUTPUTS['cxr_gate-1.0.0']!r}\n"
         "open_session(model, outputs, REFERENCE, device='cpu', threads=1)\n"

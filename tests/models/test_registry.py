@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import cohen_kappa_score
 
-from inference.registry import LOG, read_log, read_registry
+from inference.bundles.registry import LOG, read_log, read_registry
 from models.__main__ import main
 from models.compare import Comparison, Pair, Said
 from models.registry import NotDone, deciding, promote, rollback, set_shadow

@@ -8,8 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from inference.bundles import NAMES
-from inference.registry import read_registry
+from inference.bundles.loading import NAMES
+from inference.bundles.registry import read_registry
 
 BUNDLES = Path(__file__).resolve().parents[2] / "models" / "bundles"
 Edit = Callable[[dict[str, Any]], None]

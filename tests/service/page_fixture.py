@@ -24,16 +24,16 @@ import numpy as np
 import uvicorn
 from PIL import Image
 
-from data_specs.assessment import AssessedInput, AssessedOrgan, Assessment, EvidenceMap, FoundFinding
 from data_specs.problems import Problem
-from data_specs.visit import ModelUsed, OperatingPoint
+from data_specs.visit.assessment import AssessedInput, AssessedOrgan, Assessment, EvidenceMap, FoundFinding
+from data_specs.visit.contract import ModelUsed, OperatingPoint
 from service.app import build
-from service.drafts import Draft
 from service.keys import ADMIN_SITE, BOOTSTRAP_ID, Key
 from service.settings import Settings
 from service.state import Service
-from service.tables import InputRow, VisitRow
-from service.work import Engine
+from service.storage.drafts import Draft
+from service.storage.tables import InputRow, VisitRow
+from service.visits.work import Engine
 
 SECRET = "key-of-the-page-tests"
 OWNER = Key(BOOTSTRAP_ID, "admin", ADMIN_SITE)

@@ -12,8 +12,8 @@ import os
 from pathlib import Path
 from types import MappingProxyType
 
-from data_specs.assessment import AssessedInput, AssessedOrgan, Assessment, EvidenceMap, FoundFinding
 from data_specs.problems import Problem
+from data_specs.visit.assessment import AssessedInput, AssessedOrgan, Assessment, EvidenceMap, FoundFinding
 
 MAP = EvidenceMap(kind="heatmap", input=0, values=[[0, 128], [255, 64]])
 

@@ -19,14 +19,14 @@ from serving import serving, settings_for, until
 from sqlalchemy import select
 from standin import StandIn
 
-from data_specs.context import Context, Order, Person, Referrer
-from data_specs.report import DicomReference
-from service.database import Database, database_now
-from service.dicom.arrival_context import age_on, by_person, context_of, day, readable_name
-from service.dicom.arrivals import receive
-from service.dicom.worklist import WorklistSilent, find
-from service.drafts import Draft
-from service.tables import ArrivalRow, OrderRow, VisitRow
+from data_specs.visit.context import Context, Order, Person, Referrer
+from data_specs.visit.report import DicomReference
+from service.receive.dicom.arrivals import receive
+from service.receive.dicom.context import age_on, by_person, context_of, day, readable_name
+from service.receive.dicom.modality_worklist import WorklistSilent, find
+from service.storage.database import Database, database_now
+from service.storage.drafts import Draft
+from service.storage.tables import ArrivalRow, OrderRow, VisitRow
 
 QUIET_S = 0.4
 
@@ -353,7 +353,7 @@ def test_a_study_takes_its_order_from_the_worklist(worklist, tmp_path):
 
 
 def test_a_silent_worklist_holds_nothing_up(tmp_path, monkeypatch):
-    monkeypatch.setattr("service.dicom.worklist.ANSWER_S", 1.0)
+    monkeypatch.setattr("service.receive.dicom.modality_worklist.ANSWER_S", 1.0)
     with socket.socket() as mute:
         mute.bind(("127.0.0.1", 0))
         mute.listen()

@@ -22,14 +22,14 @@ from serving import serving, settings_for, until, visit_files
 from sinks import Sink
 from sqlalchemy import event, update
 
-from data_specs.opinion import Author, Opinion
-from data_specs.report import identifier
-from service.database import Database, database_now, insert_rows
-from service.delivery import DELIVERIES, Deliveries, deliveries_of, enqueue
-from service.migrate import migrate
-from service.owner import Owner
-from service.senders.webhook import signature
-from service.tables import DestinationRow, OpinionRow, VisitRow
+from data_specs.visit.opinion import Author, Opinion
+from data_specs.visit.report import identifier
+from service.delivery.queue import DELIVERIES, Deliveries, deliveries_of, enqueue
+from service.delivery.senders.webhook import signature
+from service.storage.database import Database, database_now, insert_rows
+from service.storage.migrate import migrate
+from service.storage.owner import Owner
+from service.storage.tables import DestinationRow, OpinionRow, VisitRow
 
 ROOT = Path(__file__).parents[2]
 QUICK = {"delivery_retry_seconds": 0.1, "delivery_retry_max_seconds": 0.2, "delivery_timeout_seconds": 5}

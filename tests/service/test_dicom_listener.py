@@ -22,10 +22,10 @@ from pydicom.uid import generate_uid
 from serving import serving, settings_for, until
 from sqlalchemy import select
 
-from data_specs.context import Context
-from service.dicom.peers import Callers, read_address, read_callers
+from data_specs.visit.context import Context
+from service.protocols.dicom_peers import Callers, read_address, read_callers
 from service.settings import BadSettings, read_settings
-from service.tables import ArrivalRow, VisitRow
+from service.storage.tables import ArrivalRow, VisitRow
 
 ASSOCIATIONS = 200
 

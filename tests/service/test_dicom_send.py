@@ -21,10 +21,11 @@ from report_fixture import NAME, STUDY, report
 from serving import serving, settings_for
 from test_dicomweb import film
 
-from service.dicom.peers import read_address
-from service.dicom.send import already_there, c_store, stow
-from service.report import dicom_images, dicom_sr
-from service.senders import NotDelivered
+from service.delivery.senders.dicom import already_there, c_store, stow
+from service.delivery.senders.dispatch import NotDelivered
+from service.protocols.dicom_peers import read_address
+from service.report.dicom import images as dicom_images
+from service.report.dicom import sr as dicom_sr
 
 SR, SC = "1.2.840.10008.5.1.4.1.1.88.33", "1.2.840.10008.5.1.4.1.1.7"
 HOST = "127.0.0.1"

@@ -23,9 +23,9 @@ from serving import serving, settings_for, until
 from sqlalchemy import select
 from test_service_contract import problem
 
-from data_specs.opinion import Author, Opinion
-from service.dicom.web_store import MAX_PARTS
-from service.tables import ArrivalRow, OpinionRow, ReferralRow, VisitRow
+from data_specs.visit.opinion import Author, Opinion
+from service.receive.dicom.stow import MAX_PARTS
+from service.storage.tables import ArrivalRow, OpinionRow, ReferralRow, VisitRow
 
 DX, CT = "1.2.840.10008.5.1.4.1.1.1.1", "1.2.840.10008.5.1.4.1.1.2"
 SR = "1.2.840.10008.5.1.4.1.1.88.33"

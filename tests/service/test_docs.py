@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import re
 
-from service.report import fhir
-from service.validation import read_context
+from service.receive.context import read_context
+from service.report.fhir import document as fhir
 from tests.conftest import ROOT
 from tests.service.report_fixture import report
 

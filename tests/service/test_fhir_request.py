@@ -12,13 +12,13 @@ from pathlib import Path
 
 import pytest
 
-from data_specs.context import Context, Lab, Order, Person, Referrer, Vitals
 from data_specs.labs import standard_labs
+from data_specs.visit.context import Context, Lab, Order, Person, Referrer, Vitals
 from data_specs.vocabulary import terms
 from service.errors import InvalidRequest
-from service.fhir.bundle import MAX_ENTRIES
-from service.fhir.request import age_years, context_of_bundle, is_bundle
-from service.fhir.values import VITAL_CODES, lab_codes
+from service.receive.fhir.bundle import MAX_ENTRIES
+from service.receive.fhir.request import age_years, context_of_bundle, is_bundle
+from service.receive.fhir.values import VITAL_CODES, lab_codes
 
 NAME = "Người Được Khám Thử Nghiệm Ẵặ"
 DOCTOR = "BS. Thử Nghiệm Tuyến Dưới"
@@ -494,7 +494,7 @@ def test_the_largest_bundle_is_read_at_once():
 def test_our_own_report_is_no_order():
     import report_fixture
 
-    from service.report.fhir import render
+    from service.report.fhir.document import render
 
     assert refusal(json.loads(render(report_fixture.report(), "vi")))[:2] == ("context.entry", "field_missing")
 

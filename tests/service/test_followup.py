@@ -8,8 +8,8 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from serving import visit_files
 
-from data_specs.context import Context
-from service.tables import OrderRow
+from data_specs.visit.context import Context
+from service.storage.tables import OrderRow
 
 DOCTOR, SPECIALIST = "BS. Thử Nghiệm Tuyến Dưới", "BS. Thử Nghiệm Tuyến Trên"
 PERSON = {"id": "VN-0042", "name": "Người Được Khám Thử Nghiệm Ẵặ", "age_years": 65, "sex": "female"}

@@ -11,7 +11,7 @@ from sqlalchemy import Column, Integer, MetaData, Table, create_engine, func, in
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from service.group_commit import MOST, GroupCommit
+from service.storage.group_commit import MOST, GroupCommit
 
 ROWS = Table("rows", MetaData(), Column("id", Integer, primary_key=True))
 

@@ -14,19 +14,19 @@ from report_fixture import DOCTOR, NAME, SPECIALIST, STUDY, VISIT, code, judged,
 from serving import settings_for
 from sqlalchemy import func, select
 
-from data_specs.context import Context, Order, Person, Referrer
-from data_specs.report import ReportFinding, ReportOrgan
-from service.database import Database
-from service.hl7 import listener as hl7_listener
-from service.hl7 import mllp
-from service.hl7.er7 import CHARSETS, MAX_SEGMENTS, Message, NotUsable, encoded, escaped
-from service.hl7.order_messages import read_orders
-from service.hl7.peers import check_listening, read_peers
-from service.migrate import migrate
-from service.orders import find_order, merge_order
+from data_specs.visit.context import Context, Order, Person, Referrer
+from data_specs.visit.report import ReportFinding, ReportOrgan
+from service.protocols import mllp
+from service.protocols.er7 import CHARSETS, MAX_SEGMENTS, Message, NotUsable, encoded, escaped
+from service.protocols.hl7_peers import check_listening, read_peers
+from service.receive.hl7 import listener as hl7_listener
+from service.receive.hl7.order_messages import read_orders
+from service.receive.orders import find_order, merge_order
 from service.report import hl7
 from service.report.words import colon
-from service.tables import OrderMessageRow, OrderRow
+from service.storage.database import Database
+from service.storage.migrate import migrate
+from service.storage.tables import OrderMessageRow, OrderRow
 
 hl7_library = pytest.importorskip("hl7", reason="the hl7 library is not installed: no foreign peer in this run")
 hl7apy_parser = pytest.importorskip("hl7apy.parser", reason="hl7apy is not installed: no structure is validated")

@@ -18,10 +18,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from serving import ADMIN, real_server, serving, settings_for
 
-from inference.bundles import load_bundles
-from inference.registry import read_registry
+from inference.bundles.loading import load_bundles
+from inference.bundles.registry import read_registry
 from service.errors import QueueFull, ServiceError
-from service.tensors import InputSpec, Tensors, read_request
+from service.protocols.tensors import InputSpec, Tensors, read_request
 
 triton = pytest.importorskip("tritonclient.http", reason="the extra 'test' is not installed: tritonclient is not tried")
 from tritonclient.utils import InferenceServerException  # noqa: E402
@@ -340,7 +340,7 @@ def test_while_starting_it_says_so_in_the_protocols_form(tmp_path):
 
 
 async def test_a_client_that_leaves_takes_its_rows_along():
-    from service import open_inference
+    from service.api import open_inference
 
     class Left:
         async def receive(self):

@@ -17,9 +17,9 @@ from serving import serving, settings_for
 from standin import StandIn
 
 from data_specs.cohort import read_manifest
-from data_specs.cxr import conform as conform_film
-from data_specs.cxr_files import read_image
-from data_specs.ecg import conform as conform_recording
+from data_specs.cxr.files import read_image
+from data_specs.cxr.image import conform as conform_film
+from data_specs.ecg.recording import conform as conform_recording
 from data_specs.problems import Problem
 from service.outcomes.__main__ import CANNOT, DONE, REFUSED, main
 from service.outcomes.files import recording_files
@@ -181,8 +181,8 @@ def table(out):
 
 def checked(out):
     """The checks of training, and the cohort as it loads it."""
-    from training.checks import check_cohort, report, unusable
-    from training.cohort_files import load_inputs, load_table
+    from training.cohorts.checks import check_cohort, report, unusable
+    from training.cohorts.files import load_inputs, load_table
 
     cohort = load_table(out / "cohort.yaml")
     inputs = load_inputs(cohort, progress=False)
@@ -328,7 +328,7 @@ def test_a_zip_is_exported_where_all_of_it_was_accepted(apart, tmp_path):
 
 
 def test_gaps_and_huge_values_survive():
-    from data_specs.ecg import Recording
+    from data_specs.ecg.recording import Recording
 
     samples = np.random.default_rng(1).normal(0, 1, (12, 5000)).astype(np.float32)
     samples[3, 100:200] = np.nan

@@ -13,11 +13,11 @@ import pytest
 
 from data_specs.vocabulary import LANGUAGES
 from service.keys import Key
-from service.texts import age, ago, measured, number, opening, percent, text, texts
+from service.language.texts import age, ago, measured, number, opening, percent, text, texts
 from tests.service.page_fixture import SECRET, Site, running_site, store_visits
 
 SERVICE = Path(__file__).resolve().parents[2] / "service"
-TEMPLATES = sorted((SERVICE / "templates").glob("*.html"))
+TEMPLATES = sorted((SERVICE / "pages" / "templates").glob("*.html"))
 FILLER = 60
 
 
@@ -49,7 +49,7 @@ def test_every_text_is_there_in_every_language_with_the_same_blanks() -> None:
 
 def test_templates_and_table_of_texts_hold_each_other() -> None:
     """Every text that a page asks for is in the table, and nothing in the table goes unread."""
-    source = "".join(path.read_text("utf-8") for path in [*TEMPLATES, *SERVICE.glob("*.py")])
+    source = "".join(path.read_text("utf-8") for path in [*TEMPLATES, *SERVICE.rglob("*.py")])
     asked = set(re.findall(r"""\b(?:t|text)\(\s*'(\w+)'(?!\s*~)""", source))
     asked |= set(re.findall(r"""(?<![.\w])text\(\s*"(\w+)\"""", source))
     prefixes = (
@@ -68,14 +68,18 @@ def test_vietnamese_is_composed() -> None:
     """Decomposed diacritics fall apart in some fonts and are not found by a search."""
     import unicodedata
 
-    for path in (SERVICE / "texts.toml", *TEMPLATES):
+    for path in (SERVICE / "language" / "texts.toml", *TEMPLATES):
         written = path.read_text("utf-8")
         assert unicodedata.is_normalized("NFC", written), path.name
 
 
 def test_french_punctuation_does_not_fall_to_the_next_line() -> None:
     """A space that does not break stands before : ; ? ! and %, and within « »; vi and en set none before %."""
-    tables = (SERVICE / "texts.toml", SERVICE / "report" / "words.toml", SERVICE.parent / "data_specs/next_steps.toml")
+    tables = (
+        SERVICE / "language" / "texts.toml",
+        SERVICE / "report" / "words.toml",
+        SERVICE.parent / "data_specs/next_steps/next_steps.toml",
+    )
     for path in tables:
         for line in path.read_text("utf-8").splitlines():
             if line.startswith("fr = "):
@@ -124,7 +128,7 @@ def test_templates_hold_nothing_inline() -> None:
 
 
 def _schemes() -> dict[str, dict[str, str]]:
-    css = (SERVICE / "static" / "page.css").read_text("utf-8")
+    css = (SERVICE / "pages" / "static" / "page.css").read_text("utf-8")
     blocks = re.findall(r":root \{(.*?)\}", css, re.DOTALL)[:2]
     light, dark = (dict(re.findall(r"--([\w-]+): (#[0-9a-f]{6});", block)) for block in blocks)
     return {"light": light, "dark": dark}
@@ -245,7 +249,7 @@ def test_a_site_sees_its_own_visits_only(site: Site) -> None:
 def _forget(site: Site, ids: dict[str, str]) -> None:
     from sqlalchemy import delete
 
-    from service.tables import InputRow, ReportRow, VisitRow
+    from service.storage.tables import InputRow, ReportRow, VisitRow
 
     def remove(session: object) -> None:
         session.execute(delete(ReportRow).where(ReportRow.visit_id.in_(ids.values())))  # type: ignore[attr-defined]
@@ -310,7 +314,7 @@ def test_words_of_others_stay_words(site: Site, reader: httpx.Client) -> None:
     """A file name, an identifier: whatever a client sends is text, never markup."""
     from sqlalchemy import update
 
-    from service.tables import InputRow
+    from service.storage.tables import InputRow
 
     change = update(InputRow).where(InputRow.visit_id == site.ids["routine"], InputRow.index == 0)
     bad = '<img src=x onerror="alert(1)">.png'

@@ -16,10 +16,10 @@ from hypothesis import strategies as st
 from PIL import Image
 from serving import ADMIN, visit_files
 
-from data_specs.dicom_reference import is_waveform
-from data_specs.ecg_files import MAX_ZIP_MEMBERS
-from service.multipart import ACCEPTED
-from service.raw_bodies import KINDS
+from data_specs.dicom.reference import is_waveform
+from data_specs.ecg.files import MAX_ZIP_MEMBERS
+from service.receive.body import KINDS
+from service.receive.multipart import ACCEPTED
 
 SAMPLES = Path(__file__).parents[2] / "samples"
 CONTEXT = {"person": {"id": "P-1", "age_years": 54}, "labs": [{"name": "creatinine", "value": 88, "unit": "umol/L"}]}

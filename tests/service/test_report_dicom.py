@@ -13,18 +13,18 @@ import pytest
 from PIL import Image
 from report_fixture import DOCTOR, NAME, SPECIALIST, STUDY, VISIT, code, judged, measured, report
 
-from data_specs.assessment import EvidenceMap
-from data_specs.context import Order, Person, Referrer
-from data_specs.opinion import Author
 from data_specs.problems import Problem, Refused
-from data_specs.report import Report, ReportFinding, ReportOrgan
-from data_specs.visit import ORGANS, ModelUsed
+from data_specs.visit.assessment import EvidenceMap
+from data_specs.visit.context import Order, Person, Referrer
+from data_specs.visit.contract import ORGANS, ModelUsed
+from data_specs.visit.opinion import Author
+from data_specs.visit.report import Report, ReportFinding, ReportOrgan
 from data_specs.vocabulary import LANGUAGES, display, terms
-from inference.render import evidence_png
-from service.report.dicom_identity import instances, prior_document
-from service.report.dicom_images import MAX_SIDE_PX, render_heatmap, render_presentation
-from service.report.dicom_sr import render
-from service.report.outlines import outlines
+from inference.render.pictures import evidence_png
+from service.report.dicom.identity import instances, prior_document
+from service.report.dicom.images import MAX_SIDE_PX, render_heatmap, render_presentation
+from service.report.dicom.outlines import outlines
+from service.report.dicom.sr import render
 from service.report.words import finding_sentence, say
 
 pytestmark = pytest.mark.filterwarnings("error")

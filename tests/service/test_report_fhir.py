@@ -15,14 +15,14 @@ import report_fixture
 from fhir.resources.R4B.bundle import Bundle
 from report_fixture import DOCTOR, NAME, SPECIALIST, code, judged, measured
 
-from data_specs.context import Order, Person
-from data_specs.opinion import Judgement
 from data_specs.problems import Problem
-from data_specs.report import Report, ReportFinding, ReportOrgan
+from data_specs.visit.context import Order, Person
+from data_specs.visit.opinion import Judgement
+from data_specs.visit.report import Report, ReportFinding, ReportOrgan
 from data_specs.vocabulary import LANGUAGES, display
 from service.report import words
-from service.report.fhir import document_id, render
-from service.report.fhir_checks import check
+from service.report.fhir.document import document_id, render
+from tests.service.fhir_checks import check
 
 ALL = [(version, language) for version in (1, 2, 3) for language in LANGUAGES]
 OPERATING_POINT = "urn:sangloc:fhir:operating-point"

@@ -17,11 +17,11 @@ from PIL import Image
 from pypdf import PdfReader
 
 from data_specs.problems import Problem
-from data_specs.report import Report, ReportOrgan
+from data_specs.visit.report import Report, ReportOrgan
 from data_specs.vocabulary import LANGUAGES, Language, display
+from service.language.texts import opening, text
 from service.report import as_json, html, pdf, words
 from service.report.sheet import coded, result, sheet
-from service.texts import opening, text
 from tests.conftest import ROOT
 from tests.service.report_fixture import DOCTOR, NAME, SPECIALIST, VISIT, code, judged, report
 
@@ -234,7 +234,7 @@ def test_what_people_wrote_is_shown_and_does_nothing() -> None:
 
 def test_colours_of_the_page_can_be_read() -> None:
     """WCAG 2.2, 1.4.3: 4.5 to 1, on white paper and in the dark."""
-    style = (ROOT / "service/static/report.css").read_text()
+    style = (ROOT / "service/report/report.css").read_text()
     light, dark = (dict(re.findall(r"--([\w-]+): (#\w{6})", part)) for part in style.split("@media screen", 2)[:2])
     assert light.keys() == dark.keys()
 

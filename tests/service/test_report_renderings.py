@@ -11,11 +11,13 @@ import pytest
 from pypdf import PdfReader
 from report_fixture import DOCTOR, NAME, SPECIALIST, report
 
-from data_specs.report import Report
+from data_specs.visit.report import Report
 from data_specs.vocabulary import LANGUAGES, SYSTEMS, Language, display, terms
-from service.report import as_json, dicom_sr, fhir, hl7, html, pdf
+from service.language.texts import opening
+from service.report import as_json, hl7, html, pdf
+from service.report.dicom import sr as dicom_sr
+from service.report.fhir import document as fhir
 from service.report.sheet import coded, result
-from service.texts import opening
 
 hl7_library = pytest.importorskip("hl7", reason="the hl7 library is not installed: no HL7 v2 message is read back")
 

@@ -20,8 +20,9 @@ from sqlalchemy import text
 from test_report_dicom import lines_of_error
 
 from data_specs.vocabulary import LANGUAGES
-from service.database import Database
-from service.report import dicom_sr, pdf
+from service.report import pdf
+from service.report.dicom import sr as dicom_sr
+from service.storage.database import Database
 
 KINDS = ("report.json", "report.fhir.json", "report.html", "report.pdf", "report.hl7", "report/sr.dcm")
 HUGE = (2**31 - 1, 2**31, 2**63, 10**30)

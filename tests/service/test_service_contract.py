@@ -12,7 +12,7 @@ import pytest
 from serving import serving, settings_for, visit_files
 from standin import StandIn
 
-from data_specs.visit import Visit
+from data_specs.visit.contract import Visit
 
 
 def problem(response, status, code):
@@ -334,7 +334,7 @@ def test_starting_and_draining_are_503(tmp_path):
 
 
 def test_engine_fault_ends_as_a_failed_visit(tmp_path, monkeypatch):
-    monkeypatch.setattr("service.work.RETRY_S", 0.05)
+    monkeypatch.setattr("service.visits.work.RETRY_S", 0.05)
     with serving(settings_for(tmp_path)) as served, served.client() as client:
         visit = client.post("/v1/visits", files=visit_files(b"FAULT", person={"id": "P-9"})).json()
     assert visit["status"] == "failed"

@@ -195,7 +195,7 @@ def test_database_is_durable_sqlite(new_process):
     with sqlite3.connect(process.folder / "sangloc.db") as connection:
         assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
     connection.close()
-    database = __import__("service.database").database.Database(f"sqlite:///{process.folder}/sangloc.db")
+    database = __import__("service.storage.database").database.Database(f"sqlite:///{process.folder}/sangloc.db")
     with database.engine.connect() as other:
         assert other.exec_driver_sql("PRAGMA synchronous").scalar() == 2  # FULL
     database.close()

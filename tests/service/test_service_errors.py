@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 
 from data_specs import problems
-from data_specs.context import Context
+from data_specs.visit.context import Context
 from data_specs.vocabulary import LANGUAGES
 from service import errors
+from service.api.examples import CONTEXT, VISIT
+from service.api.refusals import STATUS, ProblemDocument, problem_document
 from service.errors import FieldFault, InvalidRequest, ServiceError
-from service.examples import CONTEXT, VISIT
-from service.language import accepted_language
-from service.refusals import STATUS, ProblemDocument, problem_document
+from service.language.choice import accepted_language
 
 ROOT = Path(__file__).parents[2]
 SENTENCES = tomllib.loads((ROOT / "data_specs/messages.toml").read_text("utf-8"))
@@ -45,7 +45,7 @@ def test_every_error_can_be_said(kind):
 
 
 def test_every_code_of_a_field_has_its_sentences():
-    source = "".join(path.read_text("utf-8") for path in (ROOT / "service").glob("*.py"))
+    source = "".join(path.read_text("utf-8") for path in (ROOT / "service").rglob("*.py"))
     codes = set(re.findall(r"FieldFault\([^()]*(?:\([^()]*\)[^()]*)*?\"((?:field|body)_\w+)\"", source))
     codes |= set(re.findall(r"\"(field_\w+)\"", source))
     assert len(codes) >= 6

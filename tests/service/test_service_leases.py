@@ -8,12 +8,12 @@ from datetime import UTC, datetime
 import pytest
 from serving import settings_for
 
-from data_specs.assessment import Assessment
-from service.database import Database
-from service.leases import Leases
-from service.migrate import migrate
-from service.owner import Owner
-from service.tables import InputRow, VisitRow
+from data_specs.visit.assessment import Assessment
+from service.storage.database import Database
+from service.storage.migrate import migrate
+from service.storage.owner import Owner
+from service.storage.tables import InputRow, VisitRow
+from service.visits.leases import Leases
 
 OUTCOME = Assessment(organs={}, inputs=[], models=[], priority="unassessed", priority_reasons=[])
 

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from serving import ADMIN, serving, settings_for, visit_files
 
-from service.multipart import clean_filename
+from service.receive.multipart import clean_filename
 
 HEAD = f"POST /v1/visits HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {ADMIN}\r\n"
 MULTIPART = "Content-Type: multipart/form-data; boundary=b\r\n"
@@ -109,7 +109,7 @@ def test_headers_are_bounded_in_size(served):
 
 
 def test_headers_are_bounded_in_time(served, monkeypatch):
-    monkeypatch.setattr("service.protocol.HEADER_SECONDS", 0.3)
+    monkeypatch.setattr("service.api.http1.HEADER_SECONDS", 0.3)
     started = time.monotonic()
     assert talk(served, HEAD.encode())[0][0] == 0
     assert talk(served)[0][0] == 0

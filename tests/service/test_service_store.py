@@ -13,10 +13,10 @@ import time
 import pytest
 from serving import serving, settings_for, until, visit_files
 
-from service.drafts import HELD_BYTES, Drafts
 from service.errors import StoredFileDamaged, StoredFileMissing
-from service.owner import Owner
-from service.store import FolderStore, RemoteStore, open_store
+from service.storage.drafts import HELD_BYTES, Drafts
+from service.storage.owner import Owner
+from service.storage.store import FolderStore, RemoteStore, open_store
 
 
 @pytest.fixture(scope="module")

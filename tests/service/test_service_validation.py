@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 
-from data_specs.context import Context
-from service.validation import read_context
+from data_specs.visit.context import Context
+from service.receive.context import read_context
 
 
 def test_null_says_the_same_as_leaving_out():

@@ -8,11 +8,11 @@ import pytest
 from serving import settings_for
 from standin import StandIn
 
-from service.database import Database
 from service.metrics import Metrics
-from service.migrate import migrate
-from service.store import FolderStore
-from service.work import Work
+from service.storage.database import Database
+from service.storage.migrate import migrate
+from service.storage.store import FolderStore
+from service.visits.work import Work
 
 
 @pytest.fixture

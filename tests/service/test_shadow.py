@@ -19,12 +19,12 @@ from inference.engine import Engine
 from models.__main__ import main
 from models.compare import ACCEPTED, compare
 from models.registry import promote, rollback, set_shadow
-from service.database import Database
 from service.metrics import Metrics
-from service.migrate import migrate
-from service.shadow import MAX_WAITING, ShadowWork
-from service.store import open_store
-from service.tables import ShadowRow, VisitRow
+from service.storage.database import Database
+from service.storage.migrate import migrate
+from service.storage.store import open_store
+from service.storage.tables import ShadowRow, VisitRow
+from service.visits.shadow import MAX_WAITING, ShadowWork
 from tests.models.versions import shifted, shipped, version
 
 SAMPLES = Path(__file__).resolve().parents[2] / "samples"
@@ -177,7 +177,7 @@ def test_a_database_of_before_is_brought_up_to_date(tmp_path, new_database):
     settings = settings_for(tmp_path, database_url=new_database())
     database = Database(settings.database)
     config = Config()
-    config.set_main_option("script_location", str(Path(__file__).parents[2] / "service" / "migrations"))
+    config.set_main_option("script_location", str(Path(__file__).parents[2] / "service" / "storage" / "migrations"))
     with database.engine.connect() as connection, connection.begin():
         config.attributes["connection"] = connection
         command.upgrade(config, "0001")

@@ -16,8 +16,8 @@ import pytest
 from serving import ADMIN, serving, settings_for, until
 from sqlalchemy import select, update
 
-from service import uploads
-from service.tables import UploadRow
+from service.receive import uploads
+from service.storage.tables import UploadRow
 from tests.service.page_fixture import made_film, made_recording
 
 TUS = {"Tus-Resumable": "1.0.0"}

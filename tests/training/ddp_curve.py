@@ -14,9 +14,9 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch import nn
 
 from models.networks import ChannelDropout, FilmNet, RecordingNet
-from training import augment
-from training.fit import Cases, Recipe, fit, masked_loss, n_cases
-from training.processes import Processes, synchronised
+from training.learning import augment
+from training.learning.fit import Cases, Recipe, fit, masked_loss, n_cases
+from training.learning.processes import Processes, synchronised
 
 NETWORKS = ("recording", "film")
 

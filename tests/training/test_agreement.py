@@ -9,11 +9,11 @@ import pandas as pd
 import pytest
 
 from data_specs.bundle import BundleManifest, TrainingData
-from inference.bundles import load_bundle
-from inference.openvino_session import is_installed, precisions
-from training.agreement import Evaluated, agree, evaluated_on, main, measure
-from training.cohorts import Cohort
-from training.golden import recordings
+from inference.bundles.loading import load_bundle
+from inference.runtime.openvino_session import is_installed, precisions
+from training.bundle.agreement import Evaluated, agree, evaluated_on, main, measure
+from training.bundle.golden import recordings
+from training.cohorts.shipped import Cohort
 
 BUNDLES = Path(__file__).resolve().parents[2] / "models" / "bundles"
 LOWER = [each for each in precisions() if each != "fp32"] if is_installed() else []

@@ -13,7 +13,7 @@ from sklearn.metrics import roc_auc_score
 
 from data_specs.bundle import Calibration, Estimate, Evaluation, FindingSpec, RocPoint
 from inference.findings import calibrate
-from training.calibrate import (
+from training.figures.calibrate import (
     MAX_ROC_POINTS,
     Fit,
     at_prevalence,
@@ -27,7 +27,7 @@ from training.calibrate import (
     moved,
     roc_points,
 )
-from training.evaluate import bootstrap, calibrated, expected_calibration_error, fit_platt, operating_points
+from training.figures.evaluate import bootstrap, calibrated, expected_calibration_error, fit_platt, operating_points
 
 
 def outcomes(n: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:

@@ -10,10 +10,10 @@ import pytest
 from scipy.special import expit
 
 from data_specs.bundle import BundleManifest, Estimate, Evaluation, FindingSpec, Withheld
-from training.calibrate import at_prevalence, calibration_figures, fit_platt, roc_points
-from training.card import card
-from training.card_tables import TOO_FEW, main_cohort, markdown, points, prevalence, summary
-from training.evaluate import calibrated, evaluate, operating_points
+from training.bundle.card import card
+from training.bundle.card_tables import TOO_FEW, main_cohort, markdown, points, prevalence, summary
+from training.figures.calibrate import at_prevalence, calibration_figures, fit_platt, roc_points
+from training.figures.evaluate import calibrated, evaluate, operating_points
 
 SHIPPED = sorted((Path(__file__).resolve().parents[2] / "models" / "bundles").glob("*-*.*.*"))
 

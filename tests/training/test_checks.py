@@ -12,9 +12,9 @@ import yaml
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 
-from training.checks import Check, check_cohort, doubts, main, report, unusable
-from training.cohort_files import Inputs, load_inputs, load_table
-from training.likeness import alike, cramers_v, looks, told_by
+from training.cohorts.checks import Check, check_cohort, doubts, main, report, unusable
+from training.cohorts.files import Inputs, load_inputs, load_table
+from training.cohorts.likeness import alike, cramers_v, looks, told_by
 
 SOURCE = {"citation": "made up", "licence": "none"}
 COLUMNS = {"person": "patient", "file": "image", "age_years": "age", "sex": "sex", "view": "view", "split": "part"}

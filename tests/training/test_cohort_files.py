@@ -19,14 +19,14 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from data_specs.bundle import CxrInput
-from data_specs.cxr import conform
-from data_specs.cxr_files import read_image
-from data_specs.ecg import conform as conform_recording
-from data_specs.ecg_files import PostedFile, group_recordings, read_recording
-from training import cohort_files
-from training.checks import check_cohort, main, unusable
-from training.cohort_files import Inputs, load_inputs
-from training.cohort_table import CohortTable, TableUnusable, load_table
+from data_specs.cxr.files import read_image
+from data_specs.cxr.image import conform
+from data_specs.ecg.files import PostedFile, group_recordings, read_recording
+from data_specs.ecg.recording import conform as conform_recording
+from training.cohorts import files as cohort_files
+from training.cohorts.checks import check_cohort, main, unusable
+from training.cohorts.files import Inputs, load_inputs
+from training.cohorts.table import CohortTable, TableUnusable, load_table
 
 COLUMNS = {"person": "patient", "file": "image", "age_years": "age", "sex": "sex"}
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from training.cohorts import part_of_person
-from training.evaluate import (
+from training.cohorts.shipped import part_of_person
+from training.figures.evaluate import (
     bootstrap,
     calibrated,
     calibration_slope,

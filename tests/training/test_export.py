@@ -22,11 +22,19 @@ from data_specs.bundle import (
     TrainingData,
     Withheld,
 )
-from data_specs.ecg import LEADS
-from inference.bundles import load_bundle
+from data_specs.ecg.recording import LEADS
+from inference.bundles.loading import load_bundle
 from models.networks import FilmNet, RecordingNet
-from training.evaluate import operating_points
-from training.export import CannotRestore, Draft, ParityError, export_onnx, restore, worst_difference, write_bundle
+from training.bundle.export import (
+    CannotRestore,
+    Draft,
+    ParityError,
+    export_onnx,
+    restore,
+    worst_difference,
+    write_bundle,
+)
+from training.figures.evaluate import operating_points
 
 ROOT = Path(__file__).resolve().parents[2]
 SHIPPED = ROOT / "models" / "bundles"

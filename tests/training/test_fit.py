@@ -16,9 +16,9 @@ from ddp_curve import curve
 from torch import Tensor, nn
 
 from models.networks import RecordingNet
-from training import augment
-from training.checkpoints import CheckpointMismatch
-from training.fit import Cases, Recipe, fit, masked_loss, n_cases, predict
+from training.learning import augment
+from training.learning.checkpoints import CheckpointMismatch
+from training.learning.fit import Cases, Recipe, fit, masked_loss, n_cases, predict
 
 ROOT = Path(__file__).resolve().parents[2]
 

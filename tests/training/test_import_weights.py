@@ -18,19 +18,19 @@ import torchvision
 from torch import Tensor, nn
 
 from data_specs.bundle import BundleManifest
-from data_specs.context import Context
-from inference.batcher import Batcher
-from inference.bundles import load_bundle
+from data_specs.visit.context import Context
+from inference.bundles.loading import load_bundle
+from inference.cxr.pipeline import FilmPipeline
 from inference.decoding import Decoders
 from inference.engine import organ
-from inference.films import FilmPipeline
 from inference.findings import answer
 from inference.priority import prioritise
+from inference.runtime.batcher import Batcher
 from models.imported import ImportedNet, Normalisation, build
-from training.export import ParityError
-from training.import_sources import ImportRefused, fill, read_checkpoint
-from training.import_spec import XRV_CLASSES, Spec, describe, offered, read_spec
-from training.import_weights import films, import_weights, main, same_answers
+from training.bundle.export import ParityError
+from training.imported.command import films, import_weights, main, same_answers
+from training.imported.sources import ImportRefused, fill, read_checkpoint
+from training.imported.spec import XRV_CLASSES, Spec, describe, offered, read_spec
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -14,19 +14,19 @@ import pytest
 import yaml
 from scipy.special import expit
 
-from data_specs.assessment import AssessedOrgan
 from data_specs.cohort import CONDITIONS, VITALS
-from data_specs.context import Context, Lab, Person, Vitals
 from data_specs.labs import standard_labs
+from data_specs.visit.assessment import AssessedOrgan
+from data_specs.visit.context import Context, Lab, Person, Vitals
 from inference import kidney as serving
-from inference.batcher import Batcher
-from inference.bundles import Bundle, load_bundle
+from inference.bundles.loading import Bundle, load_bundle
+from inference.runtime.batcher import Batcher
 from models.equations import LOG_ACR
-from training import kidney
 from training.__main__ import main
-from training.at_risk import CannotTrain, at_risk, usable
-from training.incidence import learn, probabilities, search, splits
-from training.local_cohort import CohortUnusable
+from training.cohorts.local import CohortUnusable
+from training.organs import kidney
+from training.organs.kidney_at_risk import CannotTrain, at_risk, usable
+from training.organs.kidney_incidence import learn, probabilities, search, splits
 
 FAST = {"repeats": 1, "folds": 3, "draws": 100, "progress": False}
 N, UNDER_60, WITHOUT_SYSTOLIC, UNKNOWN = 400, 7, 11, 5

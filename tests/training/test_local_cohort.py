@@ -13,10 +13,10 @@ from test_checks import COLUMNS, film, made, planted, write
 
 from data_specs.bundle import CxrInput, EcgInput
 from data_specs.cohort import ManifestInvalid
-from data_specs.ecg import LEADS
-from training import cohort_files
-from training.cohorts import read_films
-from training.local_cohort import MOST_OFTEN, CohortUnusable, age_band, draws, further_tasks, local_cohort
+from data_specs.ecg.recording import LEADS
+from training.cohorts import files as cohort_files
+from training.cohorts.local import MOST_OFTEN, CohortUnusable, age_band, draws, further_tasks, local_cohort
+from training.cohorts.shipped import read_films
 
 FILM = CxrInput(size_px=224)
 RECORDING = EcgInput(fs_hz=100, n_samples=1000, leads=LEADS, max_windows=1)

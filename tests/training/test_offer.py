@@ -10,11 +10,11 @@ import pytest
 from scipy.special import expit
 
 from data_specs.bundle import FindingSpec, TrainingData
-from training.calibrate import moved
-from training.card_tables import TOO_FEW, groups
-from training.cohorts import Cohort
-from training.evaluate import calibrated, evaluate, expected_calibration_error
-from training.offer import Offered, Rule, Withheld, offer
+from training.bundle.card_tables import TOO_FEW, groups
+from training.cohorts.shipped import Cohort
+from training.figures.calibrate import moved
+from training.figures.evaluate import calibrated, evaluate, expected_calibration_error
+from training.figures.offer import Offered, Rule, Withheld, offer
 
 SOURCE = TrainingData(name="Made-up", citation="none", licence="none", n_persons=0, n_items=0)
 DRAWS = 60

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from data_specs.bundle import FindingSpec, RocPoint
-from data_specs.visit import OperatingPoint
-from training import planner
-from training.planner import PlanError, choose, find, plan, plan_point, plan_target
+from data_specs.visit.contract import OperatingPoint
+from training.figures import planner
+from training.figures.planner import PlanError, choose, find, plan, plan_point, plan_target
 
 
 def point(threshold: float, tp: int, fn: int, tn: int, fp: int) -> RocPoint:

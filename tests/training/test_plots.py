@@ -10,9 +10,9 @@ from PIL import Image
 from scipy.special import expit
 
 from data_specs.bundle import BundleManifest, FindingSpec
-from training.card import card
-from training.evaluate import operating_points
-from training.plots import plot_name, write_plot
+from training.bundle.card import card
+from training.bundle.plots import plot_name, write_plot
+from training.figures.evaluate import operating_points
 
 BUNDLES = Path(__file__).resolve().parents[2] / "models" / "bundles"
 

@@ -13,11 +13,11 @@ from torch import Tensor, nn
 
 from data_specs.bundle import TrainingData
 from models.networks import FilmNet, RecordingNet
-from training import lung as workflow
-from training import pretrain as module
-from training.cohorts import Cohort
-from training.pretrain import CannotPretrain, Pretext, Unlabelled, pooled, pretrain, unlabelled, vicreg
-from training.start import initialise, parts_of
+from training.cohorts.shipped import Cohort
+from training.learning import pretrain as module
+from training.learning.pretrain import CannotPretrain, Pretext, Unlabelled, pooled, pretrain, unlabelled, vicreg
+from training.learning.start import initialise, parts_of
+from training.organs import lung as workflow
 
 
 @pytest.fixture(autouse=True)

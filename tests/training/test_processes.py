@@ -14,9 +14,9 @@ from ddp_curve import NETWORKS, curve, gradients, recordings, train
 from torch import nn
 
 from models.networks import ChannelDropout
-from training.export import export_onnx
-from training.fit import predict
-from training.processes import Processes, SynchronisedBatchNorm, chosen_device, synchronised
+from training.bundle.export import export_onnx
+from training.learning.fit import predict
+from training.learning.processes import Processes, SynchronisedBatchNorm, chosen_device, synchronised
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -13,13 +13,13 @@ import pytest
 from scipy.special import expit
 
 from data_specs.bundle import BundleManifest, EcgInput, TrainingData
-from inference.bundles import load_bundle
+from inference.bundles.loading import load_bundle
 from inference.findings import calibrate
-from training.cohorts import part_of_person
-from training.derive import ancestor
-from training.evaluate import bootstrap, calibrated, expected_calibration_error, operating_points
-from training.local_cases import CannotRecalibrate, Table, _read, read_cases, read_cohort, read_csv
-from training.recalibrate import check_enough, left_out, main, recalibrate
+from training.bundle.derive import ancestor
+from training.bundle.local_cases import CannotRecalibrate, Table, _read, read_cases, read_cohort, read_csv
+from training.bundle.recalibrate import check_enough, left_out, main, recalibrate
+from training.cohorts.shipped import part_of_person
+from training.figures.evaluate import bootstrap, calibrated, expected_calibration_error, operating_points
 
 ROOT = Path(__file__).resolve().parents[2]
 LUNG, CARDIAC, KIDNEY = (ROOT / "models" / "bundles" / f"{name}-1.0.0" for name in ("lung", "cardiac", "kidney"))
@@ -152,7 +152,7 @@ def test_a_version_is_three_numbers(version: str, tmp_path: Path) -> None:
 
 
 def test_noise_looks_good_only_to_who_fitted_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("training.recalibrate.REPEATS", 1)
+    monkeypatch.setattr("training.bundle.recalibrate.REPEATS", 1)
     # Youden's J of thresholds chosen on noise: well above 0 on these very cases, about 0 on persons left out.
     own, others = [], []
     for seed in range(12):

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from models.networks import FilmNet, RecordingNet
-from training.rounding import PAIRS, hold_in_fp16
+from training.learning.rounding import PAIRS, hold_in_fp16
 
 
 def some_films() -> torch.Tensor:

@@ -15,10 +15,10 @@ from monai.networks.nets.efficientnet import EfficientNet
 from torch import nn
 
 from data_specs.bundle import CxrInput, EcgInput, FindingSpec, TrainingData
-from data_specs.ecg import LEADS
+from data_specs.ecg.recording import LEADS
 from models.networks import FilmNet, RecordingNet, standardise
-from training.export import Draft, write_bundle
-from training.start import CannotStart, backbone_of, from_bundle, initialise, parts_of
+from training.bundle.export import Draft, write_bundle
+from training.learning.start import CannotStart, backbone_of, from_bundle, initialise, parts_of
 
 
 def stirred(network: nn.Module, seed: int) -> nn.Module:

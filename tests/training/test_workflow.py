@@ -27,11 +27,12 @@ from PIL import Image
 from test_checks import film, planted, write
 
 from data_specs.bundle import CxrInput, TrainingData
-from inference.bundles import load_bundle
+from inference.bundles.loading import load_bundle
 from models.networks import FilmNet
-from training import augment, lung, workflow
 from training.__main__ import main
-from training.cohorts import Cohort, with_persons
+from training.cohorts.shipped import Cohort, with_persons
+from training.learning import augment, workflow
+from training.organs import lung
 
 ROOT = Path(__file__).resolve().parents[2]
 SIDE = 64

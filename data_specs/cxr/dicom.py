@@ -1,0 +1,241 @@
+"""Chest film from a DICOM file: what it says of itself is checked, then it is decoded and made ready to look at."""
+
+from __future__ import annotations
+
+import unicodedata
+from contextlib import suppress
+from datetime import date
+from typing import Literal
+
+from data_specs.cxr.display import displayed
+from data_specs.cxr.image import MIN_SHORT_SIDE_PX, ChestImage
+from data_specs.cxr.pixels import frame_of, stored_values
+from data_specs.dicom.header import Header, read_header
+from data_specs.problems import Problem, Refused
+
+MODALITIES = ("CR", "DX", "DR", "RG")
+"""Projection radiography (PS3.3 C.7.3.1.1.1); DR is no defined term, but is what many detectors write."""
+
+CAPTURE_MODALITIES = ("", "OT", "SC", "HC")
+"""What a secondary capture (PS3.3 A.8: digitised film, screen capture) may say instead: other, hard copy, nothing."""
+
+RADIOGRAPH_CLASSES = (
+    "1.2.840.10008.5.1.4.1.1.1",
+    "1.2.840.10008.5.1.4.1.1.1.1",
+    "1.2.840.10008.5.1.4.1.1.1.1.1",
+)
+"""SOP classes of CR, and of DX for presentation and for processing (PS3.4 table B.5-1)."""
+
+CAPTURE_CLASS_PREFIX = "1.2.840.10008.5.1.4.1.1.7"
+"""SOP classes of secondary capture, single- and multi-frame (PS3.4 table B.5-1)."""
+
+CHEST_STEMS = (
+    *("CHEST", "THORA", "TORAX", "TORACIC", "LUNG", "PULM", "POUMON", "RIB", "HEART", "CARDI", "MEDIAST", "STERN"),
+    *("PLEUR", "TRUNK", "NGUC", "PHOI"),
+)
+"""Beginnings of chest terms of BodyPartExamined (PS3.16 Annex L, table L-1), of their French, Italian and Spanish
+forms, and of Vietnamese ngực and phổi."""
+
+NOT_CHEST_STEMS = ("SPINE", "VERTEB", "RACHIS", "COLUMN", "COLONNE")
+"""Thoracic spine: a chest word, another examination."""
+
+SILENT_PARTS = {"", "UNKNOWN", "OTHER", "NONE", "NA", "N A", "DEFAULT", "UNDEFINED", "UNSPECIFIED", "PEDIATRIC"}
+"""Values of BodyPartExamined that name no body part: as good as an empty one, the pixels decide."""
+
+CHEST_CODES = {
+    *("51185008", "816094009", "T-D3000", "39607008", "T-28000", "80891009", "T-32000", "43799004", "T-D3200"),
+    *("113197003", "T-11300", "272710004", "T-D0170", "78904004", "T-D3050", "416550000", "R-FAB55"),
+    *("416775004", "R-FAB56"),
+}
+"""SNOMED CT and SNOMED RT codes of thorax, chest, lung, heart, thoracic cavity, rib, thoracic bone, chest wall, chest
+with abdomen, and with pelvis (PS3.16 CID 4031 and CID 4009)."""
+
+PA_WORDS = {"PA", "POSTEROANTERIOR"}
+AP_WORDS = {"AP", "ANTEROPOSTERIOR"}
+OTHER_VIEW_WORDS = {"LL", "RL", "LLD", "RLD", "LLO", "RLO", "LLAT", "RLAT", "RAO", "LAO", "RPO", "LPO", "LAT", "PROFIL"}
+OTHER_VIEW_STEMS = ("LATER", "OBLIQ", "DECUB", "NGHIENG", "PERFIL", "SEITLICH")
+"""Words of ViewPosition (PS3.3 C.8.11.7, C.8.7.1.1.1 and common usage) for what is no frontal film."""
+
+PA_CODES = frozenset(("272479007", "R-40888", "R-10214"))
+AP_CODES = frozenset(("399348003", "R-10206"))
+OTHER_VIEW_CODES = {
+    *("399067008", "R-102CD", "399198007", "R-10232", "399297009", "G-5222", "399173006", "R-10236"),
+    *("399352003", "R-10228", "399260004", "R-10224", "260427002", "R-40783", "399099002", "R-10230"),
+    *("399135007", "R-10220", "399184004", "R-10238", "399006002", "R-10212", "399182000", "R-102C1"),
+    *("399356000", "R-40985", "399236003", "R-10234", "399038007", "R-10210", "399312000", "R-10208"),
+    *("399059000", "R-10216", "399160007", "R-10204"),
+}
+"""Codes of ViewCodeSequence: postero-anterior, antero-posterior; lateral and oblique (PS3.16 CID 4010)."""
+
+DAYS_PER_YEAR = 365.25
+YEARS_PER_UNIT = {"D": 1 / DAYS_PER_YEAR, "W": 7 / DAYS_PER_YEAR, "M": 1 / 12, "Y": 1.0}
+"""Units of an age string (PS3.5 table 6.2-1, AS)."""
+
+
+def read_dicom(content: bytes) -> ChestImage:
+    """Read a chest film from a DICOM file.
+
+    Parameters
+    ----------
+    content
+        The whole file.
+
+    Returns
+    -------
+    The film; a file that says nothing of body part or view is read, the pixels decide later
+
+    Raises
+    ------
+    Refused
+        ``no_pixel_data``, ``wrong_modality``, ``wrong_body_part``, ``wrong_view``, ``multiframe``, ``too_small``, and
+        as :func:`data_specs.dicom.header.read_header`, :func:`data_specs.cxr.pixels.frame_of`,
+        :func:`data_specs.cxr.pixels.stored_values` and :func:`data_specs.cxr.display.displayed` say.
+    """
+    header = read_header(content)
+    _check_pixels_present(header)
+    _check_modality(header)
+    _check_body_part(header)
+    view = _view(header)
+    frames = header.integer("NumberOfFrames")
+    if frames is not None and frames > 1:
+        raise Refused("multiframe", frames, 1)
+    frame = frame_of(header)
+    if min(frame.rows, frame.columns) < MIN_SHORT_SIDE_PX:
+        raise Refused("too_small", f"{frame.columns} × {frame.rows} px", f"{MIN_SHORT_SIDE_PX} px")
+    pixels, problems = displayed(header, frame, stored_values(header, frame))
+    if header.text("BurnedInAnnotation").upper() == "YES":
+        problems = (*problems, Problem("burned_in_annotation", "warn", "YES", "NO"))
+    return ChestImage(
+        pixels=pixels,
+        format="dicom",
+        view=view,
+        age_years=_age_years(header),
+        sex=_sex(header),
+        person_id=header.text("PatientID") or None,
+        recorded_on=_date(header.text("StudyDate")),
+        pixel_spacing_mm=_spacing(header),
+        problems=problems,
+    )
+
+
+def _check_pixels_present(header: Header) -> None:
+    if header.pixels is None or header.pixels.keyword != "PixelData" or header.pixels.length == 0:
+        said = header.text("Modality") or header.text("SOPClassUID") or "—"
+        raise Refused("no_pixel_data", said, "(7FE0,0010) PixelData")
+
+
+def _check_modality(header: Header) -> None:
+    modality, sop_class = header.text("Modality").upper(), header.text("SOPClassUID")
+    captured = sop_class.startswith(CAPTURE_CLASS_PREFIX)
+    if modality in MODALITIES or (captured and modality in CAPTURE_MODALITIES):
+        return
+    if not modality and sop_class in (*RADIOGRAPH_CLASSES, ""):
+        return
+    raise Refused("wrong_modality", modality[:16] or sop_class, "CR, DX")
+
+
+def _check_body_part(header: Header) -> None:
+    said = _plain(header.text("BodyPartExamined"))
+    if said not in SILENT_PARTS:
+        if not _is_chest(said):
+            raise Refused("wrong_body_part", said[:32], "CHEST")
+        return
+    for item in header.items("AnatomicRegionSequence"):
+        code, meaning = _code(item)
+        if (code or meaning) and code not in CHEST_CODES and not _is_chest(meaning):
+            raise Refused("wrong_body_part", meaning[:32] or code, "CHEST")
+
+
+def _is_chest(said: str) -> bool:
+    words = said.split()
+    if any(word.startswith(stem) for word in words for stem in NOT_CHEST_STEMS) or "TSPINE" in words:
+        return False
+    return any(word.startswith(stem) for word in words for stem in CHEST_STEMS)
+
+
+def _view(header: Header) -> Literal["PA", "AP"] | None:
+    """View as recorded.
+
+    Raises
+    ------
+    Refused
+        ``wrong_view``: a lateral, oblique or decubitus film by ViewPosition, ViewCodeSequence or PatientOrientation.
+    """
+    said = _plain(header.text("ViewPosition"))
+    view = _view_of_words(said)
+    for item in header.items("ViewCodeSequence"):
+        code, meaning = _code(item)
+        if code in OTHER_VIEW_CODES:
+            raise Refused("wrong_view", meaning[:32] or code, "PA, AP")
+        coded: Literal["PA", "AP"] | None = "PA" if code in PA_CODES else "AP" if code in AP_CODES else None
+        view = view or coded or _view_of_words(meaning)
+    # Rows of a frontal film run to the left or right of the body, those of a lateral to its front or back
+    # (PS3.3 C.7.6.1.1.1)
+    rows_run_to = header.text("PatientOrientation").upper()[:1]
+    if view is None and rows_run_to in ("A", "P"):
+        raise Refused("wrong_view", header.text("PatientOrientation")[:16], "PA, AP")
+    return view
+
+
+def _view_of_words(said: str) -> Literal["PA", "AP"] | None:
+    words = said.replace("ANTERO POSTERIOR", "ANTEROPOSTERIOR").replace("POSTERO ANTERIOR", "POSTEROANTERIOR").split()
+    if any(word in OTHER_VIEW_WORDS or word.startswith(OTHER_VIEW_STEMS) for word in words):
+        raise Refused("wrong_view", said[:32], "PA, AP")
+    if any(word in PA_WORDS for word in words):
+        return "PA"
+    return "AP" if any(word in AP_WORDS for word in words) else None
+
+
+def _plain(text: str) -> str:
+    """Upper case without accents, anything but letters and digits as one blank.
+
+    CS values are read as ISO 8859-1, which keeps their bytes; a clinic's accents are as often UTF-8.
+    """
+    with suppress(UnicodeError):
+        text = text.encode("latin-1").decode("utf-8")
+    bare = unicodedata.normalize("NFKD", text.upper().replace("Đ", "D"))
+    letters = "".join(c if c.isalnum() else " " for c in bare if not unicodedata.combining(c))
+    return " ".join(letters.split())
+
+
+def _code(item: dict[str, object]) -> tuple[str, str]:
+    value, meaning = item.get("CodeValue"), item.get("CodeMeaning")
+    return str(value or "").strip(), _plain(str(meaning or ""))
+
+
+def _age_years(header: Header) -> float | None:
+    """Age from PatientAge, else from PatientBirthDate at StudyDate; a bare number has no unit and is no age."""
+    said = header.text("PatientAge").upper()
+    if len(said) >= 2 and said[:-1].isdecimal() and said[-1] in YEARS_PER_UNIT:
+        age = int(said[:-1]) * YEARS_PER_UNIT[said[-1]]
+        return age if age <= 130 else None
+    born, taken = _date(header.text("PatientBirthDate")), _date(header.text("StudyDate"))
+    if born is None or taken is None:
+        return None
+    age = (taken - born).days / DAYS_PER_YEAR
+    return age if 0 <= age <= 130 else None
+
+
+def _sex(header: Header) -> Literal["female", "male"] | None:
+    said = header.text("PatientSex").upper()
+    return "female" if said == "F" else "male" if said == "M" else None
+
+
+def _date(said: str) -> date | None:
+    """A DA value, also in the retired form with full stops (PS3.5 section 6.2)."""
+    digits = said.replace(".", "")
+    if len(digits) != 8 or not digits.isdecimal():
+        return None
+    try:
+        return date(int(digits[:4]), int(digits[4:6]), int(digits[6:]))
+    except ValueError:
+        return None
+
+
+def _spacing(header: Header) -> tuple[float, float] | None:
+    """Row and column spacing in mm, where both are positive."""
+    for keyword in ("PixelSpacing", "ImagerPixelSpacing"):
+        spacing = header.numbers(keyword)
+        if len(spacing) == 2 and min(spacing) > 0:
+            return spacing[0], spacing[1]
+    return None

@@ -1,0 +1,294 @@
+"""DICOM pixel data to stored values: one table of transfer syntaxes, each with its decoder.
+
+The codecs of imagecodecs are called directly. pydicom's own decoding interface would add process-wide warnings and a
+logged traceback per failure, and would turn a refusal into a message; one frame of one film needs none of it.
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import imagecodecs
+import numpy as np
+from numpy.typing import NDArray
+
+from data_specs.cxr.codestream import Codestream, jpeg_2000_codestream, jpeg_codestream
+from data_specs.cxr.image import MAX_PIXELS
+from data_specs.dicom.header import DEFLATED, EXPLICIT_BIG, IMPLICIT_LITTLE, Header
+from data_specs.problems import Refused
+
+Array = NDArray[Any]
+"""``uint8`` or ``uint16``."""
+
+Buffer = bytes | memoryview
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """The one frame of a film, as its header describes it.
+
+    Parameters
+    ----------
+    rows, columns, samples
+        Shape; ``samples`` is 1 or 3.
+    bits_allocated, bits_stored, high_bit, signed
+        Layout of one stored value (PS3.5 section 8.1.1).
+    photometric
+        PhotometricInterpretation, upper case.
+    planar
+        Whether the samples of a native colour frame lie in planes.
+    """
+
+    rows: int
+    columns: int
+    samples: int
+    bits_allocated: int
+    bits_stored: int
+    high_bit: int
+    signed: bool
+    photometric: str
+    planar: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """Decoded values: ``(rows, columns)`` or ``(rows, columns, 3)``, bit patterns as unsigned integers.
+
+    ``exact`` is false after a lossy codec, whose values may overshoot BitsStored and are then clipped, not masked.
+    ``signed`` says how the codec meant its patterns.
+    """
+
+    values: Array
+    exact: bool
+    signed: bool
+
+
+def frame_of(header: Header) -> Frame:
+    """Shape and layout of the frame.
+
+    Raises
+    ------
+    Refused
+        ``unreadable``: an element that the layout needs is missing or is not one that a projection film can have
+        (PS3.3 C.7.6.3). ``too_large``: more than :data:`data_specs.cxr.image.MAX_PIXELS` are claimed.
+    """
+    rows, columns = (_required(header, keyword, range(1, 65536)) for keyword in ("Rows", "Columns"))
+    if rows * columns > MAX_PIXELS:
+        raise Refused("too_large", f"{columns} × {rows} px", f"{MAX_PIXELS // 10**6} Mpx")
+    allocated = _required(header, "BitsAllocated", (8, 16))
+    stored = _required(header, "BitsStored", range(1, allocated + 1))
+    high = header.integer("HighBit")
+    samples = header.integer("SamplesPerPixel")
+    if samples not in (1, 3, None):
+        raise Refused("unreadable", f"SamplesPerPixel {samples}", "1, 3")
+    return Frame(
+        rows=rows,
+        columns=columns,
+        samples=samples or 1,
+        bits_allocated=allocated,
+        bits_stored=stored,
+        high_bit=high if high is not None and stored - 1 <= high < allocated else stored - 1,
+        signed=header.integer("PixelRepresentation") == 1,
+        photometric=header.text("PhotometricInterpretation").upper(),
+        planar=header.integer("PlanarConfiguration") == 1,
+    )
+
+
+def _required(header: Header, keyword: str, accepted: range | tuple[int, ...]) -> int:
+    value = header.integer(keyword)
+    if value is None or value not in accepted:
+        expected = f"{accepted[0]}–{accepted[-1]}" if isinstance(accepted, range) else ", ".join(map(str, accepted))
+        raise Refused("unreadable", f"{keyword} {'—' if value is None else value}", f"{keyword} {expected}")
+    return value
+
+
+def stored_values(header: Header, frame: Frame) -> Stored:
+    """Decode the pixel data.
+
+    Raises
+    ------
+    Refused
+        ``unsupported_transfer_syntax``, ``truncated`` (less data than the frame needs), ``unreadable`` (the codestream
+        is damaged, or is of another shape than the header says).
+    """
+    decode = DECODERS.get(header.transfer_syntax)
+    if decode is None:
+        raise Refused("unsupported_transfer_syntax", header.transfer_syntax, "1.2.840.10008.1.2.1")
+    return decode(header, frame)
+
+
+def _native(header: Header, frame: Frame) -> Stored:
+    """Uncompressed values (PS3.5 section 8.1, Annex A.1 to A.3), viewed in place."""
+    pixels = header.pixels
+    assert pixels is not None  # noqa: S101 (the reader refuses a file without pixel data first)
+    if pixels.length is None:
+        raise Refused("unreadable", "PixelData 0xFFFFFFFF", header.transfer_syntax)
+    have = min(pixels.length, max(0, len(pixels.source) - pixels.offset))
+    swapped_bytes = header.transfer_syntax == EXPLICIT_BIG and pixels.vr == "OW" and frame.bits_allocated == 8
+    values = _unpacked(memoryview(pixels.source)[pixels.offset : pixels.offset + have], header, frame, swapped_bytes)
+    return Stored(values, exact=True, signed=frame.signed)
+
+
+def _unpacked(data: Buffer, header: Header, frame: Frame, swapped_bytes: bool = False) -> Array:
+    half_chroma = frame.photometric == "YBR_FULL_422"  # two luma to one pair of chroma samples, PS3.3 C.7.6.3.1.2
+    count = frame.rows * frame.columns * (2 if half_chroma else frame.samples)
+    needed = count * frame.bits_allocated // 8
+    if len(data) < needed:
+        raise Refused("truncated", f"{len(data)} B", f"{needed} B")
+    kind = np.dtype(np.uint8) if frame.bits_allocated == 8 else np.dtype("<u2" if header.little_endian else ">u2")
+    if swapped_bytes:
+        data = np.frombuffer(data, np.uint16, (needed + 1) // 2).byteswap().tobytes()
+    flat = np.frombuffer(data, kind, count)
+    if half_chroma:
+        return flat.reshape(-1, 4)[:, :2].reshape(frame.rows, frame.columns)
+    if frame.samples == 1:
+        return flat.reshape(frame.rows, frame.columns)
+    if frame.planar:
+        return flat.reshape(3, frame.rows, frame.columns).transpose(1, 2, 0)
+    return flat.reshape(frame.rows, frame.columns, 3)
+
+
+def _fragments(header: Header) -> bytes:
+    """Bytes of the frame: its fragments joined, without the basic offset table (PS3.5 section A.4).
+
+    Raises
+    ------
+    Refused
+        ``truncated``: an item says that it is longer than the rest of the file. ``unreadable``: no item where one must
+        be, or the pixel data is not encapsulated.
+    """
+    pixels = header.pixels
+    assert pixels is not None  # noqa: S101 (the reader refuses a file without pixel data first)
+    view = memoryview(pixels.source)
+    if pixels.length is not None:
+        raise Refused("unreadable", f"PixelData {pixels.length} B", header.transfer_syntax)
+    fragments: list[memoryview] = []
+    at = pixels.offset
+    while at + 8 <= len(view):
+        group, element, length = struct.unpack_from("<HHL", view, at)
+        if (group, element) == (0xFFFE, 0xE0DD):
+            break
+        if (group, element) != (0xFFFE, 0xE000) or length == 0xFFFFFFFF:
+            raise Refused("unreadable", f"({group:04X},{element:04X})", "(FFFE,E000)")
+        if at + 8 + length > len(view):
+            raise Refused("truncated", f"{len(view) - at - 8} B", f"{length} B")
+        fragments.append(view[at + 8 : at + 8 + length])
+        at += 8 + length
+    frame = fragments[1:]  # the first item is the offset table, empty or not
+    if not frame:
+        raise Refused("truncated", f"{len(view)} B", "(FFFE,E000)")
+    return b"".join(frame)
+
+
+def _encapsulated_native(header: Header, frame: Frame) -> Stored:
+    return Stored(_unpacked(_fragments(header), header, frame), exact=True, signed=frame.signed)
+
+
+def _deflated_frame(header: Header, frame: Frame) -> Stored:
+    """Deflated Image Frame Compression (PS3.5 section A.4.13), inflated to no more than the frame needs."""
+    needed = frame.rows * frame.columns * frame.samples * frame.bits_allocated // 8
+    data = zlib.decompressobj(-zlib.MAX_WBITS).decompress(_fragments(header), needed + 1)
+    return Stored(_unpacked(data, header, frame), exact=True, signed=frame.signed)
+
+
+def _rle(header: Header, frame: Frame) -> Stored:
+    """RLE Lossless (PS3.5 Annex G): one segment for each byte of each sample, samples in planes."""
+    kind = np.dtype(np.uint8) if frame.bits_allocated == 8 else np.dtype("<u2")
+    count = frame.rows * frame.columns * frame.samples
+    data = _fragments(header)
+    segments = int.from_bytes(data[:4], "little")
+    if segments != frame.samples * kind.itemsize:
+        raise Refused("unreadable", f"RLE {segments}", f"RLE {frame.samples * kind.itemsize}")
+    decoded = imagecodecs.dicomrle_decode(data, kind, out=count * kind.itemsize)
+    if len(decoded) < count * kind.itemsize:
+        raise Refused("truncated", f"{len(decoded)} B", f"{count * kind.itemsize} B")
+    values = np.frombuffer(decoded, kind, count)
+    shape = (frame.rows, frame.columns)
+    if frame.samples == 3:
+        return Stored(values.reshape(3, *shape).transpose(1, 2, 0), exact=True, signed=frame.signed)
+    return Stored(values.reshape(shape), exact=True, signed=frame.signed)
+
+
+def _jpeg(header: Header, frame: Frame) -> Stored:
+    """JPEG by libjpeg-turbo: baseline, extended (8 and 12 bit), progressive and lossless (2 to 16 bit)."""
+    data = _fragments(header)
+    stream = jpeg_codestream(data)
+    _check_shape(stream, frame)
+    space, out = None, None
+    if frame.samples == 3:
+        # A codestream without JFIF or Adobe marker does not say its colours; the header does.
+        space = "RGB" if frame.photometric == "RGB" and not stream.says_colours else None
+        out = "GRAYSCALE" if space is None and stream.is_ybr and not stream.lossless else None
+    values = imagecodecs.jpeg8_decode(data, colorspace=space, outcolorspace=out)
+    return Stored(_checked(values, frame, grey=out is not None), exact=stream.lossless, signed=frame.signed)
+
+
+def _jpeg_ls(header: Header, frame: Frame) -> Stored:
+    """JPEG-LS (ITU-T T.87) by CharLS; near-lossless where NEAR is not zero."""
+    data = _fragments(header)
+    _check_shape(jpeg_codestream(data), frame)
+    values = imagecodecs.jpegls_decode(data)
+    exact = header.transfer_syntax == "1.2.840.10008.1.2.4.80"
+    return Stored(_checked(values, frame), exact=exact, signed=frame.signed)
+
+
+def _jpeg_2000(header: Header, frame: Frame) -> Stored:
+    """JPEG 2000 (ITU-T T.800) and HTJ2K (T.814) by OpenJPEG.
+
+    OpenJPH decodes HTJ2K in half the time, but through imagecodecs it lets damaged data pass: its error is printed, not
+    raised, and what was not decoded is left as it lay in memory.
+    """
+    data = _fragments(header)
+    stream = jpeg_2000_codestream(data)
+    _check_shape(stream, frame)
+    values = imagecodecs.jpeg2k_decode(data, planar=False)
+    signed = values.dtype.kind == "i"
+    unsigned = values.view(np.uint8 if values.dtype.itemsize == 1 else np.uint16)
+    return Stored(_checked(unsigned, frame), exact=stream.lossless, signed=signed or (frame.signed and stream.lossless))
+
+
+def _check_shape(stream: Codestream, frame: Frame) -> None:
+    """Refuse a codestream that is of another shape than the header says, before anything is allocated for it."""
+    found = (stream.columns, stream.rows, stream.samples)
+    if found != (frame.columns, frame.rows, frame.samples) or stream.precision > frame.bits_allocated:
+        expected = f"{frame.columns} × {frame.rows} px × {frame.samples}, {frame.bits_allocated} bit"
+        raise Refused("unreadable", "{} × {} px × {}, {} bit".format(*found, stream.precision), expected)
+
+
+def _checked(values: Array, frame: Frame, grey: bool = False) -> Array:
+    shape = (frame.rows, frame.columns) if frame.samples == 1 or grey else (frame.rows, frame.columns, 3)
+    if values.shape != shape or values.dtype.kind != "u" or values.dtype.itemsize > 2:
+        raise Refused("unreadable", f"{values.shape} {values.dtype}", f"{shape}")
+    return values
+
+
+DECODERS: dict[str, Callable[[Header, Frame], Stored]] = {
+    IMPLICIT_LITTLE: _native,
+    "1.2.840.10008.1.2.1": _native,
+    EXPLICIT_BIG: _native,
+    DEFLATED: _native,
+    "1.2.840.10008.1.2.1.98": _encapsulated_native,
+    "1.2.840.10008.1.2.8.1": _deflated_frame,
+    "1.2.840.10008.1.2.5": _rle,
+    "1.2.840.10008.1.2.4.50": _jpeg,
+    "1.2.840.10008.1.2.4.51": _jpeg,
+    "1.2.840.10008.1.2.4.53": _jpeg,
+    "1.2.840.10008.1.2.4.55": _jpeg,
+    "1.2.840.10008.1.2.4.57": _jpeg,
+    "1.2.840.10008.1.2.4.70": _jpeg,
+    "1.2.840.10008.1.2.4.80": _jpeg_ls,
+    "1.2.840.10008.1.2.4.81": _jpeg_ls,
+    "1.2.840.10008.1.2.4.90": _jpeg_2000,
+    "1.2.840.10008.1.2.4.91": _jpeg_2000,
+    "1.2.840.10008.1.2.4.92": _jpeg_2000,
+    "1.2.840.10008.1.2.4.93": _jpeg_2000,
+    "1.2.840.10008.1.2.4.201": _jpeg_2000,
+    "1.2.840.10008.1.2.4.202": _jpeg_2000,
+    "1.2.840.10008.1.2.4.203": _jpeg_2000,
+}
+"""Transfer syntax (PS3.6 table A-1) to decoder. 53 and 55 are the retired progressive JPEG processes; video and JPIP
+syntaxes hold no film."""

@@ -1,0 +1,214 @@
+"""CSV with a header row of lead names.
+
+The header may carry units (``I (mV)``), as may a row under it or a comment; the rate comes from a time column that
+names its unit (``time_ms``, ``t (s)``) or from a comment or a row before the header (``# fs=500``,
+``Sampling rate;500 Hz``). What is not stated is not guessed.
+"""
+
+from __future__ import annotations
+
+import codecs
+import re
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from data_specs.ecg.header import (
+    Subject,
+    age,
+    check_duration,
+    check_rate,
+    day,
+    identifier,
+    is_lead,
+    millivolts_per,
+    recording,
+    require_leads,
+    sex,
+)
+from data_specs.ecg.recording import LEADS, Recording, VoltageUnit
+from data_specs.problems import Refused
+
+_DELIMITERS = (";", "\t", ",")
+_COMMENT = ("#", "%", "//")
+_MAX_ROWS_BEFORE_HEADER, _MAX_HEADER, _MAX_CELL = 60, 4000, 48
+MAX_ROWS, _ROWS_AT_ONCE = 2_000_000, 50_000
+
+_UNIT = r"(?:n|u|µ|μ|m)?V|(?:nano|micro|milli)?volts?"
+_COLUMN = re.compile(rf"(.*?)[\s_/]*[\[(]?\s*(?<![A-Za-z])({_UNIT})\s*[\])]?", re.IGNORECASE)
+_TIME = re.compile(r"(?:time|t|zeit|temps)?[\s_/]*[\[(]?\s*(s|sec|secs|seconds|ms|msec|us|µs)\s*[\])]?", re.IGNORECASE)
+_SECONDS = {"s": 1.0, "sec": 1.0, "secs": 1.0, "seconds": 1.0, "ms": 1e-3, "msec": 1e-3, "us": 1e-6, "µs": 1e-6}
+_RATE_KEYS = {
+    "fs", "fshz", "rate", "samplerate", "samplingrate", "samplingfrequency", "samplefrequency", "frequency",
+    "samplesperseconds", "samplespersecond", "sampleratehz", "samplingratehz", "samplingfrequencyhz",
+}  # fmt: skip
+_UNIT_KEYS = {"unit", "units", "ecgunit", "amplitudeunit", "amplitudeunits", "voltageunit"}
+
+
+@dataclass(slots=True)
+class _Header:
+    """Columns that count, and what is stated outside of them."""
+
+    delimiter: str = ","
+    leads: dict[int, tuple[str, str]] = field(default_factory=dict)
+    """Column to (lead name, unit or empty)."""
+    time: tuple[int, float] | None = None
+    """Column and seconds per unit."""
+    stated: dict[str, str] = field(default_factory=dict)
+
+
+def read(content: bytes, *, ecg_unit: VoltageUnit | None) -> Recording:
+    """One CSV file with a header.
+
+    Raises
+    ------
+    Refused
+        ``lead_missing`` (also without a header), ``sampling_rate``, ``unit_unknown``, ``truncated`` (a last row that
+        is cut off), ``unreadable`` (a cell that is no number), and what
+        :func:`data_specs.ecg.header.recording` refuses.
+    """
+    n_rows = content.count(b"\n")
+    if n_rows > MAX_ROWS:
+        raise Refused("unreadable", found=f"CSV {n_rows}", expected=f"≤ {MAX_ROWS}")
+    lines = _decoded(content).splitlines()
+    header, body = _header(lines)
+    require_leads(name for name, _ in header.leads.values())
+    table = _table(body, header)
+    fs_hz = check_rate(_rate(header, table))
+    check_duration(len(table), fs_hz)
+    leads: dict[str, NDArray[np.floating]] = {}
+    common = next((header.stated[key] for key in header.stated if key in _UNIT_KEYS), "")
+    for column, (name, unit) in enumerate(header.leads.values()):
+        leads.setdefault(name, table[:, column] * millivolts_per(unit or common, ecg_unit))
+    return recording(leads, fs_hz=fs_hz, format="csv", subject=_subject(header.stated))
+
+
+def _decoded(content: bytes) -> str:
+    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return content.decode("utf-16", "replace")
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        return content.decode("cp1252", "replace")
+
+
+def _header(lines: list[str]) -> tuple[_Header, list[str]]:
+    """The header row is the first one that names two standard leads; a row of units may follow it."""
+    stated: dict[str, str] = {}
+    for n, line in enumerate(lines[:_MAX_ROWS_BEFORE_HEADER]):
+        if len(line) > _MAX_HEADER:
+            continue
+        bare = line.strip().lstrip("#%/ ")
+        for delimiter in _DELIMITERS:
+            cells = _cells(bare, delimiter)
+            columns = {k: _column(cell) for k, cell in enumerate(cells)}
+            leads = {k: found for k, found in columns.items() if is_lead(found[0])}
+            if len(leads) >= 2:
+                header = _Header(delimiter, leads, _time(cells), stated)
+                return header, _units_row(header, lines[n + 1 :])
+        stated |= _statement(bare)
+    raise Refused("lead_missing", expected=", ".join(LEADS))
+
+
+def _cells(line: str, delimiter: str) -> list[str]:
+    return [cell.strip().strip("\"'").strip() for cell in line.split(delimiter)]
+
+
+def _column(cell: str) -> tuple[str, str]:
+    """Lead name and unit of a header cell: ``I (mV)``, ``V1[uV]``, ``aVR_mV`` or ``II``."""
+    found = _COLUMN.fullmatch(cell) if len(cell) <= _MAX_CELL else None
+    return (found[1].strip(), found[2]) if found and found[1].strip() else (cell, "")
+
+
+def _time(cells: list[str]) -> tuple[int, float] | None:
+    for k, cell in enumerate(cells):
+        if len(cell) <= _MAX_CELL and (found := _TIME.fullmatch(cell)):
+            return k, _SECONDS[found[1].lower()]
+    return None
+
+
+def _statement(line: str) -> dict[str, str]:
+    """``fs=500``, ``unit: mV``, ``Sampling rate;500`` — one or several, separated by commas or semicolons."""
+    stated = {}
+    for part in re.split(r"[,;\t](?=[^=:]*[=:])", line):
+        found = re.match(r"\s*\"?([A-Za-z][\w .()/-]{0,40}?)\"?\s*[=:,;\t]\s*(\S.*)", part)
+        if found:
+            key = re.sub(r"[^a-z]", "", found[1].lower())
+            stated[key] = found[2].strip().strip("\"',; \t")
+    return stated
+
+
+def _units_row(header: _Header, body: list[str]) -> list[str]:
+    cells = _cells(body[0], header.delimiter) if body else []
+    units = {k: cells[k] for k in header.leads if k < len(cells)}
+    named = {k: unit.strip("[]() ") for k, unit in units.items()}
+    if not named or not all(re.fullmatch(_UNIT, unit, re.IGNORECASE) for unit in named.values()):
+        return body
+    header.leads = {k: (name, unit or named.get(k, "")) for k, (name, unit) in header.leads.items()}
+    return body[1:]
+
+
+def _table(body: list[str], header: _Header) -> NDArray[np.float64]:
+    """``(n_rows, leads[ + time])`` of the columns that count; empty cells are NaN."""
+    columns = [*header.leads] + ([header.time[0]] if header.time else [])
+    rows = [line for line in body if line.strip() and not line.lstrip().startswith(_COMMENT)]
+    if not rows:
+        raise Refused("too_short", found="0 s", expected="8 s")
+    first, last = rows[0].count(header.delimiter), rows[-1].count(header.delimiter)
+    if last < first:
+        raise Refused("truncated", found=last + 1, expected=first + 1)
+    parts = [rows[at : at + _ROWS_AT_ONCE] for at in range(0, len(rows), _ROWS_AT_ONCE)]
+    return np.concatenate([_numbers(part, header.delimiter, columns) for part in parts])
+
+
+def _numbers(rows: list[str], delimiter: str, columns: list[int]) -> NDArray[np.float64]:
+    """``(n_rows, n_columns)``; the fast way where every cell holds a number, else cell by cell."""
+    if delimiter != ",":
+        rows = [row.replace(",", ".") for row in rows]
+    try:
+        return np.loadtxt(rows, np.float64, comments=None, delimiter=delimiter, usecols=columns, ndmin=2)
+    except ValueError:
+        pass  # an empty cell or a quoted one, or a cell that is no number
+    try:
+        cells = [row.split(delimiter) for row in rows]
+        return np.array([[row[k].strip().strip('"') or "nan" for k in columns] for row in cells], np.float64)
+    except (ValueError, IndexError) as error:
+        raise Refused("unreadable", found="CSV", expected="0-9") from error
+
+
+def _rate(header: _Header, table: NDArray[np.float64]) -> float:
+    """From the statement or the time column, 0 where neither is there.
+
+    Raises
+    ------
+    Refused
+        ``sampling_rate`` where the steps are uneven or the two contradict each other.
+    """
+    text = next((value for key, value in header.stated.items() if key in _RATE_KEYS), "")
+    number = re.match(r"\d+(?:[.,]\d+)?(?=\s*(?:$|Hz|/s|sps|[,;\s]))", text, re.IGNORECASE)
+    stated = float(number[0].replace(",", ".")) if number else 0.0
+    if header.time is None or len(table) < 3:
+        return stated
+    seconds = table[:, -1] * header.time[1]
+    step = (seconds[-1] - seconds[0]) / (len(seconds) - 1)
+    even = seconds[0] + step * np.arange(len(seconds))
+    if not step > 0 or not np.abs(seconds - even).max() <= 0.6 * step:
+        raise Refused("sampling_rate", found="Δt ≠", expected="Δt =")
+    measured = round(1 / step, 2)
+    if stated and abs(stated - measured) > 0.01 * stated:
+        raise Refused("sampling_rate", found=f"{stated:g} Hz, {measured:g} Hz", expected="1 × Hz")
+    return stated or measured
+
+
+def _subject(stated: dict[str, str]) -> Subject:
+    def first(*keys: str) -> str:
+        return next((stated[key] for key in keys if key in stated), "")
+
+    years = re.match(r"[\d.]+", first("age", "ageyears"))
+    return Subject(
+        age_years=age(years[0]) if years else None,
+        sex=sex(first("sex", "gender")),
+        person_id=identifier(first("patientid", "personid", "id")),
+        recorded_on=day(first("date", "recordedon", "recordingdate", "acquisitiondate"), "dmy"),
+    )

@@ -1,0 +1,204 @@
+"""DICOM waveforms: 12-lead ECG, General ECG and Ambulatory ECG objects.
+
+References
+----------
+DICOM PS3.3 C.10.9 (Waveform module), A.34.3-A.34.5 (the IODs); PS3.16 CID 3001 and CID 3003 (lead codes: MDC, before
+2010 SCPECG ``5.6.3-9-n``); PS3.16 CID 3082 and UCUM for Channel Sensitivity Units.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+import zlib
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from data_specs.ecg.header import (
+    MDC_LEADS,
+    MDC_MINUS_AVR,
+    Subject,
+    age,
+    age_on,
+    check_duration,
+    check_rate,
+    day,
+    identifier,
+    is_lead,
+    millivolts_per,
+    recording,
+    require_leads,
+    sex,
+)
+from data_specs.ecg.recording import MIN_DURATION_S, Recording, VoltageUnit
+from data_specs.problems import Refused
+
+if TYPE_CHECKING:
+    from pydicom import Dataset
+
+MAX_INFLATED_BYTES, MAX_ITEMS = 128 << 20, 20_000
+_DEFLATED = b"1.2.840.10008.1.2.1.99"
+_TYPES = {"SB": "i1", "UB": "u1", "SS": "i2", "US": "u2", "SL": "i4", "UL": "u4"}
+"""WaveformSampleInterpretation, PS3.3 C.10.9.1.5; MB and AB (µ-law and A-law) are for sound."""
+
+
+def read(content: bytes, *, ecg_unit: VoltageUnit | None) -> Recording:
+    """The rhythm of a DICOM waveform object.
+
+    Of several multiplex groups, those of the rate, the start and the length of the longest that lasts 8 s are read
+    together, so that a median beat never is, and leads that are spread over simultaneous groups come together.
+
+    Raises
+    ------
+    Refused
+        ``unsupported_format`` (no waveform, or a coding that is none of an ECG), ``unreadable``, ``truncated``,
+        ``unit_unknown``, and what :func:`data_specs.ecg.header.recording` refuses.
+    """
+    dataset, little_endian = _dataset(content)
+    try:
+        return _read(dataset, little_endian, ecg_unit)
+    except Refused:
+        raise
+    except Exception as error:  # pydicom decodes an element when it is first read, and may raise anything then
+        raise Refused("unreadable", found="DICOM", expected="PS3.3 C.10.9") from error
+
+
+def _dataset(content: bytes) -> tuple[Dataset, bool]:
+    import pydicom  # noqa: PLC0415  # heavy, and not every visit holds DICOM
+
+    if content.count(b"\xfe\xff\x00\xe0") > MAX_ITEMS:  # item tags, each of them costs pydicom time
+        raise Refused("unreadable", found=f"DICOM > {MAX_ITEMS}", expected=f"≤ {MAX_ITEMS}")
+    if _DEFLATED in content[132:2048]:
+        _check_inflated_size(content)
+    try:
+        dataset = pydicom.dcmread(io.BytesIO(content))
+        return dataset, bool(dataset.original_encoding[1])
+    except Exception as error:  # pydicom's readers raise no common type
+        raise Refused("unreadable", found="DICOM", expected="PS3.10") from error
+
+
+def _check_inflated_size(content: bytes) -> None:
+    """Refuse a deflated object that grows beyond bounds, before pydicom inflates it whole."""
+    start = 144 + int.from_bytes(content[140:144], "little")
+    inflater = zlib.decompressobj(-zlib.MAX_WBITS)
+    try:
+        inflater.decompress(content[start:], MAX_INFLATED_BYTES)
+    except zlib.error as error:
+        raise Refused("unreadable", found="DICOM deflate", expected="PS3.5 A.5") from error
+    if inflater.unconsumed_tail:
+        raise Refused("unreadable", found=f"> {MAX_INFLATED_BYTES >> 20} MB", expected="PS3.5 A.5")
+
+
+def _read(dataset: Dataset, little_endian: bool, ecg_unit: VoltageUnit | None) -> Recording:
+    groups = list(dataset.get("WaveformSequence") or [])
+    if not groups:
+        kind = re.sub(r"[^A-Z]", "", str(dataset.get("Modality", "")))[:16]
+        raise Refused("unsupported_format", found=f"DICOM {kind}".strip(), expected="DICOM ECG")
+    labels = [_labels(group) for group in groups]
+    rhythm = _rhythm(groups, labels)
+    require_leads(label for k in rhythm for label in labels[k] if label)
+    fs_hz = check_rate(_fs_hz(groups[rhythm[0]]))
+    check_duration(int(groups[rhythm[0]].NumberOfWaveformSamples), fs_hz)
+    leads: dict[str, NDArray[np.floating]] = {}
+    for k in rhythm:
+        counts, padding = _counts(groups[k], len(labels[k]), little_endian)
+        for column, (label, channel) in enumerate(zip(labels[k], groups[k].ChannelDefinitionSequence, strict=True)):
+            if label and label not in leads:
+                values = _millivolts(counts[:, column], channel, ecg_unit)
+                if padding is not None:
+                    values[counts[:, column] == padding] = np.nan
+                leads[label] = values
+    return recording(leads, fs_hz=fs_hz, format="dicom", subject=_subject(dataset))
+
+
+# ---------------------------------------------------------------- multiplex groups
+
+
+def _fs_hz(group: Dataset) -> float:
+    return float(group.get("SamplingFrequency") or 0)
+
+
+def _rhythm(groups: list[Dataset], labels: list[list[str]]) -> list[int]:
+    """Groups that together are the rhythm: those like the best one in rate, start and number of samples."""
+
+    def timing(k: int) -> tuple[float, float, int]:
+        group = groups[k]
+        return _fs_hz(group), float(group.get("MultiplexGroupTimeOffset") or 0), int(group.NumberOfWaveformSamples)
+
+    def preference(k: int) -> tuple[bool, bool, bool, int, float]:
+        fs_hz, _, n_samples = timing(k)
+        seconds = n_samples / fs_hz if fs_hz > 0 else 0.0
+        median = "MEDIAN" in str(groups[k].get("MultiplexGroupLabel", "")).upper()
+        derived = str(groups[k].get("WaveformOriginality", "")).upper() == "DERIVED"
+        return not median, seconds >= MIN_DURATION_S, not derived, sum(map(bool, labels[k])), seconds
+
+    best = max(range(len(groups)), key=preference)
+    return [best, *(k for k in range(len(groups)) if k != best and timing(k) == timing(best))]
+
+
+def _labels(group: Dataset) -> list[str]:
+    """Standard lead name of each channel, empty for a channel that is none."""
+    return [_label(channel) for channel in group.ChannelDefinitionSequence]
+
+
+def _label(channel: Dataset) -> str:
+    for source in channel.get("ChannelSourceSequence") or []:
+        value = str(source.get("CodeValue", "")).strip()
+        number = re.fullmatch(r"(?:2:|5\.6\.3-9-)(\d+)", value)
+        if number:
+            code = int(number[1])
+            return "-aVR" if code == MDC_MINUS_AVR else MDC_LEADS.get(code, "")
+        for text in (value, str(source.get("CodeMeaning", ""))):
+            if is_lead(text):
+                return text
+    label = str(channel.get("ChannelLabel", ""))
+    return label if is_lead(label) else ""
+
+
+def _counts(group: Dataset, n_channels: int, little_endian: bool) -> tuple[NDArray[np.number], Any]:
+    """``(n_samples, n_channels)`` counts, and the value that stands for 'no sample', or ``None``."""
+    code = _TYPES.get(str(group.WaveformSampleInterpretation))
+    if code is None or n_channels != int(group.NumberOfWaveformChannels):
+        found = f"DICOM {group.WaveformSampleInterpretation} {group.NumberOfWaveformChannels}"
+        raise Refused("unsupported_format", found=found[:32], expected=", ".join(_TYPES))
+    dtype = np.dtype(code).newbyteorder("<" if little_endian else ">")
+    if int(group.WaveformBitsAllocated) != dtype.itemsize * 8:
+        found = f"{group.WaveformSampleInterpretation} {group.WaveformBitsAllocated} bit"
+        raise Refused("unreadable", found=found[:32], expected=f"{dtype.itemsize * 8} bit")
+    data, n_samples = bytes(group.WaveformData), int(group.NumberOfWaveformSamples)
+    need = n_samples * n_channels * dtype.itemsize
+    if len(data) < need:
+        raise Refused("truncated", found=f"{len(data)} B", expected=f"{need} B")
+    counts = np.frombuffer(data, dtype, n_samples * n_channels).reshape(n_samples, n_channels)
+    padding = group.get("WaveformPaddingValue")
+    if isinstance(padding, bytes):
+        padding = np.frombuffer(padding, dtype, 1)[0] if len(padding) >= dtype.itemsize else None
+    return counts, padding
+
+
+def _millivolts(counts: NDArray[np.number], channel: Dataset, ecg_unit: VoltageUnit | None) -> NDArray[np.floating]:
+    """Sample × sensitivity × correction + baseline (PS3.3 C.10.9.1.4.2)."""
+    sensitivity = channel.get("ChannelSensitivity")
+    if sensitivity is None:
+        return counts.astype(np.float64) * millivolts_per(None, ecg_unit)
+    units = channel.get("ChannelSensitivityUnitsSequence") or []
+    factor = millivolts_per(str(units[0].get("CodeValue", "")) if units else "", ecg_unit)
+    correction = channel.get("ChannelSensitivityCorrectionFactor")
+    baseline = float(channel.get("ChannelBaseline") or 0)
+    scale = float(sensitivity) * float(1 if correction is None else correction)
+    return (counts.astype(np.float64) * scale + baseline) * factor
+
+
+def _subject(dataset: Dataset) -> Subject:
+    times = [dataset.get(k) for k in ("AcquisitionDateTime", "AcquisitionDate", "ContentDate", "StudyDate")]
+    recorded_on = next((found for found in (day(str(time or "")) for time in times) if found), None)
+    stated = re.fullmatch(r"(\d{1,3})([DWMY])", str(dataset.get("PatientAge") or "").strip())
+    years = age(stated[1], stated[2]) if stated else None
+    return Subject(
+        age_years=years if years is not None else age_on(day(str(dataset.get("PatientBirthDate") or "")), recorded_on),
+        sex=sex(dataset.get("PatientSex")),
+        person_id=identifier(str(dataset.get("PatientID") or "")),
+        recorded_on=recorded_on,
+    )

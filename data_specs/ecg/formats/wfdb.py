@@ -1,0 +1,327 @@
+"""WFDB records: ``.hea`` with its signal files, in every storage format, from bytes in memory.
+
+Why not ``wfdb.rdrecord``: it opens the paths and the URLs that a header names, raises on real headers (dates written
+where the standard has the time), and trusts claimed sizes. Its formats are few and small; they are read here, and the
+tests hold them to what the wfdb library writes.
+
+Decisions:
+
+* Gain stated, unit omitted: millivolts, as header(5) defines; the format says so, it is no guess (PTB's records).
+* Gain omitted or 0: header(5) calls the signal uncalibrated, so ``unit_unknown``; where the context states the unit,
+  one count is one of it.
+* Rate omitted: 250 Hz, as header(5) defines.
+* A checksum that is stated (and not 0, which writers that compute none put there) has to be that of the samples: a
+  header beside the signals of someone else is refused, ``checksum_mismatch``.
+
+References
+----------
+WFDB Applications Guide, header(5) and signal(5), https://physionet.org/physiotools/wag/
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import date
+
+import numpy as np
+from numpy.typing import NDArray
+
+from data_specs.ecg.formats.mat import matrix
+from data_specs.ecg.formats.wfdb_storage import INVALID, decode
+from data_specs.ecg.header import (
+    Subject,
+    age,
+    check_duration,
+    check_rate,
+    day,
+    is_lead,
+    millivolts_per,
+    recording,
+    require_leads,
+    sex,
+)
+from data_specs.ecg.recording import Recording, VoltageUnit
+from data_specs.problems import Refused
+
+MAX_SIGNALS, MAX_SEGMENTS = 256, 4096
+DEFAULT_FS_HZ = 250.0
+
+Find = Callable[[str], bytes | None]
+"""Content of the posted file that a header names, by base name; ``None`` where it was not posted."""
+
+
+@dataclass(frozen=True, slots=True)
+class Signal:
+    """One signal line. ``gain`` 0 means uncalibrated, ``None`` of ``unit`` that the header omits it."""
+
+    file: str
+    storage: int
+    samples_per_frame: int
+    skew: int
+    offset: int
+    gain: float
+    baseline: int
+    unit: str | None
+    first: int
+    checksum: int
+    label: str
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """``segments`` (record name, frames) of a multi-segment record, else ``signals``; 0 frames means unstated."""
+
+    fs_hz: float
+    n_frames: int
+    signals: tuple[Signal, ...]
+    segments: tuple[tuple[str, int], ...]
+    subject: Subject
+
+
+def named_files(header: bytes) -> set[str]:
+    """Base names, in lower case, of the signal files or segment headers that a header needs; empty where unreadable."""
+    try:
+        parsed = parse_header(header)
+    except Refused:
+        return set()
+    names = {signal.file.lower() for signal in parsed.signals}
+    names |= {f"{name}.hea".lower() for name, _ in parsed.segments}
+    return names - {"~", "-", "~.hea"}
+
+
+def read(header: bytes, find: Find, *, ecg_unit: VoltageUnit | None) -> Recording:
+    """One record from its header and a look-up for the files that it names.
+
+    Raises
+    ------
+    Refused
+        ``unreadable`` (the header, or a named file that was not posted), ``truncated``, ``unsupported_format``, and
+        what :func:`data_specs.ecg.header.recording` refuses.
+    """
+    parsed = parse_header(header)
+    leads = _segmented(parsed, find, ecg_unit) if parsed.segments else _signals(parsed, find, ecg_unit)
+    spf = parsed.signals[0].samples_per_frame if parsed.signals else 1
+    return recording(leads, fs_hz=parsed.fs_hz * spf, format="wfdb", subject=parsed.subject)
+
+
+# ---------------------------------------------------------------- the header
+
+
+def parse_header(content: bytes) -> Header:
+    """Header of a single- or multi-segment record.
+
+    Raises
+    ------
+    Refused
+        ``unreadable``
+    """
+    lines = [line.strip() for line in content[:1_000_000].decode("utf-8", "replace").lstrip("\ufeff").splitlines()]
+    rows = [line for line in lines if line and not line.startswith("#")]
+    comments = [line.lstrip("# ") for line in lines if line.startswith("#")]
+    fields = rows[0].split() if rows else []
+    record = re.fullmatch(r"([^/\s]+)(?:/(\d{1,6}))?", fields[0]) if len(fields) > 1 else None
+    if record is None or not re.fullmatch(r"\d{1,6}", fields[1]):
+        raise Refused("unreadable", found=".hea", expected="WFDB")
+    n_segments, n_signals = int(record[2] or 0), int(fields[1])
+    rate = re.match(r"\d+(?:\.\d*)?(?:[eE][+-]?\d+)?", fields[2]) if len(fields) > 2 else None
+    fs_hz = float(rate[0]) if rate else DEFAULT_FS_HZ
+    n_frames = int(fields[3]) if len(fields) > 3 and fields[3].isdecimal() and len(fields[3]) < 12 else 0
+    # The standard order is time, then date; the CinC 2020/2021 sets write '12-May-2020 12:33:59'.
+    recorded_on = next((found for found in (day(field, "dmy") for field in fields[2:]) if found), None)
+    wanted = n_segments or n_signals
+    if not 0 < wanted <= (MAX_SEGMENTS if n_segments else MAX_SIGNALS):
+        raise Refused("unreadable", found=f"{wanted}", expected=f"1-{MAX_SIGNALS}")
+    if len(rows) - 1 < wanted:
+        raise Refused("truncated", found=f".hea {len(rows) - 1}", expected=f".hea {wanted}")
+    body = rows[1 : 1 + wanted]
+    return Header(
+        fs_hz=fs_hz,
+        n_frames=n_frames,
+        signals=() if n_segments else tuple(_signal(line, k) for k, line in enumerate(body)),
+        segments=tuple(_segment(line) for line in body) if n_segments else (),
+        subject=_subject(comments, recorded_on),
+    )
+
+
+_FORMAT = re.compile(r"(\d{1,4})(?:x(\d{1,6}))?(?::(\d{1,9}))?(?:\+(\d{1,9}))?")
+_GAIN = re.compile(r"([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)(?:\(([-+]?\d{1,12})\))?(?:/(\S+))?")
+_INTEGER = re.compile(r"[-+]?\d{1,10}")
+
+
+def _signal(line: str, position: int) -> Signal:
+    fields = line.split(maxsplit=8)
+    storage = _FORMAT.fullmatch(fields[1]) if len(fields) > 1 else None
+    gain = _GAIN.fullmatch(fields[2]) if len(fields) > 2 else _GAIN.fullmatch("0")
+    if storage is None or gain is None:
+        raise Refused("unreadable", found=f".hea {position + 1}", expected="WFDB")
+    numbers = [int(field) if _INTEGER.fullmatch(field) else 0 for field in fields[3:7]] + [0, 0, 0, 0]
+    return Signal(
+        file=fields[0].replace("\\", "/").rsplit("/", 1)[-1],
+        storage=int(storage[1]),
+        samples_per_frame=max(1, int(storage[2] or 1)),
+        skew=int(storage[3] or 0),
+        offset=int(storage[4] or 0),
+        gain=float(gain[1]),
+        baseline=int(gain[2]) if gain[2] else numbers[1],
+        unit=gain[3],
+        first=numbers[2],
+        checksum=numbers[3],
+        label=fields[8] if len(fields) > 8 else f"signal {position}",
+    )
+
+
+def _segment(line: str) -> tuple[str, int]:
+    fields = line.split()
+    if len(fields) < 2 or not fields[1].isdecimal() or len(fields[1]) > 12:
+        raise Refused("unreadable", found=".hea", expected="WFDB")
+    return fields[0].replace("\\", "/").rsplit("/", 1)[-1], int(fields[1])
+
+
+def _subject(comments: list[str], recorded_on: date | None) -> Subject:
+    """Age and sex from the comment lines that PhysioNet's sets write: ``Age: 74``, ``<age>: 74 <sex>: F``."""
+    text = "\n".join(comments)
+    years = re.search(r"(?im)(?:^|<|\b)age>?\s*[:=]\s*([\d.]+)", text)
+    stated = re.search(r"(?im)(?:^|<|\b)(?:sex|gender)>?\s*[:=]\s*([a-z]+)", text)
+    return Subject(
+        age_years=age(years[1]) if years else None,
+        sex=sex(stated[1]) if stated else None,
+        recorded_on=recorded_on,
+    )
+
+
+# ---------------------------------------------------------------- signals
+
+
+def _signals(header: Header, find: Find, ecg_unit: VoltageUnit | None) -> dict[str, NDArray[np.floating]]:
+    """Samples of every signal that is a standard lead, in mV."""
+    require_leads(signal.label for signal in header.signals)
+    return _read_signals(header, find, ecg_unit)
+
+
+def _read_signals(header: Header, find: Find, ecg_unit: VoltageUnit | None) -> dict[str, NDArray[np.floating]]:
+    leads: dict[str, NDArray[np.floating]] = {}
+    spf = header.signals[0].samples_per_frame
+    if header.n_frames and header.fs_hz > 0:
+        check_duration(header.n_frames, header.fs_hz)
+    for file in dict.fromkeys(signal.file for signal in header.signals):
+        members = [signal for signal in header.signals if signal.file == file]
+        if file == "~" or not any(is_lead(signal.label) for signal in members):
+            continue
+        content = find(file)
+        if content is None:
+            raise Refused("unreadable", found=".hea", expected=f".hea + {_suffix(file)}")
+        frames = _frames(content, members, header.n_frames)
+        column = 0
+        for signal in members:
+            counts = frames[:, column : column + signal.samples_per_frame].reshape(-1)
+            column += signal.samples_per_frame
+            _check_sum(counts, signal)
+            if not is_lead(signal.label) or signal.label in leads:
+                continue
+            if signal.samples_per_frame != spf:
+                found = f"{header.fs_hz * signal.samples_per_frame:g} Hz, {header.fs_hz * spf:g} Hz"
+                raise Refused("sampling_rate", found=found, expected="12 × 1 Hz")
+            leads[signal.label] = _millivolts(counts, signal, ecg_unit)
+    return leads
+
+
+def _check_sum(counts: NDArray[np.integer], signal: Signal) -> None:
+    """Hold the samples to the header's 16-bit checksum, where it states one."""
+    found = int(counts.sum(dtype=np.int64))
+    if signal.checksum and (found - signal.checksum) % 65536:
+        raise Refused("checksum_mismatch", found % 65536, signal.checksum % 65536)
+
+
+def _suffix(file: str) -> str:
+    """Extension of a named file; the name itself may identify a person."""
+    return f".{file.rsplit('.', 1)[-1][:8]}" if "." in file else ".dat"
+
+
+def _millivolts(counts: NDArray[np.integer], signal: Signal, ecg_unit: VoltageUnit | None) -> NDArray[np.floating]:
+    """(counts - baseline) / gain in mV, the format's invalid-sample value as NaN, skew undone."""
+    if signal.gain == 0:
+        scale = millivolts_per(None, ecg_unit)
+        values = counts.astype(np.float64) * scale
+    else:
+        scale = 1.0 if signal.unit is None else millivolts_per(signal.unit, ecg_unit)
+        values = (counts.astype(np.float64) - signal.baseline) * (scale / signal.gain)
+    if signal.storage in INVALID:
+        invalid = counts == INVALID[signal.storage]
+        if invalid.any():
+            values[invalid] = np.nan
+    if signal.skew:
+        skew = min(signal.skew, values.size)
+        values = np.concatenate([values[skew:], np.full(skew, np.nan)])
+    return values
+
+
+def _segmented(header: Header, find: Find, ecg_unit: VoltageUnit | None) -> dict[str, NDArray[np.floating]]:
+    """Segments one after the other; a null segment (``~``) or a lead that a segment lacks leaves a gap of NaN."""
+    total = sum(n for _, n in header.segments)
+    fs_hz = check_rate(header.fs_hz)
+    check_duration(total, fs_hz)
+    joined: dict[str, NDArray[np.floating]] = {}
+    start = 0
+    for name, n_frames in header.segments:
+        if name != "~" and n_frames:
+            content = find(f"{name}.hea")
+            if content is None:
+                raise Refused("unreadable", found=".hea", expected=f".hea × {len(header.segments)}")
+            segment = parse_header(content)
+            if segment.segments or any(s.samples_per_frame != 1 for s in segment.signals):
+                raise Refused("unsupported_format", found="WFDB", expected="WFDB 1 × 1")
+            whole = Header(segment.fs_hz, 0, segment.signals, (), segment.subject)
+            for label, values in _read_signals(whole, find, ecg_unit).items():
+                lead = joined.setdefault(label, np.full(total, np.nan, np.float32))
+                if values.size < n_frames:
+                    raise Refused("truncated", found=values.size, expected=n_frames)
+                lead[start : start + n_frames] = values[:n_frames]
+        start += n_frames
+    return joined
+
+
+def _frames(content: bytes, signals: list[Signal], n_frames: int) -> NDArray[np.integer]:
+    """``(n_frames, samples per frame)`` counts of one signal file.
+
+    Raises
+    ------
+    Refused
+        ``truncated`` where the file holds fewer frames than the header says, ``unsupported_format``.
+    """
+    storage, width = signals[0].storage, sum(signal.samples_per_frame for signal in signals)
+    flat: NDArray[np.integer]
+    if content.startswith((b"MATLAB 5.0", b"MATLAB 7.3", b"\x89HDF")):
+        counts = _integers(matrix(content, "val"))
+        flat = counts.T.reshape(-1) if counts.ndim == 2 and counts.shape[0] == width else counts.reshape(-1)
+    else:
+        flat = decode(content, storage, offset=signals[0].offset, width=width, n_samples=n_frames * width)
+    have = flat.size // width
+    if have == 0 or have < n_frames:
+        raise Refused("truncated", found=have, expected=n_frames or 1)
+    frames = flat[: (n_frames or have) * width].reshape(-1, width)
+    if storage == 8:  # first differences, from the header's initial value
+        column = 0
+        frames = frames.astype(np.int64)
+        for signal in signals:
+            part = frames[:, column : column + signal.samples_per_frame]
+            part[:] = (np.cumsum(part.reshape(-1)) + signal.first).reshape(part.shape)
+            column += signal.samples_per_frame
+    return frames
+
+
+def _integers(values: NDArray[np.number]) -> NDArray[np.integer]:
+    """Counts that a MATLAB file may hold as floating point numbers.
+
+    Raises
+    ------
+    Refused
+        ``unreadable`` where they are no whole numbers.
+    """
+    if values.dtype.kind in "iu" and values.dtype.itemsize <= 2:  # as PhysioNet's sets are stored
+        return values.astype(np.dtype(f"{values.dtype.kind}{values.dtype.itemsize}"), copy=False)
+    real = np.nan_to_num(np.real(values).astype(np.float64), nan=-32768.0)
+    if not (np.abs(real) < 2**31).all() or not (real == np.rint(real)).all():
+        raise Refused("unreadable", found="MAT val", expected="int16")
+    return real.astype(np.int64)

@@ -1,0 +1,273 @@
+"""What the header of a recording states, whatever the format: unit, sampling rate, leads, person, day.
+
+Every reader ends in :func:`recording`, so that the same checks hold for all formats and refuse with the same codes.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import date
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from data_specs.ecg.recording import LEADS, MAX_FS_HZ, MIN_DURATION_S, MIN_FS_HZ, Recording, VoltageUnit, standard_leads
+from data_specs.problems import Problem, Refused
+
+MAX_DURATION_S = 3600.0
+"""Longer ones are Holter recordings, which a resting-ECG network is no judge of. Also bounds memory: 173 MB."""
+
+_MILLIVOLTS = {"nv": 1e-6, "uv": 1e-3, "mv": 1.0, "v": 1e3, "microvolt": 1e-3, "millivolt": 1.0, "volt": 1e3}
+_MILLIVOLTS |= {"nanovolt": 1e-6, "microvolts": 1e-3, "millivolts": 1.0, "volts": 1e3, "nanovolts": 1e-6}
+
+MDC_LEADS = {1: "I", 2: "II", **{n + 2: f"V{n}" for n in range(1, 7)}, 61: "III", 62: "aVR", 63: "aVL", 64: "aVF"}
+"""Lead numbers of SCP-ECG (EN 1064, table of lead identification, section 5.6.3), taken over by ISO/IEEE 11073-10101
+(``2:n``) and by DICOM PS3.16 CID 3001. The other numbers are leads that the standard twelve do not contain."""
+MDC_MINUS_AVR = 65
+
+_ALIASES = {"DI": "I", "DII": "II", "DIII": "III", "D1": "I", "D2": "II", "D3": "III"}
+_ALIASES |= {f"C{n}": f"V{n}" for n in range(1, 7)}
+"""D1-D3 is French and Spanish usage; C1-C6 are the chest electrodes of IEC 60601-2-25, table 201.102."""
+
+Sex = Literal["female", "male"]
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """The person and the day as a file states them; ``None`` where it does not."""
+
+    age_years: float | None = None
+    sex: Sex | None = None
+    person_id: str | None = None
+    recorded_on: date | None = None
+
+
+def millivolts_per(unit: str | None, ecg_unit: VoltageUnit | None) -> float:
+    """Factor from one unit of a file's samples to millivolts.
+
+    Parameters
+    ----------
+    unit
+        As the file writes it, without case (``uV``, ``µV``, ``MICROVOLTS``, ``mV``, ``V``); empty where it is silent.
+    ecg_unit
+        What the visit's context says, for files that do not.
+
+    Raises
+    ------
+    Refused
+        ``unit_unknown`` where neither names a unit of voltage.
+    """
+    name = (unit or "").strip().lower().replace("µ", "u").replace("μ", "u").replace("mcv", "uv")
+    if name in _MILLIVOLTS:
+        return _MILLIVOLTS[name]
+    if ecg_unit is not None:
+        return _MILLIVOLTS[ecg_unit.lower()]
+    raise Refused("unit_unknown", found=_quotable(unit), expected="uV, mV")
+
+
+def lead_name(label: str) -> str:
+    """A lead's usual name from a file's label: ``EKG aVR`` and ``MDC_ECG_LEAD_AVR`` give ``AVR``, ``DII`` gives ``II``.
+
+    A label of no standard lead comes back in capitals; a leading minus sign stays.
+    """
+    name = label.strip().upper()
+    if name in _STANDARD:  # as in most files
+        return name
+    name = re.sub(r"^(MDC_ECG_LEAD_|MDC_ECG_|ECG|EKG)[\s_:-]*(?=\S)", "", name)
+    name = re.sub(r"^(LEAD|DERIVATION|ABL\.?)[\s_:]*(?=\S)", "", name)
+    name = re.sub(r"\s*\((EINTHOVEN|GOLDBERGER|WILSON)\)$", "", name).strip()
+    sign, bare = ("-", name[1:].strip()) if name.startswith("-") else ("", name)
+    return sign + _ALIASES.get(bare, bare)
+
+
+_STANDARD = {name.upper(): name for name in LEADS}
+
+
+def named_leads(by_label: Mapping[str, NDArray[np.floating]]) -> dict[str, NDArray[np.floating]]:
+    """The standard leads among a file's channels, by standard name; a channel without any value counts as absent."""
+    leads: dict[str, NDArray[np.floating]] = {}
+    for label, samples in by_label.items():
+        name = lead_name(label)
+        standard = _STANDARD.get(name.removeprefix("-"))
+        if standard and standard not in leads and (samples.size == 0 or not np.isnan(samples).all()):
+            leads[standard] = -samples if name.startswith("-") else samples
+    return leads
+
+
+def is_lead(label: str) -> bool:
+    """Whether a label is that of a standard lead."""
+    return lead_name(label).removeprefix("-") in _STANDARD
+
+
+def require_leads(labels: Iterable[str]) -> None:
+    """Refuse early, before anything is decoded, a file whose labels cannot give the standard twelve.
+
+    Raises
+    ------
+    Refused
+        ``lead_missing``
+    """
+    standard_leads({name: np.empty(0, np.float32) for name in named_leads({label: np.empty(0) for label in labels})})
+
+
+def check_rate(fs_hz: float) -> float:
+    """The rate, freed of the rounding of a stored interval.
+
+    Raises
+    ------
+    Refused
+        ``sampling_rate`` outside 100 to 1000 Hz, or where the file states none (0 or NaN).
+    """
+    expected = f"{MIN_FS_HZ:.0f}-{MAX_FS_HZ:.0f} Hz"
+    if not np.isfinite(fs_hz) or fs_hz <= 0:
+        raise Refused("sampling_rate", found="? Hz", expected=expected)
+    fs_hz = round(float(fs_hz), 3)
+    if not MIN_FS_HZ <= fs_hz <= MAX_FS_HZ:
+        raise Refused("sampling_rate", found=f"{fs_hz:g} Hz", expected=expected)
+    return fs_hz
+
+
+def check_duration(n_samples: int, fs_hz: float) -> None:
+    """Refuse, before anything is decoded, what is too short or too long.
+
+    Raises
+    ------
+    Refused
+        ``too_short`` under 8 s, ``too_long`` over an hour.
+    """
+    seconds = n_samples / fs_hz
+    if seconds < MIN_DURATION_S:
+        raise Refused("too_short", found=f"{seconds:.3g} s", expected=f"{MIN_DURATION_S:.0f} s")
+    if seconds > MAX_DURATION_S:
+        raise Refused("too_long", found=f"{seconds:.0f} s", expected=f"{MAX_DURATION_S:.0f} s")
+
+
+def recording(
+    by_label: Mapping[str, NDArray[np.floating]],
+    *,
+    fs_hz: float,
+    format: str,
+    subject: Subject,
+    problems: tuple[Problem, ...] = (),
+) -> Recording:
+    """The checked recording.
+
+    Parameters
+    ----------
+    by_label
+        A file's own channel labels to ``(n_samples,)`` floats in mV, all of one length; NaN where it has no value.
+
+    Raises
+    ------
+    Refused
+        ``lead_missing``, ``sampling_rate``, ``too_short``, ``too_long``, or ``amplitude_implausible`` for values that
+        single precision cannot hold.
+    """
+    leads = named_leads(by_label)
+    require_leads(leads)
+    fs_hz = check_rate(fs_hz)
+    lengths = {samples.size for samples in leads.values()}
+    if len(lengths) > 1:
+        raise Refused("truncated", found=min(lengths), expected=max(lengths))
+    largest = max(float(np.fmax.reduce(np.abs(samples), initial=0.0)) for samples in leads.values())
+    if not largest < 1e6:
+        raise Refused("amplitude_implausible", found=f"{largest:.0e} mV", expected="0.05-10 mV")
+    leads = _without_calibration_pulse(leads, fs_hz)
+    check_duration(leads["I"].size, fs_hz)
+    samples = standard_leads({name: values.astype(np.float32) for name, values in leads.items()})
+    return Recording(
+        samples=samples,
+        fs_hz=fs_hz,
+        format=format,
+        age_years=subject.age_years,
+        sex=subject.sex,
+        person_id=subject.person_id,
+        recorded_on=subject.recorded_on,
+        problems=problems,
+    )
+
+
+def _without_calibration_pulse(leads: dict[str, NDArray[np.floating]], fs_hz: float) -> dict[str, NDArray[np.floating]]:
+    """Cut a calibration pulse off the end: up to 2 s in which all leads are 0 and 1 mV together.
+
+    Philips PageWriters record 10 s and append such a second. No heart makes it: where I and II are equal, III is 0.
+    """
+    tail = int(2 * fs_hz)
+    ends = np.stack([samples[-tail:] for samples in leads.values()])
+    apart = np.flatnonzero(np.ptp(ends, axis=0) > 0.03)
+    pulse = ends[:, apart[-1] + 1 :] if apart.size else ends[:, :0]
+    if pulse.shape[1] < 0.2 * fs_hz or not np.ptp(pulse) > 0.9 or np.abs(np.abs(pulse).max() - 1) > 0.1:
+        return leads
+    return {name: samples[: samples.size - pulse.shape[1]] for name, samples in leads.items()}
+
+
+# ---------------------------------------------------------------- the person and the day
+
+_YEARS_PER = {"y": 1.0, "m": 1 / 12, "w": 7 / 365.25, "d": 1 / 365.25, "h": 1 / 8766}
+
+
+def age(value: object, unit: str = "y") -> float | None:
+    """Age in years from a number and the first letter of its unit (``Y``, ``M``, ``W``, ``D``, ``H``).
+
+    0 to 120 years; anything else (PTB-XL writes 300 for 'over 89', others write NaN) is no statement of an age.
+    """
+    try:
+        years = float(str(value).strip()) * _YEARS_PER[unit.strip()[:1].lower() or "y"]
+    except (ValueError, KeyError):
+        return None
+    return round(years, 2) if 0 <= years <= 120 else None
+
+
+def age_on(born: date | None, recorded_on: date | None) -> float | None:
+    """Completed years between two stated days."""
+    if born is None or recorded_on is None:
+        return None
+    before = (recorded_on.month, recorded_on.day) < (born.month, born.day)
+    return age(recorded_on.year - born.year - before)
+
+
+def sex(text: object) -> Sex | None:
+    word = str(text).strip().lower()
+    if word in {"f", "female", "woman", "w"}:
+        return "female"
+    return "male" if word in {"m", "male", "man"} else None
+
+
+def identifier(text: str | None) -> str | None:
+    """A person's identifier; blanks, dashes and ``X`` (EDF+) mean that there is none."""
+    value = "".join(c for c in (text or "") if c.isprintable()).strip()[:64]
+    return value if value.strip("-. ") and value not in {"X", "x"} else None
+
+
+def ymd(year: object, month: object, day: object) -> date | None:
+    """A day of the years 1880 to 2199; anything else is a placeholder."""
+    try:
+        found = date(int(str(year)), int(str(month)), int(str(day)))
+    except ValueError:
+        return None
+    return found if 1880 <= found.year < 2200 else None
+
+
+_MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
+
+
+def day(text: str | None, order: Literal["ymd", "mdy", "dmy"] = "ymd") -> date | None:
+    """A day from ``20021122…``, ``2002-11-22…``, ``22-Nov-2002`` or three numbers in the format's own order."""
+    value = (text or "").strip()
+    if match := re.match(r"(\d{4})-?(\d\d)-?(\d\d)", value):
+        return ymd(*match.groups())
+    if match := re.match(r"(\d{1,2})[-./ ]([A-Za-z]{3})[-./ ](\d{4})$", value):
+        month = match[2].lower()
+        return ymd(match[3], _MONTHS.index(month) + 1, match[1]) if month in _MONTHS else None
+    if match := re.match(r"(\d{1,2})[-./](\d{1,2})[-./](\d{4})$", value):
+        first, second, year = match.groups()
+        return ymd(year, first, second) if order == "mdy" else ymd(year, second, first)
+    return None
+
+
+def _quotable(text: str | None) -> str:
+    """A unit as the file wrote it, short and printable enough for a message."""
+    return "".join(c for c in (text or "") if c.isalnum() or c in "µ/%^-")[:12]

@@ -1,0 +1,370 @@
+"""Facts of a visit, the conditions that a rule sets on them, and the rule: see :mod:`data_specs.next_steps.table`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    FiniteFloat,
+    Tag,
+    model_validator,
+)
+
+from data_specs.labs import ANALYTES, standard_labs
+from data_specs.problems import Problem, message
+from data_specs.visit.context import Lab, Vitals
+from data_specs.visit.contract import Organ, Priority
+from data_specs.visit.opinion import Advice
+from data_specs.visit.report import ReportFinding, ReportInput, ReportOrgan
+from data_specs.vocabulary import terms
+
+ADULT_YEARS = 18.0
+"""Where the age is unknown, what holds for adults is said, as findings are offered (``inference.findings``)."""
+
+WORDS = {
+    "kdigo_g": ("G1", "G2", "G3a", "G3b", "G4", "G5"),
+    "kdigo_a": ("A1", "A2", "A3"),
+    "kdigo_risk": ("low", "moderate", "high", "very high"),
+}
+"""Measured findings whose value is a word. References: KDIGO 2024, Kidney Int 2024;105(4S), chapter 1."""
+
+JUDGED = frozenset(
+    [
+        "abnormal",
+        "pneumonia",
+        "effusion",
+        "cardiomegaly",
+        "pneumothorax",
+        "consolidation",
+        "atelectasis",
+        "edema",
+        "infiltration",
+        "mass",
+        "nodule",
+        "emphysema",
+        "fibrosis",
+        "pleural_thickening",
+        "hernia",
+        "tuberculosis",
+        "normal_ecg",
+        "st_t_change",
+        "conduction_disturbance",
+        "myocardial_infarction",
+        "hypertrophy",
+        "atrial_fibrillation",
+        "kfre_2y",
+        "kfre_5y",
+        "kfre_2y_north_america",
+        "kfre_5y_north_america",
+        "incident_ckd",
+    ]
+)
+"""Findings that have a probability; the vocabulary holds other terms without a unit as well."""
+
+POINT = re.compile(r"[a-z][a-z0-9_]{0,39}")
+
+Otherwise = Literal["positive", "not_assessed", "open", "clear"]
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What the rules look at; nothing of it names the person.
+
+    Parameters
+    ----------
+    labs
+        As the laboratory wrote them; :func:`data_specs.labs.standard_labs` gives them the unit that the rules use.
+    """
+
+    organs: Mapping[Organ, ReportOrgan]
+    priority: Priority
+    priority_reasons: tuple[Problem, ...] = ()
+    age_years: float | None = None
+    labs: tuple[Lab, ...] = ()
+    vitals: Vitals = field(default_factory=Vitals)
+    inputs: tuple[ReportInput, ...] = ()
+
+    @cached_property
+    def findings(self) -> dict[str, ReportFinding]:
+        return {each.name: each for organ in self.organs.values() for each in organ.findings}
+
+    @cached_property
+    def values(self) -> dict[str, float | str]:
+        """Measured findings, laboratory values and vitals by the vocabulary's names, which carry the units."""
+        measured = {name: each.value for name, each in self.findings.items() if each.value is not None}
+        return {**standard_labs(self.labs)[0], **self.vitals.model_dump(exclude_none=True), **measured}
+
+    def reasons(self, organ: Organ) -> set[str]:
+        """Codes of all that is said against an organ's assessment, its inputs' reserves and refusals included."""
+        files = {"lung": "image", "cardiac": "ecg"}.get(organ)
+        of_inputs = {problem.code for each in self.inputs if each.field == files for problem in each.problems}
+        return of_inputs | {problem.code for problem in self.organs[organ].reasons}
+
+    @property
+    def clear(self) -> bool:
+        """Everything was assessed and decided, and nothing is pressing."""
+        undecided = any(f.probability is not None and f.positive is None for f in self.findings.values())
+        assessed = bool(self.organs) and all(organ.status == "assessed" for organ in self.organs.values())
+        return assessed and not undecided and self.priority == "routine"
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+
+
+def _judged(name: str) -> str:
+    if name in WORDS or (name in terms() and terms()[name].unit is not None):
+        raise ValueError(f"'{name}' is measured, not judged: write it as a value")
+    if name not in JUDGED:
+        raise ValueError(f"'{name}' is not a finding of the vocabulary")
+    return name
+
+
+def _measured(name: str) -> str:
+    if name not in terms() or (terms()[name].unit is None and name not in WORDS):
+        raise ValueError(f"'{name}' is not a measured value of the vocabulary (those of laboratories carry their unit)")
+    return name
+
+
+def _known(name: str) -> str:
+    if name not in terms():
+        raise ValueError(f"'{name}' is not a term of the vocabulary")
+    return name
+
+
+def _point(name: str) -> str:
+    if not POINT.fullmatch(name):
+        raise ValueError("the name of an operating point has small letters, digits and _ only")
+    return name
+
+
+def _reason(code: str) -> str:
+    try:
+        message(code, "en")
+    except KeyError:
+        raise ValueError(f"'{code}' is not a reason of messages.toml") from None
+    return code
+
+
+Judged = Annotated[str, AfterValidator(_judged)]
+Point = Annotated[str, AfterValidator(_point)]
+
+
+class Positive(_Part):
+    """A finding that is positive at the operating point that decided (``at``: only where that is this one)."""
+
+    positive: Judged
+    at: Point | None = None
+
+    def because(self, facts: Facts) -> tuple[str, ...] | None:
+        return _decided(facts, self.positive, True, self.at)
+
+
+class Negative(_Part):
+    """A finding that was looked for and is below the operating point that decided."""
+
+    negative: Judged
+    at: Point | None = None
+
+    def because(self, facts: Facts) -> tuple[str, ...] | None:
+        return _decided(facts, self.negative, False, self.at)
+
+
+class _Range(_Part):
+    """``from`` is included, ``below`` is not."""
+
+    from_: Annotated[FiniteFloat | None, Field(alias="from")] = None
+    below: FiniteFloat | None = None
+
+    def holds(self, number: float) -> bool:
+        return (self.from_ is None or number >= self.from_) and (self.below is None or number < self.below)
+
+    def check(self, least: float, most: float) -> None:
+        low = least if self.from_ is None else self.from_
+        high = most if self.below is None else self.below
+        if low >= high or low > most or high <= least:
+            raise ValueError(f"no value can be from {low:g} to below {high:g} (possible: {least:g} to {most:g})")
+
+
+class Probability(_Range):
+    """A finding's calibrated probability in a range."""
+
+    probability: Judged
+
+    @model_validator(mode="after")
+    def _possible(self) -> Probability:
+        if self.from_ is None and self.below is None:
+            raise ValueError("say from or below")
+        self.check(0, 1)
+        return self
+
+    def because(self, facts: Facts) -> tuple[str, ...] | None:
+        found = facts.findings.get(self.probability)
+        if found is None or found.probability is None or found.calibrated is False:
+            return None
+        return (self.probability,) if self.holds(found.probability) else None
+
+
+class Value(_Range):
+    """A measured value in a range, or one of some words (``is``)."""
+
+    value: Annotated[str, AfterValidator(_measured)]
+    words: Annotated[tuple[str, ...], Field(alias="is")] = ()
+
+    @model_validator(mode="after")
+    def _possible(self) -> Value:
+        if known := WORDS.get(self.value):
+            if not self.words or self.from_ is not None or self.below is not None:
+                raise ValueError("its value is a word: say is")
+            if unknown := [each for each in self.words if each not in known]:
+                raise ValueError(f"is: '{unknown[0]}' is not one of {', '.join(known)}")
+        elif self.words or (self.from_ is None and self.below is None):
+            raise ValueError("its value is a number: say from or below")
+        else:
+            self.check(*_possible_values(self.value))
+        return self
+
+    def because(self, facts: Facts) -> tuple[str, ...] | None:
+        found = facts.values.get(self.value)
+        if found is None:
+            return None
+        holds = found in self.words if isinstance(found, str) else not self.words and self.holds(found)
+        return (self.value,) if holds else None
+
+
+class OfOrgan(_Part):
+    """An organ by its status and by the codes of what is said against its assessment or its files (any of them)."""
+
+    organ: Literal["lung", "cardiac", "kidney", "any"]
+    status: Literal["assessed", "not_assessed"] | None = None
+    reasons: tuple[Annotated[str, AfterValidator(_reason)], ...] = ()
+
+    @model_validator(mode="after")
+    def _something(self) -> OfOrgan:
+        if self.status is None and not self.reasons:
+            raise ValueError("say status or reasons")
+        return self
+
+    def because(self, facts: Facts) -> tuple[str, ...] | None:
+        return tuple(name for name in facts.organs if self._holds(name, facts)) or None
+
+    def _holds(self, name: Organ, facts: Facts) -> bool:
+        return (
+            self.organ in (name, "any")
+            and self.status in (None, facts.organs[name].status)
+            and (not self.reasons or bool(facts.reasons(name) & set(self.reasons)))
+        )
+
+
+class OfPriority(_Part):
+    """The visit's priority; ``because_of``: only where this finding or value is among the reasons for it.
+
+    A finding is a reason for ``urgent`` where it is past its ``rule_in`` point (``inference.priority``).
+    """
+
+    priority: Annotated[tuple[Priority, ...], Field(min_length=1)]
+    because_of: Annotated[str, AfterValidator(_known)] | None = None
+
+    def because(self, facts: Facts) -> tuple[str, ...] | None:
+        if facts.priority not in self.priority:
+            return None
+        if self.because_of is None:
+            return ()
+        named = {name for each in facts.priority_reasons for name in each.found.split(", ")}
+        return (self.because_of,) if self.because_of in named else None
+
+
+KINDS = ("positive", "negative", "probability", "value", "organ", "priority")
+
+
+def _kind(row: Any) -> str | None:
+    return next((kind for kind in KINDS if isinstance(row, dict) and kind in row), None)
+
+
+Condition = Annotated[
+    Annotated[Positive, Tag("positive")]
+    | Annotated[Negative, Tag("negative")]
+    | Annotated[Probability, Tag("probability")]
+    | Annotated[Value, Tag("value")]
+    | Annotated[OfOrgan, Tag("organ")]
+    | Annotated[OfPriority, Tag("priority")],
+    Discriminator(
+        _kind, custom_error_type="condition", custom_error_message=f"a condition is about one of {', '.join(KINDS)}"
+    ),
+]
+
+
+def _one_line(text: Any) -> Any:
+    return " ".join(text.split()) if isinstance(text, str) else text
+
+
+Sentence = Annotated[str, BeforeValidator(_one_line), Field(min_length=1, max_length=300)]
+
+
+class Rule(_Part):
+    """One rule. ``ages``: from, and below, in years."""
+
+    step: Advice
+    within_days: Annotated[int, Field(ge=0, le=3650)] | None = None
+    ages: tuple[FiniteFloat, FiniteFloat] | None = None
+    all_of: Annotated[tuple[Condition, ...], Field(alias="all")] = ()
+    any_of: Annotated[tuple[Condition, ...], Field(alias="any")] = ()
+    otherwise: Otherwise | None = None
+    unless: tuple[str, ...] = ()
+    vi: Sentence
+    fr: Sentence
+    en: Sentence
+    source: Sentence
+
+    @model_validator(mode="after")
+    def _sound(self) -> Rule:
+        if self.otherwise is None and not self.all_of and not self.any_of:
+            raise ValueError("it says neither all nor any nor otherwise: when does it hold?")
+        if self.otherwise is not None and (self.all_of or self.any_of or self.ages or self.unless):
+            raise ValueError("an otherwise rule holds for whatever is left: it takes no all, any, ages or unless")
+        if self.ages is not None and not 0 <= self.ages[0] < self.ages[1]:
+            raise ValueError(f"ages: no age can be from {self.ages[0]:g} to below {self.ages[1]:g}")
+        return self
+
+    def for_age(self, years: float | None) -> bool:
+        if self.ages is None:
+            return True
+        return self.ages[1] > ADULT_YEARS if years is None else self.ages[0] <= years < self.ages[1]
+
+    def because(self, facts: Facts) -> tuple[str, ...] | None:
+        """Names that the rule follows from; ``None`` where it does not hold."""
+        every = [condition.because(facts) for condition in self.all_of]
+        some = [found for each in self.any_of if (found := each.because(facts)) is not None]
+        if any(found is None for found in every) or (self.any_of and not some):
+            return None
+        return tuple(dict.fromkeys(name for found in (*every, *some) for name in found or ()))
+
+
+def _decided(facts: Facts, name: str, positive: bool, at: str | None) -> tuple[str, ...] | None:
+    found = facts.findings.get(name)
+    if found is None or found.positive is not positive:
+        return None
+    if at is not None and (found.operating_point is None or found.operating_point.name != at):
+        return None
+    return (name,)
+
+
+def _possible_values(name: str) -> tuple[float, float]:
+    """Range outside of which no value reaches the rules: a laboratory value or vital beyond it is refused before."""
+    for analyte in ANALYTES:
+        if analyte.key == name:
+            return analyte.minimum, analyte.maximum
+    if name in Vitals.model_fields:
+        bounds = Vitals.model_json_schema()["properties"][name]["anyOf"][0]
+        return float(bounds["minimum"]), float(bounds["maximum"])
+    return 0.0, 1e9

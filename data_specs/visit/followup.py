@@ -1,0 +1,78 @@
+"""What passes between doctors about a visit, and what became of it."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from data_specs.visit.opinion import Author, FindingName, Opinion
+
+Outcome = Literal["confirmed", "refuted", "lost"]
+OUTCOMES: tuple[Outcome, ...] = ("confirmed", "refuted", "lost")
+_NO_ZERO = r"^[^\x00]*$"
+"""PostgreSQL has no place for U+0000 in a text."""
+_Text = Annotated[str, Field(max_length=2000, pattern=_NO_ZERO)]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class NewReferral(_Part):
+    """A question to the specialists of ``to_site``, or of any hospital where it is left out.
+
+    ``blind``: they read first without the findings; left out, as the programme is set.
+    """
+
+    question: _Text = ""
+    to_site: Annotated[str, Field(min_length=1, max_length=100, pattern=_NO_ZERO)] | None = None
+    blind: bool | None = None
+
+
+class Referral(_Part):
+    """``answered_by`` is the number of the opinion that answers it; closed without one, it was withdrawn."""
+
+    id: str
+    question: str
+    to_site: str | None
+    blind: bool
+    asked_by: Author
+    asked_at: datetime
+    answered_by: int | None
+    closed_at: datetime | None
+
+
+class NewOutcome(_Part):
+    """What became of a finding, and how that is known (``source``: culture, CT, later visit …)."""
+
+    finding: FindingName
+    outcome: Outcome
+    source: Annotated[str, Field(max_length=200, pattern=_NO_ZERO)] = ""
+
+
+class RecordedOutcome(NewOutcome):
+    recorded_at: datetime
+
+
+class DeliveryState(_Part):
+    """One version of the report on its way to one destination; ``problem`` is what kept it last time."""
+
+    version: int
+    destination: str
+    kind: str
+    state: Literal["waiting", "delivered", "dead"]
+    attempts: int
+    problem: str | None
+    due_at: datetime
+    delivered_at: datetime | None
+
+
+class History(_Part):
+    """What came after the machine: opinions in order, questions, outcomes (the latest of each finding counts)."""
+
+    opinions: tuple[Opinion, ...] = ()
+    referrals: tuple[Referral, ...] = ()
+    outcomes: tuple[RecordedOutcome, ...] = ()
+    deliveries: tuple[DeliveryState, ...] = ()

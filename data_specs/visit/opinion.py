@@ -1,0 +1,88 @@
+"""What doctors say of a visit: signed, in order, never changed. The machine's output stays as it was written."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator
+
+from data_specs.visit.contract import ORGANS
+from data_specs.vocabulary import terms
+
+AuthorRole = Literal["referrer", "specialist"]
+Verdict = Literal["agree", "disagree", "add"]
+Advice = Literal["manage", "ask", "refer"]
+"""What to do next: manage here, ask a specialist, refer the person."""
+
+
+def _is_a_finding(name: str) -> str:
+    if name not in terms() or name in ORGANS:
+        raise ValueError("a finding of the vocabulary")
+    return name
+
+
+FindingName = Annotated[str, Field(max_length=60), AfterValidator(_is_a_finding)]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Judgement(_Part):
+    """What the doctor says of one finding: ``agree`` or ``disagree`` with the machine's, or ``add`` their own.
+
+    ``disagree`` with a positive finding says that it is not there; with a negative one, that it is.
+    """
+
+    finding: FindingName
+    verdict: Verdict
+    note: Annotated[str, Field(max_length=500)] = ""
+
+    def says(self, machine: bool) -> bool:
+        """Whether the doctor says that the finding is there, where the machine's statement was ``machine``."""
+        return {"agree": machine, "disagree": not machine, "add": True}[self.verdict]
+
+
+class Author(_Part):
+    """The doctor who signed, by the key that they signed with."""
+
+    id: str
+    name: str
+    facility: str
+    role: AuthorRole
+
+
+class NewOpinion(_Part):
+    """What a doctor sends. Signing without judgements or text says: as the machine found it."""
+
+    judgements: Annotated[tuple[Judgement, ...], Field(max_length=60)] = ()
+    text: Annotated[str, Field(max_length=4000)] = ""
+    advice: Advice | None = None
+    referral: Annotated[str, Field(max_length=36, pattern=r"^[!-~]*$")] | None = None
+
+    @field_validator("judgements")
+    @classmethod
+    def _one_each(cls, judgements: tuple[Judgement, ...]) -> tuple[Judgement, ...]:
+        if len({each.finding for each in judgements}) < len(judgements):
+            raise ValueError("each finding once")
+        return judgements
+
+
+class Opinion(NewOpinion):
+    """A signed opinion.
+
+    Parameters
+    ----------
+    number
+        1 for the first; it makes version ``number + 1`` of the report.
+    referral
+        The question that it answers, where it is a specialist's.
+    blind
+        Whether it was written before its author was shown what the machine and others had found.
+    """
+
+    number: int
+    author: Author
+    signed_at: datetime
+    blind: bool = False

@@ -1,0 +1,210 @@
+"""The report: the facts of one version of one visit, free of any language. Every rendering is made from it alone.
+
+Version 1 is what the machine found, ``preliminary``; each signed opinion makes the next: ``final`` with the first,
+``amended`` with every further one. A report is stored when it is first asked for, or followed by another version, and
+never changes.
+
+Numbers are rounded here and nowhere else, so that every rendering says the same ones.
+"""
+
+from __future__ import annotations
+
+import uuid
+from datetime import date, datetime
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from data_specs.problems import Problem
+from data_specs.visit.assessment import EvidenceMap
+from data_specs.visit.context import Lab, Order, Person, Referrer, Vitals
+from data_specs.visit.contract import Category, Code, ModelUsed, OperatingPoint, Organ, Priority
+from data_specs.visit.opinion import Advice, Opinion
+from data_specs.vocabulary import Language
+
+SCHEMA_VERSION = 1
+PROBABILITY_DIGITS = 3
+ROUNDED_TO_NOTHING, ROUNDED_TO_CERTAINTY = 0.001, 0.999
+"""No probability is said to be 0 or 1."""
+
+Status = Literal["preliminary", "final", "amended"]
+"""As FHIR R4 DiagnosticReport.status; DICOM's PreliminaryFlag (0040,A496) and HL7 v2's table 0123 follow from it."""
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class DicomReference(_Part):
+    """Where a posted DICOM object stands in its hospital's archive, as its header says. Keywords of PS3.6."""
+
+    StudyInstanceUID: str
+    SeriesInstanceUID: str
+    SOPInstanceUID: str
+    SOPClassUID: str
+    Modality: str = ""
+    Rows: int | None = None
+    Columns: int | None = None
+    StudyDate: str = ""
+    StudyTime: str = ""
+    StudyID: str = ""
+    AccessionNumber: str = ""
+    ReferringPhysicianName: str = ""
+    PatientID: str = ""
+    IssuerOfPatientID: str = ""
+    PatientName: str = ""
+    PatientBirthDate: str = ""
+    PatientSex: str = ""
+
+
+class ReportFinding(_Part):
+    """A probability with its operating point, or a measured value with its unit (UCUM); never both.
+
+    Parameters
+    ----------
+    probability
+        Rounded to :data:`PROBABILITY_DIGITS`, as are threshold, sensitivity and specificity.
+    calibrated
+        ``False``: a network's bare output, that ranks people and is no probability.
+    positive
+        ``None`` where no operating point decides.
+    """
+
+    name: str
+    organ: Organ
+    code: Code
+    value: float | str | None = None
+    unit: str | None = None
+    probability: Annotated[float, Field(ge=0, le=1)] | None = None
+    calibrated: bool | None = None
+    positive: bool | None = None
+    operating_point: OperatingPoint | None = None
+    evidence: tuple[EvidenceMap, ...] = ()
+
+
+class ReportOrgan(_Part):
+    status: Literal["assessed", "not_assessed"]
+    code: Code
+    reasons: tuple[Problem, ...] = ()
+    risk: Annotated[float, Field(ge=0, le=1)] | None = None
+    category: Category | None = None
+    findings: tuple[ReportFinding, ...] = ()
+
+
+class ReportInput(_Part):
+    """What was looked at, and how good it was. ``problems`` of an accepted input are reserves."""
+
+    index: int
+    field: Literal["image", "ecg"]
+    filename: str
+    sha256: str
+    format: str | None = None
+    accepted: bool
+    problems: tuple[Problem, ...] = ()
+    dicom: DicomReference | None = None
+
+
+class NextStep(_Part):
+    """What to do next, by the programme's table of rules (``data_specs/next_steps/next_steps.toml``).
+
+    Parameters
+    ----------
+    rule
+        The table's name for the rule.
+    because
+        Names of the findings, values or organs that it follows from.
+    text
+        The table's sentence in each language.
+    source
+        Guideline or decision that the table cites.
+    """
+
+    step: Advice
+    rule: str
+    because: tuple[str, ...]
+    within_days: int | None = None
+    text: dict[Language, str]
+    source: str
+
+
+class Report(_Part):
+    """One version of one visit's report.
+
+    Parameters
+    ----------
+    issued_at
+        When this version came to be: the visit's end, or the moment of the opinion that made it.
+    study_instance_uid
+        The study that the report belongs to: of the first DICOM object that came with the visit, else one made from
+        the visit's id.
+    opinions
+        All signed ones up to this version; none in version 1.
+    """
+
+    schema_version: Literal[1] = 1
+    visit: str
+    version: Annotated[int, Field(ge=1)]
+    status: Status
+    issued_at: datetime
+    received_at: datetime
+    completed_at: datetime
+    visited_on: date | None = None
+    site: str
+    person: Person
+    referrer: Referrer | None = None
+    order: Order | None = None
+    study_instance_uid: str
+    priority: Priority
+    priority_reasons: tuple[Problem, ...] = ()
+    organs: dict[Organ, ReportOrgan]
+    inputs: tuple[ReportInput, ...] = ()
+    labs: tuple[Lab, ...] = ()
+    vitals: Vitals = Vitals()
+    conditions: tuple[str, ...] | None = None
+    models: tuple[ModelUsed, ...] = ()
+    next_steps: tuple[NextStep, ...] = ()
+    opinions: tuple[Opinion, ...] = ()
+
+    @property
+    def findings(self) -> tuple[ReportFinding, ...]:
+        return tuple(each for organ in self.organs.values() for each in organ.findings)
+
+    @property
+    def conclusions(self) -> tuple[str, ...]:
+        """Names of the findings that stand: the machine's positive ones, as the opinions, in turn, left them."""
+        machine = {each.name: bool(each.positive) for each in self.findings}
+        standing = dict(machine)
+        for opinion in self.opinions:
+            for judgement in opinion.judgements:
+                standing[judgement.finding] = judgement.says(machine.get(judgement.finding, False))
+        return tuple(name for name, stands in standing.items() if stands)
+
+
+def rounded(probability: float) -> float:
+    """A probability as every rendering says it."""
+    return min(max(round(probability, PROBABILITY_DIGITS), ROUNDED_TO_NOTHING), ROUNDED_TO_CERTAINTY)
+
+
+_NAMESPACE = uuid.uuid5(uuid.NAMESPACE_URL, "urn:sangloc:report")
+
+
+def identifier(visit: str, version: int, *what: object) -> uuid.UUID:
+    """An identifier that is the same whenever this version of this visit is rendered again, for whatever part of it.
+
+    A delivery that is repeated after a crash is so known as the one that came before.
+
+    References
+    ----------
+    RFC 9562, section 5.5 (UUID version 5).
+    """
+    return uuid.uuid5(_NAMESPACE, "/".join(map(str, (visit, version, *what))))
+
+
+def uid(visit: str, version: int, *what: object) -> str:
+    """As :func:`identifier`, as a DICOM UID.
+
+    References
+    ----------
+    DICOM PS3.5, section B.2 (UUID derived UIDs: ``2.25.`` and the UUID as a decimal integer).
+    """
+    return f"2.25.{identifier(visit, version, *what).int}"

@@ -1,0 +1,162 @@
+"""Bundles from disk: read, checked against their own hashes and golden cases, or refused."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+from pydantic import ValidationError
+
+from data_specs.bundle import BundleManifest, CxrInput, EcgInput, TabularInput
+from data_specs.visit.contract import ModelUsed
+from data_specs.vocabulary import terms
+from inference.bundles.registry import Registry, read_registry
+from inference.runtime.choice import FIXED, Choice, Disagrees, choose, largest_difference
+from inference.runtime.session import DeviceError, Session
+
+InputT = TypeVar("InputT", CxrInput, EcgInput, TabularInput)
+
+NEEDED: dict[str, tuple[str, int]] = {
+    "cxr_gate": ("cxr", 3),
+    "lung": ("cxr", 1),
+    "cardiac": ("ecg", 2),
+    "kidney": ("labs", 1),
+}
+"""The bundles that the engine needs: what each takes, and how many outputs are read from it."""
+NAMES = tuple(NEEDED)
+
+
+class BundleError(RuntimeError):
+    """A bundle is missing, damaged or does not compute what it promises; the service must not start with it."""
+
+
+@dataclass(frozen=True)
+class Bundle:
+    manifest: BundleManifest
+    folder: Path
+    choice: Choice
+    card: str
+
+    @property
+    def session(self) -> Session:
+        return self.choice.session
+
+    def input_as(self, kind: type[InputT]) -> InputT:
+        """The input contract, which must be of ``kind``.
+
+        Raises
+        ------
+        BundleError
+            The bundle takes something else, say a recording where films are posted.
+        """
+        if not isinstance(self.manifest.input, kind):
+            raise BundleError(f"{self.folder.name}: input is '{self.manifest.input.modality}'")
+        return self.manifest.input
+
+    @property
+    def used(self) -> ModelUsed:
+        m = self.manifest
+        return ModelUsed(name=m.name, version=m.version, sha256=m.weights.sha256)
+
+
+def load_bundles(
+    folder: Path, *, device: str, threads: int, session: str = FIXED, cache: Path | None = None
+) -> dict[str, Bundle]:
+    """Every needed bundle under ``folder`` in the version that is in service, verified.
+
+    Parameters
+    ----------
+    session, cache
+        How each one's session is chosen: see :func:`inference.runtime.choice.choose`.
+
+    Raises
+    ------
+    BundleError
+        One is missing or fails a check; the message says which and why.
+    """
+    registry = read_registry(folder)
+    return {
+        name: load_in_service(registry, name, device=device, threads=threads, session=session, cache=cache)
+        for name in NAMES
+    }
+
+
+def load_in_service(
+    registry: Registry, name: str, *, device: str, threads: int, session: str = FIXED, cache: Path | None = None
+) -> Bundle:
+    """The version of ``name`` that the registry says is in service, verified."""
+    version = registry.in_service(name)
+    if version is None:
+        raise BundleError(f"{registry.folder}: expected a bundle '{name}', found none")
+    return load_version(registry.folder, name, version, device=device, threads=threads, session=session, cache=cache)
+
+
+def load_version(
+    folder: Path,
+    name: str,
+    version: str,
+    *,
+    device: str,
+    threads: int,
+    session: str = FIXED,
+    cache: Path | None = None,
+) -> Bundle:
+    """One version, verified, and fit for the pipeline that reads it.
+
+    Raises
+    ------
+    BundleError
+        It is not there, fails a check, or takes or gives something else than the engine needs under this name.
+    """
+    bundle = load_bundle(folder / f"{name}-{version}", device=device, threads=threads, session=session, cache=cache)
+    m = bundle.manifest
+    if name not in NEEDED:
+        raise BundleError(f"{name}: nothing here serves it; known: {', '.join(NAMES)}")
+    modality, n_outputs = NEEDED[name]
+    if (m.name, m.version) != (name, version):
+        raise BundleError(f"{name}-{version}: the manifest in it is that of {m.name} {m.version}")
+    if (m.input.modality, min(len(m.outputs), n_outputs)) != (modality, n_outputs):
+        raise BundleError(f"{name}-{version}: takes {m.input.modality}, gives {len(m.outputs)} outputs")
+    if unknown := sorted({f.name for f in m.findings if m.organ is not None} - terms().keys()):
+        raise BundleError(f"{name}-{version}: findings without a term: {', '.join(unknown)}")
+    return bundle
+
+
+def load_bundle(folder: Path, *, device: str, threads: int, session: str = FIXED, cache: Path | None = None) -> Bundle:
+    """Read one bundle, compare its hashes, open its session and run its golden cases."""
+    try:
+        manifest = BundleManifest.model_validate_json((folder / "screening.json").read_bytes())
+    except (OSError, ValidationError) as error:
+        raise BundleError(f"{folder.name}: screening.json cannot be used: {error}") from error
+    nameless = [finding.name for finding in manifest.findings if manifest.organ and finding.name not in terms()]
+    if nameless:
+        raise BundleError(f"{folder.name}: not in the vocabulary: {', '.join(nameless)}")
+    try:
+        card = (folder / "docs" / "README.md").read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise BundleError(f"{folder.name}: docs/README.md cannot be read") from error
+    model, golden = folder / manifest.weights.path, folder / manifest.golden.path
+    for path, expected in ((model, manifest.weights.sha256), (golden, manifest.golden.sha256)):
+        if not path.is_file() or hashlib.sha256(path.read_bytes()).hexdigest() != expected:
+            raise BundleError(f"{folder.name}: {path.name} is not the file that the manifest names")
+    try:
+        with np.load(golden, allow_pickle=False) as arrays:
+            cases = {name: arrays[name] for name in ("input", *manifest.outputs)}
+        choice = choose(model, manifest, cases, device=device, threads=threads, setting=session, cache=cache)
+    except DeviceError:
+        raise
+    except Disagrees as error:
+        raise BundleError(f"{folder.name}: {error}") from error
+    except Exception as error:  # the runtime has an exception of its own for each thing that can be wrong with a graph
+        raise BundleError(f"{folder.name}: cannot be run: {type(error).__name__}") from error
+    return Bundle(manifest, folder, choice, card)
+
+
+def golden_difference(bundle: Bundle) -> float:
+    """Largest difference of the first output from the golden cases; infinite where NaN does not meet NaN."""
+    with np.load(bundle.folder / bundle.manifest.golden.path, allow_pickle=False) as golden:
+        (found, *_) = bundle.session.run(golden["input"])
+        return largest_difference(found, golden[bundle.manifest.outputs[0]])

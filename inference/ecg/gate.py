@@ -1,0 +1,305 @@
+"""Quality gate for recordings, judged from the samples: is this an ECG that may be assessed, and with which reserve?
+
+A network answers whatever it is given, so what is no heartbeat, what is on the wrong scale and what comes from
+exchanged electrodes is refused here, with the reason.
+"""
+
+from __future__ import annotations
+
+from itertools import combinations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from data_specs.ecg.filters import Signal, median, percentiles
+from data_specs.ecg.recording import LEADS, Recording
+from data_specs.problems import Problem, Severity
+from inference.ecg.beats import BEFORE, FS_HZ, INDEPENDENT, Beats, RepresentativeBeat, smooth
+from inference.ecg.delineate import Examined, Marks, examine
+
+WARN_MISSING, MAX_MISSING = 0.01, 0.2
+"""Shares of missing samples, leads that are missing altogether aside (those count as flat)."""
+
+FLAT_MV = 0.02
+"""Peak to peak below which a lead counts as flat: 0.2 mm on paper, a fifth of what is called isoelectric.
+Real leads of the development recordings have at least 0.05 mV."""
+
+FLAT_SECONDS = 4.0
+"""A lead that holds one value for this long is flat too: longer than any interval between beats above 15/min."""
+
+MAX_FLAT_PRECORDIAL = 2
+"""Up to two flat precordial leads leave an ECG that is read with reserve; three leave no precordial progression.
+
+A flat limb lead is always refused: I, II and III share three electrodes, so no limb lead can be trusted then, and a
+flat line there is the sign of a limb cable exchanged with the neutral one (Batchvarov et al., Europace 2007;9:1081).
+"""
+
+MIN_QRS_MV, MAX_QRS_MV = 0.1, 8.0
+"""QRS peak to peak: in the largest lead at least, in the median independent lead at most.
+
+Low voltage means less than 0.5 mV in the limb and 1 mV in the precordial leads (Surawicz et al., AHA/ACCF/HRS part III,
+Circulation 2009;119:e235); the development recordings have 0.87 to 6.6 mV in the largest lead, 0.43 to 3.3 in the
+median one. Samples in the wrong unit are off by a hundred times or more.
+"""
+
+MIN_BEATS = 3
+"""Beats in a recording of 8 s or more: 20/min."""
+
+MIN_CONTRAST, MIN_DOMINANT_SHARE, MIN_LIKENESS = 1.5, 0.4, 0.8
+"""A heartbeat stands out of the detection signal and repeats itself. Development recordings, ventricular tachycardia
+and atrial fibrillation among them: contrast at least 1.8, share at least 0.58, median likeness at least 0.89."""
+
+MAX_TWO_LEVELS = 0.9
+"""Share of time within a tenth of the range from either extreme, above which a lead is a rectangular pulse: an ECG
+passes less than 2 % of its time near the tip of its QRS."""
+
+MAX_ONE_SOURCE, MAX_ONE_SOURCE_WITHOUT_QRS = 0.999, 0.98
+"""Share of the power of a beat that one waveform, common to all leads, may have. The heart is an extended source and
+leaves 3 % and more to the others (development recordings), a patient simulator 0.4 %."""
+
+NOISY_MV, NOISY_SHARE = 0.15, 0.25
+"""Deviation of the single beats from the median beat (robust standard deviation), absolute and relative to QRS."""
+
+CLIPPED_SECONDS, CLIPPED_BEATS = 0.01, 3
+"""A lead is clipped where it stays at its own extreme for 10 ms in at least three places."""
+
+MAX_LAW_RESIDUAL = 0.5
+"""Root mean square of III - (II - I), and of the augmented leads likewise, relative to the leads themselves.
+Real recordings, rounded and filtered as they are, stay below 0.05; an inverted or misnamed lead gives 1 or more."""
+
+LAWS = {
+    2: (-1.0, 1.0, "III = II − I"),
+    3: (-0.5, -0.5, "aVR = −(I + II)/2"),
+    4: (1.0, -0.5, "aVL = I − II/2"),
+    5: (-0.5, 1.0, "aVF = II − I/2"),
+}
+"""Einthoven and Goldberger: index of the derived lead, its shares of I and of II, the law in words."""
+
+MAX_IDENTICAL = 0.005
+"""Root mean square of the difference of two independent leads relative to theirs, below which they are one lead."""
+
+REVERSED_QRS, REVERSED_QRST = -0.2, -0.5
+"""Correlation of I with V6 over the QRS where the P wave in I is inverted too; over QRS and T where there is no P.
+
+I and V6 both look at the heart from the left: opposite complexes with an inverted P mean exchanged arm electrodes,
+while in mirror-image dextrocardia V6 is inverted with I (Batchvarov et al., Europace 2007;9:1081). On PTB-XL folds 1
+to 8 and the development recordings (1,568): no false alarm; with the arms exchanged in the data 95 % are noticed.
+"""
+
+
+def gate(recording: Recording, examined: Examined | None = None) -> tuple[list[Problem], bool]:
+    """Problems of a recording and whether it is accepted, that is, free of problems of severity ``reject``.
+
+    Parameters
+    ----------
+    examined
+        The result of :func:`inference.ecg.delineate.examine` for this recording, where it is already there.
+    """
+    examined = examined or examine(recording)
+    problems = _missing(recording)
+    flat = _flat(recording, examined.beats)
+    problems += _flat_problems(flat, examined.beats)
+    if not any(p.severity == "reject" for p in problems):
+        problems += _content(recording, examined, flat)
+    return problems, all(p.severity != "reject" for p in problems)
+
+
+def _missing(recording: Recording) -> list[Problem]:
+    present = np.isfinite(recording.samples)
+    present = present[present.any(axis=1)]
+    share = 1.0 - float(present.mean()) if present.size else 0.0
+    if share <= WARN_MISSING:
+        return []
+    if share <= MAX_MISSING:
+        return [Problem("samples_missing", "warn", _percent(share), _percent(WARN_MISSING))]
+    return [Problem("samples_missing", "reject", _percent(share), _percent(MAX_MISSING))]
+
+
+def _flat(recording: Recording, beats: Beats) -> NDArray[np.bool_]:
+    """``(12,) bool``: the lead is constant, missing altogether, or holds one value for seconds."""
+    samples = recording.samples
+    low, high = percentiles(beats.filtered[:, ::4], [0.5, 99.5])  # at 125 Hz
+    flat = (high - low < FLAT_MV) | ~np.isfinite(samples).any(axis=1)
+    hold = int(FLAT_SECONDS * recording.fs_hz)
+    changes = (samples[:, 1:] != samples[:, :-1]) | ~np.isfinite(samples[:, 1:])  # no missing sample equals another
+    half = hold // 2  # a lead that holds still that long has a whole block of this length without a change
+    n_blocks = changes.shape[1] // half
+    blocks = changes[:, : n_blocks * half].reshape(len(LEADS), n_blocks, half)
+    for i in np.flatnonzero(~blocks.any(axis=2).all(axis=1)):
+        turns = np.flatnonzero(np.concatenate([[True], changes[i], [True]]))
+        flat[i] |= bool(np.diff(turns).max() >= hold)
+    return np.asarray(flat)
+
+
+def _flat_problems(flat: NDArray[np.bool_], beats: Beats) -> list[Problem]:
+    if not flat.any():
+        return []
+    largest = float(np.ptp(beats.filtered, axis=1).max())
+    if 1e-6 < largest < MIN_QRS_MV:  # all leads tiny: a matter of the unit, not of the electrodes
+        return [Problem("amplitude_implausible", "reject", _mv(largest), f"≥ {_mv(MIN_QRS_MV)}")]
+    limb, precordial = flat[:3].any(), int(flat[6:].sum())
+    refused = bool(limb or precordial > MAX_FLAT_PRECORDIAL)
+    return [Problem("lead_flat", "reject" if refused else "warn", _names(flat), f"≥ {_mv(FLAT_MV)}")]
+
+
+def _content(recording: Recording, examined: Examined, flat: NDArray[np.bool_]) -> list[Problem]:
+    beats, beat, marks = examined.beats, examined.beat, examined.marks
+    alive = [i for i in INDEPENDENT if not flat[i]]
+    problem = _no_heartbeat(recording, examined, alive)
+    if problem or beat is None or marks is None:
+        return [problem] if problem else []
+    qrs = beat.samples[:, BEFORE - 60 : BEFORE + 60]
+    height = np.ptp(qrs, axis=1)
+    typical = float(median(height[alive]))
+    if height.max() < MIN_QRS_MV or typical > MAX_QRS_MV:
+        found = height.max() if height.max() < MIN_QRS_MV else typical
+        limits = f"{MIN_QRS_MV:g}–{_mv(MAX_QRS_MV)}"
+        return [Problem("amplitude_implausible", "reject", _mv(float(found)), limits)]
+    products = beats.filtered @ beats.filtered.T / beats.filtered.shape[1]
+    checks = (
+        _clipped(recording, flat),
+        _unlawful(products, flat),
+        _identical(products, alive),
+        _arms_exchanged(beat, marks) if not flat[[0, 11]].any() else None,
+        _noisy(beat, height, flat),
+    )
+    return [problem for problem in checks if problem]
+
+
+def _no_heartbeat(recording: Recording, examined: Examined, alive: list[int]) -> Problem | None:
+    beats = examined.beats
+    seconds = beats.filtered.shape[1] / FS_HZ
+    expected = f"≥ {MIN_BEATS} QRS"
+    if len(beats.at) < MIN_BEATS or beats.contrast < MIN_CONTRAST:
+        return Problem("no_heartbeat", "reject", f"{len(beats.at)} QRS / {seconds:.0f} s", expected)
+    share = float(beats.dominant.mean())
+    if share < MIN_DOMINANT_SHARE or float(median(beats.likeness)) < MIN_LIKENESS:
+        return Problem("no_heartbeat", "reject", f"{beats.dominant.sum()} QRS / {seconds:.0f} s", expected)
+    two_levels = median(_two_levels(recording.samples[alive, ::4])) > MAX_TWO_LEVELS
+    one_source = _one_source(examined, alive)
+    if one_source and not two_levels and examined.marks is not None and examined.marks.qrs_ms is not None:
+        # Beats there are, but each lead is a multiple of the next: a simulator's test signal, or one cable for all.
+        return Problem("leads_identical", "reject", " ∝ ".join(LEADS[i] for i in alive), str(len(INDEPENDENT)))
+    if two_levels or one_source:
+        return Problem("no_heartbeat", "reject", "0 QRS", expected)
+    return None
+
+
+def _one_source(examined: Examined, alive: list[int]) -> bool:
+    """Every lead is a multiple of one signal: hum, a generator, a voice."""
+    beat, marks = examined.beat, examined.marks
+    if beat is None or marks is None:
+        return False
+    leads = beat.samples[alive] - beat.samples[alive].mean(axis=1, keepdims=True)
+    power = np.linalg.eigvalsh(leads @ leads.T)
+    limit = MAX_ONE_SOURCE_WITHOUT_QRS if marks.qrs_ms is None else MAX_ONE_SOURCE
+    return bool(power[-1] > limit * power.sum())
+
+
+def _two_levels(leads: NDArray[np.float32]) -> Signal:
+    """``(n_leads,)``: share of time that a lead passes near either extreme, 0 where it passes little near one."""
+    if np.isfinite(leads).all():
+        low, high = percentiles(leads, [0.5, 99.5])
+    else:
+        low, high = np.nanpercentile(leads, [0.5, 99.5], axis=1)
+    near = 0.1 * (high - low)
+    at_low = (leads < (low + near)[:, None]).mean(axis=1)
+    at_high = (leads > (high - near)[:, None]).mean(axis=1)
+    return np.where(np.minimum(at_low, at_high) > 0.1, at_low + at_high, 0.0)
+
+
+def _clipped(recording: Recording, flat: NDArray[np.bool_]) -> Problem | None:
+    """Leads cut at the rails of the converter; refused where half of the independent leads are."""
+    hold = max(3, round(CLIPPED_SECONDS * recording.fs_hz))
+    samples = recording.samples
+    clipped = np.zeros(len(LEADS), dtype=bool)
+    for rails in (np.fmin.reduce(samples, axis=1), np.fmax.reduce(samples, axis=1)):
+        at_rail = samples == rails[:, None]
+        often = np.count_nonzero(at_rail, axis=1) >= hold * CLIPPED_BEATS  # fewer cannot be enough: most leads
+        for i in np.flatnonzero(often & ~flat):
+            edges = np.flatnonzero(np.diff(at_rail[i].astype(np.int8), prepend=0, append=0))
+            clipped[i] |= bool(((edges[1::2] - edges[::2]) >= hold).sum() >= CLIPPED_BEATS)
+    if not clipped.any():
+        return None
+    severity: Severity = "reject" if clipped[list(INDEPENDENT)].sum() >= len(INDEPENDENT) / 2 else "warn"
+    return Problem("amplitude_implausible", severity, _names(clipped), f"≤ {_mv(float(np.nanmax(recording.samples)))}")
+
+
+def _unlawful(products: Signal, flat: NDArray[np.bool_]) -> Problem | None:
+    """Limb leads that contradict Einthoven and Goldberger: stored inverted, or under each other's names.
+
+    Parameters
+    ----------
+    products
+        ``(12, 12) float64, mV²``: mean product of every two leads, from which the power of any sum of leads follows.
+    """
+    for i, (share_one, share_two, expected) in LAWS.items():
+        law = np.array([share_one, share_two])
+        derived = float(law @ products[:2, :2] @ law)
+        power = derived + products[i, i]
+        residual = power - 2 * float(law @ products[:2, i])
+        if not flat[i] and power > FLAT_MV**2 and residual > MAX_LAW_RESIDUAL**2 * power:
+            return Problem("leads_reversed", "reject", f"I / II / {LEADS[i]}", expected)
+    return None
+
+
+def _identical(products: Signal, alive: list[int]) -> Problem | None:
+    """Two independent leads that carry the same samples: one of them was never recorded."""
+    power = np.diagonal(products)
+    difference = power[:, None] + power - 2 * products
+    same = difference < MAX_IDENTICAL**2 * np.maximum(power[:, None], power)
+    pairs = [f"{LEADS[i]} = {LEADS[j]}" for i, j in combinations(alive, 2) if same[i, j]]
+    if not pairs:
+        return None
+    return Problem("leads_identical", "reject" if len(pairs) > 1 else "warn", "; ".join(pairs), f"{len(INDEPENDENT)}")
+
+
+def _arms_exchanged(beat: RepresentativeBeat, marks: Marks) -> Problem | None:
+    if marks.qrs_onset is None or marks.qrs_offset is None or marks.qrs_ms is None:
+        return None
+    onset, offset = marks.qrs_onset, marks.qrs_offset
+    one, six = (beat.samples[i] - beat.samples[i, onset - 6 : onset].mean() for i in (0, LEADS.index("V6")))
+    over_qrs = _correlation(one[onset:offset], six[onset:offset])
+    if marks.p_onset is not None and marks.p_offset is not None and marks.p_consistency > 0.7:
+        p = _above_chord(one[marks.p_onset : marks.p_offset + 1])
+        reversed_ = p < 0 and over_qrs < REVERSED_QRS
+        found = f"P(I) < 0, r(I, V6) = {over_qrs:.2f}"
+    else:
+        end = marks.t_offset or min(offset + int(0.3 * FS_HZ), beat.samples.shape[1])
+        over_qrst = _correlation(one[onset:end], six[onset:end])
+        net = float(one[onset:offset].max() + one[onset:offset].min())
+        reversed_ = net < 0 and over_qrs < REVERSED_QRST and over_qrst < REVERSED_QRST
+        found = f"r(I, V6) = {over_qrst:.2f}"
+    return Problem("leads_reversed", "reject", found, f"r(I, V6) ≥ {REVERSED_QRS:g}") if reversed_ else None
+
+
+def _above_chord(wave: Signal) -> float:
+    """Largest deviation, with its sign, of a wave from the straight line between its ends."""
+    above = smooth(wave - np.linspace(wave[0], wave[-1], len(wave)), 5)
+    return float(above[np.abs(above).argmax()])
+
+
+def _correlation(a: Signal, b: Signal) -> float:
+    return float(a @ b / np.sqrt((a @ a) * (b @ b) + 1e-12))
+
+
+def _noisy(beat: RepresentativeBeat, height: Signal, flat: NDArray[np.bool_]) -> Problem | None:
+    apart = beat.each - beat.samples[list(INDEPENDENT)]
+    np.abs(apart, out=apart)
+    deviation = median(apart.transpose(1, 0, 2).reshape(len(INDEPENDENT), -1)) * 1.4826
+    noisy = np.zeros(len(LEADS), dtype=bool)
+    noisy[list(INDEPENDENT)] = (deviation > NOISY_MV) | (deviation > NOISY_SHARE * height[list(INDEPENDENT)])
+    noisy &= ~flat
+    return Problem("noisy", "warn", _names(noisy), f"≤ {_mv(NOISY_MV)}") if noisy.any() else None
+
+
+def _names(leads: NDArray[np.bool_]) -> str:
+    return ", ".join(LEADS[i] for i in np.flatnonzero(leads))
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f} %"
+
+
+def _mv(value: float) -> str:
+    return f"{value:.3g} mV"

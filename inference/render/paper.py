@@ -1,0 +1,199 @@
+"""A twelve-lead recording laid out on millimetre paper: where each stroke, label and band of shading stands.
+
+The layout is the printed page that cardiologists read: three rows of four columns, 2.5 s each, and lead II over ten
+seconds beneath. Time runs on from column to column, so that one abscissa is one moment for the whole page. Everything
+is in millimetres from the upper left corner; :mod:`inference.render.pictures` turns it into SVG and PNG.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from data_specs.ecg.recording import LEADS, Recording
+from data_specs.visit.assessment import EvidenceMap
+
+MM_PER_S, MM_PER_MV = 25.0, 10.0
+"""Paper speed and gain, and the 1 mV pulse that proves the gain.
+
+References
+----------
+Kligfield P. et al., Recommendations for the standardization and interpretation of the electrocardiogram, part I,
+Circulation 2007;115:1306-1324: 25 mm/s, 10 mm/mV, and the 3 x 4 format with a rhythm strip.
+"""
+
+ROWS = (("I", "aVR", "V1", "V4"), ("II", "aVL", "V2", "V5"), ("III", "aVF", "V3", "V6"))
+RHYTHM_LEAD = "II"
+COLUMN_S = 2.5
+PAGE_S = COLUMN_S * 4
+
+PULSE_MM = 5.0
+LEFT_MM, RIGHT_MM, FOOT_MM = 15.0, 5.0, 10.0
+LABEL_MM = 5.0
+MIN_UP_MM, MIN_DOWN_MM, MAX_SIDE_MM = 10.0, 5.0, 50.0
+"""A row is at least 1.5 mV high and opens with its signal up to 5 mV to a side. What is higher runs off the row, as a
+pen runs off the paper: a flat top would look like a reading."""
+
+Points = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Label:
+    x_mm: float
+    y_mm: float
+    text: str
+    bold: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Paper:
+    """One page.
+
+    Parameters
+    ----------
+    width_mm, height_mm
+        Multiples of 5 mm, so that the grid closes.
+    strokes
+        Each ``(n, 2) float64``, mm: unbroken pieces of the trace.
+    marks
+        Each ``(n, 2) float64``, mm: calibration pulses and the ticks where one lead gives way to the next.
+    labels
+        Names of leads and the line of scale.
+    shading
+        ``(n, 2) float64``: abscissa in mm and strength in 0 to 1, from the first shaded moment to the last; ``None``
+        where there is no evidence.
+    """
+
+    width_mm: float
+    height_mm: float
+    strokes: tuple[Points, ...]
+    marks: tuple[Points, ...]
+    labels: tuple[Label, ...]
+    shading: Points | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Segment:
+    """A lead's share of a row: ``x_mm`` and height over the baseline in mm, both ``(n,)``."""
+
+    lead: str
+    start_mm: float
+    x_mm: NDArray[np.float64]
+    up_mm: NDArray[np.float64]
+
+
+def lay_out(recording: Recording, evidence: EvidenceMap | None = None) -> Paper:
+    """Place ten seconds of ``recording``, beginning where the evidence begins, else at its start.
+
+    Parameters
+    ----------
+    recording
+        ``samples`` in mV; each lead is drawn about its own median, so that an electrode offset does not carry it off
+        the paper. Nothing is filtered.
+    evidence
+        A ``trace`` map to shade the page with.
+    """
+    start_s = _page_start(recording, evidence)
+    rows = [
+        [_segment(recording, lead, start_s, COLUMN_S * column, COLUMN_S) for column, lead in enumerate(row)]
+        for row in ROWS
+    ]
+    rows.append([_segment(recording, RHYTHM_LEAD, start_s, 0.0, PAGE_S)])
+
+    strokes: list[Points] = []
+    marks: list[Points] = []
+    labels: list[Label] = []
+    top = 0.0
+    for row in rows:
+        up, down = _row_extent(row)
+        baseline = top + LABEL_MM + up
+        marks.append(_pulse(baseline))
+        for segment in row:
+            labels.append(Label(segment.start_mm + 1.0, top + LABEL_MM - 0.8, segment.lead, bold=True))
+            if segment.start_mm > LEFT_MM:
+                marks.append(np.array([(segment.start_mm, baseline - 2.5), (segment.start_mm, baseline + 2.5)]))
+            within = (segment.up_mm >= -down) & (segment.up_mm <= up)
+            y = np.where(within, baseline - segment.up_mm, np.nan)
+            strokes.extend(_unbroken(np.column_stack([segment.x_mm, y])))
+        top = baseline + down
+    height = top + FOOT_MM
+    end_s = min(start_s + PAGE_S, recording.duration_s)
+    scale = (
+        f"25 mm/s   10 mm/mV   {start_s:.1f} - {end_s:.1f} s / {recording.duration_s:.1f} s   {recording.fs_hz:g} Hz"
+    )
+    labels.append(Label(LEFT_MM, height - 3.2, scale))
+    return Paper(
+        width_mm=LEFT_MM + MM_PER_S * PAGE_S + RIGHT_MM,
+        height_mm=height,
+        strokes=tuple(strokes),
+        marks=tuple(marks),
+        labels=tuple(labels),
+        shading=_shading(evidence, start_s, end_s),
+    )
+
+
+def _page_start(recording: Recording, evidence: EvidenceMap | None) -> float:
+    wanted = evidence.span[0] if evidence is not None and evidence.span is not None else 0.0
+    return max(0.0, min(wanted, recording.duration_s - PAGE_S))
+
+
+def _segment(recording: Recording, lead: str, start_s: float, offset_s: float, duration_s: float) -> _Segment:
+    samples = recording.samples[LEADS.index(lead)].astype(np.float64)
+    known = samples[np.isfinite(samples)]
+    level = float(np.median(known)) if known.size else 0.0
+    first = round((start_s + offset_s) * recording.fs_hz)
+    last = min(samples.size, round((start_s + offset_s + duration_s) * recording.fs_hz) + 1)
+    index = np.arange(first, max(first, last))
+    start_mm = LEFT_MM + MM_PER_S * offset_s
+    x_mm = start_mm + MM_PER_S * (index - first) / recording.fs_hz
+    up_mm = MM_PER_MV * (samples[index] - level)
+    return _Segment(lead, start_mm, x_mm, np.where(np.isfinite(up_mm), up_mm, np.nan))
+
+
+def _row_extent(row: list[_Segment]) -> tuple[float, float]:
+    """Room over and under a row's baseline, in steps of 5 mm, so that every baseline lies on a heavy line."""
+    heights = np.concatenate([segment.up_mm for segment in row])
+    heights = heights[np.isfinite(heights)]
+    highest, lowest = (float(heights.max()), float(heights.min())) if heights.size else (0.0, 0.0)
+    up = min(MAX_SIDE_MM, max(MIN_UP_MM, 5.0 * np.ceil(highest / 5.0)))
+    down = min(MAX_SIDE_MM, max(MIN_DOWN_MM, 5.0 * np.ceil(-lowest / 5.0)))
+    return float(up), float(down)
+
+
+def _pulse(baseline_mm: float) -> Points:
+    left, top = LEFT_MM - 2 * PULSE_MM, baseline_mm - MM_PER_MV
+    right = left + PULSE_MM
+    return np.array(
+        [
+            (left - 2, baseline_mm),
+            (left, baseline_mm),
+            (left, top),
+            (right, top),
+            (right, baseline_mm),
+            (right + 2, baseline_mm),
+        ]
+    )
+
+
+def _unbroken(points: Points) -> list[Points]:
+    """Split a stroke where samples are missing or run off; a gap is shown as a gap."""
+    known = np.isfinite(points[:, 1])
+    edges = np.flatnonzero(np.diff(known.astype(np.int8))) + 1
+    return [piece for piece in np.split(points, edges) if len(piece) > 1 and np.isfinite(piece[0, 1])]
+
+
+def _shading(evidence: EvidenceMap | None, start_s: float, end_s: float) -> Points | None:
+    """The map along this page's time; it holds at the middle of each of its steps and runs straight in between."""
+    if evidence is None or evidence.kind != "trace" or evidence.span is None or not evidence.values:
+        return None
+    strength = np.clip(np.asarray(evidence.values[0], dtype=np.float64) / 255.0, 0.0, 1.0)
+    first_s, last_s = evidence.span
+    begin_s, stop_s = max(first_s, start_s), min(last_s, end_s)
+    if strength.size == 0 or stop_s <= begin_s:
+        return None
+    middle_s = first_s + (np.arange(strength.size) + 0.5) * (last_s - first_s) / strength.size
+    inner_s = middle_s[(middle_s > begin_s) & (middle_s < stop_s)]
+    shown_s = np.concatenate([[begin_s], inner_s, [stop_s]])
+    return np.column_stack([LEFT_MM + MM_PER_S * (shown_s - start_s), np.interp(shown_s, middle_s, strength)])

@@ -1,0 +1,385 @@
+"""``/v1/destinations`` and ``/v1/deliveries``: where reports are sent, and what became of each.
+
+An admin manages all of them. A site's key manages webhooks of its own site, and those over verified TLS alone: a name
+that leads to somebody else's server ends at its certificate. An address within the network here is none of a site's.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import ipaddress
+import json
+import re
+import secrets
+import uuid
+from datetime import datetime
+from typing import Annotated, Literal
+from urllib.parse import urlsplit
+
+from fastapi import APIRouter, Path, Query, Request, Response
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic_core import PydanticCustomError
+from sqlalchemy import Select, func, select, tuple_, update
+from sqlalchemy.orm import Session
+
+from data_specs.vocabulary import Language
+from service import errors
+from service.api.keys import Name
+from service.api.refusals import problem_responses
+from service.api.session import CurrentKey
+from service.delivery.queue import DELIVERIES, end, retry
+from service.delivery.senders.dispatch import Kind, Options
+from service.errors import FieldFault, Forbidden, InvalidRequest, NotFound
+from service.keys import Key
+from service.protocols.dicom_peers import read_address
+from service.state import service_of
+from service.storage.database import database_now, insert_rows, rowcount
+from service.storage.tables import DeliveryRow, DestinationRow
+
+PAGE, MAX_PAGE = 50, 200
+MAX_OF_A_SITE = 20
+"""Webhooks that a site's key may have at a time: every visit is sent to each."""
+MIN_WEBHOOK_SECRET = 16
+_WEB = frozenset({"webhook", "fhir", "stow"})
+_LOOPBACK = re.compile(r"localhost|127(\.\d{1,3}){3}|::1")
+_HOST_AND_PORT = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^\s@:/?#\[\]]+):(\d{1,5})")
+
+router = APIRouter(
+    tags=["deliveries"],
+    responses=problem_responses(errors.Unauthorised, errors.Forbidden, errors.InvalidRequest, errors.InternalFault),
+)
+
+
+class NewOptions(Options):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class NewDestination(BaseModel):
+    """Where reports are to be sent.
+
+    `address` is a URL for `webhook` (posted to), `fhir` (the server's base) and `stow` (the DICOMweb root),
+    `AE_TITLE@HOST:PORT` for `dicom`, `HOST:PORT` for `hl7`. `secret` signs webhooks (made here where none is given) or
+    is the token of a FHIR or DICOMweb server. Without `site` the reports of all sites go there.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    kind: Kind
+    address: Annotated[str, Field(min_length=1, max_length=500, pattern=r"^[!-~]([ -~]*[!-~])?$")]
+    site: Name | None = None
+    language: Language | None = None
+    secret: Annotated[str, Field(min_length=1, max_length=500, pattern=r"^[!-~]([ -~]*[!-~])?$")] | None = None
+    options: NewOptions = NewOptions()
+
+
+class DestinationView(BaseModel):
+    """A destination, without its secret."""
+
+    id: str
+    kind: Kind
+    address: str
+    site: str | None
+    language: Language
+    options: Options
+    created_at: datetime
+    ended_at: datetime | None
+
+
+class CreatedDestination(DestinationView):
+    """A new destination. `secret` is what its webhooks are signed with, shown this once where it was made here."""
+
+    secret: str | None
+
+
+class DestinationList(BaseModel):
+    items: list[DestinationView]
+
+
+class DeliveryView(BaseModel):
+    """One version of one visit's report on its way to one destination; `problem` is what kept it last time."""
+
+    visit: str
+    version: int
+    destination: str
+    state: Literal["waiting", "delivered", "dead"]
+    attempts: int
+    problem: str | None
+    due_at: datetime
+    delivered_at: datetime | None
+
+
+class DeliveryList(BaseModel):
+    """One page of deliveries. `next` is the `cursor` of the following page, `null` on the last."""
+
+    items: list[DeliveryView]
+    next: str | None
+
+
+class Retry(BaseModel):
+    """Which dead deliveries to send again: all of a destination, or that of one version of one visit."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    destination: Annotated[str, Field(max_length=36, pattern=r"^[!-~]*$")]
+    visit: Annotated[str, Field(max_length=36, pattern=r"^[!-~]*$")] | None = None
+    version: Annotated[int, Field(ge=1, le=2**31 - 1)] | None = None
+
+    @model_validator(mode="after")
+    def _visit_and_version(self) -> Retry:
+        if (self.visit is None) != (self.version is None):
+            raise PydanticCustomError("visit_and_version", "visit and version belong together")
+        return self
+
+
+class Retried(BaseModel):
+    retried: int
+
+
+DestinationId = Annotated[str, Path(max_length=36)]
+
+
+@router.post("/v1/destinations", status_code=201)
+async def create_destination(request: Request, key: CurrentKey, asked: NewDestination) -> CreatedDestination:
+    """Have every report from now on sent to an address."""
+    _expect_manager(key)
+    if key.role != "admin":
+        if asked.kind != "webhook" or asked.site not in (None, key.site) or asked.options.allow_http:
+            raise Forbidden
+        asked = asked.model_copy(update={"site": key.site})
+    _check_address(asked, is_admin=key.role == "admin")
+    _check_secret(asked)
+    made = secrets.token_urlsafe(32) if asked.kind == "webhook" and asked.secret is None else None
+    service = service_of(request)
+    row = DestinationRow(
+        id=str(uuid.uuid4()),
+        kind=asked.kind,
+        address=asked.address,
+        site=asked.site,
+        language=asked.language or service.settings.language,
+        secret=asked.secret or made,
+        options=asked.options.model_dump_json(),
+        ended_at=None,
+    )
+
+    def insert(session: Session) -> None:
+        if key.role != "admin" and session.scalars(_visible(_COUNT, key)).one() >= MAX_OF_A_SITE:
+            raise InvalidRequest(FieldFault("body", "field_too_many", f"≤ {MAX_OF_A_SITE}"))
+        row.created_at = database_now(session)
+        insert_rows(session, row)
+
+    await service.database.write(insert)
+    return CreatedDestination(**_view(row).model_dump(), secret=made)
+
+
+@router.get("/v1/destinations")
+async def list_destinations(request: Request, key: CurrentKey) -> DestinationList:
+    """All destinations, the ended ones too, oldest first."""
+    _expect_manager(key)
+    query = _visible(select(DestinationRow), key).order_by(DestinationRow.created_at, DestinationRow.id)
+    rows = await service_of(request).database.read(lambda session: session.scalars(query).all())
+    return DestinationList(items=[_view(row) for row in rows])
+
+
+@router.delete("/v1/destinations/{destination_id}", status_code=204, responses=problem_responses(errors.NotFound))
+async def end_destination(request: Request, key: CurrentKey, destination_id: DestinationId) -> Response:
+    """Send nothing more there; what waits is dead, and the secret is forgotten."""
+    _expect_manager(key)
+
+    def finish(session: Session) -> int:
+        now = database_now(session)
+        mine = _visible(select(DestinationRow.id), key).where(
+            DestinationRow.id == destination_id, DestinationRow.ended_at.is_(None)
+        )
+        ended = rowcount(
+            session.execute(update(DestinationRow).where(DestinationRow.id.in_(mine)).values(ended_at=now, secret=None))
+        )
+        if ended:
+            session.execute(end(destination_id, now))
+        return ended
+
+    if not await service_of(request).database.write(finish):
+        raise NotFound
+    return Response(status_code=204)
+
+
+@router.get("/v1/deliveries")
+async def list_deliveries(
+    request: Request,
+    key: CurrentKey,
+    *,
+    state: Literal["waiting", "delivered", "dead"] | None = None,
+    destination: Annotated[str | None, Query(max_length=36)] = None,
+    visit: Annotated[str | None, Query(max_length=36)] = None,
+    cursor: Annotated[str | None, Query(max_length=300, description="`next` of the page before")] = None,
+    limit: Annotated[int, Query(ge=1, le=MAX_PAGE)] = PAGE,
+) -> DeliveryList:
+    """Page through deliveries, each under its visit, version and destination; `state=dead` are those given up."""
+    _expect_manager(key)
+    query = select(DeliveryRow).order_by(*_KEY).limit(limit + 1)
+    if key.role != "admin":
+        query = query.where(DeliveryRow.destination_id.in_(_visible(select(DestinationRow.id), key)))
+    for column, wanted in (
+        (DeliveryRow.state, state),
+        (DeliveryRow.destination_id, destination),
+        (DeliveryRow.visit_id, visit),
+    ):
+        if wanted is not None:
+            query = query.where(column == wanted)
+    if cursor is not None:
+        query = query.where(tuple_(*_KEY) > tuple_(*_read_cursor(cursor)))
+    rows = await service_of(request).database.read(lambda session: session.scalars(query).all())
+    return DeliveryList(
+        items=[_delivery_view(row) for row in rows[:limit]],
+        next=_write_cursor(rows[limit - 1]) if len(rows) > limit else None,
+    )
+
+
+@router.post("/v1/deliveries/retry", responses=problem_responses(errors.NotFound))
+async def retry_deliveries(request: Request, key: CurrentKey, asked: Retry) -> Retried:
+    """Send dead deliveries again, under the identifiers that they had."""
+    _expect_manager(key)
+    service = service_of(request)
+    which = [DELIVERIES.c.destination_id == asked.destination]
+    if asked.visit is not None:
+        which += [DELIVERIES.c.visit_id == asked.visit, DELIVERIES.c.version == asked.version]
+
+    def retried(session: Session) -> int | None:
+        mine = _visible(select(DestinationRow.id), key).where(
+            DestinationRow.id == asked.destination, DestinationRow.ended_at.is_(None)
+        )
+        if session.scalars(mine).first() is None:
+            return None
+        return retry(session, database_now(session), *which)
+
+    found = await service.database.write(retried)
+    if found is None or (asked.visit is not None and not found):
+        raise NotFound
+    service.courier.try_now(asked.destination)
+    return Retried(retried=found)
+
+
+# ---------------------------------------------------------------------- who may, and what is an address
+def _expect_manager(key: Key) -> None:
+    if key.role not in ("admin", "site"):
+        raise Forbidden
+
+
+def _visible(query: Select, key: Key) -> Select:  # type: ignore[type-arg]
+    """``query`` over the destinations, narrowed to those that ``key`` manages."""
+    if key.role == "admin":
+        return query
+    return query.where(DestinationRow.site == key.site, DestinationRow.kind == "webhook")
+
+
+def _check_address(asked: NewDestination, *, is_admin: bool) -> None:
+    expected = "https://…"
+    if asked.kind in _WEB:
+        is_usable = _is_web_address(asked, is_admin=is_admin)
+    elif asked.kind == "dicom":
+        expected = "AE_TITLE@HOST:PORT"
+        is_usable = _is_entity(asked.address)
+    else:
+        expected = "HOST:PORT"
+        found = _HOST_AND_PORT.fullmatch(asked.address)
+        is_usable = found is not None and 0 < int(found[2]) < 65_536
+    if not is_usable:
+        raise InvalidRequest(FieldFault("body.address", "field_invalid", expected))
+
+
+def _is_entity(address: str) -> bool:
+    try:
+        read_address(address)
+    except ValueError:
+        return False
+    return True
+
+
+def _is_web_address(asked: NewDestination, *, is_admin: bool) -> bool:
+    """https; for an admin also http to this machine, or to any where the options say so. No password in it."""
+    try:
+        address = urlsplit(asked.address)
+        host, port = address.hostname, address.port
+    except ValueError:
+        return False
+    plain = is_admin and (asked.options.allow_http or _LOOPBACK.fullmatch(host or "") is not None)
+    if address.scheme not in (("https", "http") if plain else ("https",)) or not host or port == 0:
+        return False
+    if not is_admin and _is_within(host):
+        return False
+    if " " in asked.address or "\\" in asked.address or "@" in address.netloc or "#" in asked.address:
+        return False
+    return asked.kind == "webhook" or "?" not in asked.address
+
+
+def _is_within(host: str) -> bool:
+    """Whether a host is, without asking anybody, this machine or an address that only the network here knows.
+
+    References
+    ----------
+    WHATWG URL Standard, "ends in a number": 127.1, 0x7f.1 and 2130706433 are addresses to a resolver.
+    """
+    host = host.rstrip(".")
+    try:
+        address = ipaddress.ip_address(host.partition("%")[0])
+    except ValueError:
+        return re.fullmatch(r"localhost|[0-9]+|0x[0-9a-f]*", host.rpartition(".")[2]) is not None
+    return not (getattr(address, "ipv4_mapped", None) or address).is_global
+
+
+def _check_secret(asked: NewDestination) -> None:
+    if asked.secret is None:
+        return
+    if asked.kind not in _WEB:
+        raise InvalidRequest(FieldFault("body.secret", "field_unknown"))
+    if asked.kind == "webhook" and len(asked.secret) < MIN_WEBHOOK_SECRET:
+        raise InvalidRequest(FieldFault("body.secret", "field_invalid", f"≥ {MIN_WEBHOOK_SECRET} × U+"))
+
+
+# ---------------------------------------------------------------------- views
+def _view(row: DestinationRow) -> DestinationView:
+    return DestinationView(
+        id=row.id,
+        kind=row.kind,  # type: ignore[arg-type]  # kinds only
+        address=row.address,
+        site=row.site,
+        language=row.language,  # type: ignore[arg-type]  # languages only
+        options=Options.model_validate_json(row.options),
+        created_at=row.created_at,
+        ended_at=row.ended_at,
+    )
+
+
+def _delivery_view(row: DeliveryRow) -> DeliveryView:
+    return DeliveryView(
+        visit=row.visit_id,
+        version=row.version,
+        destination=row.destination_id,
+        state=row.state,  # type: ignore[arg-type]  # states only
+        attempts=row.attempts,
+        problem=row.last_problem,
+        due_at=row.due_at,
+        delivered_at=row.delivered_at,
+    )
+
+
+def _write_cursor(row: DeliveryRow) -> str:
+    said = json.dumps([row.visit_id, row.version, row.destination_id])
+    return base64.urlsafe_b64encode(said.encode()).decode().rstrip("=")
+
+
+def _read_cursor(cursor: str) -> tuple[str, int, str]:
+    try:
+        visit_id, version, destination_id = json.loads(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
+        if not (isinstance(visit_id, str) and type(version) is int and isinstance(destination_id, str)):
+            raise ValueError(cursor)
+        if not (0 < version < 2**31 and _ID.fullmatch(visit_id) and _ID.fullmatch(destination_id)):
+            raise ValueError(cursor)
+    except (ValueError, TypeError, RecursionError, binascii.Error):
+        raise InvalidRequest(FieldFault("cursor", "field_invalid", "next")) from None
+    return visit_id, version, destination_id
+
+
+_ID = re.compile(r"[0-9a-f-]{36}")
+_KEY = (DeliveryRow.visit_id, DeliveryRow.version, DeliveryRow.destination_id)
+_COUNT = select(func.count()).select_from(DestinationRow).where(DestinationRow.ended_at.is_(None))

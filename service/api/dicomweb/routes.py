@@ -1,0 +1,273 @@
+"""``/dicomweb``: STOW-RS for what a hospital posts, QIDO-RS and WADO-RS for what the service makes of it.
+
+What was posted is not given out again: its archive has it.
+
+References
+----------
+DICOM PS3.18, chapter 10 (Studies Service and Resources).
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Path, Request
+from fastapi.responses import Response, StreamingResponse
+
+from service import errors
+from service.api.dicomweb.matching import Level, known_uid, read_query
+from service.api.dicomweb.query import find_made, search
+from service.api.dicomweb.retrieve import (
+    DICOM,
+    EXPLICIT_LITTLE,
+    JSON,
+    RELATED,
+    address_of,
+    as_metadata,
+    as_picture,
+    as_related,
+    begun,
+    chosen,
+    new_boundary,
+)
+from service.api.refusals import problem_responses
+from service.api.session import CurrentKey
+from service.errors import Forbidden, Unavailable
+from service.keys import Key
+from service.language.choice import language_of
+from service.receive.accept import RETRY_AFTER_S
+from service.receive.dicom.stow import response_document, status_of, store_objects
+from service.report.issue import dicom_file
+from service.state import service_of
+
+ROOT = "/dicomweb"
+VARY = {"Vary": "Accept, Accept-Language"}
+
+router = APIRouter(prefix=ROOT, tags=["DICOMweb"], responses=problem_responses(errors.Unauthorised))
+
+Study = Annotated[str, Path(description="StudyInstanceUID")]
+Series = Annotated[str, Path(description="SeriesInstanceUID")]
+Instance = Annotated[str, Path(description="SOPInstanceUID")]
+
+_STORED = {"content": {JSON: {"schema": {"type": "object"}}}}
+_STORE: dict[str, Any] = {
+    "response_class": Response,
+    "responses": {
+        200: {"description": "All were taken (Store Instances Response Module)", **_STORED},
+        202: {"description": "Some were taken; FailedSOPSequence says which were not, and why", **_STORED},
+        409: {"description": "None was taken", **_STORED},
+        **problem_responses(
+            errors.Forbidden,
+            errors.NotFound,
+            errors.NotAcceptable,
+            errors.BodyTooLarge,
+            errors.BodyTooSlow,
+            errors.UnsupportedMediaType,
+            errors.InvalidRequest,
+            errors.QueueFull,
+            errors.Unavailable,
+            errors.InternalFault,
+        ),
+    },
+    "openapi_extra": {
+        "requestBody": {"required": True, "content": {RELATED: {"schema": {"type": "string", "format": "binary"}}}}
+    },
+}
+_WARNED = {"Warning": {"description": "299, where there is more than was listed", "schema": {"type": "string"}}}
+_SEARCH: dict[str, Any] = {
+    "response_class": Response,
+    "responses": {
+        200: {
+            "description": "What matches, an empty array where nothing does",
+            "headers": _WARNED,
+            "content": {JSON: {"schema": {"type": "array", "items": {"type": "object"}}}},
+        },
+        **problem_responses(errors.NotFound, errors.NotAcceptable, errors.InvalidRequest, errors.InternalFault),
+    },
+    "openapi_extra": {
+        "parameters": [
+            {"name": name, "in": "query", "schema": {"type": kind}, "description": words}
+            for name, kind, words in (
+                ("limit", "integer", "At most so many"),
+                ("offset", "integer", "Leave out so many at the beginning"),
+                ("includefield", "string", "May stand there: everything that is known is returned anyway"),
+                ("StudyInstanceUID", "string", "One, or several parted by commas; other attributes likewise by name"),
+                ("AccessionNumber", "string", "With * and ?"),
+                ("PatientID", "string", "With * and ?"),
+                ("StudyDate", "string", "YYYYMMDD, or a range YYYYMMDD-YYYYMMDD"),
+                ("ModalitiesInStudy", "string", "SR, OT, PR"),
+            )
+        ]
+    },
+}
+_REFUSED = problem_responses(errors.NotFound, errors.NotAcceptable, errors.InternalFault)
+
+
+def _answers(description: str, *kinds: str) -> dict[str, Any]:
+    content: dict[str, Any] = {kind: {} for kind in kinds}
+    return {
+        "response_class": Response,
+        "responses": {200: {"description": description, "content": content}, **_REFUSED},
+    }
+
+
+# ---------------------------------------------------------------------- STOW-RS
+@router.post("/studies", **_STORE)
+async def store(request: Request, key: CurrentKey) -> Response:
+    """Post DICOM objects. Those of one study become one visit."""
+    return await _store(request, key, None)
+
+
+@router.post("/studies/{study}", **_STORE)
+async def store_in_study(request: Request, key: CurrentKey, study: Study) -> Response:
+    """Post DICOM objects of one study; one of another study is not taken."""
+    return await _store(request, key, known_uid(study))
+
+
+async def _store(request: Request, key: Key, study: str | None) -> Response:
+    service = service_of(request)
+    if not key.may_post:
+        raise Forbidden
+    if service.draining:
+        raise Unavailable(retry_after_s=RETRY_AFTER_S)
+    chosen(request, JSON, "application/json")
+    outcomes = await store_objects(service, key, request, study)
+    return _json(response_document(outcomes, _root(request)), status_of(outcomes))
+
+
+# ---------------------------------------------------------------------- QIDO-RS
+@router.get("/studies", **_SEARCH)
+async def search_studies(request: Request, key: CurrentKey) -> Response:
+    """Studies that something was made for."""
+    return await _search(request, key, "study")
+
+
+@router.get("/series", **_SEARCH)
+async def search_series(request: Request, key: CurrentKey) -> Response:
+    """Series that were made."""
+    return await _search(request, key, "series")
+
+
+@router.get("/instances", **_SEARCH)
+async def search_instances(request: Request, key: CurrentKey) -> Response:
+    """Objects that were made."""
+    return await _search(request, key, "instance")
+
+
+@router.get("/studies/{study}/series", **_SEARCH)
+async def search_series_of_study(request: Request, key: CurrentKey, study: Study) -> Response:
+    """Series that were made for a study."""
+    return await _search(request, key, "series", study)
+
+
+@router.get("/studies/{study}/instances", **_SEARCH)
+async def search_instances_of_study(request: Request, key: CurrentKey, study: Study) -> Response:
+    """Objects that were made for a study."""
+    return await _search(request, key, "instance", study)
+
+
+@router.get("/studies/{study}/series/{series}/instances", **_SEARCH)
+async def search_instances_of_series(request: Request, key: CurrentKey, study: Study, series: Series) -> Response:
+    """Objects of one series."""
+    return await _search(request, key, "instance", study, series)
+
+
+async def _search(
+    request: Request, key: Key, level: Level, study: str | None = None, series: str | None = None
+) -> Response:
+    chosen(request, JSON, "application/json")
+    asked = request.query_params.multi_items()
+    query = read_query(level, asked, StudyInstanceUID=study, SeriesInstanceUID=series)
+    answer = await search(service_of(request), key, language_of(request), query, _root(request))
+    response = _json(answer.items)
+    for each in answer.warnings:
+        response.headers.append("Warning", f'299 sangloc "{each}"')
+    return response
+
+
+# ---------------------------------------------------------------------- WADO-RS
+_OBJECTS = _answers("The objects, as the parts of a multipart body", RELATED)
+_OBJECT = _answers("The object", RELATED, DICOM)
+_METADATA = _answers("All attributes but the pixels", JSON)
+_PICTURE = _answers("A secondary capture, to look at", "image/png", "image/jpeg")
+
+
+@router.get("/studies/{study}", **_OBJECTS)
+async def retrieve_study(request: Request, key: CurrentKey, study: Study) -> Response:
+    """What was made for a study, in the language of the request: every version's objects."""
+    return await _retrieve(request, key, study)
+
+
+@router.get("/studies/{study}/metadata", **_METADATA)
+async def study_metadata(request: Request, key: CurrentKey, study: Study) -> Response:
+    """The attributes of what was made for a study."""
+    return await _metadata(request, key, study)
+
+
+@router.get("/studies/{study}/series/{series}", **_OBJECTS)
+async def retrieve_series(request: Request, key: CurrentKey, study: Study, series: Series) -> Response:
+    """The objects of one series."""
+    return await _retrieve(request, key, study, series)
+
+
+@router.get("/studies/{study}/series/{series}/metadata", **_METADATA)
+async def series_metadata(request: Request, key: CurrentKey, study: Study, series: Series) -> Response:
+    """The attributes of one series' objects."""
+    return await _metadata(request, key, study, series)
+
+
+@router.get("/studies/{study}/series/{series}/instances/{instance}", **_OBJECT)
+async def retrieve_instance(
+    request: Request, key: CurrentKey, study: Study, series: Series, instance: Instance
+) -> Response:
+    """One object, in a multipart body or as it is."""
+    return await _retrieve(request, key, study, series, instance)
+
+
+@router.get("/studies/{study}/series/{series}/instances/{instance}/metadata", **_METADATA)
+async def instance_metadata(
+    request: Request, key: CurrentKey, study: Study, series: Series, instance: Instance
+) -> Response:
+    """The attributes of one object."""
+    return await _metadata(request, key, study, series, instance)
+
+
+@router.get("/studies/{study}/series/{series}/instances/{instance}/rendered", **_PICTURE)
+async def rendered_instance(
+    request: Request, key: CurrentKey, study: Study, series: Series, instance: Instance
+) -> Response:
+    """A secondary capture as a picture."""
+    service = service_of(request)
+    kind = chosen(request, "image/png", "image/jpeg")
+    found = await find_made(service, key, language_of(request), study, series, instance)
+    return Response(await as_picture(service, found, kind), 200, VARY, kind)
+
+
+async def _retrieve(request: Request, key: Key, *uids: str) -> Response:
+    service, root = service_of(request), _root(request)
+    kind = chosen(request, *((RELATED, DICOM) if len(uids) == 3 else (RELATED,)))
+    found = await find_made(service, key, language_of(request), *uids)
+    if kind == DICOM:
+        ((version, instance),) = found
+        content = await dicom_file(service, version.report, version.language, instance)
+        headers = VARY | {"Content-Location": address_of(instance, root)}
+        return Response(content, 200, headers, f"{DICOM}; transfer-syntax={EXPLICIT_LITTLE}")
+    boundary = new_boundary()
+    pieces = await begun(as_related(service, found, boundary, root))
+    return StreamingResponse(pieces, 200, VARY, f'{RELATED}; type="{DICOM}"; boundary={boundary}')
+
+
+async def _metadata(request: Request, key: Key, *uids: str) -> Response:
+    service = service_of(request)
+    chosen(request, JSON, "application/json")
+    found = await find_made(service, key, language_of(request), *uids)
+    return StreamingResponse(await begun(as_metadata(service, found)), 200, VARY, JSON)
+
+
+def _root(request: Request) -> str:
+    return f"{str(request.base_url).rstrip('/')}{ROOT}"
+
+
+def _json(document: Any, status: int = 200) -> Response:
+    return Response(json.dumps(document, ensure_ascii=False), status, VARY, JSON)

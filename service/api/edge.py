@@ -1,0 +1,230 @@
+"""The outermost layer: what holds for every request, whatever it asks for.
+
+A body is bounded in size and in time before anything reads it; a request that is answered before its body was read to
+the end has its connection closed, after a short while in which the client can take the answer in; a fault of the
+service becomes a problem document; security headers, one line of log, and the counters are added.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import uuid
+
+import structlog
+from python_multipart.multipart import parse_options_header
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import ClientDisconnect, Request
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from service.api.refusals import problem_response
+from service.errors import (
+    BodyTooLarge,
+    BodyTooSlow,
+    FieldFault,
+    InternalFault,
+    InvalidRequest,
+    NotFound,
+    ServiceError,
+    UnsupportedMediaType,
+)
+from service.logs import where_it_failed
+from service.state import Service
+
+VISITS, MODELS, STOW = "/v1/visits", "/v2/models/", "/dicomweb/studies"
+POST_PAGE, UPLOADS = "/post", "/v1/uploads/"
+SMALL_BODY_BYTES = 100_000
+"""For every body but a posted visit, DICOM objects and tensors."""
+LINGER_S = 2.0
+LINGER_BYTES = 4_000_000
+"""How long, and how far, a body that nobody wants is still read, so that closing does not destroy the answer before
+the client has seen it (RFC 9112, section 9.6)."""
+
+CLIENT_LEFT = 499
+"""In the log and the counters only: the client closed the connection before its request was complete."""
+
+SECURITY_HEADERS = {
+    "content-security-policy": "default-src 'self'; img-src 'self' data:; object-src 'none'; base-uri 'none'; "
+    "form-action 'self'; frame-ancestors 'none'",
+    "x-content-type-options": "nosniff",
+    "x-frame-options": "DENY",
+    "referrer-policy": "same-origin",
+    "cross-origin-opener-policy": "same-origin",
+    "cross-origin-resource-policy": "same-origin",
+    "permissions-policy": "camera=(), geolocation=(), microphone=()",
+}
+
+log = structlog.get_logger()
+
+
+class Edge:
+    """ASGI middleware around the whole application."""
+
+    def __init__(self, app: ASGIApp, service: Service) -> None:
+        self._app = app
+        self._service = service
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        await _Exchange(self._app, self._service, scope, receive, send).run()
+
+
+class _Exchange:
+    """One request and its answer."""
+
+    def __init__(self, app: ASGIApp, service: Service, scope: Scope, receive: Receive, send: Send) -> None:
+        settings = service.settings
+        self._app, self._service = app, service
+        self._method = scope["method"]
+        # answered as the GET that it stands for; the server itself leaves the content out (RFC 9110, section 9.3.2)
+        self._scope = {**scope, "method": "GET"} if self._method == "HEAD" else scope
+        self._receive, self._send = receive, send
+        self._headers = Headers(scope=scope)
+        path = scope["path"]
+        is_large = scope["method"] == "POST" and (
+            path in (VISITS, POST_PAGE, STOW) or path.startswith((MODELS, f"{STOW}/"))
+        )
+        is_large |= scope["method"] in ("PATCH", "POST") and path.startswith(UPLOADS)
+        self._limit = settings.max_upload_bytes if is_large else SMALL_BODY_BYTES
+        self._limit_text = f"{settings.max_upload_mb} MB" if is_large else f"{SMALL_BODY_BYTES // 1000} kB"
+        self._n_bytes = 0
+        self._deadline: float | None = None
+        self._body_ended = not self._announces_body()
+        self._refusal: ServiceError | None = None
+        self._status = 0
+        self._request_id = uuid.uuid4().hex
+
+    def _announces_body(self) -> bool:
+        return "transfer-encoding" in self._headers or self._declared() > 0
+
+    def _declared(self) -> int:
+        length = self._headers.get("content-length", "0")
+        return int(length) if length.isascii() and length.isdigit() else 0
+
+    async def run(self) -> None:
+        started = time.monotonic()
+        try:
+            if self._declared() > self._limit:
+                self._refusal = BodyTooLarge("", self._limit_text)
+            elif "\0" in self._scope["path"]:  # nothing has such an address, and PostgreSQL cannot be asked for it
+                self._refusal = NotFound()
+            elif b"%00" in self._scope["query_string"] and self._scope["path"].startswith("/v1/"):
+                self._refusal = InvalidRequest(FieldFault("query", "field_invalid", "≠ U+0000"))
+            elif charset := self._other_charset():
+                self._refusal = UnsupportedMediaType(f"charset={charset[:20]}", "charset=utf-8")
+            else:
+                await self._app(self._scope, self._bounded_receive, self._finishing_send)
+        except ServiceError as error:
+            self._refusal = self._refusal or error
+        except ClientDisconnect:
+            self._status = CLIENT_LEFT
+        except Exception as error:
+            log.error("request_fault", request=self._request_id, route=self._route(), **where_it_failed(error))
+            self._refusal = InternalFault()
+        if self._refusal is not None and not self._status:
+            request = Request(self._scope)
+            await problem_response(self._refusal, request)(self._scope, self._receive, self._answer)
+        self._record(time.monotonic() - started)
+
+    # ------------------------------------------------------------------ what comes in
+    def _other_charset(self) -> str:
+        """What a form says it is written in, where that is not UTF-8: Python would decode it by any codec it has.
+
+        References
+        ----------
+        RFC 7578, section 4.6: the media type of a form has no such parameter.
+        """
+        said = self._headers.get("content-type", "")
+        if "charset" not in said.lower():
+            return ""
+        kind, options = parse_options_header(said)
+        charset = options.get(b"charset", b"utf-8").decode("latin-1").lower()
+        return charset if kind == b"multipart/form-data" and charset not in ("utf-8", "utf8", "us-ascii") else ""
+
+    async def _bounded_receive(self) -> Message:
+        if self._body_ended:
+            return await self._receive()
+        settings = self._service.settings
+        now = time.monotonic()
+        if self._deadline is None:
+            self._deadline = now + settings.body_seconds
+        try:
+            async with asyncio.timeout(min(settings.idle_seconds, self._deadline - now)):
+                message = await self._receive()
+        except TimeoutError:
+            raise self._refuse(BodyTooSlow("", f"{settings.body_seconds:g} s")) from None
+        self._note(message)
+        if self._n_bytes > self._limit:
+            raise self._refuse(BodyTooLarge("", self._limit_text))
+        return message
+
+    def _note(self, message: Message) -> None:
+        self._n_bytes += len(message.get("body", b""))
+        self._body_ended = message["type"] == "http.disconnect" or not message.get("more_body", False)
+
+    def _refuse(self, error: ServiceError) -> ServiceError:
+        self._refusal = error
+        return error
+
+    # ------------------------------------------------------------------ what goes out
+    async def _finishing_send(self, message: Message) -> None:
+        if self._refusal is not None and not self._status:
+            return  # the framework's own words for a body that could not be read: ours follow
+        await self._answer(message)
+
+    async def _answer(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self._status = message["status"]
+            self._add_headers(MutableHeaders(raw=message.setdefault("headers", [])))
+            await self._send(message)
+        elif message["type"] == "http.response.body" and not message.get("more_body", False) and not self._body_ended:
+            await self._send({**message, "more_body": True})
+            await self._linger()
+            await self._send({"type": "http.response.body", "body": b"", "more_body": False})
+        else:
+            await self._send(message)
+
+    def _add_headers(self, headers: MutableHeaders) -> None:
+        for name, value in SECURITY_HEADERS.items():
+            headers.setdefault(name, value)
+        if self._scope["path"].startswith("/static/") and self._status < 400:
+            versioned = self._scope["query_string"].startswith(b"v=")
+            age = "max-age=31536000, immutable" if versioned else "max-age=3600"
+            headers.setdefault("cache-control", f"public, {age}")
+        headers.setdefault("cache-control", "no-store")
+        headers["x-request-id"] = self._request_id
+        if not self._body_ended:
+            headers["connection"] = "close"
+
+    async def _linger(self) -> None:
+        enough = self._n_bytes + LINGER_BYTES
+        try:
+            async with asyncio.timeout(LINGER_S):
+                while not self._body_ended and self._n_bytes < enough:
+                    self._note(await self._receive())
+        except TimeoutError:
+            pass  # it had its time
+
+    def _route(self) -> str:
+        route = self._scope.get("route")
+        return str(getattr(route, "path", "other"))
+
+    def _record(self, seconds: float) -> None:
+        method = self._method if self._method in _METHODS else "other"
+        route = self._route()
+        self._service.metrics.requests.labels(method, route, str(self._status)).inc()
+        self._service.metrics.latency.labels(method, route).observe(seconds)
+        log.info(
+            "request",
+            request=self._request_id,
+            method=method,
+            route=route,
+            status=self._status,
+            ms=round(seconds * 1000, 1),
+            n_bytes=self._n_bytes,
+        )
+
+
+_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})

@@ -1,0 +1,155 @@
+"""What ``/openapi.json`` shows: the posted body, which is read as it streams and so has no model, and a visit."""
+
+from __future__ import annotations
+
+from base64 import b64encode
+from typing import Any
+
+from data_specs.visit.context import Context
+from service.api.refusals import ProblemDocument
+
+CONTEXT: dict[str, Any] = {
+    "person": {"id": "P-0001", "age_years": 54, "sex": "female"},
+    "referrer": {"id": "D-07"},
+    "visited_on": "2026-11-21",
+    "labs": [
+        {"name": "creatinine", "value": 88, "unit": "umol/L"},
+        {"name": "urine_acr", "value": 3.4, "unit": "mg/mmol"},
+    ],
+    "vitals": {"systolic_mmHg": 140},
+    "conditions": ["diabetes", "hypertension"],
+}
+
+VISIT: dict[str, Any] = {
+    "id": "5f0c3b1e-8a44-4c1d-9d53-0b8f2f6f1a77",
+    "status": "complete",
+    "version": 1,
+    "received_at": "2026-11-21T08:30:00.000000Z",
+    "completed_at": "2026-11-21T08:30:01.200000Z",
+    "person": {"id": "P-0001", "age_years": 54, "sex": "female"},
+    "priority": "soon",
+    "priority_reasons": [{"code": "category_intermediate", "message": "Intermediate risk: Pneumonia."}],
+    "organs": {
+        "lung": {
+            "status": "assessed",
+            "reasons": [],
+            "risk": 0.83,
+            "category": "intermediate",
+            "findings": [
+                {
+                    "name": "pneumonia",
+                    "code": {"system": "http://snomed.info/sct", "code": "233604007"},
+                    "display": "Pneumonia",
+                    "value": None,
+                    "unit": None,
+                    "probability": 0.83,
+                    "positive": True,
+                    "operating_point": {
+                        "name": "screening",
+                        "threshold": 0.31,
+                        "sensitivity": 0.95,
+                        "specificity": 0.74,
+                        "cohort": "the bundle's validation part",
+                    },
+                    "evidence": [
+                        {
+                            "kind": "heatmap",
+                            "input": 0,
+                            "href": "/v1/visits/5f0c3b1e-8a44-4c1d-9d53-0b8f2f6f1a77/evidence/pneumonia/0.png",
+                        }
+                    ],
+                }
+            ],
+        },
+        "cardiac": {
+            "status": "not_assessed",
+            "reasons": [{"code": "no_ecg", "message": "No ECG was sent."}],
+            "risk": None,
+            "category": None,
+            "findings": [],
+        },
+    },
+    "inputs": [
+        {
+            "index": 0,
+            "field": "image",
+            "filename": "film.dcm",
+            "sha256": "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
+            "format": "dicom",
+            "accepted": True,
+            "problems": [],
+        }
+    ],
+    "models": [
+        {
+            "name": "lung",
+            "version": "1.0.0",
+            "sha256": "2c26b46b68ffc68ff99b453c1d30413413422d706483bfa0f98a5e886266e7ae",
+        }
+    ],
+}
+
+
+def _header(name: str, description: str, example: str) -> dict[str, Any]:
+    schema = {"type": "string"}
+    return {"name": name, "in": "header", "description": description, "schema": schema, "example": example}
+
+
+def _files(most: int, description: str) -> dict[str, Any]:
+    item = {"type": "string", "format": "binary"}
+    return {"type": "array", "maxItems": most, "items": item, "description": description}
+
+
+POSTED_VISIT: dict[str, Any] = {
+    "parameters": [
+        _header(
+            "Idempotency-Key", "Same key and same body: the first visit. Another body: 409.", "visit-2026-11-21-17"
+        ),
+        _header("Prefer", "`wait=SECONDS` (30 without it, at most 120) or `respond-async`", "wait=10"),
+        _header("Accept-Language", "`vi`, `fr` or `en`", "vi"),
+        _header(
+            "Sangloc-Context",
+            "The `context` of a visit that is posted as one file: its JSON in base64, of either alphabet",
+            b64encode(b'{"person": {"age_years": 54}}').decode(),
+        ),
+    ],
+    "requestBody": {
+        "required": True,
+        "content": {
+            "multipart/form-data": {
+                "schema": {
+                    "type": "object",
+                    "additionalProperties": False,
+                    "properties": {
+                        "image": _files(8, "Chest X-ray as DICOM, PNG, JPEG or TIFF"),
+                        "ecg": _files(16, "Recordings; files with one stem make one, a .zip may hold them"),
+                        "context": {"$ref": "#/components/schemas/Context"},
+                    },
+                },
+                "encoding": {"context": {"contentType": "application/json"}},
+                "example": {"context": CONTEXT},
+            },
+            **{
+                kind: {"schema": {"type": "string", "format": "binary", "description": description}}
+                for kind, description in (
+                    ("application/dicom", "One film, or one ECG: its SOP class says which"),
+                    ("image/png", "One film"),
+                    ("image/jpeg", "One film"),
+                    ("image/tiff", "One film"),
+                    ("application/zip", "Films and recordings, each as if it had been posted by itself"),
+                )
+            },
+        },
+    },
+}
+
+
+def schemas_beyond_the_routes() -> dict[str, Any]:
+    """Schemas that no route's signature mentions: the context, and the problem document."""
+
+    found: dict[str, Any] = {}
+    for model in (Context, ProblemDocument):
+        schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
+        found.update(schema.pop("$defs", {}))
+        found[model.__name__] = schema
+    return found

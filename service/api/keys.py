@@ -1,0 +1,92 @@
+"""``/v1/keys``: what an admin may do with keys."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated
+
+from fastapi import APIRouter, Path, Request, Response
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic_core import PydanticCustomError
+
+from service import errors
+from service.api.refusals import problem_responses
+from service.api.session import AdminKey
+from service.keys import Role
+from service.state import service_of
+from service.storage.tables import KeyRow
+
+router = APIRouter(
+    prefix="/v1/keys",
+    tags=["keys"],
+    responses=problem_responses(errors.Unauthorised, errors.Forbidden, errors.InvalidRequest, errors.InternalFault),
+)
+
+Name = Annotated[
+    str, StringConstraints(strip_whitespace=True, min_length=1, max_length=100, pattern=r"^[^\x00-\x1f]*$")
+]
+DoctorId = Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f]*$")]
+
+
+class NewKey(BaseModel):
+    """What a key is for. ``doctor_id`` is the ``referrer.id`` whose visits a doctor's key shows, or a specialist's own
+    identifier; ``label`` is the name that they sign with."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    role: Role
+    site: Name
+    doctor_id: DoctorId | None = None
+    label: Annotated[str, Field(max_length=200, pattern=r"^[^\x00-\x1f]*$")] = ""
+
+    @model_validator(mode="after")
+    def _doctor_is_named(self) -> NewKey:
+        if (self.role in ("doctor", "specialist")) != (self.doctor_id is not None):
+            raise PydanticCustomError("doctor_id", "doctor_id belongs to the roles doctor and specialist")
+        return self
+
+
+class KeyView(BaseModel):
+    """A key, without its secret."""
+
+    id: str
+    role: Role
+    site: str
+    doctor_id: str | None
+    label: str
+    created_at: datetime
+    revoked_at: datetime | None
+
+
+class CreatedKey(KeyView):
+    """A new key. ``key`` is shown this once, and kept as a hash only."""
+
+    key: str
+
+
+class KeyList(BaseModel):
+    items: list[KeyView]
+
+
+def _view(row: KeyRow) -> dict[str, object]:
+    return {name: getattr(row, name) for name in KeyView.model_fields}
+
+
+@router.post("", status_code=201)
+async def create_key(request: Request, _: AdminKey, asked: NewKey) -> CreatedKey:
+    """Make a key for a site, a doctor or another admin."""
+    row, secret = await service_of(request).keys.create(asked.role, asked.site, asked.doctor_id, asked.label)
+    return CreatedKey.model_validate({**_view(row), "key": secret})
+
+
+@router.get("")
+async def list_keys(request: Request, _: AdminKey) -> KeyList:
+    """All keys, the revoked ones too, oldest first."""
+    return KeyList.model_validate({"items": [_view(row) for row in await service_of(request).keys.list()]})
+
+
+@router.delete("/{key_id}", status_code=204, responses=problem_responses(errors.NotFound))
+async def revoke_key(request: Request, _: AdminKey, key_id: Annotated[str, Path(max_length=36)]) -> Response:
+    """Make a key, and every session opened with it, unknown from now on."""
+    await service_of(request).keys.revoke(key_id)
+    return Response(status_code=204)

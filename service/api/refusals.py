@@ -1,0 +1,191 @@
+"""From what went wrong to what goes over the wire: one table of statuses, one shape of answer.
+
+References
+----------
+RFC 9457 (Problem Details for HTTP APIs): ``application/problem+json`` with ``type``, ``title``, ``status``, ``detail``,
+``instance``, and the extension members ``code`` and ``errors``.
+RFC 9110, section 15.5.9 (408) for a body that does not arrive in time.
+"""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel
+from starlette.exceptions import HTTPException
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Match
+
+from data_specs.problems import message
+from data_specs.vocabulary import Language
+from service import errors
+from service.errors import FieldFault, InvalidRequest, MethodNotAllowed, NotFound, ServiceError
+from service.language.choice import language_of
+from service.receive.context import field_faults
+
+STATUS: dict[type[ServiceError], HTTPStatus] = {
+    errors.Unauthorised: HTTPStatus.UNAUTHORIZED,
+    errors.Forbidden: HTTPStatus.FORBIDDEN,
+    errors.NotFound: HTTPStatus.NOT_FOUND,
+    errors.ModelUnknown: HTTPStatus.NOT_FOUND,
+    errors.MethodNotAllowed: HTTPStatus.METHOD_NOT_ALLOWED,
+    errors.BodyTooSlow: HTTPStatus.REQUEST_TIMEOUT,
+    errors.IdempotencyConflict: HTTPStatus.CONFLICT,
+    errors.NotFinished: HTTPStatus.CONFLICT,
+    errors.VersionChanged: HTTPStatus.CONFLICT,
+    errors.AlreadyAsked: HTTPStatus.CONFLICT,
+    errors.NotAcceptable: HTTPStatus.NOT_ACCEPTABLE,
+    errors.OffsetMismatch: HTTPStatus.CONFLICT,
+    errors.UploadUnfinished: HTTPStatus.CONFLICT,
+    errors.UploadGone: HTTPStatus.GONE,
+    errors.TooManyUploads: HTTPStatus.TOO_MANY_REQUESTS,
+    errors.TusVersion: HTTPStatus.PRECONDITION_FAILED,
+    errors.BodyTooLarge: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+    errors.UnsupportedMediaType: HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
+    errors.InvalidRequest: HTTPStatus.UNPROCESSABLE_ENTITY,
+    errors.QueueFull: HTTPStatus.TOO_MANY_REQUESTS,
+    errors.Unavailable: HTTPStatus.SERVICE_UNAVAILABLE,
+    errors.InternalFault: HTTPStatus.INTERNAL_SERVER_ERROR,
+    errors.ModelFault: HTTPStatus.INTERNAL_SERVER_ERROR,
+    errors.StoredFileMissing: HTTPStatus.INTERNAL_SERVER_ERROR,
+    errors.StoredFileDamaged: HTTPStatus.INTERNAL_SERVER_ERROR,
+}
+
+MEDIA_TYPE = "application/problem+json"
+PROTOCOL = "/v2"
+"""Under this path the Open Inference Protocol holds: ``{"error": "…"}``, and 400 for a request that cannot be used."""
+
+
+class FieldProblem(BaseModel):
+    """One field that cannot be used."""
+
+    field: str
+    code: str
+    message: str
+
+
+class ProblemDocument(BaseModel):
+    """RFC 9457 problem document; ``code`` is stable, the sentences are in the asked language."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    instance: str
+    code: str
+    errors: list[FieldProblem] = []
+
+
+def problem_document(error: ServiceError, language: Language, instance: str) -> ProblemDocument:
+    status = STATUS[type(error)]
+    faults = error.faults if isinstance(error, InvalidRequest) else ()
+    sentences = [message(each.code, language, expected=each.expected) for each in faults]
+    return ProblemDocument(
+        type=f"urn:sangloc:problem:{error.code}",
+        title=status.phrase,
+        status=status.value,
+        detail=message(error.code, language, found=error.found, expected=sentences[0] if sentences else error.expected),
+        instance=instance,
+        code=error.code,
+        errors=[
+            FieldProblem(field=each.field, code=each.code, message=f"{sentence}.")
+            for each, sentence in zip(faults, sentences, strict=True)
+        ],
+    )
+
+
+def problem_response(error: ServiceError, request: Request) -> Response:
+    """The refusal as a response, in the language that ``request`` asks for."""
+    language = language_of(request)
+    document = problem_document(error, language, request.url.path)
+    headers = {"Content-Language": language, "Vary": "Accept-Language"}
+    if document.status == HTTPStatus.UNAUTHORIZED:
+        headers["WWW-Authenticate"] = 'Bearer realm="sangloc"'
+    if document.status == HTTPStatus.REQUEST_TIMEOUT:
+        headers["Connection"] = "close"
+    if error.retry_after_s is not None:
+        headers["Retry-After"] = str(error.retry_after_s)
+    if request.url.path == PROTOCOL or request.url.path.startswith(f"{PROTOCOL}/"):
+        return JSONResponse({"error": document.detail}, _protocol_status(type(error)), headers)
+    content = document.model_dump(mode="json", exclude={"errors"} if not document.errors else None)
+    return JSONResponse(content, document.status, headers, MEDIA_TYPE)
+
+
+def _protocol_status(kind: type[ServiceError]) -> HTTPStatus:
+    return HTTPStatus.BAD_REQUEST if kind is InvalidRequest else STATUS[kind]
+
+
+def add_refusals(app: FastAPI) -> None:
+    """Have every refusal of ``app``, the framework's own ones too, answered as a problem document."""
+
+    async def refused(request: Request, error: Exception) -> Response:
+        assert isinstance(error, ServiceError)  # noqa: S101  registered for this class
+        return problem_response(error, request)
+
+    async def invalid(request: Request, error: Exception) -> Response:
+        assert isinstance(error, RequestValidationError)  # noqa: S101
+        return problem_response(InvalidRequest(*field_faults(error.errors())), request)
+
+    async def framework(request: Request, error: Exception) -> Response:
+        assert isinstance(error, HTTPException)  # noqa: S101
+        response = problem_response(_of_framework(error, request.method), request)
+        if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+            response.headers["Allow"] = ", ".join(_methods(request))
+        return response
+
+    app.add_exception_handler(ServiceError, refused)
+    app.add_exception_handler(RequestValidationError, invalid)
+    app.add_exception_handler(HTTPException, framework)
+
+
+def _methods(request: Request) -> list[str]:
+    """All that the address offers: the framework names those of one of its routes only (RFC 9110, section 10.2.1)."""
+    if request.url.path.startswith("/static/"):  # a mounted application, which says yes to every method
+        return ["GET", "HEAD"]
+    routes = request.app.routes
+    offered = [
+        method
+        for method in ("DELETE", "GET", "PATCH", "POST", "PUT")
+        if any(route.matches({**request.scope, "method": method})[0] is Match.FULL for route in routes)
+    ]
+    return sorted({*offered, "HEAD"}) if "GET" in offered else offered
+
+
+def _of_framework(error: HTTPException, method: str) -> ServiceError:
+    if error.status_code == HTTPStatus.NOT_FOUND:
+        return NotFound()
+    if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+        return MethodNotAllowed(method)
+    if error.status_code < HTTPStatus.INTERNAL_SERVER_ERROR:
+        return InvalidRequest(FieldFault("body", "body_malformed", "JSON"))
+    return errors.InternalFault()
+
+
+def problem_responses(*kinds: type[ServiceError]) -> dict[int | str, dict[str, Any]]:
+    """For OpenAPI: the refusals that a route may answer with, each with an example."""
+    responses: dict[int | str, dict[str, Any]] = {}
+    for kind in kinds:
+        fault = FieldFault("context.person.age_years", "field_invalid", "0 … 130")
+        error = InvalidRequest(fault) if kind is InvalidRequest else kind("", "64 MB")
+        document = problem_document(error, "en", "/v1/visits")
+        example = document.model_dump(mode="json", exclude={"errors"} if not document.errors else None)
+        responses[document.status] = {
+            "description": f"{document.title} (`{kind.code}`)",
+            "content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/ProblemDocument"}, "example": example}},
+        }
+    return responses
+
+
+def protocol_responses(*kinds: type[ServiceError]) -> dict[int | str, dict[str, Any]]:
+    """For OpenAPI: the refusals of a route of the Open Inference Protocol."""
+    schema = {"type": "object", "properties": {"error": {"type": "string"}}, "required": ["error"]}
+    return {
+        _protocol_status(kind).value: {
+            "description": f"`{kind.code}`",
+            "content": {"application/json": {"schema": schema}},
+        }
+        for kind in kinds
+    }

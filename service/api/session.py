@@ -1,0 +1,146 @@
+"""Who is asking: the key in the header, or the session that a browser opened with one.
+
+A session is a row: a random cookie, kept as a hash like a key, that ends when its key is revoked. The cookie is
+``HttpOnly`` and ``SameSite=Strict``; a request that changes something and is known by its cookie alone must also say
+that it comes from this origin.
+"""
+
+from __future__ import annotations
+
+import secrets
+from datetime import datetime, timedelta
+from typing import Annotated
+from urllib.parse import quote, urlsplit
+
+from fastapi import APIRouter, Depends, Form, Request
+from fastapi.responses import RedirectResponse
+from sqlalchemy import delete, select
+from sqlalchemy.orm import Session
+
+from service.errors import Forbidden, Unauthorised
+from service.keys import Key, hash_secret
+from service.state import Service, service_of
+from service.storage.database import database_now
+from service.storage.tables import SessionRow
+
+COOKIE = "session"
+UNSAFE = frozenset({"POST", "PUT", "PATCH", "DELETE"})
+MAX_SECRET = 512
+
+router = APIRouter(include_in_schema=False)
+
+
+async def current_key(request: Request) -> Key:
+    """The key that the request is made with.
+
+    Raises
+    ------
+    Unauthorised
+        There is none, or it is not known.
+    Forbidden
+        It is known by its cookie, and the request does not come from this origin.
+    """
+    key = await page_key(request)
+    if key is None:
+        raise Unauthorised
+    return key
+
+
+async def admin_key(request: Request) -> Key:
+    """As :func:`current_key`, for what only an admin may do."""
+    key = await current_key(request)
+    if key.role != "admin":
+        raise Forbidden
+    return key
+
+
+CurrentKey = Annotated[Key, Depends(current_key)]
+AdminKey = Annotated[Key, Depends(admin_key)]
+
+
+async def page_key(request: Request) -> Key | None:
+    """As :func:`current_key`, but ``None`` where nobody is known: a page then asks for the key."""
+    service = service_of(request)
+    header = request.headers.get("authorization")
+    if header is not None:
+        scheme, _, secret = header.partition(" ")
+        secret = secret.strip()
+        return await service.keys.find(secret) if scheme.lower() == "bearer" and len(secret) <= MAX_SECRET else None
+    cookie = request.cookies.get(COOKIE)
+    if not cookie or len(cookie) > MAX_SECRET:
+        return None
+    if request.method in UNSAFE and not from_this_origin(request):
+        raise Forbidden
+    query = select(SessionRow).where(SessionRow.hash == hash_secret(cookie))
+
+    def key_hash(session: Session) -> str | None:
+        row = session.scalars(query).one_or_none()
+        return row.key_hash if row and row.expires_at > database_now(session) else None
+
+    found = await service.database.read(key_hash)
+    return await service.keys.find_hash(found) if found else None
+
+
+def from_this_origin(request: Request) -> bool:
+    """Whether a page of this service sent the request, as far as the browser says."""
+    site = request.headers.get("sec-fetch-site")
+    if site is not None:
+        return site == "same-origin"
+    origin = request.headers.get("origin")
+    return origin is not None and urlsplit(origin).netloc == request.headers.get("host")
+
+
+@router.post("/login")
+async def login(
+    request: Request, key: Annotated[str, Form(max_length=MAX_SECRET)] = "", next: Annotated[str, Form()] = "/"
+) -> RedirectResponse:
+    """Open a session with a key, and go on to ``next``, an address of this service."""
+    service = service_of(request)
+    if request.headers.get("origin") is not None and not from_this_origin(request):
+        raise Forbidden
+    onward = next if local(next) else "/"
+    known = await service.keys.find(key.strip())
+    if known is None:
+        return RedirectResponse(f"/login?failed=1&next={quote(onward, safe='')}", 303)
+    cookie = await _open(service, hash_secret(key.strip()))
+    response = RedirectResponse(onward, 303)
+    response.set_cookie(
+        COOKIE,
+        cookie,
+        max_age=int(service.settings.session_hours * 3600),
+        httponly=True,
+        samesite="strict",
+        secure=request.url.scheme == "https",
+    )
+    return response
+
+
+@router.post("/logout")
+async def logout(request: Request) -> RedirectResponse:
+    cookie = request.cookies.get(COOKIE)
+    if cookie:
+        if not from_this_origin(request):
+            raise Forbidden
+        gone = delete(SessionRow).where(SessionRow.hash == hash_secret(cookie))
+        await service_of(request).database.write(lambda session: session.execute(gone))
+    response = RedirectResponse("/login", 303)
+    response.delete_cookie(COOKIE, httponly=True, samesite="strict")
+    return response
+
+
+def local(address: str) -> bool:
+    """Whether an address stays on this service: a path, and none that a browser reads as another host."""
+    return address.startswith("/") and not address.startswith(("//", "/\\")) and address.isprintable()
+
+
+async def _open(service: Service, key_hash: str) -> str:
+    cookie = secrets.token_urlsafe(32)
+
+    def insert(session: Session) -> None:
+        now: datetime = database_now(session)
+        session.execute(delete(SessionRow).where(SessionRow.expires_at < now))
+        ends = now + timedelta(hours=service.settings.session_hours)
+        session.add(SessionRow(hash=hash_secret(cookie), key_hash=key_hash, expires_at=ends))
+
+    await service.database.write(insert)
+    return cookie

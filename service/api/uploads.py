@@ -1,0 +1,315 @@
+"""``/v1/uploads``: resumable upload by the tus protocol, for links that no file of ten megabytes gets through at once.
+
+Core, creation, expiration and termination of version 1.0.0. Of ``Upload-Metadata`` the service keeps ``filename`` and
+``field`` (``image`` or ``ecg``), and gives those back. Not offered: checksum (a piece that was cut off keeps what has
+arrived of it, and would have to give it up), concatenation, an upload whose length is told later.
+
+References
+----------
+https://tus.io/protocols/resumable-upload, version 1.0.0 (2016-03-25).
+"""
+
+from __future__ import annotations
+
+import json
+from base64 import b64decode, b64encode
+from collections.abc import Callable, Coroutine
+from email.utils import format_datetime
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Path, Request
+from fastapi.responses import Response
+from fastapi.routing import APIRoute
+
+from data_specs.visit.contract import Visit
+from service import errors
+from service.api.refusals import problem_response, problem_responses
+from service.api.session import CurrentKey
+from service.api.visits import finished_or_not
+from service.errors import (
+    BodyTooLarge,
+    FieldFault,
+    Forbidden,
+    InvalidRequest,
+    MethodNotAllowed,
+    ServiceError,
+    TusVersion,
+    UnsupportedMediaType,
+)
+from service.receive.accept import idempotency_key_of
+from service.receive.context import read_context
+from service.receive.multipart import MAX_CONTEXT_BYTES, clean_filename
+from service.receive.uploads import (
+    MAX_PER_VISIT,
+    find_upload,
+    offset_of,
+    open_upload,
+    remove_upload,
+    take_in,
+    visit_of_uploads,
+)
+from service.state import service_of
+from service.storage.tables import UploadRow
+
+VERSION = "1.0.0"
+EXTENSIONS = "creation,expiration,termination"
+PIECE = "application/offset+octet-stream"
+MAX_METADATA = 4096
+NO_STORE = {"Cache-Control": "no-store"}
+
+
+class TusRoute(APIRoute):
+    """Speaks version 1.0.0 alone, and says so in every answer, refusals among them."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        answer = super().get_route_handler()
+
+        async def in_version(request: Request) -> Response:
+            try:
+                if request.method != "OPTIONS" and request.headers.get("tus-resumable") != VERSION:
+                    raise TusVersion("", VERSION)
+                response = await answer(request)
+            except ServiceError as error:
+                response = problem_response(error, request)
+                if isinstance(error, TusVersion):
+                    response.headers["Tus-Version"] = VERSION
+            response.headers["Tus-Resumable"] = VERSION
+            return response
+
+        return in_version
+
+
+tus = APIRouter(
+    prefix="/v1/uploads",
+    route_class=TusRoute,
+    tags=["uploads"],
+    responses=problem_responses(errors.Unauthorised, errors.Forbidden),
+)
+router = APIRouter()
+
+UploadId = Annotated[str, Path(max_length=40, description="Last part of the `Location` that the upload was given")]
+_STATE = {
+    "Upload-Offset": {"description": "Bytes that have come, on the disk", "schema": {"type": "integer"}},
+    "Upload-Expires": {"description": "Until when it may be gone on with", "schema": {"type": "string"}},
+}
+_GONE = problem_responses(errors.NotFound, errors.UploadGone, errors.TusVersion)
+
+
+@tus.options("", status_code=204, response_class=Response)
+async def get_protocol(request: Request) -> Response:
+    """What of the protocol is spoken here; asked without a key."""
+    headers = {
+        "Tus-Version": VERSION,
+        "Tus-Extension": EXTENSIONS,
+        "Tus-Max-Size": str(service_of(request).settings.max_upload_bytes),
+    }
+    return Response(status_code=204, headers=headers)
+
+
+@tus.post(
+    "",
+    status_code=201,
+    response_class=Response,
+    responses={
+        201: {"description": "Begun: send its bytes to `Location`"},
+        **problem_responses(
+            errors.TusVersion, errors.BodyTooLarge, errors.InvalidRequest, errors.TooManyUploads, errors.InternalFault
+        ),
+    },
+)
+async def post_upload(request: Request, key: CurrentKey) -> Response:
+    """Begin an upload of `Upload-Length` bytes."""
+    if not key.may_post:
+        raise Forbidden
+    n_bytes = _number(request, "Upload-Length")
+    about = _metadata(request.headers.get("upload-metadata", ""))
+    field = about.get("field", "")
+    if field not in ("", "image", "ecg"):
+        raise InvalidRequest(FieldFault("Upload-Metadata: field", "field_invalid", "image, ecg"))
+    filename = clean_filename(about.get("filename", ""))
+    row = await open_upload(service_of(request), key, n_bytes, filename, field)
+    headers = {"Location": f"/v1/uploads/{row.id}", "Upload-Offset": "0", **_expires(row)}
+    return Response(status_code=201, headers=headers)
+
+
+@tus.get(
+    "/{upload_id}",
+    response_class=Response,
+    responses={200: {"description": "How far it has come", "headers": _STATE, "content": {}}, **_GONE},
+)
+async def get_upload(request: Request, key: CurrentKey, upload_id: UploadId) -> Response:
+    """How far an upload has come; to be asked with HEAD."""
+    service = service_of(request)
+    row = await find_upload(service, key, upload_id)
+    headers = {
+        "Upload-Offset": str(await offset_of(service, row)),
+        "Upload-Length": str(row.n_bytes),
+        **_expires(row),
+        **NO_STORE,
+    }
+    kept = {name: value for name, value in (("filename", row.filename), ("field", row.field)) if value}
+    if kept:
+        headers["Upload-Metadata"] = ",".join(f"{name} {b64encode(kept[name].encode()).decode()}" for name in kept)
+    return Response(headers=headers)
+
+
+@tus.patch(
+    "/{upload_id}",
+    status_code=204,
+    response_class=Response,
+    responses={
+        204: {"description": "Taken in and on the disk", "headers": _STATE},
+        **_GONE,
+        **problem_responses(
+            errors.OffsetMismatch,
+            errors.BodyTooLarge,
+            errors.BodyTooSlow,
+            errors.UnsupportedMediaType,
+            errors.InvalidRequest,
+            errors.InternalFault,
+        ),
+    },
+    openapi_extra={"requestBody": {"content": {PIECE: {"schema": {"type": "string", "format": "binary"}}}}},
+)
+async def patch_upload(request: Request, key: CurrentKey, upload_id: UploadId) -> Response:
+    """Send bytes that go on at `Upload-Offset`. What arrives before a cut-off is kept."""
+    service = service_of(request)
+    row = await find_upload(service, key, upload_id)
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind != PIECE:
+        raise UnsupportedMediaType(kind[:60], PIECE)
+    offset = _number(request, "Upload-Offset")
+    declared = request.headers.get("content-length", "0")
+    if declared.isdigit() and offset + int(declared) > row.n_bytes:
+        raise BodyTooLarge("", f"{max(0, row.n_bytes - offset)} B")
+    offset = await take_in(service, row, offset, request.stream())
+    return Response(status_code=204, headers={"Upload-Offset": str(offset), **_expires(row)})
+
+
+@tus.delete("/{upload_id}", status_code=204, response_class=Response, responses=_GONE)
+async def delete_upload(request: Request, key: CurrentKey, upload_id: UploadId) -> Response:
+    """Take an upload back."""
+    service = service_of(request)
+    await remove_upload(service, await find_upload(service, key, upload_id))
+    return Response(status_code=204)
+
+
+@tus.post("/{upload_id}", include_in_schema=False)
+async def overridden(request: Request, key: CurrentKey, upload_id: UploadId) -> Response:
+    """For clients behind something that lets no PATCH through: the method in ``X-HTTP-Method-Override``."""
+    method = request.headers.get("x-http-method-override", "").upper()
+    routes = {"PATCH": patch_upload, "DELETE": delete_upload, "HEAD": get_upload}
+    if method not in routes:
+        raise MethodNotAllowed("POST")
+    return await routes[method](request, key, upload_id)
+
+
+@router.post(
+    "/v1/uploads/visit",
+    status_code=201,
+    response_model=Visit,
+    tags=["uploads"],
+    responses={
+        201: {"description": "The finished visit; the first one, where the Idempotency-Key and the body are repeated"},
+        202: {"description": "Accepted and on disk, not finished yet", "model": Visit},
+        **problem_responses(
+            errors.Unauthorised,
+            errors.Forbidden,
+            errors.NotFound,
+            errors.UploadUnfinished,
+            errors.UploadGone,
+            errors.BodyTooLarge,
+            errors.BodyTooSlow,
+            errors.InvalidRequest,
+            errors.QueueFull,
+            errors.Unavailable,
+            errors.InternalFault,
+        ),
+    },
+    openapi_extra={
+        "requestBody": {
+            "required": True,
+            "content": {
+                "application/json": {
+                    "schema": {
+                        "type": "object",
+                        "required": ["uploads"],
+                        "additionalProperties": False,
+                        "properties": {
+                            "uploads": {"type": "array", "items": {"type": "string"}, "maxItems": MAX_PER_VISIT},
+                            "context": {"type": "object", "description": "As the `context` of `POST /v1/visits`"},
+                        },
+                    }
+                }
+            },
+        }
+    },
+)
+async def post_visit_of_uploads(request: Request, key: CurrentKey) -> Response:
+    """Make finished uploads a visit, as if their files had been posted to `/v1/visits`; they are uploads no more."""
+    if not key.may_post:
+        raise Forbidden
+    upload_ids, context = _asked(await _small_body(request))
+    accepted = await visit_of_uploads(
+        service_of(request), key, upload_ids, read_context(context), idempotency_key=idempotency_key_of(request)
+    )
+    return await finished_or_not(request, key, accepted.row)
+
+
+router.include_router(tus)
+
+
+async def _small_body(request: Request) -> bytes:
+    body = bytearray()
+    async for piece in request.stream():
+        body += piece
+        if len(body) > MAX_CONTEXT_BYTES:
+            raise BodyTooLarge("", f"{MAX_CONTEXT_BYTES // 1000} kB")
+    return bytes(body)
+
+
+def _asked(body: bytes) -> tuple[list[str], bytes]:
+    """Ids of the uploads, and the context as a document that is still to be read."""
+    try:
+        asked = json.loads(body, object_pairs_hook=_once)
+    except (ValueError, RecursionError):
+        raise InvalidRequest(FieldFault("body", "body_malformed", "JSON")) from None
+    if not isinstance(asked, dict):
+        raise InvalidRequest(FieldFault("body", "body_malformed", '{"uploads": ["…"], "context": {…}}'))
+    for name in asked.keys() - {"uploads", "context"}:
+        raise InvalidRequest(FieldFault("".join(filter(str.isprintable, name))[:60] or "?", "field_unknown"))
+    uploads = asked.get("uploads")
+    if not isinstance(uploads, list) or not all(isinstance(each, str) for each in uploads):
+        raise InvalidRequest(FieldFault("uploads", "field_invalid", '["…"]'))
+    if len(uploads) > MAX_PER_VISIT:
+        raise InvalidRequest(FieldFault("uploads", "field_too_many", str(MAX_PER_VISIT)))
+    return uploads, json.dumps(asked.get("context") or {}).encode()
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A member given twice could be read in two ways."""
+    if len({name for name, _ in pairs}) != len(pairs):
+        raise ValueError
+    return dict(pairs)
+
+
+def _number(request: Request, header: str) -> int:
+    given = request.headers.get(header, "")
+    if not (given.isascii() and given.isdigit() and len(given) <= 18):
+        raise InvalidRequest(FieldFault(header, "field_invalid", "0 …"))
+    return int(given)
+
+
+def _metadata(header: str) -> dict[str, str]:
+    """``Upload-Metadata``: pairs of a key and a value in base64, the value left out where it is empty."""
+    if len(header) > MAX_METADATA:
+        raise InvalidRequest(FieldFault("Upload-Metadata", "field_too_large", f"{MAX_METADATA} B"))
+    try:
+        pairs = [pair.strip().partition(" ") for pair in header.split(",") if pair.strip()]
+        return {name: b64decode(value.strip(), validate=True).decode("utf-8") for name, _, value in pairs}
+    except ValueError:  # binascii.Error and UnicodeDecodeError are some
+        raise InvalidRequest(FieldFault("Upload-Metadata", "field_invalid", "filename <base64>")) from None
+
+
+def _expires(row: UploadRow) -> dict[str, str]:
+    return {"Upload-Expires": format_datetime(row.expires_at, usegmt=True)}

@@ -1,0 +1,265 @@
+"""``/v1/visits``: post, look up, page through, and what was posted and found, to look at."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import time
+from datetime import UTC, datetime
+from typing import Annotated, Any
+from urllib.parse import quote
+
+from fastapi import APIRouter, Path, Query, Request
+from fastapi.responses import JSONResponse, Response
+from pydantic import BaseModel
+
+from data_specs.visit.contract import Priority, Status, Visit
+from service import errors
+from service.api.examples import POSTED_VISIT, VISIT
+from service.api.refusals import problem_responses
+from service.api.session import CurrentKey
+from service.errors import Forbidden
+from service.keys import Key
+from service.language.choice import language_of
+from service.receive.accept import RETRY_AFTER_S, accept_visit
+from service.state import service_of
+from service.storage.tables import VisitRow
+from service.visits import evidence
+from service.visits.stored import MAX_PAGE, PAGE, input_content, list_visits, load_visit, visit_view
+
+DEFAULT_WAIT_S = 30.0
+MAX_WAIT_S = 120.0
+FOREVER = {"Cache-Control": "private, max-age=31536000, immutable", "Vary": "Authorization, Cookie"}
+AN_HOUR = {"Cache-Control": "private, max-age=3600", "Vary": "Authorization, Cookie"}
+
+router = APIRouter(
+    prefix="/v1/visits", tags=["visits"], responses=problem_responses(errors.Unauthorised, errors.Forbidden)
+)
+
+VisitId = Annotated[str, Path(description="The visit's id")]
+Index = Annotated[int, Path(ge=0, le=1000, description="Index of the posted file in `inputs`")]
+_HAS_VISIT: dict[str, Any] = {"content": {"application/json": {"example": VISIT}}}
+_FOUND = problem_responses(errors.NotFound, errors.InvalidRequest, errors.InternalFault)
+_LOCATED = {"Location": {"description": "Address of the visit", "schema": {"type": "string"}}}
+
+
+class VisitList(BaseModel):
+    """One page of visits, newest first. ``next`` is the ``cursor`` of the following page, ``null`` on the last."""
+
+    items: list[Visit]
+    next: str | None
+
+
+@router.post(
+    "",
+    status_code=201,
+    response_model=Visit,
+    responses={
+        201: {
+            "description": "The finished visit; the first one, where the Idempotency-Key and the body are repeated",
+            "headers": _LOCATED,
+            **_HAS_VISIT,
+        },
+        202: {
+            "description": "Accepted and on disk, not finished yet: ask `Location` again after `Retry-After` seconds",
+            "model": Visit,
+            "headers": _LOCATED | {"Retry-After": {"schema": {"type": "integer"}}},
+        },
+        **problem_responses(
+            errors.IdempotencyConflict,
+            errors.BodyTooLarge,
+            errors.BodyTooSlow,
+            errors.UnsupportedMediaType,
+            errors.InvalidRequest,
+            errors.QueueFull,
+            errors.Unavailable,
+            errors.InternalFault,
+        ),
+    },
+    openapi_extra=POSTED_VISIT,
+)
+async def post_visit(request: Request, key: CurrentKey) -> Response:
+    """Post one person's images, recordings and context of one day.
+
+    Every part is optional: what is missing makes an organ `not_assessed` or a finding absent, never normal; a body
+    without any part is a visit that is `unassessed`. The answer leaves when the visit is on disk.
+    """
+    service = service_of(request)
+    if not key.may_post:
+        raise Forbidden
+    started = time.monotonic()
+    accepted = await accept_visit(service, key, request)
+    service.metrics.stages.labels("intake").observe(time.monotonic() - started)
+    return await finished_or_not(request, key, accepted.row)
+
+
+async def finished_or_not(request: Request, key: Key, row: VisitRow) -> Response:
+    """The answer to who posted a visit: 201 when it is finished in the time that ``Prefer`` gives it, else 202."""
+    service = service_of(request)
+    wait_s, applied = _prefer(request)
+    if row.status == "accepted" and wait_s > 0:
+        await service.work.wait(row.id, wait_s, request.is_disconnected)
+        if row.status == "accepted":  # not finished, or not here
+            row = await load_visit(service, key, row.id)
+    response = _visit_response(request, row)
+    response.headers["Location"] = f"/v1/visits/{row.id}"
+    if applied:
+        response.headers["Preference-Applied"] = applied
+    if row.status == "accepted":
+        response.status_code = 202
+        response.headers["Retry-After"] = str(min(RETRY_AFTER_S, 1 + int(wait_s)))
+    else:
+        response.status_code = 201
+    return response
+
+
+@router.get("", response_model=VisitList, responses=problem_responses(errors.InvalidRequest, errors.InternalFault))
+async def get_visits(
+    request: Request,
+    key: CurrentKey,
+    *,
+    priority: Priority | None = None,
+    status: Status | None = None,
+    since: Annotated[
+        datetime | None, Query(description="Received at or after this moment; UTC where it names no zone")
+    ] = None,
+    cursor: Annotated[str | None, Query(max_length=200, description="`next` of the page before")] = None,
+    limit: Annotated[int, Query(ge=1, le=MAX_PAGE)] = PAGE,
+) -> Response:
+    """Page through the visits that the key may see, newest first."""
+    service, language = service_of(request), language_of(request)
+    page = await list_visits(service, key, priority=priority, status=status, since=since, cursor=cursor, limit=limit)
+
+    def listed() -> str:
+        """A page of visits is a good deal of JSON to read and to write: in a thread."""
+        items = [visit_view(row, language) for row in page.rows]
+        return VisitList(items=items, next=page.next).model_dump_json()
+
+    return _json(await asyncio.to_thread(listed), request)
+
+
+@router.get("/{visit_id}", response_model=Visit, responses={200: _HAS_VISIT, **_FOUND})
+async def get_visit(request: Request, key: CurrentKey, visit_id: VisitId) -> Response:
+    """The visit, as far as it has come."""
+    row = await load_visit(service_of(request), key, visit_id)
+    response = _visit_response(request, row)
+    if row.status == "accepted":
+        response.headers["Retry-After"] = "1"
+    return response
+
+
+@router.get(
+    "/{visit_id}/inputs/{index}",
+    response_class=Response,
+    responses={
+        200: {"description": "The file as it was posted", "content": {"application/octet-stream": {}}},
+        **_FOUND,
+    },
+)
+async def get_input(request: Request, key: CurrentKey, visit_id: VisitId, index: Index) -> Response:
+    """A posted file, byte for byte."""
+    posted, content = await input_content(service_of(request), key, visit_id, index)
+    disposition = f"attachment; filename*=UTF-8''{quote(posted.filename, safe='')}"
+    headers = FOREVER | {"Content-Disposition": disposition, "ETag": f'"{posted.sha256}"'}
+    return Response(content, media_type="application/octet-stream", headers=headers)
+
+
+@router.get(
+    "/{visit_id}/inputs/{index}/film.png",
+    response_class=Response,
+    responses={200: {"description": "The image, to look at", "content": {"image/png": {}}}, **_FOUND},
+)
+async def get_film(
+    request: Request,
+    key: CurrentKey,
+    visit_id: VisitId,
+    index: Index,
+    max_px: Annotated[
+        int | None, Query(ge=16, le=10_000, description="Longest side; the film's own without it")
+    ] = None,
+) -> Response:
+    """An accepted image as it is looked at."""
+    service = service_of(request)
+    with service.metrics.stages.labels("evidence").time():
+        return Response(await evidence.film(service, key, visit_id, index, max_px), 200, AN_HOUR, "image/png")
+
+
+@router.get(
+    "/{visit_id}/inputs/{index}/trace.svg",
+    response_class=Response,
+    responses={200: {"description": "The recording, to look at", "content": {"image/svg+xml": {}}}, **_FOUND},
+)
+async def get_trace(
+    request: Request,
+    key: CurrentKey,
+    visit_id: VisitId,
+    index: Index,
+    finding: Annotated[str | None, Query(max_length=60, description="Mark the evidence of this finding")] = None,
+) -> Response:
+    """The recording that an accepted file belongs to, on millimetre paper."""
+    service = service_of(request)
+    with service.metrics.stages.labels("evidence").time():
+        return Response(await evidence.trace(service, key, visit_id, index, finding), 200, AN_HOUR, "image/svg+xml")
+
+
+@router.get(
+    "/{visit_id}/evidence/{finding}/{index}.png",
+    response_class=Response,
+    responses={200: {"description": "Where the finding came from", "content": {"image/png": {}}}, **_FOUND},
+)
+async def get_evidence(
+    request: Request,
+    key: CurrentKey,
+    *,
+    visit_id: VisitId,
+    finding: Annotated[str, Path(max_length=60)],
+    index: Index,
+    layer: Annotated[
+        evidence.Layer, Query(description="`film`: blended over the film or trace; `overlay`: a heatmap alone")
+    ] = "film",
+) -> Response:
+    """Where a finding came from, as the model gave it."""
+    service = service_of(request)
+    with service.metrics.stages.labels("evidence").time():
+        image = await evidence.evidence_png(service, key, visit_id, finding, index, layer=layer)
+    return Response(image, 200, AN_HOUR, "image/png")
+
+
+def _prefer(request: Request) -> tuple[float, str]:
+    """Seconds to wait, and what to say of it.
+
+    A preference that cannot be read is no preference (RFC 7240, section 2). With both, ``respond-async, wait=10``
+    means: asynchronously, when it takes longer than that (section 4.3).
+    """
+    header = ",".join(request.headers.getlist("prefer"))[:500].lower()
+    if found := re.search(r"(?:^|[,;\s])wait\s*=\s*\"?(\d{1,6})\"?\s*(?=$|[,;])", header):
+        wait_s = min(float(found[1]), MAX_WAIT_S)
+        return wait_s, f"wait={wait_s:g}"
+    if re.search(r"(?:^|[,\s])respond-async\s*(?=$|[,;])", header):
+        return 0.0, "respond-async"
+    return DEFAULT_WAIT_S, ""
+
+
+def _visit_response(request: Request, row: VisitRow) -> Response:
+    response = _json(visit_view(row, language_of(request)).model_dump_json(), request)
+    response.headers["Server-Timing"] = _timing(row)
+    return response
+
+
+def _timing(row: VisitRow) -> str:
+    """Time in the queue and at work, so far.
+
+    References
+    ----------
+    W3C Server Timing: durations in milliseconds.
+    """
+    now = datetime.now(UTC)
+    started = row.started_at or row.completed_at or now
+    queue_ms = max(0.0, (started - row.received_at).total_seconds() * 1000)
+    work_ms = max(0.0, ((row.completed_at or now) - started).total_seconds() * 1000)
+    return f"queue;dur={queue_ms:.1f}, inference;dur={work_ms:.1f}"
+
+
+def _json(content: str, request: Request) -> Response:
+    headers = {"Content-Language": language_of(request), "Vary": "Accept-Language"}
+    return Response(content, 200, headers, JSONResponse.media_type)

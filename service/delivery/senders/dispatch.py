@@ -1,0 +1,170 @@
+"""One sender per kind of destination. Each delivers one version of a report, or says why it could not."""
+
+from __future__ import annotations
+
+import asyncio
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from data_specs.visit.report import Report, identifier
+from data_specs.vocabulary import Language
+
+if TYPE_CHECKING:
+    import httpx
+
+    from service.state import Service
+
+Kind = Literal["webhook", "fhir", "dicom", "stow", "hl7"]
+SENDINGS_AT_ONCE = 64
+"""Of one process, to all destinations together."""
+RENDERINGS_AT_ONCE = 2
+"""Of reports that are to be sent: most of a machine is for the visits that come in."""
+
+
+class NotDelivered(Exception):
+    """A destination did not take what it was sent.
+
+    Parameters
+    ----------
+    code
+        What it said, in a word and without anybody's name: ``http_503``, ``unreachable``, ``timeout``, ``dicom_A700``.
+    permanent
+        Sending the same again cannot help.
+    retry_after_s
+        When the destination asked to be tried again, in seconds.
+    """
+
+    def __init__(self, code: str, permanent: bool = False, retry_after_s: float | None = None) -> None:
+        super().__init__(code)
+        self.code = code
+        self.permanent = permanent
+        self.retry_after_s = retry_after_s
+
+
+class Options(BaseModel):
+    """What a destination may be told beyond its address.
+
+    Parameters
+    ----------
+    allow_http
+        Send without TLS, inside a network that is trusted with it.
+    content
+        Of a webhook: the report itself, or only where it is to be had.
+    create
+        Of a FHIR server: ``put`` under our own id, or ``post`` with ``If-None-Exist`` where it takes no ids of others.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    allow_http: bool = False
+    content: Literal["report", "link"] = "report"
+    create: Literal["put", "post"] = "put"
+
+
+@dataclass(frozen=True, slots=True)
+class Parcel:
+    """One version of one report for one destination.
+
+    Parameters
+    ----------
+    repeated
+        It was sent before, or may have been: a process that died over it left no word.
+    """
+
+    visit_id: str
+    version: int
+    destination_id: str
+    kind: Kind
+    address: str
+    language: Language
+    secret: str | None
+    options: Options
+    repeated: bool = False
+
+    @property
+    def key(self) -> str:
+        """The same however often it is sent: what a destination knows a repetition by."""
+        return str(identifier(self.visit_id, self.version, "delivery", self.destination_id))
+
+
+class Senders:
+    """What sends; connections are kept for the next delivery."""
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+        self._timeout_s = service.settings.delivery_timeout_seconds
+        self._rendering = asyncio.Semaphore(RENDERINGS_AT_ONCE)
+        # their own: a destination that hangs would else hold the threads that read the visits' files
+        self._threads = ThreadPoolExecutor(SENDINGS_AT_ONCE, thread_name_prefix="sender")
+        self._client: httpx.AsyncClient | None = None
+
+    async def send(self, parcel: Parcel) -> None:
+        """Deliver.
+
+        Raises
+        ------
+        NotDelivered
+            The destination is away, or did not take it.
+        """
+        from service.report.issue import issue  # noqa: PLC0415  it comes with all the renderings
+
+        report = await issue(self._service, parcel.visit_id, parcel.version)
+        if parcel.kind == "webhook":
+            await self._send_webhook(parcel, report)
+        elif parcel.kind == "fhir":
+            await self._send_fhir(parcel, report)
+        elif parcel.kind == "hl7":
+            await self._send_hl7(parcel, report)
+        else:
+            await self._send_dicom(parcel, report)
+
+    async def _send_webhook(self, parcel: Parcel, report: Report) -> None:
+        from service.delivery.senders import webhook  # noqa: PLC0415  with httpx, which not every service needs
+
+        whole = parcel.options.content == "report"
+        rendered = await self._rendered(report, "json", parcel.language) if whole else None
+        await webhook.send(self._http(), parcel, report, rendered, self._timeout_s)
+
+    async def _send_fhir(self, parcel: Parcel, report: Report) -> None:
+        from service.delivery.senders import fhir  # noqa: PLC0415
+
+        await fhir.send(
+            self._http(), parcel, await self._rendered(report, "fhir", parcel.language), timeout_s=self._timeout_s
+        )
+
+    async def _send_hl7(self, parcel: Parcel, report: Report) -> None:
+        from service.delivery.senders import hl7  # noqa: PLC0415
+
+        await hl7.send(parcel, await self._rendered(report, "hl7", parcel.language), timeout_s=self._timeout_s)
+
+    async def _send_dicom(self, parcel: Parcel, report: Report) -> None:
+        from service.delivery.senders import dicom_objects as dicom  # noqa: PLC0415
+        from service.report.issue import dicom_files  # noqa: PLC0415
+
+        async with self._rendering:
+            files = [content for _, content in await dicom_files(self._service, report, parcel.language)]
+        ours = self._service.settings.dicom_ae_title
+        send = partial(dicom.send, parcel, files, ours, self._timeout_s)
+        await asyncio.get_running_loop().run_in_executor(self._threads, send)
+
+    async def _rendered(self, report: Report, kind: Literal["json", "fhir", "hl7"], language: Language) -> bytes:
+        from service.report.issue import rendering  # noqa: PLC0415
+
+        async with self._rendering:
+            return await rendering(self._service, report, kind, language)
+
+    def _http(self) -> httpx.AsyncClient:
+        if self._client is None:
+            from service.delivery.senders.http import new_client  # noqa: PLC0415
+
+            self._client = new_client(SENDINGS_AT_ONCE)
+        return self._client
+
+    async def aclose(self) -> None:
+        self._threads.shutdown(wait=False, cancel_futures=True)
+        if self._client is not None:
+            await self._client.aclose()

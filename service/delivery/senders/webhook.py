@@ -1,0 +1,68 @@
+"""Signed webhooks.
+
+The signature is over the moment and the body, so that neither can be exchanged, and a request that somebody kept cannot
+be played again later; ``docs/delivery.md`` shows how a receiver checks it.
+
+References
+----------
+RFC 2104 (HMAC), FIPS 180-4 (SHA-256).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+import time
+
+import httpx
+
+from data_specs.visit.report import Report
+from service.delivery.senders.dispatch import Parcel
+from service.delivery.senders.http import expect_success, status_of
+
+
+async def send(
+    client: httpx.AsyncClient, parcel: Parcel, report: Report, rendered: bytes | None, timeout_s: float
+) -> None:
+    """Post the event.
+
+    Parameters
+    ----------
+    rendered
+        The report as JSON; ``None``: the event says only where it is to be had.
+
+    Raises
+    ------
+    NotDelivered
+    """
+    body = event_body(parcel.key, report, rendered)
+    headers = {
+        "Content-Type": "application/json",
+        "Idempotency-Key": parcel.key,
+        "Sangloc-Version": str(parcel.version),
+        "Sangloc-Signature": signature(parcel.secret or "", body, int(time.time())),
+    }
+    expect_success(*await status_of(client, "POST", parcel.address, headers=headers, content=body, timeout_s=timeout_s))
+
+
+def event_body(key: str, report: Report, rendered: bytes | None) -> bytes:
+    """The event as JSON, the same bytes whenever it is sent; ``rendered`` stands in it as it is."""
+    event = {
+        "id": key,
+        "type": "report.issued",
+        "visit": report.visit,
+        "version": report.version,
+        "status": report.status,
+        "priority": report.priority,
+        "issued_at": report.issued_at.isoformat(),
+        "href": f"/v1/visits/{report.visit}/report.json?version={report.version}",
+    }
+    body = json.dumps(event).encode()
+    return body if rendered is None else body[:-1] + b', "report": ' + rendered + b"}"
+
+
+def signature(secret: str, body: bytes, at: int) -> str:
+    """``t=…,v1=…`` over ``body`` as it was at the Unix time ``at``, in seconds."""
+    mac = hmac.new(secret.encode(), str(at).encode() + b"." + body, hashlib.sha256)
+    return f"t={at},v1={mac.hexdigest()}"

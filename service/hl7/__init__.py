@@ -1,1 +1,0 @@
-"""HL7 v2 over MLLP: orders in; :mod:`service.report.hl7` renders results out."""

@@ -1,0 +1,84 @@
+"""Films and traces of a visit as its page shows them: where a picture is, and each finding's evidence on it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import PurePosixPath
+
+from data_specs.visit.contract import Visit, VisitInput
+from service.pages.frame import by_weight
+
+PREVIEW_PX = 768
+
+
+@dataclass(frozen=True, slots=True)
+class EvidenceLink:
+    """One finding's map over a film or a trace: the overlay that the page lays on, and the blended image."""
+
+    display: str
+    probability: float | None
+    overlay: str
+    blended: str
+
+
+@dataclass(frozen=True, slots=True)
+class Film:
+    filename: str
+    preview: str
+    full: str
+    maps: tuple[EvidenceLink, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Trace:
+    filename: str
+    plain: str
+    maps: tuple[EvidenceLink, ...]
+
+
+def films(visit: Visit) -> list[Film]:
+    return [
+        Film(
+            filename=each.filename,
+            preview=f"/v1/visits/{visit.id}/inputs/{each.index}/film.png?max_px={PREVIEW_PX}",
+            full=f"/v1/visits/{visit.id}/inputs/{each.index}/film.png",
+            maps=_maps(visit, "heatmap", [each.index], "{href}?layer=overlay"),
+        )
+        for each in visit.inputs
+        if each.field == "image" and each.accepted
+    ]
+
+
+def traces(visit: Visit) -> list[Trace]:
+    """One per recording: files with one stem are one recording (wire contract)."""
+    files = sorted((each for each in visit.inputs if each.field == "ecg" and each.accepted), key=_stem)
+    found = []
+    for _, group in groupby(files, key=_stem):
+        members = sorted(group, key=lambda each: each.index)
+        first = members[0].index
+        address = "/v1/visits/{id}/inputs/{input}/trace.svg?finding={finding}"
+        maps = _maps(visit, "trace", [each.index for each in members], address)
+        plain = f"/v1/visits/{visit.id}/inputs/{first}/trace.svg"
+        found.append((first, Trace(", ".join(each.filename for each in members), plain, maps)))
+    return [each for _, each in sorted(found, key=lambda pair: pair[0])]
+
+
+def _stem(posted: VisitInput) -> str:
+    return PurePosixPath(posted.filename).stem
+
+
+def _maps(visit: Visit, kind: str, indices: Sequence[int], address: str) -> tuple[EvidenceLink, ...]:
+    findings = by_weight(finding for organ in visit.organs.values() for finding in organ.findings)
+    return tuple(
+        EvidenceLink(
+            finding.display,
+            finding.probability,
+            address.format(id=visit.id, finding=finding.name, input=evidence.input, href=evidence.href),
+            evidence.href,
+        )
+        for finding in findings
+        for evidence in finding.evidence
+        if evidence.kind == kind and evidence.input in indices
+    )

@@ -1,0 +1,125 @@
+"""The frame of every page: the reader's language and words, the templates, the way to sign in."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from functools import cache, partial
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlencode
+
+from fastapi import Request
+from fastapi.responses import HTMLResponse, RedirectResponse, Response
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from data_specs.next_steps.table import REASSURING
+from data_specs.visit.context import Person
+from data_specs.visit.contract import ORGANS, Finding, OperatingPoint
+from data_specs.vocabulary import LANGUAGES, Language, display
+from service.keys import Key
+from service.language.choice import COOKIE, language_of
+from service.language.texts import age, ago, measured, moment, opening, percent, signed, text
+from service.report.words import how_soon, say
+
+HERE = Path(__file__).parent
+
+
+def to_login(request: Request) -> Response:
+    here = request.url.path + (f"?{request.url.query}" if request.url.query else "")
+    return RedirectResponse(f"/login?{urlencode({'next': here})}", 303)
+
+
+def page(request: Request, template: str, status_code: int = 200, /, *, key: Key | None, **values: Any) -> Response:
+    """Render ``template`` in the reader's language, for who is signed in with ``key``."""
+    asked = request.query_params.get("lang")
+    if asked in LANGUAGES:
+        return _remember_language(request, asked)
+    language = language_of(request)
+    words: dict[str, Any] = {
+        "t": lambda key, **filled: text(key, language, **filled),
+        "percent": partial(percent, language=language),
+        "measured": partial(measured, language=language),
+        "moment": partial(moment, language=language),
+        "ago": partial(ago, now=datetime.now(UTC), language=language),
+        "said": lambda key, **filled: say(key, language, **filled),
+        "how_soon": partial(how_soon, language=language),
+        "signed": partial(signed, language=language),
+        "term": lambda name: display(name, language),
+        "person": partial(_person, language=language),
+        "in_words": partial(_in_words, language=language),
+        "with_language": partial(_address, request),
+    }
+    standing = {"key": key, "language": language, "organs": ORGANS, "path": request.url.path, "here": _address(request)}
+    html = _templates().get_template(template).render({**standing, **words, **values})
+    headers = {"Cache-Control": "no-store", "Content-Language": language, "Vary": "Accept-Language, Cookie"}
+    return HTMLResponse(html, status_code, headers=headers)
+
+
+def _remember_language(request: Request, language: str) -> Response:
+    """A cookie for a year, and back to the address without the question."""
+    response = RedirectResponse(_address(request), 303)
+    secure = request.url.scheme == "https"
+    response.set_cookie(COOKIE, language, max_age=365 * 86_400, samesite="lax", secure=secure)
+    return response
+
+
+@cache
+def _templates() -> Environment:
+    environment = Environment(
+        loader=FileSystemLoader(HERE / "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(opening=opening)
+    environment.globals.update(static=_static, tone=_tone, by_weight=by_weight)
+    return environment
+
+
+@cache
+def _static(name: str) -> str:
+    """Address of a static file that changes with its content, so that browsers may keep it for ever."""
+    digest = hashlib.sha256((HERE / "static" / name).read_bytes()).hexdigest()
+    return f"/static/{name}?v={digest[:12]}"
+
+
+def _address(request: Request, language: str | None = None) -> str:
+    """This address, asking for ``language`` where one is given."""
+    asked = [(name, value) for name, value in request.query_params.multi_items() if name != "lang"]
+    if language is not None:
+        asked.append(("lang", language))
+    return f"{request.url.path}?{urlencode(asked)}" if asked else request.url.path
+
+
+def _person(person: Person, language: Language) -> str:
+    sex = text(f"sex_{person.sex or 'unknown'}", language)
+    return f"{age(person.age_years, language)} · {sex}"
+
+
+def _in_words(point: OperatingPoint, language: Language) -> str:
+    """Sensitivity and specificity as natural frequencies, which readers judge better than percentages.
+
+    References
+    ----------
+    Gigerenzer G., Edwards A., Simple tools for understanding risks, BMJ 2003;327:741-744.
+    """
+    found = None if point.sensitivity is None else round(100 * point.sensitivity)
+    cleared = None if point.specificity is None else round(100 * point.specificity)
+    if found is not None and cleared is not None:
+        return text("threshold_both", language, found=found, cleared=cleared)
+    if found is not None:
+        return text("threshold_found", language, found=found)
+    return text("threshold_cleared", language, cleared=cleared) if cleared is not None else ""
+
+
+def _tone(finding: Finding) -> str:
+    """How a row looks. Good news is no alarm, and nothing looks reassuring."""
+    return "positive" if finding.positive and finding.name not in REASSURING else "quiet"
+
+
+def by_weight(findings: Iterable[Finding]) -> list[Finding]:
+    """What is above its threshold first; otherwise in the model's own order."""
+    return sorted(findings, key=lambda finding: not finding.positive)

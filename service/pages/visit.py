@@ -1,0 +1,236 @@
+"""Pages of the loop between doctors: what stands beside a visit, its forms, the specialist's worklist, the figures."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, Any, get_args
+
+from fastapi import APIRouter, Form, Request
+from fastapi.responses import HTMLResponse, RedirectResponse, Response
+from pydantic import ValidationError
+from starlette.datastructures import FormData
+
+from data_specs.problems import message
+from data_specs.visit.comparison import Comparison
+from data_specs.visit.contract import JUDGED, Finding, Visit
+from data_specs.visit.followup import OUTCOMES, History, NewOutcome, NewReferral
+from data_specs.visit.opinion import Advice, Judgement, NewOpinion
+from data_specs.visit.report import Report
+from service.api.refusals import STATUS
+from service.api.session import page_key
+from service.errors import Forbidden, InvalidRequest, NotFound, ServiceError
+from service.followup import actions as followup
+from service.followup.questions import list_questions
+from service.followup.statistics import statistics
+from service.keys import Key
+from service.language.choice import language_of
+from service.pages.figures import Film, films, traces
+from service.pages.frame import page, to_login
+from service.receive.context import field_faults
+from service.report.issue import issue
+from service.state import Service, service_of
+from service.storage.tables import VisitRow
+from service.visits.earlier import beside_earlier
+from service.visits.stored import load_visit, visit_view
+
+PERIODS_DAYS = (30, 365)
+
+router = APIRouter(include_in_schema=False, default_response_class=HTMLResponse)
+
+
+@dataclass(frozen=True, slots=True)
+class Beside:
+    """What stands beside a visit: what came after the machine, the latest report, the earlier visits.
+
+    ``prior``: the film of the latest earlier visit that has one, to be looked at beside today's.
+    """
+
+    history: History
+    report: Report | None
+    comparison: Comparison
+    prior: Film | None
+
+
+async def beside(service: Service, key: Key, row: VisitRow) -> Beside:
+    history = await service.database.read(lambda session: followup.history(session, key, row))
+    finished = row.status == "complete" and not row.blind
+    report = await issue(service, row.id, row.version) if finished else None
+    compared, earlier = await beside_earlier(service, key, row)
+    shown = (films(visit_view(each, service.settings.language)) for each in earlier)
+    return Beside(history, report, compared, next((each[0] for each in shown if each), None))
+
+
+async def visit_response(
+    request: Request, key: Key, visit_id: str, *, problem: str | None = None, status_code: int = 200
+) -> Response:
+    """The visit's page; ``problem`` is why what was sent from it was not done."""
+    service, language = service_of(request), language_of(request)
+    try:
+        row = await load_visit(service, key, visit_id)
+    except (NotFound, Forbidden):
+        return page(request, "missing.html", 404, key=key)
+    visit = visit_view(row, language)
+    return page(
+        request,
+        "visit.html",
+        status_code,
+        key=key,
+        visit=visit,
+        blind=row.blind,
+        films=films(visit),
+        traces=traces(visit),
+        beside=(around := await beside(service, key, row)),
+        may_sign=_may_sign(key, around.history),
+        judged=_judged(visit),
+        addable=_addable(visit),
+        advices=get_args(Advice),
+        outcomes=OUTCOMES,
+        problem=problem,
+    )
+
+
+def _may_sign(key: Key, history: History) -> bool:
+    """A specialist signs what they were asked about, and not what they see beside it."""
+    asked = (
+        each.to_site in (None, key.site) and (each.closed_at is None or each.answered_by is not None)
+        for each in history.referrals
+    )
+    return key.may_sign and (key.role != "specialist" or any(asked))
+
+
+def _judged(visit: Visit) -> list[Finding]:
+    """What the machine says of a film or a trace, where a doctor can say otherwise."""
+    return [
+        each
+        for organ, names in JUDGED.items()
+        if organ in visit.organs
+        for each in visit.organs[organ].findings
+        if each.name in names and each.positive is not None
+    ]
+
+
+def _addable(visit: Visit) -> list[str]:
+    """Findings that a doctor may see and the machine has not judged."""
+    judged = {each.name for each in _judged(visit)}
+    return [name for names in JUDGED.values() for name in names if name not in judged]
+
+
+# ---------------------------------------------------------------------- what is sent from a visit's page
+@router.post("/visits/{visit_id}/sign")
+async def sign(request: Request, visit_id: str) -> Response:
+    form = await request.form()
+
+    async def done(service: Service, key: Key) -> None:
+        version, new = _opinion(form)
+        await followup.sign(service, key, visit_id, new, version=version)
+
+    return await _do(request, visit_id, done, "opinions")
+
+
+@router.post("/visits/{visit_id}/ask")
+async def ask(
+    request: Request,
+    visit_id: str,
+    question: Annotated[str, Form()] = "",
+    to_site: Annotated[str, Form()] = "",
+    blind: Annotated[str, Form()] = "",
+) -> Response:
+    async def done(service: Service, key: Key) -> None:
+        asked = {"question": question, "to_site": to_site.strip() or None, "blind": bool(blind) or None}
+        await followup.ask(service, key, visit_id, _checked(NewReferral, asked))
+
+    return await _do(request, visit_id, done, "questions")
+
+
+@router.post("/visits/{visit_id}/withdraw/{referral_id}")
+async def withdraw(request: Request, visit_id: str, referral_id: str) -> Response:
+    return await _do(
+        request, visit_id, lambda service, key: followup.withdraw(service, key, visit_id, referral_id), "questions"
+    )
+
+
+@router.post("/visits/{visit_id}/outcome")
+async def outcome(
+    request: Request,
+    visit_id: str,
+    finding: Annotated[str, Form()] = "",
+    outcome: Annotated[str, Form()] = "",
+    source: Annotated[str, Form()] = "",
+) -> Response:
+    async def done(service: Service, key: Key) -> None:
+        new = _checked(NewOutcome, {"finding": finding, "outcome": outcome, "source": source})
+        await followup.record_outcome(service, key, visit_id, new)
+
+    return await _do(request, visit_id, done, "outcome")
+
+
+async def _do(request: Request, visit_id: str, what: Any, section: str) -> Response:
+    """Do it and go back to the page, or show the page with the reason why it was not done."""
+    key = await page_key(request)
+    if key is None:
+        return to_login(request)
+    try:
+        doing: Awaitable[None] = what(service_of(request), key)
+        await doing
+    except ServiceError as error:
+        said = message(error.code, language_of(request), found=error.found, expected=error.expected)
+        return await visit_response(request, key, visit_id, problem=said, status_code=STATUS[type(error)].value)
+    return RedirectResponse(f"/visits/{visit_id}#{section}", 303)
+
+
+def _opinion(form: FormData) -> tuple[int, NewOpinion]:
+    """The version that was read, and the opinion on it.
+
+    Raises
+    ------
+    InvalidRequest
+        Something in the form is not what the page offers.
+    """
+    judgements = [
+        {"finding": name.removeprefix("verdict:"), "verdict": verdict, "note": ""}
+        for name, verdict in form.multi_items()
+        if name.startswith("verdict:") and verdict
+    ]
+    judgements += [{"finding": name, "verdict": "add"} for name in form.getlist("add")]
+    given = {
+        "judgements": tuple(_checked(Judgement, each) for each in judgements),
+        "text": str(form.get("text", "")).strip(),
+        "advice": form.get("advice") or None,
+        "referral": form.get("referral") or None,
+    }
+    version = str(form.get("version", ""))
+    is_number = version.isascii() and version.isdigit() and len(version) < 10
+    return int(version) if is_number else 0, _checked(NewOpinion, given)
+
+
+def _checked(kind: Any, given: dict[str, Any]) -> Any:
+    try:
+        return kind.model_validate(given)
+    except ValidationError as error:
+        raise InvalidRequest(*field_faults(error.errors(include_url=False))) from None
+
+
+# ---------------------------------------------------------------------- worklist of questions, figures
+@router.get("/questions")
+async def questions(request: Request, state: str = "open") -> Response:
+    """Questions to specialists that the reader may see."""
+    key = await page_key(request)
+    if key is None:
+        return to_login(request)
+    language = language_of(request)
+    found = await list_questions(service_of(request), key, state="closed" if state == "closed" else "open")
+    asked = [(referral, visit_view(row, language)) for referral, row in found]
+    return page(request, "questions.html", key=key, asked=asked, state=state)
+
+
+@router.get("/statistics")
+async def figures(request: Request, days: int = PERIODS_DAYS[-1]) -> Response:
+    key = await page_key(request)
+    if key is None:
+        return to_login(request)
+    days = days if days in PERIODS_DAYS else PERIODS_DAYS[-1]
+    now = datetime.now(UTC)
+    found = await statistics(service_of(request), key, now - timedelta(days=days), now)
+    return page(request, "statistics.html", key=key, found=found, days=days, periods=PERIODS_DAYS)

@@ -1,0 +1,215 @@
+"""The DICOM listener: Verification and Storage SCP for the peers of ``SANGLOC_DICOM_PEERS``.
+
+References
+----------
+DICOM PS3.4, Annex A (Verification), Annex B (Storage; B.2.3 statuses), PS3.8 section 9 (associations).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from typing import TYPE_CHECKING, Any
+
+import structlog
+
+from service.logs import where_it_failed
+from service.protocols.dicom_peers import Callers, read_callers
+from service.settings import PREFIX, Settings
+from service.state import Service
+
+if TYPE_CHECKING:
+    from pydicom import Dataset
+    from pynetdicom.transport import ThreadedAssociationServer
+
+MAX_ASSOCIATIONS = 256
+MAX_CONNECTIONS = MAX_ASSOCIATIONS + 64
+"""Those beyond an association are rejected, as the protocol has it; those beyond these are closed unread."""
+REQUEST_S = 10.0
+"""Within which a connection has to become an association."""
+SILENT_S = 60.0
+"""After which an association that sends nothing is aborted."""
+NOT_AUTHORISED, CANNOT_UNDERSTAND = 0x0124, 0xC000
+"""PS3.7, section C.4.3 and C.5; PS3.4, table B.2-1."""
+
+log = structlog.get_logger()
+
+
+class Listener:
+    """A listener that runs until it is closed.
+
+    Parameters
+    ----------
+    server
+        Bound already; its associations are threads of their own.
+    """
+
+    def __init__(self, server: ThreadedAssociationServer) -> None:
+        self._server = server
+        self._thread = threading.Thread(target=self._serve, name="dicom-listener", daemon=True)
+        self._thread.start()
+
+    @property
+    def port(self) -> int:
+        return int(self._server.server_address[1])
+
+    def _serve(self) -> None:
+        self._server.serve_forever(poll_interval=0.1)
+
+    async def aclose(self) -> None:
+        """Take no further association on, and abort those that are left."""
+        await asyncio.to_thread(self._close)
+
+    def _close(self) -> None:
+        from pynetdicom.transport import AssociationServer  # noqa: PLC0415
+
+        super(AssociationServer, self._server).shutdown()
+        self._server.server_close()
+        associations = self._server.active_associations
+        for each in associations:
+            each.dul.kill_dul()
+        for each in associations:
+            each.join(REQUEST_S)
+        self._thread.join()
+
+
+def start(service: Service, settings: Settings) -> Listener | None:
+    """Listen where the settings say so. It blocks while it loads pynetdicom: to be called from a thread.
+
+    Raises
+    ------
+    OSError
+        The port cannot be bound.
+    """
+    if settings.dicom_port == 0:
+        return None
+    callers = Callers(read_callers(settings.dicom_peers))
+    if not settings.dicom_peers.strip():
+        log.warning("dicom_nobody_may_call", setting=f"{PREFIX}DICOM_PEERS")
+    return Listener(_bound_server(service, settings, callers))
+
+
+def _bound_server(service: Service, settings: Settings, callers: Callers) -> ThreadedAssociationServer:
+    from pynetdicom import AE, evt  # noqa: PLC0415  a protocol stack, for who listens
+    from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]  # noqa: PLC0415
+    from pynetdicom.transport import RequestHandler, ThreadedAssociationServer  # noqa: PLC0415
+
+    from data_specs.cxr.pixels import DECODERS  # noqa: PLC0415
+    from service.protocols.dicom_quiet import be_quiet  # noqa: PLC0415
+    from service.receive.dicom.arrivals import FIELDS  # noqa: PLC0415
+    from service.receive.dicom.association import MAX_PDU, BoundedAssociation  # noqa: PLC0415
+
+    be_quiet()
+    entity = AE(settings.dicom_ae_title)
+    entity.require_called_aet = True
+    entity.maximum_associations = MAX_ASSOCIATIONS
+    entity.maximum_pdu_size = MAX_PDU
+    entity.acse_timeout, entity.network_timeout, entity.dimse_timeout = REQUEST_S, SILENT_S, SILENT_S
+    entity.add_supported_context(Verification)
+    for sop_class, field in FIELDS.items():
+        entity.add_supported_context(sop_class, list(DECODERS) if field == "image" else WAVEFORM_SYNTAXES)
+
+    class Acceptance(RequestHandler):
+        """A connection that becomes an association."""
+
+        def _create_association(self) -> BoundedAssociation:
+            association = BoundedAssociation(
+                entity,
+                self.request,
+                service.store.drafts,
+                settings.max_upload_bytes,
+                settings.idle_seconds,
+            )
+            association._server = self.server
+            association.name = "AcceptorThread dicom"  # by the first word pynetdicom finds it again
+            acceptor = association.acceptor
+            acceptor.maximum_length = entity.maximum_pdu_size
+            acceptor.ae_title = self.server.ae_title
+            acceptor.address_info = self.local
+            acceptor.implementation_class_uid = entity.implementation_class_uid
+            acceptor.implementation_version_name = entity.implementation_version_name
+            acceptor.supported_contexts = entity.supported_contexts
+            association.requestor.address_info = self.remote
+            association.bind(evt.EVT_REQUESTED, _admit, [callers])
+            association.bind(evt.EVT_C_STORE, _store, [service])
+            return association
+
+    class Server(ThreadedAssociationServer):
+        """With bounds of its own, and silent about whoever breaks off."""
+
+        request_queue_size = MAX_CONNECTIONS
+
+        def verify_request(self, _request: Any, _address: Any) -> bool:
+            return len(self.active_associations) < MAX_CONNECTIONS
+
+        def handle_error(self, _request: Any, _address: Any) -> None:
+            log.warning("dicom_connection_failed")
+
+    return Server(
+        entity,
+        (settings.host, settings.dicom_port),
+        settings.dicom_ae_title,
+        entity.supported_contexts,
+        request_handler=Acceptance,
+    )
+
+
+WAVEFORM_SYNTAXES = [
+    "1.2.840.10008.1.2.1",
+    "1.2.840.10008.1.2",
+    "1.2.840.10008.1.2.1.99",
+    "1.2.840.10008.1.2.2",
+]
+"""Waveforms are not compressed (PS3.5, section A.4): the native transfer syntaxes of PS3.6, table A-1."""
+
+
+def _admit(event: Any, callers: Callers) -> None:
+    """Let the association go on where its caller is known; an error on the way there is no admission."""
+    association = event.assoc
+    try:
+        caller = association.requestor
+        association.site = callers.site_of(caller.primitive.calling_ae_title.strip(), caller.address_info.address)
+    except Exception as error:
+        log.warning("dicom_caller_not_known", **where_it_failed(error))
+    if association.site is None:
+        log.info("dicom_association_refused")
+        association.reject()
+
+
+def _store(event: Any, service: Service) -> Dataset:
+    """Answer one C-STORE request: success once the object is durable."""
+    from service.receive.dicom.arrivals import Refusal, receive  # noqa: PLC0415
+
+    association, request = event.assoc, event.request
+    draft = association.dimse.take(request.DataSet)
+    try:
+        if association.site is None:
+            return _answer(NOT_AUTHORISED, "forbidden")
+        if draft is None:
+            return _answer(CANNOT_UNDERSTAND, "unreadable")
+        refusal = receive(
+            service,
+            association.site,
+            association.requestor.ae_title.strip(),
+            draft,
+            sop_class_uid=str(request.AffectedSOPClassUID),
+            sop_instance_uid=str(request.AffectedSOPInstanceUID),
+        )
+    except Exception as error:
+        log.error("dicom_object_not_taken", **where_it_failed(error))
+        refusal = Refusal("internal_error", CANNOT_UNDERSTAND)
+    finally:
+        if draft is not None:
+            draft.remove()
+    return _answer(refusal.status, refusal.code) if refusal else _answer(0x0000)
+
+
+def _answer(status: int, code: str = "") -> Dataset:
+    """A status, with the code of its reason as ErrorComment (0000,0902)."""
+    from pydicom import Dataset  # noqa: PLC0415
+
+    answer = Dataset()
+    answer.Status = status
+    if code:
+        answer.ErrorComment = code
+    return answer

@@ -1,0 +1,286 @@
+"""What an HL7 v2 order message asks for, and how it is carried out in one transaction.
+
+References
+----------
+HL7 v2.5.1, chapter 4: ORM^O01 (4.4.1), OMG^O19 (4.4.4), ORC (4.5.1), OBR (4.5.3), table 0119 (order control codes);
+chapter 3: PID (3.4.2), table 0001 (sex); chapter 2A: CX, XPN, XCN, table 0444 (name assembly order).
+IHE RAD TF-2, section 4.4: the accession number travels in OBR-18.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta
+from typing import Any, Literal, TypeVar
+
+from pydantic import BaseModel, ValidationError
+from sqlalchemy import delete
+from sqlalchemy.orm import Session
+
+from data_specs.ecg.header import age_on
+from data_specs.visit.context import Context, Order, Person, Referrer
+from service.protocols.er7 import (
+    DATA_TYPE,
+    DUPLICATE_KEY,
+    FIELD_MISSING,
+    SEGMENT_SEQUENCE,
+    TABLE_VALUE,
+    UNKNOWN_EVENT,
+    UNKNOWN_KEY,
+    UNKNOWN_PROCESSING,
+    UNKNOWN_TYPE,
+    UNKNOWN_VERSION,
+    VERSIONS,
+    Message,
+    NotUsable,
+    Segment,
+)
+from service.storage.tables import OrderMessageRow, OrderRow
+
+Part = TypeVar("Part", bound=BaseModel)
+Control = Literal["store", "replace", "delete"]
+CONTROLS: dict[str, Control] = {"NW": "store", "XO": "replace", "CA": "delete", "DC": "delete"}
+"""Table 0119: new order, change, cancel, discontinue."""
+SEXES = {"F": "female", "M": "male", "O": "other", "A": "other", "U": "unknown", "N": "unknown"}
+"""Table 0001; A: ambiguous, N: not applicable."""
+MAX_ORDERS = 100
+MAX_CONTROL_ID, MAX_ACCESSION = 199, 64
+REMEMBERED = timedelta(days=30)
+"""How long a message that was carried out is known again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Instruction:
+    """One order group. ``context`` is missing where the order is to be deleted; ``at`` is where its number stands."""
+
+    control: Control
+    accession_number: str
+    at: str
+    context: Context | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class OrderMessage:
+    sender: str
+    control_id: str
+    sha256: str
+    instructions: tuple[Instruction, ...]
+
+
+def read_orders(frame: bytes, today: date) -> OrderMessage:
+    """Read an order message.
+
+    Parameters
+    ----------
+    today
+        For ages, where the message does not say when the order was made.
+
+    Raises
+    ------
+    NotUsable
+        It is no order message, or something in it cannot be used; then nothing of it is.
+    """
+    message = Message(frame)
+    header = message.header
+    _for_us(header)
+    control_id = _required(header, 10)
+    if len(control_id) > MAX_CONTROL_ID or "\n" in control_id or not control_id.isascii():
+        raise NotUsable(DATA_TYPE, header.at(10))
+    persons = [n for n, each in enumerate(message.segments) if each.name == "PID"]
+    starts = [n for n, each in enumerate(message.segments) if each.name == "ORC"]
+    if not starts or len(starts) > MAX_ORDERS or len(persons) > 1 or (persons and persons[0] > starts[0]):
+        raise NotUsable(FIELD_MISSING if not starts else SEGMENT_SEQUENCE, "" if starts else "ORC^1^1")
+    before = message.segments[: starts[0]]
+    ends = [*starts[1:], len(message.segments)]
+    groups = [message.segments[start:end] for start, end in zip(starts, ends, strict=True)]
+    return OrderMessage(
+        sender=hashlib.sha256(f"{header.repetitions(3)}{header.repetitions(4)}".encode()).hexdigest(),
+        control_id=control_id,
+        sha256=hashlib.sha256(message.body).hexdigest(),
+        instructions=tuple(_instruction(before, group, today) for group in groups),
+    )
+
+
+def _for_us(header: Segment) -> None:
+    """Type, event, processing and version of the message."""
+    if _required(header, 12) not in VERSIONS:
+        raise NotUsable(UNKNOWN_VERSION, header.at(12), rejected=True)
+    events = {"ORM": "O01", "OMG": "O19"}
+    kind = _required(header, 9)
+    if kind not in events:
+        raise NotUsable(UNKNOWN_TYPE, header.at(9), rejected=True)
+    if header.text(9, 2) != events[kind]:
+        raise NotUsable(UNKNOWN_EVENT, header.at(9), rejected=True)
+    if _required(header, 11) != "P":  # D and T: somebody's test must not become somebody's order
+        raise NotUsable(UNKNOWN_PROCESSING, header.at(11), rejected=True)
+
+
+def _required(segment: Segment, field: int) -> str:
+    text = segment.text(field)
+    if not text:
+        raise NotUsable(FIELD_MISSING, segment.at(field))
+    return text
+
+
+# ---------------------------------------------------------------- one order
+def _instruction(before: list[Segment], group: list[Segment], today: date) -> Instruction:
+    """One order: its ORC, and its OBR where it has one."""
+    orc = group[0]
+    control = CONTROLS.get(_required(orc, 1))
+    if control is None:
+        raise NotUsable(TABLE_VALUE, orc.at(1))
+    requests = [each for each in group if each.name == "OBR"]
+    if len(requests) > 1:
+        raise NotUsable(SEGMENT_SEQUENCE, requests[1].at(1))
+    obr = requests[0] if requests else None
+    number, at = _accession(orc, obr)
+    if control == "delete":
+        return Instruction(control, number, at)
+    pid = next((each for each in before if each.name == "PID"), None)
+    if pid is None:
+        raise NotUsable(FIELD_MISSING, "PID^1^3")
+    if obr is None:
+        raise NotUsable(FIELD_MISSING, "OBR^1^4")
+    pv1 = next((each for each in before if each.name == "PV1"), None)
+    ordered_on = _day(orc, 9) or _day(before[0], 7) or today
+    context = Context(
+        person=_person(pid, ordered_on), referrer=_referrer(orc, obr, pv1), order=_order(orc, obr, number)
+    )
+    return Instruction(control, number, at, context)
+
+
+def _accession(orc: Segment, obr: Segment | None) -> tuple[str, str]:
+    """The accession number: OBR-18, else the filler's own number; and where it stood."""
+    places = [(obr, 18), (obr, 3), (orc, 3)] if obr else [(orc, 3)]
+    for segment, field in places:
+        number = segment.text(field)
+        if number:
+            if len(number) > MAX_ACCESSION or "\n" in number:
+                raise NotUsable(DATA_TYPE, segment.at(field))
+            return number, segment.at(field)
+    raise NotUsable(FIELD_MISSING, (obr or orc).at(18 if obr else 3))
+
+
+def _order(orc: Segment, obr: Segment, number: str) -> Order:
+    placers = {orc.text(2), obr.text(2)} - {""}
+    if len(placers) > 1:
+        raise NotUsable(DATA_TYPE, obr.at(2))
+    reasons = [obr.part(31, each, 2) or obr.part(31, each, 1) for each in obr.repetitions(31)]
+    reason = "; ".join(filter(None, reasons)) or obr.text(13)
+    fields = {"placer": obr.at(2), "reason": obr.at(31)}
+    given = {"placer": next(iter(placers), None), "accession_number": number, "reason": reason or None}
+    return _built(Order, given, fields)
+
+
+def _person(pid: Segment, ordered_on: date) -> Person:
+    """Who the order is for; what PID does not say in full stays unknown."""
+    identifiers = [(pid.part(3, each, 5), pid.part(3, each)) for each in pid.repetitions(3)]
+    ranked = sorted(((kind, each) for kind, each in identifiers if each), key=lambda it: it[0] not in {"MR", "PI"})
+    if not ranked:
+        raise NotUsable(FIELD_MISSING, pid.at(3))
+    sex = pid.text(8).upper()
+    if sex and sex not in SEXES:
+        raise NotUsable(TABLE_VALUE, pid.at(8))
+    born = _day(pid, 7)
+    if born and born > ordered_on:
+        raise NotUsable(DATA_TYPE, pid.at(7))
+    given = {
+        "id": ranked[0][1],
+        "name": next(filter(None, (_name(pid, 5, each, 1) for each in pid.repetitions(5))), None),
+        "birth_date": born,
+        "age_years": age_on(born, ordered_on),
+        "sex": SEXES.get(sex),
+    }
+    return _built(Person, given, {"id": pid.at(3), "name": pid.at(5), "age_years": pid.at(7)})
+
+
+def _referrer(orc: Segment, obr: Segment, pv1: Segment | None) -> Referrer | None:
+    """The ordering provider, else the referring doctor of the visit; and the ordering facility."""
+    places = [(orc, 12), (obr, 16)] + ([(pv1, 8)] if pv1 else [])
+    segment, field = next(((s, f) for s, f in places if s.repetitions(f)), (orc, 12))
+    said = next(iter(segment.repetitions(field)), "")
+    given = {
+        "id": segment.part(field, said) or None,
+        "name": _name(segment, field, said, 2),
+        "facility": orc.text(21) or None,
+    }
+    fields = {"id": segment.at(field), "name": segment.at(field), "facility": orc.at(21)}
+    return _built(Referrer, given, fields) if any(given.values()) else None
+
+
+def _name(segment: Segment, field: int, said: str, first: int) -> str | None:
+    """A name as it is said, from its components: ``first`` is that of the family's name (XPN 1, XCN 2).
+
+    The order is family, middle, given, as Vietnamese names go, unless the message says that the given name goes first.
+    """
+    family, given, middle, suffix, prefix = (segment.part(field, said, first + n) for n in range(5))
+    assembly = segment.part(field, said, 11 if first == 1 else 18)
+    body = [given, middle, family] if assembly == "G" else [family, middle, given]
+    return " ".join(" ".join([prefix, *body, suffix]).split()) or None
+
+
+def _day(segment: Segment, field: int) -> date | None:
+    """The day of a time stamp that is at least that exact; ``None`` where it is absent, or a year or month alone."""
+    text = segment.text(field)
+    stamp = re.fullmatch(
+        r"(\d{4})(?:(\d\d)(?:(\d\d)(?:\d\d(?:\d\d(?:\d\d(?:\.\d{1,4})?)?)?)?)?)?([+-]\d{4})?", text, re.A
+    )
+    if text and not stamp:
+        raise NotUsable(DATA_TYPE, segment.at(field))
+    if not stamp or not stamp[3]:
+        return None
+    try:
+        return date(int(stamp[1]), int(stamp[2]), int(stamp[3]))
+    except ValueError:
+        raise NotUsable(DATA_TYPE, segment.at(field)) from None
+
+
+def _built(part: type[Part], given: dict[str, Any], fields: dict[str, str]) -> Part:
+    """A part of the context, or where in the message the value stands that it does not take."""
+    try:
+        return part(**given)
+    except ValidationError as error:
+        raise NotUsable(DATA_TYPE, fields.get(str(error.errors()[0]["loc"][0]), "")) from None
+
+
+# ---------------------------------------------------------------- carried out
+def carry_out(session: Session, site: str, message: OrderMessage, now: datetime) -> NotUsable | None:
+    """Do all that the message asks for, or nothing of it and say why. For a writing transaction."""
+    known = session.get(OrderMessageRow, (site, message.sender, message.control_id))
+    if known:
+        return None if known.sha256 == message.sha256 else NotUsable(DUPLICATE_KEY, "MSH^1^10")
+    staged: dict[str, str | None] = {}
+    for each in message.instructions:
+        number = each.accession_number
+        if number not in staged:
+            row = session.get(OrderRow, (site, number))
+            staged[number] = row.context if row else None
+        wanted = each.context.model_dump_json() if each.context else None
+        if each.control == "store" and staged[number] not in {None, wanted}:
+            return NotUsable(DUPLICATE_KEY, each.at)
+        if each.control != "store" and staged[number] is None:
+            return NotUsable(UNKNOWN_KEY, each.at)
+        staged[number] = wanted
+    for number, wanted in staged.items():
+        row = session.get(OrderRow, (site, number))
+        if wanted is None:
+            if row:
+                session.delete(row)
+        elif row is None:
+            session.add(OrderRow(site=site, accession_number=number, context=wanted, received_at=now))
+        elif row.context != wanted:
+            row.context, row.received_at = wanted, now
+    session.execute(delete(OrderMessageRow).where(OrderMessageRow.received_at < now - REMEMBERED))
+    session.add(
+        OrderMessageRow(
+            site=site,
+            sender=message.sender,
+            control_id=message.control_id,
+            sha256=message.sha256,
+            received_at=now,
+        )
+    )
+    session.flush()  # another message may follow in the same transaction
+    return None

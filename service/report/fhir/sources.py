@@ -1,0 +1,223 @@
+"""Where a report comes from, in FHIR: the person, doctors, studies, models, and who did what to it (Provenance)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from data_specs.visit.opinion import Author, Opinion
+from data_specs.visit.report import DicomReference, ReportInput
+from service.report import words
+from service.report.fhir.parts import SHA256, SITE, URI, Document, Resource, accession, coding, moment, person_lines
+
+DICOM = "http://dicom.nema.org/resources/ontology/DCM"
+PARTICIPANT = "http://terminology.hl7.org/CodeSystem/provenance-participant-type"
+DICOM_UID_SYSTEM = "urn:dicom:uid"
+UNKNOWN = "http://hl7.org/fhir/StructureDefinition/data-absent-reason"
+SERVICE_NAME = "Sàng Lọc"
+
+_OID = re.compile(r"[0-2](\.(0|[1-9][0-9]*))+")
+MAX_UID = 64
+"""DICOM PS3.5, section 9: a UID has no more characters."""
+
+
+# ---------------------------------------------------------------- people
+def patient(document: Document) -> Resource:
+    person = document.report.person
+    return document.put(
+        "Patient",
+        says=person_lines(person, document.language),
+        identifier=[{"value": person.id}],
+        name=[{"text": person.name}],
+        gender=person.sex,
+        birthDate=person.birth_date.isoformat() if person.birth_date else None,
+    )
+
+
+def organization(document: Document, name: str | None) -> Resource | None:
+    return document.put("Organization", name, says=[name], name=name) if name and name.strip() else None
+
+
+def doctor(document: Document, id_: str | None, name: str | None, facility: str | None, role: str) -> Resource | None:
+    """The doctor where they work; the facility alone where nobody is named; nothing where nothing is known."""
+    place = organization(document, facility)
+    if not (id_ or "").strip() and not (name or "").strip():
+        return place
+    person = document.put(
+        "Practitioner", id_, name, says=[name or id_ or ""], identifier=[{"value": id_}], name=[{"text": name}]
+    )
+    said = words.say(f"role_{role}", document.language)
+    return document.put(
+        "PractitionerRole",
+        id_,
+        name,
+        facility,
+        role,
+        says=[", ".join(each for each in (name or id_, said, facility) if each)],
+        practitioner=person,
+        organization=place,
+        code=[{"text": said}],
+    )
+
+
+def referrer(document: Document) -> Resource | None:
+    by = document.report.referrer
+    return doctor(document, by.id, by.name, by.facility, "referrer") if by else None
+
+
+def author(document: Document, by: Author) -> Resource:
+    found = doctor(document, by.id, by.name, by.facility, by.role)
+    return found or document.put("Practitioner", "unnamed", says=[])
+
+
+# ---------------------------------------------------------------- studies
+def studies(document: Document, subject: Resource) -> dict[int, Resource]:
+    """An ImagingStudy for each study that DICOM objects came from: index of the input to the reference."""
+    posted: dict[str, list[tuple[ReportInput, DicomReference]]] = {}
+    for each in document.report.inputs:
+        if each.dicom and all(map(_is_uid, _uids(each.dicom))):
+            posted.setdefault(each.dicom.StudyInstanceUID, []).append((each, each.dicom))
+    return {
+        each.index: _study(document, uid, [dicom for _, dicom in members], subject)
+        for uid, members in posted.items()
+        for each, _ in members
+    }
+
+
+def _uids(dicom: DicomReference) -> tuple[str, ...]:
+    return dicom.StudyInstanceUID, dicom.SeriesInstanceUID, dicom.SOPInstanceUID, dicom.SOPClassUID
+
+
+def _is_uid(uid: str) -> bool:
+    return len(uid) <= MAX_UID and bool(_OID.fullmatch(uid))
+
+
+def _study(document: Document, uid: str, objects: Sequence[DicomReference], subject: Resource) -> Resource:
+    first = objects[0]
+    series: dict[str, list[DicomReference]] = {}
+    for each in objects:
+        series.setdefault(each.SeriesInstanceUID, []).append(each)
+    numbers = {each.AccessionNumber.strip(): None for each in objects if each.AccessionNumber.strip()}
+    return document.put(
+        "ImagingStudy",
+        uid,
+        says=[" ".join(each for each in (*_modalities(objects), _day(first.StudyDate)) if each)],
+        identifier=[{"system": DICOM_UID_SYSTEM, "value": f"urn:oid:{uid}"}, *map(accession, numbers)],
+        status="available",
+        modality=[coding(DICOM, each) for each in _modalities(objects)],
+        subject=subject,
+        started=_day(first.StudyDate),
+        numberOfSeries=len(series),
+        numberOfInstances=len({each.SOPInstanceUID for each in objects}),
+        series=[_series(uid, members) for uid, members in series.items()],
+    )
+
+
+def _series(uid: str, objects: Sequence[DicomReference]) -> Resource:
+    modality = objects[0].Modality.strip()
+    instances = {each.SOPInstanceUID: each.SOPClassUID for each in objects}
+    return {
+        "uid": uid,
+        "modality": coding(DICOM, modality)
+        if modality
+        else {"extension": [{"url": UNKNOWN, "valueCode": "unknown"}]},  # required, and the file does not say
+        "numberOfInstances": len(instances),
+        "instance": [
+            {"uid": instance, "sopClass": {"system": URI, "code": f"urn:oid:{kind}"}}
+            for instance, kind in instances.items()
+        ],
+    }
+
+
+def _modalities(objects: Sequence[DicomReference]) -> list[str]:
+    return list(dict.fromkeys(each.Modality.strip() for each in objects if each.Modality.strip()))
+
+
+def _day(date: str) -> str | None:
+    """A DICOM date as FHIR writes it. The time stays away: DICOM gives no zone with it, and FHIR asks for one."""
+    found = re.fullmatch(r"(\d{4})(0[1-9]|1[0-2])(0[1-9]|[12]\d|3[01])", date.strip())
+    return "-".join(found.groups()) if found else None
+
+
+# ---------------------------------------------------------------- machines
+def service(document: Document) -> Resource:
+    """The service itself: what put the document together."""
+    return document.put(
+        "Device",
+        "service",
+        says=[SERVICE_NAME],
+        status="active",
+        deviceName=[{"name": SERVICE_NAME, "type": "manufacturer-name"}],
+    )
+
+
+def models(document: Document) -> dict[str, Resource]:
+    """A Device for each bundle that computed: name, version and the hash of what was loaded."""
+    return {
+        used.name: document.put(
+            "Device",
+            used.name,
+            used.version,
+            used.sha256,
+            says=[f"{used.name} {used.version}, SHA-256 {used.sha256}"],
+            identifier=[{"system": SHA256, "value": used.sha256}],
+            status="active",
+            deviceName=[{"name": used.name, "type": "model-name"}],
+            version=[{"value": used.version}],
+        )
+        for used in document.report.models
+    }
+
+
+# ---------------------------------------------------------------- who did what
+def computed(document: Document, targets: list[Resource], machine: Resource, by: dict[str, Resource]) -> None:
+    """Provenance of what the machine made: from which files, by which models, sent by which site."""
+    report = document.report
+    site = document.put(
+        "Organization",
+        "site",
+        says=[report.site],
+        identifier=[{"system": SITE, "value": report.site}],
+        name=report.site,
+    )
+    document.put(
+        "Provenance",
+        "computed",
+        says=[f"{SERVICE_NAME}, {words.day_and_time(report.completed_at)}"],
+        target=targets,
+        occurredDateTime=moment(report.completed_at),
+        recorded=moment(report.completed_at),
+        agent=[
+            _agent("assembler", "Assembler", machine),
+            *(_agent("performer", "Performer", model) for model in by.values()),
+            _agent("informant", "Informant", site),
+        ],
+        entity=[
+            {"role": "source", "what": {"identifier": {"system": SHA256, "value": each.sha256}}}
+            for each in report.inputs
+            if each.accepted
+        ],
+    )
+
+
+def signed(document: Document, opinion: Opinion, targets: list[Resource], by: Resource) -> None:
+    """Provenance of one opinion: who signed it, and when."""
+    document.put(
+        "Provenance",
+        "signed",
+        opinion.number,
+        says=words.opinion_sentences(opinion, document.language)[:1],
+        target=targets,
+        occurredDateTime=moment(opinion.signed_at),
+        recorded=moment(opinion.signed_at),
+        agent=[
+            {
+                **_agent("author", "Author", by),
+                "onBehalfOf": organization(document, opinion.author.facility),
+            }
+        ],
+    )
+
+
+def _agent(code: str, shown: str, who: Resource) -> Resource:
+    return {"type": {"coding": [coding(PARTICIPANT, code, shown)]}, "who": who}

@@ -1,0 +1,114 @@
+"""Group commit: what waits while one transaction is written goes together into the next.
+
+A commit waits for the disk, and SQLite has one writer at a time: visits that arrive together share both. As in
+``inference.runtime.batcher`` nothing is held back for company; where a group fails its members are tried one by one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections import deque
+from collections.abc import Callable
+from contextlib import AbstractContextManager, suppress
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from sqlalchemy.orm import Session
+
+T = TypeVar("T")
+MOST = 64
+"""Writes in one transaction, so that none is kept waiting for long by those before it."""
+
+
+@dataclass(eq=False, slots=True)
+class _Write:
+    work: Callable[[Session], Any]
+    loop: asyncio.AbstractEventLoop
+    future: asyncio.Future[Any]
+
+
+class GroupCommit:
+    """One thread that writes.
+
+    Parameters
+    ----------
+    transaction
+        Opens a transaction, commits it at its end and rolls it back on an error.
+    """
+
+    def __init__(self, transaction: Callable[[], AbstractContextManager[Session]]) -> None:
+        self._transaction = transaction
+        self._queue: deque[_Write] = deque()
+        self._wake = threading.Condition()
+        self._closed = False
+        self._thread = threading.Thread(target=self._serve, name="database-writer", daemon=True)
+        self._thread.start()
+
+    async def run(self, work: Callable[[Session], T]) -> T:
+        """Result of ``work`` once it is committed.
+
+        ``work`` may be called twice: where the group that it went with has failed, the first time was rolled back.
+        """
+        loop = asyncio.get_running_loop()
+        write = _Write(work, loop, loop.create_future())
+        with self._wake:
+            if self._closed:
+                raise RuntimeError("the database is closed")
+            self._queue.append(write)
+            self._wake.notify()
+        result: T = await write.future
+        return result
+
+    def close(self) -> None:
+        """Write what waits, and end."""
+        with self._wake:
+            self._closed = True
+            self._wake.notify()
+        self._thread.join()
+
+    def _serve(self) -> None:
+        while group := self._take():
+            self._commit(group)
+
+    def _take(self) -> list[_Write]:
+        with self._wake:
+            while True:
+                group: list[_Write] = []
+                while self._queue and len(group) < MOST:
+                    write = self._queue.popleft()
+                    if not write.future.cancelled():
+                        group.append(write)
+                if group or self._closed:
+                    return group
+                self._wake.wait()
+
+    def _commit(self, group: list[_Write]) -> None:
+        results = []
+        try:
+            with self._transaction() as session:
+                for write in group:
+                    results.append(write.work(session))
+                    session.flush()
+        except BaseException as error:
+            if len(group) == 1:
+                _settle(group[0], error)
+            else:
+                for write in group:
+                    self._commit([write])
+            return
+        for write, result in zip(group, results, strict=True):
+            _settle(write, result)
+
+
+def _settle(write: _Write, result: Any) -> None:
+    def settle() -> None:
+        if write.future.done():
+            return
+        if isinstance(result, BaseException):
+            write.future.set_exception(result)
+        else:
+            write.future.set_result(result)
+
+    with suppress(RuntimeError):  # the caller's loop is closed: it is written, and nobody waits to hear it
+        write.loop.call_soon_threadsafe(settle)

@@ -1,0 +1,362 @@
+"""The tables: what is kept of keys, visits, and what follows them."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import cast
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    DateTime,
+    Dialect,
+    ForeignKey,
+    Index,
+    Integer,
+    String,
+    Table,
+    Text,
+    UniqueConstraint,
+    text,
+)
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
+from sqlalchemy.types import TypeDecorator
+
+
+class UtcDateTime(TypeDecorator[datetime]):
+    """An aware datetime in UTC; SQLite, which has no zones, stores it without one."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        if value is None:
+            return None
+        value = value.astimezone(UTC)
+        return value.replace(tzinfo=None) if dialect.name == "sqlite" else value
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        if value is None:
+            return None
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+class Base(DeclarativeBase):
+    pass
+
+
+class KeyRow(Base):
+    """A key that was handed out; only its SHA-256 is here."""
+
+    __tablename__ = "keys"
+
+    id: Mapped[str] = mapped_column(String(36), primary_key=True)
+    hash: Mapped[str] = mapped_column(String(64), unique=True)
+    role: Mapped[str] = mapped_column(String(10))
+    site: Mapped[str] = mapped_column(String(100))
+    doctor_id: Mapped[str | None] = mapped_column(String(200))
+    label: Mapped[str] = mapped_column(String(200), default="")
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    revoked_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+
+
+class SessionRow(Base):
+    """A browser's session: the SHA-256 of its cookie, and of the key that it was opened with."""
+
+    __tablename__ = "sessions"
+
+    hash: Mapped[str] = mapped_column(String(64), primary_key=True)
+    key_hash: Mapped[str] = mapped_column(String(64))
+    expires_at: Mapped[datetime] = mapped_column(UtcDateTime)
+
+
+class VisitRow(Base):
+    """One visit: what was posted, who works on it, what came of it.
+
+    ``owner``, ``lease_until``, ``attempts``, ``faults`` and ``decoding`` belong to ``service.visits.leases``;
+    ``attempts`` grows with every lease and so tells a late owner that its lease is gone.
+    """
+
+    __tablename__ = "visits"
+    __table_args__ = (
+        UniqueConstraint("site", "idempotency_key", name="uq_visits_idempotency"),
+        Index("ix_visits_received", "received_at", "id"),
+        Index("ix_visits_site_received", "site", "received_at", "id"),
+        Index(
+            "ix_visits_person",
+            "site",
+            "person_id",
+            "received_at",
+            sqlite_where=text("person_id IS NOT NULL"),
+            postgresql_where=text("person_id IS NOT NULL"),
+        ),
+        Index("ix_visits_study", "study_uid"),
+        Index(
+            "ix_visits_accession",
+            "accession_number",
+            sqlite_where=text("accession_number IS NOT NULL"),
+            postgresql_where=text("accession_number IS NOT NULL"),
+        ),
+        Index(
+            "ix_visits_unfinished",
+            "received_at",
+            sqlite_where=text("status = 'accepted'"),
+            postgresql_where=text("status = 'accepted'"),
+        ),
+    )
+
+    id: Mapped[str] = mapped_column(String(36), primary_key=True)
+    site: Mapped[str] = mapped_column(String(100))
+    key_id: Mapped[str] = mapped_column(String(36))
+    referrer_id: Mapped[str | None] = mapped_column(String(200))
+    person_id: Mapped[str | None] = mapped_column(String(200))
+    study_uid: Mapped[str | None] = mapped_column(String(64))
+    """The study that the report belongs to: of the DICOM objects that came with the visit, else one of our own."""
+    accession_number: Mapped[str | None] = mapped_column(String(64))
+    context: Mapped[str] = mapped_column(Text)
+    status: Mapped[str] = mapped_column(String(10))
+    priority: Mapped[str] = mapped_column(String(10), default="unassessed")
+    received_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    started_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    completed_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    assessment: Mapped[str | None] = mapped_column(Text)
+    version: Mapped[int] = mapped_column(Integer, default=1)
+    """Of its report: one more than the opinions signed so far."""
+    idempotency_key: Mapped[str | None] = mapped_column(String(255))
+    body_hash: Mapped[str] = mapped_column(String(64))
+    owner: Mapped[str | None] = mapped_column(String(64))
+    lease_until: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    attempts: Mapped[int] = mapped_column(Integer, default=0)
+    faults: Mapped[int] = mapped_column(Integer, default=0)
+    decoding: Mapped[int | None] = mapped_column(Integer)
+    blind = False
+    """Not stored: the findings are left out for a specialist who reads without them (``service.visits.stored``)."""
+    inputs: Mapped[list[InputRow]] = relationship(order_by="InputRow.index", lazy="selectin")
+
+
+class InputRow(Base):
+    """One posted file of a visit; its bytes are in the store under ``sha256``."""
+
+    __tablename__ = "inputs"
+
+    visit_id: Mapped[str] = mapped_column(ForeignKey("visits.id"), primary_key=True)
+    index: Mapped[int] = mapped_column(Integer, primary_key=True)
+    field: Mapped[str] = mapped_column(String(10))
+    filename: Mapped[str] = mapped_column(String(200))
+    sha256: Mapped[str] = mapped_column(String(64))
+    n_bytes: Mapped[int] = mapped_column(BigInteger)
+    refused: Mapped[bool] = mapped_column(Boolean, default=False)
+    """Found in a decoder's hands when the process died, twice: never decoded again."""
+    dicom: Mapped[str | None] = mapped_column(Text)
+    """What a DICOM header says of where it belongs (``data_specs.visit.report.DicomReference``)."""
+
+
+class ShadowRow(Base):
+    """What a bundle in the shadow said of a visit. No route reads this table: ``python -m models compare`` does."""
+
+    __tablename__ = "shadow_answers"
+
+    visit_id: Mapped[str] = mapped_column(ForeignKey("visits.id", ondelete="CASCADE"), primary_key=True)
+    name: Mapped[str] = mapped_column(String(100), primary_key=True)
+    version: Mapped[str] = mapped_column(String(20), primary_key=True)
+    sha256: Mapped[str] = mapped_column(String(64))
+    in_service: Mapped[str] = mapped_column(String(20))
+    """Version in service when the shadow answered; the visit's own ``models`` say what it was computed with."""
+    answered_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    assessment: Mapped[str] = mapped_column(Text)
+
+
+class OpinionRow(Base):
+    """A signed opinion. Nothing in it is ever changed."""
+
+    __tablename__ = "opinions"
+
+    visit_id: Mapped[str] = mapped_column(ForeignKey("visits.id"), primary_key=True)
+    number: Mapped[int] = mapped_column(Integer, primary_key=True)
+    key_id: Mapped[str] = mapped_column(String(36))
+    role: Mapped[str] = mapped_column(String(10))
+    signed_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    referral_id: Mapped[str | None] = mapped_column(ForeignKey("referrals.id"))
+    opinion: Mapped[str] = mapped_column(Text)
+    """``data_specs.visit.opinion.Opinion``"""
+
+
+class ReferralRow(Base):
+    """A referring doctor's question to the specialists of a hospital, or of any.
+
+    ``answered_by`` is the number of the opinion that answers it.
+    """
+
+    __tablename__ = "referrals"
+    __table_args__ = (
+        Index(
+            "ix_referrals_open",
+            "to_site",
+            "asked_at",
+            sqlite_where=text("closed_at IS NULL"),
+            postgresql_where=text("closed_at IS NULL"),
+        ),
+        Index("ix_referrals_visit", "visit_id"),
+    )
+
+    id: Mapped[str] = mapped_column(String(36), primary_key=True)
+    visit_id: Mapped[str] = mapped_column(ForeignKey("visits.id"))
+    to_site: Mapped[str | None] = mapped_column(String(100))
+    key_id: Mapped[str] = mapped_column(String(36))
+    asked_by: Mapped[str] = mapped_column(Text)
+    """``data_specs.visit.opinion.Author``"""
+    asked_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    question: Mapped[str] = mapped_column(Text)
+    blind: Mapped[bool] = mapped_column(Boolean)
+    """The specialist reads without the machine's findings until they sign."""
+    answered_by: Mapped[int | None] = mapped_column(Integer)
+    closed_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+
+
+class OutcomeRow(Base):
+    """What became of a finding, found out later. Rows are added; the latest of a finding counts."""
+
+    __tablename__ = "outcomes"
+    __table_args__ = (Index("ix_outcomes_visit", "visit_id", "finding"),)
+
+    id: Mapped[str] = mapped_column(String(36), primary_key=True)
+    visit_id: Mapped[str] = mapped_column(ForeignKey("visits.id"))
+    finding: Mapped[str] = mapped_column(String(60))
+    outcome: Mapped[str] = mapped_column(String(10))
+    source: Mapped[str] = mapped_column(String(200))
+    key_id: Mapped[str] = mapped_column(String(36))
+    recorded_at: Mapped[datetime] = mapped_column(UtcDateTime)
+
+
+class ReportRow(Base):
+    """One version of a visit's report, as it was first issued (``data_specs.visit.report.Report``)."""
+
+    __tablename__ = "reports"
+
+    visit_id: Mapped[str] = mapped_column(ForeignKey("visits.id"), primary_key=True)
+    version: Mapped[int] = mapped_column(Integer, primary_key=True)
+    issued_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    report: Mapped[str] = mapped_column(Text)
+
+
+class DestinationRow(Base):
+    """Where reports are sent to. ``options`` is JSON, by kind; ``secret`` signs webhooks or is a server's token."""
+
+    __tablename__ = "destinations"
+
+    id: Mapped[str] = mapped_column(String(36), primary_key=True)
+    kind: Mapped[str] = mapped_column(String(10))
+    address: Mapped[str] = mapped_column(String(500))
+    site: Mapped[str | None] = mapped_column(String(100))
+    language: Mapped[str] = mapped_column(String(2))
+    secret: Mapped[str | None] = mapped_column(String(500))
+    options: Mapped[str] = mapped_column(Text)
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    ended_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+
+
+class DeliveryRow(Base):
+    """One version of one report on its way to one destination: written with the version itself, leased like a visit."""
+
+    __tablename__ = "deliveries"
+    __table_args__ = (
+        Index(
+            "ix_deliveries_due",
+            "due_at",
+            sqlite_where=text("state = 'waiting'"),
+            postgresql_where=text("state = 'waiting'"),
+        ),
+        Index("ix_deliveries_destination", "destination_id", "state", "due_at"),
+    )
+
+    visit_id: Mapped[str] = mapped_column(ForeignKey("visits.id"), primary_key=True)
+    version: Mapped[int] = mapped_column(Integer, primary_key=True)
+    destination_id: Mapped[str] = mapped_column(ForeignKey("destinations.id"), primary_key=True)
+    state: Mapped[str] = mapped_column(String(10))
+    """``waiting``, ``delivered`` or ``dead``"""
+    due_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    attempts: Mapped[int] = mapped_column(Integer)
+    owner: Mapped[str | None] = mapped_column(String(64))
+    lease_until: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    last_problem: Mapped[str | None] = mapped_column(String(200))
+    """What the destination said, coded and without anybody's name."""
+    delivered_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+
+
+class ArrivalRow(Base):
+    """A DICOM object that came in by itself, in the store, until its study has come together as a visit.
+
+    ``visit_id`` then says which; the row stays, so that an object sent again is known.
+    """
+
+    __tablename__ = "arrivals"
+    __table_args__ = (
+        Index(
+            "ix_arrivals_waiting",
+            "received_at",
+            sqlite_where=text("visit_id IS NULL"),
+            postgresql_where=text("visit_id IS NULL"),
+        ),
+        Index("ix_arrivals_study", "site", "study_uid"),
+    )
+
+    site: Mapped[str] = mapped_column(String(100), primary_key=True)
+    sop_uid: Mapped[str] = mapped_column(String(64), primary_key=True)
+    sha256: Mapped[str] = mapped_column(String(64), primary_key=True)
+    study_uid: Mapped[str] = mapped_column(String(64))
+    field: Mapped[str] = mapped_column(String(10))
+    n_bytes: Mapped[int] = mapped_column(BigInteger)
+    dicom: Mapped[str] = mapped_column(Text)
+    """``data_specs.visit.report.DicomReference``"""
+    source: Mapped[str] = mapped_column(String(100))
+    """Who sent it: a calling AE title, or the id of the key that a STOW request came with."""
+    received_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    visit_id: Mapped[str | None] = mapped_column(ForeignKey("visits.id"))
+
+
+class OrderRow(Base):
+    """An order that a hospital's system sent ahead (HL7 v2), found again by its accession number."""
+
+    __tablename__ = "orders"
+
+    site: Mapped[str] = mapped_column(String(100), primary_key=True)
+    accession_number: Mapped[str] = mapped_column(String(64), primary_key=True)
+    context: Mapped[str] = mapped_column(Text)
+    """``data_specs.visit.context.Context``"""
+    received_at: Mapped[datetime] = mapped_column(UtcDateTime)
+
+
+class OrderMessageRow(Base):
+    """An order message (HL7 v2) that was carried out: sent again, it is acknowledged and changes nothing.
+
+    ``sender`` is MSH-3 and MSH-4: control ids are unique to a sending application.
+    """
+
+    __tablename__ = "order_messages"
+    __table_args__ = (Index("ix_order_messages_received", "received_at"),)
+
+    site: Mapped[str] = mapped_column(String(100), primary_key=True)
+    sender: Mapped[str] = mapped_column(String(64), primary_key=True)
+    """SHA-256"""
+    control_id: Mapped[str] = mapped_column(String(200), primary_key=True)
+    sha256: Mapped[str] = mapped_column(String(64))
+    """Of all that follows its header."""
+    received_at: Mapped[datetime] = mapped_column(UtcDateTime)
+
+
+class UploadRow(Base):
+    """A resumable upload (tus) that is under way: its file lies in ``uploads`` of the data folder that took it."""
+
+    __tablename__ = "uploads"
+
+    id: Mapped[str] = mapped_column(String(36), primary_key=True)
+    key_id: Mapped[str] = mapped_column(String(36))
+    filename: Mapped[str] = mapped_column(String(200))
+    field: Mapped[str] = mapped_column(String(10))
+    n_bytes: Mapped[int] = mapped_column(BigInteger)
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    expires_at: Mapped[datetime] = mapped_column(UtcDateTime)
+
+
+VISITS = cast("Table", VisitRow.__table__)
+"""The table itself, for statements that are made for every visit: they need no unit of work."""

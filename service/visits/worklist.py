@@ -1,0 +1,88 @@
+"""The worklist: what a key may see, most pressing first, then longest waiting."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy import Select, case, func, select, tuple_
+
+from data_specs.visit.contract import PRIORITIES, Priority, Status
+from service.keys import Key
+from service.state import Service
+from service.storage.tables import VisitRow
+from service.visits.stored import seen_by, visible
+
+PAGE = 40
+
+urgency = case({name: place for place, name in enumerate(PRIORITIES)}, value=VisitRow.priority, else_=len(PRIORITIES))
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """What the reader asked to see; ``None`` asks for everything.
+
+    Parameters
+    ----------
+    since
+        Received at or after this moment.
+    """
+
+    priority: Priority | None = None
+    status: Status | None = None
+    since: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class WorklistPage:
+    """Rows of one page, how many there are of each priority over all pages, and where to go on."""
+
+    rows: Sequence[VisitRow]
+    counts: dict[Priority, int]
+    next: str | None
+
+
+async def worklist(service: Service, key: Key, wanted: Filter, cursor: str | None = None) -> WorklistPage:
+    """One page of the visits that ``key`` may see; a cursor that is none starts at the beginning."""
+    place = (urgency, VisitRow.received_at, VisitRow.id)
+    query = _narrowed(visible(select(VisitRow), key), wanted)
+    if wanted.priority is not None:
+        query = query.where(VisitRow.priority == wanted.priority)
+    after = _read_cursor(cursor) if cursor else None
+    if after is not None:
+        query = query.where(tuple_(*place) > tuple_(*after))
+    query = query.order_by(*place).limit(PAGE + 1)
+    rows = await service.database.read(lambda session: seen_by(session, key, query))
+
+    counting = _narrowed(visible(select(VisitRow.priority, func.count()), key), wanted).group_by(VisitRow.priority)
+    counted = await service.database.read(lambda session: {row[0]: row[1] for row in session.execute(counting)})
+    return WorklistPage(
+        rows=rows[:PAGE],
+        counts={name: counted.get(name, 0) for name in PRIORITIES},
+        next=_write_cursor(rows[PAGE - 1]) if len(rows) > PAGE else None,
+    )
+
+
+def _narrowed(query: Select, wanted: Filter) -> Select:  # type: ignore[type-arg]  # any columns
+    if wanted.status is not None:
+        query = query.where(VisitRow.status == wanted.status)
+    if wanted.since is not None:
+        query = query.where(VisitRow.received_at >= wanted.since)
+    return query
+
+
+def _write_cursor(row: VisitRow) -> str:
+    place = PRIORITIES.index(row.priority)
+    return base64.urlsafe_b64encode(f"{place} {row.received_at.isoformat()} {row.id}".encode()).decode()
+
+
+def _read_cursor(cursor: str) -> tuple[int, datetime, str] | None:
+    try:
+        place, received_at, visit_id = base64.urlsafe_b64decode(cursor).decode("ascii").split(" ")
+        at = datetime.fromisoformat(received_at)
+        return (int(place), at, visit_id) if at.tzinfo is not None else None
+    except (ValueError, binascii.Error):
+        return None

@@ -1,0 +1,196 @@
+"""The model card, written from the manifest so that it cannot say anything else."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from data_specs.bundle import BundleManifest, FindingSpec, Imported
+from training.bundle.card_tables import figures, groups, main_cohort, points, prevalence, summary, title
+from training.bundle.plots import plot_name
+from training.figures import planner
+
+
+def card(manifest: BundleManifest, *, parity_difference: float | None, docs: Path | None = None) -> str:
+    """``docs/README.md`` of a bundle (after Mitchell et al., Model Cards for Model Reporting, FAccT 2019).
+
+    Parameters
+    ----------
+    parity_difference
+        Between torch and ONNX Runtime; ``None`` where the weights are an ancestor's, whose card says it.
+    docs
+        Folder that the card is written to: plots that lie there are linked.
+    """
+    parts = [
+        f"# {manifest.name} {manifest.version}\n",
+        manifest.purpose + "\n",
+        "Decision support for a referring doctor. Never a diagnosis; a doctor signs.\n",
+        "## What it offers, and for whom\n",
+        summary(manifest.findings),
+        *_reading_the_summary(manifest),
+        *_withheld(manifest),
+        "## Limits\n",
+        "".join(f"- {limit}\n" for limit in manifest.limits),
+        "## Evaluation\n",
+        *(_evaluation(f, docs) for f in manifest.findings if f.evaluation or f.operating_points),
+        _reading(manifest),
+        *_planning(manifest),
+        *_training(manifest),
+        *_origin(manifest.imported),
+        "## Trained on\n",
+        "".join(
+            f"- {d.name}: {d.n_items} items of {d.n_persons} persons. {d.citation}. Licence: {d.licence}\n"
+            for d in manifest.training_data
+        )
+        + (f"- elsewhere, as said by who imported it: {manifest.imported.trained_on}\n" if manifest.imported else ""),
+        *_ancestry(manifest),
+        "## File\n",
+        f"`{manifest.weights.path}`, sha256 `{manifest.weights.sha256}`. {_parity(parity_difference)}\n",
+        *(
+            f"In {a.precision} by {a.runtime}, on {a.n} cases ({a.part}): AUC differs from fp32 by at most "
+            f"{a.auc_difference:.4f}, a probability by at most {a.probability_difference:.4f}.\n"
+            for a in manifest.agreement
+        ),
+    ]
+    return "\n".join(parts)
+
+
+def _reading_the_summary(manifest: BundleManifest) -> list[str]:
+    said = []
+    if any(f.evaluation for f in manifest.findings):
+        said.append(
+            "Figures of the part that was evaluated once (95 % interval); sensitivity and specificity at the operating "
+            "point that decides. ECE: how far a probability lies from the frequency observed, on average."
+        )
+    if any(f.calibration and f.calibration.prevalence for f in manifest.findings):
+        said.append(
+            "A probability presumes how frequent the finding is: where it is rarer than `presumes` says, the "
+            "probability is too high, and it is too low where it is more frequent."
+        )
+    return [" ".join(said) + "\n"] if said else []
+
+
+def _withheld(manifest: BundleManifest) -> list[str]:
+    if not manifest.withheld:
+        return []
+    return [
+        "## Not offered, and why\n",
+        "".join(f"- {w.name} ({w.cohort}): {w.reason}.\n" for w in manifest.withheld),
+    ]
+
+
+def _evaluation(finding: FindingSpec, docs: Path | None) -> str:
+    plot = plot_name(finding)
+    linked = docs is not None and (docs / plot).is_file()
+    cohort = main_cohort(finding)
+    return "\n".join(
+        [
+            f"### {title(finding)}\n",
+            *([f"On {cohort}.\n"] if cohort else []),
+            *([f"![{finding.name}: ROC and reliability]({plot})\n"] if linked else []),
+            *_calibration(finding),
+            *(table for table in (points(finding), figures(finding), groups(finding)) if table),
+        ]
+    )
+
+
+def _calibration(finding: FindingSpec) -> list[str]:
+    """What turns a logit into a probability, and what the probability presumes."""
+    c = finding.calibration
+    if c is None:
+        return []
+    how = (
+        f"isotonic regression, {len(c.knots)} knots" if c.kind == "isotonic" else f"Platt scaling, slope {c.slope:.3f}"
+    )
+    if not c.prevalence:
+        return [f"Probability from the logit by {how}.\n"]
+    said = f"Probability from the logit by {how}; it presumes a prevalence of {prevalence(finding)}"
+    first = finding.roc[0] if finding.roc else None
+    if first is None:
+        return [said + ".\n"]
+    n_positive, n_negative = (
+        first.true_positives + first.false_negatives,
+        first.true_negatives + first.false_positives,
+    )
+    among = n_positive / (n_positive + n_negative)
+    return [
+        f"{said}; among the {n_positive + n_negative} cases that its thresholds were chosen on it was {among:.1%}.\n"
+    ]
+
+
+def _reading(manifest: BundleManifest) -> str:
+    """How the figures above it are to be read."""
+    metrics = {e.metric for f in manifest.findings for e in f.evaluation}
+    if manifest.imported and not metrics:
+        return "Not evaluated: no figure of any kind is claimed.\n"
+    said = (
+        "Intervals: 95 %, percentile bootstrap over persons (shares: Wilson). Drawing again adds noise, so the "
+        "interval of `ece`, which noise can only raise, lies above its value where that is near 0"
+    )
+    if "ece_debiased" in metrics:
+        said += (
+            "; `ece_by_chance` is what a perfectly calibrated model would show with these cases (95 % of draws), "
+            "`ece_debiased` what is left when that is taken away (as squares; the interval: what chance leaves). A "
+            "finding is withheld where the interval of `ece`, less chance, lies above 0.05: with few cases that shows "
+            "little, so look at `ece` itself and at n"
+        )
+    shown = "say so, with their counts" if "prevalence" in metrics else "are not shown: too few to say"
+    return f"{said}. Groups with fewer than 10 positives or negatives {shown}.\n"
+
+
+def _planning(manifest: BundleManifest) -> list[str]:
+    """What the operating points cost at several prevalences, and for chest films the worked example."""
+    body = planner.section(manifest.findings)
+    if not body:
+        return []
+    return ["## Planning\n", body, *([planner.example() + "\n"] if manifest.organ == "lung" else [])]
+
+
+def _training(manifest: BundleManifest) -> list[str]:
+    if not manifest.recipe:
+        return []
+    rows = "".join(f"| {name.replace('_', ' ')} | {_said(value)} |\n" for name, value in manifest.recipe.items())
+    return ["## How it was trained\n", f"| | |\n|---|---|\n{rows}"]
+
+
+def _said(value: str | int | float) -> str:
+    text = f"{value:g}" if isinstance(value, float) else str(value)
+    return text.replace("|", "\\|").replace("\n", " ")
+
+
+def _origin(imported: Imported | None) -> list[str]:
+    if imported is None:
+        return []
+    return [
+        "## Where the weights come from\n",
+        f"Trained elsewhere and imported; nothing was learnt here. File `{imported.file}`, sha256 `{imported.sha256}`, "
+        f"weights at `{imported.found_in or 'its top level'}`"
+        + (f" (not taken: {', '.join(imported.not_taken)})" if imported.not_taken else "")
+        + f". Conventions of {imported.source}, architecture {imported.architecture}. "
+        f"Licence, as said by who imported it: {imported.licence}. Citation: {imported.citation}.\n",
+        f"Classes in the checkpoint's order: {', '.join(c or '(untrained)' for c in imported.classes)}. "
+        f"Not offered: {', '.join(imported.left_out) or 'none'}. "
+        f"Keys of the file that are no part of the network: {', '.join(imported.ignored_keys) or 'none'}.\n",
+    ]
+
+
+def _parity(difference: float | None) -> str:
+    if difference is None:
+        return "The same file as that of the bundle it came from, whose card says how near it is to torch."
+    return f"Largest difference of an output between torch and ONNX Runtime in fp32: {difference:.1e}."
+
+
+def _ancestry(manifest: BundleManifest) -> list[str]:
+    parts = []
+    if manifest.recalibrated_on is not None:
+        d = manifest.recalibrated_on
+        parts += [
+            "## Recalibrated on\n",
+            f"- {d.name}: {d.n_items} cases of {d.n_persons} persons. {d.citation}. Licence: {d.licence}\n",
+        ]
+    if manifest.from_bundle:
+        chain = "".join(
+            f"- {a.name} {a.version}: screening.json sha256 `{a.sha256}`, weights sha256 `{a.weights_sha256}`\n"
+            for a in manifest.from_bundle
+        )
+        parts += ["## Made from\n", chain]
+    return parts

@@ -1,0 +1,312 @@
+"""The cohorts that the shipped bundles are trained on: files and tables to arrays, labels and person-level splits.
+
+Paths point into a folder of real data that is not part of the repository (``--data``). Labels are 0, 1 or NaN
+(unknown). Parts: ``train``, ``validation`` (calibration, thresholds, choices), ``test`` (evaluated once).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from PIL import Image
+from tqdm import tqdm
+
+from data_specs.bundle import TrainingData
+from data_specs.cxr.files import read_image
+from data_specs.cxr.image import conform
+
+
+@dataclass(frozen=True)
+class Cohort:
+    """Cases of one source.
+
+    Parameters
+    ----------
+    name
+        As the card names it.
+    x
+        ``(n, ...)`` network input.
+    labels
+        One column per label, 0, 1 or NaN.
+    person
+        ``(n,)`` person identifier; never in two parts.
+    part
+        ``(n,)`` of ``train``, ``validation``, ``test``.
+    subgroups
+        Columns to report apart (sex, view, age band, site), text, ``None`` where unknown.
+    source
+        What the card says of it.
+    title, part_names
+        How the card and the operating points call it and its parts; parts without a name are 'TITLE, PART'.
+    age_years
+        Whom its findings may be offered for: lower bound included, upper bound not; ``None``: any age.
+    further
+        Tasks that help to learn and are never offered: one column each, 0, 1 or NaN.
+    weight
+        ``(n,)`` how often a case is drawn in training, relative to the others of this cohort; ``None``: evenly.
+    limits
+        What its checks doubt, for the card.
+    prevalence
+        Share of positives that its probabilities are to presume; ``None``: that of its cases that do not test.
+    test_apart
+        Its test part was collected apart from the others: what is right on validation may not be right there, so
+        calibration also looks at validation cases as they might have been taken elsewhere.
+    """
+
+    name: str
+    x: NDArray[np.generic]
+    labels: pd.DataFrame
+    person: NDArray[np.str_]
+    part: NDArray[np.str_]
+    subgroups: pd.DataFrame
+    source: TrainingData
+    title: str = ""
+    part_names: Mapping[str, str] = field(default_factory=dict)
+    age_years: tuple[float, float] | None = None
+    further: pd.DataFrame = field(default_factory=pd.DataFrame)
+    weight: NDArray[np.float64] | None = None
+    limits: tuple[str, ...] = ()
+    prevalence: float | None = None
+    test_apart: bool = False
+
+    def rows(self, part: str) -> NDArray[np.intp]:
+        return np.flatnonzero(self.part == part)
+
+    def called(self, part: str) -> str:
+        """How a part stands in the card; a promotion compares figures of parts of one name."""
+        return self.part_names.get(part, f"{self.title or self.name}, {part}")
+
+
+def part_of_person(person: str, shares: dict[str, float], salt: str) -> str:
+    """Part of a person, by hash: stable when rows come and go, and the same person always lands in the same part."""
+    point = int(hashlib.sha256(f"{salt}:{person}".encode()).hexdigest()[:12], 16) / 16**12
+    for part, share in shares.items():
+        point -= share
+        if point < 0:
+            return part
+    return next(reversed(shares))
+
+
+def with_persons(cohort: Cohort, share: float) -> Cohort:
+    """The cohort with a share of its training persons, by hash; the others are left out, for a learning curve."""
+    if not 0 < share <= 1:
+        raise ValueError(f"the share of training persons is {share:g}; it lies above 0 and is at most 1")
+    if share == 1:
+        return cohort
+    kept = {p: part_of_person(p, {"train": share, "unused": 1 - share}, "persons") for p in set(cohort.person)}
+    part = [kept[p] if part == "train" else part for p, part in zip(cohort.person, cohort.part, strict=True)]
+    return replace(cohort, part=np.array(part), source=counted(cohort.source, cohort.person[np.array(part) == "train"]))
+
+
+def one_answer_each(cohorts: Sequence[Cohort]) -> None:
+    """Refuse what would give one person two answers to one question, and cohorts that nobody could tell apart."""
+    for one, other in combinations(cohorts, 2):
+        if one.name == other.name:
+            raise ValueError(f"two cohorts are called {one.name}; give them names of their own")
+        (low, high), (low2, high2) = (c.age_years or (0.0, np.inf) for c in (one, other))
+        both = [label for label in one.labels if label in other.labels]
+        if both and max(low, low2) < min(high, high2):
+            raise ValueError(
+                f"{', '.join(both)}: asked by {one.name} and by {other.name} for the same ages, so a person would be "
+                "given two answers; join the tables, with a column for the site, or state age_years that do not meet"
+            )
+
+
+def read_films(paths: list[Path], size_px: int) -> NDArray[np.uint8]:
+    """``(n, 1, size_px, size_px) uint8`` by the same reader and conform step as serving."""
+    return np.stack([conform(read_image(p.read_bytes()).pixels, size_px) for p in tqdm(paths, unit="film")])
+
+
+KERMANY = TrainingData(
+    name="Kermany 2018, paediatric chest X-rays (published train part)",
+    citation="Kermany DS, Goldbaum M, Cai W, et al. Identifying Medical Diagnoses and Treatable Diseases by "
+    "Image-Based Deep Learning. Cell 2018;172:1122-1131. doi:10.1016/j.cell.2018.02.010",
+    licence="CC BY 4.0",
+    n_persons=0,
+    n_items=0,
+)
+NIH = TrainingData(
+    name="NIH ChestX-ray14, a subset of the published train part",
+    citation="Wang X, Peng Y, Lu L, Lu Z, Bagheri M, Summers RM. ChestX-ray8: Hospital-scale Chest X-ray Database "
+    "and Benchmarks. CVPR 2017:3462-3471. doi:10.1109/CVPR.2017.369. Provided by the NIH Clinical Center",
+    licence="free use with citation (NIH Clinical Center)",
+    n_persons=0,
+    n_items=0,
+)
+PTBXL = TrainingData(
+    name="PTB-XL, a subset of folds 1 to 10",
+    citation="Wagner P, Strodthoff N, Bousseljot RD, et al. PTB-XL, a large publicly available electrocardiography "
+    "dataset. Sci Data 2020;7:154. doi:10.1038/s41597-020-0495-6",
+    licence="CC BY 4.0",
+    n_persons=0,
+    n_items=0,
+)
+
+TBX11K = TrainingData(
+    name="TBX11K, 200 films with tuberculosis (evaluation only)",
+    citation="Liu Y, Wu YH, Ban Y, Wang H, Cheng MM. Rethinking Computer-Aided Tuberculosis Diagnosis. CVPR 2020",
+    licence="terms of use unclear: never trained on",
+    n_persons=0,
+    n_items=0,
+)
+
+NIH_LABELS = (
+    "Atelectasis",
+    "Cardiomegaly",
+    "Effusion",
+    "Infiltration",
+    "Mass",
+    "Nodule",
+    "Pneumonia",
+    "Pneumothorax",
+    "Consolidation",
+    "Edema",
+    "Emphysema",
+    "Fibrosis",
+    "Pleural_Thickening",
+    "Hernia",
+)
+
+
+def counted(source: TrainingData, person: NDArray[np.str_]) -> TrainingData:
+    return source.model_copy(update={"n_persons": len(set(person)), "n_items": len(person)})
+
+
+def even_over(cells: pd.Series, counted: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """``(n,)`` weights under which each cell is drawn as often as any other; ``counted`` are the rows that train."""
+    sizes = cells[counted].value_counts()
+    return 1.0 / cells.map(sizes).fillna(np.inf).to_numpy(dtype=np.float64)
+
+
+def kermany(data: Path, size_px: int) -> Cohort:
+    """Children of one to five years, Guangzhou: ``pneumonia``. A tenth of the train part's persons validate.
+
+    The published test part is the test part.
+    """
+    table = pd.read_csv(data / "cxr/kermany/labels.csv")
+    # A person number may stand for a bacterial and a viral episode: keep both in one part.
+    person = ("kermany:" + table.person_no.astype(str)).to_numpy(dtype=str)
+    part = np.array(
+        [
+            "test" if split == "test" else part_of_person(p, {"validation": 0.1, "train": 0.9}, "kermany")
+            for p, split in zip(person, table.split, strict=True)
+        ]
+    )
+    return Cohort(
+        name="kermany",
+        x=read_films([data / "cxr/kermany" / p for p in table.path], size_px),
+        labels=pd.DataFrame({"pneumonia": table.pneumonia.astype(float)}),
+        person=person,
+        part=part,
+        subgroups=pd.DataFrame(index=table.index),
+        source=counted(KERMANY, person[part == "train"]),
+        title="Kermany 2018",
+        part_names={
+            "validation": "Kermany 2018, validation part of train",
+            "test": "Kermany 2018, published test part",
+        },
+        age_years=(1.0, 6.0),
+        # Films were collected by class, three with pneumonia to one without: their share says nothing of any clinic.
+        prevalence=0.5,
+        test_apart=True,
+    )
+
+
+def nih(data: Path, size_px: int) -> Cohort:
+    """Adults and some minors, Bethesda: fourteen labels mined from reports, and ``abnormal``, any of them.
+
+    Persons are split 60/20/20; films of minors train but do not validate or test, as nothing is offered for them.
+    Views and normality are drawn evenly: in this subset they go together. Age and sex are further tasks.
+    """
+    table = pd.read_csv(data / "cxr/nih/labels.csv")
+    person = ("nih:" + table.patient_id.astype(str)).to_numpy(dtype=str)
+    part = np.array([part_of_person(p, {"validation": 0.2, "test": 0.2, "train": 0.6}, "nih") for p in person])
+    part[(table.age < 18) & (part != "train")] = "unused"
+    labels = table[list(NIH_LABELS)].astype(float).rename(columns=str.lower)
+    labels.insert(0, "abnormal", labels.max(axis=1))
+    age_band = pd.cut(table.age, [17, 40, 60, 75, 120], labels=["18-40", "41-60", "61-75", "76+"]).astype(str)
+    return Cohort(
+        name="nih",
+        x=read_films([data / "cxr/nih/images" / name for name in table.image], size_px),
+        labels=labels,
+        person=person,
+        part=part,
+        subgroups=pd.DataFrame({"view": table.view, "sex": table.sex, "age": age_band}),
+        source=counted(NIH, person[part == "train"]),
+        title="NIH subset, adults",
+        part_names={part: f"NIH subset, adults, {part} persons" for part in ("validation", "test")},
+        age_years=(18.0, 86.0),
+        further=pd.DataFrame(
+            {"female": table.sex == "F", "age_over_45": table.age > 45, "age_over_60": table.age > 60}
+        ).astype(float),
+        weight=even_over(labels.abnormal.astype(str) + table.view, part == "train"),
+    )
+
+
+def tb(data: Path, size_px: int) -> Cohort:
+    """Adults with tuberculosis, other scanners, positives only: never trained on, to see what an adult finding makes
+    of them. Their publisher squeezed them to squares; their aspect is given back before the conform step."""
+    table = pd.read_csv(data / "cxr/tb/labels.csv")
+    films = []
+    for row in tqdm(table.itertuples(), total=len(table), unit="film"):
+        pixels = read_image((data / "cxr/tb/images" / str(row.image)).read_bytes()).pixels
+        side = max(row.orig_w, row.orig_h)
+        shape = round(pixels.shape[1] * row.orig_w / side), round(pixels.shape[0] * row.orig_h / side)
+        films.append(conform(np.asarray(Image.fromarray(pixels).resize(shape, Image.Resampling.BILINEAR)), size_px))
+    return Cohort(
+        name="tb",
+        x=np.stack(films),
+        labels=pd.DataFrame({"abnormal": np.ones(len(table))}),
+        person=np.array([f"tb:{i}" for i in range(len(table))]),
+        part=np.full(len(table), "test"),
+        subgroups=pd.DataFrame(index=table.index),
+        source=TBX11K,
+        title="TBX11K subset, adults with tuberculosis, other scanners, positives only",
+        age_years=(18.0, 86.0),
+    )
+
+
+PTBXL_MAIN = {
+    "normal_ecg": "NORM",
+    "st_t_change": "STTC",
+    "conduction_disturbance": "CD",
+    "myocardial_infarction": "MI",
+    "hypertrophy": "HYP",
+    "atrial_fibrillation": "rhythm:AFIB",
+}
+
+
+def ptbxl(data: Path) -> Cohort:
+    """Adults, Berlin: the five superclasses and atrial fibrillation; every statement seen 20 times is a further task.
+
+    The published folds: 1 to 8 train, 9 validates, 10 tests. Rhythm is unknown where no rhythm was stated.
+    """
+    table = pd.read_csv(data / "ecg/ptbxl/labels.csv")
+    with np.load(data / "ecg/ptbxl/signals_100hz.npz", allow_pickle=False) as f:
+        x = f["x"].astype(np.float32) / 1000.0
+    statements = [c for c in table.columns if c.startswith(("sub_class:", "rhythm:", "form:"))]
+    extra = [c for c in statements if c not in PTBXL_MAIN.values() and table[c].sum() >= 20]
+    labels = table[list(PTBXL_MAIN.values())].astype(float)
+    labels = labels.rename(columns={column: name for name, column in PTBXL_MAIN.items()})
+    person = ("ptbxl:" + table.patient_id.astype(str)).to_numpy(dtype=str)
+    part = np.where(table.strat_fold == 10, "test", np.where(table.strat_fold == 9, "validation", "train"))
+    return Cohort(
+        name="ptbxl",
+        x=x,
+        labels=labels,
+        person=person,
+        part=part,
+        subgroups=pd.DataFrame(index=table.index),
+        source=counted(PTBXL, person[part == "train"]),
+        title="PTB-XL subset",
+        part_names={"validation": "PTB-XL subset, fold 9", "test": "PTB-XL subset, fold 10"},
+        age_years=(18.0, 96.0),
+        further=table[extra].astype(float),
+    )

@@ -1,0 +1,212 @@
+"""Figures with intervals: discrimination, calibration, operating points, by group and by person.
+
+Every interval is a percentile bootstrap over persons (1,000 draws), since films of one person are not independent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import expit
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import average_precision_score, brier_score_loss, roc_auc_score
+
+from data_specs.bundle import Calibration, Estimate, Evaluation
+from data_specs.visit.contract import OperatingPoint
+
+Metric = Callable[[NDArray[np.float64], NDArray[np.float64]], float]
+
+MIN_CASES = 10
+"""Fewer positives or negatives than this: 'too few to say', no figure."""
+
+
+def fit_platt(y: NDArray[np.float64], logits: NDArray[np.float64]) -> Calibration:
+    """Platt scaling on validation cases (Platt, Advances in Large Margin Classifiers 1999, with smoothed targets)."""
+    known = ~np.isnan(y)
+    y, z = y[known], logits[known]
+    n_positive, n_negative = y.sum(), (1 - y).sum()
+    target = np.where(y == 1, (n_positive + 1) / (n_positive + 2), 1 / (n_negative + 2))
+    # Smoothed targets as weighted hard ones: each case counts as positive by its target, as negative by the rest.
+    fit = LogisticRegression(C=np.inf, max_iter=1000).fit(
+        np.concatenate([z, z])[:, None],
+        np.concatenate([np.ones_like(z), np.zeros_like(z)]),
+        sample_weight=np.concatenate([target, 1 - target]),
+    )
+    return Calibration(slope=float(fit.coef_[0, 0]), intercept=float(fit.intercept_[0]), prevalence=prevalence_among(y))
+
+
+def prevalence_among(y: NDArray[np.float64]) -> float | None:
+    """Share of positives; ``None`` where a class is missing, as no probability can then presume it."""
+    share = float(y.mean())
+    return share if 0 < share < 1 else None
+
+
+def calibrated(logits: NDArray[np.float64], calibration: Calibration) -> NDArray[np.float64]:
+    """Probabilities of logits, any shape, as serving computes them."""
+    if calibration.kind == "isotonic":
+        return np.asarray(np.interp(logits, *np.transpose(calibration.knots)))
+    return np.asarray(expit(calibration.slope * logits + calibration.intercept))
+
+
+def operating_points(y: NDArray[np.float64], p: NDArray[np.float64], cohort: str) -> tuple[OperatingPoint, ...]:
+    """Thresholds from validation cases: ``screening``, ``balanced`` and ``rule_in``.
+
+    ``screening``: the highest threshold with a sensitivity of at least 0.95. ``balanced``: Youden's J.
+    ``rule_in``: the lowest threshold with a specificity of at least 0.95. Where a model is so good that the first lies
+    above the last, both keep their promise at ``balanced`` and are put there.
+    """
+    known = ~np.isnan(y)
+    y, p = y[known], p[known]
+    positive, negative = np.sort(p[y == 1]), np.sort(p[y == 0])
+    # Half-way between neighbouring probabilities, so that no threshold sits on a case.
+    values = np.unique(p)
+    candidates = np.concatenate([[values[0] / 2], (values[1:] + values[:-1]) / 2])
+    sensitivity = 1 - np.searchsorted(positive, candidates) / len(positive)
+    specificity = np.searchsorted(negative, candidates) / len(negative)
+    sensitive = np.flatnonzero(sensitivity >= 0.95)
+    specific = np.flatnonzero(specificity >= 0.95)
+    balanced = int(np.argmax(sensitivity + specificity))
+    chosen = {
+        "screening": min(int(sensitive[-1]) if len(sensitive) else 0, balanced),
+        "balanced": balanced,
+        "rule_in": max(int(specific[0]) if len(specific) else len(candidates) - 1, balanced),
+    }
+    return tuple(
+        OperatingPoint(
+            name=name,
+            threshold=_threshold(candidates[i], values),
+            sensitivity=round(float(sensitivity[i]), 3),
+            specificity=round(float(specificity[i]), 3),
+            cohort=cohort,
+        )
+        for name, i in chosen.items()
+    )
+
+
+def _threshold(exact: float, values: NDArray[np.float64]) -> float:
+    """``exact`` in as few digits (six at least) as leave the same ``values`` below it."""
+    below = np.searchsorted(values, exact)
+    rounded = (float(f"{exact:.{digits}g}") for digits in range(6, 18))
+    return next(each for each in rounded if np.searchsorted(values, each) == below)
+
+
+def expected_calibration_error(y: NDArray[np.float64], p: NDArray[np.float64], bins: int = 10) -> float:
+    """Mean distance of observed from predicted frequency over ``bins`` equal groups (Naeini et al., AAAI 2015)."""
+    groups = np.array_split(np.argsort(p, kind="stable"), bins)
+    return float(sum(len(g) * abs(y[g].mean() - p[g].mean()) for g in groups if len(g)) / len(y))
+
+
+def calibration_slope(y: NDArray[np.float64], p: NDArray[np.float64]) -> float:
+    """Slope of a logistic regression of the outcome on the logit of the probability (Cox 1958); 1 is ideal."""
+    logit = np.log(np.clip(p, 1e-6, 1 - 1e-6) / np.clip(1 - p, 1e-6, 1))
+    return float(LogisticRegression(C=np.inf, max_iter=1000).fit(logit[:, None], y).coef_[0, 0])
+
+
+def bootstrap(
+    metric: Metric,
+    y: NDArray[np.float64],
+    p: NDArray[np.float64],
+    person: NDArray[np.str_],
+    *,
+    draws: int = 1000,
+    seed: int = 1,
+    classes: tuple[int, ...] = (0, 1),
+) -> Estimate:
+    """``metric`` with its 95 % interval over persons; draws in which it is undefined are left out.
+
+    ``y`` and ``p`` are ``(n,)``, or ``(n, n_labels)`` for a figure over several labels. ``classes``: the outcomes that
+    a draw must hold for the metric to be defined.
+    """
+    rng = np.random.default_rng(seed)
+    _, index = np.unique(person, return_inverse=True)
+    rows_of = np.split(np.argsort(index, kind="stable"), np.cumsum(np.bincount(index))[:-1])
+    values = []
+    for _ in range(draws):
+        rows = np.concatenate([rows_of[i] for i in rng.integers(len(rows_of), size=len(rows_of))])
+        if all((y[rows] == each).any(axis=0).all() for each in classes):
+            values.append(metric(y[rows], p[rows]))
+    low, high = np.percentile(values, [2.5, 97.5])
+    return Estimate(
+        value=round(float(metric(y, p)), 4),
+        low=round(float(low), 4),
+        high=round(float(high), 4),
+        n=len(y),
+        n_positive=int(y.sum()) if y.ndim == 1 else None,
+    )
+
+
+def evaluate(
+    y: NDArray[np.float64],
+    p: NDArray[np.float64],
+    person: NDArray[np.str_],
+    *,
+    cohort: str,
+    points: tuple[OperatingPoint, ...],
+    subgroups: dict[str, NDArray[np.bool_]] | None = None,
+    decides_at: str | None = None,
+    draws: int = 1000,
+) -> tuple[Evaluation, ...]:
+    """All figures of one finding on one part; in each subgroup with enough cases its AUROC, sensitivity, specificity.
+
+    However small a subgroup is, its ``prevalence`` among these cases is given, with the counts: where nothing else
+    stands beside it, there were too few to say. The shares are those at ``decides_at``, or at every point where that
+    is not given: they are what a later version is held against. Sensitivity wants enough positives, specificity enough
+    negatives, AUROC both.
+    ``p`` is ``(n,)``, or ``(n, n_repeats)`` of a repeated cross-validation: a figure is then the mean over the repeats.
+    """
+    p = p if p.ndim == 2 else p[:, None]
+    known = ~np.isnan(y)
+    metrics: dict[str, Metric] = {
+        "auroc": lambda y, p: float(roc_auc_score(y, p)),
+        "average_precision": lambda y, p: float(average_precision_score(y, p)),
+        "brier": lambda y, p: float(brier_score_loss(y, p)),
+        "calibration_slope": calibration_slope,
+        "ece": expected_calibration_error,
+    }
+    for point in points:
+        metrics[f"sensitivity@{point.name}"] = sensitivity_at(point.threshold)
+        metrics[f"specificity@{point.name}"] = specificity_at(point.threshold)
+    balanced = next((point.threshold for point in points if point.name == "balanced"), None)
+    if balanced is not None:
+        metrics["accuracy@balanced"] = _accuracy(balanced)
+    metrics = {name: _mean_over_repeats(metric) for name, metric in metrics.items()}
+    rows = np.flatnonzero(known)
+    figures = [
+        Evaluation(cohort=cohort, metric=name, estimate=bootstrap(metric, y[rows], p[rows], person[rows], draws=draws))
+        for name, metric in metrics.items()
+    ]
+    deciding = [point.name for point in points if decides_at in (None, point.name)]
+    shares = {f"sensitivity@{name}": (1,) for name in deciding} | {f"specificity@{name}": (0,) for name in deciding}
+    for name, member in (subgroups or {}).items():
+        rows = np.flatnonzero(known & member)
+        if not len(rows):
+            continue
+        enough = {each for each in (0, 1) if (y[rows] == each).sum() >= MIN_CASES}
+        for metric, classes in {"prevalence": (), "auroc": (0, 1), **shares}.items():
+            if enough.issuperset(classes):
+                figure = _prevalence if metric == "prevalence" else metrics[metric]
+                estimate = bootstrap(figure, y[rows], p[rows], person[rows], classes=classes, draws=draws)
+                figures.append(Evaluation(cohort=cohort, subgroup=name, metric=metric, estimate=estimate))
+    return tuple(figures)
+
+
+def _mean_over_repeats(metric: Metric) -> Metric:
+    return lambda y, p: float(np.mean([metric(y, repeat) for repeat in p.T]))
+
+
+def _prevalence(y: NDArray[np.float64], p: NDArray[np.float64]) -> float:
+    return float(y.mean())
+
+
+def sensitivity_at(threshold: float) -> Metric:
+    return lambda y, p: float((p[y == 1] >= threshold).mean())
+
+
+def specificity_at(threshold: float) -> Metric:
+    return lambda y, p: float((p[y == 0] < threshold).mean())
+
+
+def _accuracy(threshold: float) -> Metric:
+    return lambda y, p: float(((p >= threshold) == (y == 1)).mean())

@@ -1,0 +1,302 @@
+"""The training loop: masked multi-label loss, cosine schedule, averaged weights, one checkpoint per epoch.
+
+Every source of chance is a function of seed, epoch, step and place in the batch. So a resumed run is the run that it
+resumes, and several processes (started by ``torchrun``) walk the path of one, up to the rounding of sums.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn.functional import binary_cross_entropy_with_logits
+from tqdm import tqdm
+
+from training.learning.checkpoints import fingerprint, resume, save
+from training.learning.processes import Processes, synchronised
+
+Augment = Callable[[Tensor, torch.Generator], Tensor]
+Watch = Callable[[nn.Module], Mapping[str, float]]
+
+CHUNK = 8
+"""Cases that are augmented and mixed together; a batch is whole chunks, and so is each process's part of it."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How to train.
+
+    Parameters
+    ----------
+    batch_size
+        Over all processes together: a multiple of :data:`CHUNK` times their number.
+    average_decay
+        Of the moving average of the weights, per step.
+    mixup
+        The Beta distribution's parameter (Zhang et al., ICLR 2018), 0 for none.
+    frozen
+        Names of submodules that stay as they are: neither weights nor running statistics change, nothing drops out.
+    """
+
+    epochs: int
+    batch_size: int
+    learning_rate: float
+    weight_decay: float = 0.01
+    warmup: float = 0.1
+    average_decay: float = 0.995
+    mixup: float = 0.0
+    precision: Literal["bf16", "fp32"] = "bf16"
+    frozen: tuple[str, ...] = ()
+    seed: int = 20260101
+
+
+@dataclass(frozen=True)
+class Cases:
+    """Training cases held in memory.
+
+    Parameters
+    ----------
+    x
+        ``(n, ...)`` network input.
+    y
+        ``(n, n_labels) float32`` of 0, 1 and NaN (unknown: left out of the loss).
+    weight
+        ``(n,) float64``: how often a case is drawn, relative to the others.
+    """
+
+    x: Tensor
+    y: Tensor
+    weight: NDArray[np.float64]
+
+
+def masked_loss(logits: Tensor, y: Tensor, count: Tensor | None = None) -> Tensor:
+    """Binary cross-entropy: each case's mean over its known labels, summed, by ``count`` cases that have any.
+
+    So a case weighs the same whether its cohort answers one question or eighteen. ``logits`` are ``(n, n_labels)``, or
+    ``(n_members, n, n_labels)`` of an ensemble, whose members are corrected one by one. ``count`` is that of ``y``
+    unless the batch is shared with other processes.
+    """
+    known = ~torch.isnan(y)
+    of_each = logits.reshape(-1, *y.shape)
+    loss = binary_cross_entropy_with_logits(of_each, y.nan_to_num().expand_as(of_each), reduction="none") * known
+    of_case = loss.sum(dim=2).mean(dim=0) / known.sum(dim=1).clamp_min(1)
+    return of_case.sum() / (n_cases(y) if count is None else count).clamp_min(1)
+
+
+def n_cases(y: Tensor) -> Tensor:
+    """Cases of which any label is known."""
+    return (~torch.isnan(y)).any(dim=1).sum()
+
+
+def fit(
+    network: nn.Module,
+    cases: Cases,
+    augment: Augment,
+    recipe: Recipe,
+    run: Path,
+    *,
+    device: str = "auto",
+    watch: Watch | None = None,
+) -> nn.Module:
+    """Train a copy of ``network`` and return its averaged weights, in ``eval`` mode, on the device it was trained on.
+
+    Each epoch draws about as many cases as there are (whole batches), by ``cases.weight``. A run that was
+    interrupted goes on from the last finished epoch and ends with the weights that it would have had. Under
+    ``torchrun`` all processes return the same network; the first alone writes.
+
+    Parameters
+    ----------
+    run
+        Folder of ``checkpoint.pt`` and ``tensorboard/``; all processes must see it.
+    watch
+        Called after each epoch with the averaged network; its figures are logged and decide nothing.
+
+    Raises
+    ------
+    CheckpointMismatch
+        ``run`` holds the checkpoint of another training.
+    ValueError
+        The batch cannot be shared evenly, there is no submodule of a frozen name, or no CUDA device.
+    FloatingPointError
+        The loss is no longer finite; the checkpoint is still that of the epoch before.
+    """
+    with ExitStack() as stack:
+        processes = stack.enter_context(Processes.joined(device))
+        share = processes.rows(_checked_batch_size(recipe, processes.world_size))
+        is_of = fingerprint(network, asdict(recipe), x=cases.x, y=cases.y, weight=cases.weight)
+        network = copy.deepcopy(network).to(processes.device)
+        if cases.x.ndim == 4:
+            network = network.to(memory_format=torch.channels_last)
+        processes.share(network)
+        average = copy.deepcopy(network).eval()
+        if processes.world_size > 1:
+            network = synchronised(network)
+        frozen = [_submodule(network, name).requires_grad_(False) for name in recipe.frozen]
+        steps_per_epoch = math.ceil(len(cases.x) / recipe.batch_size)
+        learnt = [p for p in network.parameters() if p.requires_grad]
+        optimizer = torch.optim.AdamW(learnt, lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, _cosine(recipe, steps_per_epoch))
+        parts = {"network": network, "average": average, "optimizer": optimizer, "schedule": schedule}
+        first = resume(run / "checkpoint.pt", parts, is_of)
+        if not processes.same(first):
+            raise ValueError(f"{run}: not every process sees the same checkpoint; take a folder that all share")
+        curves = stack.enter_context(_curves(run / "tensorboard", first)) if processes.first else None
+        bar = stack.enter_context(
+            tqdm(
+                total=recipe.epochs * steps_per_epoch,
+                initial=first * steps_per_epoch,
+                unit="step",
+                mininterval=5,
+                disable=not processes.first,
+            )
+        )
+        for epoch in range(first, recipe.epochs):
+            began, rate = time.perf_counter(), float(schedule.get_last_lr()[0])
+            torch.manual_seed(_seed(np.random.SeedSequence((recipe.seed, epoch))))
+            _to_training(network, frozen)
+            total = torch.zeros((), device=processes.device)
+            for step, drawn in enumerate(_draws(cases.weight, recipe, epoch, steps_per_epoch)):
+                x, y = _batch(cases, drawn[share], (epoch, step, share.start), augment, recipe, processes.device)
+                with torch.autocast(processes.device.type, torch.bfloat16, enabled=recipe.precision == "bf16"):
+                    logits, _ = network(x)
+                loss = masked_loss(logits.float(), y, processes.sum(n_cases(y)))
+                optimizer.zero_grad(set_to_none=True)
+                loss.backward()  # type: ignore[no-untyped-call]
+                processes.sum_gradients(network)
+                nn.utils.clip_grad_norm_(network.parameters(), 1.0)
+                optimizer.step()
+                schedule.step()
+                _average(average, network, recipe.average_decay, schedule.last_epoch)
+                total += loss.detach()
+                bar.update()
+            mean = float(processes.sum(total)) / steps_per_epoch
+            if not math.isfinite(mean):
+                raise FloatingPointError(f"the loss of epoch {epoch + 1} is {mean}; take a lower learning rate")
+            bar.set_postfix(epoch=epoch + 1, loss=f"{mean:.4f}")
+            if curves is not None:
+                speed = steps_per_epoch * recipe.batch_size / (time.perf_counter() - began)
+                watched = watch(average) if watch is not None else {}
+                average.eval()
+                # Curves first: what is in them beyond the checkpoint is hidden when the epoch is trained again.
+                _log(curves, epoch, {"loss": mean, "learning rate": rate, "cases per second": speed}, watched)
+                save(run / "checkpoint.pt", parts, is_of, epoch)
+    return average
+
+
+def predict(network: nn.Module, x: Tensor, batch_size: int = 64) -> NDArray[np.float64]:
+    """Logits ``(n, n_findings) float64`` of ``x`` in fp32, computed where ``network`` is."""
+    network.eval()
+    device = next(network.parameters()).device
+    with torch.inference_mode():
+        return np.concatenate([network(part.to(device))[0].cpu().numpy() for part in x.split(batch_size)]).astype(
+            np.float64
+        )
+
+
+def _checked_batch_size(recipe: Recipe, world_size: int) -> int:
+    unit = CHUNK * world_size
+    if recipe.batch_size < 1 or recipe.batch_size % unit:
+        below = recipe.batch_size // unit * unit
+        raise ValueError(
+            f"batch_size is {recipe.batch_size}, but {world_size} process(es) share it in chunks of {CHUNK}: "
+            f"take a multiple of {unit}, such as {f'{below} or ' if below > 0 else ''}{max(below, 0) + unit}"
+        )
+    return recipe.batch_size
+
+
+def _submodule(network: nn.Module, name: str) -> nn.Module:
+    modules = dict(network.named_modules())
+    if not name or name not in modules:
+        names = ", ".join(child for child, _ in network.named_children())
+        raise ValueError(f"frozen: the network has no submodule {name!r}; it has {names} and what they hold")
+    return modules[name]
+
+
+def _to_training(network: nn.Module, frozen: list[nn.Module]) -> None:
+    network.train()
+    for module in frozen:
+        module.eval()
+
+
+def _seed(chance: np.random.SeedSequence) -> int:
+    return int(chance.generate_state(1, np.uint64)[0])
+
+
+def _draws(weight: NDArray[np.float64], recipe: Recipe, epoch: int, steps: int) -> Iterator[Tensor]:
+    """Rows of each batch of the epoch, ``(batch_size,) int64``; all batches are full."""
+    generator = torch.Generator().manual_seed(_seed(np.random.SeedSequence((recipe.seed, epoch))))
+    n = steps * recipe.batch_size
+    drawn = torch.multinomial(torch.from_numpy(weight), n, replacement=True, generator=generator)
+    return iter(drawn.split(recipe.batch_size))
+
+
+def _batch(
+    cases: Cases, rows: Tensor, place: tuple[int, int, int], augment: Augment, recipe: Recipe, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """Augment and mix chunk by chunk, each by chance of its own: of seed, epoch, step and its place in the batch."""
+    epoch, step, start = place
+    generator = torch.Generator(device)
+    parts = []
+    for chunk, mine in enumerate(rows.split(CHUNK), start=start // CHUNK):
+        chance = np.random.SeedSequence((recipe.seed, epoch, step, chunk))
+        x = augment(cases.x[mine].to(device), generator.manual_seed(_seed(chance)))
+        y = cases.y[mine].to(device)
+        parts.append(_mix(x, y, recipe.mixup, np.random.default_rng(chance)) if recipe.mixup else (x, y))
+    xs, ys = zip(*parts, strict=True)
+    x = torch.cat(xs)
+    return x.contiguous(memory_format=torch.channels_last) if x.ndim == 4 else x, torch.cat(ys)
+
+
+def _mix(x: Tensor, y: Tensor, parameter: float, chance: np.random.Generator) -> tuple[Tensor, Tensor]:
+    share = float(chance.beta(parameter, parameter))
+    other = torch.from_numpy(chance.permutation(len(x))).to(x.device)
+    return share * x + (1 - share) * x[other], share * y + (1 - share) * y[other]
+
+
+def _cosine(recipe: Recipe, steps_per_epoch: int) -> Callable[[int], float]:
+    steps = recipe.epochs * steps_per_epoch
+    warm = max(1, int(recipe.warmup * steps))
+
+    def factor(step: int) -> float:
+        if step < warm:
+            return (step + 1) / warm
+        return 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, steps - warm)))
+
+    return factor
+
+
+@torch.no_grad()
+def _average(average: nn.Module, network: nn.Module, decay: float, step: int) -> None:
+    """Exponential moving average of weights and buffers, short at first so that early steps do not linger."""
+    decay = min(decay, (1 + step) / (10 + step))
+    for mean, now in zip(average.state_dict().values(), network.state_dict().values(), strict=True):
+        if mean.dtype.is_floating_point:
+            mean.lerp_(now, 1 - decay)
+        else:
+            mean.copy_(now)
+
+
+def _curves(folder: Path, first: int) -> Any:
+    """TensorBoard's writer; what an earlier, interrupted run wrote from epoch ``first`` on is hidden."""
+    from torch.utils.tensorboard import SummaryWriter  # noqa: PLC0415
+
+    # TensorBoard reads files in the order of their names, which tell whole seconds apart.
+    while list(folder.glob(f"events.out.tfevents.{int(time.time())}.*")):
+        time.sleep(0.05)
+    return SummaryWriter(folder, purge_step=first)
+
+
+def _log(curves: Any, epoch: int, figures: Mapping[str, float], watched: Mapping[str, float]) -> None:
+    for name, value in {**figures, **{f"watch/{name}": value for name, value in watched.items()}}.items():
+        curves.add_scalar(name, value, epoch)
+    curves.flush()

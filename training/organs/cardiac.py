@@ -1,0 +1,58 @@
+"""``cardiac``: a twelve-lead recording to its findings; shipped: five superclasses and atrial fibrillation.
+
+Every other statement of the shipped recordings is a further task, in training only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from data_specs.bundle import EcgInput
+from data_specs.ecg.recording import LEADS
+from models.networks import RecordingNet
+from training.bundle import golden
+from training.cohorts.shipped import PTBXL_MAIN, Cohort, ptbxl
+from training.learning import augment
+from training.learning.fit import Recipe
+from training.learning.workflow import Task
+
+INPUT = EcgInput(fs_hz=100, n_samples=1000, leads=LEADS, max_windows=6)
+RECIPE = Recipe(epochs=30, batch_size=64, learning_rate=3e-3, weight_decay=0.05, mixup=0.3)
+INIT = "none"
+SUPERCLASSES = tuple(PTBXL_MAIN)[:5]
+
+SHIPPED_LIMITS = (
+    "One network of 1,819 recordings of one institution's machines (PTB-XL subset: chosen to hold NORM, STTC or CD; "
+    "MI and HYP only beside those; no age or sex in the copy at hand, so no figures by age or sex).",
+    "PTB-XL's persons are 0 to 95 years old, median 62 (Wagner et al. 2020); nothing is offered for minors, too few.",
+    "The recording is normalised lead by lead: absolute voltage is not seen, which hypertrophy depends on.",
+    "`myocardial_infarction` does not tell an old infarction from an acute one.",
+    "Atrial fibrillation: 122 of the recordings; validation holds few, so its thresholds are coarse.",
+    "Superclasses are the cardiologists' report coded by likelihood, not an outcome. Adults only.",
+)
+
+
+def shipped(data: Path) -> tuple[Cohort, ...]:
+    """The cohorts that the shipped bundle is made from."""
+    return (ptbxl(data),)
+
+
+def task(cohorts: Sequence[Cohort], _: Path) -> Task:
+    """How recordings are learnt from these cohorts."""
+    is_shipped = {cohort.name for cohort in cohorts} == {"ptbxl"}
+    return Task(
+        name="cardiac",
+        organ="cardiac",
+        purpose="Twelve-lead ECG of adults: normal, ST/T change, conduction disturbance, infarction, hypertrophy, "
+        "atrial fibrillation."
+        if is_shipped
+        else f"Twelve-lead ECG, trained on {', '.join(c.title for c in cohorts)}.",
+        input=INPUT,
+        network=RecordingNet,
+        recipe=RECIPE,
+        augment=augment.recordings,
+        golden=golden.recordings(INPUT.n_samples),
+        limits=SHIPPED_LIMITS if is_shipped else (),
+        macro=SUPERCLASSES if is_shipped else (),
+    )
