@@ -14,8 +14,8 @@ import pytest
 from data_specs.problems import message
 from data_specs.vocabulary import LANGUAGES
 from service.settings import PREFIX, Settings
+from tests.conftest import ROOT
 
-ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("data_specs", "models", "training", "inference", "service", "benchmarks", "samples")
 
 

@@ -12,8 +12,9 @@ import pytest
 from data_specs.bundle import BundleManifest
 from data_specs.vocabulary import terms
 from inference.bundles.loading import NAMES, BundleError, golden_difference, load_bundle, load_bundles
+from tests.conftest import ROOT
 
-BUNDLES = Path(__file__).resolve().parents[2] / "models" / "bundles"
+BUNDLES = ROOT / "models" / "bundles"
 FOLDERS = sorted(p.parent for p in BUNDLES.glob("*/screening.json"))
 MAX_BYTES = 15_000_000
 

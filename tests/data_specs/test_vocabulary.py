@@ -5,15 +5,13 @@ from __future__ import annotations
 import re
 import string
 import tomllib
-from pathlib import Path
 
 import pytest
 
 from data_specs.labs import ANALYTES
 from data_specs.problems import message
 from data_specs.vocabulary import LANGUAGES, SYSTEMS, display, localise, terms
-
-ROOT = Path(__file__).resolve().parents[2]
+from tests.conftest import ROOT
 
 LUNG = [
     "abnormal",

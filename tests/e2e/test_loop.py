@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import io
 import os
-import sys
 from collections.abc import Iterator
 from importlib.resources import files
 from pathlib import Path
@@ -18,18 +17,18 @@ from pypdf import PdfReader
 
 from data_specs.vocabulary import LANGUAGES, Language
 from service.language.texts import text
-
-sys.path[:0] = [str(Path(__file__).resolve().parents[1] / "service")]
-from serving import Served, serving, settings_for, visit_files  # noqa: E402
+from tests.conftest import ROOT
+from tests.service.serving import Served, serving, settings_for, visit_files
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: no page is tried")
 from playwright.sync_api import Browser, Page, sync_playwright  # noqa: E402
-from test_browser import CHROMIUM, FLAGS  # noqa: E402
+
+from tests.e2e.test_browser import CHROMIUM, FLAGS  # noqa: E402
 
 PHONE, DESK = 390, 1440
 DOCTOR, SPECIALIST = "BS. Thử Nghiệm Tuyến Dưới", "BS. Thử Nghiệm Tuyến Trên"
 PERSON = {"id": "VN-0042", "name": "Người Được Khám Thử Nghiệm", "age_years": 65, "sex": "female"}
-FILM = (Path(__file__).resolve().parents[2] / "samples/film-normal.jpg").read_bytes()
+FILM = (ROOT / "samples/film-normal.jpg").read_bytes()
 LIGHTEST_LINK_BYTES = 100_000
 
 

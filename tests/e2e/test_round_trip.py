@@ -8,21 +8,18 @@ import io
 import json
 import shutil
 import subprocess
-import sys
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 from pydicom import dcmread
 
-ROOT = Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(ROOT / "tests/service"), str(ROOT / "tests/data_specs")]
-from cxr_made import dicom  # noqa: E402
-from orthanc import free_port, orthanc  # noqa: E402
-from serving import real_server, until  # noqa: E402
+from tests.conftest import ROOT
+from tests.data_specs.cxr_made import dicom
+from tests.service.orthanc import free_port, orthanc
+from tests.service.serving import real_server, until
 
 NAME = "Người^Được Khám^Thử Nghiệm Ẵặ"
 STUDY = "1.2.826.0.1.3680043.8.498.77"
@@ -199,7 +196,7 @@ def _conclusions(document):
 def _opens_with_dsrdump(folder, content):
     dsrdump = shutil.which("dsrdump")
     if dsrdump is None:
-        return  # dcmtk is not installed; tests/service/test_report_dicom.py says so
+        return  # dcmtk is not installed; tests/service/report/test_dicom.py says so
     file = folder / "sr.dcm"
     file.write_bytes(content)
     shown = subprocess.run([dsrdump, file], check=True, capture_output=True)

@@ -18,8 +18,7 @@ import pytest
 
 from data_specs.visit.contract import Visit
 from samples.demo import FILES, SAMPLES, table
-
-ROOT = Path(__file__).resolve().parents[2]
+from tests.conftest import ROOT
 
 
 class Server:

@@ -24,6 +24,7 @@ from PIL import Image
 from data_specs.problems import message
 from data_specs.vocabulary import LANGUAGES, Language
 from service.language.texts import opening, text
+from tests.conftest import ROOT
 from tests.service.page_fixture import SECRET, Site, made_film, made_recording, running_site
 from tests.service.standin import StandIn
 
@@ -35,12 +36,11 @@ FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "-
 PHONE, DESK = 390, 1440
 MM = 96 / 25.4
 """CSS pixels to the millimetre."""
-STATIC = Path(__file__).resolve().parents[2] / "service" / "pages" / "static"
+STATIC = ROOT / "service" / "pages" / "static"
 
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    from tests.conftest import ROOT
 
     shared = Path(os.environ.get("SANGLOC_TEST_DATA", ROOT.parent / "shared" / "data"))
     with running_site(

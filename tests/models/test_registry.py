@@ -18,9 +18,9 @@ from inference.bundles.registry import LOG, read_log, read_registry
 from models.__main__ import main
 from models.compare import Comparison, Pair, Said
 from models.registry import NotDone, deciding, promote, rollback, set_shadow
+from tests.conftest import ROOT
 from tests.models.versions import figures, shipped, version
 
-ROOT = Path(__file__).resolve().parents[2]
 SIGNED = {"who": "the screening lead", "why": "a test"}
 COHORT = "adults, test persons"
 AUROC = (COHORT, "all", "auroc", 0.85, 0.80, 0.90, 200, 90)

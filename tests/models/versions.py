@@ -10,8 +10,9 @@ from typing import Any
 
 from inference.bundles.loading import NAMES
 from inference.bundles.registry import read_registry
+from tests.conftest import ROOT
 
-BUNDLES = Path(__file__).resolve().parents[2] / "models" / "bundles"
+BUNDLES = ROOT / "models" / "bundles"
 Edit = Callable[[dict[str, Any]], None]
 
 

@@ -12,7 +12,8 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from serving import Process, real_server, serving, settings_for, until
+
+from tests.service.serving import Process, real_server, serving, settings_for, until
 
 _count = itertools.count()
 

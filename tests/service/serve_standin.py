@@ -4,14 +4,13 @@ import os
 import sys
 from pathlib import Path
 
-sys.path[:0] = [str(Path(__file__).parents[2]), str(Path(__file__).parent)]
+sys.path.insert(0, str(Path(__file__).parents[2]))
 
 
 def main():
-    from standin import StandIn
-
     from service.run import serve
     from service.settings import read_settings
+    from tests.service.standin import StandIn
 
     return serve(read_settings(), StandIn(Path(os.environ["JOURNAL"]), float(os.environ["SECONDS"])))
 

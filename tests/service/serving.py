@@ -13,11 +13,12 @@ import time
 from pathlib import Path
 
 import httpx
-from standin import StandIn
 
 from service import create_app
 from service.run import server_of
 from service.settings import Settings
+from tests.conftest import ROOT
+from tests.service.standin import StandIn
 
 ADMIN = "admin-key-for-the-tests"
 SERVE = Path(__file__).with_name("serve_standin.py")
@@ -121,10 +122,9 @@ class Process:
 
 def real_server(folder, **environment):
     """``server.py`` itself with the bundles that ship, in fp32 so that its numbers are those of any other session."""
-    root = Path(__file__).parents[2]
-    bundles = str(root / "models/bundles")
+    bundles = str(ROOT / "models/bundles")
     environment = {"SANGLOC_BUNDLES": bundles, "SANGLOC_SESSION": "onnxruntime:fp32", **environment}
-    return Process(folder, script=root / "server.py", **environment)
+    return Process(folder, script=ROOT / "server.py", **environment)
 
 
 def until(condition, seconds):

@@ -10,8 +10,6 @@ from datetime import date
 from types import SimpleNamespace
 
 import pytest
-from report_fixture import DOCTOR, NAME, SPECIALIST, STUDY, VISIT, code, judged, measured, report
-from serving import settings_for
 from sqlalchemy import func, select
 
 from data_specs.visit.context import Context, Order, Person, Referrer
@@ -27,6 +25,8 @@ from service.report.words import colon
 from service.storage.database import Database
 from service.storage.migrate import migrate
 from service.storage.tables import OrderMessageRow, OrderRow
+from tests.service.report_fixture import DOCTOR, NAME, SPECIALIST, STUDY, VISIT, code, judged, measured, report
+from tests.service.serving import settings_for
 
 hl7_library = pytest.importorskip("hl7", reason="the hl7 library is not installed: no foreign peer in this run")
 hl7apy_parser = pytest.importorskip("hl7apy.parser", reason="hl7apy is not installed: no structure is validated")

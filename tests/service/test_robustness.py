@@ -12,17 +12,17 @@ from concurrent.futures import ThreadPoolExecutor
 import httpx
 import numpy as np
 import pytest
-import report_fixture
 import sqlalchemy
 from PIL import Image
-from serving import until, visit_files
 from sqlalchemy import text
-from test_report_dicom import lines_of_error
 
 from data_specs.vocabulary import LANGUAGES
 from service.report import pdf
 from service.report.dicom import sr as dicom_sr
 from service.storage.database import Database
+from tests.service import report_fixture
+from tests.service.report.test_dicom import lines_of_error
+from tests.service.serving import until, visit_files
 
 KINDS = ("report.json", "report.fhir.json", "report.html", "report.pdf", "report.hl7", "report/sr.dcm")
 HUGE = (2**31 - 1, 2**31, 2**63, 10**30)

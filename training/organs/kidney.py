@@ -3,7 +3,8 @@
 The equations bring their own figures (cited in the card) and need no cohort. The incidence model comes from the
 published cohort that the shipped bundle was made from, or from a hospital's own table of modality ``labs`` with the
 label ``incident_ckd`` (:mod:`training.organs.kidney_at_risk` says who of it counts,
-:mod:`training.organs.kidney_incidence` how it is learnt). It is offered only where its cross-validated probabilities hold; else the equations alone make the bundle.
+:mod:`training.organs.kidney_incidence` how it is learnt). It is offered only where its
+cross-validated probabilities hold; else the equations alone make the bundle.
 """
 
 from __future__ import annotations

@@ -1,0 +1,83 @@
+"""DICOM objects as a clinic's devices send them, and a peer that sends them."""
+
+from __future__ import annotations
+
+import io
+
+from pydicom import dcmread
+from pydicom.uid import generate_uid
+
+from tests.data_specs import cxr_made, ecg_made
+
+AE_TITLE, PEER, SITE = "SANGLOC", "CLINIC", "district-7"
+PEERS = f"{PEER}@127.0.0.1={SITE}, ORTHANC@127.0.0.1={SITE}, OTHER@127.0.0.1=district-8"
+# every Vietnamese letter that is none of ASCII's, in a name of the longest kind
+LETTERS = "ĂÂĐÊÔƠƯăâđêôơưÀÁẢÃẠẰẮẲẴẶẦẤẨẪẬÈÉẺẼẸỀẾỂỄỆÌÍỈĨỊÒÓỎÕỌỒỐỔỖỘỜỚỞỠỢÙÚỦŨỤỪỨỬỮỰỲÝỶỸỴ"
+NAME = "Người Được Khám^Thử Nghiệm"
+_SMALL = cxr_made.phantom(rows=232, columns=228)
+
+
+def film(values=_SMALL, syntax=cxr_made.EXPLICIT, **tags):
+    """A chest film with an identity; ``tags`` are set last."""
+    identity = {
+        "SpecificCharacterSet": "ISO_IR 192",
+        "StudyInstanceUID": generate_uid(),
+        "SeriesInstanceUID": generate_uid(),
+        "SOPInstanceUID": generate_uid(),
+        "PatientID": "P-17",
+        "PatientName": NAME,
+        "PatientBirthDate": "19700102",
+        "PatientSex": "F",
+        "ReferringPhysicianName": "Bác Sĩ^Thử",
+    }
+    return cxr_made.dicom(values, syntax, **{**identity, **tags})
+
+
+def recording(**tags):
+    """A twelve-lead ECG with an identity."""
+    dataset = dcmread(io.BytesIO(ecg_made.dicom(ecg_made.counts())))
+    identity = {
+        "SpecificCharacterSet": "ISO_IR 192",
+        "StudyInstanceUID": generate_uid(),
+        "SeriesInstanceUID": generate_uid(),
+        "SOPInstanceUID": generate_uid(),
+        "PatientID": "P-17",
+    }
+    for keyword, value in {**identity, **tags}.items():
+        setattr(dataset, keyword, value)
+    dataset.file_meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
+    out = io.BytesIO()
+    dataset.save_as(out, enforce_file_format=True)
+    return out.getvalue()
+
+
+def associate(port, *objects, calling=PEER, called=AE_TITLE, contexts=None):
+    """An association of pynetdicom's with a presentation context for each of ``objects``."""
+    from pynetdicom import AE
+
+    entity = AE(calling)
+    entity.acse_timeout = entity.dimse_timeout = entity.network_timeout = 30
+    wanted = {(each.SOPClassUID, each.file_meta.TransferSyntaxUID) for each in map(parsed, objects)}
+    for abstract, transfer in contexts or wanted or {("1.2.840.10008.1.1", cxr_made.IMPLICIT)}:
+        entity.add_requested_context(abstract, transfer)
+    return entity.associate("127.0.0.1", port, ae_title=called)
+
+
+def send(port, *objects, **given):
+    """C-STORE them in one association; the statuses."""
+    association = associate(port, *objects, **given)
+    assert association.is_established
+    statuses = [association.send_c_store(parsed(each)) for each in objects]
+    association.release()
+    return [each.get("Status") for each in statuses]
+
+
+def parsed(content):
+    return content if hasattr(content, "SOPClassUID") else dcmread(io.BytesIO(content))
+
+
+def visits(served, key=None):
+    """All visits that a key may see, whole, the first one first."""
+    with served.client(key) if key else served.client() as client:
+        listed = client.get("/v1/visits", params={"limit": 200}).json()["visits"]
+        return [client.get(f"/v1/visits/{each['id']}").json() for each in reversed(listed)]

@@ -1,0 +1,183 @@
+"""The store: one interface, a folder or whatever fsspec opens, the same behaviour."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import socket
+import subprocess
+import sys
+import time
+
+import pytest
+
+from service.errors import StoredFileDamaged, StoredFileMissing
+from service.storage.drafts import HELD_BYTES, Drafts
+from service.storage.owner import Owner
+from service.storage.store import FolderStore, RemoteStore, open_store
+from tests.service.serving import serving, settings_for, until, visit_files
+
+
+@pytest.fixture(scope="module")
+def s3_environment():
+    """An S3 server on loopback (moto), with one bucket ``visits``."""
+    pytest.importorskip("moto.server", reason="moto is not installed: the store is not tried over S3")
+    boto3 = pytest.importorskip("boto3")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = str(probe.getsockname()[1])
+    environment = {
+        "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}",
+        "AWS_ACCESS_KEY_ID": "test",
+        "AWS_SECRET_ACCESS_KEY": "test",
+        "AWS_DEFAULT_REGION": "us-east-1",
+    }
+    command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", port]
+    with contextlib.ExitStack() as stack:
+        server = stack.enter_context(subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL))
+        stack.callback(server.terminate)
+        until(lambda: _listens(int(port)), 30)
+        client = boto3.client(
+            "s3", endpoint_url=environment["AWS_ENDPOINT_URL"], region_name="us-east-1",
+            aws_access_key_id="test", aws_secret_access_key="test",
+        )  # fmt: skip
+        stack.callback(client.close)
+        client.create_bucket(Bucket="visits")
+        yield environment
+
+
+def _listens(port):
+    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+        return True
+    return False
+
+
+@pytest.fixture(params=["file", "memory", "s3"])
+def store(request, tmp_path, monkeypatch):
+    if request.param == "s3":
+        for name, value in request.getfixturevalue("s3_environment").items():
+            monkeypatch.setenv(name, value)
+    url = {
+        "file": (tmp_path / "a store").as_uri(),
+        "memory": f"memory://{tmp_path.name}",
+        "s3": f"s3://visits/{tmp_path.name}",
+    }
+    return open_store(url[request.param], tmp_path / "data")
+
+
+def draft_of(store, content):
+    draft = Drafts(store.drafts).new()
+    draft.write(content[:10])
+    draft.write(memoryview(content)[10:])
+    assert (draft.sha256, draft.n_bytes) == (hashlib.sha256(content).hexdigest(), len(content))
+    with draft.open() as file:
+        assert file.read() == content
+    return draft
+
+
+def put(store, content):
+    draft = draft_of(store, content)
+    store.put(draft)
+    assert not list(store.drafts.iterdir())
+    return draft.sha256
+
+
+LARGE = bytes(range(256)) * (HELD_BYTES // 256 + 1)
+
+
+def test_what_was_put_is_read(store):
+    sha256 = put(store, b"content")
+    assert store.read(sha256) == b"content"
+    assert put(store, b"content") == sha256
+    assert store.read(put(store, b"")) == b""
+    assert store.read(put(store, LARGE)) == LARGE
+    store.probe()
+
+
+def test_missing_and_damaged_are_told_apart(store):
+    with pytest.raises(StoredFileMissing):
+        store.read("0" * 64)
+    wrong = draft_of(store, b"wrong")
+    wrong._hash = hashlib.sha256(b"right")
+    store.put(wrong)
+    with pytest.raises(StoredFileDamaged):
+        store.read(hashlib.sha256(b"right").hexdigest())
+
+
+def test_put_is_durable_before_it_returns(tmp_path, monkeypatch):
+    store = FolderStore(tmp_path)
+    happened = []
+    fsync = os.fsync
+
+    def recorded(descriptor):
+        happened.append(os.readlink(f"/proc/self/fd/{descriptor}"))
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", recorded)
+    sha256 = put(store, b"durable")
+    folder = tmp_path / sha256[:2]
+    assert happened[0].startswith(str(store.drafts))
+    assert happened[1:] == [str(tmp_path), str(folder)]
+
+
+def test_abandoned_drafts_go_and_young_ones_stay(tmp_path):
+    store = FolderStore(tmp_path)
+    old, young = store.drafts / "old", store.drafts / "young"
+    for draft in (old, young):
+        draft.write_bytes(b"x")
+    long_ago = time.time() - 7200
+    os.utime(old, (long_ago, long_ago))
+    FolderStore(tmp_path)
+    assert not old.exists()
+    assert young.exists()
+
+
+@pytest.mark.parametrize("content", [b"small", LARGE])
+def test_drafts_that_were_not_put_are_removed_and_those_put_are_not(tmp_path, content):
+    store = FolderStore(tmp_path)
+    drafts = Drafts(store.drafts)
+    kept, left = drafts.new(), drafts.new()
+    for each in (kept, left):
+        each.write(content)
+    assert len(list(store.drafts.iterdir())) == (2 if content is LARGE else 0), "small ones wait in memory"
+    store.put(kept)
+    assert drafts
+    drafts.remove()
+    assert not drafts
+    assert not list(store.drafts.iterdir())
+    assert store.read(kept.sha256) == content
+
+
+@pytest.mark.parametrize("content", [b"small", LARGE])
+def test_a_draft_removed_beneath_the_thread_that_puts_it_stores_nothing_else(tmp_path, content):
+    store = FolderStore(tmp_path)
+    before = put(store, content)
+    draft = draft_of(store, content)
+    draft.remove()  # what a request does that was cut off
+    with contextlib.suppress(OSError, ValueError):
+        store.put(draft)
+    assert store.read(before) == content
+
+
+def test_remote_store_is_what_a_url_gives(tmp_path):
+    assert isinstance(open_store("memory://x", tmp_path), RemoteStore)
+    assert isinstance(open_store(f"local://{tmp_path}/x", tmp_path), FolderStore)
+
+
+def test_visits_over_an_object_store(tmp_path):
+    with serving(settings_for(tmp_path, store_url=f"memory://{tmp_path.name}")) as served, served.client() as client:
+        answer = client.post("/v1/visits", files=visit_files(b"remote"))
+        assert answer.json()["status"] == "complete"
+        assert client.get(f"{answer.headers['location']}/inputs/0").content == b"remote"
+        assert client.get("/readyz").json()["checks"]["store"] == "ok"
+
+
+def test_owner_is_known_to_be_dead_only_when_it_is(tmp_path):
+    first, second = Owner(tmp_path), Owner(tmp_path)
+    assert second.dead() == []
+    first.close()
+    assert second.dead() == [first.id]
+    second.bury(first.id)
+    assert second.dead() == []
+    second.close()

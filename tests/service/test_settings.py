@@ -1,0 +1,169 @@
+"""Settings, keys on first start, and the entry point."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from service.settings import BadSettings, Settings, read_settings
+from tests.conftest import ROOT
+from tests.service.serving import serving, settings_for
+
+SERVER = ROOT / "server.py"
+
+
+@pytest.fixture
+def environment(monkeypatch):
+    for name in list(os.environ):
+        if name.startswith("SANGLOC_"):
+            monkeypatch.delenv(name)
+
+    def given(**values):
+        for name, value in values.items():
+            monkeypatch.setenv(name, value)
+        return read_settings()
+
+    return given
+
+
+def test_defaults_are_the_contracts(environment, monkeypatch):
+    settings = environment()
+    assert (settings.host, settings.port, settings.max_upload_mb) == ("127.0.0.1", 8080, 64)
+    assert (settings.data_dir, settings.bundles) == (Path("var"), Path("models/bundles"))
+    assert settings.database.startswith("sqlite:////")
+    assert settings.database.endswith("/var/sangloc.db")
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "says"),
+    [
+        ("SANGLOC_PROT", "1", "did you mean SANGLOC_PORT"),
+        ("SANGLOC_QQQ", "1", "known:"),
+        ("sangloc_prot", "1", "not a setting"),
+        ("SANGLOC_PORT", "http", "SANGLOC_PORT"),
+        ("SANGLOC_PORT", "70000", "SANGLOC_PORT"),
+        ("SANGLOC_DATABASE_URL", "mysql://secret@x", "SANGLOC_DATABASE_URL"),
+        ("SANGLOC_BOOTSTRAP_KEY", "se cret", "SANGLOC_BOOTSTRAP_KEY"),
+        ("SANGLOC_DEVICE", "abacus", "SANGLOC_DEVICE"),
+        ("SANGLOC_MAX_UPLOAD_MB", "0", "SANGLOC_MAX_UPLOAD_MB"),
+    ],
+)
+def test_what_cannot_be_used_is_said_in_one_line(environment, name, value, says):
+    with pytest.raises(BadSettings) as caught:
+        environment(**{name: value})
+    assert says in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert "cret" not in str(caught.value)
+
+
+def test_every_setting_can_be_set(environment):
+    settings = environment(SANGLOC_HOST="0.0.0.0", SANGLOC_DATA_DIR="/tmp/x", SANGLOC_LANGUAGE="vi", SANGLOC_PORT="")
+    assert (settings.host, settings.data_dir, settings.language, settings.port) == (
+        "0.0.0.0",
+        Path("/tmp/x"),
+        "vi",
+        8080,
+    )
+    assert settings.store == "file:///tmp/x/files"
+
+
+def run_server(*arguments, **environment):
+    plain = {name: value for name, value in os.environ.items() if not name.startswith("SANGLOC_")}
+    done = subprocess.run(
+        [sys.executable, SERVER, *arguments],
+        env=plain | environment,
+        capture_output=True,
+        check=False,
+        text=True,
+        timeout=60,
+    )
+    return done.returncode, done.stdout, done.stderr
+
+
+def test_server_stops_with_one_clear_line(tmp_path):
+    code, out, err = run_server(SANGLOC_DATA_DIR=str(tmp_path), SANGLOC_PROT="1")
+    assert (code, out) == (2, "")
+    assert err.count("\n") == 1
+    assert "SANGLOC_PROT" in err
+    occupied = tmp_path / "file"
+    occupied.write_text("not a folder")
+    code, _, err = run_server(SANGLOC_DATA_DIR=str(occupied))
+    assert code == 2
+    assert err.count("\n") == 1
+    code, _, err = run_server(SANGLOC_DATA_DIR=str(tmp_path), SANGLOC_STORE_URL="nope://user:secret@x")
+    assert code == 2
+    assert err.count("\n") == 1
+    assert "SANGLOC_STORE_URL" in err
+    assert "secret" not in err
+
+
+def test_a_database_out_of_reach_stops_the_start_without_a_stack_trace(tmp_path):
+    here = {"SANGLOC_DATA_DIR": str(tmp_path), "SANGLOC_PORT": "0"}
+    for url in ("sqlite:////nonexistent/x.db", "postgresql+psycopg://user:secret@127.0.0.1:1/x"):
+        code, _, err = run_server(**here, SANGLOC_DATABASE_URL=url)
+        assert code == 1
+        assert "SANGLOC_DATABASE_URL" in err
+        assert "Traceback" not in err
+        assert "secret" not in err
+
+
+def test_a_port_that_is_taken_stops_the_start(tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        code, _, err = run_server(SANGLOC_DATA_DIR=str(tmp_path), SANGLOC_PORT=str(port))
+    assert code == 1
+    assert str(port) in err
+
+
+def test_help_is_light():
+    code, out, _ = run_server("--help")
+    assert code == 0
+    assert "SANGLOC_DATA_DIR" in out
+    probe = "import sys, service.run; sys.exit(bool({'fastapi', 'sqlalchemy', 'numpy', 'uvicorn'} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", probe], cwd=SERVER.parent, check=False).returncode == 0
+
+
+def test_first_start_makes_an_admin_key_once(tmp_path):
+    settings = settings_for(tmp_path, bootstrap_key=None)
+    file = tmp_path / "admin.key"
+    with serving(settings) as served:
+        secret = file.read_text().strip()
+        assert file.stat().st_mode & 0o777 == 0o600
+        assert len(secret) >= 43
+        with served.client(secret) as client:
+            assert client.get("/v1/keys").status_code == 200
+            stored = client.get("/v1/keys").json()["items"]
+            assert [each["role"] for each in stored] == ["admin"]
+    assert secret.encode() not in (tmp_path / "sangloc.db").read_bytes()
+    with serving(settings) as served, served.client(secret) as client:
+        assert file.read_text().strip() == secret
+        other = served.app.state.service.keys
+        assert other is not None
+        assert len(client.get("/v1/keys").json()["items"]) == 1
+        assert client.delete(f"/v1/keys/{stored[0]['id']}").status_code == 204
+    with serving(settings) as served, served.client(secret) as client:
+        assert client.get("/v1/keys").status_code == 401, "a revoked key came back with the next start"
+
+
+def test_bootstrap_key_holds_as_long_as_it_is_set(tmp_path):
+    with serving(settings_for(tmp_path, bootstrap_key="one")) as served, served.client("one") as client:
+        assert client.get("/v1/keys").json() == {"items": []}
+        assert not (tmp_path / "admin.key").exists()
+    with serving(settings_for(tmp_path, bootstrap_key="two")) as served, served.client("one") as client:
+        assert client.get("/v1/keys").status_code == 401
+
+
+def test_data_folder_is_for_its_owner_alone(tmp_path):
+    folder = tmp_path / "new"
+    with serving(settings_for(folder)):
+        assert folder.stat().st_mode & 0o077 == 0
+
+
+def test_settings_take_no_unknown_field():
+    with pytest.raises(ValueError, match="nonsense"):
+        Settings(nonsense=1)

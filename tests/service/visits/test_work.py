@@ -1,0 +1,52 @@
+"""Hands: who gets one, and who waits in the database for one."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from service.metrics import Metrics
+from service.storage.database import Database
+from service.storage.migrate import migrate
+from service.storage.store import FolderStore
+from service.visits.work import Work
+from tests.service.serving import settings_for
+from tests.service.standin import StandIn
+
+
+@pytest.fixture
+async def work(tmp_path):
+    settings = settings_for(tmp_path, concurrent_visits=2)
+    database = Database(settings.database)
+    migrate(settings, database)
+    work = Work(database, FolderStore(tmp_path / "files"), settings, Metrics())
+    yield work
+    await work.drain()
+    database.close()
+
+
+async def test_a_visit_that_comes_while_others_are_looked_for_finds_a_hand_free(work, monkeypatch):
+    looking, go_on = asyncio.Event(), asyncio.Event()
+
+    async def waiting(running, at_most):
+        looking.set()
+        await go_on.wait()
+        return 0
+
+    monkeypatch.setattr(work._leases, "waiting", waiting)
+    work.start(StandIn())
+    await asyncio.wait_for(looking.wait(), 5)
+    assert work.reserve(), "it would wait for the next look, half a second later"
+    assert work.reserve()
+    assert not work.reserve(), "two hands are two"
+    for _ in range(2):
+        work.use_reservation(None)
+    go_on.set()
+
+
+async def test_nobody_has_a_hand_before_there_is_an_engine(work):
+    assert not work.reserve()
+    work.start(StandIn())
+    assert work.reserve()
+    work.use_reservation(None)
