@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from fastapi import FastAPI
 
     from service.settings import Settings
-    from service.visits.work import Engine
+    from service.visits.engine import Engine
 
 
 def create_app(settings: Settings, engine: Engine | None = None, stop: Callable[[], None] = lambda: None) -> FastAPI:

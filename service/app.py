@@ -5,17 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
-from typing import Any
 
 import structlog
 from fastapi import FastAPI
-from fastapi.openapi.utils import get_openapi
 from fastapi.staticfiles import StaticFiles
 from starlette.middleware import Middleware
 from starlette.middleware.gzip import GZipMiddleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from data_specs.next_steps.table import read_table
 from service.api import destinations, open_inference, operations, session
 from service.api import followup as followup_api
 from service.api import keys as admin
@@ -25,15 +22,14 @@ from service.api import uploads as tus
 from service.api import visits as api
 from service.api.dicomweb import routes as web
 from service.api.edge import Edge
-from service.api.examples import schemas_beyond_the_routes
+from service.api.openapi import openapi
 from service.api.refusals import add_refusals
-from service.delivery.worker import Courier
-from service.keys import Keys
+from service.delivery.worker import DeliveryWorker
 from service.logs import where_it_failed
-from service.metrics import Metrics
 from service.pages import post as post_page
 from service.pages import visit as followup_pages
 from service.pages import worklist as pages
+from service.parts import Parts
 from service.protocols.tensors import Tensors
 from service.receive import uploads
 from service.receive.dicom import listener as dicom
@@ -41,10 +37,9 @@ from service.receive.dicom.gathering import Gathering
 from service.receive.hl7 import listener as hl7
 from service.settings import PREFIX, Settings
 from service.state import Service
-from service.storage.database import Database
 from service.storage.migrate import migrate
-from service.storage.store import open_store
-from service.visits.work import Engine, Work
+from service.visits.engine import Engine
+from service.visits.work import Work
 
 NOT_PAGES = ("/v1/", "/v2/", "/dicomweb/", "/metrics")
 API_VERSION = "1.0.0"
@@ -76,27 +71,19 @@ def build(settings: Settings, engine: Engine | None, stop: Callable[[], None]) -
     stop
         Called when the bundles cannot be loaded: there is nothing to serve then.
     """
-    settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-    database = Database(settings.database)
-    store = open_store(settings.store, settings.data_dir)
-    metrics = Metrics()
+    parts = Parts.open(settings)
     service = Service(
-        settings=settings,
-        database=database,
-        store=store,
-        keys=Keys(database, settings.bootstrap_key),
-        metrics=metrics,
-        work=Work(database, store, settings, metrics),
-        next_steps=read_table(settings.next_steps),
+        **vars(parts),
+        work=Work(parts),
+        deliveries=DeliveryWorker(parts),
         uploads=asyncio.Semaphore(settings.concurrent_uploads),
         tensors=Tensors(max_rows=settings.max_queue, max_bytes=TENSOR_BODIES * settings.max_upload_bytes),
     )
-    service.courier = Courier(service)
 
     @asynccontextmanager
     async def life(_: FastAPI) -> AsyncIterator[None]:
         try:
-            await asyncio.to_thread(migrate, settings, database)
+            await asyncio.to_thread(migrate, settings, service.database)
         except Exception as error:
             log.error("database_cannot_be_used", setting=f"{PREFIX}DATABASE_URL", **where_it_failed(error))
             raise
@@ -110,10 +97,10 @@ def build(settings: Settings, engine: Engine | None, stop: Callable[[], None]) -
         loading.cancel()
         await asyncio.gather(loading, return_exceptions=True)
         await closing.aclose()
-        await asyncio.gather(service.work.drain(), service.courier.drain())
+        await asyncio.gather(service.work.drain(), service.deliveries.drain())
         if service.engine is not None:
             await service.engine.aclose()
-        database.close()
+        service.database.close()
 
     app = FastAPI(
         title="Sàng Lọc",
@@ -131,7 +118,7 @@ def build(settings: Settings, engine: Engine | None, stop: Callable[[], None]) -
     ):
         app.include_router(part.router)
     app.mount("/static", StaticFiles(packages=[("service.pages", "static")]))
-    app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]  # FastAPI's own way to extend the document
+    app.openapi = lambda: openapi(app)  # type: ignore[method-assign]  # FastAPI's own way to extend the document
     return app
 
 
@@ -148,7 +135,7 @@ async def _load(service: Service, engine: Engine | None, stop: Callable[[], None
             stop()
             return
     service.work.start(engine)
-    service.courier.start()
+    service.deliveries.start()
     models = engine.models()
     for model in models:
         if session := model.get("session"):
@@ -194,33 +181,3 @@ def _inference_engine(settings: Settings) -> Engine:
         settings.bundles, device=settings.device, session=settings.session, cache=settings.data_dir
     )
     return engine
-
-
-def _openapi(app: FastAPI) -> dict[str, Any]:
-    if app.openapi_schema is None:
-        document = get_openapi(
-            title=app.title,
-            version=app.version,
-            routes=app.routes,
-            summary="AI screening inference for chest X-ray and ECG",
-            description="Refusals are RFC 9457 problem documents. A refused file is an outcome of its visit, not an "
-            "error. Sentences come in the language of `Accept-Language`: vi, fr or en.",
-        )
-        components = document.setdefault("components", {})
-        components.setdefault("schemas", {}).update(schemas_beyond_the_routes())
-        components["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
-        for path, operations_ in document["paths"].items():
-            for operation in operations_.values():
-                secured = path.startswith(("/v1/", "/dicomweb/")) and path != "/v1/models"
-                _complete(operation, secured=secured or path.endswith("/infer"))
-        app.openapi_schema = document
-    return app.openapi_schema
-
-
-def _complete(operation: dict[str, Any], *, secured: bool) -> None:
-    """Say which operations need a key, and drop the framework's own shape of a 422: nothing here answers in it."""
-    if secured:
-        operation["security"] = [{"key": []}]
-    invalid = operation["responses"].get("422", {}).get("content", {})
-    if "application/json" in invalid:
-        del operation["responses"]["422"]

@@ -35,8 +35,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,3 +173,64 @@ class StoredFileMissing(InternalFault):
 
 class StoredFileDamaged(InternalFault):
     pass
+
+
+MAX_FAULTS = 20
+MAX_NAME = 60
+
+_EXPECTED = {
+    "greater_than_equal": "≥ {ge}",
+    "greater_than": "> {gt}",
+    "less_than_equal": "≤ {le}",
+    "less_than": "< {lt}",
+    "string_too_long": "≤ {max_length} × U+",
+    "string_too_short": "≥ {min_length} × U+",
+    "too_long": "≤ {max_length}",
+    "literal_error": "{expected}",
+    "finite_number": "-∞ < x < ∞",
+    "string_type": '"…"',
+    "string_unicode": "UTF-8",
+    "float_type": "0.0",
+    "float_parsing": "0.0",
+    "int_type": "0",
+    "int_parsing": "0",
+    "tuple_type": "[…]",
+    "list_type": "[…]",
+    "model_type": "{{…}}",
+    "date_type": "YYYY-MM-DD",
+    "date_parsing": "YYYY-MM-DD",
+    "date_from_datetime_parsing": "YYYY-MM-DD",
+    "datetime_type": "YYYY-MM-DDThh:mm:ssZ",
+    "datetime_parsing": "YYYY-MM-DDThh:mm:ssZ",
+    "datetime_from_date_parsing": "YYYY-MM-DDThh:mm:ssZ",
+    "json_invalid": "JSON",
+}
+"""What a field accepts, by pydantic's type of error, in signs that need no translation."""
+
+_CODES = {"extra_forbidden": "field_unknown", "missing": "field_missing", "too_long": "field_too_many"}
+
+
+def field_faults(found: Sequence[Mapping[str, Any]], prefix: str = "") -> list[FieldFault]:
+    """Pydantic's list of errors as those of the contract: which field, and what it accepts, never what was sent.
+
+    At most ``MAX_FAULTS`` of them.
+    """
+    return [_fault(each, prefix) for each in found[:MAX_FAULTS]]
+
+
+def _fault(error: Mapping[str, Any], prefix: str) -> FieldFault:
+    kind = str(error["type"])
+    path = ".".join(
+        [prefix, *(quoted_name(part) for part in error["loc"])] if prefix else map(quoted_name, error["loc"])
+    )
+    code = _CODES.get(kind, "field_invalid")
+    expected = ""
+    if kind in _EXPECTED:
+        expected = _EXPECTED[kind].format(**{"expected": "", **error.get("ctx", {})}).replace("'", "")
+        expected = expected.replace(" or ", ", ")
+    return FieldFault(path or "body", code, expected)
+
+
+def quoted_name(part: object) -> str:
+    """A field's name as it may be quoted: what the client called it, cut short, printable characters only."""
+    return "".join(each for each in str(part) if each.isprintable())[:MAX_NAME] or "?"

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from fastapi import FastAPI
     from uvicorn import Server
 
-    from service.visits.work import Engine
+    from service.visits.engine import Engine
 
 BAD_SETTINGS, CANNOT_START = 2, 1
 KEEP_ALIVE_S = 20

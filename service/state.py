@@ -1,77 +1,65 @@
-"""What the parts of the running service share."""
+"""The running service, as its routes and listeners see it."""
 
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
 
 from fastapi import Request
 
-from data_specs.next_steps.table import Table
-from service.keys import Keys
+from service.delivery.worker import DeliveryWorker
+from service.parts import Parts
 from service.protocols.tensors import Tensors
-from service.settings import Settings
-from service.storage.database import Database
-from service.storage.store import Store
-
-if TYPE_CHECKING:
-    from service.delivery.worker import Courier
-    from service.metrics import Metrics
-    from service.visits.work import Engine, Work
+from service.visits.engine import Engine
+from service.visits.work import Work
 
 
-@dataclass(slots=True)
-class Service:
+@dataclass
+class Service(Parts):
     """Made by ``service.app.build``, found by every route as ``service_of(request)``.
 
     Parameters
     ----------
-    next_steps
-        The programme's table of what to do next.
+    work
+        The visits that this process assesses.
+    deliveries
+        The reports that this process sends.
     uploads
-        Places for bodies being read.
+        Limits how many request bodies are read at a time.
     tensors
-        What is held of requests to the models themselves.
+        Bounds what requests to the models themselves (``/v2``) hold in memory.
     engine
         ``None`` until the bundles are loaded.
     draining
-        The process was asked to stop: nothing new is taken on.
+        The process was asked to stop: nothing new is accepted.
     failed
         The bundles could not be loaded.
     queue_was_full
-        When a visit was last counted, so that bodies that would be refused are not read.
+        Whether the queue was full when it was last counted, so that bodies that would be refused are not read.
     """
 
-    settings: Settings
-    database: Database
-    store: Store
-    keys: Keys
-    metrics: Metrics
     work: Work
-    next_steps: Table
+    deliveries: DeliveryWorker
     uploads: asyncio.Semaphore
     tensors: Tensors
     engine: Engine | None = None
     draining: bool = False
     failed: bool = False
     queue_was_full: bool = False
-    courier: Courier = field(init=False)
 
     def stop(self) -> None:
-        """Take nothing more on."""
+        """Accept nothing more."""
         self.draining = True
         self.work.stop_taking()
-        self.courier.stop_taking()
+        self.deliveries.stop_taking()
 
     @property
     def available(self) -> bool:
+        """Whether visits are accepted."""
         return self.engine is not None and self.engine.ready and not self.draining
-
-    async def read_file(self, sha256: str) -> bytes:
-        return await asyncio.to_thread(self.store.read, sha256)
 
 
 def service_of(request: Request) -> Service:
+    """The service that answers this request."""
     service: Service = request.app.state.service
     return service

@@ -28,8 +28,8 @@ from service import errors
 from service.api.keys import Name
 from service.api.refusals import problem_responses
 from service.api.session import CurrentKey
+from service.delivery.message import Kind, Options
 from service.delivery.queue import DELIVERIES, end, retry
-from service.delivery.senders.dispatch import Kind, Options
 from service.errors import FieldFault, Forbidden, InvalidRequest, NotFound
 from service.keys import Key
 from service.protocols.dicom_peers import read_address
@@ -255,7 +255,7 @@ async def retry_deliveries(request: Request, key: CurrentKey, asked: Retry) -> R
     found = await service.database.write(retried)
     if found is None or (asked.visit is not None and not found):
         raise NotFound
-    service.courier.try_now(asked.destination)
+    service.deliveries.try_now(asked.destination)
     return Retried(retried=found)
 
 

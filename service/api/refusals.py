@@ -22,9 +22,8 @@ from starlette.routing import Match
 from data_specs.problems import message
 from data_specs.vocabulary import Language
 from service import errors
-from service.errors import FieldFault, InvalidRequest, MethodNotAllowed, NotFound, ServiceError
+from service.errors import FieldFault, InvalidRequest, MethodNotAllowed, NotFound, ServiceError, field_faults
 from service.language.choice import language_of
-from service.receive.context import field_faults
 
 STATUS: dict[type[ServiceError], HTTPStatus] = {
     errors.Unauthorised: HTTPStatus.UNAUTHORIZED,

@@ -13,7 +13,8 @@ from service.api.refusals import problem_responses
 from service.api.session import CurrentKey
 from service.errors import NotFound
 from service.language.choice import language_of
-from service.report.issue import Kind, dicom_file, issue, rendering
+from service.report.issue import issue
+from service.report.render import Kind, dicom_file, rendering
 from service.state import Service, service_of
 from service.visits.stored import load_visit
 

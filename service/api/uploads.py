@@ -38,7 +38,7 @@ from service.errors import (
 )
 from service.receive.accept import idempotency_key_of
 from service.receive.context import read_context
-from service.receive.multipart import MAX_CONTEXT_BYTES, clean_filename
+from service.receive.posted import MAX_CONTEXT_BYTES, clean_filename
 from service.receive.uploads import (
     MAX_PER_VISIT,
     find_upload,

@@ -21,7 +21,8 @@ from service.api.session import CurrentKey
 from service.errors import Forbidden
 from service.keys import Key
 from service.language.choice import language_of
-from service.receive.accept import RETRY_AFTER_S, accept_visit
+from service.receive.accept import accept_visit
+from service.receive.commit import RETRY_AFTER_S
 from service.state import service_of
 from service.storage.tables import VisitRow
 from service.visits import evidence

@@ -32,7 +32,7 @@ from sqlalchemy import (
 from sqlalchemy.orm import Session
 
 from data_specs.visit.followup import DeliveryState
-from service.delivery.senders.dispatch import Options, Parcel
+from service.delivery.message import Options, Parcel
 from service.storage.database import Database, database_now, rowcount
 from service.storage.owner import Owner
 from service.storage.tables import DeliveryRow, DestinationRow

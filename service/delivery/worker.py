@@ -16,14 +16,15 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from service.background import POLL_S, cancelled, persist
+from service.delivery.message import SENDINGS_AT_ONCE, NotDelivered
 from service.delivery.queue import Deliveries, Identity, Taken
-from service.delivery.senders.dispatch import SENDINGS_AT_ONCE, NotDelivered, Senders
+from service.delivery.senders.dispatch import Senders
 from service.logs import where_it_failed
 from service.storage.owner import Owner
-from service.visits.work import POLL_S, cancelled, persist
 
 if TYPE_CHECKING:
-    from service.state import Service
+    from service.parts import Parts
 
 HANDS = 4
 """Deliveries to one destination at a time."""
@@ -63,17 +64,17 @@ class _Way:
         self.pauses, self.until = 0, 0.0
 
 
-class Courier:
+class DeliveryWorker:
     """What this process delivers."""
 
-    def __init__(self, service: Service) -> None:
-        settings = service.settings
+    def __init__(self, parts: Parts) -> None:
+        settings = parts.settings
         self._settings = settings
-        self._metrics = service.metrics
+        self._metrics = parts.metrics
         # a folder of its own: whoever looks for the dead of one kind of work would bury those of the other
         owner = Owner(settings.data_dir / "owners" / "deliveries")
-        self._deliveries = Deliveries(service.database, owner, settings.lease_seconds)
-        self._senders = Senders(service)
+        self._deliveries = Deliveries(parts.database, owner, settings.lease_seconds)
+        self._senders = Senders(parts)
         self._ways: dict[str, _Way] = {}
         self._running: dict[Identity, asyncio.Task[None]] = {}
         self._wake = asyncio.Event()

@@ -16,8 +16,8 @@ from data_specs.visit.opinion import Author, AuthorRole, NewOpinion, Opinion
 from service.delivery.queue import deliveries_of, enqueue
 from service.errors import AlreadyAsked, Forbidden, NotFinished, NotFound, VersionChanged
 from service.keys import Key
+from service.parts import Parts
 from service.report.issue import issue, opinions_of
-from service.state import Service
 from service.storage.database import database_now, insert_rows, rowcount
 from service.storage.tables import VISITS, OpinionRow, OutcomeRow, ReferralRow, VisitRow
 from service.visits.stored import STANDS, load_visit, to_me
@@ -37,7 +37,7 @@ def author_of(key: Key) -> Author:
     return Author(id=key.doctor_id, name=key.label or key.doctor_id, facility=key.site, role=role)
 
 
-async def sign(service: Service, key: Key, visit_id: str, new: NewOpinion, *, version: int) -> Opinion:
+async def sign(parts: Parts, key: Key, visit_id: str, new: NewOpinion, *, version: int) -> Opinion:
     """Sign an opinion on the report's ``version``. A specialist's answers the question that is open to them.
 
     Raises
@@ -50,12 +50,12 @@ async def sign(service: Service, key: Key, visit_id: str, new: NewOpinion, *, ve
         The report has another version by now.
     """
     author = author_of(key)
-    row = await load_visit(service, key, visit_id)
+    row = await load_visit(parts, key, visit_id)
     if row.status == "accepted":
         raise NotFinished
     if row.version != version:
         raise VersionChanged(row.version, version)
-    await issue(service, visit_id, version)  # what was read, fixed before it is followed
+    await issue(parts, visit_id, version)  # what was read, fixed before it is followed
 
     def write(session: Session) -> Opinion:
         now = database_now(session)
@@ -89,8 +89,8 @@ async def sign(service: Service, key: Key, visit_id: str, new: NewOpinion, *, ve
         enqueue(session, visit_id, row.site, version + 1, now)
         return opinion
 
-    opinion = await service.database.write(write)
-    await issue(service, visit_id, version + 1)
+    opinion = await parts.database.write(write)
+    await issue(parts, visit_id, version + 1)
     return opinion
 
 
@@ -116,7 +116,7 @@ def _question_to(session: Session, key: Key, visit_id: str, named: str | None) -
     return found
 
 
-async def ask(service: Service, key: Key, visit_id: str, question: NewReferral) -> Referral:
+async def ask(parts: Parts, key: Key, visit_id: str, question: NewReferral) -> Referral:
     """Ask a specialist.
 
     Raises
@@ -127,7 +127,7 @@ async def ask(service: Service, key: Key, visit_id: str, question: NewReferral) 
         A question to the same hospital is open.
     """
     author = author_of(key)
-    row = await load_visit(service, key, visit_id)
+    row = await load_visit(parts, key, visit_id)
     if key.role != "doctor":
         raise Forbidden
     if row.status == "accepted":
@@ -146,16 +146,16 @@ async def ask(service: Service, key: Key, visit_id: str, question: NewReferral) 
             asked_by=author.model_dump_json(),
             asked_at=database_now(session),
             question=question.question,
-            blind=service.settings.blind_reads if question.blind is None else question.blind,
+            blind=parts.settings.blind_reads if question.blind is None else question.blind,
         )
         session.add(asked)
         session.flush()
         return referral_of(asked)
 
-    return await service.database.write(write)
+    return await parts.database.write(write)
 
 
-async def withdraw(service: Service, key: Key, visit_id: str, referral_id: str) -> None:
+async def withdraw(parts: Parts, key: Key, visit_id: str, referral_id: str) -> None:
     """Take a question back that nobody has answered; who asked it, or an admin.
 
     Raises
@@ -163,7 +163,7 @@ async def withdraw(service: Service, key: Key, visit_id: str, referral_id: str) 
     NotFound
         There is no such open question of this key's.
     """
-    await load_visit(service, key, visit_id)
+    await load_visit(parts, key, visit_id)
 
     def write(session: Session) -> int:
         mine = update(ReferralRow).where(
@@ -173,11 +173,11 @@ async def withdraw(service: Service, key: Key, visit_id: str, referral_id: str) 
             mine = mine.where(ReferralRow.key_id == key.id)
         return rowcount(session.execute(mine.values(closed_at=database_now(session))))
 
-    if not await service.database.write(write):
+    if not await parts.database.write(write):
         raise NotFound
 
 
-async def record_outcome(service: Service, key: Key, visit_id: str, new: NewOutcome) -> RecordedOutcome:
+async def record_outcome(parts: Parts, key: Key, visit_id: str, new: NewOutcome) -> RecordedOutcome:
     """Record what became of a finding; an earlier record stays, and the latest counts.
 
     Raises
@@ -185,7 +185,7 @@ async def record_outcome(service: Service, key: Key, visit_id: str, new: NewOutc
     NotFound, Forbidden, NotFinished
         As :func:`sign`; a site may record as well.
     """
-    row = await load_visit(service, key, visit_id)
+    row = await load_visit(parts, key, visit_id)
     if row.blind:
         raise Forbidden
     if row.status == "accepted":
@@ -199,7 +199,7 @@ async def record_outcome(service: Service, key: Key, visit_id: str, new: NewOutc
         )
         return RecordedOutcome(**new.model_dump(), recorded_at=now)
 
-    return await service.database.write(write)
+    return await parts.database.write(write)
 
 
 def history(session: Session, key: Key, row: VisitRow) -> History:

@@ -10,14 +10,14 @@ from sqlalchemy.orm import Session
 from data_specs.visit.followup import Referral
 from service.followup.actions import referral_of
 from service.keys import Key
-from service.state import Service
+from service.parts import Parts
 from service.storage.tables import ReferralRow, VisitRow
 from service.visits.stored import seen_by, to_me, visible
 from service.visits.worklist import urgency
 
 
 async def list_questions(
-    service: Service, key: Key, *, state: Literal["open", "closed"] = "open", limit: int = 50
+    parts: Parts, key: Key, *, state: Literal["open", "closed"] = "open", limit: int = 50
 ) -> list[tuple[Referral, VisitRow]]:
     """Questions with their visits, as ``key`` may see them. For a specialist: those that ask them."""
     query = visible(select(ReferralRow).join(VisitRow, VisitRow.id == ReferralRow.visit_id), key)
@@ -34,4 +34,4 @@ async def list_questions(
         visits = {row.id: row for row in seen_by(session, key, about)}
         return [(referral, visits[visit_id]) for visit_id, referral in asked]
 
-    return await service.database.read(read)
+    return await parts.database.read(read)

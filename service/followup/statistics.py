@@ -21,9 +21,9 @@ from sqlalchemy.orm import Session
 
 from data_specs.visit.opinion import Opinion
 from service.keys import Key
-from service.state import Service
+from service.parts import Parts
 from service.storage.tables import OpinionRow, OutcomeRow, ReferralRow, VisitRow
-from service.visits.stored import assessment_of, seen_by, visible
+from service.visits.stored import seen_by, visible
 
 Table = Literal["turnaround", "agreement", "unheard"]
 Reader = Literal["machine", "referrer", "specialist"]
@@ -99,7 +99,7 @@ class _Read:
     opinions: Sequence[Opinion]
 
 
-async def statistics(service: Service, key: Key, since: datetime, now: datetime) -> Statistics:
+async def statistics(parts: Parts, key: Key, since: datetime, now: datetime) -> Statistics:
     """Over the finished visits that ``key`` may see and that were received since then."""
     query = visible(select(VisitRow).where(VisitRow.received_at >= since, VisitRow.status != "accepted"), key)
     query = query.order_by(VisitRow.received_at.desc()).limit(MOST_VISITS)
@@ -122,7 +122,7 @@ async def statistics(service: Service, key: Key, since: datetime, now: datetime)
             unheard=_unheard(shown, known, now),
         )
 
-    return await service.database.read(read)
+    return await parts.database.read(read)
 
 
 def as_csv(found: Statistics, table: Table) -> str:
@@ -194,7 +194,7 @@ def _readings(read: _Read) -> dict[Reader, dict[str, bool]]:
     Who signs without a word on a finding says what the machine said, which was before their eyes; who read blind and
     names no finding says that there is none.
     """
-    found = assessment_of(read.row)
+    found = read.row.read_assessment()
     machine = {
         each.name: each.positive
         for organ in (found.organs.values() if found else ())

@@ -32,7 +32,7 @@ from service.language.choice import language_of
 from service.pages.frame import page, to_login
 from service.receive.body import PIECE_BYTES
 from service.receive.context import read_context
-from service.receive.multipart import LIMITS, Field, Part, clean_filename
+from service.receive.posted import LIMITS, Field, Part, clean_filename
 from service.receive.uploads import MAX_PER_VISIT, visit_of_uploads
 from service.state import service_of
 from service.storage.drafts import Drafts

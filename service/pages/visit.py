@@ -20,7 +20,7 @@ from data_specs.visit.opinion import Advice, Judgement, NewOpinion
 from data_specs.visit.report import Report
 from service.api.refusals import STATUS
 from service.api.session import page_key
-from service.errors import Forbidden, InvalidRequest, NotFound, ServiceError
+from service.errors import Forbidden, InvalidRequest, NotFound, ServiceError, field_faults
 from service.followup import actions as followup
 from service.followup.questions import list_questions
 from service.followup.statistics import statistics
@@ -28,7 +28,6 @@ from service.keys import Key
 from service.language.choice import language_of
 from service.pages.figures import Film, films, traces
 from service.pages.frame import page, to_login
-from service.receive.context import field_faults
 from service.report.issue import issue
 from service.state import Service, service_of
 from service.storage.tables import VisitRow

@@ -23,7 +23,8 @@ from data_specs.dicom.reference import is_dicom, is_waveform
 from data_specs.ecg.files import PostedFile, check_zip_bounds, is_leaflet, is_zip_member
 from data_specs.problems import Refused
 from service.errors import FieldFault, InvalidRequest, UnsupportedMediaType
-from service.receive.multipart import LIMITS, Field, MultipartReader, Part, clean_filename
+from service.receive.multipart import MultipartReader
+from service.receive.posted import LIMITS, Field, Part, clean_filename
 from service.storage.drafts import START_BYTES, Draft, Drafts
 
 DICOM, ZIP = "application/dicom", "application/zip"

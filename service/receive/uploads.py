@@ -44,7 +44,8 @@ from service.errors import (
     UploadUnfinished,
 )
 from service.keys import Key
-from service.receive.accept import (
+from service.receive.body import PIECE_BYTES, ZIP, FileReader
+from service.receive.commit import (
     RETRY_AFTER_S,
     Accepted,
     StoredFile,
@@ -55,8 +56,7 @@ from service.receive.accept import (
     upload_turn,
     with_order,
 )
-from service.receive.body import PIECE_BYTES, ZIP, FileReader
-from service.receive.multipart import LIMITS, Field, Part
+from service.receive.posted import LIMITS, Field, Part
 from service.state import Service
 from service.storage.database import database_now, rowcount
 from service.storage.drafts import START_BYTES, Drafts
@@ -234,7 +234,7 @@ async def visit_of_uploads(
         files = await asyncio.to_thread(_into_the_store, service, rows, beside)
     context = await with_order(service, key.site, context)
     visit = new_visit(key.site, key.id, context, files, digest, idempotency_key=idempotency_key)
-    accepted = await commit_visit(service, visit, also=lambda session: _spend(session, upload_ids))
+    accepted = await commit_visit(service, visit, in_same_transaction=lambda session: _spend(session, upload_ids))
     if accepted is None:
         raise QueueFull("", f"{RETRY_AFTER_S} s", retry_after_s=RETRY_AFTER_S)
     if accepted.is_new:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
-from contextlib import suppress
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from sqlalchemy import select
 from sqlalchemy.exc import IntegrityError
@@ -13,7 +11,6 @@ from sqlalchemy.orm import Session
 
 from data_specs.next_steps.rules import Facts
 from data_specs.next_steps.table import Table, next_steps
-from data_specs.problems import Refused
 from data_specs.visit.assessment import AssessedInput, AssessedOrgan, Assessment, FoundFinding
 from data_specs.visit.contract import Code, OperatingPoint, Organ
 from data_specs.visit.opinion import Opinion
@@ -27,26 +24,17 @@ from data_specs.visit.report import (
     rounded,
     uid,
 )
-from data_specs.vocabulary import Language, term_of
-from service.errors import NotFound, StoredFileDamaged, StoredFileMissing
-from service.state import Service
+from data_specs.vocabulary import term_of
+from service.errors import NotFound
+from service.parts import Parts
 from service.storage.database import insert_rows
 from service.storage.tables import InputRow, OpinionRow, ReportRow, VisitRow
-from service.visits.stored import assessment_of, context_of
 
 if TYPE_CHECKING:
-    from service.report.dicom.identity import MadeInstance
-
-Kind = Literal["json", "fhir", "html", "pdf", "hl7"]
-PICTURE_PX = 640
-"""Longest side of a film on the report's page."""
-FILM_PX = 1024
-"""Longest side of a film that is sent to an archive."""
-UNSHOWN = (Refused, StoredFileMissing, StoredFileDamaged)
-"""Why a film cannot be shown, whoever asks and however often: the report goes out without its picture."""
+    pass
 
 
-async def issue(service: Service, visit_id: str, version: int | None = None) -> Report:
+async def issue(parts: Parts, visit_id: str, version: int | None = None) -> Report:
     """One version of the report, the latest by default. The first who asks for it fixes it for all.
 
     Raises
@@ -63,9 +51,9 @@ async def issue(service: Service, visit_id: str, version: int | None = None) -> 
         stored = session.get(ReportRow, (visit_id, wanted))
         if stored is not None:
             return Report.model_validate_json(stored.report), True
-        return make_report(row, opinions_of(session, visit_id)[: wanted - 1], service.next_steps), False
+        return make_report(row, opinions_of(session, visit_id)[: wanted - 1], parts.next_steps), False
 
-    report, is_stored = await service.database.read(find)
+    report, is_stored = await parts.database.read(find)
     if is_stored:
         return report
     new = ReportRow(
@@ -81,9 +69,9 @@ async def issue(service: Service, visit_id: str, version: int | None = None) -> 
         return None
 
     try:
-        fixed = await service.database.write(keep)
+        fixed = await parts.database.write(keep)
     except IntegrityError:  # PostgreSQL: another one was first, between our look and our insert
-        return await issue(service, report.visit, report.version)
+        return await issue(parts, report.visit, report.version)
     return report if fixed is None else Report.model_validate_json(fixed)
 
 
@@ -95,7 +83,7 @@ def opinions_of(session: Session, visit_id: str) -> list[Opinion]:
 
 def make_report(row: VisitRow, opinions: Sequence[Opinion], table: Table) -> Report:
     """The report's facts from a finished visit, the opinions up to this version, and the programme's table."""
-    found, context = assessment_of(row), context_of(row)
+    found, context = row.read_assessment(), row.read_context()
     assert found is not None  # noqa: S101  every finished visit has one
     assert row.completed_at is not None  # noqa: S101
     organs = {name: _organ(name, organ) for name, organ in found.organs.items()}
@@ -188,85 +176,3 @@ def _input(row: InputRow, assessed: AssessedInput) -> ReportInput:
         problems=tuple(assessed.problems),
         dicom=DicomReference.model_validate_json(row.dicom) if row.dicom else None,
     )
-
-
-# ---------------------------------------------------------------------- renderings
-async def rendering(service: Service, report: Report, kind: Kind, language: Language) -> bytes:
-    """The report as JSON, FHIR document, page, PDF or HL7 v2 message, in ``language``."""
-    if kind in ("html", "pdf"):
-        pictures = await _pictures(service, report)
-        return await asyncio.to_thread(_page, report, kind, language, pictures)
-    return await asyncio.to_thread(_message, report, kind, language)
-
-
-def _page(report: Report, kind: Kind, language: Language, pictures: dict[int, bytes]) -> bytes:
-    from service.report import html, pdf  # noqa: PLC0415  a layout engine, for who asks for a page
-
-    render = html.render if kind == "html" else pdf.render
-    return render(report, language, pictures=pictures)
-
-
-def _message(report: Report, kind: Kind, language: Language) -> bytes:
-    from service.report import as_json, hl7  # noqa: PLC0415  models of whole standards, for who asks for one
-    from service.report.fhir import document as fhir  # noqa: PLC0415  models of whole standards, for who asks for one
-
-    render = {"json": as_json.render, "fhir": fhir.render, "hl7": hl7.render}[kind]
-    return render(report, language)
-
-
-async def dicom_files(service: Service, report: Report, language: Language) -> list[tuple[MadeInstance, bytes]]:
-    """All DICOM objects of this version: the structured report, then what shows its evidence, where it can be shown."""
-    from service.report.dicom.identity import instances  # noqa: PLC0415
-
-    made = []
-    for each in instances(report, language):
-        with suppress(*UNSHOWN):
-            made.append((each, await dicom_file(service, report, language, each)))
-    return made
-
-
-async def dicom_file(service: Service, report: Report, language: Language, instance: MadeInstance) -> bytes:
-    """One of them."""
-    from service.report.dicom import images as dicom_images  # noqa: PLC0415  highdicom
-    from service.report.dicom import sr as dicom_sr  # noqa: PLC0415
-
-    if instance.kind == "sr":
-        return await asyncio.to_thread(dicom_sr.render, report, language)
-    finding, index = instance.finding, instance.index
-    assert finding is not None  # noqa: S101
-    assert index is not None  # noqa: S101
-    if instance.kind == "gsps":
-        posted = await service.read_file(_sha256(report, index))
-        return await asyncio.to_thread(dicom_images.render_presentation, report, language, finding, index, posted)
-    picture = await _evidence_picture(service, report, finding, index, FILM_PX)
-    return await asyncio.to_thread(dicom_images.render_heatmap, report, language, finding, index, picture)
-
-
-async def _evidence_picture(service: Service, report: Report, finding: str, index: int, max_px: int | None) -> bytes:
-    """PNG of a film with the heatmap of one finding over it."""
-    from inference.render.pictures import evidence_png  # noqa: PLC0415  decoders are loaded by who decodes
-
-    (evidence,) = (
-        each for found in report.findings if found.name == finding for each in found.evidence if each.input == index
-    )
-    content = await service.read_file(_sha256(report, index))
-    return await asyncio.to_thread(evidence_png, content, evidence, max_px)
-
-
-def _sha256(report: Report, index: int) -> str:
-    return next(each.sha256 for each in report.inputs if each.index == index)
-
-
-async def _pictures(service: Service, report: Report) -> dict[int, bytes]:
-    """For each accepted film that a finding points at: the film under the heatmap of the likeliest one."""
-    shown: dict[int, ReportFinding] = {}
-    for finding in sorted(report.findings, key=lambda each: -(each.probability or 0)):
-        for evidence in finding.evidence:
-            if evidence.kind == "heatmap":
-                shown.setdefault(evidence.input, finding)
-    pictures = {}
-    for index, finding in sorted(shown.items()):
-        # what cannot be shown is left out of a page; its finding is not
-        with suppress(*UNSHOWN):
-            pictures[index] = await _evidence_picture(service, report, finding.name, index, PICTURE_PX)
-    return pictures

@@ -22,6 +22,9 @@ from sqlalchemy import (
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 from sqlalchemy.types import TypeDecorator
 
+from data_specs.visit.assessment import Assessment
+from data_specs.visit.context import Context
+
 
 class UtcDateTime(TypeDecorator[datetime]):
     """An aware datetime in UTC; SQLite, which has no zones, stores it without one."""
@@ -132,6 +135,14 @@ class VisitRow(Base):
     blind = False
     """Not stored: the findings are left out for a specialist who reads without them (``service.visits.stored``)."""
     inputs: Mapped[list[InputRow]] = relationship(order_by="InputRow.index", lazy="selectin")
+
+    def read_assessment(self) -> Assessment | None:
+        """What the engine found; ``None`` while the visit is unfinished."""
+        return None if self.assessment is None else Assessment.model_validate_json(self.assessment)
+
+    def read_context(self) -> Context:
+        """What was posted with the files."""
+        return Context.model_validate_json(self.context)
 
 
 class InputRow(Base):

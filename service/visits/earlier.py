@@ -9,15 +9,15 @@ from sqlalchemy.orm import Session
 
 from data_specs.visit.comparison import Assessed, Comparison, compare
 from service.keys import Key
-from service.state import Service
+from service.parts import Parts
 from service.storage.tables import VisitRow
-from service.visits.stored import assessment_of, context_of, load_visit, seen_by, visible
+from service.visits.stored import load_visit, seen_by, visible
 
 MOST = 12
 """Earlier visits that are compared; one a year makes them a long time."""
 
 
-async def comparison(service: Service, key: Key, visit_id: str) -> Comparison:
+async def comparison(parts: Parts, key: Key, visit_id: str) -> Comparison:
     """The visit beside the person's earlier ones that ``key`` may see; none where the visit names no person.
 
     Raises
@@ -25,12 +25,12 @@ async def comparison(service: Service, key: Key, visit_id: str) -> Comparison:
     NotFound, Forbidden
         As ``load_visit``.
     """
-    row = await load_visit(service, key, visit_id)
-    compared, _ = await beside_earlier(service, key, row)
+    row = await load_visit(parts, key, visit_id)
+    compared, _ = await beside_earlier(parts, key, row)
     return compared
 
 
-async def beside_earlier(service: Service, key: Key, row: VisitRow) -> tuple[Comparison, list[VisitRow]]:
+async def beside_earlier(parts: Parts, key: Key, row: VisitRow) -> tuple[Comparison, list[VisitRow]]:
     """The comparison of a loaded visit, and the earlier ones themselves, latest first."""
     if row.person_id is None or row.blind or row.status != "complete":
         return Comparison(earlier=(), courses=()), []
@@ -46,15 +46,15 @@ async def beside_earlier(service: Service, key: Key, row: VisitRow) -> tuple[Com
         earlier = [each for each in seen_by(session, key, query) if not each.blind]
         return compare(_assessed(row), [_assessed(each) for each in earlier]), sorted(earlier, key=day_of, reverse=True)
 
-    return await service.database.read(read)
+    return await parts.database.read(read)
 
 
 def _assessed(row: VisitRow) -> Assessed:
-    found = assessment_of(row)
+    found = row.read_assessment()
     assert found is not None  # noqa: S101  complete visits only
     return Assessed(row.id, day_of(row), row.version, found)
 
 
 def day_of(row: VisitRow) -> date:
     """The day of a visit: as it says, else when it was received."""
-    return context_of(row).visited_on or row.received_at.date()
+    return row.read_context().visited_on or row.received_at.date()

@@ -18,14 +18,14 @@ from sqlalchemy.orm import Session
 
 from data_specs.visit.context import Context
 from service.logs import where_it_failed
-from service.metrics import Metrics
-from service.storage.database import Database, database_now
-from service.storage.store import Store, StoredInput
+from service.parts import Parts
+from service.storage.database import database_now
+from service.storage.store import StoredInput
 from service.storage.tables import ShadowRow, VisitRow
 
 if TYPE_CHECKING:
     from inference.engine import ShadowAnswer
-    from service.visits.work import Engine
+    from service.visits.engine import Engine
 
 MAX_WAITING = 64
 LOOK_S = 0.1
@@ -43,10 +43,10 @@ class ShadowWork:
         Whether the process has visits of its own in hand.
     """
 
-    def __init__(self, database: Database, store: Store, metrics: Metrics, busy: Callable[[], bool]) -> None:
-        self._database = database
-        self._store = store
-        self._metrics = metrics
+    def __init__(self, parts: Parts, busy: Callable[[], bool]) -> None:
+        self._database = parts.database
+        self._store = parts.store
+        self._metrics = parts.metrics
         self._busy = busy
         self._engine: Engine | None = None
         self._waiting: deque[VisitRow] = deque()

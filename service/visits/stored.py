@@ -12,13 +12,12 @@ from datetime import UTC, datetime
 from sqlalchemy import ColumnElement, Select, and_, exists, or_, select, tuple_
 from sqlalchemy.orm import Session, aliased
 
-from data_specs.visit.assessment import AssessedInput, Assessment, EvidenceMap, input_problem, organ_result, reason
-from data_specs.visit.context import Context
+from data_specs.visit.assessment import AssessedInput, EvidenceMap, input_problem, organ_result, reason
 from data_specs.visit.contract import Priority, Status, Visit, VisitInput
 from data_specs.vocabulary import Language
 from service.errors import FieldFault, Forbidden, InvalidRequest, NotFound
 from service.keys import Key
-from service.state import Service
+from service.parts import Parts
 from service.storage.tables import InputRow, OpinionRow, ReferralRow, VisitRow
 
 PAGE = 50
@@ -35,7 +34,7 @@ class VisitPage:
 
 
 async def list_visits(
-    service: Service,
+    parts: Parts,
     key: Key,
     *,
     priority: Priority | None = None,
@@ -61,11 +60,11 @@ async def list_visits(
     if cursor is not None:
         query = query.where(tuple_(VisitRow.received_at, VisitRow.id) < tuple_(*_read_cursor(cursor)))
     limit = max(1, min(limit, MAX_PAGE))
-    rows = await service.database.read(lambda session: seen_by(session, key, query.limit(limit + 1)))
+    rows = await parts.database.read(lambda session: seen_by(session, key, query.limit(limit + 1)))
     return VisitPage(rows[:limit], _write_cursor(rows[limit - 1]) if len(rows) > limit else None)
 
 
-async def load_visit(service: Service, key: Key, visit_id: str) -> VisitRow:
+async def load_visit(parts: Parts, key: Key, visit_id: str) -> VisitRow:
     """The visit with its inputs.
 
     Raises
@@ -86,7 +85,7 @@ async def load_visit(service: Service, key: Key, visit_id: str) -> VisitRow:
             raise Forbidden
         return None
 
-    row = await service.database.read(load)
+    row = await parts.database.read(load)
     if row is None:
         raise NotFound
     return row
@@ -149,7 +148,7 @@ def seen_by(session: Session, key: Key, query: Select[VisitRow]) -> Sequence[Vis
 
 
 def _without_findings(row: VisitRow) -> str | None:
-    found = assessment_of(row)
+    found = row.read_assessment()
     if found is None:
         return None
     return found.model_copy(update={"organs": {}, "models": [], "priority_reasons": []}).model_dump_json()
@@ -157,7 +156,7 @@ def _without_findings(row: VisitRow) -> str | None:
 
 def visit_view(row: VisitRow, language: Language) -> Visit:
     """The visit as the wire contract shows it, its sentences in ``language``."""
-    found = assessment_of(row)
+    found = row.read_assessment()
     assessed = {each.index: each for each in found.inputs} if found else {}
     return Visit(
         id=row.id,
@@ -165,7 +164,7 @@ def visit_view(row: VisitRow, language: Language) -> Visit:
         version=row.version,
         received_at=row.received_at,
         completed_at=row.completed_at,
-        person=context_of(row).person,
+        person=row.read_context().person,
         priority=found.priority if found else "unassessed",
         priority_reasons=[reason(problem, language) for problem in found.priority_reasons] if found else [],
         organs={
@@ -190,15 +189,6 @@ def _input_view(row: InputRow, assessed: AssessedInput | None, language: Languag
     )
 
 
-def assessment_of(row: VisitRow) -> Assessment | None:
-    """What the engine found, ``None`` while the visit is unfinished."""
-    return None if row.assessment is None else Assessment.model_validate_json(row.assessment)
-
-
-def context_of(row: VisitRow) -> Context:
-    return Context.model_validate_json(row.context)
-
-
 def find_evidence(row: VisitRow, finding: str, index: int) -> EvidenceMap:
     """Map of one finding over one input.
 
@@ -207,7 +197,7 @@ def find_evidence(row: VisitRow, finding: str, index: int) -> EvidenceMap:
     NotFound
         The finding points at no such input.
     """
-    found = assessment_of(row)
+    found = row.read_assessment()
     for organ in found.organs.values() if found else ():
         for each in organ.findings:
             for evidence in each.evidence if each.name == finding else ():
@@ -216,15 +206,15 @@ def find_evidence(row: VisitRow, finding: str, index: int) -> EvidenceMap:
     raise NotFound
 
 
-async def input_content(service: Service, key: Key, visit_id: str, index: int) -> tuple[InputRow, bytes]:
+async def input_content(parts: Parts, key: Key, visit_id: str, index: int) -> tuple[InputRow, bytes]:
     """One posted file, as it came."""
-    row = await load_visit(service, key, visit_id)
+    row = await load_visit(parts, key, visit_id)
     posted = input_row(row, index)
-    return posted, await service.read_file(posted.sha256)
+    return posted, await parts.read_file(posted.sha256)
 
 
 def was_accepted(row: VisitRow, index: int) -> bool:
-    found = assessment_of(row)
+    found = row.read_assessment()
     return found is not None and any(each.index == index and each.accepted for each in found.inputs)
 
 

@@ -10,10 +10,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable
 from datetime import datetime
 from functools import partial
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING
 from weakref import WeakValueDictionary
 
 import structlog
@@ -21,80 +21,41 @@ from sqlalchemy import select
 
 from data_specs.problems import Problem
 from data_specs.visit.assessment import AssessedInput, AssessedOrgan, Assessment
-from data_specs.visit.context import Context
 from data_specs.visit.contract import ORGANS
+from service.background import POLL_S, RETRY_S, cancelled, persist
 from service.logs import where_it_failed
-from service.metrics import Metrics
-from service.settings import Settings
-from service.storage.database import Database
+from service.parts import Parts
 from service.storage.owner import Owner
-from service.storage.store import Store, StoredInput
+from service.storage.store import StoredInput
 from service.storage.tables import VISITS, VisitRow
+from service.visits.engine import Engine
 from service.visits.leases import Lease, Leases
 from service.visits.shadow import ShadowWork
 
 if TYPE_CHECKING:
-    from inference.engine import Input, ShadowAnswer
+    pass
 
-T = TypeVar("T")
-POLL_S = 0.5
 MAX_FAULTS = 3
 """Errors of the engine itself, after which a visit is ``failed``."""
 SPARE_DEATHS = 2
 """Deaths beyond one per file, after which a visit is ``failed``: something other than decoding a file kills it."""
-RETRY_S = 1.0
 HANDS_AT_ONCE = 4
 """While visits wait in the database, they are fetched when one hand in so many is free: fetching costs two turns."""
 
 log = structlog.get_logger()
 
 
-class Engine(Protocol):
-    """What the service needs of ``inference.engine.Engine``.
-
-    ``assess`` raises for no input whatsoever. ``before_decode`` is awaited with the index of a file before native code
-    touches it, one file at a time: while it is given, the next file is not begun before the last one is decoded.
-    """
-
-    @property
-    def ready(self) -> bool: ...
-
-    async def assess(
-        self,
-        inputs: Sequence[Input],
-        context: Context,
-        *,
-        before_decode: Callable[[int], Awaitable[None]] | None = None,
-        refused: Mapping[int, Problem] = ...,
-    ) -> Assessment: ...
-
-    @property
-    def has_shadows(self) -> bool: ...
-
-    async def assess_shadows(self, inputs: Sequence[Input], context: Context) -> list[ShadowAnswer]: ...
-
-    def models(self) -> list[dict[str, Any]]: ...
-
-    async def aclose(self) -> None: ...
-
-
 class Work:
-    """What this process has in its hands.
+    """The visits that this process works on."""
 
-    Parameters
-    ----------
-    database, store, settings, metrics
-        As everywhere in the service.
-    """
-
-    def __init__(self, database: Database, store: Store, settings: Settings, metrics: Metrics) -> None:
-        self._database = database
-        self._store = store
-        self._settings = settings
-        self._metrics = metrics
-        self._leases = Leases(database, Owner(settings.data_dir / "owners"), settings.lease_seconds)
+    def __init__(self, parts: Parts) -> None:
+        self._database = parts.database
+        self._store = parts.store
+        self._settings = settings = parts.settings
+        self._metrics = parts.metrics
+        self._leases = Leases(parts.database, Owner(settings.data_dir / "owners"), settings.lease_seconds)
         self._engine: Engine | None = None
-        self._shadow = ShadowWork(database, store, metrics, busy=lambda: bool(self._running))
+        self._shadow = ShadowWork(parts, busy=lambda: bool(self._running))
         self._running: dict[str, asyncio.Task[None]] = {}
         self._reserved = 0
         self._behind = False
@@ -266,7 +227,7 @@ class Work:
         inputs = [StoredInput.of(each, self._store) for each in row.inputs]
         return await self._engine.assess(
             inputs,
-            Context.model_validate_json(row.context),
+            row.read_context(),
             before_decode=partial(self._leases.note_decoding, lease) if lease.deaths else None,
             refused=refused,
         )
@@ -306,16 +267,6 @@ class Work:
 _CRASHED = Problem("unreadable", "reject", "2 ×", "1 ×")
 
 
-async def persist(write: Callable[[], Awaitable[T]]) -> T:
-    """Write what must not be lost, however long the database is away; the lease is kept meanwhile."""
-    while True:
-        try:
-            return await write()
-        except Exception as error:
-            log.error("result_not_written", **where_it_failed(error))
-            await asyncio.sleep(RETRY_S)
-
-
 def _no_assessment(row: VisitRow, found: str) -> Assessment:
     """The outcome of a visit that could not be assessed at all: nothing is normal, everything is to be repeated."""
     problem = Problem("inference_failed", "reject", found)
@@ -326,9 +277,3 @@ def _no_assessment(row: VisitRow, found: str) -> Assessment:
         priority="unassessed",
         priority_reasons=[problem],
     )
-
-
-async def cancelled(task: asyncio.Task[None]) -> None:
-    task.cancel()
-    with contextlib.suppress(asyncio.CancelledError):
-        await task

@@ -12,7 +12,7 @@ from sqlalchemy import Select, case, func, select, tuple_
 
 from data_specs.visit.contract import PRIORITIES, Priority, Status
 from service.keys import Key
-from service.state import Service
+from service.parts import Parts
 from service.storage.tables import VisitRow
 from service.visits.stored import seen_by, visible
 
@@ -45,7 +45,7 @@ class WorklistPage:
     next: str | None
 
 
-async def worklist(service: Service, key: Key, wanted: Filter, cursor: str | None = None) -> WorklistPage:
+async def worklist(parts: Parts, key: Key, wanted: Filter, cursor: str | None = None) -> WorklistPage:
     """One page of the visits that ``key`` may see; a cursor that is none starts at the beginning."""
     place = (urgency, VisitRow.received_at, VisitRow.id)
     query = _narrowed(visible(select(VisitRow), key), wanted)
@@ -55,10 +55,10 @@ async def worklist(service: Service, key: Key, wanted: Filter, cursor: str | Non
     if after is not None:
         query = query.where(tuple_(*place) > tuple_(*after))
     query = query.order_by(*place).limit(PAGE + 1)
-    rows = await service.database.read(lambda session: seen_by(session, key, query))
+    rows = await parts.database.read(lambda session: seen_by(session, key, query))
 
     counting = _narrowed(visible(select(VisitRow.priority, func.count()), key), wanted).group_by(VisitRow.priority)
-    counted = await service.database.read(lambda session: {row[0]: row[1] for row in session.execute(counting)})
+    counted = await parts.database.read(lambda session: {row[0]: row[1] for row in session.execute(counting)})
     return WorklistPage(
         rows=rows[:PAGE],
         counts={name: counted.get(name, 0) for name in PRIORITIES},

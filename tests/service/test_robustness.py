@@ -224,7 +224,7 @@ def test_migrations_up_and_down_over_old_visits(tmp_path, new_database):
 
     database = Database(new_database() or f"sqlite:///{tmp_path / 'sangloc.db'}")
     config = Config()
-    config.set_main_option("script_location", "service:migrations")
+    config.set_main_option("script_location", "service.storage:migrations")
     try:
         with database.engine.connect() as connection, connection.begin():
             config.attributes["connection"] = connection

@@ -22,7 +22,7 @@ from python_multipart.multipart import parse_options_header
 
 from service.api.dicomweb.query import Version
 from service.errors import NotAcceptable
-from service.report.issue import dicom_file
+from service.report.render import dicom_file
 from service.state import Service
 
 if TYPE_CHECKING:

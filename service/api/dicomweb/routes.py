@@ -36,9 +36,9 @@ from service.api.session import CurrentKey
 from service.errors import Forbidden, Unavailable
 from service.keys import Key
 from service.language.choice import language_of
-from service.receive.accept import RETRY_AFTER_S
+from service.receive.commit import RETRY_AFTER_S
 from service.receive.dicom.stow import response_document, status_of, store_objects
-from service.report.issue import dicom_file
+from service.report.render import dicom_file
 from service.state import service_of
 
 ROOT = "/dicomweb"

@@ -19,7 +19,7 @@ import uuid
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from service.delivery.senders.dispatch import NotDelivered
+from service.delivery.message import NotDelivered
 from service.protocols.dicom_peers import read_address
 
 if TYPE_CHECKING:

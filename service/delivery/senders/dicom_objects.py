@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from service.delivery.message import Parcel
 from service.delivery.senders import dicom as scu
-from service.delivery.senders.dispatch import Parcel
 
 
 def send(parcel: Parcel, files: Sequence[bytes], ae_title: str, timeout_s: float) -> None:

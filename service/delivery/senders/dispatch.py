@@ -4,99 +4,28 @@ from __future__ import annotations
 
 import asyncio
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Literal
 
-from pydantic import BaseModel, ConfigDict
-
-from data_specs.visit.report import Report, identifier
+from data_specs.visit.report import Report
 from data_specs.vocabulary import Language
+from service.delivery.message import SENDINGS_AT_ONCE, Parcel
 
 if TYPE_CHECKING:
     import httpx
 
-    from service.state import Service
+    from service.parts import Parts
 
-Kind = Literal["webhook", "fhir", "dicom", "stow", "hl7"]
-SENDINGS_AT_ONCE = 64
-"""Of one process, to all destinations together."""
 RENDERINGS_AT_ONCE = 2
 """Of reports that are to be sent: most of a machine is for the visits that come in."""
-
-
-class NotDelivered(Exception):
-    """A destination did not take what it was sent.
-
-    Parameters
-    ----------
-    code
-        What it said, in a word and without anybody's name: ``http_503``, ``unreachable``, ``timeout``, ``dicom_A700``.
-    permanent
-        Sending the same again cannot help.
-    retry_after_s
-        When the destination asked to be tried again, in seconds.
-    """
-
-    def __init__(self, code: str, permanent: bool = False, retry_after_s: float | None = None) -> None:
-        super().__init__(code)
-        self.code = code
-        self.permanent = permanent
-        self.retry_after_s = retry_after_s
-
-
-class Options(BaseModel):
-    """What a destination may be told beyond its address.
-
-    Parameters
-    ----------
-    allow_http
-        Send without TLS, inside a network that is trusted with it.
-    content
-        Of a webhook: the report itself, or only where it is to be had.
-    create
-        Of a FHIR server: ``put`` under our own id, or ``post`` with ``If-None-Exist`` where it takes no ids of others.
-    """
-
-    model_config = ConfigDict(frozen=True)
-
-    allow_http: bool = False
-    content: Literal["report", "link"] = "report"
-    create: Literal["put", "post"] = "put"
-
-
-@dataclass(frozen=True, slots=True)
-class Parcel:
-    """One version of one report for one destination.
-
-    Parameters
-    ----------
-    repeated
-        It was sent before, or may have been: a process that died over it left no word.
-    """
-
-    visit_id: str
-    version: int
-    destination_id: str
-    kind: Kind
-    address: str
-    language: Language
-    secret: str | None
-    options: Options
-    repeated: bool = False
-
-    @property
-    def key(self) -> str:
-        """The same however often it is sent: what a destination knows a repetition by."""
-        return str(identifier(self.visit_id, self.version, "delivery", self.destination_id))
 
 
 class Senders:
     """What sends; connections are kept for the next delivery."""
 
-    def __init__(self, service: Service) -> None:
-        self._service = service
-        self._timeout_s = service.settings.delivery_timeout_seconds
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+        self._timeout_s = parts.settings.delivery_timeout_seconds
         self._rendering = asyncio.Semaphore(RENDERINGS_AT_ONCE)
         # their own: a destination that hangs would else hold the threads that read the visits' files
         self._threads = ThreadPoolExecutor(SENDINGS_AT_ONCE, thread_name_prefix="sender")
@@ -112,7 +41,7 @@ class Senders:
         """
         from service.report.issue import issue  # noqa: PLC0415  it comes with all the renderings
 
-        report = await issue(self._service, parcel.visit_id, parcel.version)
+        report = await issue(self._parts, parcel.visit_id, parcel.version)
         if parcel.kind == "webhook":
             await self._send_webhook(parcel, report)
         elif parcel.kind == "fhir":
@@ -143,19 +72,19 @@ class Senders:
 
     async def _send_dicom(self, parcel: Parcel, report: Report) -> None:
         from service.delivery.senders import dicom_objects as dicom  # noqa: PLC0415
-        from service.report.issue import dicom_files  # noqa: PLC0415
+        from service.report.render import dicom_files  # noqa: PLC0415
 
         async with self._rendering:
-            files = [content for _, content in await dicom_files(self._service, report, parcel.language)]
-        ours = self._service.settings.dicom_ae_title
+            files = [content for _, content in await dicom_files(self._parts, report, parcel.language)]
+        ours = self._parts.settings.dicom_ae_title
         send = partial(dicom.send, parcel, files, ours, self._timeout_s)
         await asyncio.get_running_loop().run_in_executor(self._threads, send)
 
     async def _rendered(self, report: Report, kind: Literal["json", "fhir", "hl7"], language: Language) -> bytes:
-        from service.report.issue import rendering  # noqa: PLC0415
+        from service.report.render import rendering  # noqa: PLC0415
 
         async with self._rendering:
-            return await rendering(self._service, report, kind, language)
+            return await rendering(self._parts, report, kind, language)
 
     def _http(self) -> httpx.AsyncClient:
         if self._client is None:

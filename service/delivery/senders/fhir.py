@@ -18,7 +18,7 @@ from urllib.parse import quote
 import httpx
 
 from data_specs.visit.report import identifier
-from service.delivery.senders.dispatch import NotDelivered, Parcel
+from service.delivery.message import NotDelivered, Parcel
 from service.delivery.senders.http import expect_success, status_of
 
 MEDIA_TYPE = "application/fhir+json"

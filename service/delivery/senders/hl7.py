@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from urllib.parse import urlsplit
 
-from service.delivery.senders.dispatch import NotDelivered, Parcel
+from service.delivery.message import NotDelivered, Parcel
 from service.protocols import mllp
 
 PASSES = frozenset({"", "206", "207"})

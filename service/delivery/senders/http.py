@@ -15,7 +15,7 @@ from email.utils import parsedate_to_datetime
 
 import httpx
 
-from service.delivery.senders.dispatch import NotDelivered
+from service.delivery.message import NotDelivered
 
 MAX_ANSWER_BYTES = 16_384
 """Read of an answer, so that its connection can be used again; of a longer one the connection is closed."""

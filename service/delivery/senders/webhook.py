@@ -18,7 +18,7 @@ import time
 import httpx
 
 from data_specs.visit.report import Report
-from service.delivery.senders.dispatch import Parcel
+from service.delivery.message import Parcel
 from service.delivery.senders.http import expect_success, status_of
 
 

@@ -17,7 +17,7 @@ from sqlalchemy.orm import Session
 
 from data_specs.dicom.reference import START_BYTES, read_reference
 from service.logs import where_it_failed
-from service.receive.accept import has_room
+from service.receive.commit import has_room
 from service.state import Service
 from service.storage.database import database_now, insert_rows
 from service.storage.drafts import Draft

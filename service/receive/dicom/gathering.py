@@ -25,10 +25,10 @@ from sqlalchemy.orm import Session
 from data_specs.visit.context import Context
 from data_specs.visit.report import DicomReference
 from service.logs import where_it_failed
-from service.receive.accept import StoredFile, commit_visit, new_visit
+from service.receive.commit import StoredFile, commit_visit, new_visit
 from service.receive.dicom.context import age_on, by_person, context_of, only
-from service.receive.multipart import LIMITS
 from service.receive.orders import find_order, merge_order
+from service.receive.posted import LIMITS
 from service.state import Service
 from service.storage.database import database_now, rowcount
 from service.storage.tables import ArrivalRow
@@ -113,7 +113,7 @@ class Gathering:
         digest = hashlib.sha256(json.dumps(listed).encode()).hexdigest()
         # no client can have chosen this key: what it sends as Idempotency-Key is ASCII
         row = new_visit(site, together[0].source[:36], context, files, digest, idempotency_key=f"arrivals·{digest}")
-        accepted = await commit_visit(self._service, row, also=partial(_mark, site, row.id, together))
+        accepted = await commit_visit(self._service, row, in_same_transaction=partial(_mark, site, row.id, together))
         return accepted is not None and accepted.is_new
 
     async def _context(self, site: str, references: Sequence[DicomReference], *, alone: bool) -> Context:

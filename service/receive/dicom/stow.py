@@ -23,8 +23,8 @@ from data_specs.dicom.reference import read_reference
 from data_specs.visit.report import DicomReference
 from service.errors import FieldFault, InvalidRequest, UnsupportedMediaType
 from service.keys import Key
-from service.receive.accept import upload_turn
 from service.receive.body import PIECE_BYTES
+from service.receive.commit import upload_turn
 from service.state import Service
 from service.storage.drafts import Draft, Drafts
 

@@ -17,7 +17,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from data_specs.visit.context import Context
-from service.errors import FieldFault, InvalidRequest
+from service.errors import FieldFault, InvalidRequest, field_faults
 from service.receive.fhir.bundle import PATH, Bundle, Part, Resource, refuse
 from service.receive.fhir.values import Values, condition_name, is_refuted
 
@@ -79,7 +79,6 @@ def context_of_bundle(document: dict[str, Any]) -> Context:
 
 
 def _context(members: dict[str, Any], came_from: dict[str, str]) -> Context:
-    from service.receive.context import field_faults  # noqa: PLC0415  which reads contexts, and so calls this module
 
     try:
         return Context.model_validate(members)

@@ -17,8 +17,8 @@ from PIL import Image
 from pydicom import dcmread
 from pynetdicom import AE, evt
 
+from service.delivery.message import NotDelivered
 from service.delivery.senders.dicom import already_there, c_store, stow
-from service.delivery.senders.dispatch import NotDelivered
 from service.protocols.dicom_peers import read_address
 from service.report.dicom import images as dicom_images
 from service.report.dicom import sr as dicom_sr

@@ -17,7 +17,7 @@ from PIL import Image
 from data_specs.dicom.reference import is_waveform
 from data_specs.ecg.files import MAX_ZIP_MEMBERS
 from service.receive.body import KINDS
-from service.receive.multipart import ACCEPTED
+from service.receive.posted import ACCEPTED
 from tests.conftest import ROOT
 from tests.service.serving import ADMIN, visit_files
 

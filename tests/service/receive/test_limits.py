@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from service.receive.multipart import clean_filename
+from service.receive.posted import clean_filename
 from tests.service.serving import ADMIN, serving, settings_for, visit_files
 
 HEAD = f"POST /v1/visits HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {ADMIN}\r\n"

@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 
+from service.storage.database import Database
 from tests.service.serving import until, visit_files
 
 
@@ -196,7 +197,7 @@ def test_database_is_durable_sqlite(new_process):
     with sqlite3.connect(process.folder / "sangloc.db") as connection:
         assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
     connection.close()
-    database = __import__("service.storage.database").database.Database(f"sqlite:///{process.folder}/sangloc.db")
+    database = Database(f"sqlite:///{process.folder}/sangloc.db")
     with database.engine.connect() as other:
         assert other.exec_driver_sql("PRAGMA synchronous").scalar() == 2  # FULL
     database.close()

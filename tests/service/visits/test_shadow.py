@@ -16,10 +16,9 @@ from inference.engine import Engine
 from models.__main__ import main
 from models.compare import ACCEPTED, compare
 from models.registry import promote, rollback, set_shadow
-from service.metrics import Metrics
+from service.parts import Parts
 from service.storage.database import Database
 from service.storage.migrate import migrate
-from service.storage.store import open_store
 from service.storage.tables import ShadowRow, VisitRow
 from service.visits.shadow import MAX_WAITING, ShadowWork
 from tests.conftest import ROOT
@@ -159,18 +158,17 @@ def test_a_shadow_costs_a_visit_nothing(tmp_path, fails):
 
 async def test_what_waits_is_bounded_and_the_rest_is_counted(tmp_path):
     settings = settings_for(tmp_path)
-    database = Database(settings.database)
-    metrics, engine = Metrics(), Shadowed()
-    work = ShadowWork(database, open_store(settings.store, tmp_path), metrics, busy=lambda: True)
+    parts, engine = Parts.open(settings), Shadowed()
+    work = ShadowWork(parts, busy=lambda: True)
     work.start(engine)
     for i in range(MAX_WAITING + 6):
         work.offer(VisitRow(id=str(i)))
     await asyncio.sleep(0.3)
     assert engine.asked == 0, "a process that has visits in hand has no moment for a shadow"
-    assert 'sangloc_shadow_total{outcome="dropped"} 6.0' in metrics.exposition().decode()
+    assert 'sangloc_shadow_total{outcome="dropped"} 6.0' in parts.metrics.exposition().decode()
     await work.stop()
-    assert f'sangloc_shadow_total{{outcome="dropped"}} {MAX_WAITING + 6}.0' in metrics.exposition().decode()
-    database.close()
+    assert f'sangloc_shadow_total{{outcome="dropped"}} {MAX_WAITING + 6}.0' in parts.metrics.exposition().decode()
+    parts.database.close()
 
 
 def test_a_database_of_before_is_brought_up_to_date(tmp_path, new_database):

@@ -6,10 +6,8 @@ import asyncio
 
 import pytest
 
-from service.metrics import Metrics
-from service.storage.database import Database
+from service.parts import Parts
 from service.storage.migrate import migrate
-from service.storage.store import FolderStore
 from service.visits.work import Work
 from tests.service.serving import settings_for
 from tests.service.standin import StandIn
@@ -18,12 +16,12 @@ from tests.service.standin import StandIn
 @pytest.fixture
 async def work(tmp_path):
     settings = settings_for(tmp_path, concurrent_visits=2)
-    database = Database(settings.database)
-    migrate(settings, database)
-    work = Work(database, FolderStore(tmp_path / "files"), settings, Metrics())
+    parts = Parts.open(settings)
+    migrate(settings, parts.database)
+    work = Work(parts)
     yield work
     await work.drain()
-    database.close()
+    parts.database.close()
 
 
 async def test_a_visit_that_comes_while_others_are_looked_for_finds_a_hand_free(work, monkeypatch):

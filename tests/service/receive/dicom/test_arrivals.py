@@ -413,7 +413,7 @@ def test_several_processes_make_each_visit_once(new_process, new_database):
             database_url=url,
             SANGLOC_DICOM_PORT=str(port),
             SANGLOC_DICOM_PEERS=PEERS,
-            SANGLOC_DICOM_GATHER_SECONDS="1.5",
+            SANGLOC_DICOM_GATHER_SECONDS="5",  # longer than a busy machine takes for the 36 films
         ).start(wait=False)
         for port in ports
     ]

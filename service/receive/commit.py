@@ -1,0 +1,225 @@
+"""A new visit, whatever way it came: its files in the store, its row and inputs in one transaction."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Literal
+
+from sqlalchemy import func, select
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session
+
+from data_specs.dicom.reference import read_reference
+from data_specs.visit.context import Context
+from data_specs.visit.report import DicomReference, uid
+from service.errors import IdempotencyConflict, QueueFull
+from service.receive.orders import find_order, merge_order
+from service.receive.posted import Part
+from service.state import Service
+from service.storage.database import database_now, insert_rows
+from service.storage.tables import VISITS, InputRow, VisitRow
+
+RETRY_AFTER_S = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """The visit, and whether this request is the one that made it."""
+
+    row: VisitRow
+    is_new: bool
+
+
+@dataclass(frozen=True, slots=True)
+class StoredFile:
+    """A file of a visit that is in the store."""
+
+    field: Literal["image", "ecg"]
+    filename: str
+    sha256: str
+    n_bytes: int
+    dicom: DicomReference | None
+
+
+async def with_order(service: Service, site: str, context: Context) -> Context:
+    """The context, completed by the order of its accession number, where there is one."""
+    number = context.order.accession_number if context.order else None
+    if not number:
+        return context
+    ordered = await service.database.read(lambda session: find_order(session, site, number))
+    return merge_order(context, ordered) if ordered else context
+
+
+@asynccontextmanager
+async def upload_turn(service: Service) -> AsyncIterator[None]:
+    """Wait until fewer bodies than the limit are being read: this bounds drafts on disk and threads.
+
+    Raises
+    ------
+    QueueFull
+        No turn came within the idle time.
+    """
+    try:
+        async with asyncio.timeout(service.settings.idle_seconds):
+            await service.uploads.acquire()
+    except TimeoutError:
+        raise queue_full() from None
+    try:
+        yield
+    finally:
+        service.uploads.release()
+
+
+def put_in_store(service: Service, part: Part) -> StoredFile:
+    """Store one part of a visit. Its DICOM header is read first, while the draft is still in memory."""
+    assert part.field != "context"  # noqa: S101
+    with part.draft.open() as file:
+        dicom = read_reference(file)
+    service.store.put(part.draft)
+    return StoredFile(part.field, part.filename, part.draft.sha256, part.draft.n_bytes, dicom)
+
+
+def usable_id(id_: str | None) -> str | None:
+    """The identifier, or ``None`` where it is blank: visits without one must not become visits of one person."""
+    return id_ if id_ and any(each.isprintable() and not each.isspace() for each in id_) else None
+
+
+def new_visit(
+    site: str,
+    key_id: str,
+    context: Context,
+    files: Sequence[StoredFile],
+    digest: str,
+    *,
+    idempotency_key: str | None = None,
+) -> VisitRow:
+    """The row of a visit that is about to be committed, whatever way it came in.
+
+    Parameters
+    ----------
+    digest
+        SHA-256 of what was posted; with the same ``idempotency_key`` it has to be the same.
+    """
+    visit_id = str(uuid.uuid4())
+    dicom = next((file.dicom for file in files if file.dicom), None)
+    ordered = context.order.accession_number if context.order else None
+    return VisitRow(
+        id=visit_id,
+        site=site,
+        key_id=key_id,
+        referrer_id=context.referrer.id if context.referrer else None,
+        person_id=usable_id(context.person.id),
+        study_uid=dicom.StudyInstanceUID if dicom else uid(visit_id, 0, "study"),
+        accession_number=ordered or (dicom.AccessionNumber[:64] if dicom else None) or None,
+        context=context.model_dump_json(exclude_unset=True),
+        status="accepted",
+        priority="unassessed",
+        version=1,
+        idempotency_key=idempotency_key,
+        body_hash=digest,
+        attempts=0,
+        faults=0,
+        inputs=[
+            InputRow(
+                visit_id=visit_id,
+                index=index,
+                field=file.field,
+                filename=file.filename,
+                sha256=file.sha256,
+                n_bytes=file.n_bytes,
+                refused=False,
+                dicom=file.dicom.model_dump_json(exclude_defaults=True) if file.dicom else None,
+            )
+            for index, file in enumerate(files)
+        ],
+    )
+
+
+async def commit_visit(
+    service: Service, row: VisitRow, *, in_same_transaction: Callable[[Session], object] = lambda _: None
+) -> Accepted | None:
+    """Insert the visit; where this process has a free slot, lease it and start on it at once.
+
+    Parameters
+    ----------
+    in_same_transaction
+        Called after the visit was inserted, for what has to be written with it.
+
+    Returns
+    -------
+    ``None`` where the queue is full.
+
+    Raises
+    ------
+    IdempotencyConflict
+        The first visit of this ``Idempotency-Key`` had another body.
+    """
+    leased = service.work.reserve()
+    is_new = False
+
+    def insert(session: Session) -> VisitRow | None:
+        first = first_visit(session, row.site, row.idempotency_key)
+        if first is not None:
+            return first
+        if not has_room(service, session):
+            return None
+        row.received_at = database_now(session)
+        if leased:
+            service.work.lease(row, row.received_at)
+        insert_rows(session, row, *row.inputs)
+        in_same_transaction(session)
+        return row
+
+    try:
+        try:
+            stored = await service.database.write(insert)
+        except IntegrityError:  # PostgreSQL: the same Idempotency-Key was committed between our look and our insert
+            if row.idempotency_key is None:
+                raise
+            stored = await service.database.read(lambda session: _expect_first(session, row.site, row.idempotency_key))
+        is_new = stored is row
+    finally:
+        if leased:
+            service.work.use_reservation(row if is_new else None)
+    if stored is None:
+        return None
+    if stored.body_hash != row.body_hash:
+        raise IdempotencyConflict
+    return Accepted(stored, is_new)
+
+
+def first_visit(session: Session, site: str, idempotency_key: str | None) -> VisitRow | None:
+    """The visit that a site's ``Idempotency-Key`` made, if it has made one."""
+    if idempotency_key is None:
+        return None
+    query = select(VisitRow).where(VisitRow.site == site, VisitRow.idempotency_key == idempotency_key)
+    return session.scalars(query).one_or_none()
+
+
+def _expect_first(session: Session, site: str, idempotency_key: str | None) -> VisitRow:
+    row = first_visit(session, site, idempotency_key)
+    assert row is not None  # noqa: S101  visits are never deleted
+    return row
+
+
+def has_room(service: Service, session: Session) -> bool:
+    """Whether one more visit is accepted."""
+    unfinished: int = session.execute(_UNFINISHED).scalar_one()
+    service.queue_was_full = unfinished >= service.settings.max_queue
+    return not service.queue_was_full
+
+
+def is_accepted(service: Service, site: str, idempotency_key: str | None, session: Session) -> bool:
+    """Whether a request is accepted; a repeated one was accepted before."""
+    return has_room(service, session) or first_visit(session, site, idempotency_key) is not None
+
+
+def queue_full() -> QueueFull:
+    return QueueFull("", f"{RETRY_AFTER_S} s", retry_after_s=RETRY_AFTER_S)
+
+
+_UNFINISHED = select(func.count()).select_from(VISITS).where(VISITS.c.status == "accepted")
