@@ -56,7 +56,7 @@ class Options(BaseModel):
 
 
 @dataclass(frozen=True, slots=True)
-class Parcel:
+class Delivery:
     """One version of one report for one destination.
 
     Parameters

@@ -32,7 +32,7 @@ from sqlalchemy import (
 from sqlalchemy.orm import Session
 
 from data_specs.visit.followup import DeliveryState
-from service.delivery.message import Options, Parcel
+from service.delivery.message import Delivery, Options
 from service.storage.database import Database, database_now, rowcount
 from service.storage.owner import Owner
 from service.storage.tables import DeliveryRow, DestinationRow
@@ -53,15 +53,15 @@ def enqueue(session: Session, visit_id: str, site: str, version: int, now: datet
 
 
 @dataclass(frozen=True, slots=True)
-class Taken:
+class LeasedDelivery:
     """A delivery in this process's hands."""
 
-    parcel: Parcel
+    delivery: Delivery
     attempt: int
 
     @property
     def identity(self) -> Identity:
-        return self.parcel.visit_id, self.parcel.version, self.parcel.destination_id
+        return self.delivery.visit_id, self.delivery.version, self.delivery.destination_id
 
 
 class Deliveries:
@@ -90,14 +90,14 @@ class Deliveries:
 
         return await self._database.read(look)
 
-    async def take(self, hands: Mapping[str, int], running: Collection[Identity]) -> list[Taken]:
+    async def take(self, hands: Mapping[str, int], running: Collection[Identity]) -> list[LeasedDelivery]:
         """Lease what is due, for each destination up to as many as there are hands for it.
 
         What failed least comes first, then what waits longest, so that a delivery that always fails is none's obstacle.
         """
         return await self._database.write(lambda session: self._take(session, hands, running))
 
-    def _take(self, session: Session, hands: Mapping[str, int], running: Collection[Identity]) -> list[Taken]:
+    def _take(self, session: Session, hands: Mapping[str, int], running: Collection[Identity]) -> list[LeasedDelivery]:
         now = database_now(session)
         taken = []
         for destination_id, at_most in hands.items():
@@ -113,8 +113,8 @@ class Deliveries:
             taken += [self._lease(session, row, destination, now) for row in free[:at_most]]
         return taken
 
-    def _lease(self, session: Session, row: Any, destination: DestinationRow, now: datetime) -> Taken:
-        parcel = Parcel(
+    def _lease(self, session: Session, row: Any, destination: DestinationRow, now: datetime) -> LeasedDelivery:
+        delivery = Delivery(
             visit_id=row.visit_id,
             version=row.version,
             destination_id=destination.id,
@@ -127,7 +127,7 @@ class Deliveries:
         )
         lease = {"owner": self._owner.id, "lease_until": now + self._length, "attempts": row.attempts + 1}
         session.execute(update(DELIVERIES).where(_is(row)).values(lease))
-        return Taken(parcel, row.attempts + 1)
+        return LeasedDelivery(delivery, row.attempts + 1)
 
     async def extend(self, running: Collection[Identity]) -> None:
         """Move the end of the leases on that this process does carry."""
@@ -143,7 +143,7 @@ class Deliveries:
             await self._database.write(lambda session, free=free: session.execute(free))  # type: ignore[misc]
             self._owner.bury(name)
 
-    async def delivered(self, taken: Taken) -> bool:
+    async def delivered(self, taken: LeasedDelivery) -> bool:
         """Write that it arrived; ``False`` where another process has it by now."""
 
         def note(session: Session) -> bool:
@@ -152,7 +152,7 @@ class Deliveries:
 
         return await self._database.write(note)
 
-    async def put_back(self, taken: Taken, problem: str, delay_s: float) -> bool:
+    async def put_back(self, taken: LeasedDelivery, problem: str, delay_s: float) -> bool:
         """Have it tried again after a while."""
 
         def put_back(session: Session) -> bool:
@@ -161,7 +161,7 @@ class Deliveries:
 
         return await self._database.write(put_back)
 
-    async def bury(self, taken: Taken, problem: str) -> bool:
+    async def bury(self, taken: LeasedDelivery, problem: str) -> bool:
         """Give it up until somebody asks for it again."""
         dead = self._mine(taken).values(_FREE | {"state": "dead", "last_problem": problem[:200]})
         return await self._database.write(lambda session: rowcount(session.execute(dead)) == 1)
@@ -179,7 +179,7 @@ class Deliveries:
         await self._database.write(lambda session: session.execute(back))
         self._owner.close()
 
-    def _mine(self, taken: Taken) -> Update:
+    def _mine(self, taken: LeasedDelivery) -> Update:
         """The compare-and-set: changes the delivery only under the lease that it was sent in."""
         return update(DELIVERIES).where(
             _is(taken.identity),
@@ -193,7 +193,7 @@ class Deliveries:
 
 
 def end(destination_id: str, now: datetime) -> Update:
-    """No more deliveries to this destination but those that are on their way."""
+    """No more deliveries to this destination but those that are being sent."""
     waiting = update(DELIVERIES).where(DELIVERIES.c.destination_id == destination_id, *_free(now))
     return waiting.values(state="dead", last_problem=ENDED, **_FREE)
 

@@ -18,7 +18,7 @@ import structlog
 
 from service.background import POLL_S, cancelled, persist
 from service.delivery.message import SENDINGS_AT_ONCE, NotDelivered
-from service.delivery.queue import Deliveries, Identity, Taken
+from service.delivery.queue import Deliveries, Identity, LeasedDelivery
 from service.delivery.senders.dispatch import Senders
 from service.logs import where_it_failed
 from service.storage.owner import Owner
@@ -35,7 +35,7 @@ log = structlog.get_logger()
 
 
 @dataclass(slots=True)
-class _Way:
+class Backoff:
     """To one destination, as this process has found it.
 
     Parameters
@@ -75,7 +75,7 @@ class DeliveryWorker:
         owner = Owner(settings.data_dir / "owners" / "deliveries")
         self._deliveries = Deliveries(parts.database, owner, settings.lease_seconds)
         self._senders = Senders(parts)
-        self._ways: dict[str, _Way] = {}
+        self._backoffs: dict[str, Backoff] = {}
         self._running: dict[Identity, asyncio.Task[None]] = {}
         self._wake = asyncio.Event()
         self._draining = False
@@ -87,14 +87,14 @@ class DeliveryWorker:
 
     def try_now(self, destination_id: str) -> None:
         """Somebody has mended a destination: do not wait out the time that it was to be left alone."""
-        self._way(destination_id).until = 0.0
+        self._backoff(destination_id).until = 0.0
         self._wake.set()
 
     def stop_taking(self) -> None:
         self._draining = True
 
     async def drain(self) -> None:
-        """Finish what is on its way, as far as that goes in time; give the rest back."""
+        """Finish what is being sent, as far as the time allows; give the rest back."""
         self.stop_taking()
         for loop in self._loops[:1]:
             await cancelled(loop)
@@ -130,7 +130,7 @@ class DeliveryWorker:
         random.shuffle(due)  # where hands are short, it is not always the same destinations that get them
         hands = {}
         for destination_id in due:
-            if n := min(self._way(destination_id).hands, free):
+            if n := min(self._backoff(destination_id).hands, free):
                 hands[destination_id] = n
                 free -= n
         if not hands:
@@ -150,65 +150,65 @@ class DeliveryWorker:
             except Exception as error:
                 log.error("leases_not_extended", **where_it_failed(error))
 
-    def _way(self, destination_id: str) -> _Way:
-        return self._ways.setdefault(destination_id, _Way())
+    def _backoff(self, destination_id: str) -> Backoff:
+        return self._backoffs.setdefault(destination_id, Backoff())
 
     # ------------------------------------------------------------------ one delivery
-    def _begin(self, taken: Taken) -> None:
-        way = self._way(taken.parcel.destination_id)
-        way.running += 1
-        task = asyncio.create_task(self._carry(taken, way))
+    def _begin(self, taken: LeasedDelivery) -> None:
+        backoff = self._backoff(taken.delivery.destination_id)
+        backoff.running += 1
+        task = asyncio.create_task(self._carry(taken, backoff))
         self._running[taken.identity] = task
-        task.add_done_callback(lambda _: self._end(taken, way))
+        task.add_done_callback(lambda _: self._end(taken, backoff))
 
-    def _end(self, taken: Taken, way: _Way) -> None:
+    def _end(self, taken: LeasedDelivery, backoff: Backoff) -> None:
         del self._running[taken.identity]
-        way.running -= 1
+        backoff.running -= 1
         self._wake.set()
 
-    async def _carry(self, taken: Taken, way: _Way) -> None:
+    async def _carry(self, taken: LeasedDelivery, backoff: Backoff) -> None:
         if taken.attempt > self._settings.delivery_attempts:  # processes died over it
             await self._give_up(taken, "process")
             return
         try:
-            await self._senders.send(taken.parcel)
+            await self._senders.send(taken.delivery)
         except NotDelivered as said:
-            await self._not_delivered(taken, way, said)
+            await self._not_delivered(taken, backoff, said)
         except Exception as error:  # ours: the destination has nothing to do with it
             log.error("delivery_fault", **self._named(taken), **where_it_failed(error))
             await self._try_again(taken, "fault", self._delay(taken.attempt))
         else:
-            way.answered()
+            backoff.answered()
             written = await persist(lambda: self._deliveries.delivered(taken))
             self._note("delivered", taken, written)
 
-    async def _not_delivered(self, taken: Taken, way: _Way, said: NotDelivered) -> None:
+    async def _not_delivered(self, taken: LeasedDelivery, backoff: Backoff, said: NotDelivered) -> None:
         if said.permanent:
-            way.answered()
+            backoff.answered()
             await self._give_up(taken, said.code)
             return
         delay_s = max(self._delay(taken.attempt), said.retry_after_s or 0.0)
-        way.failed.add(taken.identity)
-        is_paused = time.monotonic() < way.until
-        if not is_paused and (said.retry_after_s is not None or way.pauses or len(way.failed) >= AWAY_AFTER):
-            way.pauses += 1
-            delay_s = max(self._delay(way.pauses), said.retry_after_s or 0.0)
-            way.until = time.monotonic() + delay_s
-            log.warning("destination_away", destination=taken.parcel.destination_id, problem=said.code)
+        backoff.failed.add(taken.identity)
+        is_paused = time.monotonic() < backoff.until
+        if not is_paused and (said.retry_after_s is not None or backoff.pauses or len(backoff.failed) >= AWAY_AFTER):
+            backoff.pauses += 1
+            delay_s = max(self._delay(backoff.pauses), said.retry_after_s or 0.0)
+            backoff.until = time.monotonic() + delay_s
+            log.warning("destination_away", destination=taken.delivery.destination_id, problem=said.code)
             await self._try_again(taken, said.code, delay_s)
             most = self._settings.delivery_attempts
-            await persist(lambda: self._deliveries.back_off(taken.parcel.destination_id, said.code, delay_s, most))
+            await persist(lambda: self._deliveries.back_off(taken.delivery.destination_id, said.code, delay_s, most))
             return
         await self._try_again(taken, said.code, delay_s)
 
-    async def _try_again(self, taken: Taken, problem: str, delay_s: float) -> None:
+    async def _try_again(self, taken: LeasedDelivery, problem: str, delay_s: float) -> None:
         if taken.attempt >= self._settings.delivery_attempts:
             await self._give_up(taken, problem)
             return
         written = await persist(lambda: self._deliveries.put_back(taken, problem, delay_s))
         self._note("put_back", taken, written, problem)
 
-    async def _give_up(self, taken: Taken, problem: str) -> None:
+    async def _give_up(self, taken: LeasedDelivery, problem: str) -> None:
         written = await persist(lambda: self._deliveries.bury(taken, problem))
         self._note("dead", taken, written, problem)
 
@@ -218,14 +218,14 @@ class DeliveryWorker:
         doubled = settings.delivery_retry_seconds * 2.0 ** min(failures - 1, 30)
         return random.uniform(0, min(settings.delivery_retry_max_seconds, doubled))  # noqa: S311  no secret
 
-    def _note(self, outcome: str, taken: Taken, written: bool, problem: str | None = None) -> None:
+    def _note(self, outcome: str, taken: LeasedDelivery, written: bool, problem: str | None = None) -> None:
         if not written:
             log.warning("delivery_taken_over", **self._named(taken))
             return
-        self._metrics.deliveries.labels(taken.parcel.kind, outcome).inc()
+        self._metrics.deliveries.labels(taken.delivery.kind, outcome).inc()
         log.info(f"delivery_{outcome}", **self._named(taken), problem=problem)
 
     @staticmethod
-    def _named(taken: Taken) -> dict[str, object]:
+    def _named(taken: LeasedDelivery) -> dict[str, object]:
         visit_id, version, destination_id = taken.identity
         return {"visit": visit_id, "version": version, "destination": destination_id, "attempt": taken.attempt}

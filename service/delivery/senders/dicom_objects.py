@@ -4,24 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from service.delivery.message import Parcel
+from service.delivery.message import Delivery
 from service.delivery.senders import dicom as scu
 
 
-def send(parcel: Parcel, files: Sequence[bytes], ae_title: str, timeout_s: float) -> None:
+def send(delivery: Delivery, files: Sequence[bytes], ae_title: str, timeout_s: float) -> None:
     """Send, and wait for the answers; this blocks.
 
     Raises
     ------
     NotDelivered
     """
-    if parcel.kind == "stow":
-        scu.stow(parcel.address, files, secret=parcel.secret, timeout_s=timeout_s)
+    if delivery.kind == "stow":
+        scu.stow(delivery.address, files, secret=delivery.secret, timeout_s=timeout_s)
         return
-    if parcel.repeated:
-        files = _missing(parcel.address, files, ae_title, timeout_s)
+    if delivery.repeated:
+        files = _missing(delivery.address, files, ae_title, timeout_s)
     if files:
-        scu.c_store(parcel.address, ae_title, files, timeout_s=timeout_s)
+        scu.c_store(delivery.address, ae_title, files, timeout_s=timeout_s)
 
 
 def _missing(address: str, files: Sequence[bytes], ae_title: str, timeout_s: float) -> list[bytes]:

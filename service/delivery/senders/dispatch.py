@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 
 from data_specs.visit.report import Report
 from data_specs.vocabulary import Language
-from service.delivery.message import SENDINGS_AT_ONCE, Parcel
+from service.delivery.message import SENDINGS_AT_ONCE, Delivery
 
 if TYPE_CHECKING:
     import httpx
@@ -31,7 +31,7 @@ class Senders:
         self._threads = ThreadPoolExecutor(SENDINGS_AT_ONCE, thread_name_prefix="sender")
         self._client: httpx.AsyncClient | None = None
 
-    async def send(self, parcel: Parcel) -> None:
+    async def send(self, delivery: Delivery) -> None:
         """Deliver.
 
         Raises
@@ -41,43 +41,43 @@ class Senders:
         """
         from service.report.issue import issue  # noqa: PLC0415  it comes with all the renderings
 
-        report = await issue(self._parts, parcel.visit_id, parcel.version)
-        if parcel.kind == "webhook":
-            await self._send_webhook(parcel, report)
-        elif parcel.kind == "fhir":
-            await self._send_fhir(parcel, report)
-        elif parcel.kind == "hl7":
-            await self._send_hl7(parcel, report)
+        report = await issue(self._parts, delivery.visit_id, delivery.version)
+        if delivery.kind == "webhook":
+            await self._send_webhook(delivery, report)
+        elif delivery.kind == "fhir":
+            await self._send_fhir(delivery, report)
+        elif delivery.kind == "hl7":
+            await self._send_hl7(delivery, report)
         else:
-            await self._send_dicom(parcel, report)
+            await self._send_dicom(delivery, report)
 
-    async def _send_webhook(self, parcel: Parcel, report: Report) -> None:
+    async def _send_webhook(self, delivery: Delivery, report: Report) -> None:
         from service.delivery.senders import webhook  # noqa: PLC0415  with httpx, which not every service needs
 
-        whole = parcel.options.content == "report"
-        rendered = await self._rendered(report, "json", parcel.language) if whole else None
-        await webhook.send(self._http(), parcel, report, rendered, self._timeout_s)
+        whole = delivery.options.content == "report"
+        rendered = await self._rendered(report, "json", delivery.language) if whole else None
+        await webhook.send(self._http(), delivery, report, rendered, self._timeout_s)
 
-    async def _send_fhir(self, parcel: Parcel, report: Report) -> None:
+    async def _send_fhir(self, delivery: Delivery, report: Report) -> None:
         from service.delivery.senders import fhir  # noqa: PLC0415
 
         await fhir.send(
-            self._http(), parcel, await self._rendered(report, "fhir", parcel.language), timeout_s=self._timeout_s
+            self._http(), delivery, await self._rendered(report, "fhir", delivery.language), timeout_s=self._timeout_s
         )
 
-    async def _send_hl7(self, parcel: Parcel, report: Report) -> None:
+    async def _send_hl7(self, delivery: Delivery, report: Report) -> None:
         from service.delivery.senders import hl7  # noqa: PLC0415
 
-        await hl7.send(parcel, await self._rendered(report, "hl7", parcel.language), timeout_s=self._timeout_s)
+        await hl7.send(delivery, await self._rendered(report, "hl7", delivery.language), timeout_s=self._timeout_s)
 
-    async def _send_dicom(self, parcel: Parcel, report: Report) -> None:
+    async def _send_dicom(self, delivery: Delivery, report: Report) -> None:
         from service.delivery.senders import dicom_objects as dicom  # noqa: PLC0415
         from service.report.render import dicom_files  # noqa: PLC0415
 
         async with self._rendering:
-            files = [content for _, content in await dicom_files(self._parts, report, parcel.language)]
+            files = [content for _, content in await dicom_files(self._parts, report, delivery.language)]
         ours = self._parts.settings.dicom_ae_title
-        send = partial(dicom.send, parcel, files, ours, self._timeout_s)
+        send = partial(dicom.send, delivery, files, ours, self._timeout_s)
         await asyncio.get_running_loop().run_in_executor(self._threads, send)
 
     async def _rendered(self, report: Report, kind: Literal["json", "fhir", "hl7"], language: Language) -> bytes:

@@ -1,6 +1,6 @@
 """Documents to a FHIR server, each there once.
 
-``PUT Bundle/{id}`` under an id made from visit and version: whatever happens on the way, there is one of it. A server
+``PUT Bundle/{id}`` under an id made from visit and version: however often it is sent, there is one of it. A server
 that takes no ids of others answers 405 and is given a conditional create by the bundle's identifier instead.
 
 References
@@ -18,28 +18,28 @@ from urllib.parse import quote
 import httpx
 
 from data_specs.visit.report import identifier
-from service.delivery.message import NotDelivered, Parcel
+from service.delivery.message import Delivery, NotDelivered
 from service.delivery.senders.http import expect_success, status_of
 
 MEDIA_TYPE = "application/fhir+json"
 
 
-async def send(client: httpx.AsyncClient, parcel: Parcel, rendered: bytes, *, timeout_s: float) -> None:
+async def send(client: httpx.AsyncClient, delivery: Delivery, rendered: bytes, *, timeout_s: float) -> None:
     """Put the document bundle on the server.
 
     Raises
     ------
     NotDelivered
     """
-    bundle_id, bundle_identifier, content = await asyncio.to_thread(_named, parcel, rendered)
-    base = f"{parcel.address.rstrip('/')}/Bundle"
+    bundle_id, bundle_identifier, content = await asyncio.to_thread(_named, delivery, rendered)
+    base = f"{delivery.address.rstrip('/')}/Bundle"
     headers = {"Content-Type": MEDIA_TYPE, "Accept": MEDIA_TYPE, "Prefer": "return=minimal"}
-    headers["Idempotency-Key"] = parcel.key
-    if parcel.secret:
-        headers["Authorization"] = parcel.secret if " " in parcel.secret else f"Bearer {parcel.secret}"
-    if parcel.options.create == "put":
+    headers["Idempotency-Key"] = delivery.key
+    if delivery.secret:
+        headers["Authorization"] = delivery.secret if " " in delivery.secret else f"Bearer {delivery.secret}"
+    if delivery.options.create == "put":
         address = f"{base}/{bundle_id}"
-        if parcel.repeated and await _is_there(client, address, headers, timeout_s):
+        if delivery.repeated and await _is_there(client, address, headers, timeout_s):
             return
         status, answer = await status_of(client, "PUT", address, headers=headers, content=content, timeout_s=timeout_s)
         if status != 405:
@@ -65,10 +65,10 @@ async def _is_there(client: httpx.AsyncClient, address: str, headers: dict[str, 
     return status == 200
 
 
-def _named(parcel: Parcel, rendered: bytes) -> tuple[str, str, bytes]:
+def _named(delivery: Delivery, rendered: bytes) -> tuple[str, str, bytes]:
     """The bundle's id, its identifier as a search has it, and the bundle with both in it."""
     bundle: dict[str, Any] = json.loads(rendered)
-    made = str(identifier(parcel.visit_id, parcel.version, "Bundle"))
+    made = str(identifier(delivery.visit_id, delivery.version, "Bundle"))
     bundle_id = bundle.setdefault("id", made)
     known = bundle.setdefault("identifier", {"system": "urn:ietf:rfc:3986", "value": f"urn:uuid:{made}"})
     found = f"{quote(str(known.get('system', '')), safe='')}|{quote(str(known.get('value', '')), safe='')}"

@@ -9,21 +9,21 @@ from __future__ import annotations
 
 from urllib.parse import urlsplit
 
-from service.delivery.message import NotDelivered, Parcel
+from service.delivery.message import Delivery, NotDelivered
 from service.protocols import mllp
 
 PASSES = frozenset({"", "206", "207"})
 """Table 0357: record locked, internal error; where none is given, the receiver gets the benefit of the doubt."""
 
 
-async def send(parcel: Parcel, message: bytes, *, timeout_s: float) -> None:
+async def send(delivery: Delivery, message: bytes, *, timeout_s: float) -> None:
     """Send, and wait for the acknowledgement.
 
     Raises
     ------
     NotDelivered
     """
-    at = urlsplit(f"//{parcel.address}")
+    at = urlsplit(f"//{delivery.address}")
     if at.hostname is None or at.port is None:
         raise NotDelivered("address", permanent=True)
     try:

@@ -18,12 +18,12 @@ import time
 import httpx
 
 from data_specs.visit.report import Report
-from service.delivery.message import Parcel
+from service.delivery.message import Delivery
 from service.delivery.senders.http import expect_success, status_of
 
 
 async def send(
-    client: httpx.AsyncClient, parcel: Parcel, report: Report, rendered: bytes | None, timeout_s: float
+    client: httpx.AsyncClient, delivery: Delivery, report: Report, rendered: bytes | None, timeout_s: float
 ) -> None:
     """Post the event.
 
@@ -36,14 +36,16 @@ async def send(
     ------
     NotDelivered
     """
-    body = event_body(parcel.key, report, rendered)
+    body = event_body(delivery.key, report, rendered)
     headers = {
         "Content-Type": "application/json",
-        "Idempotency-Key": parcel.key,
-        "Sangloc-Version": str(parcel.version),
-        "Sangloc-Signature": signature(parcel.secret or "", body, int(time.time())),
+        "Idempotency-Key": delivery.key,
+        "Sangloc-Version": str(delivery.version),
+        "Sangloc-Signature": signature(delivery.secret or "", body, int(time.time())),
     }
-    expect_success(*await status_of(client, "POST", parcel.address, headers=headers, content=body, timeout_s=timeout_s))
+    expect_success(
+        *await status_of(client, "POST", delivery.address, headers=headers, content=body, timeout_s=timeout_s)
+    )
 
 
 def event_body(key: str, report: Report, rendered: bytes | None) -> bytes:

@@ -358,7 +358,7 @@ def test_killed_before_the_answer_and_after_it_each_is_known_by_its_key(new_proc
         # what was on its way in the four hands when a process died may come twice, under the key that it had
         assert len(sink.received) - len(keys) <= 8
         twice = [key for key, n in Counter(got.key for got in sink.received).items() if n > 1]
-        assert twice, "nothing was on its way: this test tests nothing"
+        assert twice, "nothing was on its backoff: this test tests nothing"
         for key in twice:
             assert len({got.body for got in sink.received if got.key == key}) == 1
 
@@ -595,8 +595,8 @@ async def test_who_comes_back_late_changes_nothing(database, two):
     fill(database, 1)
     (late,) = await first.take({"d": 4}, [])
     (current,) = await second.take({"d": 4}, [])
-    assert (late.attempt, late.parcel.repeated) == (1, False)
-    assert (current.attempt, current.parcel.repeated) == (2, True)
+    assert (late.attempt, late.delivery.repeated) == (1, False)
+    assert (current.attempt, current.delivery.repeated) == (2, True)
     assert not await first.delivered(late)
     assert not await first.put_back(late, "x", 0)
     assert not await first.bury(late, "x")
@@ -611,8 +611,8 @@ async def test_a_later_version_waits_for_the_one_before(database, two):
     first, second = two
     fill(database, 1, 2)
     (one,) = await first.take({"d": 4}, [])
-    assert one.parcel.version == 1
-    assert [each.parcel.version for each in await second.take({"d": 4}, [])] == [1], "taken over, and still the first"
+    assert one.delivery.version == 1
+    assert [each.delivery.version for each in await second.take({"d": 4}, [])] == [1], "taken over, and still the first"
     assert await second.take({"d": 4}, [one.identity]) == []
     (one,) = await first.take({"d": 4}, [])
     assert await first.put_back(one, "http_500", 3600)
@@ -624,7 +624,7 @@ async def test_a_later_version_waits_for_the_one_before(database, two):
     (one,) = await first.take({"d": 4}, [])
     assert await first.bury(one, "http_400")
     (two_,) = await first.take({"d": 4}, [])
-    assert two_.parcel.version == 2
+    assert two_.delivery.version == 2
 
 
 async def test_hands_are_by_destination(database, two):
@@ -632,7 +632,7 @@ async def test_hands_are_by_destination(database, two):
     fill(database, 1, destinations=("a", "b", "c"), ended=("c",))
     assert sorted(await first.due()) == ["a", "b"], "nothing was written for one that had ended"
     taken = await first.take({"a": 1, "c": 1}, [])
-    assert [each.parcel.destination_id for each in taken] == ["a"]
+    assert [each.delivery.destination_id for each in taken] == ["a"]
 
 
 async def test_what_waits_for_an_ended_destination_is_dead(database, two):
@@ -673,7 +673,7 @@ async def test_leases_of_the_dead_are_free_at_once(database, tmp_path):
     gone.close()
     await heir.end_those_of_the_dead()
     (taken,) = await heir.take({"d": 1}, [])
-    assert taken.parcel.repeated
+    assert taken.delivery.repeated
     await heir.extend([taken.identity])
     await heir.give_all_back()
     assert await heir.due() == ["d"]

@@ -1,4 +1,4 @@
-"""DICOM sent out: to a real archive (Orthanc) by C-STORE and STOW-RS, and to peers that say no in every way."""
+"""DICOM sent out: to a real archive (Orthanc) by C-STORE and STOW-RS, and to peers that say no in every backoff."""
 
 from __future__ import annotations
 

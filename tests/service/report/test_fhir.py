@@ -399,7 +399,7 @@ def relative_twice(bundle: dict) -> None:
 
 
 BROKEN = [
-    ("Bundle.resourceType:", lambda b: put(b, resourceType="Parcel")),
+    ("Bundle.resourceType:", lambda b: put(b, resourceType="Delivery")),
     ("Bundle.type:", lambda b: put(b, type="collection")),
     ("(bdl-9)", lambda b: b["identifier"].pop("system")),
     ("(bdl-9)", lambda b: b.pop("identifier")),
