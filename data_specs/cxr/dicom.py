@@ -11,6 +11,7 @@ from data_specs.cxr.display import displayed
 from data_specs.cxr.image import MIN_SHORT_SIDE_PX, ChestImage
 from data_specs.cxr.pixels import frame_of, stored_values
 from data_specs.dicom.header import Header, read_header
+from data_specs.dicom.reference import RADIOGRAPH_CLASSES
 from data_specs.problems import Problem, Refused
 
 MODALITIES = ("CR", "DX", "DR", "RG")
@@ -18,13 +19,6 @@ MODALITIES = ("CR", "DX", "DR", "RG")
 
 CAPTURE_MODALITIES = ("", "OT", "SC", "HC")
 """What a secondary capture (PS3.3 A.8: digitised film, screen capture) may say instead: other, hard copy, nothing."""
-
-RADIOGRAPH_CLASSES = (
-    "1.2.840.10008.5.1.4.1.1.1",
-    "1.2.840.10008.5.1.4.1.1.1.1",
-    "1.2.840.10008.5.1.4.1.1.1.1.1",
-)
-"""SOP classes of CR, and of DX for presentation and for processing (PS3.4 table B.5-1)."""
 
 CAPTURE_CLASS_PREFIX = "1.2.840.10008.5.1.4.1.1.7"
 """SOP classes of secondary capture, single- and multi-frame (PS3.4 table B.5-1)."""

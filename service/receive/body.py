@@ -18,13 +18,11 @@ from base64 import b64decode
 from collections.abc import Mapping
 from typing import Protocol
 
-from data_specs.cxr.files import sniff
-from data_specs.dicom.reference import is_dicom, is_waveform
 from data_specs.ecg.files import PostedFile, check_zip_bounds, is_leaflet, is_zip_member
 from data_specs.problems import Refused
 from service.errors import FieldFault, InvalidRequest, UnsupportedMediaType
 from service.receive.multipart import MultipartReader
-from service.receive.posted import LIMITS, Field, Part, clean_filename
+from service.receive.posted import LIMITS, Field, Part, clean_filename, field_of
 from service.storage.drafts import START_BYTES, Draft, Drafts
 
 DICOM, ZIP = "application/dicom", "application/zip"
@@ -96,8 +94,7 @@ class FileReader:
     def finish(self) -> list[Part]:
         draft = self._draft or self._drafts.new()
         with draft.open() as file:
-            recording = self._kind == ZIP or (self._kind == DICOM and is_waveform(file.read(START_BYTES)))
-        field: Field = "ecg" if recording else "image"
+            field = field_of(file.read(START_BYTES), "" if self._kind == ZIP else "image")
         whole = Part(field, f"{field}-0", draft)
         if self._kind != ZIP:
             return [whole]
@@ -153,7 +150,7 @@ def _count(counts: dict[Field, int], field: Field) -> None:
 def _is_film(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bool:
     with archive.open(info) as opened:
         start = opened.read(START_BYTES)
-    return sniff(start) in ("png", "jpeg", "tiff") or (is_dicom(start) and not is_waveform(start))
+    return field_of(start) == "image"
 
 
 def _extracted(archive: zipfile.ZipFile, info: zipfile.ZipInfo, draft: Draft) -> Draft:

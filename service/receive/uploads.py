@@ -21,13 +21,11 @@ import uuid
 from collections.abc import AsyncIterator, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Literal
 
 from sqlalchemy import delete, func, select
 from sqlalchemy.orm import Session
 from starlette.requests import ClientDisconnect
 
-from data_specs.dicom.reference import is_dicom, is_waveform
 from data_specs.visit.context import Context
 from service.errors import (
     BodyTooLarge,
@@ -56,7 +54,7 @@ from service.receive.commit import (
     upload_turn,
     with_order,
 )
-from service.receive.posted import LIMITS, Field, Part
+from service.receive.posted import LIMITS, Part, field_of
 from service.state import Service
 from service.storage.database import database_now, rowcount
 from service.storage.drafts import START_BYTES, Drafts
@@ -290,18 +288,6 @@ def _parts(path: Path, row: UploadRow, drafts: Drafts) -> list[Part]:
             draft.write(piece)
     field = field_of(start, row.field)
     return [Part(field, row.filename or f"{field}-{row.id[:8]}", draft)]
-
-
-def field_of(start: bytes, said: str) -> Literal["image", "ecg"]:
-    """Whether a file is a film or a recording, by how it begins; what was said of it decides where DICOM does not."""
-    if is_dicom(start):
-        return "ecg" if is_waveform(start) else "image"
-    if said in ("image", "ecg"):
-        return said  # type: ignore[return-value]
-    from data_specs.cxr.files import sniff  # noqa: PLC0415  decoders are loaded by who decodes
-
-    field: Field = "image" if sniff(start) in ("png", "jpeg", "tiff") else "ecg"
-    return field  # type: ignore[return-value]
 
 
 def _folder(service: Service) -> Path:

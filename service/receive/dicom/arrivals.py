@@ -9,33 +9,19 @@ from __future__ import annotations
 import asyncio
 import re
 from dataclasses import dataclass
-from typing import Literal
 
 import structlog
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from data_specs.dicom.reference import START_BYTES, read_reference
+from data_specs.dicom.reference import ECG_CLASSES, FILM_CLASSES, START_BYTES, read_reference
 from service.logs import where_it_failed
 from service.receive.commit import has_room
+from service.receive.posted import field_of
 from service.state import Service
 from service.storage.database import database_now, insert_rows
 from service.storage.drafts import Draft
 from service.storage.tables import ArrivalRow
-
-FIELDS: dict[str, Literal["image", "ecg"]] = {
-    "1.2.840.10008.5.1.4.1.1.1": "image",
-    "1.2.840.10008.5.1.4.1.1.1.1": "image",
-    "1.2.840.10008.5.1.4.1.1.1.1.1": "image",
-    "1.2.840.10008.5.1.4.1.1.7": "image",
-    "1.2.840.10008.5.1.4.1.1.7.2": "image",
-    "1.2.840.10008.5.1.4.1.1.7.3": "image",
-    "1.2.840.10008.5.1.4.1.1.9.1.1": "ecg",
-    "1.2.840.10008.5.1.4.1.1.9.1.2": "ecg",
-}
-"""SOP classes that are taken: CR, DX for presentation and for processing, secondary capture (of the multi-frame ones
-those that film digitisers write, grayscale byte and word; more than one frame is refused in the visit), 12-lead ECG and
-general ECG waveform (PS3.4, table B.5-1)."""
 
 SOP_CLASS_NOT_SUPPORTED = 0x0122
 OUT_OF_RESOURCES, DOES_NOT_MATCH_CLASS, CANNOT_UNDERSTAND = 0xA700, 0xA900, 0xC000
@@ -100,14 +86,14 @@ def _receive(service: Service, site: str, source: str, draft: Draft, said: tuple
     with draft.open() as file:
         dicom = read_reference(file)
         file.seek(0)
-        is_own = _OWN.search(file.read(START_BYTES)) is not None
+        start = file.read(START_BYTES)
     if dicom is None:
         return Refusal("unreadable", CANNOT_UNDERSTAND, "DICOM", "StudyInstanceUID, SeriesInstanceUID, SOPInstanceUID")
     if any(one and one != other for one, other in zip(said, (dicom.SOPClassUID, dicom.SOPInstanceUID), strict=True)):
         return Refusal("unreadable", DOES_NOT_MATCH_CLASS, "SOPClassUID, SOPInstanceUID ≠", "=")
-    if dicom.SOPClassUID not in FIELDS:
+    if dicom.SOPClassUID not in (*FILM_CLASSES, *ECG_CLASSES):
         return Refusal("unsupported_format", SOP_CLASS_NOT_SUPPORTED, dicom.SOPClassUID, "CR, DX, SC, ECG")
-    if is_own:
+    if _OWN.search(start):
         return "own"
     service.store.put(draft)
     row = ArrivalRow(
@@ -115,7 +101,7 @@ def _receive(service: Service, site: str, source: str, draft: Draft, said: tuple
         sop_uid=dicom.SOPInstanceUID,
         sha256=draft.sha256,
         study_uid=dicom.StudyInstanceUID,
-        field=FIELDS[dicom.SOPClassUID],
+        field=field_of(start),
         n_bytes=draft.n_bytes,
         dicom=dicom.model_dump_json(exclude_defaults=True),
         source=source[:100],

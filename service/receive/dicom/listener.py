@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
+from data_specs.dicom.reference import ECG_CLASSES, FILM_CLASSES
 from service.logs import where_it_failed
 from service.protocols.dicom_peers import Callers, read_callers
 from service.settings import PREFIX, Settings
@@ -96,7 +97,6 @@ def _bound_server(service: Service, settings: Settings, callers: Callers) -> Thr
 
     from data_specs.cxr.pixels import DECODERS  # noqa: PLC0415
     from service.protocols.dicom_quiet import be_quiet  # noqa: PLC0415
-    from service.receive.dicom.arrivals import FIELDS  # noqa: PLC0415
     from service.receive.dicom.association import MAX_PDU, BoundedAssociation  # noqa: PLC0415
 
     be_quiet()
@@ -106,8 +106,10 @@ def _bound_server(service: Service, settings: Settings, callers: Callers) -> Thr
     entity.maximum_pdu_size = MAX_PDU
     entity.acse_timeout, entity.network_timeout, entity.dimse_timeout = REQUEST_S, SILENT_S, SILENT_S
     entity.add_supported_context(Verification)
-    for sop_class, field in FIELDS.items():
-        entity.add_supported_context(sop_class, list(DECODERS) if field == "image" else WAVEFORM_SYNTAXES)
+    for sop_class in FILM_CLASSES:
+        entity.add_supported_context(sop_class, list(DECODERS))
+    for sop_class in ECG_CLASSES:
+        entity.add_supported_context(sop_class, WAVEFORM_SYNTAXES)
 
     class Acceptance(RequestHandler):
         """A connection that becomes an association."""

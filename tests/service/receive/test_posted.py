@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import io
-import re
 import zipfile
 from base64 import b64encode
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from PIL import Image
 from pydicom import dcmread
 from sqlalchemy import select
 
 from service.receive.dicom.arrivals import receive
-from service.receive.posted import clean_filename
 from service.storage.drafts import Draft
 from service.storage.tables import ArrivalRow
 from tests.data_specs import ecg_made
@@ -55,32 +51,34 @@ def of_class(content, sop_class, *, in_meta=True):
     return made.getvalue()
 
 
-PNG = picture("PNG")
+PNG, BARE = picture("PNG"), film(syntax=IMPLICIT)
 ECG = ecg_made.every_format()
 WFDB = ECG["wfdb"]
 FILES = {
-    "CR": ("a.dcm", film(SOPClassUID=CR), "iieiiiii"),
-    "DX": ("a.dcm", film(SOPClassUID=DX), "iieiiiii"),
-    "DX, implicit": ("a.dcm", film(syntax=IMPLICIT), "iieiiiii"),
-    "DX, big endian": ("a.dcm", film(syntax=BIG), "iieiiiii"),
-    "DX, deflated": ("a.dcm", film(syntax=DEFLATED), "iieiiiii"),
-    "DX, not in its meta": ("a.dcm", of_class(film(), DX, in_meta=False), "iieiiiii"),
-    "capture": ("a.dcm", film(SOPClassUID=SC), "iieiiiii"),
-    "multi-frame capture": ("a.dcm", film(SOPClassUID=f"{CLASSES}.7.2"), "iieiiiii"),
-    "12-lead ECG": ("a.dcm", recording(), "eieeeeee"),
-    "12-lead ECG, not in its meta": ("a.dcm", of_class(recording(), f"{CLASSES}.9.1.1", in_meta=False), "iieiiiie"),
-    "general ECG": ("a.dcm", of_class(recording(), f"{CLASSES}.9.1.2"), "eieeeeee"),
-    "ambulatory ECG": ("a.dcm", of_class(recording(), f"{CLASSES}.9.1.3"), "eieeeee-"),
-    "hemodynamic waveform": ("a.dcm", of_class(recording(), f"{CLASSES}.9.2.1"), "eieeeee-"),
-    "electrophysiology": ("a.dcm", of_class(recording(), f"{CLASSES}.9.3.1"), "eieeeee-"),
-    "respiratory waveform": ("a.dcm", of_class(recording(), f"{CLASSES}.9.6.1"), "eieeeee-"),
-    "CT": ("a.dcm", of_class(film(), CT), "iieiiii-"),
-    "structured report": ("a.dcm", of_class(film(), f"{CLASSES}.88.33"), "iieiiii-"),
-    "PDF in DICOM": ("a.dcm", of_class(film(), f"{CLASSES}.104.1"), "iieiiii-"),
-    "DICOM without its preamble": ("a.dcm", film()[132:], "iie-eie-"),
-    "PNG": ("a.png", PNG, "iieiiie-"),
-    "JPEG": ("a.jpg", picture("JPEG"), "iieiiie-"),
-    "TIFF": ("a.tif", picture("TIFF"), "iieiiie-"),
+    "CR": ("a.dcm", film(SOPClassUID=CR), "iiiiiiii"),
+    "DX": ("a.dcm", film(SOPClassUID=DX), "iiiiiiii"),
+    "DX, implicit": ("a.dcm", film(syntax=IMPLICIT), "iiiiiiii"),
+    "DX, big endian": ("a.dcm", film(syntax=BIG), "iiiiiiii"),
+    "DX, deflated": ("a.dcm", film(syntax=DEFLATED), "iiiiiiii"),
+    "DX, not in its meta": ("a.dcm", of_class(film(), DX, in_meta=False), "iiiiiiii"),
+    "capture": ("a.dcm", film(SOPClassUID=SC), "iiiiiiii"),
+    "multi-frame capture": ("a.dcm", film(SOPClassUID=f"{CLASSES}.7.2"), "iiiiiiii"),
+    "12-lead ECG": ("a.dcm", recording(), "eeeeeeee"),
+    "12-lead ECG, not in its meta": ("a.dcm", of_class(recording(), f"{CLASSES}.9.1.1", in_meta=False), "eeeeeeee"),
+    "general ECG": ("a.dcm", of_class(recording(), f"{CLASSES}.9.1.2"), "eeeeeeee"),
+    "ambulatory ECG": ("a.dcm", of_class(recording(), f"{CLASSES}.9.1.3"), "eeeeeeee"),
+    "general ECG, 32 bits": ("a.dcm", of_class(recording(), f"{CLASSES}.9.1.4"), "eeeeeeee"),
+    "hemodynamic waveform": ("a.dcm", of_class(recording(), f"{CLASSES}.9.2.1"), "eeeeeee-"),
+    "electrophysiology": ("a.dcm", of_class(recording(), f"{CLASSES}.9.3.1"), "eeeeeee-"),
+    "respiratory waveform": ("a.dcm", of_class(recording(), f"{CLASSES}.9.6.1"), "eeeeeee-"),
+    "CT": ("a.dcm", of_class(film(), CT), "iiiiiii-"),
+    "structured report": ("a.dcm", of_class(film(), f"{CLASSES}.88.33"), "iiiiiii-"),
+    "PDF in DICOM": ("a.dcm", of_class(film(), f"{CLASSES}.104.1"), "iiiiiii-"),
+    "DICOM without its preamble": ("a.dcm", film()[132:], "iiiiiie-"),
+    "implicit VR without its preamble": ("a.dcm", BARE[BARE.index(b"\x08\x00") :], "iie-eie-"),
+    "PNG": ("a.png", PNG, "iiiiiie-"),
+    "JPEG": ("a.jpg", picture("JPEG"), "iiiiiie-"),
+    "TIFF": ("a.tif", picture("TIFF"), "iiiiiie-"),
     "WFDB header": ("rec.hea", WFDB["rec.hea"], "iieeeie-"),
     "WFDB signals": ("rec.dat", WFDB["rec.dat"], "iieeeie-"),
     **{

@@ -18,6 +18,7 @@ from pydicom import Dataset, dcmread
 from pydicom.uid import generate_uid
 from sqlalchemy import select
 
+from data_specs.dicom.reference import ECG_CLASSES
 from data_specs.visit.context import Context
 from service.protocols.dicom_peers import Callers, read_address, read_callers
 from service.settings import BadSettings, read_settings
@@ -185,9 +186,12 @@ def test_a_file_is_kept_as_it_was_sent(listening, port, syntax):
 def test_recordings_and_captures_are_taken(listening, port):
     study = generate_uid()
     capture = film(StudyInstanceUID=study, SOPClassUID=SC, Modality="OT")
-    assert send(port, recording(StudyInstanceUID=study), capture, film(StudyInstanceUID=study)) == [0, 0, 0]
+    recordings = [parsed(recording(StudyInstanceUID=study)) for _ in ECG_CLASSES]
+    for dataset, sop_class in zip(recordings, ECG_CLASSES, strict=True):
+        dataset.SOPClassUID = sop_class
+    assert send(port, *recordings, capture, film(StudyInstanceUID=study)) == [0] * 6
     (visit,) = visits_of(listening, study)
-    assert [each.field for each in visit.inputs] == ["ecg", "image", "image"]
+    assert [each.field for each in visit.inputs] == ["ecg"] * 4 + ["image"] * 2
 
 
 def test_the_same_object_again_changes_nothing(listening, port):
