@@ -53,9 +53,9 @@ def field_of(start: bytes, declared: str = "") -> FileField:
 
 
 def clean_filename(name: str) -> str:
-    """What is kept of a filename: no folder, no control or invisible character, at most 120 characters.
+    """A filename without its folder and without control and invisible characters, cut to 120 characters.
 
-    The extension is kept whole, and names that differ only in their extension still do (``.hea`` and ``.dat``).
+    The extension is kept whole, so that names that differ only in it (``.hea`` and ``.dat``) stay different.
     """
     name = unicodedata.normalize("NFC", name).replace("\\", "/").rsplit("/", 1)[-1]
     name = "".join(each for each in name if unicodedata.category(each)[0] != "C").strip(" .")
