@@ -7,7 +7,6 @@ import uuid
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Literal
 
 from sqlalchemy import func, select
 from sqlalchemy.exc import IntegrityError
@@ -18,7 +17,7 @@ from data_specs.visit.context import Context
 from data_specs.visit.report import DicomReference, uid
 from service.errors import IdempotencyConflict, QueueFull
 from service.receive.orders import find_order, merge_order
-from service.receive.posted import Part
+from service.receive.posted import FileField, Part
 from service.state import Service
 from service.storage.database import database_now, insert_rows
 from service.storage.tables import VISITS, InputRow, VisitRow
@@ -38,7 +37,7 @@ class Accepted:
 class StoredFile:
     """A file of a visit that is in the store."""
 
-    field: Literal["image", "ecg"]
+    field: FileField
     filename: str
     sha256: str
     n_bytes: int

@@ -18,7 +18,7 @@ from data_specs.visit.context import Context, Order, Person, Referrer
 from data_specs.visit.report import DicomReference
 from service.receive.dicom.arrivals import receive
 from service.receive.dicom.context import age_on, by_person, context_of, day, readable_name
-from service.receive.dicom.modality_worklist import WorklistSilent, find
+from service.receive.dicom.modality_worklist import ModalityWorklistFailed, ask_modality_worklist
 from service.storage.database import Database, database_now
 from service.storage.drafts import Draft
 from service.storage.tables import ArrivalRow, OrderRow, VisitRow
@@ -330,15 +330,15 @@ def _listens(port):
 
 def test_worklist(worklist, tmp_path):
     settings = settings_for(tmp_path, dicom_worklist=worklist)
-    found = find(settings, "A-1")
+    found = ask_modality_worklist(settings, "A-1")
     assert found.person.name == f"Ả {LETTERS[:50]}"
     assert (found.person.id, str(found.person.birth_date), found.person.sex) == ("P-17", "1970-01-02", "female")
     assert found.referrer.name == "Bác Sĩ Ở Huyện"
     assert found.referrer.id in ("dr-4", None)  # not every worklist returns sequences within sequences
     assert found.order == Order(placer="PL-9", accession_number="A-1", reason="ho ra máu")
-    assert find(settings, "A-3").referrer.name == "Khác"
+    assert ask_modality_worklist(settings, "A-3").referrer.name == "Khác"
     for number in ("A-2", "A-9", "A-*", "A-?", "*", "Ấ"):
-        assert find(settings, number) is None
+        assert ask_modality_worklist(settings, number) is None
 
 
 def test_a_study_takes_its_order_from_the_worklist(worklist, tmp_path):
@@ -352,7 +352,7 @@ def test_a_study_takes_its_order_from_the_worklist(worklist, tmp_path):
         assert context_in(visit).person.name == "Người Được Khám Thử Nghiệm", "what the visit says itself stays"
 
 
-def test_a_silent_worklist_holds_nothing_up(tmp_path, monkeypatch):
+def test_a_worklist_that_does_not_answer_delays_no_other_study(tmp_path, monkeypatch):
     monkeypatch.setattr("service.receive.dicom.modality_worklist.ANSWER_S", 1.0)
     with socket.socket() as mute:
         mute.bind(("127.0.0.1", 0))
@@ -360,16 +360,16 @@ def test_a_silent_worklist_holds_nothing_up(tmp_path, monkeypatch):
         address = f"HIS@127.0.0.1:{mute.getsockname()[1]}"
         settings = settings_for(tmp_path, dicom_gather_seconds=QUIET_S, dicom_worklist=address)
         began = time.monotonic()
-        with pytest.raises(WorklistSilent):
-            find(settings, "A-1")
+        with pytest.raises(ModalityWorklistFailed):
+            ask_modality_worklist(settings, "A-1")
         assert time.monotonic() - began < 8
         with serving(settings) as served:
             studies = [generate_uid() for _ in range(3)]
             arrive(served, *(film(StudyInstanceUID=study, AccessionNumber=f"A-{study[-4:]}") for study in studies))
             for study in studies:
                 assert visits_of(served, study)[0].person_id == "P-17"
-    with pytest.raises(WorklistSilent):
-        find(settings_for(tmp_path, dicom_worklist=f"HIS@127.0.0.1:{free_port()}"), "A-1")
+    with pytest.raises(ModalityWorklistFailed):
+        ask_modality_worklist(settings_for(tmp_path, dicom_worklist=f"HIS@127.0.0.1:{free_port()}"), "A-1")
 
 
 # ---------------------------------------------------------------- processes that die, and several of them
