@@ -17,9 +17,9 @@ from sqlalchemy import func, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from data_specs.dicom.reference import read_reference
+from data_specs.dicom.reference import DicomReference, read_reference
 from data_specs.visit.context import Context
-from data_specs.visit.report import DicomReference, uid
+from data_specs.visit.report import uid
 from service.errors import FieldFault, IdempotencyConflict, InvalidRequest, QueueFull, Unavailable
 from service.keys import Key
 from service.receive.body import PIECE_BYTES, Reader, context_in_header, reader_of

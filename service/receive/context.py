@@ -73,7 +73,8 @@ def read_context(document: bytes) -> Context:
     """The posted ``context``: the contract's own document, or a FHIR Bundle with a ServiceRequest.
 
     Stricter than JSON has to be: a member given twice, a number that is none, a text with control characters are
-    refused, since any of them could be read in two ways. ``null`` says the same as leaving the member out.
+    refused, since any of them could be read in two ways. ``null`` says the same as leaving the member out. A birth date
+    and the day of the visit give the age where none is stated.
 
     Raises
     ------
@@ -94,7 +95,7 @@ def read_context(document: bytes) -> Context:
     if isinstance(members, dict) and None in members.values():
         text = json.dumps({name: member for name, member in members.items() if member is not None})
     try:
-        return Context.model_validate_json(text, strict=True)
+        return Context.model_validate_json(text, strict=True).with_age()
     except ValidationError as error:
         raise InvalidRequest(*field_faults(error.errors(include_url=False), "context")) from None
 

@@ -7,6 +7,7 @@ from typing import TypeVar
 from pydantic import BaseModel
 from sqlalchemy.orm import Session
 
+from data_specs.person import age_at_examination
 from data_specs.visit.context import Context, Order, Person
 from service.storage.tables import OrderRow
 
@@ -26,10 +27,7 @@ def merge_order(context: Context, order: Context) -> Context:
     """
     if _another_person(context.person, order.person) or _another_number(context.order, order.order):
         return context
-    person = _filled(context.person, order.person)
-    if context.person.birth_date and not order.person.birth_date:
-        # an age that the order gives without saying from which day is not set beside a birth date
-        person = person.model_copy(update={"age_years": context.person.age_years})
+    person = _filled(context.person, order.person).model_copy(update={"age_years": _age(context, order)})
     referrer = context.referrer
     if referrer is None or order.referrer is None:
         referrer = referrer or order.referrer
@@ -38,6 +36,19 @@ def merge_order(context: Context, order: Context) -> Context:
     asked = context.order
     asked = _filled(asked, order.order) if asked and order.order else asked or order.order
     return context.model_copy(update={"person": person, "referrer": referrer, "order": asked})
+
+
+def _age(context: Context, order: Context) -> float | None:
+    """The age on the day of the visit: as the visit states it, else by a birth date, else as the order has it.
+
+    An order's age is that of the day of the order. It counts where the visit says neither its day nor a birth date that
+    the order does not have.
+    """
+    given = context.person
+    born = given.birth_date or order.person.birth_date
+    if given.age_years is not None or (born and context.visited_on):
+        return age_at_examination(given.age_years, born, context.visited_on)
+    return order.person.age_years if order.person.birth_date or not born else None
 
 
 def _another_person(one: Person, other: Person) -> bool:

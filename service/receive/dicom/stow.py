@@ -19,8 +19,7 @@ from fastapi import Request
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
-from data_specs.dicom.reference import read_reference
-from data_specs.visit.report import DicomReference
+from data_specs.dicom.reference import DicomReference, read_reference
 from service.errors import FieldFault, InvalidRequest, UnsupportedMediaType
 from service.keys import Key
 from service.receive.accept import upload_turn

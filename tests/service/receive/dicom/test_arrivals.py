@@ -14,10 +14,11 @@ from pydicom import Dataset
 from pydicom.uid import generate_uid
 from sqlalchemy import select
 
+from data_specs.dicom.reference import DicomReference
+from data_specs.person import age_on, file_day
 from data_specs.visit.context import Context, Order, Person, Referrer
-from data_specs.visit.report import DicomReference
 from service.receive.dicom.arrivals import receive
-from service.receive.dicom.context import age_on, by_person, context_of, day, readable_name
+from service.receive.dicom.context import by_person, context_of, readable_name
 from service.receive.dicom.modality_worklist import WorklistSilent, find
 from service.storage.database import Database, database_now
 from service.storage.drafts import Draft
@@ -212,11 +213,11 @@ def test_context_of_headers():
     disagreeing = context_of([said, reference(PatientID="P-1", PatientSex="F", AccessionNumber="A-2")])
     assert (disagreeing.person.id, disagreeing.person.sex, disagreeing.order) == ("P-1", None, None)
     for sloppy in ("X" * 200, "2026-1-1", "99999999", "²0260101"):
-        assert day(sloppy) is None
+        assert file_day(sloppy) is None
         context_of([reference(PatientID=sloppy, PatientBirthDate=sloppy, StudyDate=sloppy, PatientSex=sloppy)])
     assert context_of([reference(PatientID="X" * 65)]).person.id is None, "half an identifier is somebody else's"
-    assert age_on(day("20260101"), day("20250101")) is None
-    assert age_on(day("18500101"), day("20250101")) is None
+    assert age_on(file_day("20260101"), file_day("20250101")) is None
+    assert age_on(file_day("18500101"), file_day("20250101")) is None
     assert readable_name("=山田^太郎=") == "山田 太郎"
     assert readable_name("^^ =") is None
 
