@@ -294,6 +294,10 @@ def test_one_stated_age_gives_one_age(number: int, unit: str, years: float | Non
     assert wfdb(f"{number} {UNITS['cardiosoft'][unit]} <sex>: F") == expected
 
 
+def test_a_decimal_comma_is_a_point() -> None:
+    assert csv("17,99") == csv("17.99") == 17.99
+
+
 def wfdb(age: str) -> float | None:
     files = dict(ecg_made.wfdb16(ecg_made.counts(seconds=8)))
     return read_ecg(files | {"rec.hea": changed(files["rec.hea"], (b"#Age: 54", f"#Age: {age}"))})

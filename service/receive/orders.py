@@ -41,14 +41,14 @@ def merge_order(context: Context, order: Context) -> Context:
 def _age(context: Context, order: Context) -> float | None:
     """The age on the day of the visit: as the visit states it, else by a birth date, else as the order has it.
 
-    An order's age is that of the day of the order. It counts where the visit says neither its day nor a birth date that
-    the order does not have.
+    An order's age is that on the day of the order, so it is the last choice. It is not taken where the visit has a
+    birth date and the order has none.
     """
-    given = context.person
-    born = given.birth_date or order.person.birth_date
-    if given.age_years is not None or (born and context.visited_on):
-        return age_at_examination(given.age_years, born, context.visited_on)
-    return order.person.age_years if order.person.birth_date or not born else None
+    person, ordered = context.person, order.person
+    born = person.birth_date or ordered.birth_date
+    if person.age_years is not None or (born and context.visited_on):
+        return age_at_examination(person.age_years, born, context.visited_on)
+    return ordered.age_years if ordered.birth_date or not born else None
 
 
 def _another_person(one: Person, other: Person) -> bool:

@@ -237,6 +237,10 @@ def test_order_is_read_with_every_diacritic():
     [
         ("PID|1||7||Mai^Lan||1961|F", Person(id="7", name="Mai Lan", sex="female")),
         ("PID|1||7||Mai^Lan||196105|", Person(id="7", name="Mai Lan")),
+        ("PID|1||7||Mai^Lan||19610000|F", Person(id="7", name="Mai Lan", sex="female")),
+        ("PID|1||7||Mai^Lan||19610500|", Person(id="7", name="Mai Lan")),
+        ("PID|1||7||Mai^Lan||00000000|", Person(id="7", name="Mai Lan")),
+        ("PID|1||7||Mai^Lan||00010101|", Person(id="7", name="Mai Lan")),
         ('PID|1||7||""||""|""', Person(id="7")),
         ("PID|1||1^^^X^SS~7^^^BV^MR||~Mai^Lan^^^^^^^^^G||196105301200|A", None),
         ("PID|1||7||Mai&van^Lan\\X20\\B||20261121|u", None),

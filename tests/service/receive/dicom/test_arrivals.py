@@ -20,6 +20,7 @@ from data_specs.visit.context import Context, Order, Person, Referrer
 from service.receive.dicom.arrivals import receive
 from service.receive.dicom.context import by_person, context_of, readable_name
 from service.receive.dicom.modality_worklist import WorklistSilent, find
+from service.receive.orders import merge_order
 from service.storage.database import Database, database_now
 from service.storage.drafts import Draft
 from service.storage.tables import ArrivalRow, OrderRow, VisitRow
@@ -220,6 +221,15 @@ def test_context_of_headers():
     assert age_on(file_day("18500101"), file_day("20250101")) is None
     assert readable_name("=山田^太郎=") == "山田 太郎"
     assert readable_name("^^ =") is None
+
+
+def test_a_placeholder_is_no_birth_date():
+    said = reference(PatientID="P-1", PatientBirthDate="00010101", PatientAge="054Y", StudyDate="20261115")
+    context = context_of([said])
+    assert (context.person.birth_date, context.person.age_years) == (None, 54)
+    order = Context(person=Person(id="P-1", birth_date="1972-03-01"), referrer=Referrer(id="BS01"))
+    merged = merge_order(context, order)
+    assert (str(merged.person.birth_date), merged.person.age_years, merged.referrer.id) == ("1972-03-01", 54, "BS01")
 
 
 def test_persons_of_a_study():
