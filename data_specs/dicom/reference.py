@@ -5,15 +5,42 @@ from __future__ import annotations
 import re
 from typing import IO, Literal
 
+from pydantic import BaseModel, ConfigDict
+
 from data_specs.problems import Refused
-from data_specs.visit.report import DicomReference
+
+
+class DicomReference(BaseModel):
+    """Where a posted DICOM object stands in its hospital's archive, as its header says. Keywords of PS3.6."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    StudyInstanceUID: str
+    SeriesInstanceUID: str
+    SOPInstanceUID: str
+    SOPClassUID: str
+    Modality: str = ""
+    Rows: int | None = None
+    Columns: int | None = None
+    StudyDate: str = ""
+    StudyTime: str = ""
+    StudyID: str = ""
+    AccessionNumber: str = ""
+    ReferringPhysicianName: str = ""
+    PatientID: str = ""
+    IssuerOfPatientID: str = ""
+    PatientName: str = ""
+    PatientBirthDate: str = ""
+    PatientAge: str = ""
+    PatientSex: str = ""
+
 
 UIDS = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "SOPClassUID")
 WORDS = tuple(name for name in DicomReference.model_fields if name not in (*UIDS, "Rows", "Columns"))
 MAGIC_BYTES = 132
-"""Preamble and prefix (PS3.10, section 7.1): most files are told by them to be none."""
+"""Preamble and prefix (PS3.10, section 7.1); they show that most other files are no DICOM objects."""
 START_BYTES = 256 * 1024
-"""What stands before a film's pixels is nearly always shorter; the whole file is read where it is not."""
+"""Nearly every header is shorter; the whole file is read where it is not."""
 MAX_WORD = 200
 _UID = re.compile(r"(0|[1-9][0-9]*)(\.(0|[1-9][0-9]*))+")
 

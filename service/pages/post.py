@@ -19,7 +19,7 @@ from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 from starlette.datastructures import FormData, UploadFile
 
-from data_specs.cohort import CONDITIONS
+from data_specs.conditions import CONDITIONS
 from data_specs.labs import standard_labs
 from data_specs.problems import message
 from data_specs.visit.context import Context

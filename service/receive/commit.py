@@ -12,9 +12,9 @@ from sqlalchemy import func, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from data_specs.dicom.reference import read_reference
+from data_specs.dicom.reference import DicomReference, read_reference
 from data_specs.visit.context import Context
-from data_specs.visit.report import DicomReference, uid
+from data_specs.visit.report import uid
 from service.errors import IdempotencyConflict, QueueFull
 from service.receive.orders import find_order, merge_order
 from service.receive.posted import FileField, Part

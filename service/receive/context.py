@@ -17,7 +17,8 @@ def read_context(document: bytes) -> Context:
     """The posted ``context``: the contract's own document, or a FHIR Bundle with a ServiceRequest.
 
     A member that stands twice, ``NaN`` or ``Infinity``, and a text with control characters are refused: two readers
-    could understand them differently. ``null`` means the same as leaving the member out.
+    could understand them differently. ``null`` means the same as leaving the member out. A birth date and the day of
+    the visit give the age where none is stated.
 
     Raises
     ------
@@ -38,7 +39,7 @@ def read_context(document: bytes) -> Context:
     if isinstance(members, dict) and None in members.values():
         text = json.dumps({name: member for name, member in members.items() if member is not None})
     try:
-        return Context.model_validate_json(text, strict=True)
+        return Context.model_validate_json(text, strict=True).with_age()
     except ValidationError as error:
         raise InvalidRequest(*field_faults(error.errors(include_url=False), "context")) from None
 

@@ -7,6 +7,7 @@ from typing import TypeVar
 from pydantic import BaseModel
 from sqlalchemy.orm import Session
 
+from data_specs.person import age_at_examination
 from data_specs.visit.context import Context, Order, Person
 from service.storage.tables import OrderRow
 
@@ -26,10 +27,7 @@ def merge_order(context: Context, order: Context) -> Context:
     """
     if _are_different_persons(context.person, order.person) or _have_different_numbers(context.order, order.order):
         return context
-    person = _completed(context.person, order.person)
-    if context.person.birth_date and not order.person.birth_date:
-        # the order's age has no date, so it could contradict the visit's birth date
-        person = person.model_copy(update={"age_years": context.person.age_years})
+    person = _completed(context.person, order.person).model_copy(update={"age_years": _age(context, order)})
     referrer = context.referrer
     if referrer is None or order.referrer is None:
         referrer = referrer or order.referrer
@@ -38,6 +36,19 @@ def merge_order(context: Context, order: Context) -> Context:
     own_order = context.order
     own_order = _completed(own_order, order.order) if own_order and order.order else own_order or order.order
     return context.model_copy(update={"person": person, "referrer": referrer, "order": own_order})
+
+
+def _age(context: Context, order: Context) -> float | None:
+    """The age on the day of the visit: as the visit states it, else by a birth date, else as the order has it.
+
+    An order's age is that on the day of the order, so it is the last choice. It is not taken where the visit has a
+    birth date and the order has none.
+    """
+    person, ordered = context.person, order.person
+    born = person.birth_date or ordered.birth_date
+    if person.age_years is not None or (born and context.visited_on):
+        return age_at_examination(person.age_years, born, context.visited_on)
+    return ordered.age_years if ordered.birth_date or not born else None
 
 
 def _are_different_persons(one: Person, other: Person) -> bool:

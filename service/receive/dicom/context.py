@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from datetime import date, datetime
-from typing import Literal, TypeVar
+from typing import TypeVar
 
+from data_specs.dicom.reference import DicomReference
+from data_specs.person import age_at_examination, file_day, read_age, read_sex
 from data_specs.visit.context import Context, Order, Person, Referrer
-from data_specs.visit.report import DicomReference
 
 T = TypeVar("T")
-DAYS_PER_YEAR = 365.25
-MAX_AGE_YEARS = 130
 MAX_ID = 64
 """LO (PS3.5, table 6.2-1); what is longer may have been cut on its way, and half an identifier is somebody else's."""
-SEXES: dict[str, Literal["female", "male", "other"]] = {"F": "female", "M": "male", "O": "other"}
-"""PatientSex (0010,0040), PS3.3 section C.7.1.1."""
 
 
 def by_person(objects: Sequence[T], reference: Callable[[T], DicomReference]) -> list[list[T]]:
@@ -52,14 +48,14 @@ def context_of(references: Sequence[DicomReference]) -> Context:
     def said(keyword: str) -> str:
         return only(getattr(each, keyword) for each in references)
 
-    born, studied = day(said("PatientBirthDate")), day(said("StudyDate"))
+    born, studied = file_day(said("PatientBirthDate")), file_day(said("StudyDate"))
     id_ = said("PatientID")
     person = given(
         id=id_ if 0 < len(id_) <= MAX_ID else None,
         name=readable_name(said("PatientName")),
         birth_date=born,
-        age_years=age_on(born, studied),
-        sex=SEXES.get(said("PatientSex").upper()),
+        age_years=age_at_examination(read_age(said("PatientAge"), unit=""), born, studied),
+        sex=read_sex(said("PatientSex"), "dicom"),
     )
     referrer = readable_name(said("ReferringPhysicianName"))
     accession_number = said("AccessionNumber")
@@ -91,24 +87,6 @@ def readable_name(text: str) -> str | None:
     """
     groups = (" ".join(group.replace("^", " ").split()) for group in text.split("="))
     return next((group[:200] for group in groups if group), None)
-
-
-def day(text: str) -> date | None:
-    """A date (DA, PS3.5 table 6.2-1: YYYYMMDD)."""
-    if len(text) != 8 or not (text.isascii() and text.isdigit()):
-        return None
-    try:
-        return datetime.strptime(text, "%Y%m%d").date()
-    except ValueError:
-        return None
-
-
-def age_on(born: date | None, when: date | None) -> float | None:
-    """Age in years, to two digits; ``None`` where a date is missing, or the age is nobody's."""
-    if born is None or when is None:
-        return None
-    years = round((when - born).days / DAYS_PER_YEAR, 2)
-    return years if 0 <= years <= MAX_AGE_YEARS else None
 
 
 def given(**members: object) -> dict[str, object]:

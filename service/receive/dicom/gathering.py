@@ -20,11 +20,11 @@ import structlog
 from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
+from data_specs.dicom.reference import DicomReference
 from data_specs.visit.context import Context
-from data_specs.visit.report import DicomReference
 from service.logs import where_it_failed
 from service.receive.commit import StoredFile, commit_visit, new_visit
-from service.receive.dicom.context import age_on, by_person, context_of, only
+from service.receive.dicom.context import by_person, context_of, only
 from service.receive.dicom.modality_worklist import ModalityWorklistFailed, ask_modality_worklist
 from service.receive.orders import find_order, merge_order
 from service.receive.posted import FILE_FIELDS, LIMITS, FileField
@@ -136,13 +136,7 @@ class Gathering:
             return context
         order = await self._service.database.read(partial(find_order, site=site, accession_number=accession_number))
         order = order or await self._ask_worklist(accession_number)
-        if order is None:
-            return context
-        merged = merge_order(context, order)
-        person, visited_on = merged.person, merged.visited_on
-        if person.age_years is None and (age := age_on(person.birth_date, visited_on)) is not None:
-            person = person.model_copy(update={"age_years": age})
-        return merged.model_copy(update={"person": person})
+        return merge_order(context, order) if order else context
 
     async def _ask_worklist(self, accession_number: str) -> Context | None:
         """The order in the modality worklist; ``None`` where it has none, or does not answer in time."""

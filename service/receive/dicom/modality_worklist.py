@@ -11,9 +11,10 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
+from data_specs.person import file_day, read_sex
 from data_specs.visit.context import Context, Order, Person, Referrer
 from service.protocols.dicom_peers import read_address
-from service.receive.dicom.context import MAX_ID, SEXES, day, given, readable_name
+from service.receive.dicom.context import MAX_ID, given, readable_name
 from service.settings import Settings
 
 if TYPE_CHECKING:
@@ -128,8 +129,8 @@ def _context(answer: Dataset) -> Context:
     person = given(
         id=id_ if 0 < len(id_) <= MAX_ID else None,
         name=readable_name(_text(answer, "PatientName")),
-        birth_date=day(_text(answer, "PatientBirthDate")),
-        sex=SEXES.get(_text(answer, "PatientSex").upper()),
+        birth_date=file_day(_text(answer, "PatientBirthDate")),
+        sex=read_sex(_text(answer, "PatientSex"), "dicom"),
     )
     physician = "RequestingPhysician" if _text(answer, "RequestingPhysician") else "ReferringPhysicianName"
     identified = physician.removesuffix("Name") + "IdentificationSequence"

@@ -18,8 +18,7 @@ from typing import Any
 from fastapi import Request
 from python_multipart.multipart import parse_options_header
 
-from data_specs.dicom.reference import read_reference
-from data_specs.visit.report import DicomReference
+from data_specs.dicom.reference import DicomReference, read_reference
 from service.errors import FieldFault, InvalidRequest, UnsupportedMediaType
 from service.keys import Key
 from service.receive.body import feed_in_pieces

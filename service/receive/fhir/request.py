@@ -16,6 +16,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from data_specs.person import MAX_AGE_YEARS, SEXES, age_on, fhir_day
 from data_specs.visit.context import Context
 from service.errors import FieldFault, InvalidRequest, field_faults
 from service.receive.fhir.bundle import PATH, Bundle, Part, Resource, refuse
@@ -25,7 +26,6 @@ IDENTIFIER_TYPE = "http://terminology.hl7.org/CodeSystem/v2-0203"
 NOT_AN_ORDER = ("revoked", "entered-in-error")
 ORDERS = ("draft", "active", "on-hold", "completed", "unknown")
 """FHIR R4 request-status, without those by which the orderer takes it back."""
-SEXES = ("female", "male", "other", "unknown")
 REQUESTERS = ("Practitioner", "PractitionerRole", "Organization")
 MAX_REASONS = 50
 REASONS = ("Condition", "Observation", "DiagnosticReport", "DocumentReference")
@@ -214,18 +214,19 @@ def _is_of(bundle: Bundle, resource: Resource, patient: Resource) -> bool:
 
 def _person(patient: Resource, on: date | None, came_from: dict[str, str]) -> dict[str, Any]:
     came_from |= {"person": patient.path, "person.id": patient.at("identifier"), "person.name": patient.at("name")}
-    came_from |= {"person.age_years": patient.at("birthDate"), "person.birth_date": patient.at("birthDate")}
+    came_from["person.birth_date"] = patient.at("birthDate")
     gender = patient.text("gender")
     if gender is not None and gender not in SEXES:
         refuse(patient.at("gender"), expected=", ".join(SEXES))
     born = _day(patient, "birthDate")
-    if born and on and born > on:
-        refuse(patient.at("birthDate"), expected=f"≤ {on.isoformat()}")
+    age = age_on(born, on)
+    if born and on and age is None:
+        refuse(patient.at("birthDate"), expected=f"≤ {on.isoformat()}" if born > on else f"≤ {MAX_AGE_YEARS:.1f}")
     return _known(
         id=_identifier(patient, "MR"),
         name=_name(patient),
         birth_date=born,
-        age_years=age_years(born, on) if born and on else None,
+        age_years=age,
         sex=gender,
     )
 
@@ -317,31 +318,11 @@ def _conditions(bundle: Bundle, request: Resource, patient: Resource) -> list[st
 
 # ---------------------------------------------------------------- dates
 def _day(of: Resource, name: str) -> date | None:
-    """The day of a FHIR date or dateTime, as it is written there; ``None`` where only the month or year is known."""
-    written = of.text(name)
-    if written is None or re.fullmatch(r"\d{4}(-(0[1-9]|1[0-2]))?", written):
-        return None
-    found = re.fullmatch(r"(\d{4}-\d\d-\d\d)(T\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d))?", written)
+    """The day of a date or dateTime; ``None`` where it is absent, or a year or month alone."""
     try:
-        return date.fromisoformat(found[1]) if found else refuse(of.at(name), expected="YYYY-MM-DD")
+        return fhir_day(of.text(name) or "")
     except ValueError:
         refuse(of.at(name), expected="YYYY-MM-DD")
-
-
-def age_years(born: date, on: date) -> float:
-    """Completed years and the part of the running one, never rounded up to the next birthday."""
-
-    def birthday(year: int) -> date:
-        try:
-            return born.replace(year=year)
-        except ValueError:  # 29 February in a year that has none
-            return date(year, 3, 1)
-
-    last = on.year if birthday(on.year) <= on else on.year - 1
-    if last + 1 > date.max.year:
-        return float(last - born.year)
-    part = (on - birthday(last)).days / (birthday(last + 1) - birthday(last)).days
-    return last - born.year + int(part * 100) / 100
 
 
 def _known(**members: Any) -> dict[str, Any]:

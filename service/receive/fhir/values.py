@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-import unicodedata
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
+from data_specs.conditions import CONDITIONS, normal_name
 from data_specs.labs import ANALYTES, Unit, standard_labs
 from data_specs.visit.context import Lab
 from data_specs.vocabulary import LANGUAGES, SYSTEMS, terms
@@ -177,7 +177,7 @@ def condition_name(condition: Resource) -> str | None:
     coded = concept.parts("coding")
     said = [concept.text("text"), *(each.text("display") for each in coded)]
     said += [each.text("code") for each in coded if each.text("system") == SYSTEMS["own"]]
-    found = {_conditions()[_plain(each)] for each in said if each and _plain(each) in _conditions()}
+    found = {_conditions()[normal_name(each)] for each in said if each and normal_name(each) in _conditions()}
     return found.pop() if len(found) == 1 else None
 
 
@@ -189,11 +189,5 @@ def _status(condition: Resource, name: str) -> set[str]:
 @cache
 def _conditions() -> dict[str, str]:
     """Every exact way of saying a condition that counts here, to its name."""
-    from inference.kidney import CONDITIONS  # noqa: PLC0415  with it come numpy and the batcher
-
-    shown = {_plain(terms()[name].display[language]): name for name in CONDITIONS for language in LANGUAGES}
-    return shown | {_plain(alias): name for name, aliases in CONDITIONS.items() for alias in aliases}
-
-
-def _plain(said: str) -> str:
-    return unicodedata.normalize("NFC", said).casefold().strip().replace(" ", "_").replace("-", "_")
+    shown = {normal_name(terms()[name].display[language]): name for name in CONDITIONS for language in LANGUAGES}
+    return shown | {alias: name for name, aliases in CONDITIONS.items() for alias in aliases}

@@ -10,7 +10,6 @@ IHE RAD TF-2, section 4.4: the accession number travels in OBR-18.
 from __future__ import annotations
 
 import hashlib
-import re
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from typing import Any, Literal, TypeVar
@@ -19,7 +18,7 @@ from pydantic import BaseModel, ValidationError
 from sqlalchemy import delete
 from sqlalchemy.orm import Session
 
-from data_specs.ecg.header import age_on
+from data_specs.person import age_on, hl7_day, read_sex
 from data_specs.visit.context import Context, Order, Person, Referrer
 from service.protocols.er7 import (
     DATA_TYPE,
@@ -43,8 +42,6 @@ Part = TypeVar("Part", bound=BaseModel)
 Control = Literal["store", "replace", "delete"]
 CONTROLS: dict[str, Control] = {"NW": "store", "XO": "replace", "CA": "delete", "DC": "delete"}
 """Table 0119: new order, change, cancel, discontinue."""
-SEXES = {"F": "female", "M": "male", "O": "other", "A": "other", "U": "unknown", "N": "unknown"}
-"""Table 0001; A: ambiguous, N: not applicable."""
 MAX_ORDERS = 100
 MAX_CONTROL_ID, MAX_ACCESSION = 199, 64
 REMEMBERED = timedelta(days=30)
@@ -180,8 +177,8 @@ def _person(pid: Segment, ordered_on: date) -> Person:
     ranked = sorted(((kind, each) for kind, each in identifiers if each), key=lambda it: it[0] not in {"MR", "PI"})
     if not ranked:
         raise NotUsable(FIELD_MISSING, pid.at(3))
-    sex = pid.text(8).upper()
-    if sex and sex not in SEXES:
+    sex = read_sex(pid.text(8), "hl7v2")
+    if sex is None and pid.text(8):
         raise NotUsable(TABLE_VALUE, pid.at(8))
     born = _day(pid, 7)
     if born and born > ordered_on:
@@ -191,9 +188,9 @@ def _person(pid: Segment, ordered_on: date) -> Person:
         "name": next(filter(None, (_name(pid, 5, each, 1) for each in pid.repetitions(5))), None),
         "birth_date": born,
         "age_years": age_on(born, ordered_on),
-        "sex": SEXES.get(sex),
+        "sex": sex,
     }
-    return _built(Person, given, {"id": pid.at(3), "name": pid.at(5), "age_years": pid.at(7)})
+    return _built(Person, given, {"id": pid.at(3), "name": pid.at(5)})
 
 
 def _referrer(orc: Segment, obr: Segment, pv1: Segment | None) -> Referrer | None:
@@ -222,17 +219,9 @@ def _name(segment: Segment, field: int, said: str, first: int) -> str | None:
 
 
 def _day(segment: Segment, field: int) -> date | None:
-    """The day of a time stamp that is at least that exact; ``None`` where it is absent, or a year or month alone."""
-    text = segment.text(field)
-    stamp = re.fullmatch(
-        r"(\d{4})(?:(\d\d)(?:(\d\d)(?:\d\d(?:\d\d(?:\d\d(?:\.\d{1,4})?)?)?)?)?)?([+-]\d{4})?", text, re.A
-    )
-    if text and not stamp:
-        raise NotUsable(DATA_TYPE, segment.at(field))
-    if not stamp or not stamp[3]:
-        return None
+    """The day of a time stamp; ``None`` where it is absent, or a year or month alone."""
     try:
-        return date(int(stamp[1]), int(stamp[2]), int(stamp[3]))
+        return hl7_day(segment.text(field))
     except ValueError:
         raise NotUsable(DATA_TYPE, segment.at(field)) from None
 

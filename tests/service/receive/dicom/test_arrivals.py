@@ -14,11 +14,13 @@ from pydicom import Dataset
 from pydicom.uid import generate_uid
 from sqlalchemy import select
 
+from data_specs.dicom.reference import DicomReference
+from data_specs.person import age_on, file_day
 from data_specs.visit.context import Context, Order, Person, Referrer
-from data_specs.visit.report import DicomReference
 from service.receive.dicom.arrivals import receive
-from service.receive.dicom.context import age_on, by_person, context_of, day, readable_name
+from service.receive.dicom.context import by_person, context_of, readable_name
 from service.receive.dicom.modality_worklist import ModalityWorklistFailed, ask_modality_worklist
+from service.receive.orders import merge_order
 from service.storage.database import Database, database_now
 from service.storage.drafts import Draft
 from service.storage.tables import ArrivalRow, OrderRow, VisitRow
@@ -212,13 +214,22 @@ def test_context_of_headers():
     disagreeing = context_of([said, reference(PatientID="P-1", PatientSex="F", AccessionNumber="A-2")])
     assert (disagreeing.person.id, disagreeing.person.sex, disagreeing.order) == ("P-1", None, None)
     for sloppy in ("X" * 200, "2026-1-1", "99999999", "²0260101"):
-        assert day(sloppy) is None
+        assert file_day(sloppy) is None
         context_of([reference(PatientID=sloppy, PatientBirthDate=sloppy, StudyDate=sloppy, PatientSex=sloppy)])
     assert context_of([reference(PatientID="X" * 65)]).person.id is None, "half an identifier is somebody else's"
-    assert age_on(day("20260101"), day("20250101")) is None
-    assert age_on(day("18500101"), day("20250101")) is None
+    assert age_on(file_day("20260101"), file_day("20250101")) is None
+    assert age_on(file_day("18500101"), file_day("20250101")) is None
     assert readable_name("=山田^太郎=") == "山田 太郎"
     assert readable_name("^^ =") is None
+
+
+def test_a_placeholder_is_no_birth_date():
+    said = reference(PatientID="P-1", PatientBirthDate="00010101", PatientAge="054Y", StudyDate="20261115")
+    context = context_of([said])
+    assert (context.person.birth_date, context.person.age_years) == (None, 54)
+    order = Context(person=Person(id="P-1", birth_date="1972-03-01"), referrer=Referrer(id="BS01"))
+    merged = merge_order(context, order)
+    assert (str(merged.person.birth_date), merged.person.age_years, merged.referrer.id) == ("1972-03-01", 54, "BS01")
 
 
 def test_persons_of_a_study():

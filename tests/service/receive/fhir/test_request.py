@@ -12,11 +12,12 @@ from datetime import date
 import pytest
 
 from data_specs.labs import standard_labs
+from data_specs.person import age_on
 from data_specs.visit.context import Context, Lab, Order, Person, Referrer, Vitals
 from data_specs.vocabulary import terms
 from service.errors import InvalidRequest
 from service.receive.fhir.bundle import MAX_ENTRIES
-from service.receive.fhir.request import age_years, context_of_bundle, is_bundle
+from service.receive.fhir.request import context_of_bundle, is_bundle
 from service.receive.fhir.values import VITAL_CODES, lab_codes
 from tests.conftest import ROOT
 
@@ -232,7 +233,7 @@ def test_the_reason_may_be_a_condition():
     ],
 )
 def test_an_age_is_never_rounded_up(born, on, years):
-    assert age_years(date.fromisoformat(born), date.fromisoformat(on)) == years
+    assert age_on(date.fromisoformat(born), date.fromisoformat(on)) == years
 
 
 def test_an_age_is_that_of_the_day_of_the_visit():

@@ -26,7 +26,7 @@ def test_an_order_is_read_with_every_diacritic():
             id="VN-0042",
             name="Bà Người Được Khám Thử Nghiệm",
             birth_date=date(1961, 5, 30),
-            age_years=65,
+            age_years=65.47,
             sex="female",
         ),
         referrer=Referrer(id="D-7", name="BS. Thử Nghiệm Tuyến Dưới", facility="Trạm y tế thử nghiệm"),
@@ -39,6 +39,10 @@ def test_an_order_is_read_with_every_diacritic():
     [
         ("PID|1||7||Mai^Lan||1961|F", Person(id="7", name="Mai Lan", sex="female")),
         ("PID|1||7||Mai^Lan||196105|", Person(id="7", name="Mai Lan")),
+        ("PID|1||7||Mai^Lan||19610000|F", Person(id="7", name="Mai Lan", sex="female")),
+        ("PID|1||7||Mai^Lan||19610500|", Person(id="7", name="Mai Lan")),
+        ("PID|1||7||Mai^Lan||00000000|", Person(id="7", name="Mai Lan")),
+        ("PID|1||7||Mai^Lan||00010101|", Person(id="7", name="Mai Lan")),
         ('PID|1||7||""||""|""', Person(id="7")),
         ("PID|1||1^^^X^SS~7^^^BV^MR||~Mai^Lan^^^^^^^^^G||196105301200|A", None),
         ("PID|1||7||Mai&van^Lan\\X20\\B||20261121|u", None),
@@ -49,7 +53,7 @@ def test_what_a_message_does_not_say_of_a_person_stays_unknown(pid, expected):
     if expected:
         assert person == expected
     elif "SS" in pid:
-        assert person == Person(id="7", name="Lan Mai", birth_date=date(1961, 5, 30), age_years=65, sex="other")
+        assert person == Person(id="7", name="Lan Mai", birth_date=date(1961, 5, 30), age_years=65.47, sex="other")
     else:
         assert person == Person(id="7", name="Mai Lan B", birth_date=date(2026, 11, 21), age_years=0, sex="unknown")
 
