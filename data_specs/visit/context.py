@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import date
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
 
@@ -86,3 +86,8 @@ class Context(_Part):
         if age == self.person.age_years:
             return self
         return self.model_copy(update={"person": self.person.model_copy(update={"age_years": age})})
+
+
+def known_members(**members: Any) -> dict[str, Any]:
+    """The members that are known: an unknown one is left out of a context, not set to ``None``."""
+    return {name: member for name, member in members.items() if member is not None}

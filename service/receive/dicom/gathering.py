@@ -24,7 +24,7 @@ from data_specs.dicom.reference import DicomReference
 from data_specs.visit.context import Context
 from service.logs import where_it_failed
 from service.receive.commit import StoredFile, commit_visit, new_visit
-from service.receive.dicom.context import by_person, context_of, only
+from service.receive.dicom.context import agreed_value, by_person, context_of
 from service.receive.dicom.modality_worklist import ModalityWorklistFailed, ask_modality_worklist
 from service.receive.orders import find_order, merge_order
 from service.receive.posted import FILE_FIELDS, LIMITS, FileField
@@ -131,7 +131,7 @@ class Gathering:
             All objects of the study are one person's. Otherwise the order could be for another of its persons.
         """
         context = context_of(references)
-        accession_number = only(each.AccessionNumber for each in references)
+        accession_number = agreed_value(each.AccessionNumber for each in references)
         if not accession_number or not one_person:
             return context
         order = await self._service.database.read(partial(find_order, site=site, accession_number=accession_number))

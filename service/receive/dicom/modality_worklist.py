@@ -12,9 +12,9 @@ import time
 from typing import TYPE_CHECKING
 
 from data_specs.person import file_day, read_sex
-from data_specs.visit.context import Context, Order, Person, Referrer
+from data_specs.visit.context import Context, Order, Person, Referrer, known_members
 from service.protocols.dicom_peers import read_address
-from service.receive.dicom.context import MAX_ID, given, readable_name
+from service.receive.dicom.context import MAX_ID, readable_name
 from service.settings import Settings
 
 if TYPE_CHECKING:
@@ -126,7 +126,7 @@ def _query(accession_number: str) -> Dataset:
 def _context(answer: Dataset) -> Context:
     """An answer as a context; what is empty in it is left out."""
     id_ = _text(answer, "PatientID")
-    person = given(
+    person = known_members(
         id=id_ if 0 < len(id_) <= MAX_ID else None,
         name=readable_name(_text(answer, "PatientName")),
         birth_date=file_day(_text(answer, "PatientBirthDate")),
@@ -134,20 +134,20 @@ def _context(answer: Dataset) -> Context:
     )
     physician = "RequestingPhysician" if _text(answer, "RequestingPhysician") else "ReferringPhysicianName"
     identified = physician.removesuffix("Name") + "IdentificationSequence"
-    referrer = given(
+    referrer = known_members(
         id=_physician_id(answer, identified),
         name=readable_name(_text(answer, physician)),
         facility=_text(answer, "RequestingService")[:200] or None,
     )
     reason = _text(answer, "ReasonForTheRequestedProcedure") or _text(answer, "RequestedProcedureDescription")
     placer = _text(answer, "PlacerOrderNumberImagingServiceRequest")
-    order = given(
+    order = known_members(
         placer=placer if 0 < len(placer) <= MAX_ID else None,
         accession_number=_text(answer, "AccessionNumber")[:MAX_ID],
         reason=reason[:1000] or None,
     )
     return Context.model_validate(
-        given(
+        known_members(
             person=Person.model_validate(person) if person else None,
             referrer=Referrer.model_validate(referrer) if referrer else None,
             order=Order.model_validate(order),
