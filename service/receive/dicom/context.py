@@ -11,8 +11,8 @@ from data_specs.visit.context import Context, Order, Person, Referrer, known_mem
 
 T = TypeVar("T")
 MAX_ID = 64
-"""Longest identifier (LO, PS3.5, table 6.2-1). A longer one is not used: it may have been cut off somewhere, and then it
-could be another person's."""
+"""Longest identifier (LO, PS3.5, table 6.2-1). A longer one is not used: it may have been cut off on its way, and could
+then be another person's."""
 
 
 def by_person(objects: Sequence[T], reference: Callable[[T], DicomReference]) -> list[list[T]]:

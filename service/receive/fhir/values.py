@@ -1,4 +1,4 @@
-"""Reads laboratory values, vital signs and conditions of a posted Bundle; those that are not known here are not read."""
+"""Reads laboratory values, vital signs and conditions of a posted Bundle; those not known here are skipped."""
 
 from __future__ import annotations
 
