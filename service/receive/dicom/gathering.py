@@ -1,7 +1,7 @@
 """Makes visits of arrivals: the objects of a study become a visit when no more of them have come for a while.
 
-One transaction takes all arrivals of a visit or none. So each arrival is in exactly one new visit, also where several
-processes look for arrivals, or one of them is killed.
+An object that comes later makes another visit, with all objects of the study. One transaction takes all new arrivals of
+a visit or none, so that each is taken once, also where several processes look for arrivals or one of them is killed.
 """
 
 from __future__ import annotations

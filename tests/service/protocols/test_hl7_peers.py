@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from service.protocols.hl7_peers import read_peers
+from service.protocols.hl7_peers import check_listening, read_peers
 
 
 def test_peers_are_read():
@@ -19,3 +19,9 @@ def test_peers_are_read():
     for bad in ("10.0.0.1", "=a", "10.0.0.1=", "a=b,,c=d", "a=1,a=2", "a b=c", f"a={'s' * 101}"):
         with pytest.raises(ValueError, match="entry"):
             read_peers(bad)
+
+
+def test_a_listener_needs_peers():
+    with pytest.raises(ValueError, match="say who may call"):
+        check_listening(2575, "")
+    check_listening(0, "")

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import io
+import re
 import zipfile
 from base64 import b64encode
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 from pydicom import dcmread
 from sqlalchemy import select
 
 from service.receive.dicom.arrivals import receive
+from service.receive.posted import clean_filename
 from service.storage.drafts import Draft
 from service.storage.tables import ArrivalRow
 from tests.data_specs import ecg_made
@@ -167,3 +171,31 @@ WAYS = (
 @pytest.mark.parametrize(("name", "content", "expected"), FILES.values(), ids=FILES)
 def test_a_file_is_a_film_or_a_recording(served, name, content, expected):
     assert "".join(way(served, name, content) for way in WAYS) == expected
+
+
+# ---------------------------------------------------------------- names
+@pytest.mark.parametrize(
+    ("posted", "kept"),
+    [
+        ("../../etc/passwd", "passwd"),
+        ("C:\\Users\\a\\film.dcm", "film.dcm"),
+        ("a\u202egnp.exe", "agnp.exe"),
+        ("x" * 300 + ".hea", "x" * 116 + ".hea"),
+        ("Nguyễn.png", "Nguyễn.png"),
+        ("..", ""),
+        ("a\x00b\r\n.png", "ab.png"),
+        ("", ""),
+    ],
+)
+def test_what_is_kept_of_a_filename(posted, kept):
+    assert clean_filename(posted) == kept
+
+
+@given(st.text(max_size=400))
+def test_any_filename_becomes_a_plain_one(posted):
+    kept = clean_filename(posted)
+    assert len(kept) <= 120
+    assert "/" not in kept
+    assert "\\" not in kept
+    assert kept.isprintable() or re.search(r"\s", kept)
+    assert kept not in (".", "..")

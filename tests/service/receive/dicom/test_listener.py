@@ -22,7 +22,7 @@ from data_specs.dicom.reference import ECG_CLASSES
 from data_specs.visit.context import Context
 from service.protocols.dicom_peers import Callers, read_address, read_callers
 from service.settings import BadSettings, read_settings
-from service.storage.tables import ArrivalRow, VisitRow
+from service.storage.tables import ArrivalRow
 from tests.data_specs.cxr_made import (
     BIG,
     CT,
@@ -36,7 +36,8 @@ from tests.data_specs.cxr_made import (
     SC,
     phantom,
 )
-from tests.service.orthanc import free_port, orthanc
+from tests.service.orthanc import free_port, listens, orthanc
+from tests.service.receive.dicom.arriving import rows, visits_of
 from tests.service.receive.dicom.made import LETTERS, NAME, PEER, PEERS, SITE, associate, film, parsed, recording, send
 from tests.service.serving import serving, settings_for, until
 
@@ -51,7 +52,7 @@ def listening(tmp_path_factory):
         folder, dicom_port=port, dicom_peers=PEERS, dicom_gather_seconds=0.5, max_upload_mb=2, idle_seconds=3
     )
     with serving(settings) as served:
-        until(lambda: _accepts(port), 10)
+        until(lambda: listens(port), 10)
         yield served
 
 
@@ -60,28 +61,11 @@ def port(listening):
     return listening.app.state.service.settings.dicom_port
 
 
-def _accepts(port):
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0
-
-
 def tool(name):
     found = shutil.which(name)
     if found is None:
         pytest.skip(f"{name} (dcmtk) is not installed: what it would send is not tested in this run")
     return found
-
-
-def rows(served, table, **where):
-    query = select(table).filter_by(**where)
-    with served.app.state.service.database.transaction() as session:
-        return list(session.scalars(query))
-
-
-def visits_of(served, study, n=1):
-    """The visits of a study, once there are ``n``."""
-    until(lambda: len(rows(served, VisitRow, study_uid=study)) >= n, 10)
-    return rows(served, VisitRow, study_uid=study)
 
 
 def drafts(served):
@@ -439,7 +423,7 @@ def test_nobody_is_named_in_the_log(listening, port, capfd, caplog):
 def test_a_draining_service_takes_nothing_on(tmp_path):
     port = free_port()
     with serving(settings_for(tmp_path, dicom_port=port, dicom_peers=PEERS)) as served:
-        until(lambda: _accepts(port), 10)
+        until(lambda: listens(port), 10)
         dataset = parsed(film())
         association = associate(port, dataset)
         served.app.state.service.stop()
@@ -447,4 +431,4 @@ def test_a_draining_service_takes_nothing_on(tmp_path):
         association.release()
         assert (answer.Status, answer.ErrorComment) == (0xA700, "unavailable")
         assert rows(served, ArrivalRow) == []
-    assert not _accepts(port)
+    assert not listens(port)
