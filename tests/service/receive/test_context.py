@@ -11,7 +11,7 @@ from data_specs.visit.context import Context
 from service.receive.context import read_context
 
 
-def test_null_says_the_same_as_leaving_out():
+def test_null_means_the_same_as_a_missing_member():
     members = ("person", "referrer", "visited_on", "labs", "vitals", "conditions", "ecg_unit")
     assert read_context(json.dumps(dict.fromkeys(members)).encode()) == Context()
     stated = {"person": {"age_years": 54.5}, "labs": [{"name": "hba1c", "value": 6.1, "unit": "%"}], "vitals": None}

@@ -143,7 +143,7 @@ def test_storescu(listening, port, tmp_path):
     assert context.referrer.id is None
 
 
-def test_orthanc_stores_to_us(listening, port, tmp_path):
+def test_orthanc_stores_to_the_listener(listening, port, tmp_path):
     with orthanc(tmp_path / "orthanc", modalities={"sangloc": ("SANGLOC", port)}) as peer:
         assert peer.echo("sangloc")
         study = generate_uid()
@@ -167,7 +167,7 @@ def test_a_file_is_kept_as_it_was_sent(listening, port, syntax):
     assert stored.PatientName == NAME
 
 
-def test_recordings_and_captures_are_taken(listening, port):
+def test_recordings_and_captures_are_accepted(listening, port):
     study = generate_uid()
     capture = film(StudyInstanceUID=study, SOPClassUID=SC, Modality="OT")
     recordings = [parsed(recording(StudyInstanceUID=study)) for _ in ECG_CLASSES]
@@ -190,14 +190,14 @@ def test_the_same_object_again_changes_nothing(listening, port):
     assert drafts(listening) == []
 
 
-def test_what_the_service_made_is_no_input(listening, port):
+def test_an_object_that_the_service_made_is_not_kept(listening, port):
     study = generate_uid()
     own = film(StudyInstanceUID=study, SOPClassUID=SC, Modality="OT", Manufacturer="Sàng Lọc")
     assert send(port, own) == [0]
     assert rows(listening, ArrivalRow, study_uid=study) == []
 
 
-def test_two_studies_interleaved_and_two_sites(listening, port):
+def test_two_studies_at_once_and_two_sites(listening, port):
     one, two = generate_uid(), generate_uid()
     films = [film(StudyInstanceUID=study, PatientID=study[-8:]) for _ in range(3) for study in (one, two)]
     assert send(port, *films) == [0] * 6
@@ -257,7 +257,7 @@ def service_threads():
 
 
 # ---------------------------------------------------------------- and those that are not
-def test_another_class_is_refused(listening, port):
+def test_another_sop_class_is_refused(listening, port):
     """It is not negotiated; where a peer says one class and sends another, the object itself is looked at."""
     content = film(SOPClassUID=CT, Modality="CT")
     association = associate(port, content)
@@ -291,7 +291,7 @@ def _raw_store(association, dataset, sop_class):
     return answer
 
 
-def test_an_object_that_belongs_nowhere_is_refused(listening, port):
+def test_an_object_without_its_uids_is_refused(listening, port):
     dataset = parsed(film(StudyInstanceUID=""))
     association = associate(port, dataset)
     answer = association.send_c_store(dataset)
@@ -313,7 +313,7 @@ def test_too_large_an_object_is_refused_and_leaves_nothing(listening, port):
 
 
 @pytest.mark.parametrize("how", ["abort", "close", "silence"])
-def test_a_transfer_that_breaks_off_leaves_nothing(listening, port, how):
+def test_an_aborted_transfer_leaves_nothing(listening, port, how):
     study = generate_uid()
     dataset = parsed(film(phantom(rows=700, columns=700), StudyInstanceUID=study))
     association = associate(port, dataset)
@@ -371,7 +371,7 @@ def _data_pdu(context_id, header, data):
         b"",
     ],
 )
-def test_garbage_ends_its_connection_and_nothing_else(listening, port, garbage, capfd):
+def test_bytes_that_are_no_dicom_end_their_own_connection_only(listening, port, garbage, capfd):
     with socket.create_connection(("127.0.0.1", port), timeout=15) as connection:
         with contextlib.suppress(OSError):  # the listener may have hung up already
             connection.sendall(garbage)
@@ -384,7 +384,7 @@ def test_garbage_ends_its_connection_and_nothing_else(listening, port, garbage, 
     assert "Traceback" not in capfd.readouterr().err
 
 
-def test_nonsense_within_an_association(listening, port, capfd):
+def test_damaged_messages_within_an_association(listening, port, capfd):
     """Messages that are none, commands without an end, data without a command."""
     dataset = parsed(film())
     no_field = struct.pack("<HHL", 0, 0x0800, 2) + b"\0\0"
@@ -408,7 +408,7 @@ def test_nonsense_within_an_association(listening, port, capfd):
     assert "Traceback" not in capfd.readouterr().err
 
 
-def test_nobody_is_named_in_the_log(listening, port, capfd, caplog):
+def test_the_log_names_no_person(listening, port, capfd, caplog):
     caplog.set_level(logging.DEBUG)
     study = generate_uid()
     content = film(StudyInstanceUID=study, PatientID="P-LOGGED", PatientBirthDate="not a date", PatientSex="?" * 40)
@@ -420,7 +420,7 @@ def test_nobody_is_named_in_the_log(listening, port, capfd, caplog):
         assert not any(word in told for word in ("P-LOGGED", "Người", study, "not a date", "CLINIC"))
 
 
-def test_a_draining_service_takes_nothing_on(tmp_path):
+def test_a_draining_service_accepts_no_object(tmp_path):
     port = free_port()
     with serving(settings_for(tmp_path, dicom_port=port, dicom_peers=PEERS)) as served:
         until(lambda: listens(port), 10)
