@@ -1,4 +1,4 @@
-"""Visits posted as one file: the same durable intake, bounds and findings as in ``multipart/form-data``."""
+"""Visits posted as one file: stored with the same limits, and with the same findings, as a posted form."""
 
 from __future__ import annotations
 
@@ -201,7 +201,7 @@ def test_a_posted_file_and_a_form_give_the_same_findings(real):
     ]
     with real.client(Prefer="wait=100") as client:
         client.timeout = 110
-        for kind, content, files in cases:  # the recordings say themselves whose they are
+        for kind, content, files in cases:  # the recordings state age and sex themselves
             context = {"person": {"age_years": 54, "sex": "female"}} if kind == "image/jpeg" else {}
             raw = post(client, content, kind, **{"Sangloc-Context": packed(context)})
             multipart = client.post("/v1/visits", files=[*files, ("context", (None, json.dumps(context)))])
@@ -215,5 +215,5 @@ def test_a_posted_file_and_a_form_give_the_same_findings(real):
 
 
 def without_places(visit):
-    """The visit without the addresses of its evidence, which hold its id."""
+    """The visit without its id, which the addresses of its evidence hold."""
     return json.loads(json.dumps(visit).replace(visit["id"], "ID"))

@@ -1,4 +1,4 @@
-"""Resumable uploads: an independent client, cut connections, killed servers, and the visit that comes of them."""
+"""Resumable uploads: an independent client, broken connections, killed servers, and the visit made of uploads."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def begun(client, n_bytes, filename="film.png", **more):
 
 
 def sent(client, content, filename="film.png", **more):
-    """Id of an upload that came in whole."""
+    """The id of a finished upload."""
     where = begun(client, len(content), filename, **more)
     answer = client.patch(where, headers={**PIECE, "Upload-Offset": "0"}, content=content)
     assert answer.status_code == 204, answer.text
@@ -185,7 +185,7 @@ def test_an_upload_without_its_file_is_gone(served, client):
 
 # ------------------------------------------------------------------ bad links
 def piece_on_the_wire(served, where, at, declared, content):
-    """A PATCH whose connection ends, or goes quiet, after ``content``."""
+    """A PATCH whose connection ends, or falls silent, after ``content``."""
     wire = socket.create_connection(("127.0.0.1", served.port))
     head = {**PIECE, "Host": "x", "Authorization": f"Bearer {ADMIN}", "Upload-Offset": at, "Content-Length": declared}
     lines = [f"PATCH {where} HTTP/1.1", *(f"{name}: {value}" for name, value in head.items()), "", ""]
@@ -206,7 +206,7 @@ def test_what_has_arrived_stays_when_the_connection_breaks(served, client):
 
 
 def test_a_silent_connection_does_not_block_the_next_one(served, client):
-    """The client is back before the server has noticed: what was left behind must not mix with what is new."""
+    """The client comes back before the server has noticed: bytes of the two requests must not mix."""
     content = os.urandom(300_000)
     where = begun(client, len(content))
     with piece_on_the_wire(served, where, 0, len(content), content[:200_000]) as quiet:
@@ -295,7 +295,7 @@ def test_uploads_become_a_visit(served, client):
     assert client.post("/v1/uploads/visit", json=asked, headers=headers).json()["id"] == visit["id"]
     other = client.post("/v1/uploads/visit", json={"uploads": ids}, headers=headers)
     assert (other.status_code, other.json()["code"]) == (409, "idempotency_conflict")
-    assert client.post("/v1/uploads/visit", json=asked).status_code == 404  # spent
+    assert client.post("/v1/uploads/visit", json=asked).status_code == 404  # the uploads are deleted
 
 
 def test_the_answer_may_come_before_the_findings(client):

@@ -78,7 +78,7 @@ def arrive_quietly(served, content):
 
 def test_a_full_disk_refuses_objects(tmp_path):
     with serving(settings_for(tmp_path)) as served:
-        for number in range(256):  # nothing can be put under a file
+        for number in range(256):  # files in place of the folders of the store
             (tmp_path / "files" / f"{number:02x}").write_bytes(b"")
         (refusal,) = arrive(served, film())
         assert (refusal.code, refusal.status) == ("internal_error", 0xA700)

@@ -46,7 +46,7 @@ ASSOCIATIONS = 200
 
 @pytest.fixture(scope="module")
 def listening(tmp_path_factory):
-    """A server that listens for DICOM, and gathers soon."""
+    """A server that listens for DICOM and makes visits half a second after the last object."""
     folder, port = tmp_path_factory.mktemp("dicom"), free_port()
     settings = settings_for(
         folder, dicom_port=port, dicom_peers=PEERS, dicom_gather_seconds=0.5, max_upload_mb=2, idle_seconds=3
@@ -212,7 +212,7 @@ def test_two_studies_at_once_and_two_sites(listening, port):
 
 
 def test_two_hundred_associations_at_once(listening, port):
-    """All are open before the first sends; each two of them bring one study."""
+    """All associations are open before the first one sends; two of them send one study."""
     studies, base = [generate_uid() for _ in range(ASSOCIATIONS // 2)], parsed(film())
     objects = []
     for index in range(ASSOCIATIONS):
@@ -225,7 +225,7 @@ def test_two_hundred_associations_at_once(listening, port):
     def one(index):
         association = associate(port, objects[index])
         associations.append(association)
-        ready.wait(60)  # nobody sends before all of them are established
+        ready.wait(60)  # none sends before all are established
         statuses.append(association.send_c_store(objects[index]).get("Status"))
         association.release()
 
@@ -243,7 +243,7 @@ def test_two_hundred_associations_at_once(listening, port):
     assert len(kept) == ASSOCIATIONS
     assert all(len(service.store.read(each.sha256)) == each.n_bytes for each in kept[:20])
     for index, study in enumerate(studies):
-        # where the machine was too busy for a study to come within the time, its last visit has all of it
+        # on a busy machine a study may come too late for one visit; its last visit then has all of it
         until(lambda study=study: any(len(each.inputs) == 2 for each in visits_of(listening, study)), 20)
         visits = visits_of(listening, study)
         assert {each.person_id for each in visits} == {f"P{index}"}
@@ -258,7 +258,7 @@ def service_threads():
 
 # ---------------------------------------------------------------- and those that are not
 def test_another_sop_class_is_refused(listening, port):
-    """It is not negotiated; where a peer says one class and sends another, the object itself is looked at."""
+    """The class is not negotiated. Where a peer names one class and sends another, the object itself decides."""
     content = film(SOPClassUID=CT, Modality="CT")
     association = associate(port, content)
     assert not association.is_established or association.accepted_contexts == []
@@ -273,7 +273,7 @@ def test_another_sop_class_is_refused(listening, port):
 
 
 def _raw_store(association, dataset, sop_class):
-    """A C-STORE whose command says something else than its data set."""
+    """A C-STORE whose command names another object than its data set."""
     from pynetdicom.dimse_primitives import C_STORE
     from pynetdicom.dsutils import encode
 
@@ -327,7 +327,7 @@ def test_an_aborted_transfer_leaves_nothing(listening, port, how):
         association.abort()
     elif how == "close":
         connection.shutdown(socket.SHUT_RDWR)
-    else:  # in the middle of a PDU, for longer than is waited
+    else:  # silent in the middle of a PDU, for longer than the limit
         connection.sendall(struct.pack(">BBL", 4, 0, 5000) + b"\0" * 100)
     until(lambda: drafts(listening) == [], 10)
     assert rows(listening, ArrivalRow, study_uid=study) == []
@@ -337,7 +337,7 @@ def test_an_aborted_transfer_leaves_nothing(listening, port, how):
 
 
 def _first_pieces(dataset, context):
-    """PDUs of a C-STORE request that say what comes, and most of it: 300 of 980 kB."""
+    """PDUs of the beginning of a C-STORE request: 300 of 980 kB."""
     from pynetdicom.dsutils import encode
 
     syntax = context.transfer_syntax[0]
@@ -373,7 +373,7 @@ def _data_pdu(context_id, header, data):
 )
 def test_bytes_that_are_no_dicom_end_their_own_connection_only(listening, port, garbage, capfd):
     with socket.create_connection(("127.0.0.1", port), timeout=15) as connection:
-        with contextlib.suppress(OSError):  # the listener may have hung up already
+        with contextlib.suppress(OSError):  # the listener may have closed the connection already
             connection.sendall(garbage)
             connection.shutdown(socket.SHUT_WR)
         with contextlib.suppress(ConnectionResetError):
@@ -385,7 +385,7 @@ def test_bytes_that_are_no_dicom_end_their_own_connection_only(listening, port, 
 
 
 def test_damaged_messages_within_an_association(listening, port, capfd):
-    """Messages that are none, commands without an end, data without a command."""
+    """Bytes that are no message, commands without an end, data without a command."""
     dataset = parsed(film())
     no_field = struct.pack("<HHL", 0, 0x0800, 2) + b"\0\0"
     for pdus in (

@@ -57,7 +57,7 @@ def worklist_folder(tmp_path_factory):
 
 @pytest.fixture(scope="module", params=["wlmscpfs", "orthanc"])
 def worklist(request, worklist_folder, tmp_path_factory):
-    """A modality worklist of another maker; its address."""
+    """A modality worklist that is not ours; its address."""
     if request.param == "orthanc":
         modalities = {"us": ("SANGLOC", 4242)}
         with orthanc(

@@ -1,4 +1,4 @@
-"""A hospital's order as a FHIR Bundle: what it states is read, what is not known is left out, the rest is refused."""
+"""A hospital's order as a FHIR Bundle: known values are read, unknown ones are left out, unusable ones are refused."""
 
 from __future__ import annotations
 
@@ -217,7 +217,7 @@ def test_the_reason_may_be_a_condition():
     ]
     context = context_of_bundle(document)
     assert context.order.reason == "Ho kéo dài, sốt nhẹ; Tăng huyết áp; khó thở"
-    assert context.conditions is None  # it says why, and not that there is nothing else
+    assert context.conditions is None  # the reason for the order is no complete list
 
 
 # ---------------------------------------------------------------- ages
@@ -243,7 +243,7 @@ def test_the_age_is_computed_for_the_day_of_the_visit():
     assert (context.person.age_years, context.visited_on) == (64.99, date(2026, 5, 29))
     resource(document, 1)["birthDate"] = "1961"
     person = context_of_bundle(document).person
-    assert (person.age_years, person.birth_date) == (None, None)  # half a year of it would be a guess
+    assert (person.age_years, person.birth_date) == (None, None)  # a year alone gives no exact age
 
 
 # ---------------------------------------------------------------- values
@@ -474,7 +474,7 @@ def test_any_bundle_is_read_or_refused():
 
 
 def places(value):
-    """Every place of a JSON document: what holds it, and under which name or index."""
+    """Every value of a JSON document: the object or list that holds it, and its name or index there."""
     for key, inner in value.items() if isinstance(value, dict) else enumerate(value):
         yield value, key
         if isinstance(inner, dict | list):
