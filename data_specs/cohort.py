@@ -22,7 +22,9 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from data_specs.conditions import CONDITIONS
 from data_specs.labs import standard_labs
+from data_specs.person import MAX_AGE_YEARS, Sex
 from data_specs.visit.context import Lab
 from data_specs.vocabulary import terms
 
@@ -31,7 +33,6 @@ MAX_YAML_BYTES = 1 << 20
 """A manifest is a page; what is larger is not one."""
 
 Part = Literal["train", "validation", "test", "unused"]
-Sex = Literal["female", "male", "other", "unknown"]
 VITALS = {
     "systolic_mmHg": "mmHg",
     "diastolic_mmHg": "mmHg",
@@ -43,16 +44,6 @@ VITALS = {
     "bmi_kg_per_m2": "kg/m2",
 }
 """Vital signs that may be features of ``labs``, each in the one unit (UCUM) that the visit's context has for it."""
-CONDITIONS = (
-    "diabetes",
-    "hypertension",
-    "coronary_heart_disease",
-    "vascular_disease",
-    "smoking",
-    "dyslipidaemia",
-    "obesity",
-)
-"""Conditions that may be features of ``labs``, 0 or 1 (unit ``1``). Age and sex come from their own columns."""
 
 Name = Annotated[str, Field(min_length=1, max_length=200)]
 Split = Annotated[float, Field(gt=0, lt=1)]
@@ -187,7 +178,7 @@ class CohortManifest(_Part):
     @field_validator("age_years")
     @classmethod
     def _ages_are_a_range(cls, ages: tuple[float, float] | None) -> tuple[float, float] | None:
-        if ages and not 0 <= ages[0] < ages[1] <= 131:
+        if ages and not 0 <= ages[0] < ages[1] <= MAX_AGE_YEARS + 1:
             raise ValueError(f"{ages[0]:g} to {ages[1]:g} is no range of ages")
         return ages
 

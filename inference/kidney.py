@@ -7,33 +7,15 @@ from dataclasses import dataclass
 import numpy as np
 
 from data_specs.bundle import TabularInput
+from data_specs.conditions import CONDITIONS, normal_name
 from data_specs.problems import Problem
 from data_specs.visit.assessment import AssessedOrgan
 from data_specs.visit.context import Context
 from data_specs.visit.contract import Category
 from inference.bundles.loading import Bundle
 from inference.findings import ADULT_YEARS, Answer, answer
-from inference.person import age_told
+from inference.person import format_age
 from inference.runtime.batcher import Batcher, InferenceFailed
-
-CONDITIONS = {
-    "diabetes": frozenset({"diabetes", "diabetes_type_1", "diabetes_type_2", "diabetes_mellitus"}),
-    "coronary_heart_disease": frozenset(
-        {
-            "coronary_heart_disease",
-            "coronary_artery_disease",
-            "ischaemic_heart_disease",
-            "ischemic_heart_disease",
-            "chd",
-        }
-    ),
-    "hypertension": frozenset({"hypertension", "arterial_hypertension", "high_blood_pressure"}),
-    "vascular_disease": frozenset({"vascular_disease", "peripheral_vascular_disease", "peripheral_arterial_disease"}),
-    "smoking": frozenset({"smoking", "smoker", "current_smoker"}),
-    "dyslipidaemia": frozenset({"dyslipidaemia", "dyslipidemia", "hyperlipidaemia", "hyperlipidemia"}),
-    "obesity": frozenset({"obesity"}),
-}
-"""Feature to the names that state it in ``context.conditions``; a list that is given is taken as complete."""
 
 CATEGORY_OF_KDIGO: dict[str, Category] = {
     "low": "low",
@@ -79,7 +61,7 @@ def known_features(context: Context, labs: dict[str, float]) -> dict[str, float]
     if context.person.sex in ("female", "male"):
         features["female"] = float(context.person.sex == "female")
     if context.conditions is not None:
-        stated = {c.strip().lower().replace(" ", "_").replace("-", "_") for c in context.conditions}
+        stated = {normal_name(condition) for condition in context.conditions}
         for feature, names in CONDITIONS.items():
             features[feature] = float(bool(stated & names))
     return features
@@ -99,7 +81,7 @@ def missing(context: Context, features: dict[str, float]) -> Problem | None:
     if "female" not in features:
         return Problem("sex_unknown", "reject")
     if features["age_years"] < ADULT_YEARS:
-        return Problem("age_out_of_range", "reject", age_told(features["age_years"]), f"≥ {ADULT_YEARS:.0f}")
+        return Problem("age_out_of_range", "reject", format_age(features["age_years"]), f"≥ {ADULT_YEARS:.0f}")
     return None
 
 

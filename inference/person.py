@@ -6,11 +6,12 @@ import math
 from datetime import date
 from typing import Protocol
 
+from data_specs.person import years_between
 from data_specs.problems import Problem
 from data_specs.visit.context import Context, Person
 
 AGE_TOLERANCE_YEARS = 2.0
-"""Ages are rounded, and birthdays fall between a file and its visit; further apart it is someone else's."""
+"""A stated age may be rounded, and a birthday may lie between a file and its visit; with more it is another person."""
 
 
 class FromFile(Protocol):
@@ -27,14 +28,14 @@ class FromFile(Protocol):
 def mismatch(file: FromFile, context: Context) -> list[Problem]:
     """``person_mismatch`` where file and context disagree.
 
-    Sex and age are the person's own: a contradiction refuses the file. Identifiers differ between hospitals (a local
-    record number here, a national number there): a difference is a reserve. Where both dates are known, the age is
-    taken back from the day of the visit to the day on which the file was made.
+    Another sex or age refuses the file. Another identifier is a reserve, because hospitals give the same person
+    different identifiers. Where both days are known, the file's age is moved to the day of the visit before it is
+    compared.
     """
     person = context.person
     earlier_years = 0.0
     if context.visited_on is not None and file.recorded_on is not None:
-        earlier_years = (context.visited_on - file.recorded_on).days / 365.25
+        earlier_years = years_between(file.recorded_on, context.visited_on)
     found, expected = [], []
     if person.sex in ("female", "male") and file.sex is not None and file.sex != person.sex:
         found.append(f"PatientSex {file.sex[0].upper()}")
@@ -44,8 +45,8 @@ def mismatch(file: FromFile, context: Context) -> list[Problem]:
         and file.age_years is not None
         and abs(file.age_years + earlier_years - person.age_years) > AGE_TOLERANCE_YEARS
     ):
-        found.append(f"PatientAge {file.age_years + earlier_years:.0f}")
-        expected.append(f"{person.age_years:.0f}")
+        found.append(f"PatientAge {format_age(file.age_years + earlier_years)}")
+        expected.append(format_age(person.age_years))
     if found:
         return [Problem("person_mismatch", "reject", found=", ".join(found), expected=", ".join(expected))]
     if person.id and file.person_id and person.id.strip() != file.person_id.strip():
@@ -53,8 +54,8 @@ def mismatch(file: FromFile, context: Context) -> list[Problem]:
     return []
 
 
-def age_told(age_years: float | None) -> str:
-    """An age for a message about bounds of age: never rounded up, or 17.9 would be told as the 18 that it is not."""
+def format_age(age_years: float | None) -> str:
+    """An age for a message, cut to one digit: 17.99 is shown as 17.9, since 18 may be the bound that it misses."""
     return "" if age_years is None else f"{math.floor(age_years * 10) / 10:g}"
 
 

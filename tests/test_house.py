@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib.util
 import re
 import subprocess
@@ -77,3 +78,59 @@ def test_the_readme_names_commands_that_exist() -> None:
         assert f"{setting.lower()}:" in (ROOT / "service" / "settings.py").read_text()
     for path in re.findall(r"`((?:samples|docs|service|models)/[\w./*-]+)`", readme):
         assert list(ROOT.glob(path)), path
+
+
+READS_OTHER_DAYS = {"service/api/dicomweb/matching.py", "service/api/dicomweb/query.py", "service/outcomes/__main__.py"}
+"""Modules that read the days of a query or a command: never a birth date."""
+
+
+def arithmetic_of_ages(source: str) -> list[str]:
+    """What of a module's source only ``data_specs/person.py`` may do, with its line."""
+    found = []
+    for node in ast.walk(ast.parse(source)):
+        what = None
+        if isinstance(node, ast.Constant) and node.value in (365.25, 365.24, 365.2425, 8766):
+            what = f"days or hours of a year ({node.value})"
+        elif isinstance(node, ast.BinOp) and isinstance(node.op, ast.Div | ast.FloorDiv | ast.Mod):
+            what = "division by 365" if isinstance(node.right, ast.Constant) and node.right.value == 365 else None
+        elif isinstance(node, ast.Name) and node.id == "DAYS_PER_YEAR":
+            what = "days of a year (DAYS_PER_YEAR)"
+        elif isinstance(node, ast.Attribute) and ast.unparse(node) in ("date.fromisoformat", "datetime.strptime"):
+            what = f"a day read ({ast.unparse(node)})"
+        elif isinstance(node, ast.Call) and ast.unparse(node.func) in ("date", "datetime.date") and node.args:
+            what = None if all(isinstance(each, ast.Constant) for each in node.args) else "a day read (date)"
+        if what:
+            found.append(f"{node.lineno}: {what}")
+    return found
+
+
+def test_ages_and_birth_dates_are_computed_and_read_in_one_module() -> None:
+    folders = (ROOT / folder for folder in ("data_specs", "inference", "service", "training", "models"))
+    found = {}
+    for path in (path for folder in folders for path in folder.rglob("*.py")):
+        name = path.relative_to(ROOT).as_posix()
+        faults = arithmetic_of_ages(path.read_text())
+        if name in READS_OTHER_DAYS:
+            faults = [fault for fault in faults if "a day read" not in fault]
+        if faults:
+            found[name] = faults
+    assert list(found) == ["data_specs/person.py"], found
+
+
+@pytest.mark.parametrize(
+    ("source", "faults"),
+    [
+        ("age = (taken - born).days / 365.25", 1),
+        ("age = days // 365", 1),
+        ("DAYS_PER_YEAR = 360", 1),
+        ("born = date(int(year), int(month), int(day))", 1),
+        ("born = datetime.strptime(text, '%Y%m%d').date()", 1),
+        ("born = date.fromisoformat(text)", 1),
+        ("PERIODS_DAYS = (30, 365)", 0),
+        ("max_age = 365 * 86_400", 0),
+        ("FIRST = date(2026, 1, 1)", 0),
+        ("at = datetime.fromisoformat(received_at)", 0),
+    ],
+)
+def test_the_rule_about_ages_finds_what_it_means(source: str, faults: int) -> None:
+    assert len(arithmetic_of_ages(source)) == faults

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import unicodedata
 from contextlib import suppress
-from datetime import date
 from typing import Literal
 
 from data_specs.cxr.display import displayed
 from data_specs.cxr.image import MIN_SHORT_SIDE_PX, ChestImage
 from data_specs.cxr.pixels import frame_of, stored_values
 from data_specs.dicom.header import Header, read_header
+from data_specs.dicom.reference import RADIOGRAPH_CLASSES
+from data_specs.person import age_at_examination, file_day, read_age, read_binary_sex, read_identifier
 from data_specs.problems import Problem, Refused
 
 MODALITIES = ("CR", "DX", "DR", "RG")
@@ -18,13 +19,6 @@ MODALITIES = ("CR", "DX", "DR", "RG")
 
 CAPTURE_MODALITIES = ("", "OT", "SC", "HC")
 """What a secondary capture (PS3.3 A.8: digitised film, screen capture) may say instead: other, hard copy, nothing."""
-
-RADIOGRAPH_CLASSES = (
-    "1.2.840.10008.5.1.4.1.1.1",
-    "1.2.840.10008.5.1.4.1.1.1.1",
-    "1.2.840.10008.5.1.4.1.1.1.1.1",
-)
-"""SOP classes of CR, and of DX for presentation and for processing (PS3.4 table B.5-1)."""
 
 CAPTURE_CLASS_PREFIX = "1.2.840.10008.5.1.4.1.1.7"
 """SOP classes of secondary capture, single- and multi-frame (PS3.4 table B.5-1)."""
@@ -67,10 +61,6 @@ OTHER_VIEW_CODES = {
 }
 """Codes of ViewCodeSequence: postero-anterior, antero-posterior; lateral and oblique (PS3.16 CID 4010)."""
 
-DAYS_PER_YEAR = 365.25
-YEARS_PER_UNIT = {"D": 1 / DAYS_PER_YEAR, "W": 7 / DAYS_PER_YEAR, "M": 1 / 12, "Y": 1.0}
-"""Units of an age string (PS3.5 table 6.2-1, AS)."""
-
 
 def read_dicom(content: bytes) -> ChestImage:
     """Read a chest film from a DICOM file.
@@ -105,14 +95,16 @@ def read_dicom(content: bytes) -> ChestImage:
     pixels, problems = displayed(header, frame, stored_values(header, frame))
     if header.text("BurnedInAnnotation").upper() == "YES":
         problems = (*problems, Problem("burned_in_annotation", "warn", "YES", "NO"))
+    recorded_on = file_day(header.text("StudyDate"))
+    stated, born = read_age(header.text("PatientAge"), unit=""), file_day(header.text("PatientBirthDate"))
     return ChestImage(
         pixels=pixels,
         format="dicom",
         view=view,
-        age_years=_age_years(header),
-        sex=_sex(header),
-        person_id=header.text("PatientID") or None,
-        recorded_on=_date(header.text("StudyDate")),
+        age_years=age_at_examination(stated, born, recorded_on),
+        sex=read_binary_sex(header.text("PatientSex"), "dicom"),
+        person_id=read_identifier(header.text("PatientID")),
+        recorded_on=recorded_on,
         pixel_spacing_mm=_spacing(header),
         problems=problems,
     )
@@ -201,35 +193,6 @@ def _plain(text: str) -> str:
 def _code(item: dict[str, object]) -> tuple[str, str]:
     value, meaning = item.get("CodeValue"), item.get("CodeMeaning")
     return str(value or "").strip(), _plain(str(meaning or ""))
-
-
-def _age_years(header: Header) -> float | None:
-    """Age from PatientAge, else from PatientBirthDate at StudyDate; a bare number has no unit and is no age."""
-    said = header.text("PatientAge").upper()
-    if len(said) >= 2 and said[:-1].isdecimal() and said[-1] in YEARS_PER_UNIT:
-        age = int(said[:-1]) * YEARS_PER_UNIT[said[-1]]
-        return age if age <= 130 else None
-    born, taken = _date(header.text("PatientBirthDate")), _date(header.text("StudyDate"))
-    if born is None or taken is None:
-        return None
-    age = (taken - born).days / DAYS_PER_YEAR
-    return age if 0 <= age <= 130 else None
-
-
-def _sex(header: Header) -> Literal["female", "male"] | None:
-    said = header.text("PatientSex").upper()
-    return "female" if said == "F" else "male" if said == "M" else None
-
-
-def _date(said: str) -> date | None:
-    """A DA value, also in the retired form with full stops (PS3.5 section 6.2)."""
-    digits = said.replace(".", "")
-    if len(digits) != 8 or not digits.isdecimal():
-        return None
-    try:
-        return date(int(digits[:4]), int(digits[4:6]), int(digits[6:]))
-    except ValueError:
-        return None
 
 
 def _spacing(header: Header) -> tuple[float, float] | None:

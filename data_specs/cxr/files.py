@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 from data_specs.cxr.image import ChestImage
+from data_specs.dicom.reference import is_dicom, starts_with_element
 from data_specs.problems import Refused
 
 ACCEPTED = "DICOM, PNG, JPEG, TIFF"
@@ -47,25 +46,14 @@ def sniff(content: bytes) -> str | None:
     element, of group 0002 or 0008 in little endian, or 0008 in big endian, or by a DICOM UID: enough to say why it
     cannot be read.
     """
-    if content[128:132] == b"DICM":
+    if is_dicom(content):
         return "dicom"
     for signature, name in SIGNATURES:
         if content.startswith(signature):
             return name
     if any(content.startswith(signature) for signature, _ in OTHERS):
         return None
-    return "dicom" if _starts_with_element(content) or DICOM_ROOT in content[:1024] else None
-
-
-def _starts_with_element(content: bytes) -> bool:
-    """Whether the bytes begin with an element of group 0002 or 0008, with a value representation or a short length."""
-    if len(content) < 8 or content[:2] not in (b"\x02\x00", b"\x08\x00", b"\x00\x08"):
-        return False
-    order: Literal["big", "little"] = "big" if content[:2] == b"\x00\x08" else "little"
-    element = int.from_bytes(content[2:4], order)
-    explicit = content[4:6].isalpha() and content[4:6].isupper()
-    implicit = int.from_bytes(content[4:8], order) < 256
-    return element < 0x0200 and (explicit or implicit)
+    return "dicom" if starts_with_element(content) or DICOM_ROOT in content[:1024] else None
 
 
 def read_image(content: bytes) -> ChestImage:

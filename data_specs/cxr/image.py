@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from data_specs.person import BinarySex
 from data_specs.problems import Problem
 
 MIN_SHORT_SIDE_PX = 224
@@ -47,7 +48,7 @@ class ChestImage:
     format: str
     view: Literal["PA", "AP"] | None = None
     age_years: float | None = None
-    sex: Literal["female", "male"] | None = None
+    sex: BinarySex | None = None
     person_id: str | None = None
     recorded_on: date | None = None
     pixel_spacing_mm: tuple[float, float] | None = None

@@ -1,25 +1,77 @@
-"""Whether a file is a DICOM object, by its first bytes, and where it belongs: person, order, study, series."""
+"""What a DICOM file is, by its first bytes and its SOP class, and where it belongs: person, order, study, series."""
 
 from __future__ import annotations
 
 import re
-from typing import IO
+from typing import IO, Literal
+
+from pydantic import BaseModel, ConfigDict
 
 from data_specs.problems import Refused
-from data_specs.visit.report import DicomReference
+
+
+class DicomReference(BaseModel):
+    """Where a posted DICOM object stands in its hospital's archive, as its header says. Keywords of PS3.6."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    StudyInstanceUID: str
+    SeriesInstanceUID: str
+    SOPInstanceUID: str
+    SOPClassUID: str
+    Modality: str = ""
+    Rows: int | None = None
+    Columns: int | None = None
+    StudyDate: str = ""
+    StudyTime: str = ""
+    StudyID: str = ""
+    AccessionNumber: str = ""
+    ReferringPhysicianName: str = ""
+    PatientID: str = ""
+    IssuerOfPatientID: str = ""
+    PatientName: str = ""
+    PatientBirthDate: str = ""
+    PatientAge: str = ""
+    PatientSex: str = ""
+
 
 UIDS = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "SOPClassUID")
 WORDS = tuple(name for name in DicomReference.model_fields if name not in (*UIDS, "Rows", "Columns"))
 MAGIC_BYTES = 132
-"""Preamble and prefix (PS3.10, section 7.1): most files are told by them to be none."""
+"""Preamble and prefix (PS3.10, section 7.1); they show that most other files are no DICOM objects."""
 START_BYTES = 256 * 1024
-"""What stands before a film's pixels is nearly always shorter; the whole file is read where it is not."""
+"""Nearly every header is shorter; the whole file is read where it is not."""
 MAX_WORD = 200
 _UID = re.compile(r"(0|[1-9][0-9]*)(\.(0|[1-9][0-9]*))+")
-_SOP_CLASS = b"\x02\x00\x02\x00UI"
-"""Media Storage SOP Class UID (0002,0002); the File Meta Information is in Explicit VR Little Endian (PS3.10, 7.1)."""
-_WAVEFORMS = b"1.2.840.10008.5.1.4.1.1.9."
-"""Root of the SOP classes that store waveforms, ECGs among them (PS3.4, table B.5-1)."""
+
+RADIOGRAPH_CLASSES = (
+    "1.2.840.10008.5.1.4.1.1.1",
+    "1.2.840.10008.5.1.4.1.1.1.1",
+    "1.2.840.10008.5.1.4.1.1.1.1.1",
+)
+"""SOP classes of CR, and of DX for presentation and for processing (PS3.4, table B.5-1)."""
+FILM_CLASSES = (
+    *RADIOGRAPH_CLASSES,
+    "1.2.840.10008.5.1.4.1.1.7",
+    "1.2.840.10008.5.1.4.1.1.7.2",
+    "1.2.840.10008.5.1.4.1.1.7.3",
+)
+"""SOP classes of radiographs, and of secondary capture for digitised films: single-frame, multi-frame grayscale byte
+and word (PS3.4, table B.5-1)."""
+ECG_CLASSES = (
+    "1.2.840.10008.5.1.4.1.1.9.1.1",
+    "1.2.840.10008.5.1.4.1.1.9.1.2",
+    "1.2.840.10008.5.1.4.1.1.9.1.3",
+    "1.2.840.10008.5.1.4.1.1.9.1.4",
+)
+"""SOP classes of 12-lead, general, ambulatory and general 32-bit ECG waveforms (PS3.4, table B.5-1)."""
+_WAVEFORM = re.compile(
+    rb"(?:\x02\x00\x02\x00UI..|\x08\x00\x16\x00(?:UI..|....))1\.2\.840\.10008\.5\.1\.4\.1\.1\.9\.", re.DOTALL
+)
+"""A SOP class that stores waveforms (PS3.4, table B.5-1), in Media Storage SOP Class UID (0002,0002), which is in
+Explicit VR Little Endian (PS3.10, section 7.1), or in SOP Class UID (0008,0016)."""
+_SOP_CLASS_WITHIN = 4096
+"""Both elements stand near the start of a file: no more of it is searched."""
 
 
 def is_dicom(start: bytes) -> bool:
@@ -28,9 +80,24 @@ def is_dicom(start: bytes) -> bool:
 
 
 def is_waveform(start: bytes) -> bool:
-    """Whether a file of which the first kilobyte or more is known is a DICOM object that stores waveforms."""
-    at = start.find(_SOP_CLASS, 132)
-    return is_dicom(start) and at >= 0 and start.startswith(_WAVEFORMS, at + len(_SOP_CLASS) + 2)
+    """Whether a file is a DICOM object that stores waveforms; ``start`` is its first kilobyte or more."""
+    return is_dicom(start) and _WAVEFORM.search(start, 132, _SOP_CLASS_WITHIN) is not None
+
+
+def starts_with_element(start: bytes) -> Literal["explicit", "implicit"] | None:
+    """How the first element is written in a DICOM file whose preamble is missing; ``None`` for any other file.
+
+    The first element is of group 0002 or 0008. In explicit VR two capital letters name its value representation; in
+    implicit VR its length is short, which other binary files can look like too (PS3.5, section 7.1).
+    """
+    if len(start) < 8 or start[:2] not in (b"\x02\x00", b"\x08\x00", b"\x00\x08"):
+        return None
+    order: Literal["big", "little"] = "big" if start[:2] == b"\x00\x08" else "little"
+    if int.from_bytes(start[2:4], order) >= 0x0200:
+        return None
+    if start[4:6].isalpha() and start[4:6].isupper():
+        return "explicit"
+    return "implicit" if int.from_bytes(start[4:8], order) < 256 else None
 
 
 def read_reference(file: IO[bytes]) -> DicomReference | None:

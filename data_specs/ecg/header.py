@@ -9,12 +9,12 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import date
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from data_specs.ecg.recording import LEADS, MAX_FS_HZ, MIN_DURATION_S, MIN_FS_HZ, Recording, VoltageUnit, standard_leads
+from data_specs.person import BinarySex
 from data_specs.problems import Problem, Refused
 
 MAX_DURATION_S = 3600.0
@@ -32,15 +32,13 @@ _ALIASES = {"DI": "I", "DII": "II", "DIII": "III", "D1": "I", "D2": "II", "D3": 
 _ALIASES |= {f"C{n}": f"V{n}" for n in range(1, 7)}
 """D1-D3 is French and Spanish usage; C1-C6 are the chest electrodes of IEC 60601-2-25, table 201.102."""
 
-Sex = Literal["female", "male"]
-
 
 @dataclass(frozen=True, slots=True)
 class Subject:
     """The person and the day as a file states them; ``None`` where it does not."""
 
     age_years: float | None = None
-    sex: Sex | None = None
+    sex: BinarySex | None = None
     person_id: str | None = None
     recorded_on: date | None = None
 
@@ -202,70 +200,6 @@ def _without_calibration_pulse(leads: dict[str, NDArray[np.floating]], fs_hz: fl
     if pulse.shape[1] < 0.2 * fs_hz or not np.ptp(pulse) > 0.9 or np.abs(np.abs(pulse).max() - 1) > 0.1:
         return leads
     return {name: samples[: samples.size - pulse.shape[1]] for name, samples in leads.items()}
-
-
-# ---------------------------------------------------------------- the person and the day
-
-_YEARS_PER = {"y": 1.0, "m": 1 / 12, "w": 7 / 365.25, "d": 1 / 365.25, "h": 1 / 8766}
-
-
-def age(value: object, unit: str = "y") -> float | None:
-    """Age in years from a number and the first letter of its unit (``Y``, ``M``, ``W``, ``D``, ``H``).
-
-    0 to 120 years; anything else (PTB-XL writes 300 for 'over 89', others write NaN) is no statement of an age.
-    """
-    try:
-        years = float(str(value).strip()) * _YEARS_PER[unit.strip()[:1].lower() or "y"]
-    except (ValueError, KeyError):
-        return None
-    return round(years, 2) if 0 <= years <= 120 else None
-
-
-def age_on(born: date | None, recorded_on: date | None) -> float | None:
-    """Completed years between two stated days."""
-    if born is None or recorded_on is None:
-        return None
-    before = (recorded_on.month, recorded_on.day) < (born.month, born.day)
-    return age(recorded_on.year - born.year - before)
-
-
-def sex(text: object) -> Sex | None:
-    word = str(text).strip().lower()
-    if word in {"f", "female", "woman", "w"}:
-        return "female"
-    return "male" if word in {"m", "male", "man"} else None
-
-
-def identifier(text: str | None) -> str | None:
-    """A person's identifier; blanks, dashes and ``X`` (EDF+) mean that there is none."""
-    value = "".join(c for c in (text or "") if c.isprintable()).strip()[:64]
-    return value if value.strip("-. ") and value not in {"X", "x"} else None
-
-
-def ymd(year: object, month: object, day: object) -> date | None:
-    """A day of the years 1880 to 2199; anything else is a placeholder."""
-    try:
-        found = date(int(str(year)), int(str(month)), int(str(day)))
-    except ValueError:
-        return None
-    return found if 1880 <= found.year < 2200 else None
-
-
-_MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
-
-
-def day(text: str | None, order: Literal["ymd", "mdy", "dmy"] = "ymd") -> date | None:
-    """A day from ``20021122…``, ``2002-11-22…``, ``22-Nov-2002`` or three numbers in the format's own order."""
-    value = (text or "").strip()
-    if match := re.match(r"(\d{4})-?(\d\d)-?(\d\d)", value):
-        return ymd(*match.groups())
-    if match := re.match(r"(\d{1,2})[-./ ]([A-Za-z]{3})[-./ ](\d{4})$", value):
-        month = match[2].lower()
-        return ymd(match[3], _MONTHS.index(month) + 1, match[1]) if month in _MONTHS else None
-    if match := re.match(r"(\d{1,2})[-./](\d{1,2})[-./](\d{4})$", value):
-        first, second, year = match.groups()
-        return ymd(year, first, second) if order == "mdy" else ymd(year, second, first)
-    return None
 
 
 def _quotable(text: str | None) -> str:

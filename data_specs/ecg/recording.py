@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data_specs.ecg.filters import fill_gaps, resample, zero_phase
+from data_specs.person import BinarySex
 from data_specs.problems import Problem, Refused
 
 LEADS = ("I", "II", "III", "aVR", "aVL", "aVF", "V1", "V2", "V3", "V4", "V5", "V6")
@@ -47,7 +48,7 @@ class Recording:
     fs_hz: float
     format: str
     age_years: float | None = None
-    sex: Literal["female", "male"] | None = None
+    sex: BinarySex | None = None
     person_id: str | None = None
     recorded_on: date | None = None
     problems: tuple[Problem, ...] = field(default=())

@@ -10,12 +10,12 @@ from typing import Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
+from data_specs.person import years_between
 from data_specs.visit.assessment import Assessment, FoundFinding
 from data_specs.visit.contract import Organ, Priority
 
 TRENDS = ("egfr", "heart_rate", "qtc_interval")
 """Measured findings whose course over the visits is shown."""
-DAYS_PER_YEAR = 365.25
 SHORTEST_SLOPE_DAYS = 90
 """Between the first and last of the values, below which no slope is told.
 
@@ -184,7 +184,7 @@ def _course(name: str, visits: Sequence[Assessed]) -> Course | None:
 
 
 def _slope_per_year(points: Sequence[tuple[date, float]]) -> float:
-    years = np.array([(on - points[0][0]).days / DAYS_PER_YEAR for on, _ in points])
+    years = np.array([years_between(points[0][0], on) for on, _ in points])
     values = np.array([value for _, value in points])
     centred = years - years.mean()
     return float(centred @ (values - values.mean()) / (centred @ centred))

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from datetime import date
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
+
+from data_specs.person import MAX_AGE_YEARS, Sex, age_at_examination
 
 Text = Annotated[str, Field(max_length=200)]
 
@@ -18,8 +20,8 @@ class Person(_Part):
     id: Text | None = None
     name: Text | None = None
     birth_date: date | None = None
-    age_years: Annotated[FiniteFloat, Field(ge=0, le=130)] | None = None
-    sex: Literal["female", "male", "other", "unknown"] | None = None
+    age_years: Annotated[FiniteFloat, Field(ge=0, le=MAX_AGE_YEARS)] | None = None
+    sex: Sex | None = None
 
 
 class Referrer(_Part):
@@ -77,3 +79,15 @@ class Context(_Part):
     vitals: Vitals = Vitals()
     conditions: Annotated[tuple[Text, ...], Field(max_length=100)] | None = None
     ecg_unit: Literal["uV", "mV"] | None = None
+
+    def with_age(self) -> Self:
+        """The context with the age on the day of the visit, where a birth date and no age is stated."""
+        age = age_at_examination(self.person.age_years, self.person.birth_date, self.visited_on)
+        if age == self.person.age_years:
+            return self
+        return self.model_copy(update={"person": self.person.model_copy(update={"age_years": age})})
+
+
+def known_members(**members: Any) -> dict[str, Any]:
+    """The members that are known: an unknown one is left out of a context, not set to ``None``."""
+    return {name: member for name, member in members.items() if member is not None}

@@ -15,6 +15,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from data_specs.dicom.reference import DicomReference
 from data_specs.problems import Problem
 from data_specs.visit.assessment import EvidenceMap
 from data_specs.visit.context import Lab, Order, Person, Referrer, Vitals
@@ -33,28 +34,6 @@ Status = Literal["preliminary", "final", "amended"]
 
 class _Part(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class DicomReference(_Part):
-    """Where a posted DICOM object stands in its hospital's archive, as its header says. Keywords of PS3.6."""
-
-    StudyInstanceUID: str
-    SeriesInstanceUID: str
-    SOPInstanceUID: str
-    SOPClassUID: str
-    Modality: str = ""
-    Rows: int | None = None
-    Columns: int | None = None
-    StudyDate: str = ""
-    StudyTime: str = ""
-    StudyID: str = ""
-    AccessionNumber: str = ""
-    ReferringPhysicianName: str = ""
-    PatientID: str = ""
-    IssuerOfPatientID: str = ""
-    PatientName: str = ""
-    PatientBirthDate: str = ""
-    PatientSex: str = ""
 
 
 class ReportFinding(_Part):

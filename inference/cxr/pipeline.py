@@ -18,7 +18,7 @@ from inference.bundles.loading import Bundle
 from inference.cxr.gate import judge, saturated_share
 from inference.decoding import Decoders
 from inference.findings import Answer, ages_offered, answer, offered, positive_share
-from inference.person import age_of, age_told, mismatch
+from inference.person import age_of, format_age, mismatch
 from inference.runtime.batcher import Batcher, InferenceFailed
 from inference.runtime.session import Array
 
@@ -63,7 +63,7 @@ class FilmPipeline:
             specs = offered(self.lung.manifest, age)
             if result.accepted and not specs:
                 offer = ages_offered(self.lung.manifest)
-                result.problems.append(Problem("age_out_of_range", "reject", age_told(age), offer))
+                result.problems.append(Problem("age_out_of_range", "reject", format_age(age), offer))
             if result.accepted:
                 if age is None:
                     result.reserves.append(Problem("age_unknown", "warn", expected="≥ 18"))

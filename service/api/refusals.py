@@ -19,6 +19,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Match
 
+from data_specs.person import MAX_AGE_YEARS
 from data_specs.problems import message
 from data_specs.vocabulary import Language
 from service import errors
@@ -167,7 +168,7 @@ def problem_responses(*kinds: type[ServiceError]) -> dict[int | str, dict[str, A
     """For OpenAPI: the refusals that a route may answer with, each with an example."""
     responses: dict[int | str, dict[str, Any]] = {}
     for kind in kinds:
-        fault = FieldFault("context.person.age_years", "field_invalid", "0 … 130")
+        fault = FieldFault("context.person.age_years", "field_invalid", f"0 … {MAX_AGE_YEARS}")
         error = InvalidRequest(fault) if kind is InvalidRequest else kind("", "64 MB")
         document = problem_document(error, "en", "/v1/visits")
         example = document.model_dump(mode="json", exclude={"errors"} if not document.errors else None)

@@ -39,14 +39,13 @@ from service.errors import (
 from service.receive.accept import idempotency_key_of
 from service.receive.context import read_context
 from service.receive.posted import MAX_CONTEXT_BYTES, clean_filename
+from service.receive.uploaded_visit import MAX_PER_VISIT, visit_of_uploads
 from service.receive.uploads import (
-    MAX_PER_VISIT,
+    append_body,
     find_upload,
     offset_of,
     open_upload,
     remove_upload,
-    take_in,
-    visit_of_uploads,
 )
 from service.state import service_of
 from service.storage.tables import UploadRow
@@ -182,7 +181,7 @@ async def patch_upload(request: Request, key: CurrentKey, upload_id: UploadId) -
     declared = request.headers.get("content-length", "0")
     if declared.isdigit() and offset + int(declared) > row.n_bytes:
         raise BodyTooLarge("", f"{max(0, row.n_bytes - offset)} B")
-    offset = await take_in(service, row, offset, request.stream())
+    offset = await append_body(service, row, offset, request.stream())
     return Response(status_code=204, headers={"Upload-Offset": str(offset), **_expires(row)})
 
 

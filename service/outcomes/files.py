@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from data_specs.ecg.header import age_on, day
+from data_specs.dicom.reference import DicomReference
 from data_specs.ecg.recording import LEADS, Recording
+from data_specs.person import age_at_examination, file_day
 from data_specs.problems import Refused
-from data_specs.visit.report import DicomReference
 from service.errors import StoredFileDamaged, StoredFileMissing
 from service.outcomes.cases import Case, Wanted
 from service.storage.store import Store
@@ -152,14 +152,12 @@ def _content(store: Store, sha256: str) -> bytes:
 def _row(case: Case, file: str, read: ChestImage | Recording, wanted: Wanted) -> dict[str, str]:
     """What goes into the table; age and sex as the visit says them, else as the file does."""
     said = case.context.person
-    age = said.age_years
-    if age is None:
-        age = age_on(said.birth_date, case.context.visited_on)
+    age = age_at_examination(said.age_years, said.birth_date, case.context.visited_on)
     if age is None:
         age = read.age_years
     sex = said.sex if said.sex not in (None, "unknown") else read.sex
     header = case.files[0].dicom
-    made_on = day(DicomReference.model_validate_json(header).StudyDate) if header and wanted.dates else None
+    made_on = file_day(DicomReference.model_validate_json(header).StudyDate) if header and wanted.dates else None
     return {
         "file": file,
         "age_years": "" if age is None else str(min(int(age), OLDEST_TOLD)),

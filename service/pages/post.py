@@ -19,7 +19,7 @@ from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 from starlette.datastructures import FormData, UploadFile
 
-from data_specs.cohort import CONDITIONS
+from data_specs.conditions import CONDITIONS
 from data_specs.labs import standard_labs
 from data_specs.problems import message
 from data_specs.visit.context import Context
@@ -33,7 +33,7 @@ from service.pages.frame import page, to_login
 from service.receive.body import PIECE_BYTES
 from service.receive.context import read_context
 from service.receive.posted import LIMITS, Field, Part, clean_filename
-from service.receive.uploads import MAX_PER_VISIT, visit_of_uploads
+from service.receive.uploaded_visit import MAX_PER_VISIT, visit_of_uploads
 from service.state import service_of
 from service.storage.drafts import Drafts
 
@@ -91,7 +91,7 @@ async def post_form(request: Request) -> Response:
                 key,
                 upload_ids,
                 context,
-                beside=beside,
+                posted=beside,
                 idempotency_key=f"page-{given['token']}" if given["token"].isalnum() else None,
             )
         except ServiceError as error:

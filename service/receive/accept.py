@@ -1,4 +1,4 @@
-"""From a posted request to an accepted visit: body read, context checked, files stored, row committed."""
+"""Accepts a posted visit: reads the body, checks the context, stores the files, commits the visit."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from fastapi import Request
 from data_specs.visit.context import Context
 from service.errors import FieldFault, InvalidRequest, Unavailable
 from service.keys import Key
-from service.receive.body import PIECE_BYTES, Reader, context_in_header, reader_of
+from service.receive.body import Reader, context_in_header, feed_in_pieces, reader_of
 from service.receive.commit import (
     RETRY_AFTER_S,
     Accepted,
@@ -36,7 +36,7 @@ MAX_IDEMPOTENCY_KEY = 255
 
 
 async def accept_visit(service: Service, key: Key, request: Request) -> Accepted:
-    """Take a posted visit on. When this returns, it is on disk: its files, then its row.
+    """Accept a posted visit. When this returns, its files and its row are on disk.
 
     Raises
     ------
@@ -61,15 +61,22 @@ async def accept_visit(service: Service, key: Key, request: Request) -> Accepted
 
 
 def idempotency_key_of(request: Request) -> str | None:
-    given = request.headers.get("idempotency-key")
-    if given is not None and not (0 < len(given) <= MAX_IDEMPOTENCY_KEY and given.isascii() and given.isprintable()):
+    """The request's ``Idempotency-Key``, ``None`` where it has none.
+
+    Raises
+    ------
+    InvalidRequest
+        It is empty, too long, or not printable ASCII.
+    """
+    key = request.headers.get("idempotency-key")
+    if key is not None and not (0 < len(key) <= MAX_IDEMPOTENCY_KEY and key.isascii() and key.isprintable()):
         raise InvalidRequest(FieldFault("Idempotency-Key", "field_invalid", f"1 … {MAX_IDEMPOTENCY_KEY} ASCII"))
-    return given
+    return key
 
 
 @dataclass(frozen=True, slots=True)
 class _Posted:
-    """What a body held, its files in the store; ``digest`` is the same whatever boundary it was posted with."""
+    """A body that was read, its files in the store; the parts' boundary does not change ``digest``."""
 
     context: Context
     files: Sequence[StoredFile]
@@ -77,7 +84,7 @@ class _Posted:
 
 
 async def _read_and_store(service: Service, request: Request, header_context: bytes | None) -> _Posted:
-    """Read the body in threads, in pieces; one that fits into a piece takes a single turn of a thread.
+    """Read the body and store its files, in threads.
 
     Parameters
     ----------
@@ -87,22 +94,17 @@ async def _read_and_store(service: Service, request: Request, header_context: by
     drafts = Drafts(service.store.drafts)
     reader = reader_of(request.headers, drafts)
     try:
-        piece = bytearray()
-        async for chunk in request.stream():
-            piece += chunk
-            if len(piece) >= PIECE_BYTES:
-                await asyncio.to_thread(reader.feed, bytes(piece))
-                piece.clear()
-        return await asyncio.to_thread(_finish_and_store, service, reader, bytes(piece), header_context, drafts)
+        rest = await feed_in_pieces(reader, request)
+        return await asyncio.to_thread(_finish_and_store, service, reader, rest, header_context, drafts)
     finally:
         if drafts:
             await asyncio.to_thread(drafts.remove)
 
 
 def _finish_and_store(
-    service: Service, reader: Reader, last: bytes, header_context: bytes | None, drafts: Drafts
+    service: Service, reader: Reader, rest: bytes, header_context: bytes | None, drafts: Drafts
 ) -> _Posted:
-    reader.feed(last)
+    reader.feed(rest)
     parts = reader.finish()
     documents = [_content(part) for part in parts if part.field == "context"]
     if header_context is not None:

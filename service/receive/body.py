@@ -1,8 +1,9 @@
-"""A posted visit that is one file: the body is the file, streamed once to where a multipart's parts go.
+"""A posted body, read as it arrives: a form of several parts, or one file.
 
-A zip is the visit's files in one wrapping. One without films is the recordings' own (:mod:`data_specs.ecg.files` opens
-it); one with films is taken apart here, and its files become inputs as if each had been posted. A zip that cannot be
-read, or breaks the bounds, is kept as it came, and refused where every other file is: as an outcome of its visit.
+A body that is one file is streamed to a draft, as a part of a form is. A zip holds the files of one visit. A zip of
+recordings alone stays one file, which :mod:`data_specs.ecg.files` opens. A zip with films is unpacked here, and each
+of its files becomes an input as if it had been posted by itself. A zip that is damaged or out of bounds is kept as it
+came, and is refused as every other unusable file is: as an outcome of its visit.
 
 References
 ----------
@@ -12,42 +13,44 @@ RFC 4648, sections 4 and 5: the alphabets of base64.
 
 from __future__ import annotations
 
+import asyncio
 import zipfile
 import zlib
 from base64 import b64decode
 from collections.abc import Mapping
 from typing import Protocol
 
-from data_specs.cxr.files import sniff
-from data_specs.dicom.reference import is_dicom, is_waveform
+from fastapi import Request
+
 from data_specs.ecg.files import PostedFile, check_zip_bounds, is_leaflet, is_zip_member
 from data_specs.problems import Refused
 from service.errors import FieldFault, InvalidRequest, UnsupportedMediaType
-from service.receive.multipart import MultipartReader
-from service.receive.posted import LIMITS, Field, Part, clean_filename
+from service.receive.multipart import FormReader
+from service.receive.posted import LIMITS, Field, Part, clean_filename, field_of
 from service.storage.drafts import START_BYTES, Draft, Drafts
 
 DICOM, ZIP = "application/dicom", "application/zip"
 KINDS = frozenset({DICOM, ZIP, "image/png", "image/jpeg", "image/tiff"})
+"""Content types of a body that is one file."""
 CONTEXT_HEADER = "Sangloc-Context"
 PIECE_BYTES = 256 * 1024
-"""A body, and a member of a zip, is handed on in pieces of about this size."""
+"""A body, and a member of a zip, is read in pieces of about this size."""
 
 
 def context_in_header(headers: Mapping[str, str]) -> bytes | None:
-    """The JSON document in ``Sangloc-Context``, which is base64 of either alphabet.
+    """The JSON document in ``Sangloc-Context``, which is base64 of either alphabet; ``None`` without that header.
 
     Raises
     ------
     InvalidRequest
         It is not base64.
     """
-    given = headers.get(CONTEXT_HEADER.lower())
-    if given is None:
+    encoded = headers.get(CONTEXT_HEADER.lower())
+    if encoded is None:
         return None
     try:
-        plain = given.strip().rstrip("=").replace("-", "+").replace("_", "/")
-        document = b64decode(plain + "=" * (-len(plain) % 4), validate=True)
+        standard = encoded.strip().rstrip("=").replace("-", "+").replace("_", "/")
+        document = b64decode(standard + "=" * (-len(standard) % 4), validate=True)
     except ValueError:  # binascii.Error is one
         document = b""
     if not document:
@@ -55,27 +58,48 @@ def context_in_header(headers: Mapping[str, str]) -> bytes | None:
     return document
 
 
-class Reader(Protocol):
-    """Takes a body in. It blocks: to be used from a thread."""
+class Feeds(Protocol):
+    """Takes a body in, piece by piece. It blocks: to be used from a thread."""
 
     def feed(self, data: bytes) -> None: ...
+
+
+class Reader(Feeds, Protocol):
+    """Reads the body of a posted visit."""
 
     def finish(self) -> list[Part]:
         """The parts of a body that was fed to its end."""
 
 
+async def feed_in_pieces(reader: Feeds, request: Request) -> bytes:
+    """Feed a request's body in pieces, each in a thread.
+
+    Returns
+    -------
+    The rest, less than a piece: the caller feeds it in the thread in which it goes on, so that a small body takes one
+    turn of a thread.
+    """
+    piece = bytearray()
+    async for chunk in request.stream():
+        piece += chunk
+        if len(piece) >= PIECE_BYTES:
+            await asyncio.to_thread(reader.feed, bytes(piece))
+            piece.clear()
+    return bytes(piece)
+
+
 def reader_of(headers: Mapping[str, str], drafts: Drafts) -> Reader:
-    """What reads a body with these headers, whichever of the accepted kinds it is.
+    """The reader of a body with these headers.
 
     Raises
     ------
     UnsupportedMediaType, InvalidRequest
-        As :class:`service.receive.multipart.MultipartReader`; a compressed body is not read.
+        As :class:`service.receive.multipart.FormReader`; a compressed body is not read.
     """
     content_type = headers.get("content-type", "")
     kind = content_type.partition(";")[0].strip().lower()
     if kind not in KINDS:
-        return MultipartReader(content_type, drafts)
+        return FormReader(content_type, drafts)
     encoding = headers.get("content-encoding", "identity").strip().lower()
     if encoding != "identity":
         raise UnsupportedMediaType(f"Content-Encoding: {encoding[:20]}", "identity")
@@ -83,7 +107,15 @@ def reader_of(headers: Mapping[str, str], drafts: Drafts) -> Reader:
 
 
 class FileReader:
-    """A body that is one file, or a zip of a visit's files."""
+    """Reads a body that is one file, or a zip of a visit's files.
+
+    Parameters
+    ----------
+    kind
+        One of :data:`KINDS`.
+    drafts
+        For the files; the caller removes them, also when this raises.
+    """
 
     def __init__(self, kind: str, drafts: Drafts) -> None:
         self._kind, self._drafts = kind, drafts
@@ -94,10 +126,10 @@ class FileReader:
         self._draft.write(data)
 
     def finish(self) -> list[Part]:
+        """The file, or a zip's files where films are among them."""
         draft = self._draft or self._drafts.new()
         with draft.open() as file:
-            recording = self._kind == ZIP or (self._kind == DICOM and is_waveform(file.read(START_BYTES)))
-        field: Field = "ecg" if recording else "image"
+            field = field_of(file.read(START_BYTES), "" if self._kind == ZIP else "image")
         whole = Part(field, f"{field}-0", draft)
         if self._kind != ZIP:
             return [whole]
@@ -108,26 +140,25 @@ class FileReader:
 
 
 def _members(archive: Part, drafts: Drafts) -> list[Part]:
-    """The files of a zip that holds films; none of one that holds recordings alone.
+    """The files of a zip that holds films; none of a zip that holds recordings alone.
 
     Raises
     ------
     InvalidRequest
-        More films or recordings than a visit has places for, or recordings' files of one name in different folders.
+        It holds more films or recordings than a visit may, or recordings' files of one name in different folders.
     Refused, zipfile.BadZipFile, and what else a damaged archive raises
-        It is not to be used.
+        It cannot be used.
     """
     with archive.draft.open() as file, zipfile.ZipFile(file) as opened:
         listed = [info for info in opened.infolist() if is_zip_member(info.filename)]
         check_zip_bounds(listed, archive.draft.n_bytes)
-        films = {info.filename for info in listed if _is_film(opened, info)}
-        if not films:
+        fields = [_field_of_member(opened, info) for info in listed]
+        if "image" not in fields:
             return []
         parts: list[Part] = []
         counts = dict.fromkeys(LIMITS, 0)
         names: set[str] = set()
-        for info in listed:
-            field: Field = "image" if info.filename in films else "ecg"
+        for info, field in zip(listed, fields, strict=True):
             if field == "image":
                 _count(counts, field)
             draft = _extracted(opened, info, drafts.new())
@@ -150,14 +181,13 @@ def _count(counts: dict[Field, int], field: Field) -> None:
         raise InvalidRequest(FieldFault(field, "field_too_many", str(LIMITS[field])))
 
 
-def _is_film(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bool:
+def _field_of_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Field:
     with archive.open(info) as opened:
-        start = opened.read(START_BYTES)
-    return sniff(start) in ("png", "jpeg", "tiff") or (is_dicom(start) and not is_waveform(start))
+        return field_of(opened.read(START_BYTES))
 
 
 def _extracted(archive: zipfile.ZipFile, info: zipfile.ZipInfo, draft: Draft) -> Draft:
-    """A member in its draft; no more than it claims to be is inflated, and the bounds hold for its claim."""
+    """A member in its draft. zipfile stops at the size that the member states, and the stated sizes are in bounds."""
     with archive.open(info) as opened:
         while piece := opened.read(PIECE_BYTES):
             draft.write(piece)

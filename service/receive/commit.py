@@ -1,4 +1,4 @@
-"""A new visit, whatever way it came: its files in the store, its row and inputs in one transaction."""
+"""Commits a new visit, whatever way it came in: its files to the store, its row and inputs in one transaction."""
 
 from __future__ import annotations
 
@@ -7,18 +7,17 @@ import uuid
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Literal
 
 from sqlalchemy import func, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from data_specs.dicom.reference import read_reference
+from data_specs.dicom.reference import DicomReference, read_reference
 from data_specs.visit.context import Context
-from data_specs.visit.report import DicomReference, uid
+from data_specs.visit.report import uid
 from service.errors import IdempotencyConflict, QueueFull
 from service.receive.orders import find_order, merge_order
-from service.receive.posted import Part
+from service.receive.posted import FileField, Part
 from service.state import Service
 from service.storage.database import database_now, insert_rows
 from service.storage.tables import VISITS, InputRow, VisitRow
@@ -28,7 +27,7 @@ RETRY_AFTER_S = 5
 
 @dataclass(frozen=True, slots=True)
 class Accepted:
-    """The visit, and whether this request is the one that made it."""
+    """A visit, and whether this request made it: a repeated request gets the visit of the first one."""
 
     row: VisitRow
     is_new: bool
@@ -38,7 +37,7 @@ class Accepted:
 class StoredFile:
     """A file of a visit that is in the store."""
 
-    field: Literal["image", "ecg"]
+    field: FileField
     filename: str
     sha256: str
     n_bytes: int
@@ -46,7 +45,7 @@ class StoredFile:
 
 
 async def with_order(service: Service, site: str, context: Context) -> Context:
-    """The context, completed by the order of its accession number, where there is one."""
+    """The context, completed from the order with its accession number, where that order was sent ahead."""
     number = context.order.accession_number if context.order else None
     if not number:
         return context
@@ -56,7 +55,7 @@ async def with_order(service: Service, site: str, context: Context) -> Context:
 
 @asynccontextmanager
 async def upload_turn(service: Service) -> AsyncIterator[None]:
-    """Wait until fewer bodies than the limit are being read: this bounds drafts on disk and threads.
+    """Wait for a turn to read a body: the number of turns limits drafts on disk, and threads.
 
     Raises
     ------
@@ -75,7 +74,7 @@ async def upload_turn(service: Service) -> AsyncIterator[None]:
 
 
 def put_in_store(service: Service, part: Part) -> StoredFile:
-    """Store one part of a visit. Its DICOM header is read first, while the draft is still in memory."""
+    """Put one file of a visit in the store. Its DICOM header is read first, while the draft is still in memory."""
     assert part.field != "context"  # noqa: S101
     with part.draft.open() as file:
         dicom = read_reference(file)
@@ -84,7 +83,7 @@ def put_in_store(service: Service, part: Part) -> StoredFile:
 
 
 def usable_id(id_: str | None) -> str | None:
-    """The identifier, or ``None`` where it is blank: visits without one must not become visits of one person."""
+    """The person's identifier, ``None`` where it is blank: two blank ones are not the same person."""
     return id_ if id_ and any(each.isprintable() and not each.isspace() for each in id_) else None
 
 
@@ -97,16 +96,16 @@ def new_visit(
     *,
     idempotency_key: str | None = None,
 ) -> VisitRow:
-    """The row of a visit that is about to be committed, whatever way it came in.
+    """The row of a visit, ready for :func:`commit_visit`.
 
     Parameters
     ----------
     digest
-        SHA-256 of what was posted; with the same ``idempotency_key`` it has to be the same.
+        SHA-256 of what was posted. Two requests with the same ``idempotency_key`` must have the same digest.
     """
     visit_id = str(uuid.uuid4())
     dicom = next((file.dicom for file in files if file.dicom), None)
-    ordered = context.order.accession_number if context.order else None
+    accession_number = context.order.accession_number if context.order else None
     return VisitRow(
         id=visit_id,
         site=site,
@@ -114,7 +113,7 @@ def new_visit(
         referrer_id=context.referrer.id if context.referrer else None,
         person_id=usable_id(context.person.id),
         study_uid=dicom.StudyInstanceUID if dicom else uid(visit_id, 0, "study"),
-        accession_number=ordered or (dicom.AccessionNumber[:64] if dicom else None) or None,
+        accession_number=accession_number or (dicom.AccessionNumber[:64] if dicom else None) or None,
         context=context.model_dump_json(exclude_unset=True),
         status="accepted",
         priority="unassessed",
@@ -142,12 +141,12 @@ def new_visit(
 async def commit_visit(
     service: Service, row: VisitRow, *, in_same_transaction: Callable[[Session], object] = lambda _: None
 ) -> Accepted | None:
-    """Insert the visit; where this process has a free slot, lease it and start on it at once.
+    """Insert the visit. Where this process has a free slot, lease the visit and start to work on it at once.
 
     Parameters
     ----------
     in_same_transaction
-        Called after the visit was inserted, for what has to be written with it.
+        Called after the visit was inserted, to write more in the same transaction.
 
     Returns
     -------
@@ -177,7 +176,7 @@ async def commit_visit(
     try:
         try:
             stored = await service.database.write(insert)
-        except IntegrityError:  # PostgreSQL: the same Idempotency-Key was committed between our look and our insert
+        except IntegrityError:  # PostgreSQL: another request committed this Idempotency-Key meanwhile
             if row.idempotency_key is None:
                 raise
             stored = await service.database.read(lambda session: _expect_first(session, row.site, row.idempotency_key))
@@ -193,7 +192,7 @@ async def commit_visit(
 
 
 def first_visit(session: Session, site: str, idempotency_key: str | None) -> VisitRow | None:
-    """The visit that a site's ``Idempotency-Key`` made, if it has made one."""
+    """The visit that was made by the first request of a site with this ``Idempotency-Key``; ``None`` without one."""
     if idempotency_key is None:
         return None
     query = select(VisitRow).where(VisitRow.site == site, VisitRow.idempotency_key == idempotency_key)
@@ -207,14 +206,14 @@ def _expect_first(session: Session, site: str, idempotency_key: str | None) -> V
 
 
 def has_room(service: Service, session: Session) -> bool:
-    """Whether one more visit is accepted."""
+    """Whether there is room in the queue for one more visit; ``service.queue_was_full`` remembers the answer."""
     unfinished: int = session.execute(_UNFINISHED).scalar_one()
     service.queue_was_full = unfinished >= service.settings.max_queue
     return not service.queue_was_full
 
 
 def is_accepted(service: Service, site: str, idempotency_key: str | None, session: Session) -> bool:
-    """Whether a request is accepted; a repeated one was accepted before."""
+    """Whether there is room for a request; one that repeats an accepted request needs none."""
     return has_room(service, session) or first_visit(session, site, idempotency_key) is not None
 
 

@@ -1,4 +1,4 @@
-"""The posted ``context``, read: the contract's own document, or a FHIR Bundle."""
+"""Reads the posted ``context``: the contract's own JSON document, or a FHIR Bundle."""
 
 from __future__ import annotations
 
@@ -16,20 +16,21 @@ from service.receive.fhir.request import context_of_bundle, is_bundle
 def read_context(document: bytes) -> Context:
     """The posted ``context``: the contract's own document, or a FHIR Bundle with a ServiceRequest.
 
-    Stricter than JSON has to be: a member given twice, a number that is none, a text with control characters are
-    refused, since any of them could be read in two ways. ``null`` says the same as leaving the member out.
+    A member that stands twice, ``NaN`` or ``Infinity``, and a text with control characters are refused: two readers
+    could understand them differently. ``null`` means the same as leaving the member out. A birth date and the day of
+    the visit give the age where none is stated.
 
     Raises
     ------
     InvalidRequest
-        Naming every field that cannot be used.
+        It names every field that cannot be used.
     """
     try:
         text = document.decode("utf-8-sig")
     except UnicodeDecodeError:
         raise InvalidRequest(FieldFault("context", "body_malformed", "UTF-8")) from None
     try:
-        members = json.loads(text, object_pairs_hook=_once, parse_constant=_no_number)
+        members = json.loads(text, object_pairs_hook=_without_repeats, parse_constant=_refuse_constant)
         _refuse_control_characters(members, "context")
     except (ValueError, RecursionError):
         raise InvalidRequest(FieldFault("context", "body_malformed", "JSON")) from None
@@ -38,12 +39,12 @@ def read_context(document: bytes) -> Context:
     if isinstance(members, dict) and None in members.values():
         text = json.dumps({name: member for name, member in members.items() if member is not None})
     try:
-        return Context.model_validate_json(text, strict=True)
+        return Context.model_validate_json(text, strict=True).with_age()
     except ValidationError as error:
         raise InvalidRequest(*field_faults(error.errors(include_url=False), "context")) from None
 
 
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     members: dict[str, Any] = {}
     for name, value in pairs:
         if name in members:
@@ -52,7 +53,8 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return members
 
 
-def _no_number(name: str) -> NoReturn:
+def _refuse_constant(name: str) -> NoReturn:
+    """Refuse ``NaN`` and ``Infinity``, which Python reads and JSON does not have."""
     raise ValueError(name)
 
 

@@ -1,15 +1,17 @@
-"""A posted visit, read as it arrives: every part to a draft file while it is hashed, nothing held in memory.
+"""Multipart bodies, read as they arrive: each part goes to a draft and is hashed; no whole body is held in memory.
 
-Bounds are checked on the first byte that breaks them, not at the end: the ninth image is refused when its header is
-read. The size and the time of the body as a whole are bounded by ``service.api.edge``.
+A limit is checked on the first byte that breaks it, not at the end: the ninth image is refused when its header is read.
+``service.api.edge`` limits the size and the time of the whole body.
 
 References
 ----------
-RFC 7578 (multipart/form-data); section 4.7 deprecates Content-Transfer-Encoding, section 4.2 tells receivers not to
-trust a filename's path.
+RFC 2046, section 5.1.1 (multipart). RFC 7578 (multipart/form-data); section 4.7 deprecates Content-Transfer-Encoding,
+section 4.2 tells receivers not to trust a filename's path.
 """
 
 from __future__ import annotations
+
+from abc import ABC, abstractmethod
 
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
@@ -18,43 +20,38 @@ from service.errors import FieldFault, InvalidRequest, UnsupportedMediaType
 from service.receive.posted import ACCEPTED, LIMITS, MAX_CONTEXT_BYTES, MAX_PARTS, Field, Part, clean_filename
 from service.storage.drafts import Draft, Drafts
 
+Headers = dict[bytes, bytes]
+"""Of one part; names in lower case."""
 
-class MultipartReader:
-    """Takes the body in piece by piece. It blocks: to be used from a thread.
+
+class PartsReader(ABC):
+    """Takes a multipart body in, piece by piece, and hands on each part. It blocks: to be used from a thread.
 
     Parameters
     ----------
-    drafts
-        For the files; they belong to the caller, also when this raises.
+    boundary
+        As the body's Content-Type states it.
+    expected
+        What the body has to be; quoted where it cannot be read.
 
     Raises
     ------
-    UnsupportedMediaType
-        It is not ``multipart/form-data``.
     InvalidRequest
-        It is, and cannot be read, or (from :meth:`feed` and :meth:`finish`) holds what a visit has no place for.
+        The body cannot be read. :meth:`feed` raises it too.
     """
 
-    def __init__(self, content_type: str, drafts: Drafts) -> None:
-        kind, options = parse_options_header(content_type)
-        if kind.lower() != b"multipart/form-data":
-            raise UnsupportedMediaType(kind.decode("latin-1")[:60], ACCEPTED)
-        if not options.get(b"boundary"):
-            raise _malformed()
-        self._drafts = drafts
-        self._parts: list[Part] = []
-        self._headers: dict[bytes, bytes] = {}
+    def __init__(self, boundary: bytes, expected: str) -> None:
+        self._expected = expected
+        self._headers: Headers = {}
         self._name = b""
         self._value = b""
-        self._field: Field = "image"
-        self._filename: str | None = None
         self._draft: Draft | None = None
-        self._n_parts = 0
-        self._counts = dict.fromkeys(LIMITS, 0)
         self._ended = False
+        if not boundary:
+            raise self._malformed()
         try:
             self._parser = MultipartParser(
-                options[b"boundary"],
+                boundary,
                 {
                     "on_part_begin": self._on_part_begin,
                     "on_header_field": self._on_header_field,
@@ -67,7 +64,18 @@ class MultipartReader:
                 },
             )
         except FormParserError:
-            raise _malformed() from None
+            raise self._malformed() from None
+
+    @abstractmethod
+    def _begin_part(self, headers: Headers) -> Draft:
+        """Check a part's headers; the draft for its content."""
+
+    @abstractmethod
+    def _end_part(self, draft: Draft) -> None:
+        """Take a whole part."""
+
+    def _check_size(self, draft: Draft) -> None:  # noqa: B027  most parts have no limit of their own
+        """Check a part that is still growing."""
 
     def feed(self, data: bytes) -> None:
         if not data or self._ended:  # RFC 2046, section 5.1.1: what follows the last boundary is to be ignored
@@ -75,19 +83,13 @@ class MultipartReader:
         try:
             self._parser.write(data)
         except FormParserError:
-            raise _malformed() from None
+            raise self._malformed() from None
 
-    def finish(self) -> list[Part]:
-        """The parts of a body that was fed to its end."""
-        if not self._ended:
-            raise _malformed()
-        return self._parts
+    def _malformed(self) -> InvalidRequest:
+        return InvalidRequest(FieldFault("body", "body_malformed", self._expected))
 
     def _on_part_begin(self) -> None:
         self._headers = {}
-        self._n_parts += 1
-        if self._n_parts > MAX_PARTS:
-            raise InvalidRequest(FieldFault("body", "field_too_many", str(sum(LIMITS.values()))))
 
     def _on_header_field(self, data: bytes, start: int, end: int) -> None:
         self._name += data[start:end]
@@ -100,43 +102,97 @@ class MultipartReader:
         self._name = self._value = b""
 
     def _on_headers_finished(self) -> None:
-        kind, options = parse_options_header(self._headers.get(b"content-disposition", b""))
+        self._draft = self._begin_part(self._headers)
+
+    def _on_part_data(self, data: bytes, start: int, end: int) -> None:
+        if self._draft is None:
+            raise self._malformed()
+        self._draft.write(memoryview(data)[start:end])
+        self._check_size(self._draft)
+
+    def _on_part_end(self) -> None:
+        draft, self._draft = self._draft, None
+        if draft is None:
+            raise self._malformed()
+        self._end_part(draft)
+
+    def _on_end(self) -> None:
+        self._ended = True
+
+
+def check_encoding(headers: Headers, field: str) -> None:
+    """Check that a part is not encoded once more.
+
+    Raises
+    ------
+    InvalidRequest
+        Its Content-Transfer-Encoding is ``base64``, or another that would have to be decoded.
+    """
+    if headers.get(b"content-transfer-encoding", b"binary").strip().lower() not in (b"7bit", b"8bit", b"binary"):
+        raise InvalidRequest(FieldFault(f"{field}: Content-Transfer-Encoding", "field_invalid", "binary"))
+
+
+class FormReader(PartsReader):
+    """Reads a posted visit: ``multipart/form-data`` with fields ``image``, ``ecg`` and ``context``.
+
+    Parameters
+    ----------
+    drafts
+        For the files; the caller removes them, also when this raises.
+
+    Raises
+    ------
+    UnsupportedMediaType
+        It is not ``multipart/form-data``.
+    InvalidRequest
+        It is, and cannot be read, or (from :meth:`feed` and :meth:`finish`) holds more than a visit may hold.
+    """
+
+    def __init__(self, content_type: str, drafts: Drafts) -> None:
+        kind, options = parse_options_header(content_type)
+        if kind.lower() != b"multipart/form-data":
+            raise UnsupportedMediaType(kind.decode("latin-1")[:60], ACCEPTED)
+        super().__init__(options.get(b"boundary", b""), "multipart/form-data")
+        self._drafts = drafts
+        self._parts: list[Part] = []
+        self._n_parts = 0
+        self._counts = dict.fromkeys(LIMITS, 0)
+        self._field: Field = "image"
+        self._filename: str | None = None
+
+    def finish(self) -> list[Part]:
+        """The parts of a body that was fed to its end."""
+        if not self._ended:
+            raise self._malformed()
+        return self._parts
+
+    def _begin_part(self, headers: Headers) -> Draft:
+        self._n_parts += 1
+        if self._n_parts > MAX_PARTS:
+            raise InvalidRequest(FieldFault("body", "field_too_many", str(sum(LIMITS.values()))))
+        kind, options = parse_options_header(headers.get(b"content-disposition", b""))
         if kind.lower() != b"form-data" or b"name" not in options:
-            raise _malformed()
+            raise self._malformed()
         self._field = _known_field(options[b"name"])
-        if self._headers.get(b"content-transfer-encoding", b"binary").strip().lower() not in (
-            b"7bit",
-            b"8bit",
-            b"binary",
-        ):
-            raise InvalidRequest(FieldFault(f"{self._field}: Content-Transfer-Encoding", "field_invalid", "binary"))
+        check_encoding(headers, self._field)
         self._counts[self._field] += 1
         if self._counts[self._field] > LIMITS[self._field]:
             raise InvalidRequest(FieldFault(self._field, "field_too_many", str(LIMITS[self._field])))
         filename = options.get(b"filename")
         self._filename = None if filename is None else _decode(filename)
-        self._draft = self._drafts.new()
+        return self._drafts.new()
 
-    def _on_part_data(self, data: bytes, start: int, end: int) -> None:
-        if self._draft is None:
-            raise _malformed()
-        self._draft.write(memoryview(data)[start:end])
-        if self._field == "context" and self._draft.n_bytes > MAX_CONTEXT_BYTES:
+    def _check_size(self, draft: Draft) -> None:
+        if self._field == "context" and draft.n_bytes > MAX_CONTEXT_BYTES:
             raise InvalidRequest(FieldFault("context", "field_too_large", f"{MAX_CONTEXT_BYTES // 1000} kB"))
 
-    def _on_part_end(self) -> None:
-        draft, self._draft = self._draft, None
-        if draft is None:
-            raise _malformed()
+    def _end_part(self, draft: Draft) -> None:
         if not draft.n_bytes and not self._filename and self._field != "context":
             self._counts[self._field] -= 1  # what a browser sends for a file field that was left empty
             return
         index = sum(part.field != "context" for part in self._parts)
         filename = clean_filename(self._filename or "") or f"{self._field}-{index}"
         self._parts.append(Part(self._field, filename, draft))
-
-    def _on_end(self) -> None:
-        self._ended = True
 
 
 def _known_field(name: bytes) -> Field:
@@ -152,7 +208,3 @@ def _decode(name: bytes) -> str:
         return name.decode("utf-8")
     except UnicodeDecodeError:
         return name.decode("latin-1")
-
-
-def _malformed() -> InvalidRequest:
-    return InvalidRequest(FieldFault("body", "body_malformed", "multipart/form-data"))

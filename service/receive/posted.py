@@ -1,4 +1,4 @@
-"""What a visit may hold, whatever way it is posted: fields, how many files of each, their names."""
+"""What a visit may hold, whatever way it comes in: its fields, how many files of each, and their names."""
 
 from __future__ import annotations
 
@@ -6,31 +6,56 @@ import unicodedata
 from dataclasses import dataclass
 from typing import Literal
 
+from data_specs.cxr.files import sniff
+from data_specs.dicom.reference import is_dicom, is_waveform, starts_with_element
 from service.storage.drafts import Draft
 
+FileField = Literal["image", "ecg"]
+"""Of a file: a film, or a recording."""
+FILE_FIELDS: tuple[FileField, ...] = ("image", "ecg")
 Field = Literal["image", "ecg", "context"]
 LIMITS: dict[Field, int] = {"image": 8, "ecg": 16, "context": 1}
 MAX_CONTEXT_BYTES = 256_000
 MAX_PARTS = 2 * sum(LIMITS.values())
-"""Of any kind, the empty ones that a browser sends for fields left empty among them."""
+"""A browser sends an empty part for each field that was left empty, so more parts may come than a visit may hold."""
 MAX_FILENAME = 120
 ACCEPTED = "multipart/form-data, application/dicom, application/zip, image/png, image/jpeg, image/tiff"
-"""What may be posted: ``service.receive.body`` reads all but the first."""
+"""Content types of a posted visit: :mod:`service.receive.multipart` reads the first, ``body`` the others."""
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """One part of the body."""
+    """One file, or the context, of a posted visit."""
 
     field: Field
     filename: str
     draft: Draft
 
 
-def clean_filename(name: str) -> str:
-    """What is kept of a filename: no folder, no control or invisible character, at most 120 characters.
+def field_of(start: bytes, declared: str = "") -> FileField:
+    """Whether a file is a film or a recording.
 
-    The extension is kept whole, and names that differ only in their extension still do (``.hea`` and ``.dat``).
+    Parameters
+    ----------
+    start
+        The first :data:`service.storage.drafts.START_BYTES` of the file, or all of it where it is shorter.
+    declared
+        What the sender says it is: ``image``, ``ecg``, or nothing. A DICOM file says itself what it is; for any other
+        file the sender's word decides. Where there is none, a picture is a film, and so is a DICOM file that has lost
+        its preamble: the reader of films says what is wrong with it. Everything else is a recording.
+    """
+    if is_dicom(start):
+        return "ecg" if is_waveform(start) else "image"
+    if declared in FILE_FIELDS:
+        return declared
+    is_picture = sniff(start) in ("png", "jpeg", "tiff")
+    return "image" if is_picture or starts_with_element(start) == "explicit" else "ecg"
+
+
+def clean_filename(name: str) -> str:
+    """A filename without its folder and without control and invisible characters, cut to 120 characters.
+
+    The extension is kept whole, so that names that differ only in it (``.hea`` and ``.dat``) stay different.
     """
     name = unicodedata.normalize("NFC", name).replace("\\", "/").rsplit("/", 1)[-1]
     name = "".join(each for each in name if unicodedata.category(each)[0] != "C").strip(" .")

@@ -1,77 +1,51 @@
-"""Files that come in over a bad link, piece by piece and day after cut-off day: kept, gone on with, made into a visit.
+"""Resumable uploads: files that come in piece by piece over a link that breaks, for hours or days.
 
-An upload is a row that says whose it is and a file in ``uploads`` of the data folder that took it. The file's own size
-is how far it has come: nothing else remembers it, so nothing can disagree with it. A piece is written at the file's
-end, under a lock, and only where the writer thinks that the end is; two requests that send the same upload at once (one
-of them cut off, and not yet noticed) therefore never mix.
+An upload is a row, which says whose it is, and a file in the folder ``uploads`` of the data folder. The size of that
+file is the upload's offset, and is stored nowhere else. A piece is written under a lock, and only if the file ends
+where the sender says that the piece begins. So two requests for one upload never mix, for example when the first of
+them was cut off and the server has not noticed yet.
 
-Where several machines share a database, an upload has to go on with the machine that began it.
+Where several machines share a database, the machine that began an upload has to receive all of it.
 """
 
 from __future__ import annotations
 
 import asyncio
 import fcntl
-import hashlib
-import json
 import os
 import re
 import time
 import uuid
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Literal
 
 from sqlalchemy import delete, func, select
 from sqlalchemy.orm import Session
 from starlette.requests import ClientDisconnect
 
-from data_specs.dicom.reference import is_dicom, is_waveform
-from data_specs.visit.context import Context
 from service.errors import (
     BodyTooLarge,
     BodyTooSlow,
-    FieldFault,
-    IdempotencyConflict,
-    InvalidRequest,
     NotFound,
     OffsetMismatch,
-    QueueFull,
     TooManyUploads,
-    Unavailable,
     UploadGone,
-    UploadUnfinished,
 )
 from service.keys import Key
-from service.receive.body import PIECE_BYTES, ZIP, FileReader
-from service.receive.commit import (
-    RETRY_AFTER_S,
-    Accepted,
-    StoredFile,
-    commit_visit,
-    first_visit,
-    new_visit,
-    put_in_store,
-    upload_turn,
-    with_order,
-)
-from service.receive.posted import LIMITS, Field, Part
+from service.receive.commit import RETRY_AFTER_S
 from service.state import Service
 from service.storage.database import database_now, rowcount
-from service.storage.drafts import START_BYTES, Drafts
 from service.storage.tables import UploadRow
 
 EXPIRES = timedelta(hours=24)
-"""From its creation; a district's link that is down for longer has the file sent again."""
+"""From its creation. After a longer interruption the file has to be sent again."""
 MAX_OPEN = 64
-"""Uploads that a key may have open at a time: two visits of the largest number of files, and some that were left."""
-MAX_PER_VISIT = LIMITS["image"] + LIMITS["ecg"]
+"""Uploads that a key may have open at a time: two visits with as many files as a visit may have, and some abandoned."""
 HELD_BYTES = 64 * 1024
-"""What arrives is written in pieces of about this size; what is held when the process is killed is sent again."""
+"""What arrives is written in pieces of about this size. A killed process loses no more than that."""
 
 _ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
-_ZIP_MAGIC = b"PK"
 
 
 async def open_upload(service: Service, key: Key, n_bytes: int, filename: str, field: str) -> UploadRow:
@@ -80,7 +54,7 @@ async def open_upload(service: Service, key: Key, n_bytes: int, filename: str, f
     Parameters
     ----------
     field
-        ``image``, ``ecg``, or nothing: the content then tells.
+        ``image``, ``ecg``, or ``""``: the content then decides.
 
     Raises
     ------
@@ -90,7 +64,7 @@ async def open_upload(service: Service, key: Key, n_bytes: int, filename: str, f
         raise BodyTooLarge("", f"{service.settings.max_upload_mb} MB")
     await remove_expired(service)
     row = UploadRow(id=str(uuid.uuid4()), key_id=key.id, filename=filename, field=field, n_bytes=n_bytes)
-    await asyncio.to_thread(_create, _path(service, row.id))
+    await asyncio.to_thread(_create, path_of(service, row.id))
 
     def insert(session: Session) -> bool:
         query = select(func.count()).select_from(UploadRow).where(UploadRow.key_id == key.id)
@@ -102,18 +76,18 @@ async def open_upload(service: Service, key: Key, n_bytes: int, filename: str, f
         return True
 
     if not await service.database.write(insert):
-        await asyncio.to_thread(_path(service, row.id).unlink)
+        await asyncio.to_thread(path_of(service, row.id).unlink)
         raise TooManyUploads("", MAX_OPEN, retry_after_s=RETRY_AFTER_S)
     return row
 
 
 async def find_upload(service: Service, key: Key, upload_id: str) -> UploadRow:
-    """The upload, if it is this key's.
+    """The row of an upload of this key.
 
     Raises
     ------
     NotFound
-        There is none, or it is another key's.
+        There is no upload with this id, or it belongs to another key.
     UploadGone
         It has expired.
     """
@@ -133,30 +107,34 @@ async def find_upload(service: Service, key: Key, upload_id: str) -> UploadRow:
 
 
 async def offset_of(service: Service, row: UploadRow) -> int:
-    """How many bytes have come, all of them on the disk: who is told so never sends them again.
+    """How many bytes have come. They are on the disk, since the sender will not send them again.
 
     Raises
     ------
     UploadGone
-        The file is not here.
+        The file is not on this machine.
     """
-    return await asyncio.to_thread(_append, _path(service, row.id), None, b"", durable=True)
+    return await asyncio.to_thread(_append, path_of(service, row.id), None, b"", durable=True)
 
 
-async def take_in(service: Service, row: UploadRow, offset: int, body: AsyncIterator[bytes]) -> int:
-    """Add what comes from ``body`` at ``offset``; the offset afterwards, on the disk.
+async def append_body(service: Service, row: UploadRow, offset: int, body: AsyncIterator[bytes]) -> int:
+    """Append ``body`` to the upload.
 
-    A body that is cut off, or too slow, leaves what has arrived of it.
+    What has arrived of a body that is cut off, or too slow, is kept.
+
+    Returns
+    -------
+    The offset afterwards; so many bytes are on the disk.
 
     Raises
     ------
     OffsetMismatch
         The upload does not end at ``offset``.
     BodyTooLarge
-        More comes than was announced.
+        More bytes come than were announced.
     UploadGone, BodyTooSlow, ClientDisconnect
     """
-    path, held = _path(service, row.id), bytearray()
+    path, held = path_of(service, row.id), bytearray()
     at = await asyncio.to_thread(_append, path, offset, b"")
     try:
         async for piece in body:
@@ -173,142 +151,27 @@ async def take_in(service: Service, row: UploadRow, offset: int, body: AsyncIter
 
 
 async def remove_upload(service: Service, row: UploadRow) -> None:
+    """Delete the upload's row, then its file."""
     await service.database.write(lambda session: session.execute(delete(UploadRow).where(UploadRow.id == row.id)))
-    await asyncio.to_thread(_path(service, row.id).unlink, missing_ok=True)
+    await asyncio.to_thread(path_of(service, row.id).unlink, missing_ok=True)
 
 
 async def remove_expired(service: Service) -> None:
-    """Remove what was abandoned: rows past their time, and files that no row can speak for any more."""
+    """Delete the rows of expired uploads, and the files that are too old to belong to a row."""
 
-    def forget(session: Session) -> int:
+    def delete_expired(session: Session) -> int:
         return rowcount(session.execute(delete(UploadRow).where(UploadRow.expires_at <= database_now(session))))
 
-    await service.database.write(forget)
+    await service.database.write(delete_expired)
     await asyncio.to_thread(_remove_old_files, _folder(service))
-
-
-async def visit_of_uploads(
-    service: Service,
-    key: Key,
-    upload_ids: Sequence[str],
-    context: Context,
-    *,
-    beside: Sequence[Part] = (),
-    idempotency_key: str | None = None,
-) -> Accepted:
-    """Make finished uploads a visit. Rows of uploads go in the transaction that the visit comes in.
-
-    Parameters
-    ----------
-    beside
-        Files that came with the request itself; their drafts belong to the caller.
-
-    Raises
-    ------
-    Unavailable, QueueFull, IdempotencyConflict
-        As :func:`service.receive.accept.accept_visit`.
-    NotFound, UploadGone, UploadUnfinished
-        Of one of the uploads.
-    BodyTooLarge
-        Together they are larger than a posted visit may be.
-    InvalidRequest
-        More films or recordings than a visit has places for.
-    """
-    if not service.available:
-        raise Unavailable(retry_after_s=RETRY_AFTER_S)
-    if len(set(upload_ids)) != len(upload_ids):
-        raise InvalidRequest(FieldFault("uploads", "field_repeated"))
-    digest = _digest(upload_ids, beside, context)
-    first = await service.database.read(lambda session: first_visit(session, key.site, idempotency_key))
-    if first is not None:
-        if first.body_hash != digest:
-            raise IdempotencyConflict
-        return Accepted(first, False)  # its uploads are gone by now
-    rows = [await find_upload(service, key, upload_id) for upload_id in upload_ids]
-    for row in rows:
-        if (offset := await offset_of(service, row)) != row.n_bytes:
-            raise UploadUnfinished(offset, row.n_bytes)
-    if sum(row.n_bytes for row in rows) > service.settings.max_upload_bytes:
-        raise BodyTooLarge("", f"{service.settings.max_upload_mb} MB")
-    async with upload_turn(service):
-        files = await asyncio.to_thread(_into_the_store, service, rows, beside)
-    context = await with_order(service, key.site, context)
-    visit = new_visit(key.site, key.id, context, files, digest, idempotency_key=idempotency_key)
-    accepted = await commit_visit(service, visit, in_same_transaction=lambda session: _spend(session, upload_ids))
-    if accepted is None:
-        raise QueueFull("", f"{RETRY_AFTER_S} s", retry_after_s=RETRY_AFTER_S)
-    if accepted.is_new:
-        for row in rows:
-            await asyncio.to_thread(_path(service, row.id).unlink, missing_ok=True)
-    return accepted
-
-
-def _digest(upload_ids: Sequence[str], beside: Sequence[Part], context: Context) -> str:
-    """An upload that is finished never changes, so that its id stands for its content."""
-    listed = [*upload_ids, *((part.field, part.filename, part.draft.sha256) for part in beside)]
-    said = context.model_dump_json(exclude_unset=True)
-    return hashlib.sha256(json.dumps(["uploads", listed, said]).encode()).hexdigest()
-
-
-def _spend(session: Session, upload_ids: Sequence[str]) -> None:
-    gone = session.execute(delete(UploadRow).where(UploadRow.id.in_(upload_ids)))
-    if rowcount(gone) != len(upload_ids):  # another request made a visit of one of them in the meantime
-        raise UploadGone
-
-
-def _into_the_store(service: Service, rows: Sequence[UploadRow], beside: Sequence[Part]) -> list[StoredFile]:
-    drafts = Drafts(service.store.drafts)
-    try:
-        parts = [part for row in rows for part in _parts(_path(service, row.id), row, drafts)]
-        parts += beside
-        for field in ("image", "ecg"):
-            if sum(part.field == field for part in parts) > LIMITS[field]:
-                raise InvalidRequest(FieldFault(field, "field_too_many", str(LIMITS[field])))
-        return [put_in_store(service, part) for part in parts]
-    finally:
-        drafts.remove()
-
-
-def _parts(path: Path, row: UploadRow, drafts: Drafts) -> list[Part]:
-    try:
-        file = path.open("rb")
-    except FileNotFoundError:
-        raise UploadGone from None
-    with file:
-        start = file.read(START_BYTES)
-        file.seek(0)
-        if start.startswith(_ZIP_MAGIC):
-            reader = FileReader(ZIP, drafts)
-            while piece := file.read(PIECE_BYTES):
-                reader.feed(piece)
-            members = reader.finish()
-            if len(members) == 1 and members[0].field == "ecg":  # the archive itself, left for the reader of recordings
-                return [Part("ecg", row.filename or members[0].filename, members[0].draft)]
-            return members
-        draft = drafts.new()
-        while piece := file.read(PIECE_BYTES):
-            draft.write(piece)
-    field = field_of(start, row.field)
-    return [Part(field, row.filename or f"{field}-{row.id[:8]}", draft)]
-
-
-def field_of(start: bytes, said: str) -> Literal["image", "ecg"]:
-    """Whether a file is a film or a recording, by how it begins; what was said of it decides where DICOM does not."""
-    if is_dicom(start):
-        return "ecg" if is_waveform(start) else "image"
-    if said in ("image", "ecg"):
-        return said  # type: ignore[return-value]
-    from data_specs.cxr.files import sniff  # noqa: PLC0415  decoders are loaded by who decodes
-
-    field: Field = "image" if sniff(start) in ("png", "jpeg", "tiff") else "ecg"
-    return field  # type: ignore[return-value]
 
 
 def _folder(service: Service) -> Path:
     return service.settings.data_dir / "uploads"
 
 
-def _path(service: Service, upload_id: str) -> Path:
+def path_of(service: Service, upload_id: str) -> Path:
+    """The file of an upload."""
     return _folder(service) / upload_id
 
 
@@ -324,13 +187,21 @@ def _create(path: Path) -> None:
 
 
 def _append(path: Path, offset: int | None, piece: bytes, *, durable: bool = False) -> int:
-    """Write ``piece`` where the file ends, if that is at ``offset`` (``None``: wherever); where it ends now."""
+    """Write ``piece`` at the file's end; where it ends now.
+
+    Parameters
+    ----------
+    offset
+        Where the file has to end before; ``None`` where that does not matter.
+    durable
+        Wait until all of the file is on the disk.
+    """
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_APPEND)
     except FileNotFoundError:
         raise UploadGone from None
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)  # given back with the descriptor
+        fcntl.flock(descriptor, fcntl.LOCK_EX)  # released with the descriptor
         at = os.fstat(descriptor).st_size
         if offset is not None and at != offset:
             raise OffsetMismatch(at, offset)
@@ -345,7 +216,7 @@ def _append(path: Path, offset: int | None, piece: bytes, *, durable: bool = Fal
 
 
 def _remove_old_files(folder: Path) -> None:
-    """Remove what was last written to before the oldest upload that can still be open began."""
+    """Delete files that were last written to so long ago that their upload has expired."""
     oldest = time.time() - EXPIRES.total_seconds()
     for file in folder.glob("*"):
         try:

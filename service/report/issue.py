@@ -9,21 +9,13 @@ from sqlalchemy import select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
+from data_specs.dicom.reference import DicomReference
 from data_specs.next_steps.rules import Facts
 from data_specs.next_steps.table import Table, next_steps
 from data_specs.visit.assessment import AssessedInput, AssessedOrgan, Assessment, FoundFinding
 from data_specs.visit.contract import Code, OperatingPoint, Organ
 from data_specs.visit.opinion import Opinion
-from data_specs.visit.report import (
-    DicomReference,
-    Report,
-    ReportFinding,
-    ReportInput,
-    ReportOrgan,
-    Status,
-    rounded,
-    uid,
-)
+from data_specs.visit.report import Report, ReportFinding, ReportInput, ReportOrgan, Status, rounded, uid
 from data_specs.vocabulary import term_of
 from service.errors import NotFound
 from service.parts import Parts

@@ -159,7 +159,7 @@ class InputRow(Base):
     refused: Mapped[bool] = mapped_column(Boolean, default=False)
     """Found in a decoder's hands when the process died, twice: never decoded again."""
     dicom: Mapped[str | None] = mapped_column(Text)
-    """What a DICOM header says of where it belongs (``data_specs.visit.report.DicomReference``)."""
+    """What a DICOM header says of where it belongs (``data_specs.dicom.reference.DicomReference``)."""
 
 
 class ShadowRow(Base):
@@ -318,7 +318,7 @@ class ArrivalRow(Base):
     field: Mapped[str] = mapped_column(String(10))
     n_bytes: Mapped[int] = mapped_column(BigInteger)
     dicom: Mapped[str] = mapped_column(Text)
-    """``data_specs.visit.report.DicomReference``"""
+    """``data_specs.dicom.reference.DicomReference``"""
     source: Mapped[str] = mapped_column(String(100))
     """Who sent it: a calling AE title, or the id of the key that a STOW request came with."""
     received_at: Mapped[datetime] = mapped_column(UtcDateTime)

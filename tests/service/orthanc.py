@@ -41,6 +41,11 @@ def free_port():
         return probe.getsockname()[1]
 
 
+def listens(port):
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
 @contextlib.contextmanager
 def orthanc(folder, *, modalities=None, dicomweb_servers=None, worklists=None, **options):
     """Start one, give an :class:`Orthanc`, end it.

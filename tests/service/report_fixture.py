@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from datetime import UTC, date, datetime
 
+from data_specs.dicom.reference import DicomReference
 from data_specs.problems import Problem
 from data_specs.visit.assessment import EvidenceMap
 from data_specs.visit.context import Lab, Order, Person, Referrer
 from data_specs.visit.contract import Code, ModelUsed, OperatingPoint
 from data_specs.visit.opinion import Author, Judgement, Opinion
-from data_specs.visit.report import DicomReference, NextStep, Report, ReportFinding, ReportInput, ReportOrgan
+from data_specs.visit.report import NextStep, Report, ReportFinding, ReportInput, ReportOrgan
 from data_specs.vocabulary import terms
 
 VISIT = "11111111-2222-4333-8444-555555555555"

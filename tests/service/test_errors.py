@@ -28,13 +28,13 @@ def test_every_error_has_a_status_and_nothing_else_has():
     assert set(STATUS) == tree(ServiceError)
 
 
-def test_the_drawing_names_every_error():
+def test_the_drawn_tree_names_every_error():
     drawn = set(re.findall(r"[├└]── (\w+)", errors.__doc__))
     assert drawn == {each.__name__ for each in tree(ServiceError)}
 
 
 @pytest.mark.parametrize("kind", sorted(STATUS, key=lambda each: each.__name__))
-def test_every_error_can_be_said(kind):
+def test_every_error_has_its_sentences(kind):
     for language in LANGUAGES:
         error = InvalidRequest(FieldFault("f", "field_invalid", "≥ 0")) if kind is InvalidRequest else kind("F", "E")
         document = problem_document(error, language, "/v1/visits")
@@ -53,7 +53,7 @@ def test_every_code_of_a_field_has_its_sentences():
         assert problems.message(code, "vi", expected="1")
 
 
-def test_no_http_in_the_tree():
+def test_errors_know_nothing_of_http():
     source = (ROOT / "service/errors.py").read_text("utf-8")
     assert not re.search(r"^(from|import) (http|fastapi|starlette)", source, re.MULTILINE)
 

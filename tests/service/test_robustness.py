@@ -140,7 +140,7 @@ def test_a_finding_that_the_vocabulary_does_not_have_is_shown_under_its_own_name
 
 
 @pytest.mark.parametrize("harm", ["missing", "damaged"])
-def test_a_lost_film_takes_its_picture_with_it_and_not_the_report(served, site, doctor, harm):
+def test_a_report_goes_out_without_the_picture_of_a_lost_film(served, site, doctor, harm):
     visit = post(site, film(1 if harm == "missing" else 2))
     sha256 = visit["inputs"][0]["sha256"]
     file = served.app.state.service.settings.data_dir / "files" / sha256[:2] / sha256[2:]

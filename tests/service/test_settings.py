@@ -53,7 +53,7 @@ def test_defaults_are_the_contracts(environment, monkeypatch):
         ("SANGLOC_MAX_UPLOAD_MB", "0", "SANGLOC_MAX_UPLOAD_MB"),
     ],
 )
-def test_what_cannot_be_used_is_said_in_one_line(environment, name, value, says):
+def test_an_unusable_setting_is_named_in_one_line(environment, name, value, says):
     with pytest.raises(BadSettings) as caught:
         environment(**{name: value})
     assert says in str(caught.value)
@@ -120,7 +120,7 @@ def test_a_port_that_is_taken_stops_the_start(tmp_path):
     assert str(port) in err
 
 
-def test_help_is_light():
+def test_help_loads_no_heavy_module():
     code, out, _ = run_server("--help")
     assert code == 0
     assert "SANGLOC_DATA_DIR" in out
@@ -158,7 +158,7 @@ def test_bootstrap_key_holds_as_long_as_it_is_set(tmp_path):
         assert client.get("/v1/keys").status_code == 401
 
 
-def test_data_folder_is_for_its_owner_alone(tmp_path):
+def test_only_the_owner_can_read_the_data_folder(tmp_path):
     folder = tmp_path / "new"
     with serving(settings_for(folder)):
         assert folder.stat().st_mode & 0o077 == 0

@@ -17,6 +17,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from data_specs.cohort import ManifestInvalid
+from data_specs.person import MAX_AGE_YEARS
 from inference.findings import ADULT_YEARS
 from training.cohorts.confounds import label_by_look, label_by_tag
 from training.cohorts.files import CohortTable, Inputs, TableUnusable, load_inputs, load_table
@@ -29,7 +30,6 @@ FEWEST_CASES = 2
 """Fewer positives or negatives than this in validation or test: nothing can be chosen or evaluated."""
 UNREADABLE_SHARE = 0.01
 """Up to this share of files may be left out for being unreadable; more is a fault of the cohort."""
-MAX_AGE_YEARS = 120.0
 
 
 __all__ = ["Check", "check_cohort", "doubts", "main", "report", "unusable"]

@@ -9,7 +9,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from data_specs.bundle import CxrInput, EcgInput
-from training.cohorts.checks import MAX_AGE_YEARS, ages_to_offer, check_cohort, outside_ages
+from data_specs.person import MAX_AGE_YEARS
+from training.cohorts.checks import ages_to_offer, check_cohort, outside_ages
 from training.cohorts.files import load_inputs
 from training.cohorts.shipped import Cohort, even_over
 from training.cohorts.table import load_table

@@ -11,16 +11,15 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from data_specs.bundle import TrainingData
-from data_specs.cohort import CONDITIONS, VITALS, CohortManifest, read_manifest
+from data_specs.cohort import VITALS, CohortManifest, read_manifest
+from data_specs.conditions import CONDITIONS
 from data_specs.labs import standard_labs
+from data_specs.person import read_sex
 from data_specs.problems import Problem
 from data_specs.visit.context import Lab
 from training.cohorts.shipped import part_of_person
 
 PARTS = ("train", "validation", "test", "unused")
-SEXES = {"f": "female", "female": "female", "m": "male", "male": "male", "o": "other", "other": "other"}
-"""Values of DICOM PatientSex (PS3.3 C.7.1.1) and of the visit's context, without regard to case; the rest needs
-``values.sex``."""
 EMPTY = ("", "NA", "N/A", "NaN", "nan", "NULL", "null")
 """What a table writes for 'unknown'."""
 
@@ -144,10 +143,13 @@ def number(values: pd.Series) -> NDArray[np.float64]:
 
 
 def sex_of(value: str | None, manifest: CohortManifest) -> str | None:
-    """``female``, ``male`` or ``other``; ``None`` where unknown or not understood."""
+    """``female``, ``male`` or ``other``; ``None`` where unknown or not understood.
+
+    Codes of DICOM and whole words are read; other words need ``values.sex``.
+    """
     if value is None:
         return None
-    sex = manifest.values.sex.get(value) or SEXES.get(value.lower())
+    sex = manifest.values.sex.get(value) or read_sex(value, "dicom")
     return None if sex == "unknown" else sex
 
 

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from data_specs.bundle import Ancestor, BundleManifest, CxrInput, EcgInput, FindingSpec, TrainingData
+from data_specs.person import MAX_AGE_YEARS
 from models.networks import FilmNet
 from training.imported.sources import Checkpoint, ImportRefused, fill, read_checkpoint
 
@@ -282,7 +283,7 @@ def _answer(findings: Sequence[FindingSpec], name: str, ages: Ages) -> FindingSp
 
 
 def _shared_years(one: Ages, other: Ages) -> float:
-    (a, b), (c, d) = (ages or (0.0, 130.0) for ages in (one, other))
+    (a, b), (c, d) = (ages or (0.0, MAX_AGE_YEARS) for ages in (one, other))
     return min(b, d) - max(a, c)
 
 

@@ -19,7 +19,8 @@ import torch
 from numpy.typing import NDArray
 
 from data_specs.bundle import Feature, FindingSpec, TabularInput, TrainingData, Withheld
-from data_specs.cohort import CONDITIONS, VITALS
+from data_specs.cohort import VITALS
+from data_specs.conditions import CONDITIONS
 from data_specs.labs import ANALYTES
 from data_specs.visit.contract import OperatingPoint
 from models.equations import KDIGO_A, KDIGO_G, KDIGO_RISK, KidneyGraph

@@ -9,9 +9,9 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 
+from data_specs.person import MAX_AGE_YEARS
 from inference.findings import ADULT_YEARS
 from models.equations import LOG_ACR, egfr_ckd_epi_2021, log_acr
-from training.cohorts.checks import MAX_AGE_YEARS
 from training.cohorts.local import age_band
 
 Floats = NDArray[np.float64]

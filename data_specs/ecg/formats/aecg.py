@@ -17,20 +17,16 @@ from numpy.typing import NDArray
 from data_specs.ecg.formats.xml import attribute, number, numbers
 from data_specs.ecg.header import (
     Subject,
-    age,
-    age_on,
     check_duration,
     check_rate,
-    day,
-    identifier,
     is_lead,
     millivolts_per,
     named_leads,
     recording,
     require_leads,
-    sex,
 )
 from data_specs.ecg.recording import MIN_DURATION_S, Recording, VoltageUnit
+from data_specs.person import age_at_examination, file_day, read_age, read_binary_sex, read_identifier
 from data_specs.problems import Refused
 
 _SECONDS = {"s": 1.0, "ms": 1e-3, "us": 1e-6}
@@ -111,22 +107,17 @@ def _millivolts(value: Element, digits: NDArray[np.float64], ecg_unit: VoltageUn
 def _subject(root: Element, series: list[Element]) -> Subject:
     stated = [root.find("effectiveTime"), *(s.find("effectiveTime") for s in series)]
     times = [attribute(time, part, "value") for time in stated for part in ("low", "center")]
-    recorded_on = next((found for found in map(day, times) if found), None)
+    recorded_on = next((found for found in map(file_day, times) if found), None)
     subject = root.find(".//trialSubject")
     person = subject.find("subjectDemographicPerson") if subject is not None else None
     years = None
     for observation in root.iter("relatedObservation"):
         if attribute(observation, "code", "code") in {"21612-7", "30525-0"}:  # LOINC: age, reported and plain
-            years = age(
-                attribute(observation, "value", "value"), _AGE.get(attribute(observation, "value", "unit"), "y")
-            )
+            years = read_age(attribute(observation, "value", "value"), attribute(observation, "value", "unit") or "a")
+    born = file_day(attribute(person, "birthTime", "value"))
     return Subject(
-        age_years=years if years is not None else age_on(day(attribute(person, "birthTime", "value")), recorded_on),
-        sex=sex(attribute(person, "administrativeGenderCode", "code")),
-        person_id=identifier(attribute(subject, "id", "extension")),
+        age_years=age_at_examination(years, born, recorded_on),
+        sex=read_binary_sex(attribute(person, "administrativeGenderCode", "code"), "words"),
+        person_id=read_identifier(attribute(subject, "id", "extension")),
         recorded_on=recorded_on,
     )
-
-
-_AGE = {"a": "y", "mo": "m", "wk": "w", "d": "d", "h": "h"}
-"""UCUM units of time."""

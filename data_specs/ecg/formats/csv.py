@@ -16,18 +16,15 @@ from numpy.typing import NDArray
 
 from data_specs.ecg.header import (
     Subject,
-    age,
     check_duration,
     check_rate,
-    day,
-    identifier,
     is_lead,
     millivolts_per,
     recording,
     require_leads,
-    sex,
 )
 from data_specs.ecg.recording import LEADS, Recording, VoltageUnit
+from data_specs.person import file_day, read_age, read_binary_sex, read_identifier
 from data_specs.problems import Refused
 
 _DELIMITERS = (";", "\t", ",")
@@ -205,10 +202,9 @@ def _subject(stated: dict[str, str]) -> Subject:
     def first(*keys: str) -> str:
         return next((stated[key] for key in keys if key in stated), "")
 
-    years = re.match(r"[\d.]+", first("age", "ageyears"))
     return Subject(
-        age_years=age(years[0]) if years else None,
-        sex=sex(first("sex", "gender")),
-        person_id=identifier(first("patientid", "personid", "id")),
-        recorded_on=day(first("date", "recordedon", "recordingdate", "acquisitiondate"), "dmy"),
+        age_years=read_age(first("age", "ageyears"), "y"),
+        sex=read_binary_sex(first("sex", "gender"), "words"),
+        person_id=read_identifier(first("patientid", "personid", "id")),
+        recorded_on=file_day(first("date", "recordedon", "recordingdate", "acquisitiondate"), "dmy"),
     )

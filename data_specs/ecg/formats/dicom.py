@@ -20,19 +20,15 @@ from data_specs.ecg.header import (
     MDC_LEADS,
     MDC_MINUS_AVR,
     Subject,
-    age,
-    age_on,
     check_duration,
     check_rate,
-    day,
-    identifier,
     is_lead,
     millivolts_per,
     recording,
     require_leads,
-    sex,
 )
 from data_specs.ecg.recording import MIN_DURATION_S, Recording, VoltageUnit
+from data_specs.person import age_at_examination, file_day, read_age, read_binary_sex, read_identifier
 from data_specs.problems import Refused
 
 if TYPE_CHECKING:
@@ -193,12 +189,11 @@ def _millivolts(counts: NDArray[np.number], channel: Dataset, ecg_unit: VoltageU
 
 def _subject(dataset: Dataset) -> Subject:
     times = [dataset.get(k) for k in ("AcquisitionDateTime", "AcquisitionDate", "ContentDate", "StudyDate")]
-    recorded_on = next((found for found in (day(str(time or "")) for time in times) if found), None)
-    stated = re.fullmatch(r"(\d{1,3})([DWMY])", str(dataset.get("PatientAge") or "").strip())
-    years = age(stated[1], stated[2]) if stated else None
+    recorded_on = next((found for found in (file_day(str(time or "")) for time in times) if found), None)
+    born = file_day(str(dataset.get("PatientBirthDate") or ""))
     return Subject(
-        age_years=years if years is not None else age_on(day(str(dataset.get("PatientBirthDate") or "")), recorded_on),
-        sex=sex(dataset.get("PatientSex")),
-        person_id=identifier(str(dataset.get("PatientID") or "")),
+        age_years=age_at_examination(read_age(dataset.get("PatientAge"), unit=""), born, recorded_on),
+        sex=read_binary_sex(dataset.get("PatientSex"), "dicom"),
+        person_id=read_identifier(str(dataset.get("PatientID") or "")),
         recorded_on=recorded_on,
     )

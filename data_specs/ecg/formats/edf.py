@@ -20,19 +20,15 @@ from numpy.typing import NDArray
 
 from data_specs.ecg.header import (
     Subject,
-    age_on,
     check_duration,
     check_rate,
-    day,
-    identifier,
     is_lead,
     millivolts_per,
     recording,
     require_leads,
-    sex,
-    ymd,
 )
 from data_specs.ecg.recording import Recording, VoltageUnit
+from data_specs.person import age_on, calendar_day, file_day, read_binary_sex, read_identifier
 from data_specs.problems import Refused
 
 _FIELDS = (16, 80, 8, 8, 8, 8, 8, 80, 8, 32)
@@ -158,13 +154,14 @@ def _require_no_gap(raw: NDArray[np.uint8], channels: list[_Channel], record_s: 
 def _subject(head: str) -> Subject:
     """EDF+ local identifications: ``code sex birthdate name`` and ``Startdate dd-MMM-yyyy``; else the start date."""
     patient, session = head[8:88].split(), head[88:168].split()
-    recorded_on = day(session[1], "dmy") if len(session) > 1 and session[0] == "Startdate" else _start(head[168:176])
+    has_day = len(session) > 1 and session[0] == "Startdate"
+    recorded_on = file_day(session[1], "dmy") if has_day else _start(head[168:176])
     if not head.startswith("0") or head[192:196] != "EDF+" or len(patient) < 3:
         return Subject(recorded_on=recorded_on)
     return Subject(
-        age_years=age_on(day(patient[2], "dmy"), recorded_on),
-        sex=sex(patient[1]),
-        person_id=identifier(patient[0]),
+        age_years=age_on(file_day(patient[2], "dmy"), recorded_on),
+        sex=read_binary_sex(patient[1], "words"),
+        person_id=read_identifier(patient[0]),
         recorded_on=recorded_on,
     )
 
@@ -175,4 +172,4 @@ def _start(text: str) -> date | None:
     if found is None:
         return None
     year = int(found[3])
-    return ymd(year + (1900 if year >= 85 else 2000), found[2], found[1])
+    return calendar_day(year + (1900 if year >= 85 else 2000), found[2], found[1])

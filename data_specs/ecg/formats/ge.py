@@ -20,21 +20,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data_specs.ecg.formats.xml import decoded, number, numbers, text
-from data_specs.ecg.header import (
-    Subject,
-    age,
-    age_on,
-    check_duration,
-    check_rate,
-    day,
-    identifier,
-    millivolts_per,
-    recording,
-    require_leads,
-    sex,
-    ymd,
-)
+from data_specs.ecg.header import Subject, check_duration, check_rate, millivolts_per, recording, require_leads
 from data_specs.ecg.recording import Recording, VoltageUnit
+from data_specs.person import age_at_examination, calendar_day, file_day, read_age, read_binary_sex, read_identifier
 from data_specs.problems import Refused
 
 
@@ -78,12 +66,13 @@ def _muse_lead(lead: Element, fs_hz: float, ecg_unit: VoltageUnit | None) -> NDA
 
 def _muse_subject(root: Element) -> Subject:
     person = root.find("PatientDemographics")
-    recorded_on = day(text(root, "TestDemographics/AcquisitionDate"), "mdy")
-    years = age(text(person, "PatientAge"), text(person, "AgeUnits") or "y")
+    recorded_on = file_day(text(root, "TestDemographics/AcquisitionDate"), "mdy")
+    years = read_age(text(person, "PatientAge"), text(person, "AgeUnits") or "y")
+    born = file_day(text(person, "DateofBirth"), "mdy")
     return Subject(
-        age_years=years if years is not None else age_on(day(text(person, "DateofBirth"), "mdy"), recorded_on),
-        sex=sex(text(person, "Gender")),
-        person_id=identifier(text(person, "PatientID")),
+        age_years=age_at_examination(years, born, recorded_on),
+        sex=read_binary_sex(text(person, "Gender"), "words"),
+        person_id=read_identifier(text(person, "PatientID")),
         recorded_on=recorded_on,
     )
 
@@ -129,15 +118,15 @@ def _per_bit(resolution: Element | None, ecg_unit: VoltageUnit | None) -> float:
 def _cardiosoft_subject(root: Element) -> Subject:
     person, years = root.find("PatientInfo"), root.find("PatientInfo/Age")
     recorded_on = _calendar(root.find("ObservationDateTime"))
-    stated = age(text(years), years.get("units", "y") or "y") if years is not None and text(years) else None
+    stated = read_age(text(years), years.get("units") or "y") if years is not None else None
     born = _calendar(person.find("BirthDateTime")) if person is not None else None
     return Subject(
-        age_years=stated if stated is not None else age_on(born, recorded_on),
-        sex=sex(text(person, "Gender")),
-        person_id=identifier(text(person, "PID")),
+        age_years=age_at_examination(stated, born, recorded_on),
+        sex=read_binary_sex(text(person, "Gender"), "words"),
+        person_id=read_identifier(text(person, "PID")),
         recorded_on=recorded_on,
     )
 
 
 def _calendar(element: Element | None) -> date | None:
-    return ymd(*(text(element, part) for part in ("Year", "Month", "Day")))
+    return calendar_day(*(text(element, part) for part in ("Year", "Month", "Day")))

@@ -27,8 +27,9 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from data_specs.ecg.header import Subject, age, check_rate, millivolts_per, recording, sex
+from data_specs.ecg.header import Subject, check_rate, millivolts_per, recording
 from data_specs.ecg.recording import LEADS, Recording, VoltageUnit
+from data_specs.person import read_age, read_binary_sex
 from data_specs.problems import Refused
 
 MAX_INFLATED_BYTES = 64 << 20
@@ -59,8 +60,8 @@ def read(content: bytes, *, ecg_unit: VoltageUnit | None) -> Recording:
         values = data.astype(np.float64) * millivolts_per(None, ecg_unit)
         years = ecg.get("age")
         subject = Subject(
-            age_years=age(years.reshape(-1)[0]) if isinstance(years, np.ndarray) and years.size else None,
-            sex=sex(ecg.get("sex")),
+            age_years=read_age(years.reshape(-1)[0], "y") if isinstance(years, np.ndarray) and years.size else None,
+            sex=read_binary_sex(ecg.get("sex"), "words"),
         )
         return recording(dict(zip(LEADS, values, strict=True)), fs_hz=CPSC2018_FS_HZ, format="mat", subject=subject)
     if any(isinstance(value, np.ndarray) and value.ndim == 2 and value.size >= 800 for value in found.values()):

@@ -19,19 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data_specs.ecg.formats.xml import decoded, number, text
-from data_specs.ecg.header import (
-    Subject,
-    age,
-    age_on,
-    check_duration,
-    check_rate,
-    day,
-    identifier,
-    recording,
-    require_leads,
-    sex,
-)
+from data_specs.ecg.header import Subject, check_duration, check_rate, recording, require_leads
 from data_specs.ecg.recording import LEADS, Recording
+from data_specs.person import age_at_examination, file_day, read_age, read_binary_sex, read_identifier
 from data_specs.problems import Refused
 
 TYPES = ("SierraECG", "PhilipsECG")
@@ -185,11 +175,11 @@ def _lzw(data: bytes, limit: int) -> bytes:
 
 def _subject(root: Element) -> Subject:
     person, acquired = root.find("patient/generalpatientdata"), root.find("dataacquisition")
-    recorded_on = day(acquired.get("date")) if acquired is not None else None
-    stated = age(text(person, "age/years"))
+    recorded_on = file_day(acquired.get("date")) if acquired is not None else None
+    stated, born = read_age(text(person, "age/years"), "y"), file_day(text(person, "age/dateofbirth"))
     return Subject(
-        age_years=stated if stated is not None else age_on(day(text(person, "age/dateofbirth")), recorded_on),
-        sex=sex(text(person, "sex")),
-        person_id=identifier(text(person, "patientid")),
+        age_years=age_at_examination(stated, born, recorded_on),
+        sex=read_binary_sex(text(person, "sex"), "words"),
+        person_id=read_identifier(text(person, "patientid")),
         recorded_on=recorded_on,
     )

@@ -28,16 +28,13 @@ from data_specs.ecg.header import (
     MDC_LEADS,
     MDC_MINUS_AVR,
     Subject,
-    age,
-    age_on,
     check_duration,
     check_rate,
-    identifier,
     recording,
     require_leads,
-    ymd,
 )
 from data_specs.ecg.recording import Recording
+from data_specs.person import age_at_examination, calendar_day, read_age, read_binary_sex, read_identifier
 from data_specs.problems import Problem, Refused
 
 _SECTION_HEADER = 16
@@ -259,15 +256,15 @@ def _subject(body: bytes) -> Subject:
         tags.setdefault(body[at], body[at + 3 : at + 3 + size])
         at += 3 + size
     recorded_on, born = (
-        ymd(int.from_bytes(raw[:2], "little"), raw[2], raw[3]) if len(raw := tags.get(tag, b"")) >= 4 else None
+        calendar_day(int.from_bytes(raw[:2], "little"), raw[2], raw[3]) if len(raw := tags.get(tag, b"")) >= 4 else None
         for tag in (25, 5)
     )
     stated = tags.get(4, b"")
-    years = age(int.from_bytes(stated[:2], "little"), _AGE_UNITS.get(stated[2], "?")) if len(stated) >= 3 else None
-    code = tags.get(8, b"\0")[:1]
+    number = int.from_bytes(stated[:2], "little")  # 0: not known
+    years = read_age(number, _AGE_UNITS.get(stated[2], "")) if number and len(stated) >= 3 else None
     return Subject(
-        age_years=years if stated[:2] not in (b"", b"\0\0") else age_on(born, recorded_on),
-        sex="male" if code == b"\1" else "female" if code == b"\2" else None,
-        person_id=identifier(tags.get(2, b"").split(b"\0")[0].decode("latin-1")),
+        age_years=age_at_examination(years, born, recorded_on),
+        sex=read_binary_sex(int.from_bytes(tags.get(8, b"")[:1]), "scp"),
+        person_id=read_identifier(tags.get(2, b"").split(b"\0")[0].decode("latin-1")),
         recorded_on=recorded_on,
     )

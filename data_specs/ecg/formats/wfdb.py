@@ -32,17 +32,15 @@ from data_specs.ecg.formats.mat import matrix
 from data_specs.ecg.formats.wfdb_storage import INVALID, decode
 from data_specs.ecg.header import (
     Subject,
-    age,
     check_duration,
     check_rate,
-    day,
     is_lead,
     millivolts_per,
     recording,
     require_leads,
-    sex,
 )
 from data_specs.ecg.recording import Recording, VoltageUnit
+from data_specs.person import file_day, read_age, read_binary_sex
 from data_specs.problems import Refused
 
 MAX_SIGNALS, MAX_SEGMENTS = 256, 4096
@@ -129,7 +127,7 @@ def parse_header(content: bytes) -> Header:
     fs_hz = float(rate[0]) if rate else DEFAULT_FS_HZ
     n_frames = int(fields[3]) if len(fields) > 3 and fields[3].isdecimal() and len(fields[3]) < 12 else 0
     # The standard order is time, then date; the CinC 2020/2021 sets write '12-May-2020 12:33:59'.
-    recorded_on = next((found for found in (day(field, "dmy") for field in fields[2:]) if found), None)
+    recorded_on = next((found for found in (file_day(field, "dmy") for field in fields[2:]) if found), None)
     wanted = n_segments or n_signals
     if not 0 < wanted <= (MAX_SEGMENTS if n_segments else MAX_SIGNALS):
         raise Refused("unreadable", found=f"{wanted}", expected=f"1-{MAX_SIGNALS}")
@@ -182,11 +180,11 @@ def _segment(line: str) -> tuple[str, int]:
 def _subject(comments: list[str], recorded_on: date | None) -> Subject:
     """Age and sex from the comment lines that PhysioNet's sets write: ``Age: 74``, ``<age>: 74 <sex>: F``."""
     text = "\n".join(comments)
-    years = re.search(r"(?im)(?:^|<|\b)age>?\s*[:=]\s*([\d.]+)", text)
+    years = re.search(r"(?im)(?:^|<|\b)age>?\s*[:=]\s*([\d.]+(?:\s*(?:years?|months?|weeks?|days?|[ymwd])\b)?)", text)
     stated = re.search(r"(?im)(?:^|<|\b)(?:sex|gender)>?\s*[:=]\s*([a-z]+)", text)
     return Subject(
-        age_years=age(years[1]) if years else None,
-        sex=sex(stated[1]) if stated else None,
+        age_years=read_age(years[1], "y") if years else None,
+        sex=read_binary_sex(stated[1], "words") if stated else None,
         recorded_on=recorded_on,
     )
 

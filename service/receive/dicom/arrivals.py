@@ -1,7 +1,7 @@
-"""DICOM objects that come in by themselves, one by one, kept as they come.
+"""Keeps the DICOM objects that devices and archives send, one by one, until they become part of a visit.
 
-An object is an *arrival*: its file in the store, its row in the database, before its sender hears of success.
-``service.receive.dicom.gathering`` makes visits of them.
+Such an object is an *arrival*: its file is in the store and its row in the database before its sender is told that it
+was received. :mod:`service.receive.dicom.gathering` makes visits of arrivals.
 """
 
 from __future__ import annotations
@@ -9,56 +9,44 @@ from __future__ import annotations
 import asyncio
 import re
 from dataclasses import dataclass
-from typing import Literal
 
 import structlog
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from data_specs.dicom.reference import START_BYTES, read_reference
+from data_specs.dicom.reference import ECG_CLASSES, FILM_CLASSES, START_BYTES, read_reference
 from service.logs import where_it_failed
 from service.receive.commit import has_room
+from service.receive.posted import field_of
 from service.state import Service
 from service.storage.database import database_now, insert_rows
 from service.storage.drafts import Draft
 from service.storage.tables import ArrivalRow
 
-FIELDS: dict[str, Literal["image", "ecg"]] = {
-    "1.2.840.10008.5.1.4.1.1.1": "image",
-    "1.2.840.10008.5.1.4.1.1.1.1": "image",
-    "1.2.840.10008.5.1.4.1.1.1.1.1": "image",
-    "1.2.840.10008.5.1.4.1.1.7": "image",
-    "1.2.840.10008.5.1.4.1.1.7.2": "image",
-    "1.2.840.10008.5.1.4.1.1.7.3": "image",
-    "1.2.840.10008.5.1.4.1.1.9.1.1": "ecg",
-    "1.2.840.10008.5.1.4.1.1.9.1.2": "ecg",
-}
-"""SOP classes that are taken: CR, DX for presentation and for processing, secondary capture (of the multi-frame ones
-those that film digitisers write, grayscale byte and word; more than one frame is refused in the visit), 12-lead ECG and
-general ECG waveform (PS3.4, table B.5-1)."""
-
 SOP_CLASS_NOT_SUPPORTED = 0x0122
 OUT_OF_RESOURCES, DOES_NOT_MATCH_CLASS, CANNOT_UNDERSTAND = 0xA700, 0xA900, 0xC000
-"""What a sender is answered (PS3.7 section C.5.6; PS3.4 section B.2.3, table B.2-1)."""
+"""Statuses of the answer to a sender (PS3.7, section C.5.6; PS3.4, section B.2.3, table B.2-1)."""
 
 WRITE_S = 60.0
+"""How long the database may take to commit an arrival."""
 
 _OWN = re.compile(rb"\x08\x00\x70\x00.{4}" + re.escape("Sàng Lọc".encode()), re.DOTALL)
-"""Manufacturer (0008,0070) of what this service makes, little endian; the four bytes are VR and length, or length."""
+"""Manufacturer (0008,0070) of objects that this service made, little endian. The four bytes are VR and length (explicit
+VR) or the length alone (implicit VR)."""
 
 log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """Why an object was not taken on.
+    """Why an object was not kept.
 
     Parameters
     ----------
     code, found, expected
         As :class:`data_specs.problems.Problem`.
     status
-        Status of the C-STORE response, and FailureReason (0008,1197) of STOW-RS, which takes its values from there.
+        Status of the C-STORE response, and FailureReason (0008,1197) of STOW-RS, which has the same values.
     """
 
     code: str
@@ -72,18 +60,22 @@ def receive(
 ) -> Refusal | None:
     """Keep one DICOM file. It blocks: to be called from a thread that runs no event loop.
 
-    ``None`` says that it is durable. The same object again (site, SOPInstanceUID and content) is success and changes
-    nothing; the same SOPInstanceUID with other content is kept beside the first. What this service has made itself
-    and an archive sends back is success too, and not kept: a report is no input.
+    The same object again (site, SOPInstanceUID and content) is a success and changes nothing. Another content with the
+    same SOPInstanceUID is kept too. An object that this service made and an archive sends back is a success and is not
+    kept, since a report is no input.
 
     Parameters
     ----------
     source
         Who sent it: a calling AE title, or the id of a key.
     draft
-        The whole file. It stays the caller's, who removes it afterwards whatever came of it.
+        The whole file. The caller removes it afterwards, also where it is refused.
     sop_class_uid, sop_instance_uid
-        What the sender said beside the file, if it said anything; the file has to agree.
+        As the sender's request states them, if it does; the file has to agree.
+
+    Returns
+    -------
+    ``None`` where the object is on the disk.
     """
     try:
         outcome = _receive(service, site, source, draft, (sop_class_uid, sop_instance_uid))
@@ -94,20 +86,21 @@ def receive(
     return outcome if isinstance(outcome, Refusal) else None
 
 
-def _receive(service: Service, site: str, source: str, draft: Draft, said: tuple[str, str]) -> Refusal | str:
+def _receive(service: Service, site: str, source: str, draft: Draft, stated: tuple[str, str]) -> Refusal | str:
+    """A refusal; else ``stored``, ``known`` or ``own``, the label of the metric."""
     if service.draining:
         return Refusal("unavailable", OUT_OF_RESOURCES)
     with draft.open() as file:
         dicom = read_reference(file)
         file.seek(0)
-        is_own = _OWN.search(file.read(START_BYTES)) is not None
+        start = file.read(START_BYTES)
     if dicom is None:
         return Refusal("unreadable", CANNOT_UNDERSTAND, "DICOM", "StudyInstanceUID, SeriesInstanceUID, SOPInstanceUID")
-    if any(one and one != other for one, other in zip(said, (dicom.SOPClassUID, dicom.SOPInstanceUID), strict=True)):
+    if any(uid and uid != own for uid, own in zip(stated, (dicom.SOPClassUID, dicom.SOPInstanceUID), strict=True)):
         return Refusal("unreadable", DOES_NOT_MATCH_CLASS, "SOPClassUID, SOPInstanceUID ≠", "=")
-    if dicom.SOPClassUID not in FIELDS:
+    if dicom.SOPClassUID not in (*FILM_CLASSES, *ECG_CLASSES):
         return Refusal("unsupported_format", SOP_CLASS_NOT_SUPPORTED, dicom.SOPClassUID, "CR, DX, SC, ECG")
-    if is_own:
+    if _OWN.search(start):
         return "own"
     service.store.put(draft)
     row = ArrivalRow(
@@ -115,7 +108,7 @@ def _receive(service: Service, site: str, source: str, draft: Draft, said: tuple
         sop_uid=dicom.SOPInstanceUID,
         sha256=draft.sha256,
         study_uid=dicom.StudyInstanceUID,
-        field=FIELDS[dicom.SOPClassUID],
+        field=field_of(start),
         n_bytes=draft.n_bytes,
         dicom=dicom.model_dump_json(exclude_defaults=True),
         source=source[:100],
@@ -125,7 +118,7 @@ def _receive(service: Service, site: str, source: str, draft: Draft, said: tuple
 
 
 async def _keep(service: Service, row: ArrivalRow) -> Refusal | str:
-    """Commit an arrival, on an event loop of this thread's own: the server's may end while this one waits."""
+    """Commit an arrival. It runs on an event loop of this thread: the server's may end while it waits."""
 
     def keep(session: Session) -> Refusal | str:
         if session.get(ArrivalRow, (row.site, row.sop_uid, row.sha256)) is not None:
@@ -139,5 +132,5 @@ async def _keep(service: Service, row: ArrivalRow) -> Refusal | str:
     try:
         async with asyncio.timeout(WRITE_S):
             return await service.database.write(keep)
-    except IntegrityError:  # PostgreSQL: the same object was committed between our look and our insert
+    except IntegrityError:  # PostgreSQL: another thread committed the same object meanwhile
         return "known"

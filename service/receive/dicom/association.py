@@ -1,11 +1,15 @@
-"""An association as it is accepted here: pynetdicom's, with bounds on what a peer can make it hold, read or wait for.
+"""DICOM associations as they are accepted here: pynetdicom's, with limits on memory, disk and time.
 
-pynetdicom keeps a data set in memory, or in a file of its own that an aborted transfer leaves behind; it reads a PDU of
-any length that a peer announces; and each association looks for something to do a thousand times a second, in two
-threads. Here a data set goes to a draft on the store's disk as it comes, a PDU has a bound in length and time, and the
-two threads sleep until there is something.
+pynetdicom keeps a data set in memory, or in a file that an aborted transfer leaves behind. It reads a PDU of any length
+that a peer announces. Each of its associations has two threads that look for work a thousand times a second. Here a
+data set is written to a draft on the store's disk as it comes, the length and the time of a PDU are limited, and the
+two threads sleep until there is work.
 
-This module loads pynetdicom: import it where associations are accepted.
+An association has four parts, each a subclass of pynetdicom's: :class:`BoundedSocket` (the connection),
+:class:`BoundedDul` (the thread that reads PDUs), :class:`BoundedDimse` (messages and their data sets),
+:class:`BoundedAssociation` (the thread that answers messages).
+
+This module loads pynetdicom: import it only where associations are accepted.
 
 References
 ----------
@@ -48,24 +52,25 @@ if TYPE_CHECKING:
     from pynetdicom.pdu_primitives import P_DATA
 
 MAX_PDU = 128 * 1024
-"""What we ask for (PS3.8 section D.1): data come in pieces of so much."""
+"""Longest PDU of data that a peer is asked to send, in bytes (PS3.8, section D.1)."""
 MAX_READ = 1024 * 1024
-"""What is read at most, of peers that do not keep to what they were asked for, and of association requests."""
+"""Longest PDU that is read: of an association request, and of a peer that does not respect :data:`MAX_PDU`."""
 MAX_COMMAND = 64 * 1024
+"""Longest command set of one message, in bytes."""
 MAX_WAITING = 2
-"""Objects that one association may have sent without an answer: one, and one that came while it was written."""
+"""Objects that an association may have sent without an answer: one that is stored, and one that comes meanwhile."""
 LOOK_S = 0.5
-"""How long a thread of an association sleeps at most; whatever happens to it wakes it before."""
+"""A thread of an association sleeps no longer than this. An event wakes it earlier."""
 
 log = structlog.get_logger()
 
 
 class TooLarge(Exception):
-    """More than is taken on."""
+    """A peer has sent more than it may."""
 
 
-class Received(io.BytesIO):
-    """The data set of one C-STORE request: a DICOM file in a draft. Stands where pynetdicom has a ``BytesIO``."""
+class ReceivedDataSet(io.BytesIO):
+    """The data set of one C-STORE request, written to a draft as a DICOM file. pynetdicom expects a ``BytesIO``."""
 
     def __init__(self, dimse: BoundedDimse) -> None:
         super().__init__()
@@ -82,14 +87,16 @@ class Received(io.BytesIO):
 
 
 class BoundedDimse(DIMSEServiceProvider):
-    """Messages of one association; its drafts, until somebody has taken them or the association is over.
+    """The messages of one association, and the drafts of their data sets.
+
+    A draft is removed when the association ends, unless :meth:`take` has handed it over before.
 
     Parameters
     ----------
     folder
         Where drafts are written.
     max_bytes
-        Of one object.
+        Of one data set.
     """
 
     def __init__(self, assoc: Association, folder: Path, max_bytes: int) -> None:
@@ -101,22 +108,22 @@ class BoundedDimse(DIMSEServiceProvider):
         self._over = False
         self._lock = threading.Lock()
 
-    # ------------------------------------------------------------------ in the thread that reads
+    # ------------------------------------------------------------------ called by the thread that reads
     def receive_primitive(self, primitive: P_DATA) -> None:
-        """Take one P-DATA in; what cannot be one ends the association."""
-        if self._over:  # refused already: what is still under way is read and forgotten
+        """Read one P-DATA; one that cannot be read ends the association."""
+        if self._over:  # the association was refused: data that still come are dropped
             return
         try:
             self._count_commands(primitive)
             if self.message is None:
                 self.message = DIMSEMessage()
-                self.message.data_set = Received(self)
+                self.message.data_set = ReceivedDataSet(self)
             super().receive_primitive(primitive)
             if self.message is None:
                 self._command_bytes = 0
         except TooLarge:
             self._refuse()
-        except Exception as error:  # whatever pynetdicom raises for bytes that are no message; or the disk is full
+        except Exception as error:  # pynetdicom raises anything for damaged bytes; or the disk is full
             log.warning("dicom_message_not_read", **where_it_failed(error))
             self._refuse()
 
@@ -128,10 +135,10 @@ class BoundedDimse(DIMSEServiceProvider):
             raise TooLarge
 
     def new_draft(self) -> Draft:
-        """A draft that begins as a DICOM file; its file meta information depends on nothing but the object itself."""
+        """A draft that begins as a DICOM file. The same object always gets the same file meta information."""
         message, association = self.message, self.assoc
         if not isinstance(message, C_STORE_RQ):
-            raise TooLarge  # no other request that we take has a data set
+            raise TooLarge  # no other accepted request has a data set
         command = message.command_set
         context = association._accepted_cx[message.context_id or 0]
         meta = create_file_meta(
@@ -153,7 +160,7 @@ class BoundedDimse(DIMSEServiceProvider):
         return draft
 
     def _refuse(self) -> None:
-        """Answer what was being sent with a failure, end the association, and keep nothing of it."""
+        """Answer the message that is coming with a failure, keep nothing of it, and end the association."""
         message = self.message
         self.message = None
         self.end()
@@ -170,17 +177,17 @@ class BoundedDimse(DIMSEServiceProvider):
         self.dul.send_pdu(abort)
 
     def end(self) -> None:
-        """Remove what nobody has taken; nothing is taken on any more."""
+        """Remove the drafts that were not taken; no more are made."""
         with self._lock:
             self._over = True
             drafts, self._drafts = self._drafts, []
         for draft in drafts:
             draft.remove()
 
-    # ------------------------------------------------------------------ in the thread that answers
+    # ------------------------------------------------------------------ called by the thread that answers
     def take(self, data_set: Any) -> Draft | None:
-        """The draft of a whole object, for the one who removes it; ``None`` where the association is over."""
-        draft = data_set.draft if isinstance(data_set, Received) else None
+        """The draft of a whole data set, which the caller removes; ``None`` where the association has ended."""
+        draft = data_set.draft if isinstance(data_set, ReceivedDataSet) else None
         with self._lock:
             if draft is None or draft not in self._drafts:
                 return None
@@ -188,19 +195,19 @@ class BoundedDimse(DIMSEServiceProvider):
         return draft
 
     def get_msg(self, block: bool = False) -> Any:
-        """The next message; waits for one a moment even where the caller's loop would rather look again at once."""
+        """The next message. It waits for one even where pynetdicom's loop does not ask for that, so that it sleeps."""
         try:
             return self.msg_queue.get(timeout=self.dimse_timeout if block else LOOK_S)
         except queue.Empty:
             return None, None
 
     def wake(self) -> None:
-        """Let the loop that waits for a message look for a release or an abort."""
+        """Wake the loop that waits for a message, so that it looks for a release or an abort."""
         self.msg_queue.put((None, None))
 
 
-class _Primitives(queue.Queue[Any]):
-    """What the upper layer tells the association: telling it wakes it."""
+class _WakingQueue(queue.Queue[Any]):
+    """Events of the upper layer for the association; each wakes its thread."""
 
     def __init__(self, dimse: BoundedDimse) -> None:
         super().__init__()
@@ -212,7 +219,7 @@ class _Primitives(queue.Queue[Any]):
 
 
 class BoundedSocket(AssociationSocket):
-    """A connection that is read in bounded pieces and in bounded time, and waited for instead of looked at."""
+    """A connection that is read in limited pieces and time. Its thread sleeps while there is nothing to read."""
 
     def __init__(self, assoc: Association, client_socket: socket.socket, pdu_seconds: float) -> None:
         super().__init__(assoc, client_socket=client_socket)
@@ -220,13 +227,13 @@ class BoundedSocket(AssociationSocket):
         self._woken, self._waker = socket.socketpair()
         self._woken.setblocking(False)
         self._waker.setblocking(False)
-        self._poll = select.poll()  # select() knows no descriptors from 1024 on
+        self._poll = select.poll()  # select() takes no descriptor above 1023
         self._poll.register(client_socket, select.POLLIN)
         self._poll.register(self._woken, select.POLLIN)
 
     @property
     def ready(self) -> bool:
-        """Whether there is something to read; waits for it, unless an event is to be seen to first."""
+        """Whether there is something to read. It waits up to :data:`LOOK_S`, but not where an event is in a queue."""
         connection = self.socket
         if connection is None or not self._is_connected:
             return False
@@ -243,16 +250,16 @@ class BoundedSocket(AssociationSocket):
     def wake(self) -> None:
         try:
             self._waker.send(b"\0")
-        except OSError:  # full: it is awake; or closed
+        except OSError:  # the buffer is full, so the thread is awake; or the socket is closed
             return
 
     def recv(self, nr_bytes: int) -> bytearray:
-        """Read so many bytes, or what came before the peer closed the connection.
+        """Read ``nr_bytes`` bytes, or fewer where the peer closes the connection or the time is over.
 
         Raises
         ------
         OSError
-            They are more than are read, or did not come in time.
+            They are more than :data:`MAX_READ`, or nothing came in time.
         """
         connection = self.socket
         if connection is None or nr_bytes > MAX_READ:
@@ -264,11 +271,11 @@ class BoundedSocket(AssociationSocket):
             if not (piece := connection.recv(min(nr_bytes - len(read), MAX_PDU))):
                 break
             read += piece
-        connection.settimeout(self._pdu_seconds)  # for what is sent
+        connection.settimeout(self._pdu_seconds)  # for sending
         return read
 
     def _shutdown_socket(self) -> None:
-        """Close the connection; pynetdicom's own leaves it open where the peer was first."""
+        """Close the connection; pynetdicom leaves it open where the peer has closed its side."""
         if (connection := self.socket) is not None:
             with contextlib.suppress(OSError):
                 connection.shutdown(socket.SHUT_RDWR)
@@ -280,7 +287,7 @@ class BoundedSocket(AssociationSocket):
 
 
 class BoundedDul(DULServiceProvider):
-    """The thread that reads; whatever ends it, nothing of an unfinished transfer stays."""
+    """The thread that reads PDUs. When it ends, for any reason, drafts of unfinished transfers are removed."""
 
     def __init__(self, assoc: Association, dimse: BoundedDimse) -> None:
         super().__init__(assoc)
@@ -288,7 +295,7 @@ class BoundedDul(DULServiceProvider):
         self.daemon = True
         self._dimse = dimse
         self._run_loop_delay = 0.0
-        self.to_user_queue: queue.Queue[Any] = _Primitives(dimse)  # None: no more
+        self.to_user_queue: queue.Queue[Any] = _WakingQueue(dimse)  # None: no more events
 
     def send_pdu(self, primitive: Any) -> None:
         super().send_pdu(primitive)
@@ -313,30 +320,30 @@ class BoundedDul(DULServiceProvider):
     def run_reactor(self) -> None:
         try:
             super().run_reactor()
-        except Exception as error:  # an event in a state that has no place for it: the peer keeps to no protocol
+        except Exception as error:  # an event that its state does not allow: the peer breaks the protocol
             log.warning("dicom_association_ended", **where_it_failed(error))
         finally:
             self._kill_thread = True
             self._dimse.end()
-            self.to_user_queue.put(None)  # who waits for a request or a release waits no longer
+            self.to_user_queue.put(None)  # ends the waiting for a request or a release
             if isinstance(self.socket, BoundedSocket):
                 self.socket._shutdown_socket()
                 self.socket.close_waker()
 
 
 class BoundedAssociation(Association):
-    """One accepted association, for one site.
+    """One accepted association of one site, and the thread that answers its messages.
 
     Parameters
     ----------
     folder, max_bytes
         As :class:`BoundedDimse`.
     pdu_seconds
-        One PDU has to come, or go, within so long.
+        One PDU has to be received, or sent, within this time.
     """
 
     site: str | None = None
-    """Whose objects it brings; ``None`` until the caller is known."""
+    """The site of the caller; ``None`` until the caller is known."""
 
     def __init__(
         self, ae: ApplicationEntity, connection: socket.socket, folder: Path, max_bytes: int, pdu_seconds: float
@@ -346,7 +353,7 @@ class BoundedAssociation(Association):
         dimse = BoundedDimse(self, folder, max_bytes)
         self.dimse = dimse
         self.dul = BoundedDul(self, dimse)
-        # they belong to the upper layer's timers, which are new
+        # they set timers of the upper layer, which was replaced just now
         self.acse_timeout, self.network_timeout = ae.acse_timeout, ae.network_timeout
         self.set_socket(BoundedSocket(self, connection, pdu_seconds))
 
@@ -358,7 +365,7 @@ class BoundedAssociation(Association):
             self.dul.kill_dul()
 
     def kill(self) -> None:
-        """End both threads; pynetdicom's own looks for the end of the other one a hundred times a second."""
+        """End both threads. pynetdicom would ask a hundred times a second whether the other thread has ended."""
         self._reactor_checkpoint.set()
         self._kill = True
         self.is_established = False
@@ -367,7 +374,7 @@ class BoundedAssociation(Association):
             self.dul.join(0.01)
 
     def reject(self) -> None:
-        """Reject the request of a caller that is not known (PS3.8, table 9-21: calling AE title not recognised)."""
+        """Reject an unknown caller (PS3.8, table 9-21: calling AE title not recognised)."""
         self.acse.send_reject(0x01, 0x01, 0x03)
         evt.trigger(self, evt.EVT_REJECTED, {})
         self.is_rejected = True

@@ -1,116 +1,89 @@
-"""What the headers of a study's objects say of the visit: whose it is, who asked, for which order; nothing guessed."""
+"""Reads a visit's context from the headers of a study's objects: person, referrer, order. Nothing is guessed."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from datetime import date, datetime
-from typing import Literal, TypeVar
+from typing import TypeVar
 
-from data_specs.visit.context import Context, Order, Person, Referrer
-from data_specs.visit.report import DicomReference
+from data_specs.dicom.reference import DicomReference
+from data_specs.person import age_at_examination, file_day, read_age, read_sex
+from data_specs.visit.context import Context, Order, Person, Referrer, known_members
 
 T = TypeVar("T")
-DAYS_PER_YEAR = 365.25
-MAX_AGE_YEARS = 130
 MAX_ID = 64
-"""LO (PS3.5, table 6.2-1); what is longer may have been cut on its way, and half an identifier is somebody else's."""
-SEXES: dict[str, Literal["female", "male", "other"]] = {"F": "female", "M": "male", "O": "other"}
-"""PatientSex (0010,0040), PS3.3 section C.7.1.1."""
+"""Longest identifier (LO, PS3.5, table 6.2-1). A longer one is not used: it may have been cut off on its way, and could
+then be another person's."""
 
 
 def by_person(objects: Sequence[T], reference: Callable[[T], DicomReference]) -> list[list[T]]:
-    """Objects of one study by the person that their headers name, in the order in which they came.
+    """Objects of one study, grouped by the person that their headers name, in the order in which they came.
 
-    A study is one person's. Where its objects name several (by PatientID, IssuerOfPatientID; by PatientName where none
-    has an id), one of them is wrong and nobody here knows which: they are kept apart, and none says anything of the
-    other. An object that names nobody goes with the one person of its study, and by itself where there are several.
+    A study belongs to one person. Where its objects name several, some headers are wrong and it is not known which, so
+    each person's objects are kept apart. A person is known by PatientID and IssuerOfPatientID, and by PatientName where
+    no object has a PatientID. Objects that name no person belong to the one person of the study; where there are
+    several persons, they are a group of their own.
     """
-    references = [reference(each) for each in objects]
-    has_ids = any(each.PatientID.strip() for each in references)
+    headers = [reference(item) for item in objects]
+    has_ids = any(header.PatientID.strip() for header in headers)
     issuers: dict[str, set[str]] = {}
-    for each in references:
-        issuers.setdefault(each.PatientID.strip(), set()).add(each.IssuerOfPatientID.strip())
+    for header in headers:
+        issuers.setdefault(header.PatientID.strip(), set()).add(header.IssuerOfPatientID.strip())
 
-    def named(one: DicomReference) -> tuple[str, str]:
-        id_ = one.PatientID.strip()
+    def issuer_and_name(header: DicomReference) -> tuple[str, str]:
+        id_ = header.PatientID.strip()
         if not has_ids:
-            return "", only([one.PatientName])
+            return "", agreed_value([header.PatientName])
         if not id_:
             return "", ""
-        return one.IssuerOfPatientID.strip() or only(issuers[id_]), id_
+        return header.IssuerOfPatientID.strip() or agreed_value(issuers[id_]), id_
 
     found: dict[tuple[str, str], list[T]] = {}
-    for item, header in zip(objects, references, strict=True):
-        found.setdefault(named(header), []).append(item)
+    for item, header in zip(objects, headers, strict=True):
+        found.setdefault(issuer_and_name(header), []).append(item)
     several = sum(1 for _, name in found if name) > 1
     return list(found.values()) if several else [list(objects)]
 
 
 def context_of(references: Sequence[DicomReference]) -> Context:
-    """The context of a visit of one person; what its objects disagree about is left out."""
+    """The context of one person's visit; a value on which the headers do not agree is left out."""
 
-    def said(keyword: str) -> str:
-        return only(getattr(each, keyword) for each in references)
+    def value(keyword: str) -> str:
+        return agreed_value(getattr(each, keyword) for each in references)
 
-    born, studied = day(said("PatientBirthDate")), day(said("StudyDate"))
-    id_ = said("PatientID")
-    person = given(
+    born, studied = file_day(value("PatientBirthDate")), file_day(value("StudyDate"))
+    id_ = value("PatientID")
+    person = known_members(
         id=id_ if 0 < len(id_) <= MAX_ID else None,
-        name=readable_name(said("PatientName")),
+        name=readable_name(value("PatientName")),
         birth_date=born,
-        age_years=age_on(born, studied),
-        sex=SEXES.get(said("PatientSex").upper()),
+        age_years=age_at_examination(read_age(value("PatientAge"), unit=""), born, studied),
+        sex=read_sex(value("PatientSex"), "dicom"),
     )
-    referrer = readable_name(said("ReferringPhysicianName"))
-    accession_number = said("AccessionNumber")
-    numbered = 0 < len(accession_number) <= MAX_ID
+    referrer = readable_name(value("ReferringPhysicianName"))
+    accession_number = value("AccessionNumber")
+    has_number = 0 < len(accession_number) <= MAX_ID
     return Context.model_validate(
-        given(
+        known_members(
             person=Person.model_validate(person) if person else None,
             referrer=Referrer(name=referrer) if referrer else None,
-            order=Order(accession_number=accession_number) if numbered else None,
+            order=Order(accession_number=accession_number) if has_number else None,
             visited_on=studied,
         )
     )
 
 
-def only(values: Iterable[str]) -> str:
-    """The one value that those that say anything agree on; empty where they do not."""
-    said = {value.strip() for value in values} - {""}
-    return said.pop() if len(said) == 1 else ""
+def agreed_value(values: Iterable[str]) -> str:
+    """The value of all that are not empty; ``""`` where they differ, or all are empty."""
+    different = {value.strip() for value in values} - {""}
+    return different.pop() if len(different) == 1 else ""
 
 
 def readable_name(text: str) -> str | None:
-    """A person's name as it is written, its components parted by spaces instead of ``^``, in their own order.
-
-    Which of them is said first is a matter of language, and no header says in which language a name is.
+    """A person's name with spaces between its components; their order stays, since it depends on the language.
 
     References
     ----------
-    DICOM PS3.5, section 6.2.1 (component groups parted by ``=``, components by ``^``).
+    DICOM PS3.5, section 6.2.1 (PN: component groups are separated by ``=``, components by ``^``).
     """
     groups = (" ".join(group.replace("^", " ").split()) for group in text.split("="))
     return next((group[:200] for group in groups if group), None)
-
-
-def day(text: str) -> date | None:
-    """A date (DA, PS3.5 table 6.2-1: YYYYMMDD)."""
-    if len(text) != 8 or not (text.isascii() and text.isdigit()):
-        return None
-    try:
-        return datetime.strptime(text, "%Y%m%d").date()
-    except ValueError:
-        return None
-
-
-def age_on(born: date | None, when: date | None) -> float | None:
-    """Age in years, to two digits; ``None`` where a date is missing, or the age is nobody's."""
-    if born is None or when is None:
-        return None
-    years = round((when - born).days / DAYS_PER_YEAR, 2)
-    return years if 0 <= years <= MAX_AGE_YEARS else None
-
-
-def given(**members: object) -> dict[str, object]:
-    """The members that are known: what a visit's stored context holds is what was said."""
-    return {name: value for name, value in members.items() if value is not None}

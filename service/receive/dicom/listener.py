@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
+from data_specs.dicom.reference import ECG_CLASSES, FILM_CLASSES
 from service.logs import where_it_failed
 from service.protocols.dicom_peers import Callers, read_callers
+from service.receive.dicom.arrivals import CANNOT_UNDERSTAND, Refusal, receive
 from service.settings import PREFIX, Settings
 from service.state import Service
 
@@ -24,13 +26,13 @@ if TYPE_CHECKING:
 
 MAX_ASSOCIATIONS = 256
 MAX_CONNECTIONS = MAX_ASSOCIATIONS + 64
-"""Those beyond an association are rejected, as the protocol has it; those beyond these are closed unread."""
+"""A connection beyond the limit of associations is rejected by the protocol; beyond this limit it is closed unread."""
 REQUEST_S = 10.0
-"""Within which a connection has to become an association."""
+"""A connection has to become an association within this time."""
 SILENT_S = 60.0
-"""After which an association that sends nothing is aborted."""
-NOT_AUTHORISED, CANNOT_UNDERSTAND = 0x0124, 0xC000
-"""PS3.7, section C.4.3 and C.5; PS3.4, table B.2-1."""
+"""An association that sends nothing for so long is aborted."""
+NOT_AUTHORISED = 0x0124
+"""PS3.7, section C.5."""
 
 log = structlog.get_logger()
 
@@ -41,7 +43,7 @@ class Listener:
     Parameters
     ----------
     server
-        Bound already; its associations are threads of their own.
+        Already bound to its port; each of its associations runs in its own threads.
     """
 
     def __init__(self, server: ThreadedAssociationServer) -> None:
@@ -57,7 +59,7 @@ class Listener:
         self._server.serve_forever(poll_interval=0.1)
 
     async def aclose(self) -> None:
-        """Take no further association on, and abort those that are left."""
+        """Accept no more associations, and abort those that are open."""
         await asyncio.to_thread(self._close)
 
     def _close(self) -> None:
@@ -66,15 +68,15 @@ class Listener:
         super(AssociationServer, self._server).shutdown()
         self._server.server_close()
         associations = self._server.active_associations
-        for each in associations:
-            each.dul.kill_dul()
-        for each in associations:
-            each.join(REQUEST_S)
+        for association in associations:
+            association.dul.kill_dul()
+        for association in associations:
+            association.join(REQUEST_S)
         self._thread.join()
 
 
 def start(service: Service, settings: Settings) -> Listener | None:
-    """Listen where the settings say so. It blocks while it loads pynetdicom: to be called from a thread.
+    """Listen on the port of the settings; ``None`` where it is 0. It loads pynetdicom: to be called from a thread.
 
     Raises
     ------
@@ -90,14 +92,13 @@ def start(service: Service, settings: Settings) -> Listener | None:
 
 
 def _bound_server(service: Service, settings: Settings, callers: Callers) -> ThreadedAssociationServer:
-    from pynetdicom import AE, evt  # noqa: PLC0415  a protocol stack, for who listens
+    from pynetdicom import AE, evt  # noqa: PLC0415  pynetdicom is loaded where a port is set
     from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]  # noqa: PLC0415
     from pynetdicom.transport import RequestHandler, ThreadedAssociationServer  # noqa: PLC0415
 
     from data_specs.cxr.pixels import DECODERS  # noqa: PLC0415
     from service.protocols.dicom_quiet import be_quiet  # noqa: PLC0415
-    from service.receive.dicom.arrivals import FIELDS  # noqa: PLC0415
-    from service.receive.dicom.association import MAX_PDU, BoundedAssociation  # noqa: PLC0415
+    from service.receive.dicom.association import MAX_PDU, BoundedAssociation  # noqa: PLC0415  loads pynetdicom
 
     be_quiet()
     entity = AE(settings.dicom_ae_title)
@@ -106,11 +107,13 @@ def _bound_server(service: Service, settings: Settings, callers: Callers) -> Thr
     entity.maximum_pdu_size = MAX_PDU
     entity.acse_timeout, entity.network_timeout, entity.dimse_timeout = REQUEST_S, SILENT_S, SILENT_S
     entity.add_supported_context(Verification)
-    for sop_class, field in FIELDS.items():
-        entity.add_supported_context(sop_class, list(DECODERS) if field == "image" else WAVEFORM_SYNTAXES)
+    for sop_class in FILM_CLASSES:
+        entity.add_supported_context(sop_class, list(DECODERS))
+    for sop_class in ECG_CLASSES:
+        entity.add_supported_context(sop_class, WAVEFORM_SYNTAXES)
 
     class Acceptance(RequestHandler):
-        """A connection that becomes an association."""
+        """Makes an association of a connection."""
 
         def _create_association(self) -> BoundedAssociation:
             association = BoundedAssociation(
@@ -121,7 +124,7 @@ def _bound_server(service: Service, settings: Settings, callers: Callers) -> Thr
                 settings.idle_seconds,
             )
             association._server = self.server
-            association.name = "AcceptorThread dicom"  # by the first word pynetdicom finds it again
+            association.name = "AcceptorThread dicom"  # pynetdicom finds associations by this word
             acceptor = association.acceptor
             acceptor.maximum_length = entity.maximum_pdu_size
             acceptor.ae_title = self.server.ae_title
@@ -135,7 +138,7 @@ def _bound_server(service: Service, settings: Settings, callers: Callers) -> Thr
             return association
 
     class Server(ThreadedAssociationServer):
-        """With bounds of its own, and silent about whoever breaks off."""
+        """Limits the number of connections, and logs no stack trace for one that breaks off."""
 
         request_queue_size = MAX_CONNECTIONS
 
@@ -160,11 +163,11 @@ WAVEFORM_SYNTAXES = [
     "1.2.840.10008.1.2.1.99",
     "1.2.840.10008.1.2.2",
 ]
-"""Waveforms are not compressed (PS3.5, section A.4): the native transfer syntaxes of PS3.6, table A-1."""
+"""Native transfer syntaxes (PS3.6, table A-1): waveforms are not compressed (PS3.5, section A.4)."""
 
 
 def _admit(event: Any, callers: Callers) -> None:
-    """Let the association go on where its caller is known; an error on the way there is no admission."""
+    """Accept the association if its caller is known; reject it otherwise, also after an error."""
     association = event.assoc
     try:
         caller = association.requestor
@@ -177,9 +180,7 @@ def _admit(event: Any, callers: Callers) -> None:
 
 
 def _store(event: Any, service: Service) -> Dataset:
-    """Answer one C-STORE request: success once the object is durable."""
-    from service.receive.dicom.arrivals import Refusal, receive  # noqa: PLC0415
-
+    """The answer to one C-STORE request: success once the object is on the disk."""
     association, request = event.assoc, event.request
     draft = association.dimse.take(request.DataSet)
     try:
@@ -205,7 +206,7 @@ def _store(event: Any, service: Service) -> Dataset:
 
 
 def _answer(status: int, code: str = "") -> Dataset:
-    """A status, with the code of its reason as ErrorComment (0000,0902)."""
+    """A response with this status, and the code of the reason as ErrorComment (0000,0902)."""
     from pydicom import Dataset  # noqa: PLC0415
 
     answer = Dataset()

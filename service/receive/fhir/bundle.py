@@ -1,4 +1,4 @@
-"""A posted FHIR Bundle as it can be trusted: typed members, each with its path, and references that lead somewhere."""
+"""Reads a posted FHIR Bundle: members of a checked type, each with its path, and references to its resources."""
 
 from __future__ import annotations
 
@@ -6,18 +6,21 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import date
 from functools import cached_property
 from typing import Any, NoReturn
 
+from data_specs.person import fhir_day
 from service.errors import FieldFault, InvalidRequest
 
 MAX_ENTRIES = 500
-"""Resources that one Bundle may bring: an order, its people and a few years of laboratory values."""
+"""Resources of one Bundle: enough for an order, its people and a few years of laboratory values."""
 
 TYPES = ("collection", "document", "message", "transaction")
-"""FHIR R4 Bundle.type of what may be posted; the others are answers of a server, or several requests in one."""
+"""FHIR R4 Bundle.type that may be posted. The other types are answers of a server, or hold several requests."""
 
 PATH = "context"
+"""Path of the Bundle: it is posted as the visit's ``context``."""
 
 
 def refuse(path: str, code: str = "field_invalid", expected: str = "") -> NoReturn:
@@ -26,7 +29,15 @@ def refuse(path: str, code: str = "field_invalid", expected: str = "") -> NoRetu
 
 @dataclass(frozen=True)
 class Part:
-    """One JSON object of the Bundle, and where it stands. Members of another type than asked for are refused."""
+    """One JSON object of the Bundle, and its path.
+
+    Each method reads one member; ``None``, or an empty list, where it is missing.
+
+    Raises
+    ------
+    InvalidRequest
+        The member is of another type than the method reads.
+    """
 
     members: dict[str, Any]
     path: str
@@ -38,11 +49,18 @@ class Part:
         return self.members.get(name) is not None
 
     def text(self, name: str) -> str | None:
-        """A string, its ends trimmed; an empty one says nothing."""
+        """A string without blanks at its ends; ``None`` where it is empty."""
         value = self.members.get(name)
         if value is not None and not isinstance(value, str):
             refuse(self.at(name), expected='"…"')
         return (value or "").strip() or None
+
+    def day(self, name: str) -> date | None:
+        """The day of a date or dateTime; ``None`` where it is a year or month alone."""
+        try:
+            return fhir_day(self.text(name) or "")
+        except ValueError:
+            refuse(self.at(name), expected="YYYY-MM-DD")
 
     def number(self, name: str) -> float | None:
         value = self.members.get(name)
@@ -81,7 +99,15 @@ class Part:
 
 @dataclass(frozen=True)
 class Resource(Part):
-    """A resource of the Bundle, or one that another contains (``within``)."""
+    """A resource of the Bundle.
+
+    Parameters
+    ----------
+    url
+        The entry's ``fullUrl``.
+    within
+        The resource that contains it, for a contained one.
+    """
 
     url: str | None = None
     within: Resource | None = None
@@ -89,6 +115,17 @@ class Resource(Part):
     @property
     def kind(self) -> str:
         return self.text("resourceType") or ""
+
+    def refuse_modified(self) -> None:
+        """Refuse a resource whose meaning may be changed in a way that is not known here.
+
+        References
+        ----------
+        FHIR R4, section 2.4.1: such a resource must not be read.
+        """
+        for name in ("implicitRules", "modifierExtension"):
+            if self.has(name):
+                refuse(self.at(name), "field_unknown")
 
 
 @dataclass(frozen=True)
@@ -99,12 +136,12 @@ class Bundle:
 
     @classmethod
     def read(cls, document: dict[str, Any]) -> Bundle:
-        """Typed, so far as it is looked at.
+        """Read the entries of a Bundle.
 
         Raises
         ------
         InvalidRequest
-            It is of another type than :data:`TYPES`, has too many entries, or an entry is no resource.
+            Its type is none of :data:`TYPES`, it has too many entries, or an entry has no resource.
         """
         bundle = Part(document, PATH)
         if bundle.text("type") not in TYPES:
@@ -126,12 +163,19 @@ class Bundle:
         return [each for each in self.resources if each.kind == kind]
 
     def follow(self, holder: Resource, reference: Part, kinds: Sequence[str]) -> Resource | None:
-        """The resource that a reference leads to; ``None`` where it is not in the Bundle.
+        """The resource that a reference names; ``None`` where the Bundle does not have it.
+
+        Parameters
+        ----------
+        holder
+            The resource that holds the reference.
+        kinds
+            Kinds of resources that may be referred to.
 
         Raises
         ------
         InvalidRequest
-            It leads to more than one resource, or to one of another kind.
+            More than one resource has that name, or it is of another kind.
 
         References
         ----------
@@ -150,9 +194,9 @@ class Bundle:
     def _contained(self, holder: Resource, id_: str) -> list[Resource]:
         outer = holder.within or holder
         return [
-            Resource(each.members, each.path, within=outer)
-            for each in outer.parts("contained")
-            if id_ and each.text("id") == id_
+            Resource(part.members, part.path, within=outer)
+            for part in outer.parts("contained")
+            if id_ and part.text("id") == id_
         ]
 
     def _entries(self, holder: Resource, target: str) -> list[Resource]:
@@ -163,19 +207,19 @@ class Bundle:
             return exact
         outer = holder.within or holder
         base = re.fullmatch(r"(https?://.+/)[A-Za-z]+/[A-Za-z0-9.-]{1,64}", outer.url or "")
-        beside = self._by_url.get(base[1] + target, []) if base else []
-        return beside or self._by_id.get((relative[1], relative[2]), [])
+        on_same_server = self._by_url.get(base[1] + target, []) if base else []
+        return on_same_server or self._by_id.get((relative[1], relative[2]), [])
 
     @cached_property
     def _by_url(self) -> dict[str | None, list[Resource]]:
         found: dict[str | None, list[Resource]] = {}
-        for each in self.resources:
-            found.setdefault(each.url, []).append(each)
+        for resource in self.resources:
+            found.setdefault(resource.url, []).append(resource)
         return found
 
     @cached_property
     def _by_id(self) -> dict[tuple[str, str | None], list[Resource]]:
         found: dict[tuple[str, str | None], list[Resource]] = {}
-        for each in self.resources:
-            found.setdefault((each.kind, each.text("id")), []).append(each)
+        for resource in self.resources:
+            found.setdefault((resource.kind, resource.text("id")), []).append(resource)
         return found

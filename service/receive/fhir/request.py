@@ -1,41 +1,38 @@
-"""An order as a hospital's system sends it: a FHIR Bundle with one ServiceRequest, read as the visit's context.
+"""Reads an order of a hospital's system, a FHIR Bundle with one ServiceRequest, as the visit's context.
 
-What is read is taken as it stands; what is not known here is left out and so missing, never normal. ``docs/fhir.md``
-says which members are read.
+A value that is not known here is left out: it is then missing, never normal. ``docs/fhir.md`` lists the members that
+are read.
 
 References
 ----------
-FHIR R4 (4.0.1): servicerequest, patient, practitionerrole, observation, condition, datatypes (HumanName, Identifier).
+FHIR R4 (4.0.1): servicerequest, observation, condition, datatypes (Identifier).
 """
 
 from __future__ import annotations
 
 import re
-from datetime import date
 from typing import Any
 
 from pydantic import ValidationError
 
-from data_specs.visit.context import Context
+from data_specs.visit.context import Context, known_members
 from service.errors import FieldFault, InvalidRequest, field_faults
 from service.receive.fhir.bundle import PATH, Bundle, Part, Resource, refuse
+from service.receive.fhir.people import check_subject, find_patient, has_type, read_person, read_referrer
 from service.receive.fhir.values import Values, condition_name, is_refuted
 
-IDENTIFIER_TYPE = "http://terminology.hl7.org/CodeSystem/v2-0203"
 NOT_AN_ORDER = ("revoked", "entered-in-error")
 ORDERS = ("draft", "active", "on-hold", "completed", "unknown")
-"""FHIR R4 request-status, without those by which the orderer takes it back."""
-SEXES = ("female", "male", "other", "unknown")
-REQUESTERS = ("Practitioner", "PractitionerRole", "Organization")
+"""FHIR R4 request-status, in two parts: the order was withdrawn, or it stands."""
 MAX_REASONS = 50
 REASONS = ("Condition", "Observation", "DiagnosticReport", "DocumentReference")
 
 _NOT_OBSERVED = ("cancelled", "entered-in-error")
-"""FHIR R4 observation-status of what is no observation (any more)."""
+"""FHIR R4 observation-status of an Observation without a valid value."""
 
 
 def is_bundle(document: dict[str, Any]) -> bool:
-    """Whether a posted context is a FHIR Bundle; ours has no such member."""
+    """Whether a posted context is a FHIR Bundle; the contract's own document has no ``resourceType``."""
     return document.get("resourceType") == "Bundle"
 
 
@@ -50,21 +47,22 @@ def context_of_bundle(document: dict[str, Any]) -> Context:
     Raises
     ------
     InvalidRequest
-        Naming the field: no or several orders, a reference that leads nowhere, a unit that is not read, and so on.
+        It names the field: no order or several, a reference to a missing resource, a unit that is not read, and so on.
     """
     bundle = Bundle.read(document)
     request = _request(bundle)
-    patient = _patient(bundle, request)
-    occurrence = _day(request, "occurrenceDateTime")
+    patient = find_patient(bundle, request)
+    occurrence = request.day("occurrenceDateTime")
     came_from: dict[str, str] = {}
-    person = _person(patient, occurrence or _day(request, "authoredOn"), came_from)
-    referrer = _referrer(bundle, request, came_from)
+    person = read_person(patient, occurrence or request.day("authoredOn"), came_from)
+    referrer = read_referrer(bundle, request, came_from)
     order = _order(bundle, request, came_from)
     values = Values()
-    for each in bundle.of_kind("Observation"):
-        _refuse_modified(each)
-        if each.text("status") not in _NOT_OBSERVED and _is_of(bundle, each, patient):
-            values.take(each)
+    for observation in bundle.of_kind("Observation"):
+        observation.refuse_modified()
+        if observation.text("status") not in _NOT_OBSERVED:
+            check_subject(bundle, observation, patient)
+            values.take(observation)
     members = {
         "person": person,
         "referrer": referrer,
@@ -79,16 +77,22 @@ def context_of_bundle(document: dict[str, Any]) -> Context:
 
 
 def _context(members: dict[str, Any], came_from: dict[str, str]) -> Context:
+    """The context of these members.
 
+    Raises
+    ------
+    InvalidRequest
+        It names the place in the Bundle of each member that cannot be used.
+    """
     try:
         return Context.model_validate(members)
     except ValidationError as error:
         faults = field_faults(error.errors(include_url=False))
-        raise InvalidRequest(*(FieldFault(_posted(f.field, came_from), f.code, f.expected) for f in faults)) from None
+        raise InvalidRequest(*(FieldFault(_path(f.field, came_from), f.code, f.expected) for f in faults)) from None
 
 
-def _posted(field: str, came_from: dict[str, str]) -> str:
-    """Where in the Bundle a member of the context came from."""
+def _path(field: str, came_from: dict[str, str]) -> str:
+    """The path in the Bundle of a member of the context, or of the part that holds it."""
     while field and field not in came_from:
         field = field.rpartition(".")[0]
     return came_from.get(field, PATH)
@@ -102,7 +106,7 @@ def _request(bundle: Bundle) -> Resource:
     if len(requests) > 1:
         refuse(requests[1].path, "field_too_many", "1 × ServiceRequest")
     request = requests[0]
-    _refuse_modified(request)
+    request.refuse_modified()
     if request.text("status") in NOT_AN_ORDER:
         refuse(request.at("status"), expected=", ".join(ORDERS))
     if request.members.get("doNotPerform") not in (None, False):
@@ -110,20 +114,13 @@ def _request(bundle: Bundle) -> Resource:
     return request
 
 
-def _refuse_modified(resource: Resource) -> None:
-    """What changes the meaning of a resource in a way that is not known here forbids to read it (FHIR R4, 2.4.1)."""
-    for name in ("implicitRules", "modifierExtension"):
-        if resource.has(name):
-            refuse(resource.at(name), "field_unknown")
-
-
 def _order(bundle: Bundle, request: Resource, came_from: dict[str, str]) -> dict[str, Any]:
     identifiers = request.parts("identifier")
-    placer = _one([each for each in identifiers if _is_typed(each, "PLAC")])
-    accession = _one([each for each in identifiers if _is_accession(each)])
+    placer = _only_one([each for each in identifiers if has_type(each, "PLAC")])
+    accession = _only_one([each for each in identifiers if _is_accession(each)])
     rest = [each for each in identifiers if not each.has("type") and not _is_accession(each)]
     if placer is None and len(rest) == 1:
-        placer = rest[0]  # who sends the order is who placed it, and it has no other number
+        placer = rest[0]  # the sender placed the order, and this is its only number
     came_from |= {
         "order.placer": placer.at("value") if placer else request.at("identifier"),
         "order.accession_number": accession.at("value") if accession else request.at("identifier"),
@@ -131,7 +128,7 @@ def _order(bundle: Bundle, request: Resource, came_from: dict[str, str]) -> dict
         "order.reason": request.at("reasonCode"),
     }
     id_ = request.text("id")
-    return _known(
+    return known_members(
         placer=placer.text("value") if placer else None,
         accession_number=accession.text("value") if accession else None,
         request=request.url or (f"ServiceRequest/{id_}" if id_ else None),
@@ -139,29 +136,30 @@ def _order(bundle: Bundle, request: Resource, came_from: dict[str, str]) -> dict
     )
 
 
-def _one(found: list[Part]) -> Part | None:
+def _only_one(found: list[Part]) -> Part | None:
+    """The identifier; ``None`` where there is none.
+
+    Raises
+    ------
+    InvalidRequest
+        There are several with different values.
+    """
     if len({each.text("value") for each in found}) > 1:
         refuse(found[1].path, "field_repeated")
     return found[0] if found else None
 
 
-def _is_typed(identifier: Part, code: str) -> bool:
-    kind = identifier.part("type")
-    coded = kind.parts("coding") if kind else []
-    return any(each.text("code") == code and each.text("system") in (None, IDENTIFIER_TYPE) for each in coded)
-
-
 def _is_accession(identifier: Part) -> bool:
-    """By its type; or, where it has none, by a system that says so (``…/accession``, ``…:accession-number``)."""
+    """Whether it is an accession number: by its type, else by its system (``…/accession``, ``…:accession-number``)."""
     system = (identifier.text("system") or "").lower()
-    return _is_typed(identifier, "ACSN") or (
+    return has_type(identifier, "ACSN") or (
         not identifier.has("type") and bool(re.search(r"[/:#]accession[-_]?(no|number|numbers|s)?$", system))
     )
 
 
 def _reasons(bundle: Bundle, request: Resource) -> list[str]:
-    """Why it was asked for, in the orderer's words."""
-    said = [words for each in request.parts("reasonCode") for words in [_words(each)] if words]
+    """Why the visit was ordered, in the orderer's words."""
+    reasons = [words for each in request.parts("reasonCode") if (words := _words(each))]
     references = request.parts("reasonReference")
     if len(references) > MAX_REASONS:
         refuse(request.at("reasonReference"), "field_too_many", str(MAX_REASONS))
@@ -170,179 +168,35 @@ def _reasons(bundle: Bundle, request: Resource) -> list[str]:
         code = (resource.part("code") or resource.part("type")) if resource else None
         words = (_words(code) if code else None) or reference.text("display")
         if words:
-            said.append(words)
+            reasons.append(words)
         elif resource is None:
             refuse(reference.path, expected=", ".join(REASONS))
-    return list(dict.fromkeys(said))
+    return list(dict.fromkeys(reasons))
 
 
 def _words(concept: Part) -> str | None:
-    """The text of a concept as it was written, else the display of its first code, else the code."""
+    """The text of a concept, else the display of its first code, else the code."""
     coded = concept.parts("coding")
     shown = [each.text("display") for each in coded] + [each.text("code") for each in coded]
     return concept.text("text") or next((each for each in shown if each), None)
 
 
-# ---------------------------------------------------------------- people
-def _patient(bundle: Bundle, request: Resource) -> Resource:
-    subject = request.part("subject")
-    if subject is None:
-        refuse(request.at("subject"), "field_missing", "Patient")
-    patient = bundle.follow(request, subject, ("Patient",))
-    if patient is None:
-        refuse(subject.at("reference"), expected="Patient")
-    _refuse_modified(patient)
-    return patient
-
-
-def _is_of(bundle: Bundle, resource: Resource, patient: Resource) -> bool:
-    """Whether an Observation or a Condition is of the person; without a subject, where the Bundle has one person.
-
-    Raises
-    ------
-    InvalidRequest
-        It is of somebody else, or of nobody knows whom.
-    """
-    subject = resource.part("subject")
-    whose = bundle.follow(resource, subject, ("Patient",)) if subject else None
-    if whose is None and (subject is not None or len(bundle.of_kind("Patient")) > 1):
-        refuse(resource.at("subject"), expected="Patient")
-    if whose is not None and whose.path != patient.path:
-        refuse(resource.at("subject"), expected="ServiceRequest.subject")
-    return True
-
-
-def _person(patient: Resource, on: date | None, came_from: dict[str, str]) -> dict[str, Any]:
-    came_from |= {"person": patient.path, "person.id": patient.at("identifier"), "person.name": patient.at("name")}
-    came_from |= {"person.age_years": patient.at("birthDate"), "person.birth_date": patient.at("birthDate")}
-    gender = patient.text("gender")
-    if gender is not None and gender not in SEXES:
-        refuse(patient.at("gender"), expected=", ".join(SEXES))
-    born = _day(patient, "birthDate")
-    if born and on and born > on:
-        refuse(patient.at("birthDate"), expected=f"≤ {on.isoformat()}")
-    return _known(
-        id=_identifier(patient, "MR"),
-        name=_name(patient),
-        birth_date=born,
-        age_years=age_years(born, on) if born and on else None,
-        sex=gender,
-    )
-
-
-def _referrer(bundle: Bundle, request: Resource, came_from: dict[str, str]) -> dict[str, Any]:
-    reference = request.part("requester")
-    if reference is None:
-        return {}
-    came_from["referrer"] = reference.path
-    by = bundle.follow(request, reference, REQUESTERS)
-    if by is None:
-        return _only_named(reference, REQUESTERS)
-    came_from["referrer"] = by.path
-    if by.kind == "Organization":
-        return _known(facility=by.text("name"))
-    if by.kind == "Practitioner":
-        return _known(id=_identifier(by), name=_name(by))
-    return _role(bundle, by)
-
-
-def _role(bundle: Bundle, role: Resource) -> dict[str, Any]:
-    """A doctor where they work."""
-    who, where = role.part("practitioner"), role.part("organization")
-    doctor = bundle.follow(role, who, ("Practitioner",)) if who else None
-    place = bundle.follow(role, where, ("Organization",)) if where else None
-    named = _known(id=_identifier(doctor), name=_name(doctor)) if doctor else {}
-    if who and not doctor:
-        named = _only_named(who, ("Practitioner",))
-    facility = place.text("name") if place else None
-    if where and not place:
-        facility = _only_named(where, ("Organization",)).get("name")
-    return _known(id=named.get("id") or _identifier(role), name=named.get("name"), facility=facility)
-
-
-def _only_named(reference: Part, kinds: tuple[str, ...]) -> dict[str, Any]:
-    """What a reference says by itself of somebody whose resource was not sent along."""
-    identifier = reference.part("identifier")
-    named = _known(id=identifier.text("value") if identifier else None, name=reference.text("display"))
-    return named or refuse(reference.path, expected=", ".join(kinds))
-
-
-def _name(of: Resource) -> str | None:
-    """The name as one text, diacritics as they came; the official one first, then the usual one, then the first.
-
-    References
-    ----------
-    FHIR R4, HumanName: ``text`` is the name as it is to be shown; where it is absent, family and given are put in the
-    order that Vietnamese has.
-    """
-    for each in _preferred(of.parts("name")):
-        name = each.text("text") or " ".join(filter(None, [each.text("family"), *each.texts("given")]))
-        if name:
-            return name
-    return None
-
-
-def _identifier(of: Resource, kind: str = "") -> str | None:
-    """One identifier: of the type that is asked for, then the official one, then the usual one, then the first."""
-    found = _preferred([each for each in of.parts("identifier") if each.text("value")])
-    typed = [each for each in found if kind and _is_typed(each, kind)]
-    return next((each.text("value") for each in [*typed, *found]), None)
-
-
-def _preferred(parts: list[Part]) -> list[Part]:
-    rank = {"official": 0, "usual": 1}
-    current = [each for each in parts if each.text("use") not in ("old", "maiden", "anonymous", "temp")]
-    return sorted(current, key=lambda each: rank.get(each.text("use") or "", 2))
-
-
 # ---------------------------------------------------------------- conditions
 def _conditions(bundle: Bundle, request: Resource, patient: Resource) -> list[str] | None:
-    """What the person is known to have, by names of the vocabulary; ``None`` where that is not wholly known.
+    """The person's conditions, by their names in the vocabulary; ``None`` where they are not all known.
 
-    A list that is given is taken as complete (a condition that is not in it is absent). So there is none where one
-    Condition is not recognised or not certain, nor where all that was sent is the reason for the order.
+    A condition that is not in the list counts as absent. So there is no list where a Condition is not recognised or
+    not certain, or where the Bundle has no Conditions but the reasons for the order.
     """
     followed = [bundle.follow(request, each, REASONS) for each in request.parts("reasonReference")]
-    reasons = {each.path for each in followed if each}
+    reasons = {resource.path for resource in followed if resource}
     stated = []
-    for each in bundle.of_kind("Condition"):
-        _refuse_modified(each)
-        if not is_refuted(each) and _is_of(bundle, each, patient):
-            stated.append(each)
+    for condition in bundle.of_kind("Condition"):
+        condition.refuse_modified()
+        if not is_refuted(condition):
+            check_subject(bundle, condition, patient)
+            stated.append(condition)
     names = [condition_name(each) for each in stated]
     if all(each.path in reasons for each in stated) or None in names:
         return None
     return list(dict.fromkeys(filter(None, names)))
-
-
-# ---------------------------------------------------------------- dates
-def _day(of: Resource, name: str) -> date | None:
-    """The day of a FHIR date or dateTime, as it is written there; ``None`` where only the month or year is known."""
-    written = of.text(name)
-    if written is None or re.fullmatch(r"\d{4}(-(0[1-9]|1[0-2]))?", written):
-        return None
-    found = re.fullmatch(r"(\d{4}-\d\d-\d\d)(T\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d))?", written)
-    try:
-        return date.fromisoformat(found[1]) if found else refuse(of.at(name), expected="YYYY-MM-DD")
-    except ValueError:
-        refuse(of.at(name), expected="YYYY-MM-DD")
-
-
-def age_years(born: date, on: date) -> float:
-    """Completed years and the part of the running one, never rounded up to the next birthday."""
-
-    def birthday(year: int) -> date:
-        try:
-            return born.replace(year=year)
-        except ValueError:  # 29 February in a year that has none
-            return date(year, 3, 1)
-
-    last = on.year if birthday(on.year) <= on else on.year - 1
-    if last + 1 > date.max.year:
-        return float(last - born.year)
-    part = (on - birthday(last)).days / (birthday(last + 1) - birthday(last)).days
-    return last - born.year + int(part * 100) / 100
-
-
-def _known(**members: Any) -> dict[str, Any]:
-    return {name: member for name, member in members.items() if member is not None}

@@ -1,13 +1,13 @@
-"""Laboratory values, vital signs and conditions of a posted Bundle: those known here, and nothing like them."""
+"""Reads laboratory values, vital signs and conditions of a posted Bundle; those not known here are skipped."""
 
 from __future__ import annotations
 
 import re
-import unicodedata
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
+from data_specs.conditions import CONDITIONS, normal_name
 from data_specs.labs import ANALYTES, Unit, standard_labs
 from data_specs.visit.context import Lab
 from data_specs.vocabulary import LANGUAGES, SYSTEMS, terms
@@ -55,7 +55,7 @@ FHIR R4, observation-vitalsigns.html (table of codes; 59408-5 is the companion o
 
 @cache
 def lab_codes() -> dict[str, str]:
-    """LOINC to name of the analyte, of the aliases in :mod:`data_specs.labs` and of the vocabulary."""
+    """LOINC code to the name of the analyte, from the aliases in :mod:`data_specs.labs` and from the vocabulary."""
     found = {}
     for analyte in ANALYTES:
         for alias in analyte.aliases:
@@ -69,26 +69,26 @@ def lab_codes() -> dict[str, str]:
 
 @dataclass
 class Values:
-    """What the Observations so far have stated, and where each value stood in the Bundle."""
+    """Values of the Observations that were read so far, and the path of each in the Bundle."""
 
     labs: list[Lab] = field(default_factory=list)
     vitals: dict[str, float] = field(default_factory=dict)
     came_from: dict[str, str] = field(default_factory=dict)
 
     def take(self, observation: Resource) -> None:
-        """Add an Observation and its components; one whose code is not known here is not read.
+        """Read an Observation and its components; a code that is not known here is skipped.
 
         Raises
         ------
         InvalidRequest
-            A known code with a value that is no quantity, a bound in place of a value, a unit that is not read, or a
-            vital sign that was stated before with another value.
+            The value of a known code is no quantity, or a bound such as ``< 3``; its unit is not read; or a vital sign
+            has two different values.
         """
-        for each in (observation, *observation.parts("component")):
-            name = _name(each)
-            if name is None or not _has_value(each):
+        for part in (observation, *observation.parts("component")):
+            name = _name(part)
+            if name is None or not _has_value(part):
                 continue
-            value, unit, path = _quantity(each)
+            value, unit, path = _quantity(part)
             if name in VITALS:
                 self._vital(name, value, unit, path)
             else:
@@ -100,7 +100,7 @@ class Values:
         for problem in problems:
             if problem.code == "unit_not_accepted":
                 refuse(path, expected=problem.expected)
-        self.came_from[f"labs.{len(self.labs)}"] = _beside(path)
+        self.came_from[f"labs.{len(self.labs)}"] = _path_of_value(path)
         self.labs.append(lab)
 
     def _vital(self, name: str, value: float, unit: str, path: str) -> None:
@@ -109,16 +109,16 @@ class Values:
             refuse(path, expected=", ".join(VITALS[name]))
         canonical = value if known == Unit(1) else round(known.factor * value + known.offset, 3)
         if self.vitals.setdefault(name, canonical) != canonical:
-            refuse(_beside(path), "field_repeated")
-        self.came_from[f"vitals.{name}"] = _beside(path)
+            refuse(_path_of_value(path), "field_repeated")
+        self.came_from[f"vitals.{name}"] = _path_of_value(path)
 
 
 def _name(part: Part) -> str | None:
-    """The context's name of what was observed, by LOINC or by our own code; ``None`` where it is not known here."""
+    """The context's name of what was observed, by its LOINC or own code; ``None`` where the code is not known here."""
     concept = part.part("code")
     names = set()
-    for each in concept.parts("coding") if concept else ():
-        system, code = each.text("system"), each.text("code") or ""
+    for coding in concept.parts("coding") if concept else ():
+        system, code = coding.text("system"), coding.text("code") or ""
         if system == SYSTEMS["loinc"]:
             names.add(VITAL_CODES.get(code) or lab_codes().get(code))
         elif system == SYSTEMS["own"] and (code in VITALS or code in {analyte.name for analyte in ANALYTES}):
@@ -134,11 +134,11 @@ def _has_value(part: Part) -> bool:
 
 
 def _quantity(part: Part) -> tuple[float, str, str]:
-    """Value, unit, and the path of the unit. The code of the unit counts before the word that is shown for it."""
+    """Value, unit, and the path of the unit. The code of the unit is preferred to the text that is shown for it."""
     quantity: Any = part.part("valueQuantity")
     if quantity is None:
         refuse(part.path, expected="valueQuantity")
-    if quantity.has("comparator"):  # '< 3' is no value, and 3 is not what was measured
+    if quantity.has("comparator"):  # '< 3' states a bound, not a measured value
         refuse(quantity.at("comparator"), "field_unknown")
     value = quantity.number("value")
     if value is None:
@@ -148,8 +148,8 @@ def _quantity(part: Part) -> tuple[float, str, str]:
     return value, quantity.text("unit") or "", quantity.at("unit")
 
 
-def _beside(unit_path: str) -> str:
-    """The path of the value whose unit stands at ``unit_path``."""
+def _path_of_value(unit_path: str) -> str:
+    """The path of the value whose unit has the path ``unit_path``."""
     return f"{unit_path.rpartition('.')[0]}.value"
 
 
@@ -161,23 +161,23 @@ _NOT_NOW = frozenset({"inactive", "remission", "resolved"})
 
 
 def is_refuted(condition: Resource) -> bool:
-    """Whether a Condition says that it is none."""
+    """Whether a Condition says that the person does not have it, or that it was recorded by mistake."""
     return bool(_status(condition, "verificationStatus") & _REFUTED)
 
 
 def condition_name(condition: Resource) -> str | None:
     """The vocabulary's name of a condition, by its code in our own system or by its exact words.
 
-    ``None`` where it is neither, where its words mean two, and where it is not certain or not there now.
+    ``None`` where it has no such name, or two of them, and where the condition is not certain or not present now.
     """
     concept = condition.part("code")
     uncertain = _status(condition, "verificationStatus") & _UNCERTAIN or _status(condition, "clinicalStatus") & _NOT_NOW
     if concept is None or uncertain:
         return None
     coded = concept.parts("coding")
-    said = [concept.text("text"), *(each.text("display") for each in coded)]
-    said += [each.text("code") for each in coded if each.text("system") == SYSTEMS["own"]]
-    found = {_conditions()[_plain(each)] for each in said if each and _plain(each) in _conditions()}
+    words = [concept.text("text"), *(each.text("display") for each in coded)]
+    words += [each.text("code") for each in coded if each.text("system") == SYSTEMS["own"]]
+    found = {_conditions()[normal_name(each)] for each in words if each and normal_name(each) in _conditions()}
     return found.pop() if len(found) == 1 else None
 
 
@@ -188,12 +188,6 @@ def _status(condition: Resource, name: str) -> set[str]:
 
 @cache
 def _conditions() -> dict[str, str]:
-    """Every exact way of saying a condition that counts here, to its name."""
-    from inference.kidney import CONDITIONS  # noqa: PLC0415  with it come numpy and the batcher
-
-    shown = {_plain(terms()[name].display[language]): name for name in CONDITIONS for language in LANGUAGES}
-    return shown | {_plain(alias): name for name, aliases in CONDITIONS.items() for alias in aliases}
-
-
-def _plain(said: str) -> str:
-    return unicodedata.normalize("NFC", said).casefold().strip().replace(" ", "_").replace("-", "_")
+    """All words for a condition that is known here, to the condition's name."""
+    shown = {normal_name(terms()[name].display[language]): name for name in CONDITIONS for language in LANGUAGES}
+    return shown | {alias: name for name, aliases in CONDITIONS.items() for alias in aliases}

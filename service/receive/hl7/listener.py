@@ -1,7 +1,7 @@
-"""The HL7 v2 listener: order messages over MLLP from the peers of a list, each acknowledged once it is committed.
+"""The HL7 v2 listener: receives order messages over MLLP from listed peers, and acknowledges each once it is committed.
 
-Whatever bytes come, nothing but a well-formed order changes anything: a message is taken whole or not at all, and
-what cannot be used is answered with a code and a place (ERR), never with what stood there.
+A message is carried out as a whole or not at all. A message that cannot be used is answered with an error code and a
+location (ERR), never with the text that stands there.
 """
 
 from __future__ import annotations
@@ -38,14 +38,14 @@ if TYPE_CHECKING:
 
 MAX_CONNECTIONS = 32
 IDLE_SECONDS = 600.0
-"""Peers keep their connection between orders; one that says nothing for so long is let go."""
+"""A connection on which no message comes for so long is closed. Peers keep their connection open between orders."""
 FRAME_SECONDS = 30.0
-"""For a message to arrive once it has begun, and for its answer to be taken."""
+"""How long a message may take to arrive once it has begun, and how long the peer may take to read the answer."""
 log = structlog.get_logger()
 
 
 class HasDatabase(Protocol):
-    """The service, of which the listener needs no more."""
+    """What the listener needs of the service."""
 
     @property
     def database(self) -> Database: ...
@@ -53,12 +53,12 @@ class HasDatabase(Protocol):
 
 # ---------------------------------------------------------------- the server
 async def start(service: HasDatabase, settings: Settings) -> Listener | None:
-    """Listen where the settings say; ``None`` where they say not to.
+    """Listen on the port of the settings; ``None`` where it is 0.
 
     Raises
     ------
     OSError
-        The port cannot be had.
+        The port cannot be bound.
     """
     if not settings.hl7_port:
         return None
@@ -68,7 +68,7 @@ async def start(service: HasDatabase, settings: Settings) -> Listener | None:
 
 
 class Listener:
-    """Takes connections, up to :data:`MAX_CONNECTIONS`, and answers their messages in the order of their coming."""
+    """Accepts up to :data:`MAX_CONNECTIONS` connections, and answers the messages of each in their order."""
 
     def __init__(self, database: Database, peers: tuple[Peer, ...], drain_seconds: float) -> None:
         self._database = database
@@ -76,14 +76,14 @@ class Listener:
         self._drain_seconds = drain_seconds
         self._server: asyncio.Server | None = None
         self._connections: dict[asyncio.Task[None], bool] = {}
-        """Whether a message of it is in hand."""
+        """Task of each connection, and whether it is working on a message."""
         self._closing = False
 
     async def open(self, host: str, port: int) -> None:
         self._server = await asyncio.start_server(self._connected, host, port, limit=MAX_MESSAGE_BYTES)
 
     async def aclose(self) -> None:
-        """Take nothing more on; finish and acknowledge the messages in hand, as long as the drain may last."""
+        """Stop listening. Messages that are worked on are finished and acknowledged, within the time for draining."""
         self._closing = True
         if self._server is not None:
             self._server.close()
@@ -103,16 +103,16 @@ class Listener:
             log.warning("hl7_connection_refused", reason="closing" if self._closing else "too_many")
             writer.transport.abort()
             return
-        task = asyncio.get_running_loop().create_task(self._converse(reader, writer))
+        task = asyncio.get_running_loop().create_task(self._serve(reader, writer))
         self._connections[task] = False
         task.add_done_callback(lambda ended: self._ended(ended, writer))
 
     def _ended(self, task: asyncio.Task[None], writer: asyncio.StreamWriter) -> None:
         del self._connections[task]
-        writer.close()  # here, for a task that was cancelled before it began too
+        writer.close()  # here, since a task may be cancelled before it begins
 
-    async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """One connection, to its end."""
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Serve one connection until it ends."""
         task = asyncio.current_task()
         assert task is not None  # noqa: S101
         caller = (writer.get_extra_info("peername") or ("",))[0]
@@ -135,70 +135,68 @@ class Listener:
                 await writer.wait_closed()
         except BadFrame:
             log.warning("hl7_frame_not_usable")
-        except OSError as error:  # the peer went away, or was too slow
+        except OSError as error:  # the peer closed the connection, or was too slow
             log.info("hl7_connection_ended", reason=type(error).__name__)
         except Exception as error:
             log.error("hl7_connection_failed", **where_it_failed(error))
 
     async def answer(self, frame: bytes, site: str) -> bytes:
-        """Do what a message asks for; its acknowledgement, once that is committed."""
+        """Carry out a message; its acknowledgement, once it is committed."""
         now = datetime.now(UTC)
-        wrong: NotUsable | None
+        refusal: NotUsable | None
         try:
             message = await asyncio.to_thread(read_orders, frame, now.date())
             try:
-                wrong = await self._database.write(lambda session: carry_out(session, site, message, now))
-            except IntegrityError:  # the same order at the same moment over another connection
-                wrong = await self._database.write(lambda session: carry_out(session, site, message, now))
+                refusal = await self._database.write(lambda session: carry_out(session, site, message, now))
+            except IntegrityError:  # another connection committed the same order meanwhile
+                refusal = await self._database.write(lambda session: carry_out(session, site, message, now))
         except NotUsable as error:
-            wrong = error
+            refusal = error
         except Exception as error:
             log.error("hl7_message_failed", **where_it_failed(error))
-            wrong = NotUsable(INTERNAL, rejected=True)
-        log.info(
-            "hl7_message", site=site, error=wrong.code if wrong else None, location=wrong.location if wrong else ""
-        )
-        return acknowledgement(frame, site, now, wrong)
+            refusal = NotUsable(INTERNAL, rejected=True)
+        code, location = (refusal.code, refusal.location) if refusal else (None, "")
+        log.info("hl7_message", site=site, error=code, location=location)
+        return acknowledgement(frame, site, now, refusal)
 
 
 # ---------------------------------------------------------------- the answer
-def acknowledgement(frame: bytes, site: str, now: datetime, wrong: NotUsable | None) -> bytes:
-    """ACK of a message, with an ERR where it could not be used.
+def acknowledgement(frame: bytes, site: str, now: datetime, refusal: NotUsable | None) -> bytes:
+    """The ACK of a message, with an ERR where it could not be used.
 
     References
     ----------
     HL7 v2.5.1, chapter 2: ACK (2.14.1), MSA (2.15.8), ERR (2.15.5); tables 0008, 0357, 0516.
     """
     header = header_of(frame)
-    version = _said(header, 12)
-    code = "AA" if wrong is None else "AR" if wrong.rejected else "AE"
+    version = _quoted(header, 12)
+    code = "AA" if refusal is None else "AR" if refusal.rejected else "AE"
     segments = [
         segment(
             "MSH",
             {
                 3: OUR_APPLICATION,
                 4: line(site),
-                5: _said(header, 3),
-                6: _said(header, 4),
+                5: _quoted(header, 3),
+                6: _quoted(header, 4),
                 7: f"{now:%Y%m%d%H%M%S}+0000",
-                9: composed("ACK", _said(header, 9, 2), "ACK"),
+                9: composed("ACK", _quoted(header, 9, 2), "ACK"),
                 10: uuid.uuid4().hex[:20],
                 11: "P",
                 12: version if version in VERSIONS else "2.5.1",
                 18: "UNICODE UTF-8",
             },
         ),
-        segment("MSA", {1: code, 2: _said(header, 10)}),
+        segment("MSA", {1: code, 2: _quoted(header, 10)}),
     ]
-    if wrong is not None:
-        segments.append(
-            segment("ERR", {2: wrong.location, 3: composed(str(wrong.code), ERRORS[wrong.code], "HL70357"), 4: "E"})
-        )
+    if refusal is not None:
+        error = composed(str(refusal.code), ERRORS[refusal.code], "HL70357")
+        segments.append(segment("ERR", {2: refusal.location, 3: error, 4: "E"}))
     return encoded(segments)
 
 
-def _said(header: Segment | None, field: int, component: int = 1) -> str:
-    """What a header says there, to be said back; nothing where it is not text that could be."""
+def _quoted(header: Segment | None, field: int, component: int = 1) -> str:
+    """A value of the message's header, for the answer; empty where it is no short ASCII text."""
     if header is None:
         return ""
     try:

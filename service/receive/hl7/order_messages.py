@@ -1,4 +1,4 @@
-"""What an HL7 v2 order message asks for, and how it is carried out in one transaction.
+"""Reads HL7 v2 order messages, and carries them out: each message in one transaction.
 
 References
 ----------
@@ -10,7 +10,6 @@ IHE RAD TF-2, section 4.4: the accession number travels in OBR-18.
 from __future__ import annotations
 
 import hashlib
-import re
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from typing import Any, Literal, TypeVar
@@ -19,7 +18,7 @@ from pydantic import BaseModel, ValidationError
 from sqlalchemy import delete
 from sqlalchemy.orm import Session
 
-from data_specs.ecg.header import age_on
+from data_specs.person import age_on, hl7_day, read_sex
 from data_specs.visit.context import Context, Order, Person, Referrer
 from service.protocols.er7 import (
     DATA_TYPE,
@@ -43,26 +42,46 @@ Part = TypeVar("Part", bound=BaseModel)
 Control = Literal["store", "replace", "delete"]
 CONTROLS: dict[str, Control] = {"NW": "store", "XO": "replace", "CA": "delete", "DC": "delete"}
 """Table 0119: new order, change, cancel, discontinue."""
-SEXES = {"F": "female", "M": "male", "O": "other", "A": "other", "U": "unknown", "N": "unknown"}
-"""Table 0001; A: ambiguous, N: not applicable."""
 MAX_ORDERS = 100
 MAX_CONTROL_ID, MAX_ACCESSION = 199, 64
 REMEMBERED = timedelta(days=30)
-"""How long a message that was carried out is known again."""
+"""How long a message is remembered, so that it is not carried out a second time."""
 
 
 @dataclass(frozen=True, slots=True)
 class Instruction:
-    """One order group. ``context`` is missing where the order is to be deleted; ``at`` is where its number stands."""
+    """One order of a message.
+
+    Parameters
+    ----------
+    control
+        What to do with the order.
+    location
+        Where its accession number stands in the message, as ERR-2 names it.
+    context
+        ``None`` where the order is deleted.
+    """
 
     control: Control
     accession_number: str
-    at: str
+    location: str
     context: Context | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class OrderMessage:
+    """A message that can be carried out.
+
+    Parameters
+    ----------
+    sender
+        SHA-256 of the sending application and facility: each counts its own control ids.
+    control_id
+        MSH-10.
+    sha256
+        Of the whole message: the same control id with another content is an error.
+    """
+
     sender: str
     control_id: str
     sha256: str
@@ -75,16 +94,16 @@ def read_orders(frame: bytes, today: date) -> OrderMessage:
     Parameters
     ----------
     today
-        For ages, where the message does not say when the order was made.
+        Day of the order where the message does not state one; ages are computed for it.
 
     Raises
     ------
     NotUsable
-        It is no order message, or something in it cannot be used; then nothing of it is.
+        It is no order message, or something in it cannot be used. Then no order of it is carried out.
     """
     message = Message(frame)
     header = message.header
-    _for_us(header)
+    _check_header(header)
     control_id = _required(header, 10)
     if len(control_id) > MAX_CONTROL_ID or "\n" in control_id or not control_id.isascii():
         raise NotUsable(DATA_TYPE, header.at(10))
@@ -103,8 +122,8 @@ def read_orders(frame: bytes, today: date) -> OrderMessage:
     )
 
 
-def _for_us(header: Segment) -> None:
-    """Type, event, processing and version of the message."""
+def _check_header(header: Segment) -> None:
+    """Check version, type, event and processing id of the message."""
     if _required(header, 12) not in VERSIONS:
         raise NotUsable(UNKNOWN_VERSION, header.at(12), rejected=True)
     events = {"ORM": "O01", "OMG": "O19"}
@@ -113,11 +132,12 @@ def _for_us(header: Segment) -> None:
         raise NotUsable(UNKNOWN_TYPE, header.at(9), rejected=True)
     if header.text(9, 2) != events[kind]:
         raise NotUsable(UNKNOWN_EVENT, header.at(9), rejected=True)
-    if _required(header, 11) != "P":  # D and T: somebody's test must not become somebody's order
+    if _required(header, 11) != "P":  # D and T are tests: they must not become orders
         raise NotUsable(UNKNOWN_PROCESSING, header.at(11), rejected=True)
 
 
 def _required(segment: Segment, field: int) -> str:
+    """The text of a field that must not be empty."""
     text = segment.text(field)
     if not text:
         raise NotUsable(FIELD_MISSING, segment.at(field))
@@ -126,7 +146,15 @@ def _required(segment: Segment, field: int) -> str:
 
 # ---------------------------------------------------------------- one order
 def _instruction(before: list[Segment], group: list[Segment], today: date) -> Instruction:
-    """One order: its ORC, and its OBR where it has one."""
+    """Read one order.
+
+    Parameters
+    ----------
+    before
+        The segments before the first order: MSH, PID, PV1.
+    group
+        The order's segments: its ORC first.
+    """
     orc = group[0]
     control = CONTROLS.get(_required(orc, 1))
     if control is None:
@@ -135,9 +163,9 @@ def _instruction(before: list[Segment], group: list[Segment], today: date) -> In
     if len(requests) > 1:
         raise NotUsable(SEGMENT_SEQUENCE, requests[1].at(1))
     obr = requests[0] if requests else None
-    number, at = _accession(orc, obr)
+    number, location = _accession_number(orc, obr)
     if control == "delete":
-        return Instruction(control, number, at)
+        return Instruction(control, number, location)
     pid = next((each for each in before if each.name == "PID"), None)
     if pid is None:
         raise NotUsable(FIELD_MISSING, "PID^1^3")
@@ -148,11 +176,11 @@ def _instruction(before: list[Segment], group: list[Segment], today: date) -> In
     context = Context(
         person=_person(pid, ordered_on), referrer=_referrer(orc, obr, pv1), order=_order(orc, obr, number)
     )
-    return Instruction(control, number, at, context)
+    return Instruction(control, number, location, context)
 
 
-def _accession(orc: Segment, obr: Segment | None) -> tuple[str, str]:
-    """The accession number: OBR-18, else the filler's own number; and where it stood."""
+def _accession_number(orc: Segment, obr: Segment | None) -> tuple[str, str]:
+    """The accession number and its location: OBR-18, else the filler's number (OBR-3, ORC-3)."""
     places = [(obr, 18), (obr, 3), (orc, 3)] if obr else [(orc, 3)]
     for segment, field in places:
         number = segment.text(field)
@@ -169,99 +197,107 @@ def _order(orc: Segment, obr: Segment, number: str) -> Order:
         raise NotUsable(DATA_TYPE, obr.at(2))
     reasons = [obr.part(31, each, 2) or obr.part(31, each, 1) for each in obr.repetitions(31)]
     reason = "; ".join(filter(None, reasons)) or obr.text(13)
-    fields = {"placer": obr.at(2), "reason": obr.at(31)}
-    given = {"placer": next(iter(placers), None), "accession_number": number, "reason": reason or None}
-    return _built(Order, given, fields)
+    locations = {"placer": obr.at(2), "reason": obr.at(31)}
+    members = {"placer": next(iter(placers), None), "accession_number": number, "reason": reason or None}
+    return _part_of_context(Order, members, locations)
 
 
 def _person(pid: Segment, ordered_on: date) -> Person:
-    """Who the order is for; what PID does not say in full stays unknown."""
+    """The person that the order is for; a birth date of PID that is not complete stays unknown."""
     identifiers = [(pid.part(3, each, 5), pid.part(3, each)) for each in pid.repetitions(3)]
-    ranked = sorted(((kind, each) for kind, each in identifiers if each), key=lambda it: it[0] not in {"MR", "PI"})
+    ranked = sorted(((kind, id_) for kind, id_ in identifiers if id_), key=lambda pair: pair[0] not in {"MR", "PI"})
     if not ranked:
         raise NotUsable(FIELD_MISSING, pid.at(3))
-    sex = pid.text(8).upper()
-    if sex and sex not in SEXES:
+    sex = read_sex(pid.text(8), "hl7v2")
+    if sex is None and pid.text(8):
         raise NotUsable(TABLE_VALUE, pid.at(8))
     born = _day(pid, 7)
     if born and born > ordered_on:
         raise NotUsable(DATA_TYPE, pid.at(7))
-    given = {
+    members = {
         "id": ranked[0][1],
         "name": next(filter(None, (_name(pid, 5, each, 1) for each in pid.repetitions(5))), None),
         "birth_date": born,
         "age_years": age_on(born, ordered_on),
-        "sex": SEXES.get(sex),
+        "sex": sex,
     }
-    return _built(Person, given, {"id": pid.at(3), "name": pid.at(5), "age_years": pid.at(7)})
+    return _part_of_context(Person, members, {"id": pid.at(3), "name": pid.at(5)})
 
 
 def _referrer(orc: Segment, obr: Segment, pv1: Segment | None) -> Referrer | None:
-    """The ordering provider, else the referring doctor of the visit; and the ordering facility."""
+    """The ordering provider (ORC-12, OBR-16), else the referring doctor (PV1-8); and the ordering facility (ORC-21)."""
     places = [(orc, 12), (obr, 16)] + ([(pv1, 8)] if pv1 else [])
     segment, field = next(((s, f) for s, f in places if s.repetitions(f)), (orc, 12))
-    said = next(iter(segment.repetitions(field)), "")
-    given = {
-        "id": segment.part(field, said) or None,
-        "name": _name(segment, field, said, 2),
+    doctor = next(iter(segment.repetitions(field)), "")
+    members = {
+        "id": segment.part(field, doctor) or None,
+        "name": _name(segment, field, doctor, 2),
         "facility": orc.text(21) or None,
     }
-    fields = {"id": segment.at(field), "name": segment.at(field), "facility": orc.at(21)}
-    return _built(Referrer, given, fields) if any(given.values()) else None
+    locations = {"id": segment.at(field), "name": segment.at(field), "facility": orc.at(21)}
+    return _part_of_context(Referrer, members, locations) if any(members.values()) else None
 
 
-def _name(segment: Segment, field: int, said: str, first: int) -> str | None:
-    """A name as it is said, from its components: ``first`` is that of the family's name (XPN 1, XCN 2).
+def _name(segment: Segment, field: int, repetition: str, first: int) -> str | None:
+    """A person's name in one text.
 
-    The order is family, middle, given, as Vietnamese names go, unless the message says that the given name goes first.
+    The order is family, middle, given name, as in Vietnamese, unless the message says that the given name comes first.
+
+    Parameters
+    ----------
+    first
+        Component of the family name: 1 in XPN, 2 in XCN.
     """
-    family, given, middle, suffix, prefix = (segment.part(field, said, first + n) for n in range(5))
-    assembly = segment.part(field, said, 11 if first == 1 else 18)
+    family, given, middle, suffix, prefix = (segment.part(field, repetition, first + n) for n in range(5))
+    assembly = segment.part(field, repetition, 11 if first == 1 else 18)
     body = [given, middle, family] if assembly == "G" else [family, middle, given]
     return " ".join(" ".join([prefix, *body, suffix]).split()) or None
 
 
 def _day(segment: Segment, field: int) -> date | None:
-    """The day of a time stamp that is at least that exact; ``None`` where it is absent, or a year or month alone."""
-    text = segment.text(field)
-    stamp = re.fullmatch(
-        r"(\d{4})(?:(\d\d)(?:(\d\d)(?:\d\d(?:\d\d(?:\d\d(?:\.\d{1,4})?)?)?)?)?)?([+-]\d{4})?", text, re.A
-    )
-    if text and not stamp:
-        raise NotUsable(DATA_TYPE, segment.at(field))
-    if not stamp or not stamp[3]:
-        return None
+    """The day of a time stamp; ``None`` where it is absent, or a year or month alone."""
     try:
-        return date(int(stamp[1]), int(stamp[2]), int(stamp[3]))
+        return hl7_day(segment.text(field))
     except ValueError:
         raise NotUsable(DATA_TYPE, segment.at(field)) from None
 
 
-def _built(part: type[Part], given: dict[str, Any], fields: dict[str, str]) -> Part:
-    """A part of the context, or where in the message the value stands that it does not take."""
+def _part_of_context(part: type[Part], members: dict[str, Any], locations: dict[str, str]) -> Part:
+    """A part of the context.
+
+    Parameters
+    ----------
+    locations
+        Where in the message each member stands.
+
+    Raises
+    ------
+    NotUsable
+        With the location of the member that cannot be used.
+    """
     try:
-        return part(**given)
+        return part(**members)
     except ValidationError as error:
-        raise NotUsable(DATA_TYPE, fields.get(str(error.errors()[0]["loc"][0]), "")) from None
+        raise NotUsable(DATA_TYPE, locations.get(str(error.errors()[0]["loc"][0]), "")) from None
 
 
 # ---------------------------------------------------------------- carried out
 def carry_out(session: Session, site: str, message: OrderMessage, now: datetime) -> NotUsable | None:
-    """Do all that the message asks for, or nothing of it and say why. For a writing transaction."""
+    """Carry out all orders of the message, or none and say why. To be called in a writing transaction."""
     known = session.get(OrderMessageRow, (site, message.sender, message.control_id))
     if known:
         return None if known.sha256 == message.sha256 else NotUsable(DUPLICATE_KEY, "MSH^1^10")
     staged: dict[str, str | None] = {}
-    for each in message.instructions:
-        number = each.accession_number
+    for instruction in message.instructions:
+        number = instruction.accession_number
         if number not in staged:
             row = session.get(OrderRow, (site, number))
             staged[number] = row.context if row else None
-        wanted = each.context.model_dump_json() if each.context else None
-        if each.control == "store" and staged[number] not in {None, wanted}:
-            return NotUsable(DUPLICATE_KEY, each.at)
-        if each.control != "store" and staged[number] is None:
-            return NotUsable(UNKNOWN_KEY, each.at)
+        wanted = instruction.context.model_dump_json() if instruction.context else None
+        if instruction.control == "store" and staged[number] not in {None, wanted}:
+            return NotUsable(DUPLICATE_KEY, instruction.location)
+        if instruction.control != "store" and staged[number] is None:
+            return NotUsable(UNKNOWN_KEY, instruction.location)
         staged[number] = wanted
     for number, wanted in staged.items():
         row = session.get(OrderRow, (site, number))
@@ -282,5 +318,5 @@ def carry_out(session: Session, site: str, message: OrderMessage, now: datetime)
             received_at=now,
         )
     )
-    session.flush()  # another message may follow in the same transaction
+    session.flush()  # the next message of the same transaction has to find it
     return None

@@ -11,8 +11,9 @@ import io
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from data_specs.dicom.reference import DicomReference
 from data_specs.visit.context import Referrer
-from data_specs.visit.report import DicomReference, Report, uid
+from data_specs.visit.report import Report, uid
 from data_specs.vocabulary import SYSTEMS, Language
 from service.report.dicom.values import day, given_date, given_time, is_uid, person_name, said_name, short, time, whole
 from service.report.words import say

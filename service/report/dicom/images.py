@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from data_specs.dicom.reference import DicomReference
 from data_specs.problems import Refused
 from data_specs.visit.assessment import EvidenceMap
-from data_specs.visit.report import DicomReference, Report, ReportFinding
+from data_specs.visit.report import Report, ReportFinding
 from data_specs.vocabulary import Language, display
 from service.language.texts import opening
 from service.report.dicom.identity import MAKER, encoded, made, new_dataset, presentable, reference

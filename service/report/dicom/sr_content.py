@@ -35,10 +35,11 @@ from highdicom.sr import (
 )
 from pydicom.sr.codedict import codes
 
+from data_specs.dicom.reference import DicomReference
 from data_specs.problems import Problem
 from data_specs.visit.contract import Code, Organ
 from data_specs.visit.opinion import Author, Judgement, Opinion
-from data_specs.visit.report import DicomReference, NextStep, Report, ReportFinding, ReportInput, ReportOrgan, uid
+from data_specs.visit.report import NextStep, Report, ReportFinding, ReportInput, ReportOrgan, uid
 from data_specs.vocabulary import Language, display, terms
 from service.language.texts import measured, opening, text
 from service.report import words

@@ -9,6 +9,7 @@ import re
 import unicodedata
 from datetime import UTC, datetime
 
+from data_specs.person import file_day
 from data_specs.visit.opinion import Author
 
 
@@ -84,13 +85,8 @@ def is_uid(text: str) -> bool:
 
 def given_date(text: str) -> str:
     """DA, or nothing where it is no day."""
-    if re.fullmatch(r"\d{8}", text, re.ASCII) is None:
-        return ""
-    try:
-        datetime.strptime(text, "%Y%m%d")
-    except ValueError:
-        return ""
-    return text
+    found = file_day(text)
+    return f"{found:%Y%m%d}" if found else ""
 
 
 def given_time(text: str) -> str:

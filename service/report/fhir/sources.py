@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+from data_specs.dicom.reference import DicomReference
 from data_specs.visit.opinion import Author, Opinion
-from data_specs.visit.report import DicomReference, ReportInput
+from data_specs.visit.report import ReportInput
 from service.report import words
 from service.report.fhir.parts import SHA256, SITE, URI, Document, Resource, accession, coding, moment, person_lines
 

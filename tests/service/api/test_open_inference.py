@@ -88,7 +88,7 @@ def test_health_and_metadata_need_no_key(client, bundles):
 # ---------------------------------------------------------------- the numbers
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("ways", ["binary", "json", "json in", "json out"])
-def test_the_numbers_are_the_sessions(client, bundles, name, ways):
+def test_the_numbers_are_those_of_the_session(client, bundles, name, ways):
     bundle = bundles[name]
     rows = golden(bundle, 3)
     asked = [triton.InferRequestedOutput(each, binary_data="out" not in ways) for each in bundle.manifest.outputs]
@@ -203,7 +203,7 @@ def refused(real, status, content, name="kidney", path="infer", **headers):
         (b"1" * 100_000, "JSON"),
     ],
 )
-def test_what_cannot_be_read_is_refused_by_name(real, content, said):
+def test_a_refusal_names_the_field(real, content, said):
     assert said in refused(real, 400, content)
 
 
@@ -227,7 +227,7 @@ def test_other_refusals(real):
     refused(real, 400, json.dumps({**json.loads(body()), "outputs": twice}))
 
 
-def test_pixels_are_whole_numbers_of_a_byte(real):
+def test_pixels_are_integers_from_0_to_255(real):
     shape = [1, 1, 64, 64]
     for value, said in ((256, "0 … 255"), (-1, "0 … 255"), (0.5, "uint8"), (True, "uint8")):
         data = [value] * 4096
@@ -235,7 +235,7 @@ def test_pixels_are_whole_numbers_of_a_byte(real):
         assert said in refused(real, 400, content, name="cxr_gate")
 
 
-def test_a_body_of_ten_gigabytes_is_refused_on_its_word(real):
+def test_a_body_that_declares_ten_gigabytes_is_refused_unread(real):
     head = f"POST /v2/models/lung/infer HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {ADMIN}\r\n"
     with socket.create_connection(("127.0.0.1", real.port), timeout=10) as connection:
         connection.sendall(f"{head}Content-Length: 10000000000\r\n\r\n".encode())
@@ -274,7 +274,7 @@ SPEC = InputSpec("input", "FP32", (2,))
     ),
     st.none() | st.integers(0, 300),
 )
-def test_no_bytes_raise_anything_but_a_refusal(content, n_json):
+def test_any_bytes_are_read_or_refused(content, n_json):
     try:
         asked = read_request(memoryview(content), n_json, SPEC, ("logits",), 4)
     except ServiceError:
@@ -284,7 +284,7 @@ def test_no_bytes_raise_anything_but_a_refusal(content, n_json):
 
 
 # ---------------------------------------------------------------- overload
-def test_places_are_bounded_and_given_back():
+def test_the_number_of_requests_is_limited_and_each_place_is_freed():
     tensors = Tensors(max_rows=10, max_bytes=100)
     with tensors.hold(rows=50, n_bytes=60):  # nothing was before it
         for more in ({"rows": 1}, {"n_bytes": 41}):
@@ -325,7 +325,7 @@ def test_overload_is_429_and_never_a_time_out(tmp_path, bundles):
     assert code == 0
 
 
-def test_while_starting_it_says_so_in_the_protocols_form(tmp_path):
+def test_a_starting_service_answers_in_the_form_of_the_protocol(tmp_path):
     with serving(settings_for(tmp_path)) as served, httpx.Client(base_url=served.address, verify=False) as asking:
         service = served.app.state.service
         engine, service.engine = service.engine, None
@@ -338,7 +338,7 @@ def test_while_starting_it_says_so_in_the_protocols_form(tmp_path):
         service.engine = engine
 
 
-async def test_a_client_that_leaves_takes_its_rows_along():
+async def test_the_rows_of_a_client_that_left_are_not_computed():
     from service.api import open_inference
 
     class Left:

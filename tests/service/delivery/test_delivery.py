@@ -110,7 +110,7 @@ def receivers_check():
     return names["is_ours"]
 
 
-def test_a_webhook_is_signed_and_comes_once(quick):
+def test_a_webhook_is_signed_and_sent_once(quick):
     with Sink() as sink:
         made = destination(quick, f"{sink.address}/in?token=1")
         visit = post(quick, person={"id": "P-1"})
@@ -142,7 +142,7 @@ def test_a_webhook_is_signed_and_comes_once(quick):
         assert (state.version, state.kind, state.state, state.attempts) == (1, "webhook", "delivered", 1)
 
 
-def test_who_wants_no_names_on_the_way_gets_a_link(quick):
+def test_a_destination_without_names_gets_a_link(quick):
     with Sink() as sink:
         destination(quick, sink.address, options=LINK)
         visit = post(quick, person={"id": "SECRET-1", "name": "SECRET-2"})
@@ -167,7 +167,7 @@ def test_versions_arrive_in_their_order(either):
         assert len({got.key for got in sink.received}) == 3
 
 
-def test_a_site_hears_of_its_own_visits_only(quick):
+def test_a_site_gets_deliveries_of_its_own_visits_only(quick):
     north, south = quick.key("site", "north"), quick.key("site", "south")
     with Sink() as own, Sink() as other, Sink() as every:
         destination(quick, own.address, site="north", options=LINK)
@@ -181,7 +181,7 @@ def test_a_site_hears_of_its_own_visits_only(quick):
 
 
 # ---------------------------------------------------------------- what does not arrive
-def test_a_refusal_that_cannot_heal_is_dead_until_it_is_asked_for_again(either):
+def test_after_a_final_refusal_a_delivery_is_dead_until_somebody_retries_it(either):
     answers = iter([400, 200])
     with Sink(lambda _: next(answers)) as sink:
         made = destination(either, sink.address, options=LINK)
@@ -203,7 +203,7 @@ def test_a_refusal_that_cannot_heal_is_dead_until_it_is_asked_for_again(either):
         assert sink.received[0].key == sink.received[1].key
 
 
-def test_what_may_heal_is_tried_again(tmp_path):
+def test_a_temporary_failure_is_tried_again(tmp_path):
     def failing_twice(status):
         answers = iter([status, status, 200])
         return Sink(lambda _: (next(answers), {"Retry-After": "nonsense"}))
@@ -218,7 +218,7 @@ def test_what_may_heal_is_tried_again(tmp_path):
         assert all(len({got.key for got in sink.received}) == 1 for sink in sinks)
 
 
-def test_after_the_last_attempt_it_is_dead(tmp_path):
+def test_after_the_last_attempt_a_delivery_is_dead(tmp_path):
     with serving(settings_for(tmp_path, **QUICK, delivery_attempts=3)) as served, Sink(lambda _: 500) as sink:
         destination(served, sink.address, options=LINK)
         post(served)
@@ -226,7 +226,7 @@ def test_after_the_last_attempt_it_is_dead(tmp_path):
         assert len(sink.received) == 3
 
 
-def test_retry_after_is_waited_for_by_all_that_goes_there(tmp_path):
+def test_retry_after_holds_for_all_deliveries_to_the_destination(tmp_path):
     first = threading.Event()
 
     def answer(_):
@@ -253,7 +253,7 @@ def test_a_redirect_is_not_followed(quick):
         assert deliveries(quick)[0]["problem"] == "http_307"
 
 
-def test_one_that_hangs_delays_nobody_else(quick):
+def test_a_destination_that_hangs_delays_no_other(quick):
     released = threading.Event()
 
     def hang(_):
@@ -273,7 +273,7 @@ def test_one_that_hangs_delays_nobody_else(quick):
         until(lambda: states(quick) == {"delivered": 24}, 10)
 
 
-def test_one_that_never_answers_is_given_its_time_and_no_more(tmp_path):
+def test_a_destination_that_never_answers_ends_in_a_timeout(tmp_path):
     answers = iter([1.5, 0.0])
 
     def answer(_):
@@ -288,7 +288,7 @@ def test_one_that_never_answers_is_given_its_time_and_no_more(tmp_path):
         assert len({got.key for got in sink.received}) == 1
 
 
-def test_what_goes_to_one_that_is_away_backs_off_together(tmp_path):
+def test_deliveries_to_an_unreachable_destination_wait_together(tmp_path):
     away = threading.Event()
     away.set()
     settings = settings_for(tmp_path, **QUICK | {"delivery_retry_seconds": 2, "delivery_retry_max_seconds": 2})
@@ -305,7 +305,7 @@ def test_what_goes_to_one_that_is_away_backs_off_together(tmp_path):
         assert set(sink.taken.values()) == {1}
 
 
-def test_no_server_and_no_tls_are_said(quick):
+def test_a_missing_server_and_a_failed_tls_are_named(quick):
     with socket.create_server(("127.0.0.1", 0)) as nobody:
         nobody.listen(0)
         port = nobody.getsockname()[1]
@@ -329,7 +329,7 @@ def post_until_killed(process):
     return posted
 
 
-def test_killed_before_the_answer_and_after_it_each_is_known_by_its_key(new_process, new_database):
+def test_after_a_kill_a_repeated_delivery_has_the_same_key(new_process, new_database):
     process = new_process(database_url=new_database(), **QUICK_PROCESS)
     seen = itertools.count(1)
 
@@ -363,7 +363,7 @@ def test_killed_before_the_answer_and_after_it_each_is_known_by_its_key(new_proc
             assert len({got.body for got in sink.received if got.key == key}) == 1
 
 
-def test_two_processes_share_what_is_due_and_deliver_each_once(new_process, postgres, tmp_path):
+def test_two_processes_share_the_deliveries_and_send_each_once(new_process, postgres, tmp_path):
     url = postgres()
     both = [
         new_process(
@@ -393,7 +393,7 @@ def test_two_processes_share_what_is_due_and_deliver_each_once(new_process, post
     assert min(logs) > 0, "the second process had no part in it"
 
 
-def test_asked_to_stop_it_finishes_what_is_on_its_way_and_its_log_names_nobody(new_process):
+def test_a_stopping_process_finishes_its_deliveries_and_its_log_names_no_person(new_process):
     process = new_process(**QUICK_PROCESS)
     process.start()
 
@@ -437,7 +437,7 @@ class FhirServer(Sink):
         return status
 
 
-def test_a_fhir_server_has_each_document_once(quick):
+def test_a_fhir_server_gets_each_document_once(quick):
     with FhirServer() as server:
         server.lose = 1
         destination(quick, f"{server.address}/fhir/", kind="fhir", secret="a-token", language="vi")
@@ -455,7 +455,7 @@ def test_a_fhir_server_has_each_document_once(quick):
         assert len(server.bundles) == 2
 
 
-def test_a_fhir_server_that_takes_no_ids_of_others_is_asked_by_identifier(quick):
+def test_a_fhir_server_that_refuses_our_ids_is_asked_by_identifier(quick):
     with FhirServer(takes_ids=False) as server:
         server.lose = 1
         destination(quick, f"{server.address}/fhir", kind="fhir")
@@ -493,7 +493,7 @@ class Mllp(threading.Thread):
                     peer.sendall(b"\x0b" + answer.encode() + b"\x1c\r")
 
 
-def test_an_hl7_receiver_gets_the_same_message_until_it_has_it(quick):
+def test_an_hl7_receiver_gets_the_same_message_until_it_accepts_it(quick):
     receiver = Mllp("AE", "AA")
     receiver.start()
     destination(quick, receiver.address, kind="hl7", language="vi")
@@ -505,7 +505,7 @@ def test_an_hl7_receiver_gets_the_same_message_until_it_has_it(quick):
     receiver.listener.close()
 
 
-def test_an_archive_gets_objects_that_it_knows_again(quick):
+def test_an_archive_gets_objects_with_the_same_uids_again(quick):
     """C-STORE to a real association; the first one is aborted after it has stored an object."""
     pynetdicom = pytest.importorskip("pynetdicom")
     stored = []
@@ -576,7 +576,7 @@ def fill(database, *versions, destinations=("d",), ended=()):
             enqueue(session, "v", "s", version, NOW)
 
 
-def test_enqueueing_is_one_statement_and_for_nobody_costs_no_row(database):
+def test_enqueueing_is_one_statement_and_no_row_without_destinations(database):
     fill(database)
     statements = []
     event.listen(database.engine, "before_cursor_execute", lambda *given: statements.append(given[2]))
@@ -590,7 +590,7 @@ def test_enqueueing_is_one_statement_and_for_nobody_costs_no_row(database):
         assert [each.version for each in deliveries_of(session, "v")] == [1]
 
 
-async def test_who_comes_back_late_changes_nothing(database, two):
+async def test_a_process_that_comes_back_late_changes_nothing(database, two):
     first, second = two
     fill(database, 1)
     (late,) = await first.take({"d": 4}, [])
@@ -635,7 +635,7 @@ async def test_hands_are_by_destination(database, two):
     assert [each.delivery.destination_id for each in taken] == ["a"]
 
 
-async def test_what_waits_for_an_ended_destination_is_dead(database, two):
+async def test_deliveries_to_an_ended_destination_are_dead(database, two):
     first, _ = two
     fill(database, 1)
     with database.transaction(write=True) as session:
@@ -646,7 +646,7 @@ async def test_what_waits_for_an_ended_destination_is_dead(database, two):
     assert (state.state, state.problem) == ("dead", "destination_ended")
 
 
-async def test_backing_off_together_counts_for_each_and_ends(database, two):
+async def test_waiting_together_counts_as_an_attempt_of_each_and_ends(database, two):
     first, _ = two
     fill(database, 1, 2)
     (_held,) = await first.take({"d": 1}, [])
@@ -727,7 +727,7 @@ def test_addresses_that_cannot_be_used(client, asked, field):
         {"kind": "hl7", "address": "[::1]:2575", "language": "vi", "site": "north"},
     ],
 )
-def test_addresses_that_can(client, asked):
+def test_addresses_that_can_be_used(client, asked):
     made = client.post("/v1/destinations", json=asked)
     assert made.status_code == 201, made.text
     assert (made.json()["secret"] is not None) == (asked["kind"] == "webhook")
@@ -766,7 +766,7 @@ def test_a_site_subscribes_for_itself_alone(served):
             client.delete(f"/v1/destinations/{each['id']}")
 
 
-def test_ending_a_destination_ends_what_waits_for_it(either):
+def test_ending_a_destination_ends_its_waiting_deliveries(either):
     with Sink(lambda _: 500) as sink:
         made = destination(either, sink.address, options=LINK)
         posted = sorted(post(either) for _ in range(3))

@@ -126,7 +126,7 @@ def refused(send, *arguments, **options):
 
 
 # ---------------------------------------------------------------------- an archive
-def test_orthanc_takes_by_c_store_what_was_made_and_says_so(peer, files, tmp_path):
+def test_orthanc_accepts_our_objects_by_c_store(peer, files, tmp_path):
     address = f"{peer.ae_title}@{HOST}:{peer.dicom_port}"
     assert already_there(address, "SANGLOC", files[0], timeout_s=10) is False
     c_store(address, "SANGLOC", files, timeout_s=10)
@@ -144,7 +144,7 @@ def test_orthanc_takes_by_c_store_what_was_made_and_says_so(peer, files, tmp_pat
         assert shown.returncode == 0, shown.stderr
 
 
-def test_findscu_finds_in_the_archive_what_was_stored(peer, files):
+def test_findscu_finds_the_stored_objects_in_the_archive(peer, files):
     """A third party asks: dcmtk's own client, by C-FIND."""
     findscu = shutil.which("findscu")
     if findscu is None:
@@ -162,7 +162,7 @@ def test_findscu_finds_in_the_archive_what_was_stored(peer, files):
     assert "SecondaryCaptureImageStorage" in said
 
 
-def test_orthanc_takes_by_stow_what_was_made(peer):
+def test_orthanc_accepts_our_objects_by_stow(peer):
     made = [dicom_sr.render(report(version), "fr") for version in (1, 2)]
     basic = base64.b64encode(":".join(peer.auth).encode()).decode()
     stow(peer.dicomweb, made, secret=f"Basic {basic}", timeout_s=10)
@@ -172,13 +172,13 @@ def test_orthanc_takes_by_stow_what_was_made(peer):
     assert refused(stow, peer.dicomweb, made, secret="Basic eDp5") == ("http_401", False)
 
 
-def test_orthanc_lists_what_it_cannot_take(peer):
+def test_orthanc_lists_the_objects_that_it_refuses(peer):
     basic = base64.b64encode(":".join(peer.auth).encode()).decode()
     code, _ = refused(stow, peer.dicomweb, [b"no DICOM"], secret=f"Basic {basic}")
     assert code in ("dicom_0110", "http_400")
 
 
-def test_another_service_of_ours_takes_films_and_refuses_a_class_that_it_does_not_know(tmp_path):
+def test_our_own_listener_accepts_films_and_refuses_an_unknown_class(tmp_path):
     with serving(settings_for(tmp_path)) as served:
         key, url = served.key("site", "north"), f"{served.address}/dicomweb"
         stow(url, [film(1), film(2)], secret=key, timeout_s=10)
@@ -190,7 +190,7 @@ def test_another_service_of_ours_takes_films_and_refuses_a_class_that_it_does_no
 
 # ---------------------------------------------------------------------- C-STORE
 @pytest.mark.parametrize("status", [0x0000, 0xB000, 0xB006, 0xB007, 0x0107, 0x0111])
-def test_success_warnings_and_what_is_there_already_are_delivered(archive, files, status):
+def test_success_warnings_and_duplicates_count_as_delivered(archive, files, status):
     archive.status = status
     c_store(archive.address, "SANGLOC", files, timeout_s=5)
     assert len(archive.taken) == 2
@@ -200,7 +200,7 @@ def test_success_warnings_and_what_is_there_already_are_delivered(archive, files
     ("status", "permanent"),
     [(0xA700, False), (0x0110, False), (0xA900, True), (0xC000, True), (0xC123, True), (0x0122, True), (0x0124, False)],
 )
-def test_failures_say_whether_they_are_final(archive, files, status, permanent):
+def test_a_failure_is_final_or_temporary(archive, files, status, permanent):
     archive.status = status
     assert refused(c_store, archive.address, "SANGLOC", files) == (f"dicom_{status:04X}", permanent)
     assert len(archive.taken) == 1, "the rest waits"
@@ -208,7 +208,7 @@ def test_failures_say_whether_they_are_final(archive, files, status, permanent):
 
 # pynetdicom leaves a socket that never connected to the garbage collector, which says so
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-def test_peers_that_do_not_take_it(peer, archive, files):
+def test_peers_that_refuse(peer, archive, files):
     for other in (SC, "1.2.840.10008.1.1"):
         with listener(other) as narrow:
             assert refused(c_store, narrow.address, "SANGLOC", files) == ("dicom_no_context", True)
@@ -220,7 +220,7 @@ def test_peers_that_do_not_take_it(peer, archive, files):
     assert refused(c_store, f"ARCHIVE@{HOST}:{free_port()}", "SANGLOC", files) == ("dicom_no_association", False)
 
 
-def test_a_peer_that_says_nothing_is_given_up(files):
+def test_a_silent_peer_ends_in_a_timeout(files):
     with socket.socket() as silent:
         silent.bind((HOST, 0))
         silent.listen()
@@ -231,7 +231,7 @@ def test_a_peer_that_says_nothing_is_given_up(files):
             stow(f"http://{HOST}:{port}", files, secret=None, timeout_s=0.3)
 
 
-def test_names_that_lead_nowhere(files):
+def test_host_names_that_cannot_be_resolved(files):
     assert refused(c_store, "ARCHIVE@nobody.invalid:104", "SANGLOC", files) == ("unreachable", False)
     assert refused(c_store, "ARCHIVE", "SANGLOC", files) == ("address", True)
 
@@ -285,22 +285,22 @@ def test_answers_without_a_failure_are_delivered(files, body):
         stow(url, files, secret=None, timeout_s=5)
 
 
-def test_a_server_says_when_to_come_again(files):
+def test_retry_after_of_a_web_server(files):
     with web_server(503, Retry_After="17") as url, pytest.raises(NotDelivered) as raised:
         stow(url, files, secret=None, timeout_s=5)
     assert raised.value.retry_after_s == 17
 
 
-def test_an_object_that_is_there_already_is_delivered(files):
+def test_an_object_that_the_server_already_has_is_delivered(files):
     body = b'{"00081198": {"vr": "SQ", "Value": [{"00081197": {"vr": "US", "Value": [273]}}]}}'
     with web_server(409, body) as url:
         stow(url, files, secret=None, timeout_s=5)
 
 
 @pytest.mark.parametrize("url", ["ftp://h/x", "no address", "http://h:x"])
-def test_addresses_that_are_none(files, url):
+def test_addresses_that_cannot_be_used(files, url):
     assert refused(stow, url, files, secret=None) == ("address", True)
 
 
-def test_nobody_there(files):
+def test_an_address_without_a_server(files):
     assert refused(stow, f"http://{HOST}:{free_port()}", files, secret=None) == ("unreachable", False)

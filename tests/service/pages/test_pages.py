@@ -38,7 +38,7 @@ def reader(site: Site) -> Iterator[httpx.Client]:
 
 
 # ------------------------------------------------------------------ words
-def test_every_text_is_there_in_every_language_with_the_same_blanks() -> None:
+def test_every_text_has_the_same_placeholders_in_every_language() -> None:
     for key, row in texts().items():
         assert set(row) == set(LANGUAGES), key
         blanks = {
@@ -47,7 +47,7 @@ def test_every_text_is_there_in_every_language_with_the_same_blanks() -> None:
         assert blanks["vi"] == blanks["fr"] == blanks["en"], key
 
 
-def test_templates_and_table_of_texts_hold_each_other() -> None:
+def test_templates_use_every_text_of_the_table_and_no_other() -> None:
     """Every text that a page asks for is in the table, and nothing in the table goes unread."""
     source = "".join(path.read_text("utf-8") for path in [*TEMPLATES, *SERVICE.rglob("*.py")])
     asked = set(re.findall(r"""\b(?:t|text)\(\s*'(\w+)'(?!\s*~)""", source))
@@ -64,7 +64,7 @@ def test_templates_and_table_of_texts_hold_each_other() -> None:
     assert unread == set()
 
 
-def test_vietnamese_is_composed() -> None:
+def test_vietnamese_letters_are_composed() -> None:
     """Decomposed diacritics fall apart in some fonts and are not found by a search."""
     import unicodedata
 
@@ -73,7 +73,7 @@ def test_vietnamese_is_composed() -> None:
         assert unicodedata.is_normalized("NFC", written), path.name
 
 
-def test_french_punctuation_does_not_fall_to_the_next_line() -> None:
+def test_french_punctuation_stays_on_its_line() -> None:
     """A space that does not break stands before : ; ? ! and %, and within « »; vi and en set none before %."""
     tables = (
         SERVICE / "language" / "texts.toml",
@@ -98,7 +98,7 @@ def test_french_punctuation_does_not_fall_to_the_next_line() -> None:
         (0.05, "5%", "5\u202f%", "5%"),
     ],
 )
-def test_probabilities_are_written_as_each_language_writes_them(share: float, vi: str, fr: str, en: str) -> None:
+def test_probabilities_are_written_by_the_rules_of_the_language(share: float, vi: str, fr: str, en: str) -> None:
     assert (percent(share, "vi"), percent(share, "fr"), percent(share, "en")) == (vi, fr, en)
 
 
@@ -164,7 +164,7 @@ def test_contrast_reaches_wcag_aa(scheme: str, ink: str, ground: str) -> None:
 
 # ------------------------------------------------------------------ signing in
 @pytest.mark.parametrize("address", ["/worklist", "/visits/00000000-0000-0000-0000-000000000000"])
-def test_who_is_not_known_is_asked_for_a_key_and_brought_back(site: Site, address: str) -> None:
+def test_a_visitor_without_a_key_is_asked_for_it_and_sent_back(site: Site, address: str) -> None:
     with httpx.Client(base_url=site.url) as client:
         answer = client.get(address)
         assert answer.status_code == 303
@@ -173,7 +173,7 @@ def test_who_is_not_known_is_asked_for_a_key_and_brought_back(site: Site, addres
         assert f'name="next" value="{address}"' in form.text
 
 
-def test_a_wrong_key_is_said_to_be_wrong(site: Site) -> None:
+def test_a_wrong_key_is_refused_with_a_sentence(site: Site) -> None:
     with httpx.Client(base_url=site.url, follow_redirects=True, headers={"Accept-Language": "vi"}) as client:
         answer = client.post("/login", data={"key": "nobody's"}, headers={"Origin": site.url})
     assert answer.url.path == "/login"
@@ -191,14 +191,14 @@ def _order(html: str) -> list[str]:
     return re.findall(r'href="/visits/([0-9a-f-]{36})"', html)
 
 
-def test_worklist_goes_by_priority_then_by_waiting_time(site: Site, reader: httpx.Client) -> None:
+def test_the_worklist_is_ordered_by_priority_then_by_waiting_time(site: Site, reader: httpx.Client) -> None:
     order = _order(reader.get("/worklist").text)
     assert order[0] == site.ids["urgent"]
     assert order[1] == site.ids["soon"]
     assert order[2] == site.ids[f"filler-{FILLER - 1}"]  # the routine visit that waits longest
 
 
-def test_pages_go_on_where_the_last_one_ended(site: Site, reader: httpx.Client) -> None:
+def test_the_next_page_begins_where_the_last_one_ended(site: Site, reader: httpx.Client) -> None:
     seen: list[str] = []
     address: str | None = "/worklist"
     for _ in range(5):
@@ -224,7 +224,7 @@ def test_filters_narrow_and_counts_stay(site: Site, reader: httpx.Client) -> Non
 
 
 @pytest.mark.parametrize("query", ["priority=worst", "status=%00", "cursor=zzz", "cursor=MSAy", "period=x", "cursor=é"])
-def test_a_filter_that_is_none_is_left_aside(reader: httpx.Client, query: str) -> None:
+def test_an_unknown_filter_is_ignored(reader: httpx.Client, query: str) -> None:
     answer = reader.get(f"/worklist?{query}")
     assert answer.status_code == 200
     assert len(_order(answer.text)) == 40
@@ -286,7 +286,7 @@ def _escaped(words: str) -> str:
     return str(escape(words))
 
 
-def test_not_assessed_never_looks_like_a_result(site: Site, reader: httpx.Client) -> None:
+def test_an_organ_that_was_not_assessed_never_looks_like_a_result(site: Site, reader: httpx.Client) -> None:
     html = reader.get(f"/visits/{site.ids['unassessed']}").text
     assert not re.search(r'class="[^"]*\b(routine|low|intermediate|high|soon|urgent)\b', html)
     assert html.count(text("not_assessed_note", "en")) >= 3
@@ -294,7 +294,7 @@ def test_not_assessed_never_looks_like_a_result(site: Site, reader: httpx.Client
     assert not re.search(r'class="(?:chip|badge|visit)[^"]*\b(routine|low)\b', rows)
 
 
-def test_a_visit_in_progress_says_so_and_follows(site: Site, reader: httpx.Client) -> None:
+def test_the_page_of_an_unfinished_visit_says_so_and_reloads(site: Site, reader: httpx.Client) -> None:
     html = reader.get(f"/visits/{site.ids['accepted']}").text
     assert text("in_progress", "en") in html
     assert 'hx-trigger="every 3s"' in html
@@ -310,7 +310,7 @@ def test_every_image_of_a_visit_is_served(site: Site, reader: httpx.Client) -> N
     assert len(kinds) == 9
 
 
-def test_words_of_others_stay_words(site: Site, reader: httpx.Client) -> None:
+def test_text_from_clients_is_shown_as_text(site: Site, reader: httpx.Client) -> None:
     """A file name, an identifier: whatever a client sends is text, never markup."""
     from sqlalchemy import update
 

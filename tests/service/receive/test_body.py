@@ -1,4 +1,4 @@
-"""Visits posted as one file: the same durable intake, bounds and findings as in ``multipart/form-data``."""
+"""Visits posted as one file: stored with the same limits, and with the same findings, as a posted form."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def inputs(response):
 
 
 # ---------------------------------------------------------------- intake
-def test_the_kinds_are_those_that_a_refusal_names(client):
+def test_a_refusal_names_all_accepted_content_types(client):
     assert {"multipart/form-data", *KINDS} == set(ACCEPTED.split(", "))
     described = client.get("/openapi.json").json()["paths"]["/v1/visits"]["post"]["requestBody"]["content"]
     assert set(described) == {"multipart/form-data", *KINDS}
@@ -79,7 +79,7 @@ def test_a_body_is_stored_byte_for_byte(client, kind):
     assert inputs(post(client, b"", kind)) == [(field, f"{field}-0")]
 
 
-def test_the_field_of_a_dicom_file_is_its_sop_class(client):
+def test_a_dicom_file_with_waveforms_is_a_recording(client):
     assert is_waveform(WAVEFORM[:1024])
     assert inputs(post(client, WAVEFORM, "application/dicom")) == [("ecg", "ecg-0")]
 
@@ -111,7 +111,7 @@ def test_a_context_that_cannot_be_used(client, given, field):
     assert response.json()["errors"][0]["field"] == field
 
 
-def test_the_header_goes_with_a_multipart_body_too_but_not_with_a_second_context(client):
+def test_the_header_may_come_with_a_form_but_not_with_a_second_context(client):
     header = {"Sangloc-Context": packed(CONTEXT)}
     response = client.post("/v1/visits", files=visit_files(), headers=header)
     assert response.json()["person"]["id"] == "P-1"
@@ -130,7 +130,7 @@ def test_idempotency_and_prefer(client):
     assert (later.status_code, later.headers["preference-applied"]) == (202, "respond-async")
 
 
-def test_bounds(served, client):
+def test_too_large_a_body_and_an_unknown_key_leave_no_draft(served, client):
     assert post(client, b"x" * 2_000_001, "image/png").status_code == 413
     head = f"POST /v1/visits HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {ADMIN}\r\nContent-Type: image/png\r\n"
     chunk = b"%x\r\n" % 100_000 + b"x" * 100_000 + b"\r\n"
@@ -147,7 +147,7 @@ def test_a_zip_of_recordings_is_one_input_as_in_multipart(client):
     assert inputs(post(client, zipped(ECG), "application/zip")) == [("ecg", "ecg-0")]
 
 
-def test_a_zip_with_films_is_taken_apart(client):
+def test_a_zip_with_films_is_unpacked(client):
     files = [("films/a.png", PNG), ("__MACOSX/films/a.png", b"x"), ("films/", b""), ("b.dcm", WAVEFORM), *ECG]
     files += [("README.md", b"# \x00 none of them"), ("report.pdf", b"%PDF-1.7")]
     response = post(client, zipped(files), "application/zip")
@@ -164,13 +164,13 @@ def test_a_zip_with_films_is_taken_apart(client):
         ([("a.png", PNG), ("x/E.hea", ECG[0][1]), ("y/e.HEA", ECG[0][1])], "ecg", "field_repeated"),
     ],
 )
-def test_a_zip_holds_what_a_visit_has_places_for(client, files, field, code):
+def test_a_zip_may_hold_no_more_files_than_a_visit(client, files, field, code):
     response = post(client, zipped(files), "application/zip")
     assert response.status_code == 422, response.text
     assert (response.json()["errors"][0]["field"], response.json()["errors"][0]["code"]) == (field, code)
 
 
-def test_a_zip_out_of_bounds_is_kept_and_refused_where_it_is_read(client):
+def test_a_zip_out_of_bounds_is_kept_as_it_came(client):
     many = zipped([(f"{i}.png", PNG) for i in range(MAX_ZIP_MEMBERS + 1)])
     bomb = zipped([("a.png", PNG), ("b.png", b"\0" * (20 << 20))])
     for content in (many, bomb, zipped([("a.png", PNG)])[:-30], b"PK\x03\x04"):
@@ -189,7 +189,7 @@ def test_any_damaged_zip_is_answered_below_500(served, data):
 
 
 # ---------------------------------------------------------------- the same findings
-def test_raw_and_multipart_say_the_same(real):
+def test_a_posted_file_and_a_form_give_the_same_findings(real):
     """The real server with the bundles that ship: a film, an ECG in DICOM, a zip of a recording, a zip of both."""
     film = (SAMPLES / "film-abnormal.jpg").read_bytes()
     both = [("film-abnormal.jpg", film), *ECG]
@@ -201,7 +201,7 @@ def test_raw_and_multipart_say_the_same(real):
     ]
     with real.client(Prefer="wait=100") as client:
         client.timeout = 110
-        for kind, content, files in cases:  # the recordings say themselves whose they are
+        for kind, content, files in cases:  # the recordings state age and sex themselves
             context = {"person": {"age_years": 54, "sex": "female"}} if kind == "image/jpeg" else {}
             raw = post(client, content, kind, **{"Sangloc-Context": packed(context)})
             multipart = client.post("/v1/visits", files=[*files, ("context", (None, json.dumps(context)))])
@@ -215,5 +215,5 @@ def test_raw_and_multipart_say_the_same(real):
 
 
 def without_places(visit):
-    """The visit without the addresses of its evidence, which hold its id."""
+    """The visit without its id, which the addresses of its evidence hold."""
     return json.loads(json.dumps(visit).replace(visit["id"], "ID"))

@@ -1,4 +1,4 @@
-"""Resumable uploads: an independent client, cut connections, killed servers, and the visit that comes of them."""
+"""Resumable uploads: an independent client, broken connections, killed servers, and the visit made of uploads."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def begun(client, n_bytes, filename="film.png", **more):
 
 
 def sent(client, content, filename="film.png", **more):
-    """Id of an upload that came in whole."""
+    """The id of a finished upload."""
     where = begun(client, len(content), filename, **more)
     answer = client.patch(where, headers={**PIECE, "Upload-Offset": "0"}, content=content)
     assert answer.status_code == 204, answer.text
@@ -61,7 +61,7 @@ def refused(answer, status, code):
 
 
 # ------------------------------------------------------------------ the protocol
-def test_options_say_what_is_spoken(served):
+def test_options_state_version_and_extensions(served):
     answer = httpx.options(f"{served.address}/v1/uploads")
     assert answer.status_code == 204
     assert answer.headers["tus-version"] == "1.0.0"
@@ -86,7 +86,7 @@ def test_an_upload_in_two_pieces(served, client):
     refused(client.head(where, headers=TUS) and client.get(where, headers=TUS), 404, "not_found")
 
 
-def test_a_method_may_be_said_in_a_header(client):
+def test_a_method_may_be_named_in_a_header(client):
     where = begun(client, 3)
     said = {**PIECE, "X-HTTP-Method-Override": "PATCH", "Upload-Offset": "0"}
     assert client.post(where, headers=said, content=b"abc").headers["upload-offset"] == "3"
@@ -107,7 +107,7 @@ def test_a_method_may_be_said_in_a_header(client):
         ({}, iter([b"x" * 6, b"x" * 6]), 413, "body_too_large"),
     ],
 )
-def test_a_piece_that_cannot_be_taken_changes_nothing(client, headers, content, status, code):
+def test_a_refused_piece_changes_nothing(client, headers, content, status, code):
     where = begun(client, 10)
     given = {name: value.encode() for name, value in {**PIECE, "Upload-Offset": "0", **headers}.items()}
     answer = refused(client.patch(where, headers=given, content=content), status, code)
@@ -128,11 +128,11 @@ def test_a_piece_that_cannot_be_taken_changes_nothing(client, headers, content, 
         ({"Upload-Length": "1", "Upload-Metadata": "x" * 5000}, 422, "invalid_request"),
     ],
 )
-def test_what_cannot_be_begun(client, headers, status, code):
+def test_uploads_that_cannot_begin(client, headers, status, code):
     refused(client.post("/v1/uploads", headers={**TUS, **headers}), status, code)
 
 
-def test_only_the_key_that_made_it(served, client):
+def test_an_upload_is_seen_by_its_own_key_only(served, client):
     where = begun(client, 3)
     with served.client(served.key("site", "uploads-north")) as north:
         for answer in (
@@ -150,7 +150,7 @@ def test_only_the_key_that_made_it(served, client):
         assert client.get(f"/v1/uploads/{name}", headers=TUS).status_code == 404
 
 
-def test_a_key_has_so_many_open_and_no_more(served, monkeypatch):
+def test_the_number_of_open_uploads_of_a_key_is_limited(served, monkeypatch):
     monkeypatch.setattr(uploads, "MAX_OPEN", 3)
     with served.client(served.key("site", "uploads-many")) as many:
         opened = [begun(many, 1) for _ in range(3)]
@@ -160,7 +160,7 @@ def test_a_key_has_so_many_open_and_no_more(served, monkeypatch):
         begun(many, 1)
 
 
-def test_the_abandoned_are_removed(served, client):
+def test_abandoned_uploads_are_removed(served, client):
     service = served.app.state.service
     where = begun(client, 3)
     upload_id = where.rpartition("/")[2]
@@ -176,7 +176,7 @@ def test_the_abandoned_are_removed(served, client):
         assert session.scalars(select(UploadRow).where(UploadRow.id == upload_id)).first() is None
 
 
-def test_a_file_that_is_gone_is_said_to_be_gone(served, client):
+def test_an_upload_without_its_file_is_gone(served, client):
     where = begun(client, 3)
     (served.app.state.service.settings.data_dir / "uploads" / where.rpartition("/")[2]).unlink()
     refused(client.get(where, headers=TUS), 410, "upload_gone")
@@ -185,7 +185,7 @@ def test_a_file_that_is_gone_is_said_to_be_gone(served, client):
 
 # ------------------------------------------------------------------ bad links
 def piece_on_the_wire(served, where, at, declared, content):
-    """A PATCH whose connection ends, or goes quiet, after ``content``."""
+    """A PATCH whose connection ends, or falls silent, after ``content``."""
     wire = socket.create_connection(("127.0.0.1", served.port))
     head = {**PIECE, "Host": "x", "Authorization": f"Bearer {ADMIN}", "Upload-Offset": at, "Content-Length": declared}
     lines = [f"PATCH {where} HTTP/1.1", *(f"{name}: {value}" for name, value in head.items()), "", ""]
@@ -193,7 +193,7 @@ def piece_on_the_wire(served, where, at, declared, content):
     return wire
 
 
-def test_a_connection_that_breaks_leaves_what_has_arrived(served, client):
+def test_what_has_arrived_stays_when_the_connection_breaks(served, client):
     content = os.urandom(300_000)
     where = begun(client, len(content))
     with piece_on_the_wire(served, where, 0, len(content), content[:123_456]):
@@ -205,8 +205,8 @@ def test_a_connection_that_breaks_leaves_what_has_arrived(served, client):
     assert stored.read_bytes() == content
 
 
-def test_a_connection_that_goes_quiet_does_not_block_its_successor(served, client):
-    """The client is back before the server has noticed: what was left behind must not mix with what is new."""
+def test_a_silent_connection_does_not_block_the_next_one(served, client):
+    """The client comes back before the server has noticed: bytes of the two requests must not mix."""
     content = os.urandom(300_000)
     where = begun(client, len(content))
     with piece_on_the_wire(served, where, 0, len(content), content[:200_000]) as quiet:
@@ -220,7 +220,7 @@ def test_a_connection_that_goes_quiet_does_not_block_its_successor(served, clien
     assert stored.read_bytes() == content
 
 
-def test_too_slow_is_refused_and_kept(served, client):
+def test_a_slow_piece_is_refused_and_what_arrived_is_kept(served, client):
     where = begun(client, 100)
     with piece_on_the_wire(served, where, 0, 100, b"x" * 40) as slow:
         slow.settimeout(10)
@@ -228,7 +228,7 @@ def test_too_slow_is_refused_and_kept(served, client):
     assert offset(client, where) == 40
 
 
-def test_a_killed_server_goes_on_where_it_was(new_process):
+def test_an_upload_goes_on_after_the_server_was_killed(new_process):
     tusclient = pytest.importorskip("tusclient.client", reason="tuspy is not installed: no independent client is tried")
     content = os.urandom(300_000)
     process = new_process().start()
@@ -295,7 +295,7 @@ def test_uploads_become_a_visit(served, client):
     assert client.post("/v1/uploads/visit", json=asked, headers=headers).json()["id"] == visit["id"]
     other = client.post("/v1/uploads/visit", json={"uploads": ids}, headers=headers)
     assert (other.status_code, other.json()["code"]) == (409, "idempotency_conflict")
-    assert client.post("/v1/uploads/visit", json=asked).status_code == 404  # spent
+    assert client.post("/v1/uploads/visit", json=asked).status_code == 404  # the uploads are deleted
 
 
 def test_the_answer_may_come_before_the_findings(client):
@@ -324,7 +324,7 @@ def test_the_answer_may_come_before_the_findings(client):
         (json.dumps({"uploads": ["00000000-0000-0000-0000-000000000000"]}).encode(), 404, "not_found"),
     ],
 )
-def test_what_is_no_visit_of_uploads(client, body, status, code):
+def test_requests_that_make_no_visit(client, body, status, code):
     answer = client.post("/v1/uploads/visit", content=body)
     assert (answer.status_code, answer.json()["code"]) == (status, code), answer.text
 
@@ -337,7 +337,7 @@ def test_an_unfinished_upload_makes_no_visit_and_stays(client):
     assert offset(client, where) == 4
 
 
-def test_a_visit_of_uploads_is_bounded_as_any_other(client):
+def test_a_visit_of_uploads_has_the_limits_of_any_visit(client):
     large = [sent(client, bytes(1_500_000), f"{n}.png") for n in range(2)]
     answer = client.post("/v1/uploads/visit", json={"uploads": large})
     assert (answer.status_code, answer.json()["code"]) == (413, "body_too_large")
@@ -346,7 +346,7 @@ def test_a_visit_of_uploads_is_bounded_as_any_other(client):
     assert (answer.status_code, answer.json()["errors"][0]["code"]) == (422, "field_too_many")
 
 
-def test_one_upload_makes_one_visit_however_often_it_is_asked(served, client):
+def test_several_requests_make_one_visit_of_an_upload(served, client):
     from concurrent.futures import ThreadPoolExecutor
 
     upload_id = sent(client, made_film(64))

@@ -72,24 +72,24 @@ async def while_held(database, writes):
         await asyncio.to_thread(writer.close)
 
 
-async def test_what_waits_together_is_committed_together(database):
+async def test_writes_that_wait_together_are_committed_together(database):
     assert await while_held(database, [add(n) for n in range(10)]) == list(range(10))
     assert database.commits == [1, 10]
 
 
-async def test_a_group_is_bounded(database):
+async def test_the_size_of_a_group_is_limited(database):
     await while_held(database, [add(n) for n in range(MOST + 5)])
     assert database.commits == [1, MOST, 5]
 
 
-async def test_one_that_fails_takes_nobody_with_it_and_nothing_is_written_twice(database):
+async def test_a_failed_write_fails_alone_and_nothing_is_written_twice(database):
     outcomes = await while_held(database, [add(0), add(1), add(-1), add(2)])  # -1 is there already
     assert [isinstance(each, IntegrityError) for each in outcomes] == [False, False, True, False]
     assert database.commits == [1, 1, 1, 1]
     assert database.all() == 4
 
 
-async def test_one_whose_caller_has_left_is_not_written(database):
+async def test_a_write_whose_caller_has_left_is_not_made(database):
     writer = GroupCommit(database.transaction)
     database.go_on.clear()
     first = asyncio.create_task(writer.run(add(0)))
@@ -104,7 +104,7 @@ async def test_one_whose_caller_has_left_is_not_written(database):
     assert database.all() == 1
 
 
-async def test_the_end_writes_what_waits_and_takes_nothing_more(database):
+async def test_closing_makes_the_waiting_writes_and_accepts_no_more(database):
     writer = GroupCommit(database.transaction)
     database.go_on.clear()
     tasks = [asyncio.create_task(writer.run(add(n))) for n in range(3)]

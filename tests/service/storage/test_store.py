@@ -86,7 +86,7 @@ def put(store, content):
 LARGE = bytes(range(256)) * (HELD_BYTES // 256 + 1)
 
 
-def test_what_was_put_is_read(store):
+def test_a_stored_file_is_read_back(store):
     sha256 = put(store, b"content")
     assert store.read(sha256) == b"content"
     assert put(store, b"content") == sha256
@@ -95,7 +95,7 @@ def test_what_was_put_is_read(store):
     store.probe()
 
 
-def test_missing_and_damaged_are_told_apart(store):
+def test_missing_and_damaged_files_are_different_errors(store):
     with pytest.raises(StoredFileMissing):
         store.read("0" * 64)
     wrong = draft_of(store, b"wrong")
@@ -121,7 +121,7 @@ def test_put_is_durable_before_it_returns(tmp_path, monkeypatch):
     assert happened[1:] == [str(tmp_path), str(folder)]
 
 
-def test_abandoned_drafts_go_and_young_ones_stay(tmp_path):
+def test_old_drafts_are_removed_and_young_ones_stay(tmp_path):
     store = FolderStore(tmp_path)
     old, young = store.drafts / "old", store.drafts / "young"
     for draft in (old, young):
@@ -134,7 +134,7 @@ def test_abandoned_drafts_go_and_young_ones_stay(tmp_path):
 
 
 @pytest.mark.parametrize("content", [b"small", LARGE])
-def test_drafts_that_were_not_put_are_removed_and_those_put_are_not(tmp_path, content):
+def test_only_drafts_that_were_not_stored_are_removed(tmp_path, content):
     store = FolderStore(tmp_path)
     drafts = Drafts(store.drafts)
     kept, left = drafts.new(), drafts.new()
@@ -150,7 +150,7 @@ def test_drafts_that_were_not_put_are_removed_and_those_put_are_not(tmp_path, co
 
 
 @pytest.mark.parametrize("content", [b"small", LARGE])
-def test_a_draft_removed_beneath_the_thread_that_puts_it_stores_nothing_else(tmp_path, content):
+def test_a_draft_that_is_removed_while_it_is_stored_stores_nothing_else(tmp_path, content):
     store = FolderStore(tmp_path)
     before = put(store, content)
     draft = draft_of(store, content)
@@ -160,7 +160,7 @@ def test_a_draft_removed_beneath_the_thread_that_puts_it_stores_nothing_else(tmp
     assert store.read(before) == content
 
 
-def test_remote_store_is_what_a_url_gives(tmp_path):
+def test_a_url_in_the_settings_opens_a_remote_store(tmp_path):
     assert isinstance(open_store("memory://x", tmp_path), RemoteStore)
     assert isinstance(open_store(f"local://{tmp_path}/x", tmp_path), FolderStore)
 

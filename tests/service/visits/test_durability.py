@@ -35,7 +35,7 @@ def all_finished(served, ids):
         return all(client.get(f"/v1/visits/{each}").json()["status"] != "accepted" for each in ids)
 
 
-def test_killed_again_and_again_every_accepted_visit_is_finished_once(new_process, new_database):
+def test_every_accepted_visit_is_finished_once_though_processes_are_killed(new_process, new_database):
     process = new_process(database_url=new_database(), seconds=0.05)
     chance = random.Random(7)
     accepted = {}
@@ -64,7 +64,7 @@ def test_killed_again_and_again_every_accepted_visit_is_finished_once(new_proces
     assert "visit_taken_over" not in log
 
 
-def test_file_that_takes_the_process_down_is_tried_twice_and_refused(new_process, new_database):
+def test_a_file_that_crashes_the_process_is_tried_twice_and_refused(new_process, new_database):
     process = new_process(database_url=new_database(), seconds=0.3)
     process.start()
     neighbours = [post(process.served, f"N-{i}", b"SLOW 0.5") for i in range(2)]
@@ -99,7 +99,7 @@ def all_finished_or_gone(process, ids):
         return False
 
 
-def test_another_process_takes_over_at_once_what_a_dead_one_held(new_process):
+def test_another_process_takes_over_the_visits_of_a_stopped_one_at_once(new_process):
     first = new_process(seconds=5, SANGLOC_LEASE_SECONDS="600")
     first.start()
     second = new_process(SANGLOC_LEASE_SECONDS="600")
@@ -111,7 +111,7 @@ def test_another_process_takes_over_at_once_what_a_dead_one_held(new_process):
     assert time.monotonic() - started < 15
 
 
-def test_where_no_data_folder_is_shared_the_leases_end_decides(new_process, postgres, tmp_path):
+def test_without_a_shared_data_folder_the_end_of_the_lease_decides(new_process, postgres, tmp_path):
     url = postgres()
     store = f"file://{tmp_path}/files"
     machines = [
@@ -128,7 +128,7 @@ def test_where_no_data_folder_is_shared_the_leases_end_decides(new_process, post
     until(lambda: all_finished(second.served, [held]), 10)
 
 
-def test_two_processes_share_the_work_and_no_visit_is_done_twice(new_process, new_database):
+def test_two_processes_share_the_work_and_no_visit_is_assessed_twice(new_process, new_database):
     url = new_database()
     # a lease longer than a loaded machine can stall a process: this is about sharing, not about taking over
     one = {"database_url": url, "seconds": 0.1, "SANGLOC_CONCURRENT_VISITS": "2", "SANGLOC_LEASE_SECONDS": "30"}
@@ -144,7 +144,7 @@ def test_two_processes_share_the_work_and_no_visit_is_done_twice(new_process, ne
     assert len({each["pid"] for each in ends}) == 2, "the second process had no part in it"
 
 
-def test_asked_to_stop_it_finishes_or_gives_back(new_process):
+def test_a_stopping_process_finishes_its_visits_or_gives_them_back(new_process):
     process = new_process(SANGLOC_DRAIN_SECONDS="1.5")
     process.start()
     quick, slow = post(process.served, "Q", b"SLOW 1"), post(process.served, "L", b"SLOW 20")
@@ -159,7 +159,7 @@ def test_asked_to_stop_it_finishes_or_gives_back(new_process):
     )
 
 
-def test_who_waits_is_told_to_come_back_when_the_service_stops(new_process):
+def test_a_waiting_client_is_asked_to_come_back_when_the_service_stops(new_process):
     process = new_process()
     process.start()
     with ThreadPoolExecutor(1) as pool, process.served.client() as client:
@@ -171,7 +171,7 @@ def test_who_waits_is_told_to_come_back_when_the_service_stops(new_process):
         assert time.monotonic() - started < 3
 
 
-def test_logs_name_nobody(new_process):
+def test_the_log_names_no_person(new_process):
     process = new_process()
     process.start()
     with process.served.client() as client:
@@ -191,7 +191,7 @@ def test_logs_name_nobody(new_process):
     assert "admin-key" not in log
 
 
-def test_database_is_durable_sqlite(new_process):
+def test_sqlite_is_durable(new_process):
     process = new_process()
     process.start()
     with sqlite3.connect(process.folder / "sangloc.db") as connection:

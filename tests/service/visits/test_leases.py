@@ -59,7 +59,7 @@ async def stored(database, visit_id="v"):
     return await database.read(lambda session: session.get(VisitRow, visit_id))
 
 
-async def test_who_comes_back_late_changes_nothing(database, two):
+async def test_a_process_that_comes_back_late_changes_nothing(database, two):
     first, second = two
     await add_visit(database)
     (late,) = await first.take([])
@@ -82,7 +82,7 @@ async def test_an_earlier_attempt_of_the_same_process_is_late_too(database, two)
     assert await first.finish(current, "complete", OUTCOME) is not None
 
 
-async def test_a_file_is_blamed_only_when_a_process_died_over_it(database, two):
+async def test_a_file_is_blamed_only_where_a_process_stopped_while_reading_it(database, two):
     first, second = two
     await add_visit(database)
     (lease,) = await first.take([])
@@ -104,7 +104,7 @@ async def test_a_fault_is_no_death(database, two):
     assert (lease.attempt, lease.row.faults, lease.deaths) == (2, 1, 0)
 
 
-async def test_only_what_is_worked_on_is_kept(database, tmp_path):
+async def test_only_visits_that_are_worked_on_keep_their_lease(database, tmp_path):
     owner = Owner(tmp_path)
     leases = Leases(database, owner, 60.0)
     await add_visit(database, "kept")
@@ -119,7 +119,7 @@ async def test_only_what_is_worked_on_is_kept(database, tmp_path):
     owner.close()
 
 
-async def test_one_visit_is_taken_by_one_of_many(database, tmp_path):
+async def test_a_visit_is_taken_by_one_process_only(database, tmp_path):
     owners = [Owner(tmp_path) for _ in range(6)]
     many = [Leases(database, owner, 60.0) for owner in owners]
     for i in range(4):

@@ -73,7 +73,7 @@ def stored(server):
         return session.execute(query).all()
 
 
-def test_a_shadow_is_stored_and_compared_and_never_shown(server, bundles, capsys):
+def test_findings_of_a_shadow_are_stored_and_compared_and_never_shown(server, bundles, capsys):
     with server.client() as client:
         plain = post(client, FILMS[1])
         set_shadow(bundles, "lung", "1.1.0", **SIGNED)
@@ -143,7 +143,7 @@ class Shadowed(StandIn):
 
 
 @pytest.mark.parametrize("fails", [False, True], ids=["slow", "failing"])
-def test_a_shadow_costs_a_visit_nothing(tmp_path, fails):
+def test_a_shadow_delays_no_visit(tmp_path, fails):
     engine = Shadowed(fails)
     with serving(settings_for(tmp_path), engine) as it, it.client() as client:
         started = time.monotonic()
@@ -156,7 +156,7 @@ def test_a_shadow_costs_a_visit_nothing(tmp_path, fails):
             until(lambda: 'sangloc_shadow_total{outcome="failed"} 5.0' in client.get("/metrics").text, 10)
 
 
-async def test_what_waits_is_bounded_and_the_rest_is_counted(tmp_path):
+async def test_waiting_shadow_runs_are_limited_and_the_others_are_counted(tmp_path):
     settings = settings_for(tmp_path)
     parts, engine = Parts.open(settings), Shadowed()
     work = ShadowWork(parts, busy=lambda: True)
@@ -171,7 +171,7 @@ async def test_what_waits_is_bounded_and_the_rest_is_counted(tmp_path):
     parts.database.close()
 
 
-def test_a_database_of_before_is_brought_up_to_date(tmp_path, new_database):
+def test_an_older_database_is_migrated(tmp_path, new_database):
     settings = settings_for(tmp_path, database_url=new_database())
     database = Database(settings.database)
     config = Config()

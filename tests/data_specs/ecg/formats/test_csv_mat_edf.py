@@ -115,7 +115,7 @@ def test_csv_refused(content: bytes, code: str) -> None:
 )
 def test_edf(form: dict) -> None:
     recording = read(edf(counts(), **form))
-    assert (recording.format, recording.fs_hz, recording.sex, recording.age_years) == ("edf", 500, "female", 50)
+    assert (recording.format, recording.fs_hz, recording.sex, recording.age_years) == ("edf", 500, "female", 50.83)
     assert (recording.person_id, recording.recorded_on) == ("MCH-0234567", date(2002, 3, 2))
     np.testing.assert_allclose(recording.samples, millivolts(counts()), atol=1e-4)
 

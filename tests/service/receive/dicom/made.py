@@ -52,7 +52,7 @@ def recording(**tags):
 
 
 def associate(port, *objects, calling=PEER, called=AE_TITLE, contexts=None):
-    """An association of pynetdicom's with a presentation context for each of ``objects``."""
+    """An association of pynetdicom with a presentation context for each of ``objects``."""
     from pynetdicom import AE
 
     entity = AE(calling)
@@ -64,7 +64,7 @@ def associate(port, *objects, calling=PEER, called=AE_TITLE, contexts=None):
 
 
 def send(port, *objects, **given):
-    """C-STORE them in one association; the statuses."""
+    """Send the objects by C-STORE in one association; the status of each."""
     association = associate(port, *objects, **given)
     assert association.is_established
     statuses = [association.send_c_store(parsed(each)) for each in objects]
@@ -77,7 +77,7 @@ def parsed(content):
 
 
 def visits(served, key=None):
-    """All visits that a key may see, whole, the first one first."""
+    """All visits that a key may see, oldest first."""
     with served.client(key) if key else served.client() as client:
         listed = client.get("/v1/visits", params={"limit": 200}).json()["visits"]
         return [client.get(f"/v1/visits/{each['id']}").json() for each in reversed(listed)]

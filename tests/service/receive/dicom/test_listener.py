@@ -18,10 +18,11 @@ from pydicom import Dataset, dcmread
 from pydicom.uid import generate_uid
 from sqlalchemy import select
 
+from data_specs.dicom.reference import ECG_CLASSES
 from data_specs.visit.context import Context
 from service.protocols.dicom_peers import Callers, read_address, read_callers
 from service.settings import BadSettings, read_settings
-from service.storage.tables import ArrivalRow, VisitRow
+from service.storage.tables import ArrivalRow
 from tests.data_specs.cxr_made import (
     BIG,
     CT,
@@ -35,7 +36,8 @@ from tests.data_specs.cxr_made import (
     SC,
     phantom,
 )
-from tests.service.orthanc import free_port, orthanc
+from tests.service.orthanc import free_port, listens, orthanc
+from tests.service.receive.dicom.arriving import rows, visits_of
 from tests.service.receive.dicom.made import LETTERS, NAME, PEER, PEERS, SITE, associate, film, parsed, recording, send
 from tests.service.serving import serving, settings_for, until
 
@@ -44,13 +46,13 @@ ASSOCIATIONS = 200
 
 @pytest.fixture(scope="module")
 def listening(tmp_path_factory):
-    """A server that listens for DICOM, and gathers soon."""
+    """A server that listens for DICOM and makes visits half a second after the last object."""
     folder, port = tmp_path_factory.mktemp("dicom"), free_port()
     settings = settings_for(
         folder, dicom_port=port, dicom_peers=PEERS, dicom_gather_seconds=0.5, max_upload_mb=2, idle_seconds=3
     )
     with serving(settings) as served:
-        until(lambda: _accepts(port), 10)
+        until(lambda: listens(port), 10)
         yield served
 
 
@@ -59,28 +61,11 @@ def port(listening):
     return listening.app.state.service.settings.dicom_port
 
 
-def _accepts(port):
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0
-
-
 def tool(name):
     found = shutil.which(name)
     if found is None:
         pytest.skip(f"{name} (dcmtk) is not installed: what it would send is not tested in this run")
     return found
-
-
-def rows(served, table, **where):
-    query = select(table).filter_by(**where)
-    with served.app.state.service.database.transaction() as session:
-        return list(session.scalars(query))
-
-
-def visits_of(served, study, n=1):
-    """The visits of a study, once there are ``n``."""
-    until(lambda: len(rows(served, VisitRow, study_uid=study)) >= n, 10)
-    return rows(served, VisitRow, study_uid=study)
 
 
 def drafts(served):
@@ -158,7 +143,7 @@ def test_storescu(listening, port, tmp_path):
     assert context.referrer.id is None
 
 
-def test_orthanc_stores_to_us(listening, port, tmp_path):
+def test_orthanc_stores_to_the_listener(listening, port, tmp_path):
     with orthanc(tmp_path / "orthanc", modalities={"sangloc": ("SANGLOC", port)}) as peer:
         assert peer.echo("sangloc")
         study = generate_uid()
@@ -182,12 +167,15 @@ def test_a_file_is_kept_as_it_was_sent(listening, port, syntax):
     assert stored.PatientName == NAME
 
 
-def test_recordings_and_captures_are_taken(listening, port):
+def test_recordings_and_captures_are_accepted(listening, port):
     study = generate_uid()
     capture = film(StudyInstanceUID=study, SOPClassUID=SC, Modality="OT")
-    assert send(port, recording(StudyInstanceUID=study), capture, film(StudyInstanceUID=study)) == [0, 0, 0]
+    recordings = [parsed(recording(StudyInstanceUID=study)) for _ in ECG_CLASSES]
+    for dataset, sop_class in zip(recordings, ECG_CLASSES, strict=True):
+        dataset.SOPClassUID = sop_class
+    assert send(port, *recordings, capture, film(StudyInstanceUID=study)) == [0] * 6
     (visit,) = visits_of(listening, study)
-    assert [each.field for each in visit.inputs] == ["ecg", "image", "image"]
+    assert [each.field for each in visit.inputs] == ["ecg"] * 4 + ["image"] * 2
 
 
 def test_the_same_object_again_changes_nothing(listening, port):
@@ -202,14 +190,14 @@ def test_the_same_object_again_changes_nothing(listening, port):
     assert drafts(listening) == []
 
 
-def test_what_the_service_made_is_no_input(listening, port):
+def test_an_object_that_the_service_made_is_not_kept(listening, port):
     study = generate_uid()
     own = film(StudyInstanceUID=study, SOPClassUID=SC, Modality="OT", Manufacturer="Sàng Lọc")
     assert send(port, own) == [0]
     assert rows(listening, ArrivalRow, study_uid=study) == []
 
 
-def test_two_studies_interleaved_and_two_sites(listening, port):
+def test_two_studies_at_once_and_two_sites(listening, port):
     one, two = generate_uid(), generate_uid()
     films = [film(StudyInstanceUID=study, PatientID=study[-8:]) for _ in range(3) for study in (one, two)]
     assert send(port, *films) == [0] * 6
@@ -224,7 +212,7 @@ def test_two_studies_interleaved_and_two_sites(listening, port):
 
 
 def test_two_hundred_associations_at_once(listening, port):
-    """All are open before the first sends; each two of them bring one study."""
+    """All associations are open before the first one sends; two of them send one study."""
     studies, base = [generate_uid() for _ in range(ASSOCIATIONS // 2)], parsed(film())
     objects = []
     for index in range(ASSOCIATIONS):
@@ -237,7 +225,7 @@ def test_two_hundred_associations_at_once(listening, port):
     def one(index):
         association = associate(port, objects[index])
         associations.append(association)
-        ready.wait(60)  # nobody sends before all of them are established
+        ready.wait(60)  # none sends before all are established
         statuses.append(association.send_c_store(objects[index]).get("Status"))
         association.release()
 
@@ -255,7 +243,7 @@ def test_two_hundred_associations_at_once(listening, port):
     assert len(kept) == ASSOCIATIONS
     assert all(len(service.store.read(each.sha256)) == each.n_bytes for each in kept[:20])
     for index, study in enumerate(studies):
-        # where the machine was too busy for a study to come within the time, its last visit has all of it
+        # on a busy machine a study may come too late for one visit; its last visit then has all of it
         until(lambda study=study: any(len(each.inputs) == 2 for each in visits_of(listening, study)), 20)
         visits = visits_of(listening, study)
         assert {each.person_id for each in visits} == {f"P{index}"}
@@ -269,8 +257,8 @@ def service_threads():
 
 
 # ---------------------------------------------------------------- and those that are not
-def test_another_class_is_refused(listening, port):
-    """It is not negotiated; where a peer says one class and sends another, the object itself is looked at."""
+def test_another_sop_class_is_refused(listening, port):
+    """The class is not negotiated. Where a peer names one class and sends another, the object itself decides."""
     content = film(SOPClassUID=CT, Modality="CT")
     association = associate(port, content)
     assert not association.is_established or association.accepted_contexts == []
@@ -285,7 +273,7 @@ def test_another_class_is_refused(listening, port):
 
 
 def _raw_store(association, dataset, sop_class):
-    """A C-STORE whose command says something else than its data set."""
+    """A C-STORE whose command names another object than its data set."""
     from pynetdicom.dimse_primitives import C_STORE
     from pynetdicom.dsutils import encode
 
@@ -303,7 +291,7 @@ def _raw_store(association, dataset, sop_class):
     return answer
 
 
-def test_an_object_that_belongs_nowhere_is_refused(listening, port):
+def test_an_object_without_its_uids_is_refused(listening, port):
     dataset = parsed(film(StudyInstanceUID=""))
     association = associate(port, dataset)
     answer = association.send_c_store(dataset)
@@ -325,7 +313,7 @@ def test_too_large_an_object_is_refused_and_leaves_nothing(listening, port):
 
 
 @pytest.mark.parametrize("how", ["abort", "close", "silence"])
-def test_a_transfer_that_breaks_off_leaves_nothing(listening, port, how):
+def test_an_aborted_transfer_leaves_nothing(listening, port, how):
     study = generate_uid()
     dataset = parsed(film(phantom(rows=700, columns=700), StudyInstanceUID=study))
     association = associate(port, dataset)
@@ -339,7 +327,7 @@ def test_a_transfer_that_breaks_off_leaves_nothing(listening, port, how):
         association.abort()
     elif how == "close":
         connection.shutdown(socket.SHUT_RDWR)
-    else:  # in the middle of a PDU, for longer than is waited
+    else:  # silent in the middle of a PDU, for longer than the limit
         connection.sendall(struct.pack(">BBL", 4, 0, 5000) + b"\0" * 100)
     until(lambda: drafts(listening) == [], 10)
     assert rows(listening, ArrivalRow, study_uid=study) == []
@@ -349,7 +337,7 @@ def test_a_transfer_that_breaks_off_leaves_nothing(listening, port, how):
 
 
 def _first_pieces(dataset, context):
-    """PDUs of a C-STORE request that say what comes, and most of it: 300 of 980 kB."""
+    """PDUs of the beginning of a C-STORE request: 300 of 980 kB."""
     from pynetdicom.dsutils import encode
 
     syntax = context.transfer_syntax[0]
@@ -383,9 +371,9 @@ def _data_pdu(context_id, header, data):
         b"",
     ],
 )
-def test_garbage_ends_its_connection_and_nothing_else(listening, port, garbage, capfd):
+def test_bytes_that_are_no_dicom_end_their_own_connection_only(listening, port, garbage, capfd):
     with socket.create_connection(("127.0.0.1", port), timeout=15) as connection:
-        with contextlib.suppress(OSError):  # the listener may have hung up already
+        with contextlib.suppress(OSError):  # the listener may have closed the connection already
             connection.sendall(garbage)
             connection.shutdown(socket.SHUT_WR)
         with contextlib.suppress(ConnectionResetError):
@@ -396,8 +384,8 @@ def test_garbage_ends_its_connection_and_nothing_else(listening, port, garbage, 
     assert "Traceback" not in capfd.readouterr().err
 
 
-def test_nonsense_within_an_association(listening, port, capfd):
-    """Messages that are none, commands without an end, data without a command."""
+def test_damaged_messages_within_an_association(listening, port, capfd):
+    """Bytes that are no message, commands without an end, data without a command."""
     dataset = parsed(film())
     no_field = struct.pack("<HHL", 0, 0x0800, 2) + b"\0\0"
     for pdus in (
@@ -420,7 +408,7 @@ def test_nonsense_within_an_association(listening, port, capfd):
     assert "Traceback" not in capfd.readouterr().err
 
 
-def test_nobody_is_named_in_the_log(listening, port, capfd, caplog):
+def test_the_log_names_no_person(listening, port, capfd, caplog):
     caplog.set_level(logging.DEBUG)
     study = generate_uid()
     content = film(StudyInstanceUID=study, PatientID="P-LOGGED", PatientBirthDate="not a date", PatientSex="?" * 40)
@@ -432,10 +420,10 @@ def test_nobody_is_named_in_the_log(listening, port, capfd, caplog):
         assert not any(word in told for word in ("P-LOGGED", "Người", study, "not a date", "CLINIC"))
 
 
-def test_a_draining_service_takes_nothing_on(tmp_path):
+def test_a_draining_service_accepts_no_object(tmp_path):
     port = free_port()
     with serving(settings_for(tmp_path, dicom_port=port, dicom_peers=PEERS)) as served:
-        until(lambda: _accepts(port), 10)
+        until(lambda: listens(port), 10)
         dataset = parsed(film())
         association = associate(port, dataset)
         served.app.state.service.stop()
@@ -443,4 +431,4 @@ def test_a_draining_service_takes_nothing_on(tmp_path):
         association.release()
         assert (answer.Status, answer.ErrorComment) == (0xA700, "unavailable")
         assert rows(served, ArrivalRow) == []
-    assert not _accepts(port)
+    assert not listens(port)

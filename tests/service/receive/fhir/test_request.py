@@ -1,4 +1,4 @@
-"""A hospital's order as a FHIR Bundle: what it states is read, what is not known is left out, the rest is refused."""
+"""A hospital's order as a FHIR Bundle: known values are read, unknown ones are left out, unusable ones are refused."""
 
 from __future__ import annotations
 
@@ -12,11 +12,12 @@ from datetime import date
 import pytest
 
 from data_specs.labs import standard_labs
+from data_specs.person import age_on
 from data_specs.visit.context import Context, Lab, Order, Person, Referrer, Vitals
 from data_specs.vocabulary import terms
 from service.errors import InvalidRequest
 from service.receive.fhir.bundle import MAX_ENTRIES
-from service.receive.fhir.request import age_years, context_of_bundle, is_bundle
+from service.receive.fhir.request import context_of_bundle, is_bundle
 from service.receive.fhir.values import VITAL_CODES, lab_codes
 from tests.conftest import ROOT
 
@@ -90,7 +91,7 @@ def refusal(document: dict) -> tuple[str, str, str]:
 
 
 # ---------------------------------------------------------------- what is read
-def test_an_order_says_who_for_whom_and_why():
+def test_person_referrer_order_and_values_are_read():
     document = bundle(observation("2160-0", 88, "umol/L"), observation("8480-6", 142, "mm[Hg]"))
     assert is_bundle(document)
     assert context_of_bundle(document) == Context(
@@ -103,7 +104,7 @@ def test_an_order_says_who_for_whom_and_why():
     assert not is_bundle({"person": {"id": "1"}})
 
 
-def test_little_is_enough():
+def test_a_request_and_a_patient_are_enough():
     document = {
         "resourceType": "Bundle",
         "type": "transaction",
@@ -125,7 +126,7 @@ def test_little_is_enough():
         (URN.format(1), URN.format(1)),
     ],
 )
-def test_references_lead_to_their_entries(reference, url):
+def test_references_find_their_entries(reference, url):
     document = bundle()
     document["entry"][0]["fullUrl"] = "https://h.example/fhir/ServiceRequest/77"
     document["entry"][1]["fullUrl"] = url
@@ -169,7 +170,7 @@ def test_contained_resources_are_read():
         ([], None),
     ],
 )
-def test_a_name_is_taken_as_it_stands(names, expected):
+def test_the_name_of_the_patient(names, expected):
     document = bundle()
     resource(document, 1)["name"] = names
     assert context_of_bundle(document).person.name == expected
@@ -185,7 +186,7 @@ def test_a_name_is_taken_as_it_stands(names, expected):
         (None, None),
     ],
 )
-def test_who_asks(requester, expected):
+def test_the_referrer(requester, expected):
     document = bundle()
     resource(document, 0)["requester"] = requester
     assert context_of_bundle(document).referrer == expected
@@ -201,7 +202,7 @@ def test_who_asks(requester, expected):
         ([], None, None),
     ],
 )
-def test_which_number_is_which(identifiers, placer, accession):
+def test_placer_and_accession_number(identifiers, placer, accession):
     document = bundle()
     resource(document, 0)["identifier"] = identifiers
     order = context_of_bundle(document).order
@@ -216,7 +217,7 @@ def test_the_reason_may_be_a_condition():
     ]
     context = context_of_bundle(document)
     assert context.order.reason == "Ho kéo dài, sốt nhẹ; Tăng huyết áp; khó thở"
-    assert context.conditions is None  # it says why, and not that there is nothing else
+    assert context.conditions is None  # the reason for the order is no complete list
 
 
 # ---------------------------------------------------------------- ages
@@ -232,21 +233,21 @@ def test_the_reason_may_be_a_condition():
     ],
 )
 def test_an_age_is_never_rounded_up(born, on, years):
-    assert age_years(date.fromisoformat(born), date.fromisoformat(on)) == years
+    assert age_on(date.fromisoformat(born), date.fromisoformat(on)) == years
 
 
-def test_an_age_is_that_of_the_day_of_the_visit():
+def test_the_age_is_computed_for_the_day_of_the_visit():
     document = bundle()
     resource(document, 0)["occurrenceDateTime"] = "2026-05-29"
     context = context_of_bundle(document)
     assert (context.person.age_years, context.visited_on) == (64.99, date(2026, 5, 29))
     resource(document, 1)["birthDate"] = "1961"
     person = context_of_bundle(document).person
-    assert (person.age_years, person.birth_date) == (None, None)  # half a year of it would be a guess
+    assert (person.age_years, person.birth_date) == (None, None)  # a year alone gives no exact age
 
 
 # ---------------------------------------------------------------- values
-def test_every_code_leads_to_a_value_that_labs_knows():
+def test_every_known_code_is_a_laboratory_value_or_a_vital_sign():
     for name in lab_codes().values():
         assert not [
             each for each in standard_labs([Lab(name=name, value=1, unit="?")])[1] if each.code == "lab_unknown"
@@ -257,7 +258,7 @@ def test_every_code_leads_to_a_value_that_labs_knows():
     assert set(VITAL_CODES.values()) == set(Vitals.model_fields)
 
 
-def test_values_are_read_in_the_units_that_they_have():
+def test_values_are_read_with_their_units():
     document = bundle(
         observation("14959-1", 3.4, "mg/mmol{creat}"),
         observation("uric_acid", 400, "umol/L", system=OWN),
@@ -307,7 +308,7 @@ def test_values_are_read_in_the_units_that_they_have():
         ([], None),
     ],
 )
-def test_conditions_are_a_whole_list_or_none(stated, expected):
+def test_conditions_are_read_only_where_all_are_known(stated, expected):
     assert context_of_bundle(bundle(*stated)).conditions == expected
 
 
@@ -422,14 +423,14 @@ def test_a_refusal_names_the_field(document, field, code, expected):
     assert DOCTOR not in str(found)
 
 
-def test_a_reference_that_could_lead_to_two_is_refused():
+def test_a_reference_that_fits_two_resources_is_refused():
     document = bundle({"resourceType": "Patient", "id": "p"})
     resource(document, 1)["id"] = "p"
     resource(document, 0)["subject"] = {"reference": "Patient/p"}
     assert refusal(document) == ("context.entry.0.resource.subject.reference", "field_invalid", "1 × Patient")
 
 
-def test_whatever_is_posted_is_read_or_refused():
+def test_any_bundle_is_read_or_refused():
     chance = random.Random(5)
     whole = bundle(
         observation("85354-9", None, component=[observation("8480-6", 142, "mm[Hg]")]),
@@ -473,14 +474,14 @@ def test_whatever_is_posted_is_read_or_refused():
 
 
 def places(value):
-    """Every place of a JSON document: what holds it, and under which name or index."""
+    """Every value of a JSON document: the object or list that holds it, and its name or index there."""
     for key, inner in value.items() if isinstance(value, dict) else enumerate(value):
         yield value, key
         if isinstance(inner, dict | list):
             yield from places(inner)
 
 
-def test_the_largest_bundle_is_read_at_once():
+def test_the_largest_bundle_is_read_quickly():
     document = bundle()
     resource(document, 1)["id"] = "p"
     value = observation("2823-3", 4.4, "mmol/L", subject={"reference": "Patient/p"})
