@@ -1,4 +1,4 @@
-"""Hands: who gets one, and who waits in the database for one."""
+"""Slots: which visit gets one, and which waits in the database for one."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ async def work(tmp_path):
     parts.database.close()
 
 
-async def test_a_visit_that_comes_while_others_are_looked_for_finds_a_hand_free(work, monkeypatch):
+async def test_a_visit_that_comes_while_others_are_looked_for_finds_a_slot_free(work, monkeypatch):
     looking, go_on = asyncio.Event(), asyncio.Event()
 
     async def waiting(running, at_most):
@@ -35,16 +35,16 @@ async def test_a_visit_that_comes_while_others_are_looked_for_finds_a_hand_free(
     monkeypatch.setattr(work._leases, "waiting", waiting)
     work.start(StandIn())
     await asyncio.wait_for(looking.wait(), 5)
-    assert work.reserve(), "it would wait for the next look, half a second later"
-    assert work.reserve()
-    assert not work.reserve(), "two hands are two"
+    assert work.reserve_slot(), "it would wait for the next look, half a second later"
+    assert work.reserve_slot()
+    assert not work.reserve_slot(), "there are two slots"
     for _ in range(2):
-        work.use_reservation(None)
+        work.start_in_slot(None)
     go_on.set()
 
 
-async def test_nobody_has_a_hand_before_there_is_an_engine(work):
-    assert not work.reserve()
+async def test_no_slot_is_free_before_there_is_an_engine(work):
+    assert not work.reserve_slot()
     work.start(StandIn())
-    assert work.reserve()
-    work.use_reservation(None)
+    assert work.reserve_slot()
+    work.start_in_slot(None)
