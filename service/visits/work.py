@@ -139,30 +139,11 @@ class Work(Worker[str]):
             leases = await self._leases.take(self._running, slots)
         finally:
             self._reserved -= slots
-        # Nothing is awaited from here until the visits are started or the quarantine holds: their slots are no longer
-        # reserved, and could be given to others.
+        # nothing is awaited from here until the visits are started: their slots are no longer reserved
         self._visits_waiting |= n_waiting >= free
-        if not leases:
-            return False
-        if leases[0].crashes == 0:
-            for lease in leases:
-                self._start_visit(lease)
-            return True
-        (lease,) = leases
-        await self._work_alone_on(lease)
-        return True
-
-    async def _work_alone_on(self, lease: Lease) -> None:
-        """Work on a visit while nothing else runs, so that only its own files can be why this process stops."""
-        self._quarantined = True
-        try:
-            while self._running or self._reserved:  # the end of each wakes this loop
-                self._wake.clear()
-                await self._wake.wait()
+        for lease in leases:
             self._start_visit(lease)
-            await asyncio.wait(self._running.values())
-        finally:
-            self._quarantined = False
+        return bool(leases)
 
     def _slots_free(self) -> int:
         if self._engine is None or self._draining or self._quarantined:
@@ -177,7 +158,22 @@ class Work(Worker[str]):
 
     # ------------------------------------------------------------------ one visit
     def _start_visit(self, lease: Lease) -> None:
-        self._start_task(lease.row.id, self._work_on(lease))
+        if lease.crashes == 0:
+            self._start_task(lease.row.id, self._work_on(lease))
+        else:
+            self._quarantined = True  # at once: no other visit gets a slot from now on
+            self._start_task(lease.row.id, self._work_alone_on(lease))
+
+    async def _work_alone_on(self, lease: Lease) -> None:
+        """Work on a visit while nothing else runs, so that only its own files can be why this process stops."""
+        try:
+            while len(self._running) > 1 or self._reserved:  # the end of each sets the event
+                self._wake.clear()
+                await self._wake.wait()
+            await self._work_on(lease)
+        finally:
+            self._quarantined = False
+            self._visits_waiting = True  # no visit was taken meanwhile
 
     async def _work_on(self, lease: Lease) -> None:
         row = lease.row
