@@ -228,7 +228,7 @@ def _visit_writer(folder: Path, assessment: Assessment, context: str) -> tuple[V
         def insert(session: Session) -> None:
             session.execute(unfinished).scalar_one()
             new.received_at = database_now(session)
-            leases.write_first(new, new.received_at)
+            leases.lease_new(new, new.received_at)
             insert_rows(session, new, *new.inputs)
 
         await database.write(insert)

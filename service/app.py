@@ -1,4 +1,4 @@
-"""The application: its parts made, its routes joined, its life from first start to drain."""
+"""The application: makes its parts, joins its routes, starts what runs in the background, and drains it at the end."""
 
 from __future__ import annotations
 
@@ -42,15 +42,16 @@ from service.visits.engine import Engine
 from service.visits.work import Work
 
 NOT_PAGES = ("/v1/", "/v2/", "/dicomweb/", "/metrics")
+"""Paths that programs ask for."""
 API_VERSION = "1.0.0"
 TENSOR_BODIES = 4
-"""The largest bodies of tensors that are held at a time; so many more of smaller ones."""
+"""How many of the largest tensor bodies are held in memory at a time; smaller ones may be more."""
 log = structlog.get_logger()
 
 
 class CompressedPages:
-    """Pages, their styles and scripts, compressed for thin links. What programs ask for is not: it would cost more than
-    the rest of the answer, and pictures and PDF do not get smaller.
+    """Compresses pages, their styles and scripts, for slow networks. The answers to programs are not compressed: that
+    would take longer than the rest of the answer, and pictures and PDF do not get smaller.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -62,14 +63,14 @@ class CompressedPages:
 
 
 def build(settings: Settings, engine: Engine | None, stop: Callable[[], None]) -> FastAPI:
-    """The application under ``settings``.
+    """The application for ``settings``.
 
     Parameters
     ----------
     engine
         What assesses visits; ``None``: the one of ``inference``, loaded from the bundles while the service starts.
     stop
-        Called when the bundles cannot be loaded: there is nothing to serve then.
+        Called when the bundles cannot be loaded, because nothing can be served then.
     """
     parts = Parts.open(settings)
     service = Service(
@@ -112,28 +113,29 @@ def build(settings: Settings, engine: Engine | None, stop: Callable[[], None]) -
     )
     app.state.service = service
     add_refusals(app)
-    for part in (
+    for module in (
         *(api, followup_api, reports_api, statistics_api, admin, destinations, operations),
         *(open_inference, web, tus, post_page, session, pages, followup_pages),
     ):
-        app.include_router(part.router)
+        app.include_router(module.router)
     app.mount("/static", StaticFiles(packages=[("service.pages", "static")]))
     app.openapi = lambda: openapi(app)  # type: ignore[method-assign]  # FastAPI's own way to extend the document
     return app
 
 
 async def _load(service: Service, engine: Engine | None, stop: Callable[[], None], closing: AsyncExitStack) -> None:
-    """Load the bundles beside the running server, which meanwhile says that it is starting; then listen."""
+    """Load the bundles while the server runs and answers that it is starting; then listen."""
     settings = service.settings
     if engine is None:
         try:
             engine = await asyncio.to_thread(_inference_engine, settings)
         except Exception as error:
-            # bundles are the operator's own files and name no person: here the message may be told
+            # the message may be logged here: bundles are the operator's own files and name no person
             log.error("bundles_not_loaded", path=str(settings.bundles), reason=str(error), **where_it_failed(error))
             service.failed = True
             stop()
             return
+    service.metrics.add_batchers(lambda: (engine.bundles, engine.batchers))
     service.work.start(engine)
     service.deliveries.start()
     models = engine.models()
@@ -145,7 +147,7 @@ async def _load(service: Service, engine: Engine | None, stop: Callable[[], None
     except Exception as error:
         log.error("not_listening", **where_it_failed(error))
         listening = False
-    service.engine = engine  # ready from here on, every listener included
+    service.engine = engine  # ready from now on, and every listener too
     if not listening:
         service.failed = True
         stop()
@@ -154,7 +156,7 @@ async def _load(service: Service, engine: Engine | None, stop: Callable[[], None
 
 
 async def _listen(service: Service, closing: AsyncExitStack) -> bool:
-    """Gather what comes by DICOM, and listen where the settings say; ``False`` where a port cannot be had."""
+    """Gather what arrives by DICOM, and listen on the ports of the settings; ``False`` where a port is not free."""
     settings = service.settings
     gathering = Gathering(service)
     gathering.start()

@@ -1,7 +1,7 @@
-"""Logs: one JSON object per line on stderr, without anything that names a person.
+"""Logs: one JSON object in each line on stderr, without anything that names a person.
 
-What a person might be named in never gets here: no query string, no body, no filename, no message of an exception
-(it may quote a value). Visits are named by their random ids, addresses by their route.
+No query string, no body, no filename and no message of an exception is logged: any of them may name a person, and a
+message may quote a value. Visits are named by their random ids, addresses by their route.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from pathlib import Path
 import structlog
 
 FRAMES = 6
+"""Innermost calls that are logged for an exception."""
 
 
 def set_up_logs(level: int = logging.INFO) -> None:
@@ -40,11 +41,11 @@ def set_up_logs(level: int = logging.INFO) -> None:
         )
     )
     logging.basicConfig(handlers=[stream], level=logging.WARNING, force=True)
-    logging.getLogger("python_multipart").setLevel(logging.ERROR)  # it warns of every malformed body: we answer 422
+    logging.getLogger("python_multipart").setLevel(logging.ERROR)  # it warns of each malformed body, which gets 422
 
 
 def where_it_failed(error: BaseException) -> dict[str, object]:
-    """Kind of an exception and the innermost calls it came through, without its message."""
+    """The type of an exception and the innermost calls that it passed, without its message."""
     frames = traceback.extract_tb(error.__traceback__)[-FRAMES:]
     return {
         "error": type(error).__name__,
@@ -61,6 +62,6 @@ def _without_message_of_exception(
     if isinstance(info, tuple) and info[1] is not None:
         event.update(where_it_failed(info[1]))
     event.pop("stack_info", None)
-    if str(event.get("event", "")).startswith("Traceback"):  # the framework's own telling of a start that failed
+    if str(event.get("event", "")).startswith("Traceback"):  # Starlette's own message of a failed start
         event["event"] = "application did not start"
     return event

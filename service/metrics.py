@@ -1,15 +1,36 @@
-"""Counters and times for Prometheus. Labels are routes, statuses and priorities: nothing that names a person."""
+"""Counters and times for Prometheus; ``docs/metrics.md`` lists them. No label names a person."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
+from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+if TYPE_CHECKING:
+    from inference.bundles.loading import Bundle
+    from inference.runtime.batcher import Batcher
+
+    InService = Callable[[], tuple[Mapping[str, Bundle], Mapping[str, Batcher]]]
 
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
+BATCHER_COUNTS = {
+    "requests": "Requests that a batcher has answered, those that failed included",
+    "batches": "Runs of a batcher's session that succeeded",
+    "rows": "Rows in these runs: divided by the runs, the mean size of a batch",
+    "failed": "Requests without a result",
+    "left": "Requests whose caller had left",
+    "queue_seconds": "How long requests waited for their run, added up",
+    "run_seconds": "How long the runs took, added up",
+}
+"""The fields of ``inference.runtime.batcher.BatcherCounts``."""
 
 
 class Metrics:
-    """One registry per application, so that two of them in one process do not count for each other."""
+    """One registry for each application, so that two applications in one process have counts of their own."""
 
     media_type = CONTENT_TYPE_LATEST
 
@@ -36,27 +57,63 @@ class Metrics:
             registry=self._registry,
         )
         self.unfinished = Gauge(
-            "sangloc_visits_unfinished", "Accepted visits that wait or are worked on", registry=self._registry
+            "sangloc_visits_unfinished", "Accepted visits without an outcome", registry=self._registry
         )
         self.shadows = Counter(
             "sangloc_shadow_total",
-            "Answers of bundles in the shadow that were stored; visits that were dropped, or failed, on the way there",
+            "Answers of shadow bundles that were stored; visits that a shadow bundle did not assess: dropped, failed",
             ("outcome",),
             registry=self._registry,
         )
         self.deliveries = Counter(
             "sangloc_deliveries_total",
-            "Attempts to deliver a report, by kind of destination: delivered, put_back (to be tried again), dead",
+            "Attempts to deliver a report: delivered, put_back (to be tried again), dead (given up)",
             ("kind", "outcome"),
             registry=self._registry,
         )
         self.arrivals = Counter(
             "sangloc_arrivals_total",
-            "DICOM objects that came in: stored, known (sent before), own (made here), or a refusal's code",
+            "DICOM objects that arrived: stored, known (sent before), own (made here), or the code of a refusal",
             ("outcome",),
             registry=self._registry,
         )
-        self.ready = Gauge("sangloc_ready", "1 when visits are taken on", registry=self._registry)
+        self.ready = Gauge("sangloc_ready", "1 when visits are accepted", registry=self._registry)
+
+    def add_batchers(self, in_service: InService) -> None:
+        """Export what batchers count.
+
+        Parameters
+        ----------
+        in_service
+            Called for each exposition: the bundles in service by name, and their batchers.
+        """
+        self._registry.register(_Batchers(in_service))
 
     def exposition(self) -> bytes:
         return generate_latest(self._registry)
+
+
+class _Batchers(Collector):
+    """What the batchers of the bundles in service have counted, read when Prometheus asks."""
+
+    def __init__(self, in_service: InService) -> None:
+        self._in_service = in_service
+
+    def collect(self) -> Iterator[Metric]:
+        labels = ("bundle", "version")
+        waiting = GaugeMetricFamily("sangloc_batcher_rows_waiting", "Rows that are queued for a run", labels=labels)
+        counters = {
+            field: CounterMetricFamily(f"sangloc_batcher_{field}", text, labels=labels)
+            for field, text in BATCHER_COUNTS.items()
+        }
+        bundles, batchers = self._in_service()
+        for name, bundle in bundles.items():
+            batcher = batchers[name]
+            if batcher.session is not bundle.session:  # just replaced by another version: shown the next time
+                continue
+            values = (name, bundle.manifest.version)
+            waiting.add_metric(values, batcher.rows_waiting)
+            for field, counter in counters.items():
+                counter.add_metric(values, getattr(batcher.counts, field))
+        yield waiting
+        yield from counters.values()

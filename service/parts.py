@@ -1,4 +1,4 @@
-"""What most rooms of the service need: settings, database, store, keys, metrics, and the programme's table."""
+"""What most of the service needs: settings, database, store, keys, metrics, and the table of next steps."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Parts:
     Parameters
     ----------
     next_steps
-        The programme's table of what to do next.
+        The screening programme's table of what to do next.
     """
 
     settings: Settings
@@ -32,7 +32,7 @@ class Parts:
 
     @classmethod
     def open(cls, settings: Settings) -> Parts:
-        """The parts under ``settings``; the data folder is made where it is missing."""
+        """The parts for ``settings``; the data folder is made where it is missing."""
         settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         database = Database(settings.database)
         return Parts(

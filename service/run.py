@@ -1,4 +1,4 @@
-"""From the environment to a running server, and from a signal to an orderly end."""
+"""Reads the settings, runs the server, and ends it in order after a signal."""
 
 from __future__ import annotations
 
@@ -20,11 +20,12 @@ if TYPE_CHECKING:
 
 BAD_SETTINGS, CANNOT_START = 2, 1
 KEEP_ALIVE_S = 20
+"""How long a connection stays open without a request."""
 MAX_CONNECTIONS = 2000
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Serve until asked to stop; the exit code."""
+    """Serve until the process is asked to stop, and return the exit code."""
     parser = argparse.ArgumentParser(
         "server.py",
         description="Serves Sàng Lọc. Settings come from the environment: "
@@ -46,47 +47,47 @@ def serve(settings: Settings, engine: Engine | None = None) -> int:
     -------
     0 after an orderly end, 1 where the service could not start, 2 where a setting cannot be used.
     """
-    # There are as many decoders as cores: further threads of numpy's own for a product of matrices only cost more, a
-    # tenth of a recording's examination on two cores. Its library looks here when it is loaded.
+    # There are as many decoders as cores. More threads inside numpy only cost time: with two cores a tenth of what the
+    # examination of a recording takes. numpy's library reads this when it is loaded.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     from sqlalchemy.exc import SQLAlchemyError  # noqa: PLC0415
 
     from data_specs.next_steps.table import BadTable  # noqa: PLC0415
-    from service.app import build  # noqa: PLC0415  all that follows is for a server that does start
+    from service.app import build  # noqa: PLC0415  not needed where the settings are refused
     from service.logs import set_up_logs  # noqa: PLC0415
 
     set_up_logs()
-    os.umask(0o077)  # whatever the data folder lets others do: what lies in it is for the service alone
+    os.umask(0o077)  # only the service may read its files, whatever the data folder allows
     try:
         app = build(settings, engine, stop=lambda: server.handle_exit(signal.SIGTERM, None))
     except BadTable as error:
         print(f"server.py: {PREFIX}NEXT_STEPS: {error}", file=sys.stderr)
         return BAD_SETTINGS
     except (OSError, ImportError, ValueError, SQLAlchemyError) as error:
-        # not all of them can be quoted: an address may hold a password
+        # the message of most errors is not printed: it may quote an address with a password
         reason = error.strerror if isinstance(error, OSError) else type(error).__name__
-        names = ", ".join(PREFIX + each for each in ("DATA_DIR", "STORE_URL", "DATABASE_URL"))
+        names = ", ".join(PREFIX + name for name in ("DATA_DIR", "STORE_URL", "DATABASE_URL"))
         print(f"server.py: one of {names} cannot be used: {reason}", file=sys.stderr)
         return BAD_SETTINGS
     server = server_of(app, settings)
-    for each in (signal.SIGTERM, signal.SIGINT):
-        # uvicorn raises the signal that ended it once more when all is done: an orderly end is no death by signal
-        signal.signal(each, lambda *_: None)
+    for ending in (signal.SIGTERM, signal.SIGINT):
+        # uvicorn raises the signal again when it has ended; with the default action the exit code would be an error
+        signal.signal(ending, lambda *_: None)
     try:
         server.run()
-    except SystemExit:  # uvicorn's own code for an address not bound, or an application not started
+    except SystemExit:  # uvicorn could not bind the address, or the application did not start
         return CANNOT_START
     return 0 if server.started and not app.state.service.failed else CANNOT_START
 
 
 def server_of(app: FastAPI, settings: Settings) -> Server:
-    """The HTTP server for ``app``, with its bounds."""
+    """The HTTP server for ``app``, with its limits."""
     import uvicorn  # noqa: PLC0415
 
     from service.api.http1 import BoundedProtocol  # noqa: PLC0415
 
     class DrainingServer(uvicorn.Server):
-        """Tells the service of the end before uvicorn waits for the requests that wait for visits."""
+        """Stops the service first: uvicorn waits for open requests, and some of these wait for the service."""
 
         def handle_exit(self, sig: int, frame: FrameType | None) -> None:
             app.state.service.stop()

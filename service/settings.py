@@ -1,4 +1,7 @@
-"""Settings, from the environment under the prefix ``SANGLOC_``. What is not known or not usable stops the start."""
+"""Settings, read from environment variables that begin with ``SANGLOC_``.
+
+With a name that is not a setting, or a value that cannot be used, the service does not start.
+"""
 
 from __future__ import annotations
 
@@ -17,64 +20,63 @@ from service.protocols.hl7_peers import check_listening
 
 PREFIX = "SANGLOC_"
 NOT_SETTINGS = frozenset({"SANGLOC_TEST_DATA"})
-"""Names under the prefix that are not the server's: where the tests look for real recordings."""
+"""Names with the prefix that the server does not read: where the tests find real recordings."""
 
 
-def _many() -> int:
+def _default_visits() -> int:
     return min(1000, 128 * (os.cpu_count() or 1))
 
 
 class BadSettings(Exception):
-    """The environment asks for something that cannot be; the message is one line that says which name and why."""
+    """A setting cannot be used; the message is one line that says which one and why."""
 
 
 class Settings(BaseSettings):
-    """What the service was told.
+    """What can be set.
 
     Parameters
     ----------
     store_url
         Where posted files go: a folder (``file:///…``) or any address that fsspec opens (``s3://bucket/prefix``).
     lease_seconds
-        How long a visit stays with a process that is no longer heard of, before another one takes it over.
+        How long a visit or a delivery stays with a process that does not extend its lease, before another takes it.
     max_queue
         Unfinished visits, beyond which a new one is refused with 429.
     max_infer_rows
         Rows that one request to ``/v2/models/…/infer`` may bring.
     concurrent_visits
-        Visits that one process has in its hands at a time, by default 128 for each core.
+        Visits that one process works on at a time, by default 128 for each core.
     concurrent_uploads
-        Bodies that one process reads at a time; further ones wait their turn unread.
+        Bodies that one process reads at a time; others wait until they are read.
     body_seconds, idle_seconds
-        A body has to arrive within the first, and never pause for longer than the second.
+        A body has to arrive within the first, and may not pause for longer than the second.
     session
-        Which runtime computes, and in which precision. ``auto``: the fastest on this machine, measured at the first
-        start. Otherwise that one, in fp32 for bundles that do not allow the precision.
+        The runtime and its precision. ``auto``: the fastest on this machine, measured at the first start. A bundle that
+        does not allow the precision is run in fp32.
     dicom_port, hl7_port
-        Where DICOM associations and HL7 v2 messages (MLLP) are listened for, on ``host``; 0: not at all.
+        Ports of ``host`` for DICOM associations and HL7 v2 messages (MLLP); 0: do not listen.
     dicom_ae_title
-        Application entity title under which this service is called, and calls.
+        The application entity title of this service, when it is called and when it calls.
     dicom_peers, hl7_peers
-        Who may call: ``AE_TITLE@HOST=SITE`` (or ``HOST=SITE``), separated by commas; what a peer sends is its site's.
+        Who may call: ``AE_TITLE@HOST=SITE`` (or ``HOST=SITE``), separated by commas. What a peer sends belongs to SITE.
     dicom_gather_seconds
-        A study becomes a visit when nothing more of it has come for so long.
+        A study becomes a visit when no object of it has arrived for this long.
     dicom_worklist
-        ``AE_TITLE@HOST:PORT`` of a modality worklist that is asked for the order of an AccessionNumber; empty: none.
+        ``AE_TITLE@HOST:PORT`` of a modality worklist, asked for the order of an AccessionNumber; empty: none.
     delivery_timeout_seconds
         How long a destination may take to answer for one report.
     delivery_retry_seconds, delivery_retry_max_seconds
-        How long to wait, at most, after the first attempt that failed; it doubles with each further one, up to the
-        second.
+        The longest wait after the first failed attempt. It doubles with each further attempt, up to the second.
     delivery_attempts
-        After so many a delivery is dead until somebody asks for it again; with the other defaults, after about a day.
+        After so many a delivery is given up until somebody asks for it; with the other defaults after about a day.
     next_steps
-        The programme's own table of what to do next, in place of ``data_specs/next_steps/next_steps.toml``.
+        A table of what to do next, used instead of ``data_specs/next_steps/next_steps.toml``.
     blind_reads
-        Whether a specialist who is asked first reads without the findings, where the question does not say.
+        Whether a specialist reads without the findings first, where the question does not say.
     drain_seconds
-        How long a process that was asked to stop goes on with what it has begun.
+        How long a process that was asked to stop continues what it has begun.
     session_hours
-        How long somebody who signed in on the pages stays so.
+        How long a person stays signed in on the pages.
     """
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, env_ignore_empty=True, frozen=True, extra="forbid")
@@ -95,7 +97,7 @@ class Settings(BaseSettings):
     lease_seconds: Annotated[float, Field(gt=0, le=3600)] = 30
     max_queue: Annotated[int, Field(ge=1, le=1_000_000)] = 1000
     max_infer_rows: Annotated[int, Field(ge=1, le=100_000)] = 128
-    concurrent_visits: Annotated[int, Field(ge=1, le=1000, default_factory=_many)]
+    concurrent_visits: Annotated[int, Field(ge=1, le=1000, default_factory=_default_visits)]
     concurrent_uploads: Annotated[int, Field(ge=1, le=1000)] = 32
     body_seconds: Annotated[float, Field(gt=0, le=3600)] = 300
     idle_seconds: Annotated[float, Field(gt=0, le=600)] = 30
@@ -131,8 +133,8 @@ class Settings(BaseSettings):
     @field_validator("bootstrap_key")
     @classmethod
     def _sendable(cls, key: str | None) -> str | None:
-        if key is not None and not all("!" <= each <= "~" for each in key):
-            raise ValueError("it has to consist of visible ASCII characters, so that it can travel in a header")
+        if key is not None and not all("!" <= character <= "~" for character in key):
+            raise ValueError("it has to consist of visible ASCII characters, so that it can be sent in a header")
         return key
 
     @field_validator("dicom_peers")
@@ -154,12 +156,12 @@ class Settings(BaseSettings):
 
     @property
     def database(self) -> str:
-        """Address of the database: the one that was given, or SQLite in the data folder."""
+        """Address of the database: ``database_url``, or SQLite in the data folder."""
         return self.database_url or f"sqlite:///{self.data_dir.absolute()}/sangloc.db"
 
     @property
     def store(self) -> str:
-        """Address of the store: the one that was given, or a folder in the data folder."""
+        """Address of the store: ``store_url``, or a folder in the data folder."""
         return self.store_url or self.data_dir.absolute().joinpath("files").as_uri()
 
 
@@ -169,14 +171,14 @@ def read_settings(environment: Mapping[str, str] | None = None, **given: Any) ->
     Raises
     ------
     BadSettings
-        A name under the prefix is not a setting, or a value is not one that its setting takes. The value itself is
-        not repeated: it may be a secret.
+        A name with the prefix is not a setting, or a setting does not take its value. The message does not contain the
+        value, which may be a secret.
     """
     environment = os.environ if environment is None else environment
     known = [PREFIX + name.upper() for name in Settings.model_fields]
     for name in environment:
         if name.upper().startswith(PREFIX) and name.upper() not in known and name.upper() not in NOT_SETTINGS:
-            names = [each.removeprefix(PREFIX) for each in known]
+            names = [setting.removeprefix(PREFIX) for setting in known]
             near = difflib.get_close_matches(name.upper().removeprefix(PREFIX), names, 1)
             hint = f"did you mean {PREFIX}{near[0]}?" if near else f"known: {', '.join(known)}"
             raise BadSettings(f"{name} is not a setting; {hint}")

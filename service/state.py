@@ -1,4 +1,4 @@
-"""The running service, as its routes and listeners see it."""
+"""The running service, as its routes and listeners use it."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Service(Parts):
     uploads
         Limits how many request bodies are read at a time.
     tensors
-        Bounds what requests to the models themselves (``/v2``) hold in memory.
+        Limits what requests to the models themselves (``/v2``) hold in memory.
     engine
         ``None`` until the bundles are loaded.
     draining
@@ -35,7 +35,7 @@ class Service(Parts):
     failed
         The bundles could not be loaded.
     queue_was_full
-        Whether the queue was full when it was last counted, so that bodies that would be refused are not read.
+        Whether the queue was full when it was last counted. Bodies are then refused before they are read.
     """
 
     work: Work
@@ -60,6 +60,6 @@ class Service(Parts):
 
 
 def service_of(request: Request) -> Service:
-    """The service that answers this request."""
+    """The service that this request was sent to."""
     service: Service = request.app.state.service
     return service

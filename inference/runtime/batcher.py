@@ -37,7 +37,21 @@ class _Request:
 
 @dataclass
 class BatcherCounts:
-    """What has gone through, for the metrics page."""
+    """What a batcher has done so far.
+
+    Parameters
+    ----------
+    batches, rows
+        Runs of the session that succeeded, and the rows in them.
+    failed
+        Requests without a result; they are in ``requests`` too.
+    left
+        Requests whose caller had left.
+    queue_seconds
+        How long requests waited for their run, added up.
+    run_seconds
+        How long the runs took, added up.
+    """
 
     requests: int = 0
     batches: int = 0
@@ -77,8 +91,10 @@ class Batcher:
             thread.start()
 
     @property
-    def depth(self) -> int:
-        return len(self._queue)
+    def rows_waiting(self) -> int:
+        """Rows that are queued for a run."""
+        with self._wake:
+            return sum(len(request.rows) for request in self._queue)
 
     async def infer(self, rows: Array) -> tuple[Array, ...]:
         """Outputs for ``rows`` (``(k, ...)``), each ``(k, ...)``.
@@ -135,7 +151,7 @@ class Batcher:
         """Rows that a stream may take: a whole batch where padding would fill it anyway, else its part of the queue."""
         if self._fixed is not None or self._idle == 1:
             return self._max_batch
-        return min(self._max_batch, ceil(sum(len(request.rows) for request in self._queue) / self._idle))
+        return min(self._max_batch, ceil(self.rows_waiting / self._idle))
 
     def _run(self, requests: list[_Request]) -> None:
         started = perf_counter()

@@ -157,7 +157,7 @@ async def commit_visit(
     IdempotencyConflict
         The first visit of this ``Idempotency-Key`` had another body.
     """
-    leased = service.work.reserve()
+    leased = service.work.reserve_slot()
     is_new = False
 
     def insert(session: Session) -> VisitRow | None:
@@ -183,7 +183,7 @@ async def commit_visit(
         is_new = stored is row
     finally:
         if leased:
-            service.work.use_reservation(row if is_new else None)
+            service.work.start_in_slot(row if is_new else None)
     if stored is None:
         return None
     if stored.body_hash != row.body_hash:

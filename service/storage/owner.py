@@ -1,8 +1,9 @@
-"""How a process knows that another one on its machine is dead: a lock file that the kernel lets go of.
+"""How a process finds out that another one has stopped: a lock file, which the kernel releases.
 
-Each process holds an exclusive lock on a file named for it for as long as it lives. Whoever can take that lock knows
-that its holder is gone, however it went. Process ids would not do: they are used again, and differ between containers.
-Where processes do not share a data folder, the lease's end decides.
+Each process holds an exclusive lock on a file of its own while it runs. The kernel releases the lock when the process
+stops, for whatever reason, so a process that can take the lock knows that the owner has stopped. Process ids would not
+do: they are used again, and they differ between containers. Where processes do not share a data folder, the end of the
+lease decides.
 """
 
 from __future__ import annotations
@@ -14,7 +15,14 @@ from pathlib import Path
 
 
 class Owner:
-    """This process's name among those who lease work, locked until it closes or dies."""
+    """The name under which this process leases work, locked until :meth:`close` or the end of the process.
+
+    Parameters
+    ----------
+    folder
+        Where the lock files are. A folder serves one kind of work only: a process that forgets a stopped owner has
+        freed the work of that kind, and no other.
+    """
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -23,33 +31,33 @@ class Owner:
         draft = folder / f"{self.id}.draft"
         self._file = os.open(draft, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
         fcntl.flock(self._file, fcntl.LOCK_EX)
-        draft.rename(self._path(self.id))  # only now can others see it, and it is locked
+        draft.rename(self._path(self.id))  # others see the file from now on, and it is locked already
 
-    def dead(self) -> list[str]:
-        """Names of processes whose lock is free."""
+    def stopped_owners(self) -> list[str]:
+        """Names of the owners whose lock is free."""
         found = []
         for path in self._folder.glob("*.lock"):
             if path.stem == self.id:
                 continue
             try:
                 file = os.open(path, os.O_RDWR)
-            except FileNotFoundError:  # it has just been buried by another process
+            except FileNotFoundError:  # another process has just forgotten this owner
                 continue
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 found.append(path.stem)
             except BlockingIOError:
-                pass  # alive
+                pass  # the owner is running
             finally:
                 os.close(file)
         return found
 
-    def bury(self, name: str) -> None:
-        """Forget a dead process; call this when its leases are free."""
+    def forget_owner(self, name: str) -> None:
+        """Remove the lock file of a stopped owner, once its leases have been ended."""
         self._path(name).unlink(missing_ok=True)
 
     def close(self) -> None:
-        """Let go of the lock; whoever finds it buries the name, with what might still be leased to it."""
+        """Release the lock. Another process then ends the leases that this owner may still have, and forgets it."""
         if self._file >= 0:
             os.close(self._file)
             self._file = -1

@@ -10,14 +10,16 @@ from data_specs.visit.assessment import Assessment
 from data_specs.visit.context import Context
 
 if TYPE_CHECKING:
+    from inference.bundles.loading import Bundle
     from inference.engine import Input, ShadowAnswer
+    from inference.runtime.batcher import Batcher
 
 
 class Engine(Protocol):
     """What the service needs of ``inference.engine.Engine``.
 
-    ``assess`` raises for no input whatsoever. ``before_decode`` is awaited with the index of a file before native code
-    touches it, one file at a time: while it is given, the next file is not begun before the last one is decoded.
+    ``assess`` raises for no input, whatever its content. ``before_decode`` is awaited with the index of a file before
+    native code reads it; where it is given, files are decoded one after the other.
     """
 
     @property
@@ -31,6 +33,12 @@ class Engine(Protocol):
         before_decode: Callable[[int], Awaitable[None]] | None = None,
         refused: Mapping[int, Problem] = ...,
     ) -> Assessment: ...
+
+    @property
+    def bundles(self) -> Mapping[str, Bundle]: ...
+
+    @property
+    def batchers(self) -> Mapping[str, Batcher]: ...
 
     @property
     def has_shadows(self) -> bool: ...

@@ -1,14 +1,13 @@
-"""What bundles in the shadow say of finished visits: stored for comparison, and nowhere shown.
+"""What shadow bundles find in finished visits: stored for a comparison, and shown nowhere.
 
-A visit is taken up after its outcome is written, one at a time, and only while this process has no visit in hand; its
-files are read from the store again, so that what waits is a few rows. What does not fit is dropped and counted: a
-sample is enough for a comparison, and a visit's own time is worth more.
+A visit is assessed again after its outcome is written, one visit at a time, and only while this process works on no
+visit. Its files are then read from the store, so that only rows wait in memory. When too many visits wait, the next one
+is dropped and counted: a sample is enough for a comparison.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -16,7 +15,7 @@ from typing import TYPE_CHECKING
 import structlog
 from sqlalchemy.orm import Session
 
-from data_specs.visit.context import Context
+from service.background import cancelled
 from service.logs import where_it_failed
 from service.parts import Parts
 from service.storage.database import database_now
@@ -29,18 +28,18 @@ if TYPE_CHECKING:
 
 MAX_WAITING = 64
 LOOK_S = 0.1
-"""How often a waiting shadow looks whether the process has a moment."""
+"""How often a shadow that waits looks whether the process still works on visits."""
 
 log = structlog.get_logger()
 
 
 class ShadowWork:
-    """The shadow's queue of one process.
+    """The visits that this process has finished and its shadow bundles have not assessed yet.
 
     Parameters
     ----------
     busy
-        Whether the process has visits of its own in hand.
+        Whether the process works on visits.
     """
 
     def __init__(self, parts: Parts, busy: Callable[[], bool]) -> None:
@@ -58,7 +57,7 @@ class ShadowWork:
         self._task = asyncio.create_task(self._serve())
 
     def offer(self, row: VisitRow) -> None:
-        """A visit that is finished, whose files all went through the decoders; costs nothing without a shadow."""
+        """Queue a finished visit whose files were all decoded; does nothing where no bundle is in the shadow."""
         if self._engine is None or not self._engine.has_shadows:
             return
         if len(self._waiting) >= MAX_WAITING:
@@ -68,13 +67,11 @@ class ShadowWork:
         self._offered.set()
 
     async def stop(self) -> None:
-        """Leave what waits: a shadow is no reason to hold up an end."""
+        """Drop what waits, and end: the process does not wait for its shadow bundles."""
         self._metrics.shadows.labels("dropped").inc(len(self._waiting))
         self._waiting.clear()
         if self._task is not None:
-            self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
+            await cancelled(self._task)
 
     async def _serve(self) -> None:
         while True:
@@ -82,7 +79,7 @@ class ShadowWork:
             if not self._waiting:
                 self._offered.clear()
                 continue
-            while self._busy():  # noqa: ASYNC110  a moment without visits is a state, no event
+            while self._busy():  # noqa: ASYNC110  no event says that there are no visits
                 await asyncio.sleep(LOOK_S)
             row = self._waiting.popleft()
             try:
@@ -93,8 +90,8 @@ class ShadowWork:
 
     async def _assess(self, row: VisitRow) -> None:
         assert self._engine is not None  # noqa: S101  start() comes first
-        inputs = [StoredInput.of(each, self._store) for each in row.inputs]
-        answers = await self._engine.assess_shadows(inputs, Context.model_validate_json(row.context))
+        inputs = [StoredInput.of(file, self._store) for file in row.inputs]
+        answers = await self._engine.assess_shadows(inputs, row.read_context())
         if answers:
             await self._database.write(lambda session: _store(session, row.id, answers))
             self._metrics.shadows.labels("stored").inc(len(answers))
@@ -102,15 +99,15 @@ class ShadowWork:
 
 def _store(session: Session, visit_id: str, answers: list[ShadowAnswer]) -> None:
     now = database_now(session)
-    for each in answers:
+    for answer in answers:
         session.merge(
             ShadowRow(
                 visit_id=visit_id,
-                name=each.model.name,
-                version=each.model.version,
-                sha256=each.model.sha256,
-                in_service=each.in_service,
+                name=answer.model.name,
+                version=answer.model.version,
+                sha256=answer.model.sha256,
+                in_service=answer.in_service,
                 answered_at=now,
-                assessment=each.assessment.model_dump_json(),
+                assessment=answer.assessment.model_dump_json(),
             )
         )

@@ -1,8 +1,9 @@
-"""What this process works on, from the moment a visit is leased until its outcome is written.
+"""The visits that this process works on, from the moment when a visit is leased until its outcome is written.
 
-A native decoder can take the whole process down. A visit whose process died is therefore tried again *carefully*:
-alone in its process, and with the file that is about to be decoded committed to the row beforehand. If that process
-dies too, the committed file did it: tried twice, it is refused as ``unreadable`` and never decoded again.
+A native decoder can stop the whole process. A visit during which a process stopped is therefore tried again in
+quarantine: nothing else runs in the process meanwhile, and each file is named in the row before it is decoded. If this
+process stops too, the named file was the cause: it has been tried twice, is refused as ``unreadable``, and is never
+decoded again.
 """
 
 from __future__ import annotations
@@ -13,7 +14,6 @@ import time
 from collections.abc import Awaitable, Callable
 from datetime import datetime
 from functools import partial
-from typing import TYPE_CHECKING
 from weakref import WeakValueDictionary
 
 import structlog
@@ -22,7 +22,7 @@ from sqlalchemy import select
 from data_specs.problems import Problem
 from data_specs.visit.assessment import AssessedInput, AssessedOrgan, Assessment
 from data_specs.visit.contract import ORGANS
-from service.background import POLL_S, RETRY_S, cancelled, persist
+from service.background import POLL_S, RETRY_S, Worker, persist
 from service.logs import where_it_failed
 from service.parts import Parts
 from service.storage.owner import Owner
@@ -32,73 +32,73 @@ from service.visits.engine import Engine
 from service.visits.leases import Lease, Leases
 from service.visits.shadow import ShadowWork
 
-if TYPE_CHECKING:
-    pass
-
 MAX_FAULTS = 3
 """Errors of the engine itself, after which a visit is ``failed``."""
-SPARE_DEATHS = 2
-"""Deaths beyond one per file, after which a visit is ``failed``: something other than decoding a file kills it."""
-HANDS_AT_ONCE = 4
-"""While visits wait in the database, they are fetched when one hand in so many is free: fetching costs two turns."""
+SPARE_CRASHES = 2
+"""Crashes beyond one for each file, after which a visit is ``failed``: its files are then not the cause."""
+MIN_FREE_SHARE = 0.25
+"""The share of the slots that has to be free before waiting visits are fetched: each fetch costs two transactions."""
 
 log = structlog.get_logger()
 
 
-class Work:
-    """The visits that this process works on."""
+class Work(Worker[str]):
+    """The visits that this process works on, each in a slot; there are ``concurrent_visits`` slots."""
 
     def __init__(self, parts: Parts) -> None:
+        settings = parts.settings
+        self._leases = Leases(parts.database, Owner(settings.data_dir / "owners"), settings.lease_seconds)
+        super().__init__(self._leases, settings)
         self._database = parts.database
         self._store = parts.store
-        self._settings = settings = parts.settings
         self._metrics = parts.metrics
-        self._leases = Leases(parts.database, Owner(settings.data_dir / "owners"), settings.lease_seconds)
         self._engine: Engine | None = None
         self._shadow = ShadowWork(parts, busy=lambda: bool(self._running))
-        self._running: dict[str, asyncio.Task[None]] = {}
         self._reserved = 0
-        self._behind = False
-        self._looked_for_dead = 0.0
-        self._alone = False
-        self._draining = False
-        self._wake = asyncio.Event()
+        self._visits_waiting = False
+        self._quarantined = False
         self._watched: WeakValueDictionary[str, asyncio.Event] = WeakValueDictionary()
-        self._loops: list[asyncio.Task[None]] = []
 
     def start(self, engine: Engine) -> None:
-        """Begin to take visits on, those first that dead processes left behind."""
+        """Begin to take visits, first those that stopped processes have left."""
         self._engine = engine
         self._shadow.start(engine)
-        self._loops = [
-            asyncio.create_task(each()) for each in (self._take_visits, self._keep_leases, self._watch_others)
-        ]
+        self._start_loops(self._watch_others)
 
-    # ------------------------------------------------------------------ a visit accepted by this very process
-    def reserve(self) -> bool:
-        """Keep a hand free for a visit about to be committed; ``use_reservation`` has to follow.
+    async def drain(self) -> None:
+        self.stop_taking()
+        await self._shadow.stop()
+        await super().drain()
 
-        ``False``: none is free. The visit then waits in the database for whoever has one first.
+    # ------------------------------------------------------------------ a visit that this process accepts
+    def reserve_slot(self) -> bool:
+        """Reserve a slot for a visit that is about to be committed; :meth:`start_in_slot` has to follow.
+
+        ``False`` where no slot is free. The visit then waits in the database for the first process that has one.
         """
-        if not self._hands_free():
-            self._behind = True
+        if not self._slots_free():
+            self._visits_waiting = True
             return False
         self._reserved += 1
         return True
 
     def lease(self, row: VisitRow, now: datetime) -> None:
         """Write this process's lease into a row that is about to be inserted."""
-        self._leases.write_first(row, now)
+        self._leases.lease_new(row, now)
 
-    def use_reservation(self, row: VisitRow | None) -> None:
-        """Start on the committed visit; ``None``: it came to nothing."""
+    def start_in_slot(self, row: VisitRow | None) -> None:
+        """Start on the committed visit in the reserved slot; ``None``: no visit was committed, the slot is free."""
         self._reserved -= 1
         if row is not None:
-            self._begin(Lease(row, row.attempts))
-        self._look_again()
+            self._start_visit(Lease(row, row.attempts))
+        self._wake_if_free()
 
+    # ------------------------------------------------------------------ waiting for an outcome
     async def wait(self, visit_id: str, seconds: float, left: Callable[[], Awaitable[bool]]) -> None:
-        """Wait until a visit is finished, here or elsewhere; not past ``seconds``, a drain, or the client's leaving."""
+        """Wait until a visit is finished, by this process or another.
+
+        Returns earlier after ``seconds``, when this process drains, or when the client has left.
+        """
         finished = self._watched.setdefault(visit_id, asyncio.Event())
         end = time.monotonic() + seconds
         while (remaining := end - time.monotonic()) > 0 and not self._draining and not await left():
@@ -109,10 +109,10 @@ class Work:
                 return
 
     async def _watch_others(self) -> None:
-        """Look for those of the visits waited for that another process may finish: all of them in one question."""
+        """Look which of the visits that somebody waits for another process has finished, all in one query."""
         while True:
             await asyncio.sleep(POLL_S)
-            elsewhere = [each for each in list(self._watched) if each not in self._running]
+            elsewhere = [visit_id for visit_id in list(self._watched) if visit_id not in self._running]
             if not elsewhere:
                 continue
             query = select(VISITS.c.id).where(VISITS.c.id.in_(elsewhere), VISITS.c.status != "accepted")
@@ -125,87 +125,60 @@ class Work:
                 if (finished := self._watched.get(visit_id)) is not None:
                     finished.set()
 
-    # ------------------------------------------------------------------ taking over what lies around
-    async def _take_visits(self) -> None:
-        while True:
-            self._wake.clear()
-            try:
-                taken = await self._take_some()
-            except Exception as error:  # the database is away for a moment: what is leased stays leased
-                log.error("work_not_taken", **where_it_failed(error))
-                taken = False
-            if not taken:
-                with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._wake.wait(), POLL_S)
-
+    # ------------------------------------------------------------------ visits that wait in the database
     async def _take_some(self) -> bool:
-        if time.monotonic() - self._looked_for_dead >= POLL_S:
-            await self._leases.end_those_of_the_dead()
-            self._looked_for_dead = time.monotonic()
-        if not (free := self._hands_free()):
+        if not (free := self._slots_free()):
             return False
-        self._behind = False
+        self._visits_waiting = False
         n_waiting = await self._leases.waiting(self._running, free)
-        hands = min(n_waiting, self._hands_free())
-        if not hands:
+        slots = min(n_waiting, self._slots_free())  # some may have been reserved while the database was asked
+        if not slots:
             return False
-        self._reserved += hands
+        self._reserved += slots
         try:
-            leases = await self._leases.take(self._running, hands)
+            leases = await self._leases.take(self._running, slots)
         finally:
-            self._reserved -= hands
-        # from here on the loop holds the leases itself: nothing is awaited before they are begun, or made to wait alone
-        self._behind |= n_waiting >= free
-        if not leases:
-            return False
-        if leases[0].deaths == 0:
-            for lease in leases:
-                self._begin(lease)
-            return True
-        (lease,) = leases
-        self._alone = True
-        try:
-            while self._running or self._reserved:  # both end by setting the event
-                self._wake.clear()
-                await self._wake.wait()
-            self._begin(lease)
-            await asyncio.wait(self._running.values())
-        finally:
-            self._alone = False
-        return True
+            self._reserved -= slots
+        # nothing is awaited from here until the visits are started: their slots are no longer reserved
+        self._visits_waiting |= n_waiting >= free
+        for lease in leases:
+            self._start_visit(lease)
+        return bool(leases)
 
-    async def _keep_leases(self) -> None:
-        while True:
-            await asyncio.sleep(self._settings.lease_seconds / 3)
-            try:
-                await self._leases.extend(self._running)
-            except Exception as error:
-                log.error("leases_not_extended", **where_it_failed(error))
-
-    # ------------------------------------------------------------------ one visit
-    def _hands_free(self) -> int:
-        if self._engine is None or self._draining or self._alone:
+    def _slots_free(self) -> int:
+        if self._engine is None or self._draining or self._quarantined:
             return 0
         return max(0, self._settings.concurrent_visits - len(self._running) - self._reserved)
 
-    def _look_again(self) -> None:
-        """Tell the loop that a hand is free, where it waits for one; several visits are taken at a time."""
-        if self._alone or (self._behind and HANDS_AT_ONCE * self._hands_free() >= self._settings.concurrent_visits):
+    def _wake_if_free(self) -> None:
+        """Wake the loop that takes visits where it waits for a slot; several visits are taken at a time."""
+        enough = MIN_FREE_SHARE * self._settings.concurrent_visits
+        if self._quarantined or (self._visits_waiting and self._slots_free() >= enough):
             self._wake.set()
 
-    def _begin(self, lease: Lease) -> None:
-        task = asyncio.create_task(self._work_on(lease))
-        self._running[lease.row.id] = task
-        task.add_done_callback(lambda _: self._end(lease.row.id))
+    # ------------------------------------------------------------------ one visit
+    def _start_visit(self, lease: Lease) -> None:
+        if lease.crashes == 0:
+            self._start_task(lease.row.id, self._work_on(lease))
+        else:
+            self._quarantined = True  # at once: no other visit gets a slot from now on
+            self._start_task(lease.row.id, self._work_alone_on(lease))
 
-    def _end(self, visit_id: str) -> None:
-        del self._running[visit_id]
-        self._look_again()
+    async def _work_alone_on(self, lease: Lease) -> None:
+        """Work on a visit while nothing else runs, so that only its own files can be why this process stops."""
+        try:
+            while len(self._running) > 1 or self._reserved:  # the end of each sets the event
+                self._wake.clear()
+                await self._wake.wait()
+            await self._work_on(lease)
+        finally:
+            self._quarantined = False
+            self._visits_waiting = True  # no visit was taken meanwhile
 
     async def _work_on(self, lease: Lease) -> None:
         row = lease.row
         started = time.monotonic()
-        if lease.deaths > len(row.inputs) + SPARE_DEATHS:
+        if lease.crashes > len(row.inputs) + SPARE_CRASHES:
             await self._finish(lease, "failed", _no_assessment(row, "process"))
             return
         try:
@@ -223,17 +196,17 @@ class Work:
     async def _assess(self, lease: Lease) -> Assessment:
         assert self._engine is not None  # noqa: S101  start() comes first
         row = lease.row
-        refused = {each.index: _CRASHED for each in row.inputs if each.refused}
-        inputs = [StoredInput.of(each, self._store) for each in row.inputs]
+        refused = {file.index: _CRASHED for file in row.inputs if file.refused}
+        inputs = [StoredInput.of(file, self._store) for file in row.inputs]
         return await self._engine.assess(
             inputs,
             row.read_context(),
-            before_decode=partial(self._leases.note_decoding, lease) if lease.deaths else None,
+            before_decode=partial(self._leases.note_decoding, lease) if lease.crashes else None,
             refused=refused,
         )
 
     async def _finish(self, lease: Lease, status: str, assessment: Assessment) -> None:
-        """Write the outcome, unless the visit has been taken over meanwhile."""
+        """Write the outcome, unless another process has taken the visit meanwhile."""
         now = await persist(lambda: self._leases.finish(lease, status, assessment))
         if now is None:
             log.warning("visit_taken_over", visit=lease.row.id, attempt=lease.attempt)
@@ -243,36 +216,19 @@ class Work:
         self._metrics.stages.labels("total").observe(max(0.0, (now - lease.row.received_at).total_seconds()))
         if (finished := self._watched.get(lease.row.id)) is not None:
             finished.set()
-        if status == "complete" and lease.deaths == 0:  # a file that may kill the process is not opened once more
+        if status == "complete" and lease.crashes == 0:  # a file that may stop the process is not opened again
             self._shadow.offer(lease.row)
-
-    # ------------------------------------------------------------------ the end
-    def stop_taking(self) -> None:
-        """Take nothing more on; those who wait for a visit are told to come back for it."""
-        self._draining = True
-
-    async def drain(self) -> None:
-        """Finish what can be finished in time, and give the rest back untouched, as if never begun."""
-        self.stop_taking()
-        await self._shadow.stop()
-        for loop in self._loops[:1]:
-            await cancelled(loop)
-        if self._running:
-            await asyncio.wait(self._running.values(), timeout=self._settings.drain_seconds)
-        for task in [*self._running.values(), *self._loops]:
-            await cancelled(task)
-        await self._leases.give_all_back()
 
 
 _CRASHED = Problem("unreadable", "reject", "2 ×", "1 ×")
 
 
 def _no_assessment(row: VisitRow, found: str) -> Assessment:
-    """The outcome of a visit that could not be assessed at all: nothing is normal, everything is to be repeated."""
+    """The outcome of a visit that could not be assessed at all: nothing in it is normal, all has to be done again."""
     problem = Problem("inference_failed", "reject", found)
     return Assessment(
         organs={organ: AssessedOrgan(status="not_assessed", reasons=[problem]) for organ in ORGANS},
-        inputs=[AssessedInput(index=each.index, accepted=False, problems=[problem]) for each in row.inputs],
+        inputs=[AssessedInput(index=file.index, accepted=False, problems=[problem]) for file in row.inputs],
         models=[],
         priority="unassessed",
         priority_reasons=[problem],

@@ -21,6 +21,7 @@ MAP = EvidenceMap(kind="heatmap", input=0, values=[[0, 128], [255, 64]])
 class StandIn:
     ready = True
     has_shadows = False
+    bundles = batchers = MappingProxyType({})
 
     def __init__(self, journal: Path | None = None, seconds: float = 0.0):
         self.journal = journal

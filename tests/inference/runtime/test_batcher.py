@@ -62,8 +62,10 @@ async def test_what_is_queued_while_the_device_is_busy_goes_together() -> None:
     await asyncio.sleep(0.05)
     rest = [asyncio.ensure_future(batcher.infer(rows(v))) for v in range(2, 12)]
     await asyncio.sleep(0.05)
+    assert batcher.rows_waiting == 10
     session.gate.set()
     results = await asyncio.gather(first, *rest)
+    assert batcher.rows_waiting == 0
     assert [float(r[0][0, 0]) for r in results] == [2.0 * v for v in range(1, 12)]
     assert session.batches == [1, 8, 2]
     batcher.close()

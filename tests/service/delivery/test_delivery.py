@@ -268,7 +268,7 @@ def test_a_destination_that_hangs_delays_no_other(quick):
             post(quick)
         until(lambda: len(sink.received) == 12, 4)
         assert time.monotonic() - started < 4
-        assert len(hanging.received) == 4, "as many as a destination has hands"
+        assert len(hanging.received) == 4, "as many as a destination has slots"
         released.set()
         until(lambda: states(quick) == {"delivered": 24}, 10)
 
@@ -299,7 +299,7 @@ def test_deliveries_to_an_unreachable_destination_wait_together(tmp_path):
         until(lambda: {each["problem"] for each in deliveries(served)} == {"http_503"}, 15)
         assert len(sink.received) < 20, "each found out for itself"
         away.clear()
-        with served.client() as client:  # a dead one that is asked for again says that somebody has mended it
+        with served.client() as client:  # to ask for one that was given up says that the destination is repaired
             assert client.post("/v1/deliveries/retry", json={"destination": made["id"]}).json() == {"retried": 0}
         until(lambda: states(served) == {"delivered": 20}, 15)
         assert set(sink.taken.values()) == {1}
@@ -319,7 +319,7 @@ def test_a_missing_server_and_a_failed_tls_are_named(quick):
         assert plain.received == []
 
 
-# ---------------------------------------------------------------- once, whatever dies
+# ---------------------------------------------------------------- once, whichever process stops
 def post_until_killed(process):
     posted = []
     while process.process.poll() is None:
@@ -355,7 +355,7 @@ def test_after_a_kill_a_repeated_delivery_has_the_same_key(new_process, new_data
         keys = {str(identifier(each["visit"], 1, "delivery", made["id"])) for each in deliveries(process.served)}
         assert set(sink.taken) == keys
         assert {each["visit"] for each in deliveries(process.served)} >= set(posted)
-        # what was on its way in the four hands when a process died may come twice, under the key that it had
+        # what was on its way in the four slots when a process stopped may come twice, under the key that it had
         assert len(sink.received) - len(keys) <= 8
         twice = [key for key, n in Counter(got.key for got in sink.received).items() if n > 1]
         assert twice, "nothing was on its backoff: this test tests nothing"
@@ -599,11 +599,11 @@ async def test_a_process_that_comes_back_late_changes_nothing(database, two):
     assert (current.attempt, current.delivery.repeated) == (2, True)
     assert not await first.delivered(late)
     assert not await first.put_back(late, "x", 0)
-    assert not await first.bury(late, "x")
+    assert not await first.give_up(late, "x")
     (again,) = await second.take({"d": 4}, [])
     assert not await second.delivered(current), "an earlier attempt of the same process is late too"
     assert await second.delivered(again)
-    assert not await second.bury(again, "x")
+    assert not await second.give_up(again, "x")
     assert await second.due() == []
 
 
@@ -622,12 +622,12 @@ async def test_a_later_version_waits_for_the_one_before(database, two):
         session.execute(update(DELIVERIES).values(due_at=NOW))
     assert await first.due() == ["d"]
     (one,) = await first.take({"d": 4}, [])
-    assert await first.bury(one, "http_400")
+    assert await first.give_up(one, "http_400")
     (two_,) = await first.take({"d": 4}, [])
     assert two_.delivery.version == 2
 
 
-async def test_hands_are_by_destination(database, two):
+async def test_slots_are_by_destination(database, two):
     first, _ = two
     fill(database, 1, destinations=("a", "b", "c"), ended=("c",))
     assert sorted(await first.due()) == ["a", "b"], "nothing was written for one that had ended"
@@ -663,15 +663,15 @@ async def test_waiting_together_counts_as_an_attempt_of_each_and_ends(database, 
         assert [each.state for each in deliveries_of(session, "v")] == ["dead", "waiting"]
 
 
-async def test_leases_of_the_dead_are_free_at_once(database, tmp_path):
+async def test_leases_of_stopped_processes_are_free_at_once(database, tmp_path):
     fill(database, 1)
-    gone, alive = Owner(tmp_path / "o"), Owner(tmp_path / "o")
-    assert await Deliveries(database, gone, 600).take({"d": 1}, [])
-    heir = Deliveries(database, alive, 600)
-    await heir.end_those_of_the_dead()
+    stopped, running = Owner(tmp_path / "o"), Owner(tmp_path / "o")
+    assert await Deliveries(database, stopped, 600).take({"d": 1}, [])
+    heir = Deliveries(database, running, 600)
+    await heir.end_leases_of_stopped_owners()
     assert await heir.take({"d": 1}, []) == []
-    gone.close()
-    await heir.end_those_of_the_dead()
+    stopped.close()
+    await heir.end_leases_of_stopped_owners()
     (taken,) = await heir.take({"d": 1}, [])
     assert taken.delivery.repeated
     await heir.extend([taken.identity])

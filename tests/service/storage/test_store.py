@@ -173,11 +173,11 @@ def test_visits_over_an_object_store(tmp_path):
         assert client.get("/readyz").json()["checks"]["store"] == "ok"
 
 
-def test_owner_is_known_to_be_dead_only_when_it_is(tmp_path):
+def test_owner_is_known_to_have_stopped_only_when_it_has(tmp_path):
     first, second = Owner(tmp_path), Owner(tmp_path)
-    assert second.dead() == []
+    assert second.stopped_owners() == []
     first.close()
-    assert second.dead() == [first.id]
-    second.bury(first.id)
-    assert second.dead() == []
+    assert second.stopped_owners() == [first.id]
+    second.forget_owner(first.id)
+    assert second.stopped_owners() == []
     second.close()

@@ -155,7 +155,7 @@ def test_a_stopping_process_finishes_its_visits_or_gives_them_back(new_process):
     assert sum(each["event"] == "end" for each in process.events()) == 1
     until(lambda: sum(each["event"] == "begin" for each in process.events()) >= 3, 5)
     assert not any(each["careful"] for each in process.events() if each["event"] == "begin"), (
-        "an orderly stop is no death"
+        "an orderly stop is no crash"
     )
 
 

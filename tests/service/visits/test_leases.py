@@ -64,7 +64,7 @@ async def test_a_process_that_comes_back_late_changes_nothing(database, two):
     await add_visit(database)
     (late,) = await first.take([])
     (current,) = await second.take([])
-    assert (late.attempt, current.attempt, current.deaths) == (1, 2, 1)
+    assert (late.attempt, current.attempt, current.crashes) == (1, 2, 1)
     assert await first.finish(late, "complete", OUTCOME) is None
     await first.note_decoding(late, 0)
     await first.put_back(late, 0)
@@ -89,19 +89,19 @@ async def test_a_file_is_blamed_only_where_a_process_stopped_while_reading_it(da
     await first.note_decoding(lease, 0)
     await first.give_all_back()
     (taken,) = await second.take([])
-    assert (taken.deaths, taken.row.inputs[0].refused) == (0, False), "an orderly stop is no death"
+    assert (taken.crashes, taken.row.inputs[0].refused) == (0, False), "an orderly stop is no crash"
     await second.note_decoding(taken, 0)
     (again,) = await second.take([])
-    assert (again.deaths, again.row.inputs[0].refused) == (1, True)
+    assert (again.crashes, again.row.inputs[0].refused) == (1, True)
     assert (await stored(database)).decoding is None
 
 
-async def test_a_fault_is_no_death(database, two):
+async def test_a_fault_is_no_crash(database, two):
     first, _ = two
     await add_visit(database)
     await first.put_back(*await first.take([]), 0)
     (lease,) = await first.take([])
-    assert (lease.attempt, lease.row.faults, lease.deaths) == (2, 1, 0)
+    assert (lease.attempt, lease.row.faults, lease.crashes) == (2, 1, 0)
 
 
 async def test_only_visits_that_are_worked_on_keep_their_lease(database, tmp_path):
@@ -134,11 +134,11 @@ async def test_a_visit_is_taken_by_one_process_only(database, tmp_path):
         owner.close()
 
 
-async def test_several_are_taken_at_once_oldest_first_and_one_that_was_died_over_by_itself(database, two):
+async def test_several_are_taken_at_once_oldest_first_and_one_with_a_crash_alone(database, two):
     first, second = two
     for i in range(2):
         await add_visit(database, f"old{i}")
-    await first.take([], 2)  # a lease that ends at once: the process is as good as dead
+    await first.take([], 2)  # a lease that ends at once: the same as if the process had stopped
     for i in range(3):
         await add_visit(database, f"new{i}")
     taken = [[lease.row.id for lease in await second.take(running, 10)] for running in ([], ["old0"], ["old0", "old1"])]

@@ -1,13 +1,18 @@
-"""Hands: who gets one, and who waits in the database for one."""
+"""Slots: which visit gets one, and which waits in the database for one."""
 
 from __future__ import annotations
 
 import asyncio
+import json
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
 from service.parts import Parts
 from service.storage.migrate import migrate
+from service.storage.owner import Owner
+from service.storage.tables import VisitRow
+from service.visits.leases import Leases
 from service.visits.work import Work
 from tests.service.serving import settings_for
 from tests.service.standin import StandIn
@@ -24,7 +29,7 @@ async def work(tmp_path):
     parts.database.close()
 
 
-async def test_a_visit_that_comes_while_others_are_looked_for_finds_a_hand_free(work, monkeypatch):
+async def test_a_visit_that_comes_while_others_are_looked_for_finds_a_slot_free(work, monkeypatch):
     looking, go_on = asyncio.Event(), asyncio.Event()
 
     async def waiting(running, at_most):
@@ -35,16 +40,60 @@ async def test_a_visit_that_comes_while_others_are_looked_for_finds_a_hand_free(
     monkeypatch.setattr(work._leases, "waiting", waiting)
     work.start(StandIn())
     await asyncio.wait_for(looking.wait(), 5)
-    assert work.reserve(), "it would wait for the next look, half a second later"
-    assert work.reserve()
-    assert not work.reserve(), "two hands are two"
+    assert work.reserve_slot(), "it would wait for the next look, half a second later"
+    assert work.reserve_slot()
+    assert not work.reserve_slot(), "there are two slots"
     for _ in range(2):
-        work.use_reservation(None)
+        work.start_in_slot(None)
     go_on.set()
 
 
-async def test_nobody_has_a_hand_before_there_is_an_engine(work):
-    assert not work.reserve()
+async def test_no_slot_is_free_before_there_is_an_engine(work):
+    assert not work.reserve_slot()
     work.start(StandIn())
-    assert work.reserve()
-    work.use_reservation(None)
+    assert work.reserve_slot()
+    work.start_in_slot(None)
+
+
+def visit(visit_id, attempts=0, after_s=0):
+    return VisitRow(
+        id=visit_id, site="s", key_id="k", context="{}", status="accepted", priority="unassessed", body_hash="",
+        received_at=datetime.now(UTC) + timedelta(seconds=after_s), attempts=attempts, faults=0, inputs=[],
+    )  # fmt: skip
+
+
+async def test_a_visit_that_waits_to_be_tried_alone_keeps_its_lease_and_its_place(tmp_path):
+    parts = Parts.open(settings_for(tmp_path, lease_seconds=0.6))
+    migrate(parts.settings, parts.database)
+    work, engine = Work(parts), StandIn(tmp_path / "journal", seconds=1.5)
+    other = Leases(parts.database, Owner(tmp_path / "another process"), 30)
+
+    async def insert(row):
+        await parts.database.write(lambda session: session.add(row))
+
+    async def stored(visit_id):
+        return await parts.database.read(lambda session: session.get(VisitRow, visit_id))
+
+    await insert(visit("slow"))
+    await insert(visit("crashed", attempts=1, after_s=1))
+    work.start(engine)
+    assert work.reserve_slot()
+    crashed = await stored("crashed")
+    while crashed.attempts == 1:
+        await asyncio.sleep(0.05)
+        crashed = await stored("crashed")
+    new = visit("reserved before", after_s=2)
+    work.lease(new, new.received_at)
+    await insert(new)
+    work.start_in_slot(new)
+    assert not work.reserve_slot(), "a visit waits to be tried alone"
+    while crashed.status == "accepted":
+        assert await other.waiting([], 10) == 0, "another process may take a visit that this one holds"
+        await asyncio.sleep(0.05)
+        crashed = await stored("crashed")
+    assert crashed.attempts == 2
+    events = [json.loads(line)["event"] for line in (tmp_path / "journal").read_text().splitlines()]
+    assert events[-2:] == ["begin", "end"], "it was not alone"
+    assert len(events) == 6
+    await work.drain()
+    parts.database.close()
