@@ -64,6 +64,6 @@ def test_locks_pin_with_hashes_and_name_no_index() -> None:
 
 def test_the_readme_names_commands_that_exist() -> None:
     readme, makefile = (ROOT / "README.md").read_text(), (ROOT / "Makefile").read_text()
-    targets = set(re.findall(r"(?:^|`)make ([a-z]+)", readme, re.MULTILINE))
+    targets = set(re.findall(r"(?:^|`)make ([a-z-]+)", readme, re.MULTILINE))
     assert {"demo", "test", "serve", "check", "bench"} <= targets
     assert all(re.search(rf"^{target}:", makefile, re.MULTILINE) for target in targets)
