@@ -2,7 +2,7 @@ PYTHON ?= python3
 PEERS_PYTHON ?= /usr/bin/python3
 BIN := .venv/bin
 
-.PHONY: demo serve test check bench bench-peers lock lock-peers clean
+.PHONY: demo serve test check bench bench-short bench-peers lock lock-peers clean
 
 demo: .venv/serve.done
 	$(BIN)/python samples/demo.py
@@ -25,6 +25,10 @@ check: .venv/test.done
 bench: .venv/test.done
 	-$(MAKE) bench-peers
 	$(BIN)/python -m benchmarks table
+
+# The same table without the peers, measured once and shortly: whether it runs, not what to quote.
+bench-short: .venv/test.done
+	$(BIN)/python -m benchmarks table --seconds 1 --rounds 1
 
 bench-peers: .venv/test.done .venv-peers/done
 	$(BIN)/python -m benchmarks peers

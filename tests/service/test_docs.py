@@ -12,7 +12,7 @@ from tests.service.report_fixture import report
 
 
 def test_the_order_and_the_finding_of_the_fhir_document() -> None:
-    order, finding = re.findall(r"```json\n(.*?)```", (ROOT / "docs/fhir.md").read_text("utf-8"), re.DOTALL)
+    order, finding = re.findall(r"```json\n(.*?)```", (ROOT / "docs/reference/fhir.md").read_text("utf-8"), re.DOTALL)
     context = read_context(order.encode())
     assert (context.person.id, context.labs[0].name) == ("VN-0042", "creatinine")
     assert context.order is not None

@@ -103,8 +103,8 @@ def sign(served, visit_id):
 
 # ---------------------------------------------------------------- what arrives
 def receivers_check():
-    """The function that ``docs/delivery.md`` gives to receivers."""
-    (shown,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs/delivery.md").read_text("utf-8"), re.DOTALL)
+    """The function that ``docs/reference/delivery.md`` gives to receivers."""
+    (shown,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs/reference/delivery.md").read_text("utf-8"), re.DOTALL)
     names = {"hmac": hmac, "hashlib": hashlib, "time": time}
     exec(shown, names)
     return names["is_ours"]

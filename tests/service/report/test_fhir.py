@@ -26,7 +26,7 @@ from tests.service.report_fixture import DOCTOR, NAME, SPECIALIST, code, judged,
 
 ALL = [(version, language) for version in (1, 2, 3) for language in LANGUAGES]
 OPERATING_POINT = "urn:sangloc:fhir:operating-point"
-DOCS = ROOT / "docs" / "fhir.md"
+DOCS = ROOT / "docs/reference/fhir.md"
 BARE_OUTPUT = "urn:sangloc:fhir:uncalibrated-output"
 
 

@@ -500,7 +500,7 @@ def test_our_own_report_is_no_order():
 
 
 def test_the_documented_order_is_read():
-    docs = ROOT / "docs" / "fhir.md"
+    docs = ROOT / "docs/reference/fhir.md"
     context = context_of_bundle(json.loads(re.findall(r"```json\n(.*?)```", docs.read_text(), re.DOTALL)[0]))
     assert (context.person.id, context.order.placer, context.referrer.id) == ("VN-0042", "ORD-1", "D-7")
     assert context.labs == (Lab(name="creatinine", value=88, unit="umol/L"),)
