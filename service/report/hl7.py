@@ -31,7 +31,7 @@ from service.report.words import (
     conclusion,
     day_and_time,
     finding_sentence,
-    input_reserves,
+    input_problems,
     next_step,
     opinion_sentences,
     organ_reasons,
@@ -309,7 +309,7 @@ def _input(posted: ReportInput, language: Language) -> _Observation:
         f"sha256:{posted.sha256}",
     ]
     code = _own("input", say("section_inputs", language))
-    notes = tuple(input_reserves(posted, language))
+    notes = tuple(input_problems(posted, language))
     return _Observation("TX", code, escaped(", ".join(filter(None, said))), about=str(posted.index), notes=notes)
 
 

@@ -245,7 +245,7 @@ def _input_lines(report: Report, language: Language) -> list[str]:
     lines = []
     for posted in report.inputs:
         named = " · ".join(each for each in (posted.filename, (posted.format or "").upper()) if each)
-        reserves = " ".join(words.input_reserves(posted, language))
+        reserves = " ".join(words.input_problems(posted, language))
         lines.append(f"{posted.index + 1}. {named}" + (f": {reserves}" if reserves else ""))
     return lines
 

@@ -141,7 +141,7 @@ def judgements(document: Document, opinion: Opinion, subject: Resource, author: 
             "judgement",
             opinion.number,
             given.finding,
-            says=[words.judgement(given, document.language)],
+            says=[words.judgement_sentence(given, document.language)],
             status="final",
             code=concept(given.finding, document.language),
             subject=subject,
@@ -149,7 +149,7 @@ def judgements(document: Document, opinion: Opinion, subject: Resource, author: 
             issued=moment(opinion.signed_at),
             performer=[author],
             valueBoolean=present,
-            note=[{"text": words.judgement(given, document.language)}],
+            note=[{"text": words.judgement_sentence(given, document.language)}],
         )
         for given in opinion.judgements
         for present in [_present(document.report, given)]

@@ -113,7 +113,7 @@ def test_the_composition_reads_as_the_report(version, language):
         words.conclusion(report, language),
         words.next_step(report.next_steps[0], language),
         *words.not_assessed(report, language),
-        *words.input_reserves(report.inputs[2], language),
+        *words.input_problems(report.inputs[2], language),
         *(line for opinion in report.opinions for line in words.opinion_sentences(opinion, language)),
         NAME,
         "Khám sức khỏe",

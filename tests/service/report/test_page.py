@@ -21,7 +21,7 @@ from data_specs.visit.report import Report, ReportOrgan
 from data_specs.vocabulary import LANGUAGES, Language, display
 from service.language.texts import opening, text
 from service.report import as_json, html, pdf, words
-from service.report.sheet import coded, result, sheet
+from service.report.sheet import code_text, make_sheet, result_text
 from tests.conftest import ROOT
 from tests.service.report_fixture import DOCTOR, NAME, SPECIALIST, VISIT, code, judged, report
 
@@ -105,7 +105,7 @@ def test_json_is_the_report_with_sentences(language: Language) -> None:
         (row,) = [row for row in told["organs"][finding.organ]["findings"] if row["name"] == finding.name]
         assert row["sentence"].startswith(words.finding_sentence(finding, language))
     assert told["organs"]["kidney"]["reasons"][0]["sentence"] == words.organ_reasons(made, "kidney", language)[0]
-    assert told["inputs"][2]["problems"][0]["sentence"] == words.input_reserves(made.inputs[2], language)[0]
+    assert told["inputs"][2]["problems"][0]["sentence"] == words.input_problems(made.inputs[2], language)[0]
     assert told["next_steps"][0]["sentence"] == words.next_step(made.next_steps[0], language)
     assert told["opinions"][1]["sentences"] == words.opinion_sentences(made.opinions[1], language)
 
@@ -180,8 +180,8 @@ def test_html_carries_every_fact_of_the_report(language: Language, version: int)
         if finding.operating_point:
             assert row["data-threshold"] == repr(finding.operating_point.threshold)
             assert row["data-cohort"] == finding.operating_point.cohort
-        assert f"{opening(display(finding.name, language))} {coded(finding.code)}" in page.text
-        assert " ".join(result(finding, language).split()) in page.text
+        assert f"{opening(display(finding.name, language))} {code_text(finding.code)}" in page.text
+        assert " ".join(result_text(finding, language).split()) in page.text
     assert [each["data-reason"] for each in page.having("data-reason")] == ["labs_missing"]
     assert [each["data-problem"] for each in page.having("data-problem")] == ["wrong_view"]
     assert [each["data-rule"] for each in page.having("data-rule")] == ["pneumonia_adult"]
@@ -271,7 +271,7 @@ def test_pdf_is_one_page_with_every_fact_of_the_report(language: Language, versi
     assert len(pages_of(content)) == 1
     text_ = said_in(content)
     for finding in made.findings:
-        row = f"{opening(display(finding.name, language))} {coded(finding.code)} {result(finding, language)}"
+        row = f"{opening(display(finding.name, language))} {code_text(finding.code)} {result_text(finding, language)}"
         assert " ".join(row.split()) in text_
         if finding.operating_point:
             assert " ".join(words.percent(finding.operating_point.threshold, language).split()) in text_
@@ -279,7 +279,7 @@ def test_pdf_is_one_page_with_every_fact_of_the_report(language: Language, versi
     told = [words.conclusion(made, language), *words.organ_reasons(made, "kidney", language)]
     told += [words.next_step(step, language) for step in made.next_steps]
     told += [one for opinion in made.opinions for one in words.opinion_sentences(opinion, language)]
-    told += words.input_reserves(made.inputs[2], language)
+    told += words.input_problems(made.inputs[2], language)
     told += [words.say("decision_support", language), words.say(f"status_{made.status}", language)]
     told += [NAME, DOCTOR, VISIT, "lung 1.2.0 (dddddddddddd)", text(f"priority_{made.priority}", language)]
     for said in told:
@@ -290,7 +290,7 @@ def test_pdf_says_what_it_is_and_of_whom_it_is_not() -> None:
     content = pdf.render(report(3), "vi")
     reader = PdfReader(io.BytesIO(content))
     assert reader.metadata is not None
-    assert reader.metadata.title == f"{words.say('title', 'vi')} · {sheet(report(3), 'vi').footer}"
+    assert reader.metadata.title == f"{words.say('title', 'vi')} · {make_sheet(report(3), 'vi').footer}"
     assert reader.metadata.author == "Sàng Lọc"
     assert reader.trailer["/Root"]["/Lang"] == "vi"
     assert NAME not in str(dict(reader.metadata))
@@ -323,9 +323,9 @@ def test_sixteen_findings_fit_one_page_and_none_is_lost(positive: int, version: 
     assert len(pages_of(content)) == 1
     text_ = said_in(content)
     for finding in made.findings:
-        assert coded(finding.code) in text_
+        assert code_text(finding.code) in text_
         assert opening(display(finding.name, "fr")) in text_
-        assert " ".join(result(finding, "fr").split()) in text_
+        assert " ".join(result_text(finding, "fr").split()) in text_
         if finding.positive and finding.operating_point:
             point = words.percent(finding.operating_point.threshold, "fr")
             assert " ".join(point.split()) in text_
@@ -342,7 +342,7 @@ def test_what_is_too_long_for_a_page_goes_on_and_loses_nothing() -> None:
         assert all(word in text_ for word in opinion.text.split()[:-1])
         assert words.opinion_sentences(opinion, "vi")[0] in text_
     for finding in made.findings:
-        assert coded(finding.code) in text_
+        assert code_text(finding.code) in text_
     for number, page in enumerate(pages, 1):
         assert words.say("page_of", "vi", page=number, pages=len(pages)) in page
         assert NAME in page

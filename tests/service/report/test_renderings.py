@@ -16,7 +16,7 @@ from service.language.texts import opening
 from service.report import as_json, hl7, html, pdf
 from service.report.dicom import sr as dicom_sr
 from service.report.fhir import document as fhir
-from service.report.sheet import coded, result
+from service.report.sheet import code_text, result_text
 from tests.service.report_fixture import DOCTOR, NAME, SPECIALIST, report
 
 hl7_library = pytest.importorskip("hl7", reason="the hl7 library is not installed: no HL7 v2 message is read back")
@@ -103,7 +103,7 @@ def test_pdf(version: int, language: Language) -> None:
     assert len(pages) == 1
     text = " ".join(pages[0].extract_text().split())
     for finding in made.findings:
-        row = f"{opening(display(finding.name, language))} {coded(finding.code)} {result(finding, language)}"
+        row = f"{opening(display(finding.name, language))} {code_text(finding.code)} {result_text(finding, language)}"
         assert " ".join(row.split()) in text
     assert NAME in text
     assert all(name in text for name in in_order(made))
