@@ -40,8 +40,9 @@ def _page(report: Report, kind: Kind, language: Language, pictures: dict[int, by
 
 
 def _message(report: Report, kind: Kind, language: Language) -> bytes:
-    from service.report import as_json, hl7  # noqa: PLC0415  models of whole standards, for who asks for one
-    from service.report.fhir import document as fhir  # noqa: PLC0415  models of whole standards, for who asks for one
+    from service.report import as_json  # noqa: PLC0415  loaded when a report is asked for
+    from service.report.fhir import document as fhir  # noqa: PLC0415
+    from service.report.hl7 import message as hl7  # noqa: PLC0415
 
     render = {"json": as_json.render, "fhir": fhir.render, "hl7": hl7.render}[kind]
     return render(report, language)

@@ -20,7 +20,7 @@ from service.protocols.hl7_peers import check_listening, read_peers
 from service.receive.hl7 import listener as hl7_listener
 from service.receive.hl7.order_messages import read_orders
 from service.receive.orders import find_order, merge_order
-from service.report import hl7
+from service.report.hl7 import message as hl7
 from service.report.words import colon
 from service.storage.database import Database
 from service.storage.migrate import migrate

@@ -13,9 +13,10 @@ from pypdf import PdfReader
 from data_specs.visit.report import Report
 from data_specs.vocabulary import LANGUAGES, SYSTEMS, Language, display, terms
 from service.language.texts import opening
-from service.report import as_json, hl7, html, pdf
+from service.report import as_json, html, pdf
 from service.report.dicom import sr as dicom_sr
 from service.report.fhir import document as fhir
+from service.report.hl7 import message as hl7
 from service.report.sheet import code_text, result_text
 from tests.service.report_fixture import DOCTOR, NAME, SPECIALIST, report
 

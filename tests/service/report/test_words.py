@@ -12,10 +12,11 @@ from PIL import Image
 
 from data_specs.visit.report import NextStep, Report, ReportFinding
 from data_specs.vocabulary import LANGUAGES
-from service.report import as_json, hl7, html, pdf, words
+from service.report import as_json, html, pdf, words
 from service.report.dicom import images as dicom_images
 from service.report.dicom import sr as dicom_sr
 from service.report.fhir import document as fhir
+from service.report.hl7 import message as hl7
 from tests.conftest import ROOT
 from tests.service.report_fixture import judged, report
 
