@@ -2,9 +2,10 @@
 
 Every accepted film or recording of a visit with a confirmed or refuted finding becomes a row of a table, which a
 ``cohort.yaml`` describes. No posted file is copied. A film is written as an 8-bit grey PNG with the pixels that
-training and serving read from it, a recording as WFDB in nanovolts. Both are written without any posted header, so that no list
-of headers with personal data is needed. Persons and files are named by an HMAC, whose key is made for the export and is
-not kept unless ``--keep-key`` asks for it. No name, birth date, number, file name or free text is exported.
+training and serving read from it, a recording as WFDB in nanovolts. Both are written without any posted header, so that
+no list of headers with personal data is needed. Persons and files are named by an HMAC, whose key is made for the
+export and is not kept unless ``--keep-key`` asks for it. No name, birth date, number, file name or free text is
+exported.
 
 The database and the store are those that the service's environment names (``SANGLOC_…``).
 """
