@@ -1,7 +1,7 @@
-"""What doctors do with a visit: sign, amend, ask a specialist, answer, and say later what became of it.
+"""What doctors do after the machine: sign, ask a specialist, answer, take a question back, record an outcome.
 
-The machine's output is never touched. A signed opinion is a row that is never changed, and makes the next version of
-the report; whoever signs says which version they read, so that two who sign at a time do not overlook each other.
+The machine's output is never changed. A signed opinion is a row that is never changed, and makes the next version of
+the report. Doctors state which version they read, so that nobody signs without having seen the latest opinion.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ from service.parts import Parts
 from service.report.issue import issue, opinions_of
 from service.storage.database import database_now, insert_rows, rowcount
 from service.storage.tables import VISITS, OpinionRow, OutcomeRow, ReferralRow, VisitRow
-from service.visits.stored import STANDS, load_visit, to_me
+from service.visits.stored import NOT_WITHDRAWN, is_addressed_to, load_visit
 
 
 def author_of(key: Key) -> Author:
-    """Who signs with this key.
+    """The doctor to whom the key belongs.
 
     Raises
     ------
     Forbidden
-        It is no doctor's.
+        The key is not a doctor's.
     """
     if not key.may_sign or key.doctor_id is None:
         raise Forbidden
@@ -38,16 +38,16 @@ def author_of(key: Key) -> Author:
 
 
 async def sign(parts: Parts, key: Key, visit_id: str, new: NewOpinion, *, version: int) -> Opinion:
-    """Sign an opinion on the report's ``version``. A specialist's answers the question that is open to them.
+    """Sign an opinion on the report's ``version``. A specialist's opinion also answers an open question.
 
     Raises
     ------
     NotFound, Forbidden
-        No such visit, or not one that this key may sign.
+        There is no such visit, or this key may not sign it.
     NotFinished
-        It is still being assessed.
+        The visit is still being assessed.
     VersionChanged
-        The report has another version by now.
+        The report has another version now.
     """
     author = author_of(key)
     row = await load_visit(parts, key, visit_id)
@@ -55,15 +55,15 @@ async def sign(parts: Parts, key: Key, visit_id: str, new: NewOpinion, *, versio
         raise NotFinished
     if row.version != version:
         raise VersionChanged(row.version, version)
-    await issue(parts, visit_id, version)  # what was read, fixed before it is followed
+    await issue(parts, visit_id, version)  # the version that was read is stored before the next one is made
 
     def write(session: Session) -> Opinion:
         now = database_now(session)
-        counted = update(VISITS).where(VISITS.c.id == visit_id, VISITS.c.version == version)
-        if rowcount(session.execute(counted.values(version=version + 1))) != 1:
-            now_at = session.execute(select(VISITS.c.version).where(VISITS.c.id == visit_id)).scalar_one()
-            raise VersionChanged(now_at, version)
-        referral = _question_to(session, key, visit_id, new.referral)
+        same_version = update(VISITS).where(VISITS.c.id == visit_id, VISITS.c.version == version)
+        if rowcount(session.execute(same_version.values(version=version + 1))) != 1:
+            current = session.execute(select(VISITS.c.version).where(VISITS.c.id == visit_id)).scalar_one()
+            raise VersionChanged(current, version)
+        referral = _open_question(session, key, visit_id, new.referral)
         opinion = Opinion(
             **new.model_dump(exclude={"referral"}),
             referral=referral.id if referral else None,
@@ -94,20 +94,22 @@ async def sign(parts: Parts, key: Key, visit_id: str, new: NewOpinion, *, versio
     return opinion
 
 
-def _question_to(session: Session, key: Key, visit_id: str, named: str | None) -> ReferralRow | None:
-    """The open question that a specialist answers: the named one, else the oldest; a referring doctor answers none.
+def _open_question(session: Session, key: Key, visit_id: str, named: str | None) -> ReferralRow | None:
+    """The open question that a specialist answers: the named one, else the oldest. ``None`` for a referring doctor.
 
     Raises
     ------
     Forbidden
-        The specialist sees the visit beside another of the same person, and was not asked about it.
+        The specialist may see the visit as an earlier one of a person, but was not asked about it.
+    NotFound
+        The named question is not open, or not to this specialist.
     """
     if key.role != "specialist":
         return None
-    asked = select(ReferralRow.id).where(ReferralRow.visit_id == visit_id, to_me(key), STANDS)
+    asked = select(ReferralRow.id).where(ReferralRow.visit_id == visit_id, is_addressed_to(key), NOT_WITHDRAWN)
     if session.scalars(asked.limit(1)).first() is None:
         raise Forbidden
-    query = _open_referrals(visit_id).where(to_me(key))
+    query = _open_questions(visit_id).where(is_addressed_to(key))
     if named is not None:
         query = query.where(ReferralRow.id == named)
     found = session.scalars(query.with_for_update()).first()
@@ -117,12 +119,12 @@ def _question_to(session: Session, key: Key, visit_id: str, named: str | None) -
 
 
 async def ask(parts: Parts, key: Key, visit_id: str, question: NewReferral) -> Referral:
-    """Ask a specialist.
+    """Ask a specialist about a visit.
 
     Raises
     ------
     NotFound, Forbidden, NotFinished
-        As :func:`sign`; only the referring doctor asks.
+        As :func:`sign`. Only the referring doctor may ask.
     AlreadyAsked
         A question to the same hospital is open.
     """
@@ -134,9 +136,9 @@ async def ask(parts: Parts, key: Key, visit_id: str, question: NewReferral) -> R
         raise NotFinished
 
     def write(session: Session) -> Referral:
-        # the visit's row is locked, so that of two who ask at a time the second sees the first
+        # The visit's row is locked, so that of two simultaneous questions the second one sees the first.
         session.execute(select(VISITS.c.id).where(VISITS.c.id == visit_id).with_for_update())
-        if any(each.to_site == question.to_site for each in session.scalars(_open_referrals(visit_id))):
+        if any(other.to_site == question.to_site for other in session.scalars(_open_questions(visit_id))):
             raise AlreadyAsked
         asked = ReferralRow(
             id=str(uuid.uuid4()),
@@ -156,34 +158,34 @@ async def ask(parts: Parts, key: Key, visit_id: str, question: NewReferral) -> R
 
 
 async def withdraw(parts: Parts, key: Key, visit_id: str, referral_id: str) -> None:
-    """Take a question back that nobody has answered; who asked it, or an admin.
+    """Take back an open question. Only the key that asked it and an admin may.
 
     Raises
     ------
     NotFound
-        There is no such open question of this key's.
+        There is no such open question, or this key did not ask it.
     """
     await load_visit(parts, key, visit_id)
 
     def write(session: Session) -> int:
-        mine = update(ReferralRow).where(
+        question = update(ReferralRow).where(
             ReferralRow.id == referral_id, ReferralRow.visit_id == visit_id, ReferralRow.closed_at.is_(None)
         )
         if key.role != "admin":
-            mine = mine.where(ReferralRow.key_id == key.id)
-        return rowcount(session.execute(mine.values(closed_at=database_now(session))))
+            question = question.where(ReferralRow.key_id == key.id)
+        return rowcount(session.execute(question.values(closed_at=database_now(session))))
 
     if not await parts.database.write(write):
         raise NotFound
 
 
 async def record_outcome(parts: Parts, key: Key, visit_id: str, new: NewOutcome) -> RecordedOutcome:
-    """Record what became of a finding; an earlier record stays, and the latest counts.
+    """Record the outcome of a finding. Earlier records stay, and the latest one counts.
 
     Raises
     ------
     NotFound, Forbidden, NotFinished
-        As :func:`sign`; a site may record as well.
+        As :func:`sign`, but the key of a site may record too.
     """
     row = await load_visit(parts, key, visit_id)
     if row.blind:
@@ -203,23 +205,23 @@ async def record_outcome(parts: Parts, key: Key, visit_id: str, new: NewOutcome)
 
 
 def history(session: Session, key: Key, row: VisitRow) -> History:
-    """What came after the machine; of a visit that is to be read blind, the reader's own questions alone."""
-    asked = select(ReferralRow).where(ReferralRow.visit_id == row.id).order_by(ReferralRow.asked_at)
+    """Opinions, questions, outcomes and deliveries of a visit. A blind reader gets only the questions to them."""
+    questions = select(ReferralRow).where(ReferralRow.visit_id == row.id).order_by(ReferralRow.asked_at)
     if row.blind:
-        asked = asked.where(to_me(key))
-    referrals = tuple(referral_of(each) for each in session.scalars(asked))
+        questions = questions.where(is_addressed_to(key))
+    referrals = tuple(referral_of(question) for question in session.scalars(questions))
     if row.blind:
         return History(referrals=referrals)
     recorded = select(OutcomeRow).where(OutcomeRow.visit_id == row.id).order_by(OutcomeRow.recorded_at)
     return History(
         opinions=tuple(opinions_of(session, row.id)),
         referrals=referrals,
-        outcomes=tuple(_outcome(each) for each in session.scalars(recorded)),
+        outcomes=tuple(_outcome(outcome) for outcome in session.scalars(recorded)),
         deliveries=tuple(deliveries_of(session, row.id)),
     )
 
 
-def _open_referrals(visit_id: str) -> Select[ReferralRow]:
+def _open_questions(visit_id: str) -> Select[ReferralRow]:
     query = select(ReferralRow).where(ReferralRow.visit_id == visit_id, ReferralRow.closed_at.is_(None))
     return query.order_by(ReferralRow.asked_at)
 
@@ -240,7 +242,7 @@ def referral_of(row: ReferralRow) -> Referral:
 def _outcome(row: OutcomeRow) -> RecordedOutcome:
     return RecordedOutcome(
         finding=row.finding,
-        outcome=row.outcome,  # type: ignore[arg-type]  # the column holds nothing else
+        outcome=row.outcome,  # type: ignore[arg-type]  # the column holds no other value
         source=row.source,
         recorded_at=row.recorded_at,
     )

@@ -1,4 +1,4 @@
-"""The specialist's worklist: questions by the visit's urgency, then by how long they have waited."""
+"""The specialist's worklist: questions by the priority of their visits, then the longest waiting first."""
 
 from __future__ import annotations
 
@@ -12,26 +12,29 @@ from service.followup.actions import referral_of
 from service.keys import Key
 from service.parts import Parts
 from service.storage.tables import ReferralRow, VisitRow
-from service.visits.stored import seen_by, to_me, visible
+from service.visits.stored import is_addressed_to, seen_by, visible
 from service.visits.worklist import urgency
 
 
 async def list_questions(
     parts: Parts, key: Key, *, state: Literal["open", "closed"] = "open", limit: int = 50
 ) -> list[tuple[Referral, VisitRow]]:
-    """Questions with their visits, as ``key`` may see them. For a specialist: those that ask them."""
+    """Questions with their visits, as ``key`` may see them. A specialist gets the questions to them.
+
+    Open questions are in the order of the worklist, closed ones latest first.
+    """
     query = visible(select(ReferralRow).join(VisitRow, VisitRow.id == ReferralRow.visit_id), key)
     is_open = ReferralRow.closed_at.is_(None)
     query = query.where(is_open if state == "open" else ~is_open)
     if key.role == "specialist":
-        query = query.where(to_me(key))
+        query = query.where(is_addressed_to(key))
     order = (urgency, ReferralRow.asked_at) if state == "open" else (ReferralRow.closed_at.desc(),)
     query = query.order_by(*order, ReferralRow.id).limit(limit)
 
     def read(session: Session) -> list[tuple[Referral, VisitRow]]:
-        asked = [(each.visit_id, referral_of(each)) for each in session.scalars(query)]
-        about = select(VisitRow).where(VisitRow.id.in_([visit_id for visit_id, _ in asked]))
-        visits = {row.id: row for row in seen_by(session, key, about)}
-        return [(referral, visits[visit_id]) for visit_id, referral in asked]
+        questions = [(row.visit_id, referral_of(row)) for row in session.scalars(query)]
+        their_visits = select(VisitRow).where(VisitRow.id.in_([visit_id for visit_id, _ in questions]))
+        visits = {row.id: row for row in seen_by(session, key, their_visits)}
+        return [(referral, visits[visit_id]) for visit_id, referral in questions]
 
     return await parts.database.read(read)

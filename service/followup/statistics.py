@@ -1,6 +1,6 @@
-"""How the loop goes: turn-around by site, who agrees with whom, and whom nobody has heard of since.
+"""Statistics of signing and asking: turnaround by site, agreement between readers, referrals without an outcome.
 
-Only what the asking key may see is counted.
+They cover only the visits that the key may see.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ from service.visits.stored import seen_by, visible
 Table = Literal["turnaround", "agreement", "unheard"]
 Reader = Literal["machine", "referrer", "specialist"]
 READERS: tuple[Reader, ...] = ("machine", "referrer", "specialist")
-MOST_VISITS = 20_000
-"""The latest so many of the period; a district has some thousands a year."""
+MAX_VISITS = 20_000
+"""Latest visits of the period that are counted. A district has some thousands a year."""
 
 
 class _Row(BaseModel):
@@ -37,7 +37,7 @@ class _Row(BaseModel):
 
 
 class Turnaround(_Row):
-    """Of one site: how many visits and questions, and in how many hours half and nine tenths of them were answered."""
+    """Of one site: numbers of visits and questions, and hours to signature and answer (median, 90th percentile)."""
 
     site: str
     visits: int
@@ -55,10 +55,12 @@ class Agreement(_Row):
 
     Parameters
     ----------
+    both, first_only, second_only, neither
+        Visits on which both readers say that the finding is present, only the first, only the second, neither.
     share, low, high
-        Share of visits on which they say the same, with its 95 % interval (Wilson).
+        Share of visits on which they agree, with its 95 % interval (Wilson).
     kappa
-        Cohen's; ``None`` where both always say the same one thing, so that chance explains everything.
+        Cohen's kappa; ``None`` if both always give the same one answer, so that agreement by chance is complete.
     """
 
     finding: str
@@ -76,7 +78,7 @@ class Agreement(_Row):
 
 
 class Unheard(_Row):
-    """A visit whose last signed advice was to refer the person, without any outcome recorded since."""
+    """A visit whose latest signed advice is to refer the person, and which has no outcome yet."""
 
     visit: str
     site: str
@@ -92,7 +94,7 @@ class Statistics(_Row):
 
 
 @dataclass(frozen=True, slots=True)
-class _Read:
+class _ReadVisit:
     """A visit with its opinions in order."""
 
     row: VisitRow
@@ -100,33 +102,34 @@ class _Read:
 
 
 async def statistics(parts: Parts, key: Key, since: datetime, now: datetime) -> Statistics:
-    """Over the finished visits that ``key`` may see and that were received since then."""
+    """Statistics of the finished visits that ``key`` may see and that were received at ``since`` or later."""
     query = visible(select(VisitRow).where(VisitRow.received_at >= since, VisitRow.status != "accepted"), key)
-    query = query.order_by(VisitRow.received_at.desc()).limit(MOST_VISITS)
+    query = query.order_by(VisitRow.received_at.desc()).limit(MAX_VISITS)
 
     def read(session: Session) -> Statistics:
         visits = seen_by(session, key, query)
         chosen = select(query.with_only_columns(VisitRow.id).subquery().c.id)
-        signed = defaultdict(list)
-        opinions = select(OpinionRow).where(OpinionRow.visit_id.in_(chosen)).order_by(OpinionRow.number)
-        for each in session.scalars(opinions):
-            signed[each.visit_id].append(Opinion.model_validate_json(each.opinion))
-        asked = session.scalars(select(ReferralRow).where(ReferralRow.visit_id.in_(chosen))).all()
-        known = set(session.scalars(select(OutcomeRow.visit_id).where(OutcomeRow.visit_id.in_(chosen))))
-        reads = [_Read(row, signed[row.id]) for row in visits]
-        shown = [read for read in reads if not read.row.blind]  # who reads blind learns times, and what nobody says
+        opinions = defaultdict(list)
+        signed = select(OpinionRow).where(OpinionRow.visit_id.in_(chosen)).order_by(OpinionRow.number)
+        for opinion in session.scalars(signed):
+            opinions[opinion.visit_id].append(Opinion.model_validate_json(opinion.opinion))
+        questions = session.scalars(select(ReferralRow).where(ReferralRow.visit_id.in_(chosen))).all()
+        with_outcome = set(session.scalars(select(OutcomeRow.visit_id).where(OutcomeRow.visit_id.in_(chosen))))
+        reads = [_ReadVisit(row, opinions[row.id]) for row in visits]
+        # A specialist who reads a visit blind may learn its times, but not what others say of it.
+        shown = [read for read in reads if not read.row.blind]
         return Statistics(
             since=since,
-            turnaround=_turnaround(reads, asked),
+            turnaround=_turnaround(reads, questions),
             agreement=_agreement(shown),
-            unheard=_unheard(shown, known, now),
+            unheard=_unheard(shown, with_outcome, now),
         )
 
     return await parts.database.read(read)
 
 
 def as_csv(found: Statistics, table: Table) -> str:
-    """One of the tables, its first line the names of its columns."""
+    """One of the tables as CSV. The first line holds the names of the columns."""
     rows: Sequence[_Row] = getattr(found, table)
     kinds: dict[Table, type[_Row]] = {"turnaround": Turnaround, "agreement": Agreement, "unheard": Unheard}
     out = io.StringIO()
@@ -137,23 +140,23 @@ def as_csv(found: Statistics, table: Table) -> str:
 
 
 def _cell(value: object) -> object:
-    """A site's name that begins like a formula would be one to a spreadsheet."""
+    """The value, with a quote before text that a spreadsheet would run as a formula."""
     return f"'{value}" if isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t") else value
 
 
-def _turnaround(reads: Sequence[_Read], asked: Iterable[ReferralRow]) -> tuple[Turnaround, ...]:
+def _turnaround(reads: Sequence[_ReadVisit], questions: Iterable[ReferralRow]) -> tuple[Turnaround, ...]:
     site_of = {read.row.id: read.row.site for read in reads}
-    visits: dict[str, list[_Read]] = defaultdict(list)
-    questions: dict[str, list[ReferralRow]] = defaultdict(list)
+    visits_by_site: dict[str, list[_ReadVisit]] = defaultdict(list)
+    questions_by_site: dict[str, list[ReferralRow]] = defaultdict(list)
     for read in reads:
-        visits[read.row.site].append(read)
-    for each in asked:
-        if each.closed_at is None or each.answered_by is not None:  # a withdrawn question waits for nobody
-            questions[site_of[each.visit_id]].append(each)
-    return tuple(_of_site(site, visits[site], questions[site]) for site in sorted(visits))
+        visits_by_site[read.row.site].append(read)
+    for question in questions:
+        if question.closed_at is None or question.answered_by is not None:  # not withdrawn
+            questions_by_site[site_of[question.visit_id]].append(question)
+    return tuple(_of_site(site, visits_by_site[site], questions_by_site[site]) for site in sorted(visits_by_site))
 
 
-def _of_site(site: str, visits: Sequence[_Read], questions: Sequence[ReferralRow]) -> Turnaround:
+def _of_site(site: str, visits: Sequence[_ReadVisit], questions: Sequence[ReferralRow]) -> Turnaround:
     signing = [_hours(read.row.received_at, read.opinions[0].signed_at) for read in visits if read.opinions]
     answering = [_hours(each.asked_at, each.closed_at) for each in questions if each.closed_at is not None]
     return Turnaround(
@@ -177,22 +180,22 @@ def _percentile(hours: Sequence[float], percent: float) -> float | None:
     return round(float(np.percentile(hours, percent)), 2) if hours else None
 
 
-def _agreement(reads: Sequence[_Read]) -> tuple[Agreement, ...]:
-    said: dict[tuple[str, Reader, Reader], list[tuple[bool, bool]]] = defaultdict(list)
+def _agreement(reads: Sequence[_ReadVisit]) -> tuple[Agreement, ...]:
+    pairs: dict[tuple[str, Reader, Reader], list[tuple[bool, bool]]] = defaultdict(list)
     for read in reads:
         readings = _readings(read)
-        for first, second in combinations([each for each in READERS if each in readings], 2):
+        for first, second in combinations([reader for reader in READERS if reader in readings], 2):
             for finding in sorted(readings[first].keys() | readings[second].keys()):
                 pair = readings[first].get(finding, False), readings[second].get(finding, False)
-                said[finding, first, second].append(pair)
-    return tuple(_pair(*names, pairs) for names, pairs in sorted(said.items()))
+                pairs[finding, first, second].append(pair)
+    return tuple(_pair(*names, answers) for names, answers in sorted(pairs.items()))
 
 
-def _readings(read: _Read) -> dict[Reader, dict[str, bool]]:
-    """What each reader of a visit says of each finding, a doctor by their last opinion.
+def _readings(read: _ReadVisit) -> dict[Reader, dict[str, bool]]:
+    """For each reader of a visit: is the finding present? A doctor's latest opinion counts.
 
-    Who signs without a word on a finding says what the machine said, which was before their eyes; who read blind and
-    names no finding says that there is none.
+    A doctor who saw the machine's findings and does not judge one agrees with the machine. A doctor who read blind and
+    does not name a finding says that it is absent.
     """
     found = read.row.read_assessment()
     machine = {
@@ -203,15 +206,15 @@ def _readings(read: _Read) -> dict[Reader, dict[str, bool]]:
     }
     readings: dict[Reader, dict[str, bool]] = {"machine": machine}
     for opinion in read.opinions:
-        stance = dict.fromkeys(machine, False) if opinion.blind else dict(machine)
+        answers = dict.fromkeys(machine, False) if opinion.blind else dict(machine)
         for judgement in opinion.judgements:
-            stance[judgement.finding] = judgement.says(machine.get(judgement.finding, False))
-        readings[opinion.author.role] = stance
+            answers[judgement.finding] = judgement.says(machine.get(judgement.finding, False))
+        readings[opinion.author.role] = answers
     return readings
 
 
 def _pair(finding: str, first: Reader, second: Reader, pairs: Sequence[tuple[bool, bool]]) -> Agreement:
-    from scipy.stats import binomtest  # noqa: PLC0415  takes a while to load, for a page that is rarely asked for
+    from scipy.stats import binomtest  # noqa: PLC0415  slow to load, and this page is rarely asked for
 
     n = len(pairs)
     both, neither = pairs.count((True, True)), pairs.count((False, False))
@@ -234,24 +237,24 @@ def _pair(finding: str, first: Reader, second: Reader, pairs: Sequence[tuple[boo
 
 
 def _kappa(both: int, first_only: int, second_only: int, neither: int) -> float | None:
-    """Agreement beyond chance.
+    """Cohen's kappa: agreement beyond chance.
 
     References
     ----------
     Cohen J., A coefficient of agreement for nominal scales, Educ Psychol Meas 1960;20:37-46, equation 1.
     """
     n = both + first_only + second_only + neither
-    seen = (both + neither) / n
+    observed = (both + neither) / n
     chance = ((both + first_only) * (both + second_only) + (neither + first_only) * (neither + second_only)) / n**2
-    return None if chance == 1 else round((seen - chance) / (1 - chance), 3)
+    return None if chance == 1 else round((observed - chance) / (1 - chance), 3)
 
 
-def _unheard(reads: Sequence[_Read], known: set[str], now: datetime) -> tuple[Unheard, ...]:
-    """Longest waiting first."""
+def _unheard(reads: Sequence[_ReadVisit], with_outcome: set[str], now: datetime) -> tuple[Unheard, ...]:
+    """Referred visits without an outcome, the longest waiting first."""
     found = []
     for read in reads:
         advised = [each for each in read.opinions if each.advice is not None]
-        if advised and advised[-1].advice == "refer" and read.row.id not in known:
+        if advised and advised[-1].advice == "refer" and read.row.id not in with_outcome:
             at = advised[-1].signed_at
             found.append(Unheard(visit=read.row.id, site=read.row.site, referred_at=at, days=(now - at).days))
-    return tuple(sorted(found, key=lambda each: each.referred_at))
+    return tuple(sorted(found, key=lambda row: row.referred_at))

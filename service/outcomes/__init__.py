@@ -1,1 +1,1 @@
-"""What became of findings, exported as a cohort to train on, without whose they are."""
+"""Export the recorded outcomes of findings as a cohort for training, without personal data."""

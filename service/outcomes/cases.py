@@ -1,4 +1,4 @@
-"""Films and recordings of which somebody later said what became of their findings."""
+"""Read the cases to export: films and recordings of visits with recorded outcomes."""
 
 from __future__ import annotations
 
@@ -20,25 +20,25 @@ from service.storage.tables import InputRow, OutcomeRow, VisitRow
 ORGAN: dict[str, Organ] = {"cxr": "lung", "ecg": "cardiac"}
 FIELD = {"cxr": "image", "ecg": "ecg"}
 LABEL = {"confirmed": "1", "refuted": "0"}
-ROWS_AT_ONCE = 200
+VISITS_PER_QUERY = 200
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
-    """What is to be exported.
+class ExportRequest:
+    """What to export.
 
     Parameters
     ----------
     findings
-        Whose outcomes become labels.
-    sites
-        These alone; empty: all.
-    since
-        Visits that were received from here on.
-    dates
-        Whether the day that a DICOM header states goes into the table.
+        Findings whose outcomes become labels.
     key
-        Of the pseudonyms.
+        Secret key of the pseudonyms.
+    sites
+        Only these sites; empty: all.
+    since
+        Only visits that were received at this moment or later.
+    dates
+        Whether the StudyDate of DICOM headers is exported.
     """
 
     modality: Literal["cxr", "ecg"]
@@ -53,60 +53,61 @@ class Wanted:
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One film, or the recordings of one visit: posted once or again, it is one case.
-
-    ``stated``: every visit that brought it states the person's number; else the file's own header is asked.
+    """One film, or the recordings of one visit. The same files in several visits are one case.
 
     Parameters
     ----------
     files
-        What is read from the store.
-    known_as
-        The visit, and the person's number where the visit states one: what links it to other cases; never exported.
+        Rows of the files in the store.
+    identities
+        The visits, and the person's number if a visit states one. They link cases of one person, and are not exported.
+    person_stated
+        Whether every visit with these files states the person's number. If not, the number in the files is used too.
     outcomes
-        Finding to the latest outcome and when it was recorded.
+        Time and value of the latest outcome, by finding.
     """
 
     files: tuple[InputRow, ...]
-    known_as: frozenset[tuple[str, ...]]
-    stated: bool
+    identities: frozenset[tuple[str, ...]]
+    person_stated: bool
     context: Context
     site: str
     outcomes: dict[str, tuple[datetime, str]]
 
     @property
     def content(self) -> tuple[str, ...]:
-        return tuple(sorted(each.sha256 for each in self.files))
+        """Hashes of the files, by which the same case is recognised."""
+        return tuple(sorted(file.sha256 for file in self.files))
 
     def labels(self, findings: Iterable[str]) -> dict[str, str]:
-        """``1`` or ``0``; empty where nothing is recorded, or the person was lost."""
+        """``1`` or ``0`` by finding; empty if no outcome is recorded, or the person was lost to follow-up."""
         return {name: LABEL.get(self.outcomes[name][1], "") if name in self.outcomes else "" for name in findings}
 
 
-def read_cases(session: Session, wanted: Wanted) -> list[Case]:
-    """Cases with a confirmed or refuted finding, each once, whatever number of visits brought it."""
-    outcomes = _latest_outcomes(session, wanted)
+def read_cases(session: Session, request: ExportRequest) -> list[Case]:
+    """Cases with a confirmed or refuted finding. A case that was posted in several visits is returned once."""
+    outcomes = _latest_outcomes(session, request)
     visits = list(outcomes)
     cases: dict[tuple[str, ...], Case] = {}
-    for start in range(0, len(visits), ROWS_AT_ONCE):
-        query = select(VisitRow).where(VisitRow.id.in_(visits[start : start + ROWS_AT_ONCE]))
+    for start in range(0, len(visits), VISITS_PER_QUERY):
+        query = select(VisitRow).where(VisitRow.id.in_(visits[start : start + VISITS_PER_QUERY]))
         for row in session.scalars(query.order_by(*_AS_RECEIVED)):
-            for case in _cases_of(row, outcomes[row.id], wanted.modality):
+            for case in _cases_of(row, outcomes[row.id], request.modality):
                 earlier = cases.get(case.content)
                 cases[case.content] = case if earlier is None else _merged(earlier, case)
-        session.expunge_all()  # assessments are large, and nothing of them is needed any more
-    return [case for case in cases.values() if any(case.labels(wanted.findings).values())]
+        session.expunge_all()  # assessments are large, and are not needed any more
+    return [case for case in cases.values() if any(case.labels(request.findings).values())]
 
 
-def _latest_outcomes(session: Session, wanted: Wanted) -> dict[str, dict[str, tuple[datetime, str]]]:
-    """Visit, in the order in which they came, to finding to its latest outcome; ``lost`` takes an earlier one back."""
+def _latest_outcomes(session: Session, request: ExportRequest) -> dict[str, dict[str, tuple[datetime, str]]]:
+    """The latest outcome by visit, in the order of receipt, and by finding. ``lost`` replaces an earlier outcome."""
     columns = (OutcomeRow.visit_id, OutcomeRow.finding, OutcomeRow.outcome, OutcomeRow.recorded_at)
     query = select(*columns).join(VisitRow, VisitRow.id == OutcomeRow.visit_id)
-    query = query.where(OutcomeRow.finding.in_(wanted.findings), VisitRow.status == "complete")
-    if wanted.sites:
-        query = query.where(VisitRow.site.in_(wanted.sites))
-    if wanted.since is not None:
-        query = query.where(VisitRow.received_at >= wanted.since)
+    query = query.where(OutcomeRow.finding.in_(request.findings), VisitRow.status == "complete")
+    if request.sites:
+        query = query.where(VisitRow.site.in_(request.sites))
+    if request.since is not None:
+        query = query.where(VisitRow.received_at >= request.since)
     latest: dict[str, dict[str, tuple[datetime, str]]] = {}
     for visit, finding, outcome, at in session.execute(
         query.order_by(*_AS_RECEIVED, OutcomeRow.recorded_at, OutcomeRow.id)
@@ -119,26 +120,29 @@ _AS_RECEIVED = (VisitRow.received_at, VisitRow.id)
 
 
 def _cases_of(row: VisitRow, outcomes: dict[str, tuple[datetime, str]], modality: Literal["cxr", "ecg"]) -> list[Case]:
-    """The accepted inputs of one visit. A zip in which one of several recordings was refused is not accepted here."""
+    """Cases from the accepted inputs of one visit. A zip is left out if one of its recordings was refused."""
     assessed = Assessment.model_validate_json(row.assessment) if row.assessment else None
     accepted = {
         each.index
         for each in (assessed.inputs if assessed else ())
         if each.accepted and not any(problem.severity == "reject" for problem in each.problems)
     }
-    files = [each for each in row.inputs if each.field == FIELD[modality] and each.index in accepted]
+    files = [posted for posted in row.inputs if posted.field == FIELD[modality] and posted.index in accepted]
     context = Context.model_validate_json(row.context)
-    known_as: set[tuple[str, ...]] = {("visit", row.id)}
+    identities: set[tuple[str, ...]] = {("visit", row.id)}
     if row.person_id:
-        known_as.add(("person", row.site, row.person_id))
-    one = partial(Case, known_as=frozenset(known_as), stated=bool(row.person_id), context=context, site=row.site)
-    units = [[each] for each in files] if modality == "cxr" else [files] if files else []
-    return [one(tuple(unit), outcomes=outcomes) for unit in units]
+        identities.add(("person", row.site, row.person_id))
+    make = partial(
+        Case, identities=frozenset(identities), person_stated=bool(row.person_id), context=context, site=row.site
+    )
+    groups = [[file] for file in files] if modality == "cxr" else [files] if files else []
+    return [make(tuple(group), outcomes=outcomes) for group in groups]
 
 
 def _merged(earlier: Case, later: Case) -> Case:
-    """The same files, posted again: what the later visit says, and of each finding the latest outcome."""
+    """One case of two with the same files: the later visit's context, and the latest outcome of each finding."""
     both = [*earlier.outcomes.items(), *later.outcomes.items()]
-    outcomes = dict(sorted(both, key=lambda each: each[1][0]))
-    known_as, stated = earlier.known_as | later.known_as, earlier.stated and later.stated
-    return Case(later.files, known_as, stated, later.context, later.site, outcomes)
+    outcomes = dict(sorted(both, key=lambda item: item[1][0]))
+    identities = earlier.identities | later.identities
+    person_stated = earlier.person_stated and later.person_stated
+    return Case(later.files, identities, person_stated, later.context, later.site, outcomes)

@@ -1,4 +1,4 @@
-"""The cohort: the table, the manifest, and the folder that holds them."""
+"""Write the cohort: its files, its table, and its manifest."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import TypeVar
 
 from data_specs.cohort import CohortManifest, Columns
-from service.outcomes.cases import Case, Wanted, read_cases
-from service.outcomes.files import Written, pseudonyms, write_case
+from service.outcomes.cases import Case, ExportRequest, read_cases
+from service.outcomes.files import WrittenCase, pseudonyms, write_case
 from service.storage.database import Database
 from service.storage.store import Store
 
@@ -28,20 +28,20 @@ T = TypeVar("T")
 
 
 class NotExported(Exception):
-    """What was asked for is refused; the message is one line for who asked."""
+    """The export is refused. The message is one line for the person at the command line."""
 
 
 @dataclass(frozen=True, slots=True)
 class Exported:
-    """What was written, and how many cases were left out for what reason (a code of a refusal, or what is amiss)."""
+    """What was written, and how many cases were left out by reason (the code of a refusal, or a few words)."""
 
     rows: list[dict[str, str]]
     labels: tuple[str, ...]
     left_out: Counter[str]
 
 
-def export(database: Database, store: Store, out: Path, wanted: Wanted, *, quiet: bool = True) -> Exported:
-    """Write the cohort into ``out``, the manifest last; what cannot be finished is taken away again.
+def export(database: Database, store: Store, out: Path, request: ExportRequest, *, quiet: bool = True) -> Exported:
+    """Write the cohort into ``out``, the manifest last. If it fails, everything that was written is removed.
 
     Raises
     ------
@@ -51,19 +51,19 @@ def export(database: Database, store: Store, out: Path, wanted: Wanted, *, quiet
         Something cannot be read or written.
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise NotExported(f"{out} is not empty; give a folder that is, or none that exists")
+        raise NotExported(f"{out} is not empty; name an empty or a new folder")
     with database.transaction() as session:
-        cases = read_cases(session, wanted)
+        cases = read_cases(session, request)
     is_new = not out.exists()
-    folder = out / FOLDER[wanted.modality]
+    folder = out / FOLDER[request.modality]
     out.mkdir(mode=0o700, parents=True, exist_ok=True)
     folder.mkdir()
     try:
-        exported = _write_cases(cases, store, folder, wanted, quiet)
+        exported = _write_cases(cases, store, folder, request, quiet)
         if not exported.rows:
-            raise NotExported(_nothing(wanted, exported.left_out))
+            raise NotExported(_nothing_to_export(request, exported.left_out))
         _write_table(out / TABLE, exported)
-        document = _manifest(exported, wanted).model_dump(mode="json", exclude_defaults=True)
+        document = _manifest(exported, request).model_dump(mode="json", exclude_defaults=True)
         lines = [f"{name}: {json.dumps(value, ensure_ascii=False)}\n" for name, value in document.items()]
         (out / MANIFEST).write_text("".join(lines), encoding="utf-8")
     except BaseException:
@@ -71,40 +71,42 @@ def export(database: Database, store: Store, out: Path, wanted: Wanted, *, quiet
         for name in (TABLE, MANIFEST):
             (out / name).unlink(missing_ok=True)
         if is_new:
-            with contextlib.suppress(OSError):  # somebody put something there meanwhile
+            with contextlib.suppress(OSError):  # another program has written into it meanwhile
                 out.rmdir()
         raise
     return exported
 
 
-def _write_cases(cases: Sequence[Case], store: Store, folder: Path, wanted: Wanted, quiet: bool) -> Exported:
-    """Every case's files; as many at a time as there are processors, so that few are in memory."""
-    done: list[Written] = []
+def _write_cases(cases: Sequence[Case], store: Store, folder: Path, request: ExportRequest, quiet: bool) -> Exported:
+    """Write the files of all cases, as many at a time as there are processors, to limit the memory."""
+    done: list[WrittenCase] = []
     left_out: Counter[str] = Counter()
-    write = partial(write_case, store=store, folder=folder, wanted=wanted)
+    write = partial(write_case, store=store, folder=folder, request=request)
     pool = ThreadPoolExecutor(os.cpu_count())
     try:
-        for written in _told(pool.map(write, cases), len(cases), quiet):
+        for written in _with_progress(pool.map(write, cases), len(cases), quiet):
             if isinstance(written, str):
                 left_out[written] += 1
             else:
                 done.append(written)
     finally:
         pool.shutdown(cancel_futures=True)
-    named = zip(done, pseudonyms(done, wanted.key), strict=True)
-    rows = [{"person": person, **row} for written, person in named for row in written.rows]
-    rows.sort(key=lambda row: (row["person"], row["file"]))  # their order must not tell in what order visits came
-    labels = tuple(name for name in wanted.findings if any(row[name] for row in rows))
+    persons = zip(done, pseudonyms(done, request.key), strict=True)
+    rows = [{"person": person, **row} for written, person in persons for row in written.rows]
+    rows.sort(key=lambda row: (row["person"], row["file"]))  # the order must not show when visits came
+    labels = tuple(name for name in request.findings if any(row[name] for row in rows))
     return Exported(rows, labels, left_out)
 
 
-def _told(items: Iterable[T], total: int, quiet: bool) -> Iterator[T]:
-    """The items, and how far they are on standard error: one line that is written over, or a line for each tenth."""
-    over = sys.stderr.isatty()
+def _with_progress(items: Iterable[T], total: int, quiet: bool) -> Iterator[T]:
+    """The items, with progress on standard error: one line that is overwritten on a terminal, else ten lines."""
+    is_terminal = sys.stderr.isatty()
     for n, item in enumerate(items, start=1):
         yield item
-        if not quiet and (over or n == total or n * 10 // total > (n - 1) * 10 // total):
-            print(f"{n} of {total} written", end="\r" if over and n < total else "\n", file=sys.stderr, flush=True)
+        if not quiet and (is_terminal or n == total or n * 10 // total > (n - 1) * 10 // total):
+            print(
+                f"{n} of {total} written", end="\r" if is_terminal and n < total else "\n", file=sys.stderr, flush=True
+            )
 
 
 def _write_table(path: Path, exported: Exported) -> None:
@@ -116,27 +118,27 @@ def _write_table(path: Path, exported: Exported) -> None:
 
 
 def _columns(exported: Exported) -> dict[str, str]:
-    """The columns that hold something, under the names that the manifest has for them."""
+    """The columns that are not empty, by their names in the manifest."""
     names = ("person", "file", "age_years", "sex", "site", "view", "made_on")
     return {name: name for name in names if any(row[name] for row in exported.rows)}
 
 
-def _manifest(exported: Exported, wanted: Wanted) -> CohortManifest:
+def _manifest(exported: Exported, request: ExportRequest) -> CohortManifest:
     return CohortManifest(
-        name=wanted.name,
-        modality=wanted.modality,
+        name=request.name,
+        modality=request.modality,
         table=TABLE,
-        files=FOLDER[wanted.modality],
+        files=FOLDER[request.modality],
         columns=Columns(**_columns(exported)),
         labels={name: name for name in exported.labels},
-        source=wanted.source,
+        source=request.source,
     )
 
 
-def _nothing(wanted: Wanted, left_out: Counter[str]) -> str:
-    text = f"nothing to export: no accepted case of modality {wanted.modality} with a confirmed or refuted finding"
-    return text + (f" can be read ({listed(left_out)})" if left_out else "")
+def _nothing_to_export(request: ExportRequest, left_out: Counter[str]) -> str:
+    text = f"nothing to export: no accepted case of modality {request.modality} with a confirmed or refuted finding"
+    return text + (f" can be read ({counts_text(left_out)})" if left_out else "")
 
 
-def listed(counts: Counter[str]) -> str:
+def counts_text(counts: Counter[str]) -> str:
     return ", ".join(f"{count} {code}" for code, count in counts.most_common())

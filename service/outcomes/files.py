@@ -1,4 +1,4 @@
-"""A case without whose it is: its files written anew, its row, and a name that nobody can be found by."""
+"""Write a case without personal data: new files, a row of the table, and a pseudonym of the person."""
 
 from __future__ import annotations
 
@@ -16,62 +16,72 @@ from data_specs.ecg.recording import LEADS, Recording
 from data_specs.person import age_at_examination, file_day
 from data_specs.problems import Refused
 from service.errors import StoredFileDamaged, StoredFileMissing
-from service.outcomes.cases import Case, Wanted
+from service.outcomes.cases import Case, ExportRequest
 from service.storage.store import Store
 
 if TYPE_CHECKING:
     from data_specs.cxr.image import ChestImage
 
-OLDEST_TOLD = 90
-"""Ages are told in whole years, all from 90 on as 90 (45 CFR 164.514(b)(2)(i)(C), the safe harbour of HIPAA)."""
+OLDEST_EXPORTED_YEARS = 90
+"""Ages are in whole years, and every age of 90 or more is 90.
+
+References
+----------
+45 CFR 164.514(b)(2)(i)(C), the safe harbour of HIPAA.
+"""
 COUNTS_PER_MV = 1_000_000
-"""A count of an exported recording is a nanovolt: no coarser than single precision is at 8 mV."""
+"""One count of an exported recording is a nanovolt, which is as fine as single precision at 8 mV."""
 LARGEST_COUNT = 2**31 - 1
 GAP = -(2**31)
-"""WFDB format 32's value for 'none' (WFDB Applications Guide, signal(5))."""
+"""The missing value of WFDB format 32 (WFDB Applications Guide, signal(5))."""
 
 
 @dataclass(frozen=True, slots=True)
-class Written:
-    """The rows of one case, their persons still open, and all that the case is known as."""
+class WrittenCase:
+    """The rows of one case, still without the person, and the identities of the case."""
 
     rows: list[dict[str, str]]
-    known_as: frozenset[tuple[str, ...]]
+    identities: frozenset[tuple[str, ...]]
 
 
-def pseudonyms(cases: Iterable[Written], key: bytes) -> list[str]:
-    """One name for all cases that anything links: a person in two parts would be tested on what was learnt of them."""
+def pseudonyms(cases: Iterable[WrittenCase], key: bytes) -> list[str]:
+    """The pseudonym of each case's person. Cases that are linked by shared identities get the same one.
+
+    A person with two pseudonyms could be in the training part and in the test part of the split.
+    """
     cases = list(cases)
     parent: dict[tuple[str, ...], tuple[str, ...]] = {}
 
-    def root(of: tuple[str, ...]) -> tuple[str, ...]:
-        while parent.setdefault(of, of) != of:
-            parent[of] = of = parent[parent[of]]
-        return of
+    def root(identity: tuple[str, ...]) -> tuple[str, ...]:
+        while parent.setdefault(identity, identity) != identity:
+            parent[identity] = identity = parent[parent[identity]]
+        return identity
 
     for case in cases:
-        first, *others = case.known_as
+        first, *others = case.identities
         for other in others:
             low, high = sorted((root(first), root(other)))
-            parent[high] = low  # 'person' before 'visit': with a kept key the name stays when more visits come
-    return [_hidden(key, *root(min(case.known_as))) for case in cases]
+            parent[high] = (
+                low  # 'person' sorts before 'visit', so a kept key gives the same pseudonym when visits are added
+            )
+    return [_pseudonym(key, *root(min(case.identities))) for case in cases]
 
 
-def _hidden(key: bytes, *what: str) -> str:
-    """Twenty hexadecimal digits that say nothing without the key (HMAC-SHA256, RFC 2104)."""
-    return hmac.digest(key, json.dumps(what).encode(), "sha256").hex()[:20]
+def _pseudonym(key: bytes, *parts: str) -> str:
+    """Twenty hexadecimal digits, which identify nobody without the key (HMAC-SHA256, RFC 2104)."""
+    return hmac.digest(key, json.dumps(parts).encode(), "sha256").hex()[:20]
 
 
 def read_film(content: bytes) -> ChestImage:
-    """A film as training and serving read it.
+    """Read a film as training and serving do.
 
     Raises
     ------
     Refused
-        As :func:`data_specs.cxr.files.read_image`; ``burned_in_annotation`` where the header says that the picture
-        itself tells whose it is.
+        As :func:`data_specs.cxr.files.read_image`; ``burned_in_annotation`` if the header says that the picture itself
+        shows personal data.
     """
-    from data_specs.cxr.files import read_image  # noqa: PLC0415  films alone need the codecs
+    from data_specs.cxr.files import read_image  # noqa: PLC0415  only films need the codecs
 
     film = read_image(content)
     if any(problem.code == "burned_in_annotation" for problem in film.problems):
@@ -80,9 +90,9 @@ def read_film(content: bytes) -> ChestImage:
 
 
 def film_files(film: ChestImage, name: str) -> dict[str, bytes]:
-    """A PNG (8-bit grey, no chunk but the pixels') that reads back to the same pixels.
+    """An 8-bit grey PNG without metadata, which reads back to the same pixels.
 
-    The 16 bits of the stored values would not: how they are to be shown is said by the header that stays behind.
+    The 16-bit stored values would not, because the header that says how to display them is not exported.
     """
     import imagecodecs  # noqa: PLC0415
 
@@ -90,7 +100,7 @@ def film_files(film: ChestImage, name: str) -> dict[str, bytes]:
 
 
 def recording_files(recording: Recording, name: str) -> dict[str, bytes]:
-    """A recording as WFDB format 32, twelve leads in nanovolts (larger counts where they would not fit), gaps kept.
+    """A recording as WFDB format 32: twelve leads in nanovolts, or coarser if the values would not fit, with its gaps.
 
     References
     ----------
@@ -108,11 +118,11 @@ def recording_files(recording: Recording, name: str) -> dict[str, bytes]:
     return {f"{name}.hea": ("\n".join(lines) + "\n").encode(), f"{name}.dat": counts.T.tobytes()}
 
 
-def write_case(case: Case, *, store: Store, folder: Path, wanted: Wanted) -> Written | str:
-    """Write the files of a case; its rows, or why it is left out."""
+def write_case(case: Case, *, store: Store, folder: Path, request: ExportRequest) -> WrittenCase | str:
+    """Write the files of a case. Returns its rows, or the reason why it is left out."""
     try:
-        contents = [_content(store, each.sha256) for each in case.files]
-        found = [read_film(contents[0])] if wanted.modality == "cxr" else _recordings(case, contents)
+        contents = [_content(store, file.sha256) for file in case.files]
+        readings = [read_film(contents[0])] if request.modality == "cxr" else _recordings(case, contents)
     except Refused as refusal:
         return refusal.problem.code
     except StoredFileMissing:
@@ -120,22 +130,22 @@ def write_case(case: Case, *, store: Store, folder: Path, wanted: Wanted) -> Wri
     except StoredFileDamaged:
         return "damaged in the store"
     rows, numbers = [], set()
-    for n, read in enumerate(found):
-        name = _hidden(wanted.key, "file", *case.content, str(n))
+    for n, read in enumerate(readings):
+        name = _pseudonym(request.key, "file", *case.content, str(n))
         files = recording_files(read, name) if isinstance(read, Recording) else film_files(read, name)
         for file, content in files.items():
             (folder / file).write_bytes(content)
-        rows.append(_row(case, next(iter(files)), read, wanted))
+        rows.append(_row(case, next(iter(files)), read, request))
         if read.person_id:
             numbers.add(("person", case.site, read.person_id))
-    return Written(rows, case.known_as if case.stated else case.known_as | numbers)
+    return WrittenCase(rows, case.identities if case.person_stated else case.identities | numbers)
 
 
 def _recordings(case: Case, contents: Sequence[bytes]) -> Sequence[ChestImage | Recording]:
-    from data_specs.ecg.files import PostedFile, group_recordings, read_recording  # noqa: PLC0415  with all its readers
+    from data_specs.ecg.files import PostedFile, group_recordings, read_recording  # noqa: PLC0415  loads all ECG readers
 
     posted = [
-        PostedFile(each.index, each.filename, content) for each, content in zip(case.files, contents, strict=True)
+        PostedFile(file.index, file.filename, content) for file, content in zip(case.files, contents, strict=True)
     ]
     return [read_recording(group, ecg_unit=case.context.ecg_unit) for group in group_recordings(posted)]
 
@@ -145,25 +155,25 @@ def _content(store: Store, sha256: str) -> bytes:
         return store.read(sha256)
     except (StoredFileMissing, StoredFileDamaged):
         raise
-    except Exception as error:  # the client of an object store raises whatever it likes, and may quote an address
+    except Exception as error:  # an object store's client raises errors of its own, whose text may hold an address
         raise OSError(f"the store cannot be read ({type(error).__name__})") from error
 
 
-def _row(case: Case, file: str, read: ChestImage | Recording, wanted: Wanted) -> dict[str, str]:
-    """What goes into the table; age and sex as the visit says them, else as the file does."""
-    said = case.context.person
-    age = age_at_examination(said.age_years, said.birth_date, case.context.visited_on)
+def _row(case: Case, file: str, read: ChestImage | Recording, request: ExportRequest) -> dict[str, str]:
+    """A row of the table. Age and sex are those of the visit, or of the file if the visit does not state them."""
+    person = case.context.person
+    age = age_at_examination(person.age_years, person.birth_date, case.context.visited_on)
     if age is None:
         age = read.age_years
-    sex = said.sex if said.sex not in (None, "unknown") else read.sex
+    sex = person.sex if person.sex not in (None, "unknown") else read.sex
     header = case.files[0].dicom
-    made_on = file_day(DicomReference.model_validate_json(header).StudyDate) if header and wanted.dates else None
+    made_on = file_day(DicomReference.model_validate_json(header).StudyDate) if header and request.dates else None
     return {
         "file": file,
-        "age_years": "" if age is None else str(min(int(age), OLDEST_TOLD)),
+        "age_years": "" if age is None else str(min(int(age), OLDEST_EXPORTED_YEARS)),
         "sex": sex or "",
         "site": case.site,
         "view": "" if isinstance(read, Recording) else read.view or "",
         "made_on": made_on.isoformat() if made_on else "",
-        **case.labels(wanted.findings),
+        **case.labels(request.findings),
     }

@@ -31,7 +31,7 @@ from service.pages.frame import page, to_login
 from service.report.issue import issue
 from service.state import Service, service_of
 from service.storage.tables import VisitRow
-from service.visits.earlier import beside_earlier
+from service.visits.earlier import compare_with_earlier
 from service.visits.stored import load_visit, visit_view
 
 PERIODS_DAYS = (30, 365)
@@ -56,7 +56,7 @@ async def beside(service: Service, key: Key, row: VisitRow) -> Beside:
     history = await service.database.read(lambda session: followup.history(session, key, row))
     finished = row.status == "complete" and not row.blind
     report = await issue(service, row.id, row.version) if finished else None
-    compared, earlier = await beside_earlier(service, key, row)
+    compared, earlier = await compare_with_earlier(service, key, row)
     shown = (films(visit_view(each, service.settings.language)) for each in earlier)
     return Beside(history, report, compared, next((each[0] for each in shown if each), None))
 

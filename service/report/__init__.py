@@ -1,1 +1,1 @@
-"""The report's renderings: pure functions of a :class:`data_specs.visit.report.Report`, one module a format."""
+"""A visit's report: made and stored (``issue``), then written in any format (``render`` and one module a format)."""

@@ -1,4 +1,4 @@
-"""The report as one page of HTML: nothing of it is fetched, nothing of it runs, and it prints on one sheet of A4."""
+"""The report as one HTML page without scripts or outside resources. It usually prints on one sheet of A4."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from markupsafe import Markup
 
 from data_specs.visit.report import Report
 from data_specs.vocabulary import Language
-from service.report.sheet import FindingRow, Sheet, sheet
+from service.report.sheet import FindingLine, Sheet, make_sheet
 from service.report.words import say
 
 HERE = Path(__file__).parent
@@ -22,7 +22,7 @@ HERE = Path(__file__).parent
 
 @dataclass(frozen=True)
 class Picture:
-    """A film with its heatmap or a trace, inline. ``index``: of the posted file."""
+    """A picture inside the page. ``index`` is that of the posted file, ``src`` a ``data:`` URL."""
 
     index: int
     title: str
@@ -30,24 +30,24 @@ class Picture:
 
 
 def render(report: Report, language: Language, *, pictures: Mapping[int, bytes] | None = None) -> bytes:
-    """UTF-8 HTML.
+    """The page as UTF-8 HTML.
 
     Parameters
     ----------
     pictures
-        PNG by index of the input that it shows: the film with its heatmap, the trace with its evidence. Small ones: the
-        page carries them.
+        PNG by index of the posted file: the film with its heatmap, the trace with its evidence. They become part of the
+        page, so they should be small.
     """
-    told = sheet(report, language)
+    sheet = make_sheet(report, language)
     page = _template().render(
         language=language,
         report=report,
-        sheet=told,
+        sheet=sheet,
         say=partial(say, language=language),
         data=data,
         number=number,
         zip=zip,
-        pictures=_pictures(told, pictures or {}),
+        pictures=_pictures(sheet, pictures or {}),
         style=Markup(_style()),  # noqa: S704  our own file
         policy=content_security_policy(),
     )
@@ -56,7 +56,7 @@ def render(report: Report, language: Language, *, pictures: Mapping[int, bytes] 
 
 @cache
 def content_security_policy() -> str:
-    """The policy that the page states of itself, and that it is to be served with: its own style, its own pictures.
+    """The Content-Security-Policy of the page, in a ``meta`` element and as a header: only its own style and pictures.
 
     References
     ----------
@@ -66,9 +66,9 @@ def content_security_policy() -> str:
     return f"default-src 'none'; style-src 'sha256-{digest}'; img-src data:; base-uri 'none'; form-action 'none'"
 
 
-def data(row: FindingRow) -> dict[str, str | None]:
-    """A finding's facts as attributes, numbers as the report's JSON writes them; what it has not is left out."""
-    finding, point = row.finding, row.finding.operating_point
+def data(line: FindingLine) -> dict[str, str | None]:
+    """A finding's ``data-`` attributes, with numbers as in the report's JSON. ``None``: the attribute is left out."""
+    finding, point = line.finding, line.finding.operating_point
     return {
         "data-finding": finding.name,
         "data-system": finding.code.system,
@@ -76,8 +76,8 @@ def data(row: FindingRow) -> dict[str, str | None]:
         "data-value": finding.value if isinstance(finding.value, str) else number(finding.value),
         "data-unit": finding.unit,
         "data-probability": number(finding.probability),
-        "data-calibrated": _truth(finding.calibrated),
-        "data-positive": _truth(finding.positive),
+        "data-calibrated": _boolean(finding.calibrated),
+        "data-positive": _boolean(finding.positive),
         "data-point": point.name if point else None,
         "data-threshold": number(point.threshold) if point else None,
         "data-sensitivity": number(point.sensitivity) if point else None,
@@ -90,19 +90,19 @@ def number(value: float | None) -> str | None:
     return None if value is None else repr(value)
 
 
-def _truth(value: bool | None) -> str | None:
+def _boolean(value: bool | None) -> str | None:
     return None if value is None else str(value).lower()
 
 
-def _pictures(told: Sheet, pictures: Mapping[int, bytes]) -> list[Picture]:
+def _pictures(sheet: Sheet, pictures: Mapping[int, bytes]) -> list[Picture]:
     return [
         Picture(
-            index=each.posted.index,
-            title=f"{each.what}, {each.filename}",
-            src="data:image/png;base64," + base64.b64encode(pictures[each.posted.index]).decode(),
+            index=line.posted.index,
+            title=f"{line.kind}, {line.filename}",
+            src="data:image/png;base64," + base64.b64encode(pictures[line.posted.index]).decode(),
         )
-        for each in told.inputs
-        if each.posted.index in pictures
+        for line in sheet.inputs
+        if line.posted.index in pictures
     ]
 
 

@@ -1,9 +1,8 @@
-"""A visit's report: made from what the machine found and what doctors signed, kept as it was issued, rendered."""
+"""Make a visit's report from the machine's findings and the signed opinions, and store it as it was issued."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from sqlalchemy import select
 from sqlalchemy.exc import IntegrityError
@@ -22,20 +21,18 @@ from service.parts import Parts
 from service.storage.database import insert_rows
 from service.storage.tables import InputRow, OpinionRow, ReportRow, VisitRow
 
-if TYPE_CHECKING:
-    pass
-
 
 async def issue(parts: Parts, visit_id: str, version: int | None = None) -> Report:
-    """One version of the report, the latest by default. The first who asks for it fixes it for all.
+    """Return one version of the report, the latest by default. It is stored when it is first asked for.
 
     Raises
     ------
     NotFound
-        There is no such version yet.
+        There is no such version.
     """
 
     def find(session: Session) -> tuple[Report, bool]:
+        """The report, and whether it is stored already."""
         row = session.get(VisitRow, visit_id)
         if row is None or row.status == "accepted" or not 1 <= (version or row.version) <= row.version:
             raise NotFound
@@ -52,29 +49,37 @@ async def issue(parts: Parts, visit_id: str, version: int | None = None) -> Repo
         visit_id=report.visit, version=report.version, issued_at=report.issued_at, report=report.model_dump_json()
     )
 
-    def keep(session: Session) -> str | None:
-        """What somebody else fixed meanwhile, if anybody did."""
-        first = session.get(ReportRow, (report.visit, report.version))
-        if first is not None:
-            return first.report
+    def store(session: Session) -> str | None:
+        """Store it; return the report that another request has stored meanwhile, if there is one."""
+        stored = session.get(ReportRow, (report.visit, report.version))
+        if stored is not None:
+            return stored.report
         insert_rows(session, new)
         return None
 
     try:
-        fixed = await parts.database.write(keep)
-    except IntegrityError:  # PostgreSQL: another one was first, between our look and our insert
+        earlier = await parts.database.write(store)
+    except IntegrityError:  # PostgreSQL: another request stored it between our query and our insert
         return await issue(parts, report.visit, report.version)
-    return report if fixed is None else Report.model_validate_json(fixed)
+    return report if earlier is None else Report.model_validate_json(earlier)
 
 
 def opinions_of(session: Session, visit_id: str) -> list[Opinion]:
     """Every signed opinion on a visit, in order."""
     query = select(OpinionRow.opinion).where(OpinionRow.visit_id == visit_id).order_by(OpinionRow.number)
-    return [Opinion.model_validate_json(each) for each in session.scalars(query)]
+    return [Opinion.model_validate_json(opinion) for opinion in session.scalars(query)]
 
 
 def make_report(row: VisitRow, opinions: Sequence[Opinion], table: Table) -> Report:
-    """The report's facts from a finished visit, the opinions up to this version, and the programme's table."""
+    """Make the report of a finished visit.
+
+    Parameters
+    ----------
+    opinions
+        Signed up to this version, in order.
+    table
+        The screening programme's table of next steps.
+    """
     found, context = row.read_assessment(), row.read_context()
     assert found is not None  # noqa: S101  every finished visit has one
     assert row.completed_at is not None  # noqa: S101

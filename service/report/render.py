@@ -1,4 +1,4 @@
-"""A report in any of its formats, and the pictures that stand in it."""
+"""Render a report in any format, with the pictures of its evidence."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ if TYPE_CHECKING:
 
 Kind = Literal["json", "fhir", "html", "pdf", "hl7"]
 PICTURE_PX = 640
-"""Longest side of a film on the report's page."""
+"""Longest side of a film on the HTML page and in the PDF, in pixels."""
 FILM_PX = 1024
-"""Longest side of a film that is sent to an archive."""
-UNSHOWN = (Refused, StoredFileMissing, StoredFileDamaged)
-"""Why a film cannot be shown, whoever asks and however often: the report goes out without its picture."""
+"""Longest side of a film in a DICOM secondary capture, in pixels."""
+CANNOT_BE_SHOWN = (Refused, StoredFileMissing, StoredFileDamaged)
+"""Lasting reasons why a film cannot be shown. The report is then rendered without its picture."""
 
 
 async def rendering(parts: Parts, report: Report, kind: Kind, language: Language) -> bytes:
-    """The report as JSON, FHIR document, page, PDF or HL7 v2 message, in ``language``."""
+    """The report in the format ``kind`` and in ``language``."""
     if kind in ("html", "pdf"):
         pictures = await _pictures(parts, report)
         return await asyncio.to_thread(_page, report, kind, language, pictures)
@@ -33,33 +33,40 @@ async def rendering(parts: Parts, report: Report, kind: Kind, language: Language
 
 
 def _page(report: Report, kind: Kind, language: Language, pictures: dict[int, bytes]) -> bytes:
-    from service.report import html, pdf  # noqa: PLC0415  a layout engine, for who asks for a page
+    from service.report import html, pdf  # noqa: PLC0415  loaded when a page is asked for
 
     render = html.render if kind == "html" else pdf.render
     return render(report, language, pictures=pictures)
 
 
 def _message(report: Report, kind: Kind, language: Language) -> bytes:
-    from service.report import as_json, hl7  # noqa: PLC0415  models of whole standards, for who asks for one
-    from service.report.fhir import document as fhir  # noqa: PLC0415  models of whole standards, for who asks for one
+    from service.report import as_json  # noqa: PLC0415  loaded when a report is asked for
+    from service.report.fhir import document as fhir  # noqa: PLC0415
+    from service.report.hl7 import message as hl7  # noqa: PLC0415
 
     render = {"json": as_json.render, "fhir": fhir.render, "hl7": hl7.render}[kind]
     return render(report, language)
 
 
 async def dicom_files(parts: Parts, report: Report, language: Language) -> list[tuple[MadeInstance, bytes]]:
-    """All DICOM objects of this version: the structured report, then what shows its evidence, where it can be shown."""
+    """All DICOM objects of this version with their files; without those whose film cannot be shown."""
     from service.report.dicom.identity import instances  # noqa: PLC0415
 
-    made = []
-    for each in instances(report, language):
-        with suppress(*UNSHOWN):
-            made.append((each, await dicom_file(parts, report, language, each)))
-    return made
+    files = []
+    for instance in instances(report, language):
+        with suppress(*CANNOT_BE_SHOWN):
+            files.append((instance, await dicom_file(parts, report, language, instance)))
+    return files
 
 
 async def dicom_file(parts: Parts, report: Report, language: Language, instance: MadeInstance) -> bytes:
-    """One of them."""
+    """The file of one DICOM object.
+
+    Raises
+    ------
+    Refused, StoredFileMissing, StoredFileDamaged
+        The film of its evidence cannot be shown.
+    """
     from service.report.dicom import images as dicom_images  # noqa: PLC0415  highdicom
     from service.report.dicom import sr as dicom_sr  # noqa: PLC0415
 
@@ -76,30 +83,33 @@ async def dicom_file(parts: Parts, report: Report, language: Language, instance:
 
 
 async def _evidence_picture(parts: Parts, report: Report, finding: str, index: int, max_px: int | None) -> bytes:
-    """PNG of a film with the heatmap of one finding over it."""
-    from inference.render.pictures import evidence_png  # noqa: PLC0415  decoders are loaded by who decodes
+    """PNG of a film with the heatmap of one finding over it, ``max_px`` on its longest side at most."""
+    from inference.render.pictures import evidence_png  # noqa: PLC0415  loads the image decoders
 
     (evidence,) = (
-        each for found in report.findings if found.name == finding for each in found.evidence if each.input == index
+        evidence
+        for found in report.findings
+        if found.name == finding
+        for evidence in found.evidence
+        if evidence.input == index
     )
     content = await parts.read_file(_sha256(report, index))
     return await asyncio.to_thread(evidence_png, content, evidence, max_px)
 
 
 def _sha256(report: Report, index: int) -> str:
-    return next(each.sha256 for each in report.inputs if each.index == index)
+    return next(posted.sha256 for posted in report.inputs if posted.index == index)
 
 
 async def _pictures(parts: Parts, report: Report) -> dict[int, bytes]:
-    """For each accepted film that a finding points at: the film under the heatmap of the likeliest one."""
+    """A PNG for each film that has a heatmap: the film with the heatmap of its most probable finding."""
     shown: dict[int, ReportFinding] = {}
-    for finding in sorted(report.findings, key=lambda each: -(each.probability or 0)):
+    for finding in sorted(report.findings, key=lambda finding: -(finding.probability or 0)):
         for evidence in finding.evidence:
             if evidence.kind == "heatmap":
                 shown.setdefault(evidence.input, finding)
     pictures = {}
     for index, finding in sorted(shown.items()):
-        # what cannot be shown is left out of a page; its finding is not
-        with suppress(*UNSHOWN):
+        with suppress(*CANNOT_BE_SHOWN):
             pictures[index] = await _evidence_picture(parts, report, finding.name, index, PICTURE_PX)
     return pictures

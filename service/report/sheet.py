@@ -1,7 +1,8 @@
-"""What stands on the report's page, in words and in order: the one content of the page on screen and on paper.
+"""The text of the report's page, in reading order. The HTML page and the PDF show the same content.
 
-What the reader is to see first stands first: whether a doctor has signed, how pressing it is and why, what stands, what
-to do, what doctors said; then the findings with their numbers, what was not assessed, what was looked at, by what.
+The most important comes first: whether a doctor has signed, the priority and its reasons, the conclusion, what to do
+next, and the doctors' opinions. Then follow the findings with their numbers, what was not assessed, the posted files,
+the posted values, and the models.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from data_specs.next_steps.table import REASSURING
 from data_specs.visit.context import Lab
 from data_specs.visit.contract import Code, ModelUsed, Organ
 from data_specs.visit.opinion import Opinion
-from data_specs.visit.report import NextStep, Report, ReportFinding, ReportInput
+from data_specs.visit.report import NextStep, Report, ReportFinding, ReportInput, ReportOrgan
 from data_specs.vocabulary import SYSTEMS, Language, display, terms
 from service.language.texts import age, measured, opening, text
 from service.report import words
@@ -24,23 +25,23 @@ SHORT_SHA = 12
 
 
 @dataclass(frozen=True)
-class Labelled:
+class LabelledText:
     label: str
     text: str
 
 
 @dataclass(frozen=True)
-class FindingRow:
+class FindingLine:
     """One finding.
 
     Parameters
     ----------
     mark
-        ``above``, ``below``, or empty where nothing decides.
+        ``above`` or ``below`` the threshold; empty where there is no threshold.
     stands_out
-        Positive, and no good news.
+        The finding is positive and is not a reassuring one, such as a normal ECG.
     notes
-        Threshold and cohort; what doctors said of it.
+        The threshold and its cohort, then each doctor's verdict.
     """
 
     finding: ReportFinding
@@ -54,16 +55,22 @@ class FindingRow:
 
 
 @dataclass(frozen=True)
-class OrganRows:
+class OrganLines:
     organ: Organ
     title: str
     category: str
-    rows: tuple[FindingRow, ...]
+    findings: tuple[FindingLine, ...]
 
 
 @dataclass(frozen=True)
-class Reserve:
-    """Why an organ was not assessed, or with which reserves it was."""
+class Limitation:
+    """Why an organ was not assessed, or what limits its assessment.
+
+    Parameters
+    ----------
+    reasons
+        Code and sentence of each reason.
+    """
 
     organ: Organ
     assessed: bool
@@ -72,8 +79,8 @@ class Reserve:
 
 
 @dataclass(frozen=True)
-class Step:
-    """``lead``: what to do and how soon; together with ``rest`` it is the sentence."""
+class StepLine:
+    """One next step. ``lead`` says what to do and how soon, and ``rest`` is the rest of the sentence."""
 
     step: NextStep
     lead: str
@@ -82,50 +89,66 @@ class Step:
 
 
 @dataclass(frozen=True)
-class Signed:
+class OpinionLine:
+    """One signed opinion. ``signature`` says who signed and when, and ``sentences`` say what."""
+
     opinion: Opinion
     signature: str
-    said: tuple[str, ...]
+    sentences: tuple[str, ...]
 
 
 @dataclass(frozen=True)
-class Looked:
+class InputLine:
+    """One posted file.
+
+    Parameters
+    ----------
+    kind
+        Film or recording, and its format.
+    use
+        Whether the file was accepted.
+    problems
+        Why it was refused, or what limits its use.
+    """
+
     posted: ReportInput
-    what: str
+    kind: str
     filename: str
     use: str
-    reserves: tuple[str, ...]
+    problems: tuple[str, ...]
 
 
 @dataclass(frozen=True)
-class Model:
+class ModelLine:
     model: ModelUsed
     text: str
 
 
 @dataclass(frozen=True)
 class Sheet:
+    """The whole page, from top to bottom. ``colon`` is the colon as the page's language sets it."""
+
     title: str
     colon: str
     status: str
     version: str
     decision_support: str
     footer: str
-    person: tuple[Labelled, ...]
-    asked: tuple[Labelled, ...]
+    person: tuple[LabelledText, ...]
+    order: tuple[LabelledText, ...]
     priority: str
     priority_reasons: tuple[str, ...]
     conclusion: str
-    steps: tuple[Step, ...]
-    opinions: tuple[Signed, ...]
-    organs: tuple[OrganRows, ...]
-    reserves: tuple[Reserve, ...]
-    inputs: tuple[Looked, ...]
-    values: tuple[Labelled, ...]
-    models: tuple[Model, ...]
+    steps: tuple[StepLine, ...]
+    opinions: tuple[OpinionLine, ...]
+    organs: tuple[OrganLines, ...]
+    limitations: tuple[Limitation, ...]
+    inputs: tuple[InputLine, ...]
+    values: tuple[LabelledText, ...]
+    models: tuple[ModelLine, ...]
 
 
-def sheet(report: Report, language: Language) -> Sheet:
+def make_sheet(report: Report, language: Language) -> Sheet:
     """The content of a report's page in ``language``."""
     return Sheet(
         title=say("title", language),
@@ -135,42 +158,45 @@ def sheet(report: Report, language: Language) -> Sheet:
         decision_support=say("decision_support", language),
         footer=say("page_visit_version", language, visit=report.visit, version=report.version),
         person=_person(report, language),
-        asked=_asked(report, language),
+        order=_order(report, language),
         priority=text(f"priority_{report.priority}", language),
-        priority_reasons=tuple(opening(each.message(language)) for each in report.priority_reasons),
+        priority_reasons=tuple(opening(reason.message(language)) for reason in report.priority_reasons),
         conclusion=words.conclusion(report, language),
-        steps=tuple(_step(each, language) for each in report.next_steps),
-        opinions=tuple(_signed(each, language) for each in report.opinions),
+        steps=tuple(_step(step, language) for step in report.next_steps),
+        opinions=tuple(_opinion(opinion, language) for opinion in report.opinions),
         organs=tuple(_organ(report, name, language) for name, organ in report.organs.items() if organ.findings),
-        reserves=tuple(
-            _reserve(report, name, language) for name, organ in report.organs.items() if _open(report, name)
+        limitations=tuple(
+            _limitation(name, organ, language)
+            for name, organ in report.organs.items()
+            if organ.status == "not_assessed" or organ.reasons
         ),
-        inputs=tuple(_looked(each, language) for each in report.inputs),
+        inputs=tuple(_input(posted, language) for posted in report.inputs),
         values=_values(report, language),
-        models=tuple(Model(each, f"{each.name} {each.version} ({each.sha256[:SHORT_SHA]})") for each in report.models),
+        models=tuple(_model(model) for model in report.models),
     )
 
 
 def plain(free: str) -> str:
-    """What somebody wrote, as it may be shown: accents composed, no control character, no change of direction.
+    """Free text that is safe to show: accents composed, no control character, no change of writing direction.
 
     References
     ----------
     Unicode Standard Annex 15 (NFC) and 9 (explicit directional formatting characters).
     """
     composed = unicodedata.normalize("NFC", free.replace("\r\n", "\n").replace("\r", "\n").replace("\t", " "))
-    turned = "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\ufeff"
-    return "".join(c for c in composed if c == "\n" or not (unicodedata.category(c) in ("Cc", "Cs") or c in turned))
+    forbidden = "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\ufeff"
+    return "".join(c for c in composed if c == "\n" or not (unicodedata.category(c) in ("Cc", "Cs") or c in forbidden))
 
 
-def _given(*pairs: tuple[str, str | None], language: Language) -> tuple[Labelled, ...]:
-    return tuple(Labelled(say(key, language), plain(value)) for key, value in pairs if value)
+def _labelled(*pairs: tuple[str, str | None], language: Language) -> tuple[LabelledText, ...]:
+    """Each value under the words of its key; a value that is not known is left out."""
+    return tuple(LabelledText(say(key, language), plain(value)) for key, value in pairs if value)
 
 
-def _person(report: Report, language: Language) -> tuple[Labelled, ...]:
+def _person(report: Report, language: Language) -> tuple[LabelledText, ...]:
     person = report.person
     sex = text(f"sex_{person.sex or 'unknown'}", language)
-    return _given(
+    return _labelled(
         ("page_name", person.name),
         ("page_identifier", person.id or text("no_person_id", language)),
         ("page_age_and_sex", f"{age(person.age_years, language)}, {sex}"),
@@ -180,12 +206,12 @@ def _person(report: Report, language: Language) -> tuple[Labelled, ...]:
     )
 
 
-def _asked(report: Report, language: Language) -> tuple[Labelled, ...]:
+def _order(report: Report, language: Language) -> tuple[LabelledText, ...]:
     referrer, order = report.referrer, report.order
-    by = ", ".join(each for each in (referrer.name, referrer.facility, referrer.id) if each) if referrer else None
+    doctor = ", ".join(each for each in (referrer.name, referrer.facility, referrer.id) if each) if referrer else None
     numbers = ", ".join(each for each in (order.placer, order.accession_number, order.request) if each) if order else ""
-    return _given(
-        ("page_referrer", by),
+    return _labelled(
+        ("page_referrer", doctor),
         ("page_site", report.site),
         ("page_order", numbers),
         ("page_reason_asked", order.reason if order else None),
@@ -193,54 +219,54 @@ def _asked(report: Report, language: Language) -> tuple[Labelled, ...]:
     )
 
 
-def _step(step: NextStep, language: Language) -> Step:
+def _step(step: NextStep, language: Language) -> StepLine:
     lead, colon, rest = words.next_step(step, language).partition(f"{words.colon(language)} ")
-    return Step(step, lead + colon.rstrip(), rest, say("page_source", language, source=step.source))
+    return StepLine(step, lead + colon.rstrip(), rest, say("page_source", language, source=step.source))
 
 
-def _signed(opinion: Opinion, language: Language) -> Signed:
-    signature, *said = words.opinion_sentences(opinion, language)
-    return Signed(opinion, plain(signature), tuple(map(plain, said)))
+def _opinion(opinion: Opinion, language: Language) -> OpinionLine:
+    signature, *sentences = words.opinion_sentences(opinion, language)
+    return OpinionLine(opinion, plain(signature), tuple(map(plain, sentences)))
 
 
-def _organ(report: Report, name: Organ, language: Language) -> OrganRows:
+def _organ(report: Report, name: Organ, language: Language) -> OrganLines:
     organ = report.organs[name]
-    return OrganRows(
+    return OrganLines(
         organ=name,
         title=text(f"organ_{name}", language),
         category=text(f"category_{organ.category}", language) if organ.category else "",
-        rows=tuple(_row(report, finding, language) for finding in organ.findings),
+        findings=tuple(_finding(report, finding, language) for finding in organ.findings),
     )
 
 
-def _row(report: Report, finding: ReportFinding, language: Language) -> FindingRow:
+def _finding(report: Report, finding: ReportFinding, language: Language) -> FindingLine:
     mark = "" if finding.positive is None else "above" if finding.positive else "below"
     stands_out = bool(finding.positive) and finding.name not in REASSURING
-    judged = [
-        f"{opinion.author.name}{words.colon(language)} {say(f'verdict_{given.verdict}', language)}"
+    verdicts = [
+        f"{opinion.author.name}{words.colon(language)} {say(f'verdict_{judgement.verdict}', language)}"
         for opinion in report.opinions
-        for given in opinion.judgements
-        if given.finding == finding.name
+        for judgement in opinion.judgements
+        if judgement.finding == finding.name
     ]
-    return FindingRow(
+    return FindingLine(
         finding=finding,
         name=opening(display(finding.name, language)),
-        code=coded(finding.code),
-        result=result(finding, language),
+        code=code_text(finding.code),
+        result=result_text(finding, language),
         mark=mark,
         stands_out=stands_out,
         verdict=text(f"{mark}_threshold", language) if mark else "",
-        notes=tuple(plain(opening(each)) for each in (*_threshold(finding, language), *judged)),
+        notes=tuple(plain(opening(each)) for each in (*_threshold(finding, language), *verdicts)),
     )
 
 
-def coded(code: Code) -> str:
-    """A code with the name of its system; of a system that is not known here, its address."""
+def code_text(code: Code) -> str:
+    """A code after the name of its system; after the system's address where the name is not known here."""
     return f"{SYSTEM_NAMES.get(code.system, code.system)} {code.code}"
 
 
-def result(finding: ReportFinding, language: Language) -> str:
-    """The number of a finding as every rendering says it."""
+def result_text(finding: ReportFinding, language: Language) -> str:
+    """A finding's value with its unit, or its probability in per cent."""
     if finding.value is not None:
         return " ".join(measured(finding.value, finding.unit, language)).rstrip()
     return "" if finding.probability is None else words.percent(finding.probability, language)
@@ -259,48 +285,47 @@ def _threshold(finding: ReportFinding, language: Language) -> list[str]:
     return [f"{say('page_threshold_at', language, threshold=threshold, point=point.name)}; {known}"]
 
 
-def _open(report: Report, name: Organ) -> bool:
-    return report.organs[name].status == "not_assessed" or bool(report.organs[name].reasons)
-
-
-def _reserve(report: Report, name: Organ, language: Language) -> Reserve:
-    organ = report.organs[name]
+def _limitation(name: Organ, organ: ReportOrgan, language: Language) -> Limitation:
     assessed = organ.status == "assessed"
     title = text(f"organ_{name}", language)
-    return Reserve(
+    return Limitation(
         organ=name,
         assessed=assessed,
         title=title if assessed else f"{title}{words.colon(language)} {text('not_assessed', language).lower()}",
-        reasons=tuple((each.code, plain(opening(each.message(language)))) for each in organ.reasons),
+        reasons=tuple((reason.code, plain(opening(reason.message(language)))) for reason in organ.reasons),
     )
 
 
-def _looked(posted: ReportInput, language: Language) -> Looked:
+def _input(posted: ReportInput, language: Language) -> InputLine:
     use = "input_refused" if not posted.accepted else "input_warned" if posted.problems else "input_accepted"
-    return Looked(
+    return InputLine(
         posted=posted,
-        what=" · ".join(each for each in (text(f"field_{posted.field}", language), posted.format) if each),
+        kind=" · ".join(each for each in (text(f"field_{posted.field}", language), posted.format) if each),
         filename=plain(posted.filename),
         use=text(use, language),
-        reserves=tuple(map(plain, words.input_reserves(posted, language))),
+        problems=tuple(map(plain, words.input_problems(posted, language))),
     )
 
 
-def _values(report: Report, language: Language) -> tuple[Labelled, ...]:
+def _model(model: ModelUsed) -> ModelLine:
+    return ModelLine(model, f"{model.name} {model.version} ({model.sha256[:SHORT_SHA]})")
+
+
+def _values(report: Report, language: Language) -> tuple[LabelledText, ...]:
     vitals = report.vitals.model_dump(exclude_none=True).items()
-    known = [] if report.conditions is None else [display(each, language) for each in report.conditions]
+    conditions = [display(name, language) for name in report.conditions or ()]
     return (
-        *(Labelled(opening(display(lab.name, language)), plain(_lab(lab, language))) for lab in report.labs),
+        *(LabelledText(opening(display(lab.name, language)), plain(_lab(lab, language))) for lab in report.labs),
         *(
-            Labelled(opening(display(name, language)), " ".join(measured(value, _vital_unit(name), language)))
+            LabelledText(opening(display(name, language)), " ".join(measured(value, _vital_unit(name), language)))
             for name, value in vitals
         ),
-        *_given(("page_conditions", ", ".join(known)), language=language),
+        *_labelled(("page_conditions", ", ".join(conditions)), language=language),
     )
 
 
 def _lab(lab: Lab, language: Language) -> str:
-    """As the laboratory wrote it; the value that was computed with stands among the findings."""
+    """The value as the laboratory wrote it. The value that the machine computed with is shown with the findings."""
     written = f"{lab.value:.6g}"
     return f"{written if language == 'en' else written.replace('.', ',')} {lab.unit}".rstrip()
 

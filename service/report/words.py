@@ -1,4 +1,4 @@
-"""What the report says in words: terms of the vocabulary in sentences of ``words.toml``, the same in all renderings."""
+"""The sentences of a report, the same in every format: text from ``words.toml``, terms from the vocabulary."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def sentences() -> dict[str, dict[str, str]]:
 
 
 def say(key: str, language: Language, **values: object) -> str:
-    """The sentence of ``key`` in ``language`` with ``values`` filled in.
+    """Return the sentence of ``key`` in ``language`` with ``values`` filled in.
 
     Raises
     ------
@@ -33,19 +33,19 @@ def say(key: str, language: Language, **values: object) -> str:
 
 
 def percent(share: float, language: Language) -> str:
-    """A share with all the digits that the report has of it, so that every rendering says the same number."""
+    """A share (0 to 1) in per cent, with all the digits that the report has, so that every format shows the same."""
     written = f"{100 * share:.{PROBABILITY_DIGITS - 2}f}"
     space = NARROW_SPACE if language == "fr" else ""
     return f"{written if language == 'en' else written.replace('.', ',')}{space}%"
 
 
 def day_and_time(at: datetime) -> str:
-    """A moment in UTC that reads the same in all three languages (ISO 8601)."""
+    """A moment in UTC, written alike in all languages (ISO 8601)."""
     return f"{at:%Y-%m-%d %H:%M} UTC"
 
 
 def finding_sentence(finding: ReportFinding, language: Language) -> str:
-    """One finding, with how sure it is and where the threshold stands, or its value."""
+    """One finding with its probability and threshold, or with its value."""
     name = opening(display(finding.name, language))
     if finding.value is not None:
         value, unit = measured(finding.value, finding.unit, language)
@@ -64,7 +64,7 @@ def finding_sentence(finding: ReportFinding, language: Language) -> str:
 
 
 def point_sentence(finding: ReportFinding, language: Language) -> str:
-    """What the threshold does, and in which cohort that was seen; empty where it was not."""
+    """Sensitivity and specificity at the threshold, and their cohort; empty where they are not known."""
     point = finding.operating_point
     if point is None or point.sensitivity is None or point.specificity is None:
         return ""
@@ -78,8 +78,8 @@ def point_sentence(finding: ReportFinding, language: Language) -> str:
 
 
 def organ_reasons(report: Report, organ: Organ, language: Language) -> list[str]:
-    """Why an organ, or a part of what is asked of it, was not assessed."""
-    return [opening(problem.message(language)) for problem in report.organs[organ].reasons]
+    """Why an organ was not assessed, or only in part."""
+    return [opening(reason.message(language)) for reason in report.organs[organ].reasons]
 
 
 def not_assessed(report: Report, language: Language) -> list[str]:
@@ -96,27 +96,25 @@ def not_assessed(report: Report, language: Language) -> list[str]:
     ]
 
 
-def input_reserves(posted: ReportInput, language: Language) -> list[str]:
-    """What is to be said of a file: why it was refused, or with which reserves it was used."""
+def input_problems(posted: ReportInput, language: Language) -> list[str]:
+    """Why a file was refused, or what limits its use."""
     return [opening(problem.message(language)) for problem in posted.problems]
 
 
 def conclusion(report: Report, language: Language) -> str:
-    """The findings that stand, in one sentence; then what was not assessed."""
-    standing = [display(name, language) for name in report.conclusions]
-    first = (
-        say("conclusion_some", language, findings=", ".join(standing)) if standing else say("conclusion_none", language)
-    )
+    """The findings that hold after all opinions, in one sentence; then what was not assessed."""
+    findings = ", ".join(display(name, language) for name in report.conclusions)
+    first = say("conclusion_some", language, findings=findings) if findings else say("conclusion_none", language)
     return " ".join([first, *not_assessed(report, language)])
 
 
 def colon(language: Language) -> str:
-    """French sets a space before it, at which no line breaks."""
+    """The colon, in French with a non-breaking space before it."""
     return "\u00a0:" if language == "fr" else ":"
 
 
 def how_soon(step: NextStep, language: Language) -> str:
-    """By when; empty where the table leaves it open."""
+    """Within how many days; empty where the table of next steps gives no time."""
     if step.within_days is None:
         return ""
     key = {0: "today", 1: "within_one_day"}.get(step.within_days, "within_days")
@@ -124,21 +122,21 @@ def how_soon(step: NextStep, language: Language) -> str:
 
 
 def next_step(step: NextStep, language: Language) -> str:
-    """What to do, how soon, and the table's sentence."""
+    """What to do, how soon, and the sentence of the table of next steps."""
     soon = how_soon(step, language)
     by_when = f" ({soon})" if soon else ""
     return f"{say(f'step_{step.step}', language)}{by_when}{colon(language)} {step.text[language]}"
 
 
-def judgement(given: Judgement, language: Language) -> str:
-    """What a doctor says of one finding."""
-    verdict = say(f"verdict_{given.verdict}", language)
-    said = f"{opening(display(given.finding, language))}{colon(language)} {verdict}"
-    return f"{said} ({given.note})" if given.note else said
+def judgement_sentence(judgement: Judgement, language: Language) -> str:
+    """A doctor's verdict on one finding, and the note to it."""
+    verdict = say(f"verdict_{judgement.verdict}", language)
+    sentence = f"{opening(display(judgement.finding, language))}{colon(language)} {verdict}"
+    return f"{sentence} ({judgement.note})" if judgement.note else sentence
 
 
 def opinion_sentences(opinion: Opinion, language: Language) -> list[str]:
-    """Who signed, what they say of each finding, their words as they wrote them, and what they advise."""
+    """Who signed and when; then the verdicts, the free text as it was written, and the advice."""
     author = opinion.author
     signed = say(
         "signed",
@@ -150,9 +148,9 @@ def opinion_sentences(opinion: Opinion, language: Language) -> list[str]:
     )
     if opinion.blind:
         signed += f" ({say('read_blind', language)})"
-    said = [judgement(each, language) for each in opinion.judgements]
+    content = [judgement_sentence(judgement, language) for judgement in opinion.judgements]
     if opinion.text:
-        said.append(opinion.text)
+        content.append(opinion.text)
     if opinion.advice:
-        said.append(say(f"step_{opinion.advice}", language))
-    return [signed, *(said or [say("as_found", language)])]
+        content.append(say(f"step_{opinion.advice}", language))
+    return [signed, *(content or [say("as_found", language)])]

@@ -1,4 +1,4 @@
-"""Earlier visits of the same person at the same site, for the comparison beside a visit."""
+"""Compare a visit with earlier visits of the same person at the same site."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from service.parts import Parts
 from service.storage.tables import VisitRow
 from service.visits.stored import load_visit, seen_by, visible
 
-MOST = 12
-"""Earlier visits that are compared; one a year makes them a long time."""
+MAX_EARLIER = 12
+"""Most earlier visits that are compared: twelve years at one visit a year."""
 
 
 async def comparison(parts: Parts, key: Key, visit_id: str) -> Comparison:
-    """The visit beside the person's earlier ones that ``key`` may see; none where the visit names no person.
+    """Compare a visit with the person's earlier visits that ``key`` may see; with none if it names no person.
 
     Raises
     ------
@@ -26,12 +26,12 @@ async def comparison(parts: Parts, key: Key, visit_id: str) -> Comparison:
         As ``load_visit``.
     """
     row = await load_visit(parts, key, visit_id)
-    compared, _ = await beside_earlier(parts, key, row)
+    compared, _ = await compare_with_earlier(parts, key, row)
     return compared
 
 
-async def beside_earlier(parts: Parts, key: Key, row: VisitRow) -> tuple[Comparison, list[VisitRow]]:
-    """The comparison of a loaded visit, and the earlier ones themselves, latest first."""
+async def compare_with_earlier(parts: Parts, key: Key, row: VisitRow) -> tuple[Comparison, list[VisitRow]]:
+    """The comparison of a loaded visit, and the earlier visits, latest first."""
     if row.person_id is None or row.blind or row.status != "complete":
         return Comparison(earlier=(), courses=()), []
     same_person = select(VisitRow).where(
@@ -40,11 +40,12 @@ async def beside_earlier(parts: Parts, key: Key, row: VisitRow) -> tuple[Compari
         VisitRow.received_at < row.received_at,
         VisitRow.status == "complete",
     )
-    query = visible(same_person, key).order_by(VisitRow.received_at.desc()).limit(MOST)
+    query = visible(same_person, key).order_by(VisitRow.received_at.desc()).limit(MAX_EARLIER)
 
     def read(session: Session) -> tuple[Comparison, list[VisitRow]]:
-        earlier = [each for each in seen_by(session, key, query) if not each.blind]
-        return compare(_assessed(row), [_assessed(each) for each in earlier]), sorted(earlier, key=day_of, reverse=True)
+        earlier = [visit for visit in seen_by(session, key, query) if not visit.blind]
+        compared = compare(_assessed(row), [_assessed(visit) for visit in earlier])
+        return compared, sorted(earlier, key=day_of, reverse=True)
 
     return await parts.database.read(read)
 
@@ -56,5 +57,5 @@ def _assessed(row: VisitRow) -> Assessed:
 
 
 def day_of(row: VisitRow) -> date:
-    """The day of a visit: as it says, else when it was received."""
+    """The day of a visit as posted, or the day on which it was received."""
     return row.read_context().visited_on or row.received_at.date()

@@ -1,6 +1,6 @@
-"""What a person looks at, rendered when it is asked for: the film, the heatmap on it, the trace.
+"""Pictures of a visit, rendered when they are asked for: the film, the heatmap over it, the trace.
 
-Only inputs that were accepted are rendered: one that was refused may be one that brings its decoder down.
+Only accepted inputs are rendered, because a refused one may crash its decoder.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ OVERLAY_PX = 512
 
 
 async def film(parts: Parts, key: Key, visit_id: str, index: int, max_px: int | None) -> bytes:
-    """PNG of a posted image as it is looked at, ``max_px`` on its longest side, or at its own resolution."""
+    """PNG of a posted image as it is displayed, ``max_px`` on its longest side at most, or in its own resolution."""
     row = await load_visit(parts, key, visit_id)
     content = await parts.read_file(_accepted_input(row, index, "image").sha256)
-    from inference.render.pictures import film_png  # noqa: PLC0415  decoders are loaded by who decodes
+    from inference.render.pictures import film_png  # noqa: PLC0415  loads the image decoders
 
     return await _rendered(lambda: film_png(content, max_px))
 
 
 async def trace(parts: Parts, key: Key, visit_id: str, index: int, finding: str | None = None) -> bytes:
-    """SVG of the recording that input ``index`` belongs to, on millimetre paper, with the evidence of ``finding``."""
+    """SVG on millimetre paper of the recording to which input ``index`` belongs, with the evidence of ``finding``."""
     row = await load_visit(parts, key, visit_id)
     evidence = find_evidence(row, finding, index) if finding else None
     from inference.render.pictures import trace_svg  # noqa: PLC0415
@@ -46,13 +46,13 @@ async def trace(parts: Parts, key: Key, visit_id: str, index: int, finding: str 
 async def evidence_png(
     parts: Parts, key: Key, visit_id: str, finding: str, index: int, *, layer: Layer = "film"
 ) -> bytes:
-    """PNG of where a finding came from.
+    """PNG of the evidence of a finding.
 
     Parameters
     ----------
     layer
-        ``film``: the map blended over the film or the trace. ``overlay``: a heatmap alone, on a transparent ground, to
-        be stretched over the film.
+        ``film``: the map over the film or the trace. ``overlay``: only the heatmap, on a transparent background, to be
+        stretched over the film.
     """
     row = await load_visit(parts, key, visit_id)
     evidence = find_evidence(row, finding, index)
@@ -75,16 +75,16 @@ def _accepted_input(row: VisitRow, index: int, field: Literal["image", "ecg"]) -
 
 
 async def _recordings(parts: Parts, row: VisitRow, index: int) -> list[tuple[InputRow, bytes]]:
-    """All accepted recording files of the visit: which of them belong together only their contents tell."""
+    """All accepted recording files of the visit, because only their content shows which of them belong together."""
     _accepted_input(row, index, "ecg")
-    accepted = [each for each in row.inputs if each.field == "ecg" and was_accepted(row, each.index)]
-    return [(each, await parts.read_file(each.sha256)) for each in accepted]
+    accepted = [posted for posted in row.inputs if posted.field == "ecg" and was_accepted(row, posted.index)]
+    return [(posted, await parts.read_file(posted.sha256)) for posted in accepted]
 
 
 def _recording(files: Sequence[tuple[InputRow, bytes]], index: int, context: Context) -> Recording:
-    from data_specs.ecg.files import PostedFile, group_recordings, read_recording  # noqa: PLC0415  all the readers
+    from data_specs.ecg.files import PostedFile, group_recordings, read_recording  # noqa: PLC0415  loads all ECG readers
 
-    posted = [PostedFile(each.index, each.filename, content) for each, content in files]
+    posted = [PostedFile(file.index, file.filename, content) for file, content in files]
     for group in group_recordings(posted):
         if any(file.index == index for file in group.files):
             return read_recording(group, ecg_unit=context.ecg_unit)
@@ -92,7 +92,13 @@ def _recording(files: Sequence[tuple[InputRow, bytes]], index: int, context: Con
 
 
 async def _rendered(draw: Callable[[], bytes]) -> bytes:
-    """Run in a thread; what its reader refuses cannot be shown."""
+    """Draw in a thread.
+
+    Raises
+    ------
+    NotFound
+        The reader of the file refuses it.
+    """
     try:
         return await asyncio.to_thread(draw)
     except Refused:

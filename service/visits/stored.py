@@ -1,4 +1,4 @@
-"""What a key may see of the visits, as rows and as the contract's visit."""
+"""Read visits as a key may see them: as rows, and as the visit of the wire contract."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 @dataclass(frozen=True, slots=True)
 class VisitPage:
-    """Visits, newest first, and where to go on; ``next`` is ``None`` at the end."""
+    """Visits, newest first, and the cursor of the next page; ``None`` on the last page."""
 
     rows: Sequence[VisitRow]
     next: str | None
@@ -48,7 +48,7 @@ async def list_visits(
     Raises
     ------
     InvalidRequest
-        The cursor is none that this service gave out, or ``since`` lies outside the years that UTC can say.
+        The cursor is not one of this service, or ``since`` is outside the years 1 to 9999 in UTC.
     """
     query = visible(select(VisitRow), key).order_by(VisitRow.received_at.desc(), VisitRow.id.desc())
     if priority is not None:
@@ -65,14 +65,14 @@ async def list_visits(
 
 
 async def load_visit(parts: Parts, key: Key, visit_id: str) -> VisitRow:
-    """The visit with its inputs.
+    """Return the visit with its inputs, as ``key`` may see it.
 
     Raises
     ------
     NotFound
         There is no such visit.
     Forbidden
-        There is, and it is not this key's to see. (Ids are random: that one exists tells nothing.)
+        This key may not see it. (Visit ids are random, so it does no harm to say that one exists.)
     """
     if not _ID.fullmatch(visit_id):
         raise NotFound
@@ -92,54 +92,56 @@ async def load_visit(parts: Parts, key: Key, visit_id: str) -> VisitRow:
 
 
 def visible(query: Select, key: Key) -> Select:  # type: ignore[type-arg]
-    """``query`` over the visits, narrowed to those that ``key`` may see.
+    """``query`` over visits, limited to those that ``key`` may see.
 
-    A specialist sees the visits that were referred to their hospital or to any, and what else the same site has of the
-    same persons.
+    A specialist sees the visits that were referred to their hospital or to any, and the other visits of the same
+    persons at the same site.
     """
     if key.role == "admin":
         return query
     if key.role == "specialist":
         referred = aliased(VisitRow)
         same_person = and_(referred.site == VisitRow.site, referred.person_id == VisitRow.person_id)
-        asked = select(referred.id).join(ReferralRow, ReferralRow.visit_id == referred.id).where(to_me(key), STANDS)
+        asked = select(referred.id).join(ReferralRow, ReferralRow.visit_id == referred.id)
+        asked = asked.where(is_addressed_to(key), NOT_WITHDRAWN)
         return query.where(exists(asked.where(or_(referred.id == VisitRow.id, same_person))))
     query = query.where(VisitRow.site == key.site)
     return query.where(VisitRow.referrer_id == key.doctor_id) if key.role == "doctor" else query
 
 
-STANDS = or_(ReferralRow.closed_at.is_(None), ReferralRow.answered_by.is_not(None))
-"""Whether a referral is open or answered: not withdrawn."""
+NOT_WITHDRAWN = or_(ReferralRow.closed_at.is_(None), ReferralRow.answered_by.is_not(None))
+"""Whether a referral is open or answered."""
 
 
-def to_me(key: Key) -> ColumnElement[bool]:
-    """Whether a referral asks this specialist."""
+def is_addressed_to(key: Key) -> ColumnElement[bool]:
+    """Whether a referral is to this specialist's hospital, or to any."""
     return or_(ReferralRow.to_site.is_(None), ReferralRow.to_site == key.site)
 
 
 def seen_by(session: Session, key: Key, query: Select[VisitRow]) -> Sequence[VisitRow]:
-    """Rows of ``query`` as ``key`` may see them: without findings where a specialist is to read without them.
+    """Rows of ``query``, without findings if the specialist of ``key`` has to read the visit blind.
 
-    A file that is to be read so is, in whichever visit it stands: one that comes late makes another visit of its study.
+    Any visit that holds a file of a visit that is read blind is read blind too: files of a study that come late make a
+    second visit of the same study.
     """
     rows = session.scalars(query).all()
     if key.role != "specialist" or not rows:
         return rows
-    mine = select(OpinionRow.visit_id).where(OpinionRow.key_id == key.id)
+    signed = select(OpinionRow.visit_id).where(OpinionRow.key_id == key.id)
     asked = select(ReferralRow.visit_id).where(
         ReferralRow.closed_at.is_(None),
         ReferralRow.blind,
-        to_me(key),
-        ReferralRow.visit_id.not_in(mine),
+        is_addressed_to(key),
+        ReferralRow.visit_id.not_in(signed),
     )
     files = select(InputRow.sha256).where(InputRow.visit_id.in_(asked))
-    with_them = select(InputRow.visit_id).where(InputRow.sha256.in_(files), InputRow.visit_id.not_in(mine))
+    same_files = select(InputRow.visit_id).where(InputRow.sha256.in_(files), InputRow.visit_id.not_in(signed))
     ids = [row.id for row in rows]
     blind = {
         *session.scalars(asked.where(ReferralRow.visit_id.in_(ids))),
-        *session.scalars(with_them.where(InputRow.visit_id.in_(ids))),
+        *session.scalars(same_files.where(InputRow.visit_id.in_(ids))),
     }
-    session.expunge_all()  # what is left out here is left out of these objects alone
+    session.expunge_all()  # so that the changes below are not written to the database
     for row in rows:
         if row.id in blind:
             row.blind = True
@@ -155,12 +157,12 @@ def _without_findings(row: VisitRow) -> str | None:
 
 
 def visit_view(row: VisitRow, language: Language) -> Visit:
-    """The visit as the wire contract shows it, its sentences in ``language``."""
+    """The visit of the wire contract, with its sentences in ``language``."""
     found = row.read_assessment()
     assessed = {each.index: each for each in found.inputs} if found else {}
     return Visit(
         id=row.id,
-        status=row.status,  # type: ignore[arg-type]  # the column holds nothing else
+        status=row.status,  # type: ignore[arg-type]  # the column holds no other value
         version=row.version,
         received_at=row.received_at,
         completed_at=row.completed_at,
@@ -172,7 +174,7 @@ def visit_view(row: VisitRow, language: Language) -> Visit:
         }
         if found
         else {},
-        inputs=[_input_view(each, assessed.get(each.index), language) for each in row.inputs],
+        inputs=[_input_view(posted, assessed.get(posted.index), language) for posted in row.inputs],
         models=found.models if found else [],
     )
 
@@ -180,7 +182,7 @@ def visit_view(row: VisitRow, language: Language) -> Visit:
 def _input_view(row: InputRow, assessed: AssessedInput | None, language: Language) -> VisitInput:
     return VisitInput(
         index=row.index,
-        field=row.field,  # type: ignore[arg-type]  # the column holds nothing else
+        field=row.field,  # type: ignore[arg-type]  # the column holds no other value
         filename=row.filename,
         sha256=row.sha256,
         format=assessed.format if assessed else None,
@@ -190,24 +192,30 @@ def _input_view(row: InputRow, assessed: AssessedInput | None, language: Languag
 
 
 def find_evidence(row: VisitRow, finding: str, index: int) -> EvidenceMap:
-    """Map of one finding over one input.
+    """The evidence map of one finding in one input.
 
     Raises
     ------
     NotFound
-        The finding points at no such input.
+        The finding has no evidence in this input.
     """
     found = row.read_assessment()
     for organ in found.organs.values() if found else ():
-        for each in organ.findings:
-            for evidence in each.evidence if each.name == finding else ():
+        for candidate in organ.findings:
+            for evidence in candidate.evidence if candidate.name == finding else ():
                 if evidence.input == index:
                     return evidence
     raise NotFound
 
 
 async def input_content(parts: Parts, key: Key, visit_id: str, index: int) -> tuple[InputRow, bytes]:
-    """One posted file, as it came."""
+    """One posted file without change.
+
+    Raises
+    ------
+    NotFound, Forbidden
+        As :func:`load_visit`; or the visit has no such input.
+    """
     row = await load_visit(parts, key, visit_id)
     posted = input_row(row, index)
     return posted, await parts.read_file(posted.sha256)
@@ -219,16 +227,23 @@ def was_accepted(row: VisitRow, index: int) -> bool:
 
 
 def input_row(row: VisitRow, index: int) -> InputRow:
-    for each in row.inputs:
-        if each.index == index:
-            return each
+    """The input with this index.
+
+    Raises
+    ------
+    NotFound
+        The visit has no such input.
+    """
+    for posted in row.inputs:
+        if posted.index == index:
+            return posted
     raise NotFound
 
 
 def _in_utc(since: datetime) -> datetime:
     try:
         return since.astimezone(UTC) if since.tzinfo else since.replace(tzinfo=UTC)
-    except OverflowError:  # its zone carries it before year 1 or past year 9999
+    except OverflowError:  # in UTC it is before year 1 or after year 9999
         raise InvalidRequest(FieldFault("query.since", "field_invalid", "YYYY-MM-DDThh:mm:ssZ")) from None
 
 

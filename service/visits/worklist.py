@@ -1,4 +1,4 @@
-"""The worklist: what a key may see, most pressing first, then longest waiting."""
+"""The worklist: the visits that a key may see, highest priority first, then longest waiting."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from service.visits.stored import seen_by, visible
 
 PAGE = 40
 
-urgency = case({name: place for place, name in enumerate(PRIORITIES)}, value=VisitRow.priority, else_=len(PRIORITIES))
+urgency = case({name: n for n, name in enumerate(PRIORITIES)}, value=VisitRow.priority, else_=len(PRIORITIES))
 
 
 @dataclass(frozen=True, slots=True)
 class Filter:
-    """What the reader asked to see; ``None`` asks for everything.
+    """Which visits to show; ``None`` is no limit.
 
     Parameters
     ----------
     since
-        Received at or after this moment.
+        Received at this moment or later.
     """
 
     priority: Priority | None = None
@@ -38,7 +38,7 @@ class Filter:
 
 @dataclass(frozen=True, slots=True)
 class WorklistPage:
-    """Rows of one page, how many there are of each priority over all pages, and where to go on."""
+    """Rows of one page, the number of visits of each priority on all pages, and the cursor of the next page."""
 
     rows: Sequence[VisitRow]
     counts: dict[Priority, int]
@@ -46,19 +46,19 @@ class WorklistPage:
 
 
 async def worklist(parts: Parts, key: Key, wanted: Filter, cursor: str | None = None) -> WorklistPage:
-    """One page of the visits that ``key`` may see; a cursor that is none starts at the beginning."""
-    place = (urgency, VisitRow.received_at, VisitRow.id)
-    query = _narrowed(visible(select(VisitRow), key), wanted)
+    """One page of the visits that ``key`` may see; the first page if the cursor is not valid."""
+    position = (urgency, VisitRow.received_at, VisitRow.id)
+    query = _filtered(visible(select(VisitRow), key), wanted)
     if wanted.priority is not None:
         query = query.where(VisitRow.priority == wanted.priority)
     after = _read_cursor(cursor) if cursor else None
     if after is not None:
-        query = query.where(tuple_(*place) > tuple_(*after))
-    query = query.order_by(*place).limit(PAGE + 1)
+        query = query.where(tuple_(*position) > tuple_(*after))
+    query = query.order_by(*position).limit(PAGE + 1)
     rows = await parts.database.read(lambda session: seen_by(session, key, query))
 
-    counting = _narrowed(visible(select(VisitRow.priority, func.count()), key), wanted).group_by(VisitRow.priority)
-    counted = await parts.database.read(lambda session: {row[0]: row[1] for row in session.execute(counting)})
+    counts = _filtered(visible(select(VisitRow.priority, func.count()), key), wanted).group_by(VisitRow.priority)
+    counted = await parts.database.read(lambda session: {row[0]: row[1] for row in session.execute(counts)})
     return WorklistPage(
         rows=rows[:PAGE],
         counts={name: counted.get(name, 0) for name in PRIORITIES},
@@ -66,7 +66,7 @@ async def worklist(parts: Parts, key: Key, wanted: Filter, cursor: str | None = 
     )
 
 
-def _narrowed(query: Select, wanted: Filter) -> Select:  # type: ignore[type-arg]  # any columns
+def _filtered(query: Select, wanted: Filter) -> Select:  # type: ignore[type-arg]  # any columns
     if wanted.status is not None:
         query = query.where(VisitRow.status == wanted.status)
     if wanted.since is not None:
@@ -75,14 +75,14 @@ def _narrowed(query: Select, wanted: Filter) -> Select:  # type: ignore[type-arg
 
 
 def _write_cursor(row: VisitRow) -> str:
-    place = PRIORITIES.index(row.priority)
-    return base64.urlsafe_b64encode(f"{place} {row.received_at.isoformat()} {row.id}".encode()).decode()
+    priority = PRIORITIES.index(row.priority)
+    return base64.urlsafe_b64encode(f"{priority} {row.received_at.isoformat()} {row.id}".encode()).decode()
 
 
 def _read_cursor(cursor: str) -> tuple[int, datetime, str] | None:
     try:
-        place, received_at, visit_id = base64.urlsafe_b64decode(cursor).decode("ascii").split(" ")
+        priority, received_at, visit_id = base64.urlsafe_b64decode(cursor).decode("ascii").split(" ")
         at = datetime.fromisoformat(received_at)
-        return (int(place), at, visit_id) if at.tzinfo is not None else None
+        return (int(priority), at, visit_id) if at.tzinfo is not None else None
     except (ValueError, binascii.Error):
         return None

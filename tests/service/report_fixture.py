@@ -1,6 +1,6 @@
-"""A report to render: every kind of finding, an organ that was not assessed, Vietnamese names, two opinions.
+"""A report for the tests: all kinds of findings, an organ that was not assessed, Vietnamese names, two opinions.
 
-Its numbers are made up: it is for the formats' tests, and says nothing of anybody.
+All values are made up, and no person is real.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def measured(name: str, organ: str, value: float | str) -> ReportFinding:
 
 
 def report(version: int = 1) -> Report:
-    """Version 1 as the machine left it; 2 signed by the referring doctor; 3 with the specialist's opinion."""
+    """Version 1: by the machine only. 2: signed by the referring doctor. 3: with the specialist's opinion."""
     heatmap = EvidenceMap(kind="heatmap", input=0, values=[[0, 128, 30], [255, 64, 10], [5, 5, 200]])
     trace = EvidenceMap(kind="trace", input=1, span=(0.0, 10.0), values=[[0, 20, 255, 130, 0]])
     at = datetime(2026, 11, 21, 8, 30, tzinfo=UTC)

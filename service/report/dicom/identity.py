@@ -1,8 +1,8 @@
-"""What the report's DICOM objects share: which there are, of whom and of which study they say they are, their bytes.
+"""What all DICOM objects of a report share: which objects there are, their identifiers, patient, study and encoding.
 
-Everything is made from the report and nothing from a clock, so that a version that is rendered again is the same file.
-Values that come from elsewhere (a hospital's headers, a client's context) are written where DICOM allows them, and left
-empty where it does not: an identifier is never shortened, since half of one is somebody else's.
+No value comes from a clock, so a version that is rendered again gives the same file. Values from outside (a hospital's
+headers, a client's context) are written if DICOM allows them, and left empty otherwise. An identifier is never
+shortened, because the shortened one may be another person's.
 """
 
 from __future__ import annotations
@@ -15,7 +15,17 @@ from data_specs.dicom.reference import DicomReference
 from data_specs.visit.context import Referrer
 from data_specs.visit.report import Report, uid
 from data_specs.vocabulary import SYSTEMS, Language
-from service.report.dicom.values import day, given_date, given_time, is_uid, person_name, said_name, short, time, whole
+from service.report.dicom.values import (
+    day,
+    header_date,
+    header_name,
+    header_time,
+    is_uid,
+    person_name,
+    short,
+    time,
+    whole,
+)
 from service.report.words import say
 
 if TYPE_CHECKING:
@@ -26,16 +36,16 @@ Kind = Literal["sr", "sc", "gsps"]
 COMPREHENSIVE_SR = "1.2.840.10008.5.1.4.1.1.88.33"
 SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
 GRAYSCALE_PRESENTATION = "1.2.840.10008.5.1.4.1.1.11.1"
-"""SOP classes that are made (PS3.4 table B.5-1)."""
+"""SOP classes of the objects that are made here (PS3.4 table B.5-1)."""
 
 RADIOGRAPHS = ("1.2.840.10008.5.1.4.1.1.1", "1.2.840.10008.5.1.4.1.1.1.1", "1.2.840.10008.5.1.4.1.1.1.1.1")
-"""CR, and DX for presentation and for processing (PS3.4 table B.5-1): grey films, which a GSPS may show."""
+"""SOP classes of CR and of DX for presentation and for processing (PS3.4 table B.5-1). A GSPS may show these films."""
 
 MODALITIES: dict[Kind, str] = {"sr": "SR", "sc": "OT", "gsps": "PR"}
 """Modality (PS3.3 C.7.3.1.1.1)."""
 
 SERIES_NUMBERS: dict[Kind, int] = {"sr": 9001, "sc": 9002, "gsps": 9003}
-"""Behind the hospital's own series in a viewer's list; they identify nothing."""
+"""High numbers, so that a viewer lists the hospital's own series first."""
 
 OWN_SCHEME = "99SANGLOC"
 """Private coding scheme designator (PS3.16 section 8.2: private ones begin with 99)."""
@@ -48,17 +58,17 @@ IMPLEMENTATION_UID = uid("implementation", 1)
 OWN_SCHEME_UID = uid("coding scheme", 1)
 
 SEXES = {"female": "F", "male": "M", "other": "O"}
-"""PatientSex (0010,0040) by the context's words; not known is empty."""
+"""PatientSex (0010,0040) by the word in the context; empty if it is not known."""
 
 
 @dataclass(frozen=True, slots=True)
 class MadeInstance:
-    """One DICOM object of one version in one language, by its identifiers; nothing is rendered.
+    """The identifiers of one DICOM object of one version in one language.
 
     Parameters
     ----------
     finding, index
-        Of ``sc`` and ``gsps``: the finding that the heatmap is of, and the posted file that it lies over.
+        Of ``sc`` and ``gsps``: the finding of the heatmap, and the index of the posted film.
     """
 
     kind: Kind
@@ -74,19 +84,24 @@ class MadeInstance:
 
 
 def instances(report: Report, language: Language) -> list[MadeInstance]:
-    """Every DICOM object that this version has: its SR, then each heatmap as secondary capture and as GSPS.
+    """Every DICOM object of this version: its SR, then each heatmap as secondary capture, then each as GSPS.
 
-    Identifiers depend on visit, version and language: a PACS that is sent two languages keeps both.
+    Identifiers depend on visit, version and language, so that a PACS keeps objects in two languages apart.
     """
-    found = [_made(report, language, "sr", None, None, 1)]
+    objects = [_made(report, language, "sr", None, None, 1)]
     maps = [
-        (finding.name, each.input) for finding in report.findings for each in finding.evidence if each.kind == "heatmap"
+        (finding.name, evidence.input)
+        for finding in report.findings
+        for evidence in finding.evidence
+        if evidence.kind == "heatmap"
     ]
     maps = list(dict.fromkeys(maps))
-    found += [_made(report, language, "sc", name, index, number) for number, (name, index) in enumerate(maps, 1)]
-    shown = [(name, index) for name, index in maps if presentable(report, index)]
-    found += [_made(report, language, "gsps", name, index, number) for number, (name, index) in enumerate(shown, 1)]
-    return found
+    objects += [_made(report, language, "sc", name, index, number) for number, (name, index) in enumerate(maps, 1)]
+    outlined = [(name, index) for name, index in maps if presentable(report, index)]
+    objects += [
+        _made(report, language, "gsps", name, index, number) for number, (name, index) in enumerate(outlined, 1)
+    ]
+    return objects
 
 
 def made(
@@ -99,22 +114,22 @@ def made(
     KeyError
         This version has no such object.
     """
-    for each in instances(report, language):
-        if (each.kind, each.finding, each.index) == (kind, finding, index):
-            return each
+    for instance in instances(report, language):
+        if (instance.kind, instance.finding, instance.index) == (kind, finding, index):
+            return instance
     raise KeyError(kind)
 
 
 def prior_document(report: Report, language: Language) -> MadeInstance | None:
-    """The SR of the version before."""
+    """The SR of the version before; ``None`` for the first version."""
     if report.version == 1:
         return None
     return _made(report.model_copy(update={"version": report.version - 1}), language, "sr", None, None, 1)
 
 
 def reference(report: Report, index: int) -> DicomReference | None:
-    """The DICOM object that a posted file was, where its UIDs are such."""
-    found = next((each.dicom for each in report.inputs if each.index == index), None)
+    """The reference to a posted DICOM object; ``None`` if the file was not DICOM or one of its UIDs is not valid."""
+    found = next((posted.dicom for posted in report.inputs if posted.index == index), None)
     if found is None:
         return None
     uids = (found.StudyInstanceUID, found.SeriesInstanceUID, found.SOPInstanceUID, found.SOPClassUID)
@@ -122,7 +137,7 @@ def reference(report: Report, index: int) -> DicomReference | None:
 
 
 def presentable(report: Report, index: int) -> DicomReference | None:
-    """The film that a GSPS may show: a radiograph of the report's own study, whose size is known.
+    """The film if a GSPS may show it: a radiograph of the report's own study with known size; else ``None``.
 
     References
     ----------
@@ -135,16 +150,16 @@ def presentable(report: Report, index: int) -> DicomReference | None:
 
 
 def study(report: Report) -> str:
-    """The report's StudyInstanceUID; one made from the visit where the hospital's is no UID."""
+    """The report's StudyInstanceUID; one made from the visit's id if the hospital's is not a valid UID."""
     given = report.study_instance_uid
     return given if is_uid(given) else uid(report.visit, 1, "study")
 
 
 def new_dataset(report: Report, language: Language, instance: MadeInstance) -> Dataset:
-    """Patient, Study, Series, Equipment and SOP Common modules of one object, and its file meta information.
+    """A data set with the Patient, Study, Series, Equipment and SOP Common modules and the file meta information.
 
-    The patient and the study are those of the first DICOM object of the report's study, where one came with the visit;
-    what it leaves empty is taken from the context.
+    Patient and study are copied from the first posted DICOM object of the report's study, if there is one. What that
+    object leaves empty is taken from the context.
 
     References
     ----------
@@ -182,14 +197,14 @@ def new_dataset(report: Report, language: Language, instance: MadeInstance) -> D
 
 
 def encoded(dataset: Dataset) -> bytes:
-    """A DICOM file (PS3.10), explicit VR little endian: what every archive takes."""
+    """A DICOM file (PS3.10) in explicit VR little endian, which every archive accepts."""
     out = io.BytesIO()
     dataset.save_as(out, enforce_file_format=True)
     return out.getvalue()
 
 
 def own_scheme() -> Dataset:
-    """Item of CodingSchemeIdentificationSequence (0008,0110) for our own terms (PS3.3 C.12.1)."""
+    """Item of CodingSchemeIdentificationSequence (0008,0110) for our own coding scheme (PS3.3 C.12.1)."""
     from pydicom import Dataset  # noqa: PLC0415
 
     item = Dataset()
@@ -203,13 +218,13 @@ def _made(
     report: Report, language: Language, kind: Kind, finding: str | None, index: int | None, number: int
 ) -> MadeInstance:
     classes: dict[Kind, str] = {"sr": COMPREHENSIVE_SR, "sc": SECONDARY_CAPTURE, "gsps": GRAYSCALE_PRESENTATION}
-    what = (kind, language) if finding is None else (kind, language, finding, index)
+    key = (kind, language) if finding is None else (kind, language, finding, index)
     return MadeInstance(
         kind=kind,
         finding=finding,
         index=index,
         sop_class_uid=classes[kind],
-        sop_instance_uid=uid(report.visit, report.version, *what),
+        sop_instance_uid=uid(report.visit, report.version, *key),
         study_instance_uid=study(report),
         series_instance_uid=uid(report.visit, report.version, "series", kind, language),
         modality=MODALITIES[kind],
@@ -219,20 +234,20 @@ def _made(
 
 
 def _source(report: Report) -> DicomReference | None:
-    """The first DICOM object of the report's study: whose patient and study the report's objects are."""
-    given = (each.dicom for each in report.inputs if each.dicom is not None)
-    return next((each for each in given if each.StudyInstanceUID == report.study_instance_uid), None)
+    """The first posted DICOM object of the report's study, from which patient and study are copied."""
+    objects = (posted.dicom for posted in report.inputs if posted.dicom is not None)
+    return next((each for each in objects if each.StudyInstanceUID == report.study_instance_uid), None)
 
 
 def _add_patient(dataset: Dataset, report: Report) -> None:
     source, person = _source(report), report.person
-    said = said_name(source.PatientName) if source else ""
-    dataset.PatientName = said or (person_name(person.name) if person.name else "")
+    name = header_name(source.PatientName) if source else ""
+    dataset.PatientName = name or (person_name(person.name) if person.name else "")
     dataset.PatientID = (whole(source.PatientID, 64) if source else "") or whole(person.id or "", 64)
     if source and dataset.PatientID and (issuer := whole(source.IssuerOfPatientID, 64)):
         dataset.IssuerOfPatientID = issuer
-    born = given_date(source.PatientBirthDate) if source else ""
-    dataset.PatientBirthDate = born or (f"{person.birth_date:%Y%m%d}" if person.birth_date else "")
+    birth_date = header_date(source.PatientBirthDate) if source else ""
+    dataset.PatientBirthDate = birth_date or (f"{person.birth_date:%Y%m%d}" if person.birth_date else "")
     sex = source.PatientSex if source and source.PatientSex in SEXES.values() else ""
     dataset.PatientSex = sex or SEXES.get(person.sex or "", "")
     if person.age_years is not None:
@@ -243,23 +258,23 @@ def _add_patient(dataset: Dataset, report: Report) -> None:
 def _add_study(dataset: Dataset, report: Report) -> None:
     source = _source(report)
     if source is not None:
-        dataset.StudyDate, dataset.StudyTime = given_date(source.StudyDate), given_time(source.StudyTime)
+        dataset.StudyDate, dataset.StudyTime = header_date(source.StudyDate), header_time(source.StudyTime)
         dataset.StudyID = whole(source.StudyID, 16)
     else:
-        # All dates and times of the object are then ours. Beside a hospital's, which say no zone, none can be stated.
+        # Stated only if all dates and times of the object are ours, because a hospital's have no known time zone.
         dataset.TimezoneOffsetFromUTC = "+0000"
         visited = report.visited_on
         dataset.StudyDate = f"{visited:%Y%m%d}" if visited else day(report.received_at)
         dataset.StudyTime = "" if visited else time(report.received_at)
         dataset.StudyID = ""
     dataset.AccessionNumber = accession_number(report)
-    said = said_name(source.ReferringPhysicianName) if source else ""
+    name = header_name(source.ReferringPhysicianName) if source else ""
     referrer = report.referrer or Referrer()
-    dataset.ReferringPhysicianName = said or (person_name(referrer.name) if referrer.name else "")
+    dataset.ReferringPhysicianName = name or (person_name(referrer.name) if referrer.name else "")
 
 
 def accession_number(report: Report) -> str:
-    """AccessionNumber (0008,0050) of the study, else of the order; empty where it is too long for DICOM."""
+    """AccessionNumber (0008,0050) of the study, else of the order; empty if it is too long for DICOM."""
     source = _source(report)
-    said = whole(source.AccessionNumber, 16) if source else ""
-    return said or whole((report.order.accession_number or "") if report.order else "", 16)
+    number = whole(source.AccessionNumber, 16) if source else ""
+    return number or whole((report.order.accession_number or "") if report.order else "", 16)

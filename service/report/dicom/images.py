@@ -1,8 +1,8 @@
-"""The heatmap as DICOM: a secondary capture that any viewer shows, and outlines over the hospital's own film (GSPS).
+"""The heatmap as DICOM: a secondary capture, which any viewer shows, and outlines over the hospital's film (GSPS).
 
-The capture is uncompressed and of a bounded size: every archive takes it and every sender can send it, and what it
-shows lies in full resolution in the archive already. A film of 1024 × 1024 makes 3.1 MB (0.1 MB as JPEG, but lossy, and
-refused by some; 0.8 MB losslessly). The presentation state is 5 kB.
+The capture is uncompressed, because every archive accepts that, and its size is limited, because the archive has the
+film in full resolution already. 1024 × 1024 pixels are 3.1 MB (0.8 MB with lossless compression; 0.1 MB as JPEG, which
+is lossy and which some archives refuse). The presentation state is 5 kB.
 """
 
 from __future__ import annotations
@@ -29,47 +29,47 @@ if TYPE_CHECKING:
     from data_specs.dicom.header import Header
 
 LEVEL = 0.5
-"""Outlines run where the map is at this share of its range, where the overlay is at two thirds of its opacity."""
+"""Outlines are drawn where the map has this share of its range. The overlay has two thirds of its opacity there."""
 
 MAX_SIDE_PX = 1024
-"""Longest side of a capture, as a page shows it."""
+"""Longest side of a capture."""
 
 LAYER = "FINDING"
 LAYER_GREY = 65535
-"""Recommended grey of the outlines: white, in P-values (PS3.3 C.10.7)."""
+"""Recommended grey of the outlines in P-values: white (PS3.3 C.10.7)."""
 
 
 def render_heatmap(report: Report, language: Language, finding: str, index: int, film_png: bytes) -> bytes:
-    """The film with the heatmap blended over it, as a Secondary Capture (PS3.3 A.8.1), explicit VR little endian, RGB.
+    """The film with the heatmap over it, as a Secondary Capture in RGB (PS3.3 A.8.1), explicit VR little endian.
 
-    Nothing is written into the pixels: finding and probability stand in ImageComments and DerivationDescription.
-    BurnedInAnnotation is left out, since the film itself may show a name, and 'NO' would vouch for it.
+    No text is drawn into the pixels. The finding and its probability are in ImageComments and DerivationDescription.
+    BurnedInAnnotation is left out: the film may show a name, so 'NO' could be false.
 
     Parameters
     ----------
     finding, index
         Of one of :func:`service.report.dicom.identity.instances`.
     film_png
-        PNG of :func:`inference.render.pictures.evidence_png`; shrunk to :data:`MAX_SIDE_PX` where it is larger.
+        PNG of :func:`inference.render.pictures.evidence_png`; reduced to :data:`MAX_SIDE_PX` if it is larger.
 
     Raises
     ------
     KeyError
         This version has no such heatmap.
     Refused
-        ``unreadable``: ``film_png`` is no image.
+        ``unreadable``: ``film_png`` is not a PNG image.
     """
     instance = made(report, language, "sc", finding, index)
     dataset = new_dataset(report, language, instance)
-    said = finding_sentence(_finding(report, finding), language)
+    sentence = finding_sentence(_finding(report, finding), language)
     dataset.ContentDate, dataset.ContentTime = day(report.issued_at), time(report.issued_at)
     dataset.ConversionType = "WSD"
     dataset.SecondaryCaptureDeviceManufacturer = MAKER
     dataset.DateOfSecondaryCapture, dataset.TimeOfSecondaryCapture = day(report.issued_at), time(report.issued_at)
     dataset.ImageType = ["DERIVED", "SECONDARY", "HEATMAP"]
     dataset.BodyPartExamined, dataset.PatientOrientation = "CHEST", ""
-    dataset.DerivationDescription = paragraph(f"{say('sr_evidence', language)}: {said}")
-    dataset.ImageComments = paragraph(f"{said}. {say('decision_support', language)}")
+    dataset.DerivationDescription = paragraph(f"{say('sr_evidence', language)}: {sentence}")
+    dataset.ImageComments = paragraph(f"{sentence}. {say('decision_support', language)}")
     source = reference(report, index)
     if source is not None:
         dataset.SourceImageSequence = [_source_image(source)]
@@ -78,22 +78,22 @@ def render_heatmap(report: Report, language: Language, finding: str, index: int,
 
 
 def render_presentation(report: Report, language: Language, finding: str, index: int, posted: bytes) -> bytes:
-    """Outlines of the heatmap over the hospital's own film: a Grayscale Softcopy Presentation State (PS3.3 A.33.1).
+    """Outlines of the heatmap over the hospital's film, as a Grayscale Softcopy Presentation State (PS3.3 A.33.1).
 
     Parameters
     ----------
     finding, index
         Of one of :func:`service.report.dicom.identity.instances`.
     posted
-        The film's DICOM file. A presentation state replaces the film's own greys: its rescaling and window are copied,
-        and a MONOCHROME1 film, which would come out as its negative, is inverted.
+        The film's DICOM file. A presentation state replaces the film's own grey scale, so the film's rescaling and
+        window are copied, and a MONOCHROME1 film is inverted (otherwise it would be shown as a negative).
 
     Raises
     ------
     KeyError
         This version has no such presentation state.
     Refused
-        As :func:`data_specs.dicom.header.read_header` says of ``posted``.
+        ``posted`` cannot be read: as :func:`data_specs.dicom.header.read_header`.
 
     References
     ----------
@@ -108,10 +108,10 @@ def render_presentation(report: Report, language: Language, finding: str, index:
         raise KeyError("gsps")
     found = _finding(report, finding)
     dataset = new_dataset(report, language, instance)
-    named = opening(display(finding, language))
+    name = opening(display(finding, language))
     dataset.BodyPartExamined = "CHEST"
     dataset.ContentLabel = "HEATMAP"
-    dataset.ContentDescription = short(named)
+    dataset.ContentDescription = short(name)
     dataset.PresentationCreationDate, dataset.PresentationCreationTime = day(report.issued_at), time(report.issued_at)
     dataset.ContentCreatorName = ""
     dataset.ReferencedSeriesSequence = [
@@ -136,15 +136,15 @@ def render_presentation(report: Report, language: Language, finding: str, index:
             GraphicLayerDescription=short(say("sr_evidence", language)),
         )
     ]
-    maps = [each for each in found.evidence if each.kind == "heatmap" and each.input == index]
+    maps = [evidence for evidence in found.evidence if evidence.kind == "heatmap" and evidence.input == index]
     probability = percent(found.probability, language) if found.probability is not None else ""
-    dataset.GraphicAnnotationSequence = [_annotation(film, maps, f"{named} {probability}".rstrip())]
-    _add_greys(dataset, read_header(posted))
+    dataset.GraphicAnnotationSequence = [_annotation(film, maps, f"{name} {probability}".rstrip())]
+    _add_grey_scale(dataset, read_header(posted))
     return encoded(dataset)
 
 
 def _finding(report: Report, name: str) -> ReportFinding:
-    return next(each for each in report.findings if each.name == name)
+    return next(finding for finding in report.findings if finding.name == name)
 
 
 def _item(**elements: Any) -> Dataset:
@@ -180,7 +180,7 @@ def _add_pixels(dataset: Dataset, film_png: bytes) -> None:
     try:
         with Image.open(io.BytesIO(film_png), formats=("PNG",)) as image:
             picture = image.convert("RGB")
-    except (OSError, ValueError, SyntaxError) as error:  # what Pillow raises for bytes that are no PNG
+    except (OSError, ValueError, SyntaxError) as error:  # what Pillow raises for bytes that are not a PNG
         raise Refused("unreadable", f"{len(film_png)} B", "PNG") from error
     picture.thumbnail((MAX_SIDE_PX, MAX_SIDE_PX), Image.Resampling.LANCZOS)
     pixels = np.asarray(picture)
@@ -194,8 +194,8 @@ def _add_pixels(dataset: Dataset, film_png: bytes) -> None:
     dataset.add_new("PixelData", "OB", content + b"\0" * (len(content) % 2))
 
 
-def _annotation(film: DicomReference, maps: list[EvidenceMap], said: str) -> Dataset:
-    """Outlines in pixels of the film, and the words in a corner of whatever it is shown on (PS3.3 C.10.5)."""
+def _annotation(film: DicomReference, maps: list[EvidenceMap], words: str) -> Dataset:
+    """Outlines in pixels of the film, and the words in a corner of the display (PS3.3 C.10.5)."""
     rows, columns = film.Rows or 1, film.Columns or 1
     lines = [
         _item(
@@ -206,24 +206,24 @@ def _annotation(film: DicomReference, maps: list[EvidenceMap], said: str) -> Dat
             GraphicType="POLYLINE",
             GraphicFilled="N",
         )
-        for each in maps
-        for points in outlines(each.values, LEVEL)
+        for evidence in maps
+        for points in outlines(evidence.values, LEVEL)
     ]
-    words = _item(
+    label = _item(
         BoundingBoxAnnotationUnits="DISPLAY",
-        UnformattedTextValue=paragraph(said),
+        UnformattedTextValue=paragraph(words),
         BoundingBoxTopLeftHandCorner=[0.02, 0.02],
         BoundingBoxBottomRightHandCorner=[0.98, 0.08],
         BoundingBoxTextHorizontalJustification="LEFT",
     )
-    item = _item(ReferencedImageSequence=[_image(film)], GraphicLayer=LAYER, TextObjectSequence=[words])
+    item = _item(ReferencedImageSequence=[_image(film)], GraphicLayer=LAYER, TextObjectSequence=[label])
     if lines:
         item.GraphicObjectSequence = lines
     return item
 
 
-def _add_greys(dataset: Dataset, header: Header) -> None:
-    """The film's own way from stored values to what is looked at: Modality LUT, window or VOI LUT, polarity."""
+def _add_grey_scale(dataset: Dataset, header: Header) -> None:
+    """The film's own steps from stored values to displayed greys: Modality LUT, window or VOI LUT, polarity."""
     inverse = header.text("PhotometricInterpretation").strip().upper() == "MONOCHROME1"
     dataset.PresentationLUTShape = "INVERSE" if inverse else "IDENTITY"
     tables = [
@@ -258,13 +258,13 @@ def _decimal(value: float) -> str:
 
 
 def _table(header: Header, item: dict[str, Any], *, normalised: bool) -> Dataset | None:
-    """A look-up table of the film in 16 bits, which a presentation state allows; ``None`` where it is none.
+    """A look-up table of the film in 16 bits, which a presentation state allows; ``None`` if it is not valid.
 
     Parameters
     ----------
     normalised
-        VOI LUT: what counts is the share of the entries' range. A depth that the data exceeds, or uses less than a
-        quarter of, is not believed, as in our own display: writers are known to state 16 for 12.
+        For a VOI LUT, whose entries are scaled to their range. The stated depth is not used if an entry exceeds it, or
+        if all entries are below a quarter of its range: some writers state 16 bits for 12. Our display does the same.
 
     References
     ----------

@@ -1,4 +1,4 @@
-"""Closed outlines of a heatmap: marching squares on the map as the overlay shows it, smoothly enlarged."""
+"""Closed outlines of a heatmap, by marching squares on the smoothly enlarged map, which is what the overlay shows."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from numpy.typing import NDArray
 from PIL import Image
 
 SIDE = 96
-"""The map is enlarged to this many samples a side: finer than a heatmap's cells, coarse enough for small objects."""
+"""Samples a side of the enlarged map: finer than the cells of a heatmap, coarse enough to keep the object small."""
 
 MAX_POINTS = 2000
-"""Points of one outline; an FL element of explicit VR holds 16,383 numbers (PS3.5 section 7.1.2)."""
+"""Points of one outline. An FL element of explicit VR holds at most 16,383 numbers (PS3.5 section 7.1.2)."""
 
 Floats = NDArray[np.float64]
 Edge = tuple[int, int, bool]
-"""Row and column of a sample, and whether the edge runs down from it (else to the right)."""
+"""Row and column of a sample, and whether the edge goes down from it (else to the right)."""
 
 
 def outlines(values: Sequence[Sequence[int]], level: float) -> list[Floats]:
-    """Where a map crosses ``level``, as closed lines, the longest first.
+    """The closed lines on which a map has the value ``level``, the longest first.
 
     Parameters
     ----------
@@ -35,13 +35,13 @@ def outlines(values: Sequence[Sequence[int]], level: float) -> list[Floats]:
     """
     coarse = Image.fromarray(np.asarray(values, dtype=np.float32) / 255.0)
     smooth = np.asarray(coarse.resize((SIDE, SIDE), Image.Resampling.BICUBIC), dtype=np.float64)
-    above = np.pad(smooth - level, 1, constant_values=-level)  # outside the film is nothing: every outline closes
+    above = np.pad(smooth - level, 1, constant_values=-level)  # zero outside the film, so that every outline closes
     lines = [_shares(above, loop) for loop in _loops(_joins(above))]
     return sorted(lines, key=len, reverse=True)
 
 
 def _joins(above: Floats) -> dict[Edge, list[Edge]]:
-    """The two edges that each crossed edge is joined with, through the cells on either side of it."""
+    """For each edge that an outline crosses, the two edges that the outline crosses next, one on each side."""
     inside = above > 0
     corners = inside[:-1, :-1].astype(np.int64) + inside[:-1, 1:] + inside[1:, :-1] + inside[1:, 1:]
     joined: dict[Edge, list[Edge]] = {}
@@ -50,7 +50,7 @@ def _joins(above: Floats) -> dict[Edge, list[Edge]]:
         top, left, bottom, right = (
             (row, column, False), (row, column, True), (row + 1, column, False), (row, column + 1, True),
         )  # fmt: skip
-        if a == d and b == c:  # a saddle: the middle says which two corners belong together
+        if a == d and b == c:  # a saddle: the mean decides which two corners are connected
             middle = above[row : row + 2, column : column + 2].mean() > 0
             pairs = [(top, right), (bottom, left)] if middle == a else [(top, left), (bottom, right)]
         else:
@@ -64,7 +64,7 @@ def _joins(above: Floats) -> dict[Edge, list[Edge]]:
 
 
 def _loops(joined: dict[Edge, list[Edge]]) -> Iterator[list[Edge]]:
-    """Walk from edge to edge until each loop is back where it began."""
+    """Follow each outline from edge to edge until it returns to its first edge."""
     left = dict.fromkeys(joined)
     while left:
         edge: Edge | None = next(iter(left))
@@ -77,12 +77,12 @@ def _loops(joined: dict[Edge, list[Edge]]) -> Iterator[list[Edge]]:
 
 
 def _shares(above: Floats, loop: list[Edge]) -> Floats:
-    """Crossings of a loop's edges, by how far each sample is above the level."""
+    """Points of an outline, by linear interpolation on each edge that it crosses."""
     step = -(-len(loop) // MAX_POINTS)
     points = []
     for row, column, down in [*loop[::step], loop[0]]:
         here, there = above[row, column], above[row + down, column + (not down)]
         part = float(here / (here - there))
         points.append((column + (0.0 if down else part), row + (part if down else 0.0)))
-    # sample 1 of the padded map lies in the middle of the film's first part of SIDE
+    # Sample 1 of the padded map is the centre of the film's first of SIDE parts.
     return np.clip((np.array(points) - 0.5) / SIDE, 0.0, 1.0)

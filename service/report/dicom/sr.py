@@ -1,13 +1,11 @@
-"""The report as a DICOM structured report: Comprehensive SR by TID 1500, whose content highdicom writes.
+"""The report as a DICOM structured report: Comprehensive SR with the content tree of TID 1500.
 
-What the machine found stands under the machine as observer, what a doctor says under that doctor. Concept names of the
-standard's own templates stay as the standard has them; the report's terms, headings and sentences are in the reader's
-language. highdicom's document class asks for images and for the time of day; the document around the content is
-therefore :mod:`service.report.dicom.identity`'s.
+The content is that of :mod:`service.report.dicom.sr_content`. The document around it is written here, because
+highdicom's document class requires images and takes the time of day.
 
 References
 ----------
-DICOM PS3.3 A.35.3 (Comprehensive SR), C.17 (SR modules); PS3.16 TID 1500, 1501, 300, 1002, 1204, 1600, 4019.
+DICOM PS3.3 A.35.3 (Comprehensive SR), C.17 (SR modules).
 """
 
 from __future__ import annotations
@@ -61,7 +59,7 @@ def document(report: Report, language: Language) -> Dataset:
 
 
 def _add_state(dataset: Dataset, report: Report) -> None:
-    """Who stands for the document (PS3.3 C.17.2): nobody while it is the machine's, then each doctor who signed."""
+    """Completion, verification, and each doctor who signed as verifying observer (PS3.3 C.17.2)."""
     from pydicom import Dataset  # noqa: PLC0415  only who renders DICOM loads pydicom
 
     dataset.CompletionFlag = "COMPLETE"
@@ -69,20 +67,20 @@ def _add_state(dataset: Dataset, report: Report) -> None:
     dataset.VerificationFlag = "VERIFIED" if report.opinions else "UNVERIFIED"
     dataset.ReferencedPerformedProcedureStepSequence = []
     dataset.PerformedProcedureCodeSequence = []
-    signed = []
+    observers = []
     for opinion in report.opinions:
         item = Dataset()
         item.VerifyingObserverName = author_name(opinion.author)
         item.VerifyingObserverIdentificationCodeSequence = []
         item.VerifyingOrganization = short(opinion.author.facility) or "—"
         item.VerificationDateTime = day_time(opinion.signed_at)
-        signed.append(item)
-    if signed:
-        dataset.VerifyingObserverSequence = signed
+        observers.append(item)
+    if observers:
+        dataset.VerifyingObserverSequence = observers
 
 
 def _add_request(dataset: Dataset, report: Report) -> None:
-    """The order that the report answers (PS3.3 C.17.2, Referenced Request Sequence)."""
+    """The order that the report is for (PS3.3 C.17.2, Referenced Request Sequence)."""
     from pydicom import Dataset  # noqa: PLC0415
 
     order, accession = report.order, accession_number(report)
@@ -103,8 +101,8 @@ def _add_request(dataset: Dataset, report: Report) -> None:
 
 
 def _add_evidence(dataset: Dataset, report: Report) -> None:
-    """Every object that the content refers to (PS3.3 C.17.2.3): those of the report's study apart from others."""
-    references = [found for each in report.inputs if (found := reference(report, each.index))]
+    """Every object that the content refers to: those of the report's study, and others (PS3.3 C.17.2.3)."""
+    references = [found for posted in report.inputs if (found := reference(report, posted.index))]
     rows = [
         (each.StudyInstanceUID, each.SeriesInstanceUID, each.SOPClassUID, each.SOPInstanceUID) for each in references
     ]
@@ -117,7 +115,13 @@ def _add_evidence(dataset: Dataset, report: Report) -> None:
 
 
 def _instances(rows: Iterable[tuple[str, str, str, str]]) -> list[Dataset]:
-    """Hierarchical SOP Instance Reference macro (PS3.3 table C.17-3): rows of study, series, class and instance."""
+    """Items of the Hierarchical SOP Instance Reference macro (PS3.3 table C.17-3).
+
+    Parameters
+    ----------
+    rows
+        UIDs of study, series, SOP class and SOP instance.
+    """
     from pydicom import Dataset  # noqa: PLC0415
 
     grouped: dict[str, dict[str, dict[str, str]]] = {}

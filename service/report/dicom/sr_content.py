@@ -1,49 +1,41 @@
-"""The content tree of the report's SR: TID 1500 with sections of our own behind it, which the template allows.
+"""The content tree of the report's SR: TID 1500, then sections of our own, which the template allows.
 
-What the machine found stands under the machine as observer; an opinion stands under the doctor who signed it. Concept
-names of the standard's own templates stay as the standard has them; the report's terms, headings and sentences are in
-the reader's language.
+The observer of a finding is the machine, the observer of an opinion is the doctor who signed it. Concept names of the
+standard's templates are in English as in the standard; terms, headings and sentences of the report are in the reader's
+language.
 
 References
 ----------
-DICOM PS3.16 TID 1500 (extensible), 1501, 300, 1002, 1204, 1600, 4019; PS3.3 A.35.3.3.1 (which item may follow which).
+DICOM PS3.16 TID 1500 (extensible), 1002, 1204, 1600, 4019; PS3.3 A.35.3.3.1 (which item may follow which).
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable
 from datetime import UTC
 from typing import Any
 
 from highdicom.sr import (
-    AlgorithmIdentification,
     CodedConcept,
     CompositeContentItem,
     ContainerContentItem,
     ContentItem,
     DeviceObserverIdentifyingAttributes,
-    FindingSite,
     ImageContentItem,
-    Measurement,
-    MeasurementsAndQualitativeEvaluations,
     ObserverContext,
-    QualitativeEvaluation,
-    SourceImageForMeasurementGroup,
-    TrackingIdentifier,
     WaveformContentItem,
 )
 from pydicom.sr.codedict import codes
 
 from data_specs.dicom.reference import DicomReference
 from data_specs.problems import Problem
-from data_specs.visit.contract import Code, Organ
 from data_specs.visit.opinion import Author, Judgement, Opinion
-from data_specs.visit.report import NextStep, Report, ReportFinding, ReportInput, ReportOrgan, uid
-from data_specs.vocabulary import Language, display, terms
-from service.language.texts import measured, opening, text
+from data_specs.visit.report import NextStep, Report, ReportInput, uid
+from data_specs.vocabulary import Language
+from service.language.texts import opening, text
 from service.report import words
-from service.report.dicom.identity import DESIGNATORS, MAKER, OWN_SCHEME, RADIOGRAPHS, reference
+from service.report.dicom.identity import MAKER, reference
+from service.report.dicom.sr_findings import FindingGroups
 from service.report.dicom.sr_items import (
     ACQUIRED,
     CONTAINS,
@@ -51,10 +43,12 @@ from service.report.dicom.sr_items import (
     INFERRED,
     MODIFIER,
     PROPERTY,
+    Concepts,
     algorithm,
     code_item,
     concept,
-    measurement,
+    is_image,
+    is_waveform,
     no_units,
     number_item,
     own,
@@ -69,15 +63,11 @@ from service.report.words import say
 LANGUAGE_NAMES: dict[Language, str] = {"vi": "Vietnamese", "fr": "French", "en": "English"}
 """Meanings of RFC 5646 codes (PS3.16 CID 5000)."""
 
-WAVEFORMS = "1.2.840.10008.5.1.4.1.1.9."
-CAPTURES = "1.2.840.10008.5.1.4.1.1.7"
-"""How SOP classes of waveforms and of secondary captures begin (PS3.4 table B.5-1)."""
-
 PROCEDURES = {
     "image": ("168537006", "SCT", "Plain radiography"),
     "ecg": ("268400002", "SCT", "12 lead electrocardiogram (procedure)"),
 }
-"""What was done, by the kind of file that shows it (SNOMED CT as PS3.16 lists it)."""
+"""The procedure by the kind of file that was posted (SNOMED CT codes that PS3.16 lists)."""
 
 FILM_MODALITIES = {"CR": "Computed Radiography", "DX": "Digital Radiography"}
 """PS3.16 CID 29."""
@@ -85,29 +75,27 @@ FILM_MODALITIES = {"CR": "Computed Radiography", "DX": "Digital Radiography"}
 
 def content_of(report: Report, language: Language) -> ContainerContentItem:
     """The root of the content tree."""
-    return _Writer(report, language).root()
+    return _Content(report, language).root()
 
 
-class _Writer:
-    """Content items of one report in one language."""
-
-    def __init__(self, report: Report, language: Language) -> None:
-        self.report = report
-        self.language = language
+class _Content(Concepts):
+    """All sections of one report in one language."""
 
     # ------------------------------------------------------------ the document
     def root(self) -> ContainerContentItem:
         """TID 1500."""
         root = section(concept("126000", "DCM", "Imaging Measurement Report"), None, "1500")
         parts: list[ContentItem] = [
-            code_item(concept("121049", "DCM", "Language of Content Item and Descendants"), self.spoken(), MODIFIER),
+            code_item(
+                concept("121049", "DCM", "Language of Content Item and Descendants"), self.language_code(), MODIFIER
+            ),
             *self.machine(),
-            *(code_item(concept("121058", "DCM", "Procedure reported"), each, MODIFIER) for each in self.procedures()),
+            *(code_item(concept("121058", "DCM", "Procedure reported"), code, MODIFIER) for code in self.procedures()),
         ]
         films = self.films()
         if films:
             parts.append(films)
-        groups = [*self.organ_groups(), *map(self.finding_group, self.report.findings)]
+        groups = FindingGroups(self.report, self.language).groups()
         if groups:
             imaging = section(concept("126010", "DCM", "Imaging Measurements"))
             parts.append(under(imaging, (item for group in groups for item in group)))
@@ -115,11 +103,11 @@ class _Writer:
         parts += [self.conclusions(), *self.notes()]
         return under(root, parts)
 
-    def spoken(self) -> CodedConcept:
+    def language_code(self) -> CodedConcept:
         return concept(self.language, "RFC5646", LANGUAGE_NAMES[self.language])
 
     def machine(self) -> list[ContentItem]:
-        """The machine as observer (TID 1004); another set of models is another device."""
+        """The machine as observer (TID 1004). Each set of models is a device of its own."""
         device = uid("device", 1, *(model.sha256 for model in self.report.models))
         who = DeviceObserverIdentifyingAttributes(
             uid=device, name=MAKER, manufacturer_name=MAKER, physical_location=short(self.report.site) or None
@@ -132,11 +120,11 @@ class _Writer:
         return [self.own("screening"), *(concept(*PROCEDURES[field]) for field in fields)]
 
     def films(self) -> ContainerContentItem | None:
-        """Image library (TID 1600, 1601) of what came as DICOM."""
+        """Image library (TID 1600, 1601) of the images that were posted as DICOM."""
         images: dict[str, ContentItem] = {}
-        for each in self.report.inputs:
-            film = reference(self.report, each.index)
-            if film is None or not _is_image(film) or film.SOPInstanceUID in images:
+        for posted in self.report.inputs:
+            film = reference(self.report, posted.index)
+            if film is None or not is_image(film) or film.SOPInstanceUID in images:
                 continue
             source = concept("260753009", "SCT", "Source")
             item = ImageContentItem(source, film.SOPClassUID, film.SOPInstanceUID, relationship_type=CONTAINS)
@@ -148,111 +136,17 @@ class _Writer:
         return under(library, [under(group, images.values())])
 
     def film_descriptors(self, film: DicomReference) -> list[ContentItem]:
-        """TID 1602, 1603: what the file's header says of the film."""
-        described: list[ContentItem] = []
+        """Modality and size of a film from its header (TID 1602, 1603)."""
+        descriptors: list[ContentItem] = []
         if film.Modality in FILM_MODALITIES:
             modality = concept(film.Modality, "DCM", FILM_MODALITIES[film.Modality])
-            described.append(code_item(concept("121139", "DCM", "Modality"), modality, ACQUIRED))
+            descriptors.append(code_item(concept("121139", "DCM", "Modality"), modality, ACQUIRED))
         pixels = concept("{pixels}", "UCUM", "pixels")
         sides = (("110910", "Pixel Data Rows", film.Rows), ("110911", "Pixel Data Columns", film.Columns))
-        described += [
+        descriptors += [
             number_item(concept(code, "DCM", meaning), side, pixels, ACQUIRED) for code, meaning, side in sides if side
         ]
-        return described
-
-    # ------------------------------------------------------------ what the machine found
-    def organ_groups(self) -> Iterable[MeasurementsAndQualitativeEvaluations]:
-        for name, organ in self.report.organs.items():
-            if organ.status == "assessed" and (organ.risk is not None or organ.category is not None):
-                yield self.organ_group(name, organ)
-
-    def organ_group(self, name: Organ, organ: ReportOrgan) -> MeasurementsAndQualitativeEvaluations:
-        """An organ's risk and category (TID 1501)."""
-        measurements, evaluations = [], []
-        if organ.risk is not None:
-            measurements.append(measurement(self.own("risk"), organ.risk, no_units()))
-        if organ.category is not None:
-            category = own(organ.category, text(f"category_{organ.category}", self.language))
-            evaluations.append(QualitativeEvaluation(self.own("category"), category))
-        concept_of_organ = self.term(name, organ.code)
-        return self.group(name, name, concept_of_organ, measurements=measurements, qualitative_evaluations=evaluations)
-
-    def finding_group(self, finding: ReportFinding) -> MeasurementsAndQualitativeEvaluations:
-        """One finding (TID 1501): its probability with its operating point, or its value with its unit."""
-        named = self.term(finding.name, finding.code)
-        measurements = []
-        evaluations = []
-        texts: list[ContentItem] = []
-        if finding.probability is not None:
-            measurements.append(self.probability(finding, finding.probability))
-        elif isinstance(finding.value, float) and math.isfinite(finding.value):
-            measurements.append(measurement(named, finding.value, self.unit(finding)))
-        elif isinstance(finding.value, str) and finding.value in terms():
-            evaluations.append(QualitativeEvaluation(named, self.named(finding.value)))
-        elif finding.value is not None:
-            texts.append(text_item(named, str(finding.value)))
-        if finding.positive is not None:
-            judged = ("10828004", "positive") if finding.positive else ("260385009", "negative")
-            result = concept(judged[0], "SCT", say(f"sr_{judged[1]}", self.language))
-            evaluations.append(QualitativeEvaluation(self.own("result"), result))
-        group = self.group(
-            finding.name, finding.organ, named, measurements=measurements, qualitative_evaluations=evaluations
-        )
-        sentences = filter(
-            None, [words.finding_sentence(finding, self.language), words.point_sentence(finding, self.language)]
-        )
-        texts.append(text_item(concept("121106", "DCM", say("sr_note", self.language)), "; ".join(sentences)))
-        shown = dict.fromkeys(each.input for each in finding.evidence)
-        group[0].ContentSequence.extend([*texts, *(item for index in shown for item in self.source(index))])
-        return group
-
-    def group(
-        self,
-        name: str,
-        organ: Organ,
-        named: CodedConcept,
-        *,
-        measurements: list[Measurement],
-        qualitative_evaluations: list[QualitativeEvaluation],
-    ) -> MeasurementsAndQualitativeEvaluations:
-        tracked = TrackingIdentifier(uid=uid(self.report.visit, 1, "tracking", name), identifier=name)
-        site = FindingSite(self.term(organ, self.report.organs[organ].code))
-        return MeasurementsAndQualitativeEvaluations(
-            tracking_identifier=tracked,
-            finding_type=named,
-            finding_sites=[site],
-            algorithm_id=self.algorithm_of(organ),
-            measurements=measurements,
-            qualitative_evaluations=qualitative_evaluations,
-        )
-
-    def probability(self, finding: ReportFinding, probability: float) -> Measurement:
-        """The probability, and under it what the threshold is and what was seen of it in which cohort."""
-        name = "bare_output" if finding.calibrated is False else "probability"
-        properties: list[ContentItem] = []
-        point = finding.operating_point
-        if point is not None:
-            shares = {"threshold": point.threshold, "sensitivity": point.sensitivity, "specificity": point.specificity}
-            properties += [
-                number_item(self.own(key), share, no_units(), PROPERTY)
-                for key, share in shares.items()
-                if share is not None
-            ]
-            properties.append(text_item(self.own("operating_point"), point.name, PROPERTY))
-            properties.append(text_item(self.own("cohort"), point.cohort, PROPERTY))
-        return measurement(self.own(name), probability, no_units(), properties)
-
-    def source(self, index: int) -> list[ContentItem]:
-        """The image or recording that the evidence lies on, where it came as DICOM."""
-        given = reference(self.report, index)
-        if given is None:
-            return []
-        instance = given.SOPClassUID, given.SOPInstanceUID
-        if _is_image(given):
-            return [SourceImageForMeasurementGroup(*instance)]
-        if given.SOPClassUID.startswith(WAVEFORMS):
-            return [WaveformContentItem(self.own("evidence"), *instance, relationship_type=CONTAINS)]
-        return []
+        return descriptors
 
     def evaluations(self) -> ContainerContentItem:
         """Priority, and for each organ whether it was assessed and why not (TID 1500 rows 12 to 14)."""
@@ -269,13 +163,16 @@ class _Writer:
         return under(box, [under(priority, self.reasons(self.report.priority_reasons)), *organs])
 
     def reasons(self, problems: Iterable[Problem]) -> list[ContentItem]:
-        """One sentence for each reason, under its code."""
-        named = say("sr_reason", self.language)
-        return [text_item(own(each.code, named), opening(each.message(self.language)), PROPERTY) for each in problems]
+        """A text for each reason, whose concept is the reason's code."""
+        meaning = say("sr_reason", self.language)
+        return [
+            text_item(own(problem.code, meaning), opening(problem.message(self.language)), PROPERTY)
+            for problem in problems
+        ]
 
-    # ------------------------------------------------------------ what it was found in, and with what
+    # ------------------------------------------------------------ posted files and models
     def inputs(self) -> ContainerContentItem:
-        """What was looked at, how good it was, and where it lies in the hospital's archive."""
+        """The posted files: status, problems, and the reference to the object in the hospital's archive."""
         box = section(own("inputs", say("section_inputs", self.language)))
         return under(box, map(self.input, self.report.inputs))
 
@@ -289,14 +186,19 @@ class _Writer:
         properties += self.reasons(posted.problems)
         given = reference(self.report, posted.index)
         if given is not None:
-            wave, image = given.SOPClassUID.startswith(WAVEFORMS), _is_image(given)
-            kind = WaveformContentItem if wave else ImageContentItem if image else CompositeContentItem
+            kind = (
+                WaveformContentItem
+                if is_waveform(given)
+                else ImageContentItem
+                if is_image(given)
+                else CompositeContentItem
+            )
             source = concept("260753009", "SCT", "Source")
             properties.append(kind(source, given.SOPClassUID, given.SOPInstanceUID, relationship_type=INFERRED))
         return under(text_item(self.own("file"), posted.filename), properties)
 
     def models(self) -> Iterable[ContentItem]:
-        """Every model that had a part in it (TID 4019)."""
+        """Every model that computed a part of the report (TID 4019)."""
         if not self.report.models:
             return
         box = section(own("models", say("section_models", self.language)))
@@ -306,12 +208,7 @@ class _Writer:
             items.append(under(item, algorithm(model)))
         yield under(box, items)
 
-    def algorithm_of(self, organ: Organ) -> AlgorithmIdentification | None:
-        """The organ's model, where the report has one of its name."""
-        found = [model for model in self.report.models if model.name == organ]
-        return algorithm(found[0]) if len(found) == 1 else None
-
-    # ------------------------------------------------------------ what follows, and what doctors say
+    # ------------------------------------------------------------ next steps, opinions, conclusion
     def next_steps(self) -> Iterable[ContentItem]:
         if not self.report.next_steps:
             return
@@ -335,14 +232,14 @@ class _Writer:
 
     def opinion(self, opinion: Opinion) -> ContentItem:
         """A doctor's opinion, with that doctor as its observer (TID 1002)."""
-        signature, *said = words.opinion_sentences(opinion, self.language)
+        signature, *sentences = words.opinion_sentences(opinion, self.language)
         items = [*self.doctor(opinion.author), text_item(self.own("signature"), signature)]
         items += map(self.judgement, opinion.judgements)
         comment = concept("121106", "DCM", say("sr_note", self.language))
         if opinion.text:
             items.append(text_item(comment, opinion.text))
         elif not opinion.judgements and not opinion.advice:
-            items += (text_item(comment, sentence) for sentence in said)
+            items += (text_item(comment, sentence) for sentence in sentences)
         if opinion.advice:
             advice = own(opinion.advice, say(f"step_{opinion.advice}", self.language))
             items.append(code_item(self.own("advice"), advice))
@@ -350,12 +247,13 @@ class _Writer:
             items.append(code_item(self.own("reading"), own("blind", say("read_blind", self.language))))
         if opinion.referral:
             items.append(text_item(self.own("referral"), opinion.referral))
-        # no DATETIME item: DCMTK 3.6.7 refuses a document with one in UTC; VerificationDateTime has it typed
+        # A text, because DCMTK 3.6.7 refuses a document with a DATETIME item in UTC.
         items.append(text_item(self.own("signed_at"), f"{opinion.signed_at.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}"))
         box = section(own("opinion", say("sr_opinion", self.language)))
         return under(box, items)
 
     def doctor(self, author: Author) -> list[ContentItem]:
+        """A doctor as observer (TID 1003)."""
         role = own(author.role, say(f"role_{author.role}", self.language))
         person = concept("121006", "DCM", "Person")
         items = [
@@ -370,21 +268,21 @@ class _Writer:
         return items
 
     def judgement(self, judgement: Judgement) -> ContentItem:
-        """What a doctor says of a finding: the finding's concept, and agree, disagree or add."""
+        """A doctor's verdict on a finding: the finding's concept with agree, disagree or add as its value."""
         verdict = own(judgement.verdict, say(f"verdict_{judgement.verdict}", self.language))
         item = code_item(self.named(judgement.finding), verdict)
         note = [text_item(self.own("note"), judgement.note, PROPERTY)] if judgement.note else []
         return under(item, note)
 
     def conclusions(self) -> ContainerContentItem:
-        """The sentence, and the findings that stand as codes."""
+        """The conclusion as a sentence, and each finding that holds after all opinions as a code."""
         box = section(concept("121076", "DCM", say("section_conclusion", self.language)))
         heading = concept("121077", "DCM", say("section_conclusion", self.language))
-        standing = [code_item(heading, self.named(name)) for name in self.report.conclusions]
-        return under(box, [text_item(heading, words.conclusion(self.report, self.language)), *standing])
+        findings = [code_item(heading, self.named(name)) for name in self.report.conclusions]
+        return under(box, [text_item(heading, words.conclusion(self.report, self.language)), *findings])
 
     def notes(self) -> list[ContentItem]:
-        """Why it was asked for, version and status, and that it is decision support."""
+        """Reason for the order, version, status, and the sentence that this is decision support."""
         status, order = self.report.status, self.report.order
         items = [
             number_item(self.own("version"), self.report.version, no_units()),
@@ -394,27 +292,3 @@ class _Writer:
         if order and order.reason:
             items.insert(0, text_item(concept("121109", "DCM", "Indications for Procedure"), order.reason))
         return items
-
-    # ------------------------------------------------------------ items
-    def own(self, key: str) -> CodedConcept:
-        """One of our own concepts, by the key of its name in ``words.toml``."""
-        return own(key, say(f"sr_{key}", self.language))
-
-    def term(self, name: str, code: Code) -> CodedConcept:
-        """A term by the code that the report has for it."""
-        return concept(code.code, DESIGNATORS.get(code.system, OWN_SCHEME), display(name, self.language))
-
-    def named(self, name: str) -> CodedConcept:
-        """A term by its name; what is no term is one of our own under its own name."""
-        term = terms().get(name)
-        return own(name, name) if term is None else self.term(name, Code(system=term.system, code=term.code))
-
-    def unit(self, finding: ReportFinding) -> CodedConcept:
-        """A UCUM unit, with the spelling that readers of the language know."""
-        if not finding.unit:
-            return no_units()
-        return concept(finding.unit, "UCUM", measured(0.0, finding.unit, self.language)[1])
-
-
-def _is_image(given: DicomReference) -> bool:
-    return given.SOPClassUID.startswith(CAPTURES) or given.SOPClassUID in RADIOGRAPHS

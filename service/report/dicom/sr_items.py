@@ -1,4 +1,4 @@
-"""Content items of an SR, as the report's tree is put together from them. Importing this loads highdicom."""
+"""Content items and concepts of an SR, the parts of the content tree. Importing this module loads highdicom."""
 
 from __future__ import annotations
 
@@ -18,19 +18,28 @@ from highdicom.sr import (
 )
 from pydicom.valuerep import PersonName
 
-from data_specs.visit.contract import ModelUsed
-from service.report.dicom.identity import MAKER, OWN_SCHEME
+from data_specs.dicom.reference import DicomReference
+from data_specs.visit.contract import Code, ModelUsed
+from data_specs.visit.report import Report, ReportFinding
+from data_specs.vocabulary import Language, display, terms
+from service.language.texts import measured
+from service.report.dicom.identity import DESIGNATORS, MAKER, OWN_SCHEME, RADIOGRAPHS
 from service.report.dicom.values import line, paragraph, short
+from service.report.words import say
 
 CONTAINS, CONTEXT, MODIFIER, PROPERTY = "CONTAINS", "HAS OBS CONTEXT", "HAS CONCEPT MOD", "HAS PROPERTIES"
 INFERRED, ACQUIRED = "INFERRED FROM", "HAS ACQ CONTEXT"
 """Relationship types (PS3.3 C.17.3.2.4)."""
 
+WAVEFORMS = "1.2.840.10008.5.1.4.1.1.9."
+SECONDARY_CAPTURES = "1.2.840.10008.5.1.4.1.1.7"
+"""Beginnings of the SOP classes of waveforms and of secondary captures (PS3.4 table B.5-1)."""
+
 Item = TypeVar("Item")
 
 
 def concept(value: str, scheme: str, meaning: str) -> CodedConcept:
-    """A code; a value of more than 16 characters goes into LongCodeValue (PS3.3 section 8.8)."""
+    """A coded concept. highdicom puts a value of more than 16 characters into LongCodeValue (PS3.3 section 8.8)."""
     return CodedConcept(line(value), scheme, short(meaning) or "—")
 
 
@@ -45,7 +54,7 @@ def no_units() -> CodedConcept:
 
 
 def section(name: CodedConcept, relation: str | None = CONTAINS, template: str | None = None) -> ContainerContentItem:
-    """A container; without a relationship, the root."""
+    """A container. ``relation`` is ``None`` for the root."""
     return ContainerContentItem(name, is_content_continuous=False, template_id=template, relationship_type=relation)
 
 
@@ -73,22 +82,57 @@ def measurement(
     return made
 
 
-def person_item(name: CodedConcept, said: str) -> ContentItem:
-    # highdicom warns of a name in one component, which is what is known of it
+def person_item(name: CodedConcept, person: str) -> ContentItem:
+    # Set afterwards, because highdicom warns of a name in one component.
     item = PnameContentItem(name, "^", CONTEXT)
-    item.PersonName = PersonName(said)
+    item.PersonName = PersonName(person)
     return item
 
 
 def algorithm(model: ModelUsed) -> AlgorithmIdentification:
-    """TID 4019."""
+    """Name, version and hash of a model (TID 4019)."""
     name, version = paragraph(model.name), paragraph(model.version)
     return AlgorithmIdentification(name, version, [paragraph(f"sha256={model.sha256}")], manufacturer=MAKER)
 
 
 def under(item: Item, items: Iterable[Any]) -> Item:
-    """``item`` with items under it; no sequence where there are none."""
+    """``item`` with ``items`` as its content; without a content sequence if there are none."""
     found = list(items)
     if found:
         setattr(item, "ContentSequence", found)  # noqa: B010  pydicom takes more than its types say
     return item
+
+
+def is_waveform(given: DicomReference) -> bool:
+    return given.SOPClassUID.startswith(WAVEFORMS)
+
+
+def is_image(given: DicomReference) -> bool:
+    return given.SOPClassUID.startswith(SECONDARY_CAPTURES) or given.SOPClassUID in RADIOGRAPHS
+
+
+class Concepts:
+    """Coded concepts of one report, named in one language."""
+
+    def __init__(self, report: Report, language: Language) -> None:
+        self.report = report
+        self.language = language
+
+    def own(self, key: str) -> CodedConcept:
+        """A concept of our own, named by the sentence ``sr_{key}`` of ``words.toml``."""
+        return own(key, say(f"sr_{key}", self.language))
+
+    def term(self, name: str, code: Code) -> CodedConcept:
+        """A term of the vocabulary with the code that the report has for it."""
+        return concept(code.code, DESIGNATORS.get(code.system, OWN_SCHEME), display(name, self.language))
+
+    def named(self, name: str) -> CodedConcept:
+        """A term of the vocabulary by its name; a concept of our own if the vocabulary has no such term."""
+        term = terms().get(name)
+        return own(name, name) if term is None else self.term(name, Code(system=term.system, code=term.code))
+
+    def unit(self, finding: ReportFinding) -> CodedConcept:
+        """The UCUM unit of a finding, spelled as in the language."""
+        if not finding.unit:
+            return no_units()
+        return concept(finding.unit, "UCUM", measured(0.0, finding.unit, self.language)[1])

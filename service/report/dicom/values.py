@@ -1,6 +1,7 @@
-"""Values as DICOM allows them: texts, names, days and times; what it does not allow becomes nothing.
+"""Texts, names, dates and times as DICOM allows them. A value that DICOM does not allow becomes empty.
 
-Our own words may be cut to the length of their element; an identifier never is, since half of one is somebody else's.
+Our own words may be cut to the length of their element. An identifier is never cut, because the shortened one may be
+another person's.
 """
 
 from __future__ import annotations
@@ -24,27 +25,27 @@ def time(at: datetime) -> str:
 
 
 def day_time(at: datetime) -> str:
-    """DT with its zone."""
+    """DT in UTC, with the offset."""
     return f"{at.astimezone(UTC):%Y%m%d%H%M%S}+0000"
 
 
 def paragraph(text: str) -> str:
-    """Free text for UT, ST and LT: every letter, line breaks, no other control characters (PS3.5 section 6.1.3)."""
-    spaced = text.replace("\t", " ")  # a tab is allowed by the standard and refused by validators
+    """Free text for UT, ST and LT, with line breaks but no other control characters (PS3.5 section 6.1.3)."""
+    spaced = text.replace("\t", " ")  # the standard allows a tab, but validators refuse it
     kept = "".join(c for c in spaced if c == "\n" or unicodedata.category(c) not in ("Cc", "Cs"))
     return kept.strip().replace("\n", "\r\n") or "—"
 
 
 def line(text: str) -> str:
-    """One line: no control characters, no backslash, which would part it into two values."""
+    """One line without control characters, and without a backslash, which separates values."""
     return "".join(" " if unicodedata.category(c) in ("Cc", "Cs") else c for c in text.replace("\\", "/")).strip()
 
 
 def short(text: str, limit: int = 64) -> str:
-    """One line of our own words for LO and CodeMeaning.
+    """One line of our own words for LO and CodeMeaning, at most ``limit`` bytes of UTF-8.
 
-    DICOM counts characters (PS3.5 section 6.2), but validators and archives are known to count bytes: at most
-    ``limit`` of them in UTF-8. Whatever is cut here stands in full in a text beside it.
+    DICOM limits characters (PS3.5 section 6.2), but some validators and archives count bytes. The full words are always
+    in another text of the object too.
     """
     whole = line(text)
     if len(whole.encode()) <= limit:
@@ -53,7 +54,7 @@ def short(text: str, limit: int = 64) -> str:
 
 
 def person_name(text: str) -> str:
-    """PN of a name as it is said, in one component: which part is the family name is not guessed.
+    """PN with the whole name in its first component, because which part is the family name is not known.
 
     References
     ----------
@@ -63,33 +64,33 @@ def person_name(text: str) -> str:
 
 
 def author_name(author: Author) -> str:
-    """A doctor's name as PN."""
+    """A doctor's name as PN; the id if there is no name."""
     return person_name(author.name) or person_name(author.id) or "—"
 
 
-def said_name(text: str) -> str:
-    """A header's PN as it stands, group by group (PS3.5 section 6.2.1)."""
+def header_name(text: str) -> str:
+    """PN of a posted header, with its own components and groups (PS3.5 section 6.2.1)."""
     groups = [line(group)[:64] for group in text.replace("\\", " ").split("=")[:3]]
     return "=".join(groups).rstrip("=^ ")
 
 
 def whole(text: str, limit: int) -> str:
-    """An identifier as it is, or nothing."""
-    plain = text.strip()
-    return plain if plain == line(plain) and len(plain) <= limit else ""
+    """An identifier without change; empty if it is too long or has characters that DICOM does not allow."""
+    identifier = text.strip()
+    return identifier if identifier == line(identifier) and len(identifier) <= limit else ""
 
 
 def is_uid(text: str) -> bool:
     return 0 < len(text) <= 64 and re.fullmatch(r"[0-9]+(\.[0-9]+)+", text, re.ASCII) is not None
 
 
-def given_date(text: str) -> str:
-    """DA, or nothing where it is no day."""
+def header_date(text: str) -> str:
+    """DA of a posted header; empty if it is not a date."""
     found = file_day(text)
     return f"{found:%Y%m%d}" if found else ""
 
 
-def given_time(text: str) -> str:
-    """TM, or nothing where it is no time."""
+def header_time(text: str) -> str:
+    """TM of a posted header; empty if it is not a time."""
     pattern = r"([01]\d|2[0-3])([0-5]\d([0-5]\d(\.\d{1,6})?)?)?"
     return text if re.fullmatch(pattern, text, re.ASCII) else ""

@@ -1,4 +1,4 @@
-"""The report as a FHIR R4 document: a Bundle whose first entry is the Composition. ``docs/fhir.md`` says what is in it.
+"""The report as a FHIR R4 document: a Bundle whose first entry is the Composition. ``docs/fhir.md`` describes it.
 
 References
 ----------
@@ -47,28 +47,29 @@ def render(report: Report, language: Language) -> bytes:
     """The report as a FHIR R4 document in JSON (UTF-8); the same bytes for the same report and language."""
     document = Document(report, language)
     composition = {"reference": document.url("Composition")}
-    document.resources[composition["reference"]] = {}  # the first entry, and the last to be written
+    document.resources[composition["reference"]] = {}  # the Composition is the first entry, and is written last
     subject = patient(document)
     sender = referrer(document)
-    looked_at = studies(document, subject)
+    images = studies(document, subject)
     machine, by_model = service(document), models(document)
-    found = [finding(document, each, subject, by_model.get(each.organ), looked_at) for each in report.findings]
+    found = [finding(document, each, subject, by_model.get(each.organ), images) for each in report.findings]
     absent = not_assessed(document, subject)
-    authors = [author(document, each.author) for each in report.opinions]
+    authors = [author(document, opinion.author) for opinion in report.opinions]
     judged = [judgements(document, opinion, subject, by) for opinion, by in zip(report.opinions, authors, strict=True)]
-    answer = _diagnostic_report(document, subject, [*found, *absent, *chain.from_iterable(judged)], looked_at, authors)
-    computed(document, [answer, *found, *absent], machine, by_model)
-    for opinion, by, said in zip(report.opinions, authors, judged, strict=True):
-        signed(document, opinion, [composition, *said], by)
+    results = [*found, *absent, *chain.from_iterable(judged)]
+    diagnostic_report = _diagnostic_report(document, subject, results, images, authors)
+    computed(document, [diagnostic_report, *found, *absent], machine, by_model)
+    for opinion, by, observations in zip(report.opinions, authors, judged, strict=True):
+        signed(document, opinion, [composition, *observations], by)
     sections = [
-        _conclusion_section(document, answer),
+        _conclusion_section(document, diagnostic_report),
         _section(
             document,
             "section_person",
             [*person_lines(report.person, language), *_sender_lines(report)],
             [subject, *([sender] if sender else [])],
         ),
-        _section(document, "section_inputs", _input_lines(report, language), distinct(looked_at.values())),
+        _section(document, "section_inputs", _input_lines(report, language), distinct(images.values())),
         _section(document, "section_findings", _finding_lines(report, language), found, code="59776-5"),
         _section(document, "section_not_assessed", words.not_assessed(report, language), absent),
         _section(
@@ -99,9 +100,9 @@ def render(report: Report, language: Language) -> bytes:
 
 
 def document_id(visit: str, version: int, language: Language) -> UUID:
-    """``Bundle.id`` and ``Bundle.identifier``: ``PUT Bundle/{id}`` stores a document once, however often it is sent.
+    """``Bundle.id`` and ``Bundle.identifier``. ``PUT Bundle/{id}`` therefore stores a repeated document only once.
 
-    A translation is a document of its own.
+    Each language is a document of its own.
     """
     return identifier(visit, version, "fhir", "Bundle", language)
 
@@ -129,7 +130,7 @@ def _composition(
             for opinion, by in zip(report.opinions, authors, strict=True)
         ],
         "relatesTo": [{"code": "replaces", "targetIdentifier": {"system": URI, "value": before}}] if before else [],
-        "section": [each for each in sections if each],
+        "section": [section for section in sections if section],
     }
 
 
@@ -146,13 +147,13 @@ def _diagnostic_report(
     document: Document,
     subject: Resource,
     results: Sequence[Resource],
-    looked_at: dict[int, Resource],
+    images: dict[int, Resource],
     authors: Sequence[Resource],
 ) -> Resource:
     report, language = document.report, document.language
     order = report.order or Order()
     services = {"image": ("RAD", "Radiology"), "ecg": ("EC", "Electrocardiac (e.g., EKG, EEC, Holter)")}
-    kinds = dict.fromkeys(each.field for each in report.inputs if each.accepted)
+    kinds = dict.fromkeys(posted.field for posted in report.inputs if posted.accepted)
     return document.put(
         "DiagnosticReport",
         says=[words.conclusion(report, language), words.say("decision_support", language)],
@@ -170,23 +171,23 @@ def _diagnostic_report(
         issued=moment(report.issued_at),
         resultsInterpreter=distinct(authors),
         result=[each for each in results if document.resources[each["reference"]]["resourceType"] == "Observation"],
-        imagingStudy=distinct(looked_at.values()),
+        imagingStudy=distinct(images.values()),
         conclusion=words.conclusion(report, language),
         conclusionCode=[concept(name, language) for name in report.conclusions],
     )
 
 
 def _order(order: Order) -> Resource:
-    """The request that is answered: by the reference it was posted under, or by what names it.
+    """The reference to the request: its address as it was posted, or an identifier.
 
-    A URN points into the Bundle that it came in, which is not this one: it names the request as an identifier.
+    A URN is written as an identifier, because it points into the Bundle in which the request was posted.
     """
     posted = (order.request or "").strip()
     if _POSTED_REFERENCE.fullmatch(posted):
         return {"reference": posted, "type": "ServiceRequest"}
     if posted:
-        named = {"system": URI, "value": posted} if posted.startswith("urn:") else {"value": posted}
-        return {"type": "ServiceRequest", "identifier": named}
+        name = {"system": URI, "value": posted} if posted.startswith("urn:") else {"value": posted}
+        return {"type": "ServiceRequest", "identifier": name}
     return {"type": "ServiceRequest", "identifier": placer(order.placer)} if order.placer else {}
 
 
@@ -194,7 +195,7 @@ def _order(order: Order) -> Resource:
 def _section(
     document: Document, key: str, lines: Sequence[str], entries: Sequence[Resource] = (), code: str | None = None
 ) -> Resource:
-    """A section with its words; none where there is nothing to say."""
+    """A section with its lines as text; empty if there are no lines."""
     if not lines:
         return {}
     title = words.say(key, document.language)
@@ -206,7 +207,7 @@ def _section(
     }
 
 
-def _conclusion_section(document: Document, answer: Resource) -> Resource:
+def _conclusion_section(document: Document, diagnostic_report: Resource) -> Resource:
     report, language = document.report, document.language
     lines = [
         words.conclusion(report, language),
@@ -214,50 +215,51 @@ def _conclusion_section(document: Document, answer: Resource) -> Resource:
         words.say(f"status_{report.status}", language),
         words.say("decision_support", language),
     ]
-    return _section(document, "section_conclusion", lines, [answer], code="55110-1")
+    return _section(document, "section_conclusion", lines, [diagnostic_report], code="55110-1")
 
 
 def _opinions_section(
     document: Document, authors: Sequence[Resource], judged: Sequence[Sequence[Resource]]
 ) -> Resource:
-    """A section in the section for each opinion: its author, their words, and the findings that they judged."""
+    """A section with one section for each opinion: its author, its sentences, and the findings that it judges."""
     opinions = document.report.opinions
     if not opinions:
         return {}
     title = words.say("section_opinions", document.language)
     parts = []
-    for opinion, by, said in zip(opinions, authors, judged, strict=True):
+    for opinion, by, observations in zip(opinions, authors, judged, strict=True):
         lines = words.opinion_sentences(opinion, document.language)
-        part = {"title": lines[0], "author": [by], "text": narrative(lines, document.language), "entry": list(said)}
-        parts.append(part)
+        text = narrative(lines, document.language)
+        parts.append({"title": lines[0], "author": [by], "text": text, "entry": list(observations)})
     return {"title": title, "code": loinc("11488-4", title), "section": parts}
 
 
 def _sender_lines(report: Report) -> list[str]:
+    """Who referred the person, and why."""
     by = report.referrer
     order = report.order or Order()
-    named = ", ".join(each for each in (by.name, by.facility) if each) if by else ""
-    return [each for each in (named, order.reason or "") if each]
+    sender = ", ".join(each for each in (by.name, by.facility) if each) if by else ""
+    return [line for line in (sender, order.reason or "") if line]
 
 
 def _input_lines(report: Report, language: Language) -> list[str]:
-    """Each file by its place, name and format, then what is to be said against it."""
+    """Each posted file: number, name and format, then its problems."""
     lines = []
     for posted in report.inputs:
-        named = " · ".join(each for each in (posted.filename, (posted.format or "").upper()) if each)
-        reserves = " ".join(words.input_reserves(posted, language))
-        lines.append(f"{posted.index + 1}. {named}" + (f": {reserves}" if reserves else ""))
+        file = " · ".join(each for each in (posted.filename, (posted.format or "").upper()) if each)
+        problems = " ".join(words.input_problems(posted, language))
+        lines.append(f"{posted.index + 1}. {file}" + (f": {problems}" if problems else ""))
     return lines
 
 
 def _finding_lines(report: Report, language: Language) -> list[str]:
-    """Organ by organ: what was found, with the operating point's own record, and what is missing of an assessment."""
+    """For each assessed organ: its findings with their operating points, and what limits the assessment."""
     lines = []
     for name, organ in report.organs.items():
         if organ.status == "assessed":
             lines.append(opening(display(name, language)))
-            for each in organ.findings:
-                said = [words.finding_sentence(each, language), words.point_sentence(each, language)]
-                lines.append("; ".join(filter(None, said)))
+            for found in organ.findings:
+                sentences = [words.finding_sentence(found, language), words.point_sentence(found, language)]
+                lines.append("; ".join(filter(None, sentences)))
             lines += words.organ_reasons(report, name, language)
     return lines

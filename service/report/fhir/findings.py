@@ -1,4 +1,4 @@
-"""What was found, in FHIR: probabilities as RiskAssessment, measured values and doctors' judgements as Observation."""
+"""Findings in FHIR: a probability as RiskAssessment, a measured value or a doctor's judgement as Observation."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ INTERPRETATION = "http://terminology.hl7.org/CodeSystem/v3-ObservationInterpreta
 ABSENT = "http://terminology.hl7.org/CodeSystem/data-absent-reason"
 OPERATING_POINT = "urn:sangloc:fhir:operating-point"
 BARE_OUTPUT = "urn:sangloc:fhir:uncalibrated-output"
-"""Extensions of ``RiskAssessment.prediction``; ``docs/fhir.md`` says what they hold."""
+"""Extensions of ``RiskAssessment.prediction``, described in ``docs/fhir.md``."""
 
 _CATEGORIES = {
     "lung": ("imaging", "Imaging"),
@@ -26,13 +26,13 @@ _CATEGORIES = {
 }
 _VITAL = ("vital-signs", "Vital Signs")
 _VITAL_SIGNS = frozenset({"8867-4"})
-"""FHIR R4, Vital Signs profile: whatever carries one of its LOINC codes has to be of its category."""
+"""FHIR R4, Vital Signs profile: an Observation with one of its LOINC codes has to be of its category."""
 
 
 def finding(
     document: Document, found: ReportFinding, subject: Resource, device: Resource | None, studies: dict[int, Resource]
 ) -> Resource:
-    """The resource of one finding; returns the reference to it."""
+    """Add the resource of one finding, and return the reference to it."""
     if found.value is not None:
         return _measured(document, found, found.value, subject, device)
     return _predicted(document, found, subject, device, studies)
@@ -77,16 +77,16 @@ def _predicted(
         "outcome": concept(found.name, language, found.code),
         "rationale": words.finding_sentence(found, language),
     }
-    if found.calibrated is False:  # ranks people, and is no probability: it must not be read as one
+    if found.calibrated is False:  # it ranks people, but must not be read as a probability
         prediction["extension"] = [*prediction["extension"], {"url": BARE_OUTPUT, "valueDecimal": found.probability}]
     else:
         prediction["probabilityDecimal"] = found.probability
     if found.positive is not None:
         flag = ("POS", "Positive") if found.positive else ("NEG", "Negative")
         prediction["qualitativeRisk"] = {"coding": [coding(INTERPRETATION, *flag)]}
-    if found.organ != "kidney":  # what an image or a recording shows, it shows of its day; a kidney's risk is to come
+    if found.organ != "kidney":  # a film or a recording is about its own day, a kidney's risk about the future
         prediction["whenPeriod"] = {"start": document.effective, "end": document.effective}
-    looked_at = {each.input: studies[each.input] for each in found.evidence if each.input in studies}
+    evidence = {each.input: studies[each.input] for each in found.evidence if each.input in studies}
     point_sentence = opening(words.point_sentence(found, language))
     return document.put(
         "RiskAssessment",
@@ -97,16 +97,16 @@ def _predicted(
         subject=subject,
         occurrenceDateTime=document.effective,
         performer=device,
-        basis=distinct(looked_at.values()),
+        basis=distinct(evidence.values()),
         prediction=[prediction],
         note=[{"text": point_sentence}],
     )
 
 
 def _operating_point(point: OperatingPoint) -> list[Resource]:
-    words_of_it = {"name": point.name, "cohort": point.cohort}
+    texts = {"name": point.name, "cohort": point.cohort}
     shares = {"threshold": point.threshold, "sensitivity": point.sensitivity, "specificity": point.specificity}
-    parts: list[Resource] = [{"url": name, "valueString": said} for name, said in words_of_it.items() if said.strip()]
+    parts: list[Resource] = [{"url": name, "valueString": value} for name, value in texts.items() if value.strip()]
     parts += [{"url": name, "valueDecimal": share} for name, share in shares.items() if share is not None]
     return [{"url": OPERATING_POINT, "extension": parts}]
 
@@ -134,39 +134,39 @@ def not_assessed(document: Document, subject: Resource) -> list[Resource]:
 
 
 def judgements(document: Document, opinion: Opinion, subject: Resource, author: Resource) -> list[Resource]:
-    """An Observation, there or not there, for each finding that a doctor judged and that can be there or not."""
+    """An Observation for each judged finding that can be present or absent. Its value is whether it is present."""
     return [
         document.put(
             "Observation",
             "judgement",
             opinion.number,
-            given.finding,
-            says=[words.judgement(given, document.language)],
+            judgement.finding,
+            says=[words.judgement_sentence(judgement, document.language)],
             status="final",
-            code=concept(given.finding, document.language),
+            code=concept(judgement.finding, document.language),
             subject=subject,
             effectiveDateTime=document.effective,
             issued=moment(opinion.signed_at),
             performer=[author],
             valueBoolean=present,
-            note=[{"text": words.judgement(given, document.language)}],
+            note=[{"text": words.judgement_sentence(judgement, document.language)}],
         )
-        for given in opinion.judgements
-        for present in [_present(document.report, given)]
+        for judgement in opinion.judgements
+        for present in [_present(document.report, judgement)]
         if present is not None
     ]
 
 
-def _present(report: Report, given: Judgement) -> bool | None:
-    """Whether the doctor says that it is there, as :attr:`Report.conclusions` reads it; ``None``: cannot be said so.
+def _present(report: Report, judgement: Judgement) -> bool | None:
+    """Whether the doctor says that the finding is present, by the rule of :attr:`Report.conclusions`.
 
-    A measured value is agreed with or not, and is neither there nor absent; agreeing with what the machine left
-    undecided decides nothing.
+    ``None`` for a measured value, which is not present or absent, and for an agreement with a finding on which the
+    machine did not decide.
     """
-    machine = next((each for each in report.findings if each.name == given.finding), None)
-    if terms()[given.finding].unit or (machine is not None and machine.value is not None):
+    machine = next((each for each in report.findings if each.name == judgement.finding), None)
+    if terms()[judgement.finding].unit or (machine is not None and machine.value is not None):
         return None
     positive = machine.positive if machine is not None else None
-    if given.verdict == "agree":
+    if judgement.verdict == "agree":
         return positive
-    return True if given.verdict == "add" else not positive
+    return True if judgement.verdict == "add" else not positive

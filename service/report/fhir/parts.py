@@ -1,4 +1,4 @@
-"""What every resource of the FHIR document is made of: identifiers, codes, narrative, and the list that they stand in.
+"""The parts of which all resources of the FHIR document are made, and the list of these resources.
 
 References
 ----------
@@ -25,9 +25,9 @@ Resource = dict[str, Any]
 
 UCUM = "http://unitsofmeasure.org"
 URI = "urn:ietf:rfc:3986"
-"""System of identifiers that are URIs themselves: ``urn:uuid:…``, ``urn:oid:…``."""
+"""System of an identifier that is a URI: ``urn:uuid:…``, ``urn:oid:…``."""
 VISIT, SITE, SHA256 = "urn:sangloc:visit", "urn:sangloc:site", "urn:sangloc:sha256"
-"""Our own systems of identifiers: a visit, a site by the name that the programme gave it, a content by its hash."""
+"""Our own identifier systems: of a visit, of a site's name, and of a file or model by its hash."""
 IDENTIFIER_TYPE = "http://terminology.hl7.org/CodeSystem/v2-0203"
 TRANSLATION = "http://hl7.org/fhir/StructureDefinition/translation"
 
@@ -38,7 +38,7 @@ LOINC_NAMES = {
     "18776-5": "Plan of care note",
     "11488-4": "Consult note",
 }
-"""LOINC of the document and its sections, that are no findings.
+"""LOINC codes of the document and its sections.
 
 References
 ----------
@@ -46,24 +46,34 @@ References
 """
 
 _FORBIDDEN = re.compile("[^\t\n\r -\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
-"""What neither a FHIR string nor XML 1.0 can carry."""
+"""Characters that a FHIR string and XML 1.0 do not allow."""
 
 
 @dataclass
 class Document:
-    """The document while it is written: its resources by their ``fullUrl``, in order."""
+    """A document that is being written. ``resources`` are its resources by ``fullUrl``, in order."""
 
     report: Report
     language: Language
     resources: dict[str, Resource] = field(default_factory=dict)
 
     def url(self, resource_type: str, *key: object) -> str:
-        """The same for the same part of the same version, whenever it is rendered."""
+        """``fullUrl`` of a resource, which depends on visit, version, type and ``key`` only."""
         parts = [printable(str(part)).replace("/", "%2F") for part in key]  # 'a/b', 'c' is not 'a', 'b/c'
         return identifier(self.report.visit, self.report.version, "fhir", resource_type, *parts).urn
 
     def put(self, resource_type: str, *key: object, says: Sequence[str], **members: Any) -> Resource:
-        """Add a resource, once, with its words; returns the reference to it."""
+        """Add a resource unless it is there already, and return the reference to it.
+
+        Parameters
+        ----------
+        key
+            What distinguishes it from other resources of its type.
+        says
+            Lines of its narrative.
+        members
+            Of the resource.
+        """
         url = self.url(resource_type, *key)
         if url not in self.resources:
             self.resources[url] = {
@@ -77,19 +87,19 @@ class Document:
 
     @property
     def effective(self) -> str:
-        """When the person was seen: the day that was given, else the moment at which the visit came."""
+        """The day of the visit, or the moment at which it was received if the day is not known."""
         report = self.report
         return report.visited_on.isoformat() if report.visited_on else moment(report.received_at)
 
     @property
     def machine_status(self) -> str:
-        """Of what the machine computed: it is never amended, a doctor signs the report that it stands in."""
+        """Status of the machine's resources: final once a doctor has signed the report, and never amended."""
         return "preliminary" if self.report.version == 1 else "final"
 
 
 # ---------------------------------------------------------------- datatypes
 def moment(at: datetime) -> str:
-    """A FHIR instant in UTC; a time without a zone is UTC already."""
+    """A FHIR instant in UTC. A time without a zone is in UTC."""
     at = at if at.tzinfo else at.replace(tzinfo=UTC)
     return at.astimezone(UTC).isoformat().replace("+00:00", "Z")
 
@@ -99,9 +109,9 @@ def coding(system: str, code: str, shown: str = "") -> Resource:
 
 
 def concept(name: str, language: Language, code: Code | None = None) -> Resource:
-    """A term of the vocabulary: coded, its display in English as the code systems have it, its text in ``language``.
+    """A term of the vocabulary as CodeableConcept: its text in ``language``, its display in English.
 
-    The display in another language travels in the standard's extension for translations.
+    The display in another language is in the standard's extension for translations.
     """
     term = terms().get(name)
     if code is None and term is not None:
@@ -111,14 +121,14 @@ def concept(name: str, language: Language, code: Code | None = None) -> Resource
         return {"text": shown}
     coded = coding(code.system, code.code, display(name, "en"))
     if language != "en":
-        said = [{"url": "lang", "valueCode": language}, {"url": "content", "valueString": shown}]
-        coded["_display"] = {"extension": [{"url": TRANSLATION, "extension": said}]}
+        translation = [{"url": "lang", "valueCode": language}, {"url": "content", "valueString": shown}]
+        coded["_display"] = {"extension": [{"url": TRANSLATION, "extension": translation}]}
     return {"coding": [coded], "text": shown}
 
 
-def loinc(code: str, said: str) -> Resource:
-    """A code of :data:`LOINC_NAMES`, with the report's own words for it."""
-    return {"coding": [coding(SYSTEMS["loinc"], code, LOINC_NAMES[code])], "text": said}
+def loinc(code: str, title: str) -> Resource:
+    """A code of :data:`LOINC_NAMES`, with the report's own words as text."""
+    return {"coding": [coding(SYSTEMS["loinc"], code, LOINC_NAMES[code])], "text": title}
 
 
 def placer(value: str) -> Resource:
@@ -130,7 +140,7 @@ def accession(value: str) -> Resource:
 
 
 def number(value: float) -> float | int:
-    """As JSON writes it without a digit that nobody measured: 104, not 104.0."""
+    """A number without a digit that was not measured: 104, not 104.0."""
     return int(value) if float(value).is_integer() and abs(value) < 1e15 else value
 
 
@@ -140,7 +150,7 @@ def distinct(references: Iterable[Resource]) -> list[Resource]:
 
 # ---------------------------------------------------------------- narrative
 def narrative(lines: Iterable[str], language: Language) -> Resource:
-    """The words of a resource, one paragraph a line, as the XHTML that FHIR allows."""
+    """The narrative of a resource: one paragraph for each line, in the XHTML that FHIR allows."""
     paragraphs = "".join(f"<p>{_escaped(line)}</p>" for line in lines if line.strip())
     namespace = f'xmlns="http://www.w3.org/1999/xhtml" lang="{language}" xml:lang="{language}"'
     return {"status": "generated", "div": f"<div {namespace}>{paragraphs or '<p>—</p>'}</div>"}
@@ -151,12 +161,12 @@ def _escaped(line: str) -> str:
 
 
 def printable(words_: str) -> str:
-    """Text as FHIR and XML can carry it; a control character becomes the mark for what could not be written."""
+    """Text that FHIR and XML allow. Each other character becomes U+FFFD, the replacement character."""
     return _FORBIDDEN.sub("\ufffd", words_)
 
 
 def person_lines(person: Person, language: Language) -> list[str]:
-    """Who: the name, then what else is known."""
+    """Name; then number, birth date, age and sex, as far as they are known."""
     sex = text(f"sex_{person.sex}", language) if person.sex else ""
     born = person.birth_date.isoformat() if person.birth_date else ""
     years = age(person.age_years, language) if person.age_years is not None else ""
@@ -164,21 +174,22 @@ def person_lines(person: Person, language: Language) -> list[str]:
 
 
 def priority_lines(report: Report, language: Language) -> list[str]:
-    reasons = " ".join(problem.message(language) for problem in report.priority_reasons)
+    """The priority and its reasons."""
+    reasons = " ".join(reason.message(language) for reason in report.priority_reasons)
     level = text(f"priority_{report.priority}", language)
     return [f"{words.say('priority', language)}: {level}. {reasons}".rstrip()]
 
 
-# ---------------------------------------------------------------- last of all
+# ---------------------------------------------------------------- empty members
 def without_empty(value: Any) -> Any:
-    """The same without the members that say nothing: FHIR knows no empty string, list, object or null (ele-1)."""
+    """``value`` without empty members: FHIR allows no empty string, list or object and no null (ele-1)."""
     if isinstance(value, Mapping):
         kept = {name: without_empty(member) for name, member in value.items()}
-        return {name: member for name, member in kept.items() if not _says_nothing(member)}
+        return {name: member for name, member in kept.items() if not _is_empty(member)}
     if isinstance(value, list | tuple):
-        return [each for each in map(without_empty, value) if not _says_nothing(each)]
+        return [each for each in map(without_empty, value) if not _is_empty(each)]
     return printable(value).strip() if isinstance(value, str) else value
 
 
-def _says_nothing(value: Any) -> bool:
+def _is_empty(value: Any) -> bool:
     return value is None or (isinstance(value, str | list | dict) and not value)

@@ -1,4 +1,4 @@
-"""Where a report comes from, in FHIR: the person, doctors, studies, models, and who did what to it (Provenance)."""
+"""Sources of the report in FHIR: the person, doctors, imaging studies, models, and their parts in it (Provenance)."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SERVICE_NAME = "Sàng Lọc"
 
 _OID = re.compile(r"[0-2](\.(0|[1-9][0-9]*))+")
 MAX_UID = 64
-"""DICOM PS3.5, section 9: a UID has no more characters."""
+"""Most characters of a UID (DICOM PS3.5, section 9)."""
 
 
 # ---------------------------------------------------------------- people
@@ -40,24 +40,24 @@ def organization(document: Document, name: str | None) -> Resource | None:
 
 
 def doctor(document: Document, id_: str | None, name: str | None, facility: str | None, role: str) -> Resource | None:
-    """The doctor where they work; the facility alone where nobody is named; nothing where nothing is known."""
+    """The doctor in the facility; the facility alone if no doctor is named; ``None`` if nothing is known."""
     place = organization(document, facility)
     if not (id_ or "").strip() and not (name or "").strip():
         return place
     person = document.put(
         "Practitioner", id_, name, says=[name or id_ or ""], identifier=[{"value": id_}], name=[{"text": name}]
     )
-    said = words.say(f"role_{role}", document.language)
+    role_name = words.say(f"role_{role}", document.language)
     return document.put(
         "PractitionerRole",
         id_,
         name,
         facility,
         role,
-        says=[", ".join(each for each in (name or id_, said, facility) if each)],
+        says=[", ".join(each for each in (name or id_, role_name, facility) if each)],
         practitioner=person,
         organization=place,
-        code=[{"text": said}],
+        code=[{"text": role_name}],
     )
 
 
@@ -67,21 +67,21 @@ def referrer(document: Document) -> Resource | None:
 
 
 def author(document: Document, by: Author) -> Resource:
-    found = doctor(document, by.id, by.name, by.facility, by.role)
-    return found or document.put("Practitioner", "unnamed", says=[])
+    reference = doctor(document, by.id, by.name, by.facility, by.role)
+    return reference or document.put("Practitioner", "unnamed", says=[])
 
 
 # ---------------------------------------------------------------- studies
 def studies(document: Document, subject: Resource) -> dict[int, Resource]:
-    """An ImagingStudy for each study that DICOM objects came from: index of the input to the reference."""
+    """Add an ImagingStudy for each posted DICOM study, and return its reference by index of the posted file."""
     posted: dict[str, list[tuple[ReportInput, DicomReference]]] = {}
-    for each in document.report.inputs:
-        if each.dicom and all(map(_is_uid, _uids(each.dicom))):
-            posted.setdefault(each.dicom.StudyInstanceUID, []).append((each, each.dicom))
+    for file in document.report.inputs:
+        if file.dicom and all(map(_is_uid, _uids(file.dicom))):
+            posted.setdefault(file.dicom.StudyInstanceUID, []).append((file, file.dicom))
     return {
-        each.index: _study(document, uid, [dicom for _, dicom in members], subject)
+        file.index: _study(document, uid, [dicom for _, dicom in members], subject)
         for uid, members in posted.items()
-        for each, _ in members
+        for file, _ in members
     }
 
 
@@ -96,8 +96,8 @@ def _is_uid(uid: str) -> bool:
 def _study(document: Document, uid: str, objects: Sequence[DicomReference], subject: Resource) -> Resource:
     first = objects[0]
     series: dict[str, list[DicomReference]] = {}
-    for each in objects:
-        series.setdefault(each.SeriesInstanceUID, []).append(each)
+    for dicom in objects:
+        series.setdefault(dicom.SeriesInstanceUID, []).append(dicom)
     numbers = {each.AccessionNumber.strip(): None for each in objects if each.AccessionNumber.strip()}
     return document.put(
         "ImagingStudy",
@@ -121,7 +121,7 @@ def _series(uid: str, objects: Sequence[DicomReference]) -> Resource:
         "uid": uid,
         "modality": coding(DICOM, modality)
         if modality
-        else {"extension": [{"url": UNKNOWN, "valueCode": "unknown"}]},  # required, and the file does not say
+        else {"extension": [{"url": UNKNOWN, "valueCode": "unknown"}]},  # the member is required, but not known
         "numberOfInstances": len(instances),
         "instance": [
             {"uid": instance, "sopClass": {"system": URI, "code": f"urn:oid:{kind}"}}
@@ -135,14 +135,14 @@ def _modalities(objects: Sequence[DicomReference]) -> list[str]:
 
 
 def _day(date: str) -> str | None:
-    """A DICOM date as FHIR writes it. The time stays away: DICOM gives no zone with it, and FHIR asks for one."""
+    """A DICOM date as a FHIR date. The time is left out, because FHIR requires a time zone and DICOM gives none."""
     found = re.fullmatch(r"(\d{4})(0[1-9]|1[0-2])(0[1-9]|[12]\d|3[01])", date.strip())
     return "-".join(found.groups()) if found else None
 
 
 # ---------------------------------------------------------------- machines
 def service(document: Document) -> Resource:
-    """The service itself: what put the document together."""
+    """The Device of the service itself."""
     return document.put(
         "Device",
         "service",
@@ -153,7 +153,7 @@ def service(document: Document) -> Resource:
 
 
 def models(document: Document) -> dict[str, Resource]:
-    """A Device for each bundle that computed: name, version and the hash of what was loaded."""
+    """A Device for each model: name, version and hash. Returns its reference by name."""
     return {
         used.name: document.put(
             "Device",
@@ -170,9 +170,9 @@ def models(document: Document) -> dict[str, Resource]:
     }
 
 
-# ---------------------------------------------------------------- who did what
+# ---------------------------------------------------------------- provenance
 def computed(document: Document, targets: list[Resource], machine: Resource, by: dict[str, Resource]) -> None:
-    """Provenance of what the machine made: from which files, by which models, sent by which site."""
+    """Add the Provenance of the machine's resources: files, models, and the site that posted the visit."""
     report = document.report
     site = document.put(
         "Organization",
@@ -202,7 +202,7 @@ def computed(document: Document, targets: list[Resource], machine: Resource, by:
 
 
 def signed(document: Document, opinion: Opinion, targets: list[Resource], by: Resource) -> None:
-    """Provenance of one opinion: who signed it, and when."""
+    """Add the Provenance of one opinion: who signed it, and when."""
     document.put(
         "Provenance",
         "signed",

@@ -1,4 +1,4 @@
-"""The loop between doctors: signing makes versions, questions reach specialists, nothing is overwritten."""
+"""Signing, questions to specialists, blind reading, outcomes, earlier visits and statistics, through the API."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def keys(served):
 
 
 @pytest.fixture
-def as_(served, keys):
+def client_as(served, keys):
     """A client for one of the roles, or for the admin."""
     made = []
 
@@ -41,8 +41,8 @@ def as_(served, keys):
 
 
 @pytest.fixture
-def visit(as_):
-    return post(as_("site"))
+def visit(client_as):
+    return post(client_as("site"))
 
 
 def post(client, **more):
@@ -64,34 +64,34 @@ def report(client, visit, **asked):
 
 
 # ------------------------------------------------------------------ signing
-def test_the_machines_report_is_preliminary_and_a_signature_makes_it_final(as_, visit):
-    draft = report(as_("doctor"), visit)
+def test_a_report_is_preliminary_until_it_is_signed(client_as, visit):
+    draft = report(client_as("doctor"), visit)
     assert (draft["version"], draft["status"], draft["opinions"]) == (1, "preliminary", [])
-    signed = sign(as_("doctor"), visit, 1)
+    signed = sign(client_as("doctor"), visit, 1)
     assert signed.status_code == 201
     assert (signed.json()["number"], signed.json()["author"]["name"]) == (1, DOCTOR)
-    final = report(as_("doctor"), visit)
+    final = report(client_as("doctor"), visit)
     assert (final["version"], final["status"]) == (2, "final")
     assert final["opinions"][0]["author"]["name"] == DOCTOR
-    assert as_("site").get(f"/v1/visits/{visit}").json()["version"] == 2
+    assert client_as("site").get(f"/v1/visits/{visit}").json()["version"] == 2
 
 
-def test_an_earlier_version_stays_what_it_was(as_, visit):
-    before = report(as_("doctor"), visit)
-    assert sign(as_("doctor"), visit, 1, text="đồng ý").status_code == 201
-    assert report(as_("doctor"), visit, version=1) == before
-    assert as_("doctor").get(f"/v1/visits/{visit}/report.json", params={"version": 3}).status_code == 404
+def test_an_earlier_version_does_not_change(client_as, visit):
+    before = report(client_as("doctor"), visit)
+    assert sign(client_as("doctor"), visit, 1, text="đồng ý").status_code == 201
+    assert report(client_as("doctor"), visit, version=1) == before
+    assert client_as("doctor").get(f"/v1/visits/{visit}/report.json", params={"version": 3}).status_code == 404
 
 
-def test_what_was_not_read_cannot_be_signed(as_, visit):
-    assert sign(as_("doctor"), visit, 1).status_code == 201
-    again = sign(as_("doctor"), visit, 1)
+def test_an_outdated_version_cannot_be_signed(client_as, visit):
+    assert sign(client_as("doctor"), visit, 1).status_code == 201
+    again = sign(client_as("doctor"), visit, 1)
     assert (again.status_code, again.json()["code"]) == (409, "version_changed")
-    assert report(as_("doctor"), visit)["version"] == 2
+    assert report(client_as("doctor"), visit)["version"] == 2
 
 
-def test_of_many_who_sign_at_once_one_does(as_, visit):
-    clients = [as_("doctor") for _ in range(6)]
+def test_of_several_simultaneous_signatures_one_succeeds(client_as, visit):
+    clients = [client_as("doctor") for _ in range(6)]
     codes = []
     threads = [threading.Thread(target=lambda c=c: codes.append(sign(c, visit, 1).status_code)) for c in clients]
     for each in threads:
@@ -102,8 +102,8 @@ def test_of_many_who_sign_at_once_one_does(as_, visit):
 
 
 @pytest.mark.parametrize("role", ["site", "admin", "specialist", "other_doctor"])
-def test_only_who_the_visit_names_signs_it(as_, visit, role):
-    assert sign(as_(role), visit, 1).status_code == 403
+def test_only_the_visits_referring_doctor_may_sign(client_as, visit, role):
+    assert sign(client_as(role), visit, 1).status_code == 403
 
 
 @pytest.mark.parametrize(
@@ -116,27 +116,27 @@ def test_only_who_the_visit_names_signs_it(as_, visit, role):
         ({"advice": "pray"}, "advice"),
     ],
 )
-def test_an_opinion_that_cannot_be_used(as_, visit, opinion, field):
-    refused = sign(as_("doctor"), visit, 1, **opinion)
+def test_an_invalid_opinion_is_refused(client_as, visit, opinion, field):
+    refused = sign(client_as("doctor"), visit, 1, **opinion)
     assert refused.status_code == 422
     assert field in refused.json()["errors"][0]["field"]
-    assert report(as_("doctor"), visit)["version"] == 1
+    assert report(client_as("doctor"), visit)["version"] == 1
 
 
-def test_amending_changes_what_stands_and_never_what_was_found(as_, visit):
-    found = report(as_("doctor"), visit)["organs"]
+def test_an_opinion_changes_the_conclusions_and_not_the_findings(client_as, visit):
+    found = report(client_as("doctor"), visit)["organs"]
     judgements = [{"finding": "pneumonia", "verdict": "disagree"}, {"finding": "atelectasis", "verdict": "add"}]
-    assert sign(as_("doctor"), visit, 1, judgements=judgements).status_code == 201
-    amended = report(as_("doctor"), visit)
+    assert sign(client_as("doctor"), visit, 1, judgements=judgements).status_code == 201
+    amended = report(client_as("doctor"), visit)
     assert amended["organs"] == found
-    fhir = as_("doctor").get(f"/v1/visits/{visit}/report.fhir.json").json()
+    fhir = client_as("doctor").get(f"/v1/visits/{visit}/report.fhir.json").json()
     (diagnostic,) = (e["resource"] for e in fhir["entry"] if e["resource"]["resourceType"] == "DiagnosticReport")
     codes = {coding["code"] for concept in diagnostic["conclusionCode"] for coding in concept["coding"]}
-    assert codes == {"46621007"}  # atelectasis, and pneumonia no more
+    assert codes == {"46621007"}  # atelectasis, and no longer pneumonia
 
 
-def test_a_posted_visit_finds_its_order(served, as_):
-    """What was ordered ahead fills in what the post leaves out: here who asked, so that the doctor sees it."""
+def test_a_posted_visit_is_completed_from_its_order(served, client_as):
+    """The order fills in what the post leaves out: here the referrer, so that the doctor sees the visit."""
     ordered = Context.model_validate(
         {"person": {"id": "VN-0042"}, "referrer": {"id": "D-7", "name": DOCTOR}, "order": {"accession_number": "A-1"}}
     )
@@ -144,10 +144,10 @@ def test_a_posted_visit_finds_its_order(served, as_):
     with served.app.state.service.database.transaction(write=True) as session:
         row.received_at = datetime.now(UTC)
         session.merge(row)
-    made = post(as_("site"), order={"accession_number": "A-1"}, referrer=None)
-    assert report(as_("doctor"), made)["referrer"]["name"] == DOCTOR
-    other = post(as_("site"), order={"accession_number": "A-2"}, referrer=None)
-    assert as_("doctor").get(f"/v1/visits/{other}").status_code == 403
+    made = post(client_as("site"), order={"accession_number": "A-1"}, referrer=None)
+    assert report(client_as("doctor"), made)["referrer"]["name"] == DOCTOR
+    other = post(client_as("site"), order={"accession_number": "A-2"}, referrer=None)
+    assert client_as("doctor").get(f"/v1/visits/{other}").status_code == 403
 
 
 # ------------------------------------------------------------------ asking
@@ -155,58 +155,60 @@ def ask(client, visit, **question):
     return client.post(f"/v1/visits/{visit}/referrals", json=question)
 
 
-def test_a_specialist_sees_what_was_referred_to_them_and_answers(as_, visit):
-    specialist = as_("specialist")
+def test_a_specialist_sees_what_was_referred_to_them_and_answers(client_as, visit):
+    specialist = client_as("specialist")
     assert specialist.get(f"/v1/visits/{visit}").status_code == 403
-    asked = ask(as_("doctor"), visit, question="Viêm phổi hay xẹp phổi?", to_site="central")
+    asked = ask(client_as("doctor"), visit, question="Viêm phổi hay xẹp phổi?", to_site="central")
     assert asked.status_code == 201
-    assert as_("elsewhere").get(f"/v1/visits/{visit}").status_code == 403
+    assert client_as("elsewhere").get(f"/v1/visits/{visit}").status_code == 403
     waiting = {q["visit"]["id"]: q["referral"] for q in specialist.get("/v1/referrals").json()["items"]}
     assert waiting[visit]["question"] == "Viêm phổi hay xẹp phổi?"
     answered = sign(specialist, visit, 1, text="Xẹp phổi.", advice="manage")
     assert answered.status_code == 201
     assert answered.json()["referral"] == asked.json()["id"]
     assert visit not in {q["visit"]["id"] for q in specialist.get("/v1/referrals").json()["items"]}
-    history = as_("doctor").get(f"/v1/visits/{visit}/history").json()
+    history = client_as("doctor").get(f"/v1/visits/{visit}/history").json()
     assert history["referrals"][0]["answered_by"] == 1
     assert history["opinions"][0]["author"]["role"] == "specialist"
-    assert report(as_("doctor"), visit)["version"] == 2
+    assert report(client_as("doctor"), visit)["version"] == 2
 
 
-def test_questions_come_by_urgency_then_by_waiting_time(as_):
-    site, doctor = as_("site"), as_("doctor")
+def test_questions_are_ordered_by_priority_then_by_waiting_time(client_as):
+    site, doctor = client_as("site"), client_as("doctor")
     referrer = {"referrer": {"id": "D-7", "name": DOCTOR}}
     quiet = site.post("/v1/visits", files=[("context", (None, b'{"referrer": {"id": "D-7"}}', "application/json"))])
     first, second = post(site, **referrer), post(site, **referrer)
     for each in (quiet.json()["id"], second, first):
         assert ask(doctor, each, to_site="central").status_code == 201
-    order = [q["visit"]["id"] for q in as_("specialist").get("/v1/referrals").json()["items"]]
+    order = [q["visit"]["id"] for q in client_as("specialist").get("/v1/referrals").json()["items"]]
     assert order.index(second) < order.index(first) < order.index(quiet.json()["id"])
 
 
-def test_the_same_question_is_asked_once_and_can_be_withdrawn(as_):
-    doctor = as_("doctor")
-    visit = post(as_("site"), person={**PERSON, "id": "VN-5555"})
+def test_a_question_cannot_be_asked_twice_and_can_be_withdrawn(client_as):
+    doctor = client_as("doctor")
+    visit = post(client_as("site"), person={**PERSON, "id": "VN-5555"})
     first = ask(doctor, visit, to_site="central")
     again = ask(doctor, visit, to_site="central")
     assert (again.status_code, again.json()["code"]) == (409, "already_asked")
-    assert ask(doctor, visit, to_site="another-hospital").status_code == 201  # another question
-    assert as_("specialist").delete(f"/v1/visits/{visit}/referrals/{first.json()['id']}").status_code == 404
-    assert as_("specialist").get(f"/v1/visits/{visit}").status_code == 200
+    assert ask(doctor, visit, to_site="another-hospital").status_code == 201  # a question to another hospital
+    assert client_as("specialist").delete(f"/v1/visits/{visit}/referrals/{first.json()['id']}").status_code == 404
+    assert client_as("specialist").get(f"/v1/visits/{visit}").status_code == 200
     assert doctor.delete(f"/v1/visits/{visit}/referrals/{first.json()['id']}").status_code == 204
     assert doctor.delete(f"/v1/visits/{visit}/referrals/{first.json()['id']}").status_code == 404
-    assert as_("specialist").get(f"/v1/visits/{visit}").status_code == 403  # what was withdrawn is theirs no more
+    assert (
+        client_as("specialist").get(f"/v1/visits/{visit}").status_code == 403
+    )  # a specialist no longer sees a visit whose question was withdrawn
     assert ask(doctor, visit, to_site="central").status_code == 201
 
 
 @pytest.mark.parametrize("role", ["site", "specialist", "admin", "other_doctor"])
-def test_only_the_referring_doctor_asks(as_, visit, role):
-    assert ask(as_(role), visit).status_code == 403
+def test_only_the_referring_doctor_may_ask(client_as, visit, role):
+    assert ask(client_as(role), visit).status_code == 403
 
 
 # ------------------------------------------------------------------ reading blind
-def test_who_reads_blind_is_told_nothing_before_they_sign(as_, visit):
-    doctor, specialist = as_("doctor"), as_("specialist")
+def test_a_blind_reader_sees_no_findings_before_signing(client_as, visit):
+    doctor, specialist = client_as("doctor"), client_as("specialist")
     assert sign(doctor, visit, 1, text="tôi nghĩ là viêm phổi").status_code == 201
     assert ask(doctor, visit, to_site="central", blind=True).status_code == 201
     seen = specialist.get(f"/v1/visits/{visit}").json()
@@ -230,9 +232,9 @@ def test_who_reads_blind_is_told_nothing_before_they_sign(as_, visit):
     assert len(specialist.get(f"/v1/visits/{visit}/history").json()["opinions"]) == 2
 
 
-# ------------------------------------------------------------------ outcomes, earlier visits, figures
-def test_the_latest_outcome_counts_and_the_earlier_stays(as_, visit):
-    doctor = as_("doctor")
+# ------------------------------------------------------------------ outcomes, earlier visits, statistics
+def test_earlier_outcomes_are_kept(client_as, visit):
+    doctor = client_as("doctor")
     for outcome in ("lost", "confirmed"):
         made = doctor.post(
             f"/v1/visits/{visit}/outcomes", json={"finding": "pneumonia", "outcome": outcome, "source": "cấy đờm"}
@@ -240,25 +242,27 @@ def test_the_latest_outcome_counts_and_the_earlier_stays(as_, visit):
         assert made.status_code == 201
     recorded = doctor.get(f"/v1/visits/{visit}/history").json()["outcomes"]
     assert [each["outcome"] for each in recorded] == ["lost", "confirmed"]
-    assert as_("other_doctor").post(f"/v1/visits/{visit}/outcomes", json={}).status_code in (403, 422)
+    assert client_as("other_doctor").post(f"/v1/visits/{visit}/outcomes", json={}).status_code in (403, 422)
 
 
-def test_earlier_visits_of_the_person_stand_beside(as_):
-    site, doctor = as_("site"), as_("doctor")
+def test_a_visit_is_compared_with_the_persons_earlier_visits(client_as):
+    site, doctor = client_as("site"), client_as("doctor")
     person = {**PERSON, "id": "VN-7777"}
     earlier = post(site, person=person, visited_on="2025-11-20")
     now = post(site, person=person, visited_on="2026-11-20")
     post(site, person={**PERSON, "id": "VN-8888"})
-    beside = doctor.get(f"/v1/visits/{now}/comparison").json()
-    assert [(each["id"], each["on"]) for each in beside["earlier"]] == [(earlier, "2025-11-20")]
-    assert beside["earlier"][0]["changes"][0]["turn"] == "still"
+    compared = doctor.get(f"/v1/visits/{now}/comparison").json()
+    assert [(each["id"], each["on"]) for each in compared["earlier"]] == [(earlier, "2025-11-20")]
+    assert compared["earlier"][0]["changes"][0]["turn"] == "still"
     ask(doctor, now, to_site="central")
-    assert as_("specialist").get(f"/v1/visits/{earlier}").status_code == 200  # beside what they were asked about
-    assert as_("elsewhere").get(f"/v1/visits/{earlier}").status_code == 403
+    assert (
+        client_as("specialist").get(f"/v1/visits/{earlier}").status_code == 200
+    )  # as an earlier visit of the person they were asked about
+    assert client_as("elsewhere").get(f"/v1/visits/{earlier}").status_code == 403
 
 
-def test_figures_of_a_site(served):
-    """Three visits: one signed as found, one answered by a specialist who disagrees, one referred and unheard of."""
+def test_statistics_of_a_site(served):
+    """Three visits: signed without changes, with a specialist who disagrees, and referred without an outcome."""
     site = served.key("site", "figures")
     doctor = served.key("doctor", "figures", doctor_id="D-F", label="BS. Thử Nghiệm Số Liệu")
     specialist = served.key("specialist", "figures-hospital", doctor_id="S-F", label="BS. Thử Nghiệm Số Liệu Hai")
@@ -286,17 +290,17 @@ def test_figures_of_a_site(served):
         assert {"figures", "commune"} <= sites
 
 
-def test_a_visit_that_is_not_finished_is_not_signed(as_):
+def test_a_visit_that_is_not_finished_cannot_be_signed(client_as):
     slow = [("image", ("slow.png", b"SLOW 3", "image/png"))]
     about = ("context", (None, b'{"referrer": {"id": "D-7"}}', "application/json"))
-    made = as_("site").post("/v1/visits", files=[*slow, about], headers={"Prefer": "respond-async"})
+    made = client_as("site").post("/v1/visits", files=[*slow, about], headers={"Prefer": "respond-async"})
     assert made.status_code == 202
-    refused = sign(as_("doctor"), made.json()["id"], 1)
+    refused = sign(client_as("doctor"), made.json()["id"], 1)
     assert (refused.status_code, refused.json()["code"]) == (409, "not_finished")
-    assert as_("doctor").get(f"/v1/visits/{made.json()['id']}/report.json").status_code == 404
+    assert client_as("doctor").get(f"/v1/visits/{made.json()['id']}/report.json").status_code == 404
 
 
-def test_signed_times_are_the_databases(as_, visit):
-    signed = sign(as_("doctor"), visit, 1).json()
+def test_a_signature_has_the_current_time(client_as, visit):
+    signed = sign(client_as("doctor"), visit, 1).json()
     at = datetime.fromisoformat(signed["signed_at"])
     assert abs(datetime.now(UTC) - at) < timedelta(minutes=1)

@@ -1,4 +1,4 @@
-"""Outcomes leave as a cohort: what training reads, pixel for pixel and label for label, and nothing of whose it is."""
+"""The exported cohort has the pixels and labels that training reads, and no personal data."""
 
 from __future__ import annotations
 
@@ -38,12 +38,18 @@ SECRETS = {
     "DeviceSerialNumber": "SERIAL-4711",
     "PatientComments": "comment about the person",
 }
-SAID = ["nguon bi mat", "Người Được Khám Thử Nghiệm", "reason in free text", "film-of-the-person", "tram-y-te-key"]
+FREE_TEXTS = [
+    "nguon bi mat",
+    "Người Được Khám Thử Nghiệm",
+    "reason in free text",
+    "film-of-the-person",
+    "tram-y-te-key",
+]
 SOURCE = ["--citation", "Thử Nghiệm: screening 2026, 'as \"said\"'", "--licence", "for the tests alone"]
 
 
-class WithAGate(StandIn):
-    """The stand-in, that refuses a film on which nothing is to be seen."""
+class EngineWithGate(StandIn):
+    """An engine that refuses a blank film, and rejects one recording of a zip."""
 
     async def assess(self, inputs, context, **more):
         found = await super().assess(inputs, context, **more)
@@ -51,13 +57,13 @@ class WithAGate(StandIn):
         for each in found.inputs:
             if b"BLANK" in by_index[each.index].read()[:4096]:
                 each.accepted, each.problems = False, [Problem("saturated", "reject")]
-            if b"PARTLY" in by_index[each.index].read():  # a zip, as the engine says it
+            if b"PARTLY" in by_index[each.index].read():  # a zip with one rejected recording
                 each.problems = [Problem("leads_reversed", "reject")]
         return found
 
 
 def values(seed, bits=12):
-    """A film unlike any other: the phantom behind blots of many sizes."""
+    """The pixels of a film that differs for each seed: the phantom with random blots."""
     from PIL import Image
 
     rng = np.random.default_rng(seed)
@@ -77,13 +83,13 @@ def dicom(seed, person, **tags):
 
 
 def raster(seed):
-    """16 bits as PNG, with a text chunk that names somebody."""
+    """A 16-bit PNG with a text chunk that names a person."""
     from PIL import Image
     from PIL.PngImagePlugin import PngInfo
 
-    told, out = PngInfo(), io.BytesIO()
-    told.add_text("Patient", SECRETS["PatientName"])
-    Image.fromarray(values(seed, 16)).save(out, "PNG", pnginfo=told)
+    texts, out = PngInfo(), io.BytesIO()
+    texts.add_text("Patient", SECRETS["PatientName"])
+    Image.fromarray(values(seed, 16)).save(out, "PNG", pnginfo=texts)
     return out.getvalue()
 
 
@@ -94,7 +100,7 @@ def signal(seed):
 
 
 def recordings(seed, person):
-    """One recording a person, in one format after the other; ``.hea`` is the same for many persons."""
+    """The files of one recording, in one of three formats. Many persons have the same file names."""
     made = signal(seed)
     if seed % 3 == 0:
         content = ecg_made.dicom(made, median=False).replace(b"P-1 ", f"{person:<4}".encode()[:4])
@@ -107,7 +113,7 @@ def recordings(seed, person):
 
 
 class Clinic:
-    """A server, two sites of it, and what was posted there."""
+    """A server with two sites, and functions to post, to record outcomes, and to export."""
 
     def __init__(self, served, settings):
         self.served, self.settings = served, settings
@@ -121,7 +127,7 @@ class Clinic:
             each.close()
 
     def post(self, files, site="commune", **context):
-        about = {"person": {}, "order": {"reason": SAID[2]}, **context}
+        about = {"person": {}, "order": {"reason": FREE_TEXTS[2]}, **context}
         parts = [(field, (name, content, "application/octet-stream")) for field, name, content in files]
         parts.append(("context", (None, json.dumps(about), "application/json")))
         made = self.clients[site].post("/v1/visits", files=parts, headers={"Prefer": "wait=20"})
@@ -131,9 +137,9 @@ class Clinic:
     def film(self, content, site="commune", **context):
         return self.post([("image", "film-of-the-person.dcm", content)], site, **context)
 
-    def tell(self, visit, finding, outcome, site="commune"):
-        told = {"finding": finding, "outcome": outcome, "source": SAID[0]}
-        made = self.clients[site].post(f"/v1/visits/{visit}/outcomes", json=told)
+    def record_outcome(self, visit, finding, outcome, site="commune"):
+        record = {"finding": finding, "outcome": outcome, "source": FREE_TEXTS[0]}
+        made = self.clients[site].post(f"/v1/visits/{visit}/outcomes", json=record)
         assert made.status_code == 201, made.text
 
     def export(self, modality, out, *more):
@@ -143,31 +149,31 @@ class Clinic:
 @pytest.fixture(scope="module")
 def server(tmp_path_factory, new_database):
     settings = settings_for(tmp_path_factory.mktemp("outcomes"), database_url=new_database(), max_upload_mb=4)
-    with serving(settings, WithAGate()) as served, Clinic(served, settings) as clinic:
+    with serving(settings, EngineWithGate()) as served, Clinic(served, settings) as clinic:
         yield clinic
 
 
 @pytest.fixture
 def clinic(server, monkeypatch):
-    """The clinic, with the environment that its server runs in."""
+    """The shared clinic, with the environment of its server."""
     monkeypatch.setenv("SANGLOC_DATA_DIR", str(server.settings.data_dir))
     monkeypatch.setenv("SANGLOC_DATABASE_URL", server.settings.database_url)
     return server
 
 
 @pytest.fixture
-def apart(tmp_path, monkeypatch):
-    """A clinic of the test's own, over SQLite."""
+def own_clinic(tmp_path, monkeypatch):
+    """A clinic for one test, on SQLite."""
     settings = settings_for(tmp_path / "data", max_upload_mb=4)
     monkeypatch.setenv("SANGLOC_DATA_DIR", str(settings.data_dir))
-    with serving(settings, WithAGate()) as served, Clinic(served, settings) as clinic:
+    with serving(settings, EngineWithGate()) as served, Clinic(served, settings) as clinic:
         yield clinic
 
 
 def person_of(i):
     return {
         "id": f"MRN-{i:04}",
-        "name": SAID[1],
+        "name": FREE_TEXTS[1],
         "birth_date": "1961-02-03",
         "age_years": 30.5 + 3 * i,
         "sex": "female",
@@ -180,7 +186,7 @@ def table(out):
 
 
 def checked(out):
-    """The checks of training, and the cohort as it loads it."""
+    """The cohort as training loads it, and the results of training's checks."""
     from training.cohorts.checks import check_cohort, report, unusable
     from training.cohorts.files import load_inputs, load_table
 
@@ -201,9 +207,9 @@ def chunks(png):
     return found
 
 
-def assert_nothing_tells(out, *more):
-    """No identifier in any byte or name of what was exported."""
-    secrets = [*SECRETS.values(), *SAID, "MRN-", "1.2.826.0.1.777", "1961", *more]
+def assert_no_personal_data(out, *more):
+    """Assert that no exported file has an identifier in its name or content."""
+    secrets = [*SECRETS.values(), *FREE_TEXTS, "MRN-", "1.2.826.0.1.777", "1961", *more]
     for path in out.rglob("*"):
         content = b"" if path.is_dir() else path.read_bytes()
         for secret in secrets:
@@ -214,25 +220,25 @@ def assert_nothing_tells(out, *more):
 
 @pytest.fixture
 def key(tmp_path):
-    """A kept key: persons fall into the same parts in every run, and into each of them with and without a finding."""
+    """A fixed key, so that each part of the split gets persons with and without the finding in every run."""
     path = tmp_path / "a.key"
     path.write_text("c6" * 32)
     return path
 
 
 # ------------------------------------------------------------------ films
-def test_films_are_a_cohort_that_training_takes(clinic, tmp_path, key, capsys):
-    """Two films of each person, at two visits of one site or the other; half of them had it."""
+def test_exported_films_are_a_cohort_that_training_reads(clinic, tmp_path, key, capsys):
+    """Two films of each person, in two visits at one of two sites. Half of the persons have pneumonia."""
     posted = {}
-    assert all(secret.encode() in dicom(0, "MRN-") for secret in SECRETS.values())  # there is something to find
+    assert all(secret.encode() in dicom(0, "MRN-") for secret in SECRETS.values())  # the posted film holds them
     for i in range(PERSONS):
         site = ("commune", "district")[i // 2 % 2]
         for turn in range(2):
             seed = 2 * i + turn
             content = raster(seed) if i % 5 == 0 else dicom(seed, f"MRN-{i:04}")
             visit = clinic.film(content, site, person=person_of(i), visited_on="2026-11-20")
-            clinic.tell(visit, "pneumonia", ("refuted", "confirmed")[i % 2], site)
-            clinic.tell(visit, "effusion", "lost", site)
+            clinic.record_outcome(visit, "pneumonia", ("refuted", "confirmed")[i % 2], site)
+            clinic.record_outcome(visit, "effusion", "lost", site)
             film = read_image(content)
             posted[conform_film(film.pixels, 224).tobytes()] = (i, site, film)
     assert clinic.export("cxr", tmp_path / "out", "--key", key) == DONE
@@ -243,11 +249,11 @@ def test_films_are_a_cohort_that_training_takes(clinic, tmp_path, key, capsys):
 
     cohort, inputs, checks = checked(tmp_path / "out")
     assert len(posted) == len(cohort.frame) == 2 * PERSONS
-    assert list(cohort.labels) == ["pneumonia"]  # of effusion nothing is known
-    assert "columns" not in checks  # each is named, and each that is named is there
+    assert list(cohort.labels) == ["pneumonia"]  # all outcomes of effusion are ``lost``
+    assert "columns" not in checks  # every column is named in the manifest, and every named column exists
     pseudonyms = {}
     for x, y, row in zip(inputs.x, cohort.labels.pneumonia, cohort.frame.itertuples(), strict=True):
-        i, site, film = posted.pop(x.tobytes())  # the conformed pixels are those of the file that was posted
+        i, site, film = posted.pop(x.tobytes())  # the same pixels as from the posted file
         again = read_image((tmp_path / "out" / "films" / row.file).read_bytes())
         assert np.array_equal(again.pixels, film.pixels)
         assert chunks((tmp_path / "out" / "films" / row.file).read_bytes()) == {b"IHDR", b"IDAT", b"IEND"}
@@ -256,13 +262,13 @@ def test_films_are_a_cohort_that_training_takes(clinic, tmp_path, key, capsys):
         assert pseudonyms.setdefault(i, row.person) == row.person
     assert not posted
     assert len(set(pseudonyms.values())) == PERSONS
-    assert_nothing_tells(tmp_path / "out", "film-of-the-person", "20260102", "2026-01-02")
+    assert_no_personal_data(tmp_path / "out", "film-of-the-person", "20260102", "2026-01-02")
 
 
-def test_the_manifest_says_what_was_asked_for_and_no_more(apart, tmp_path):
-    apart.tell(apart.film(dicom(1, "A")), "mass", "confirmed")
-    apart.tell(apart.film(raster(2)), "mass", "refuted")
-    assert apart.export("cxr", tmp_path / "out", "--name", "xa.2026", "--dates") == DONE
+def test_the_manifest_holds_the_options_of_the_command(own_clinic, tmp_path):
+    own_clinic.record_outcome(own_clinic.film(dicom(1, "A")), "mass", "confirmed")
+    own_clinic.record_outcome(own_clinic.film(raster(2)), "mass", "refuted")
+    assert own_clinic.export("cxr", tmp_path / "out", "--name", "xa.2026", "--dates") == DONE
     manifest = read_manifest(tmp_path / "out" / "cohort.yaml")
     assert (manifest.name, manifest.modality, manifest.site) == ("xa.2026", "cxr", None)
     assert (manifest.source.citation, manifest.source.licence) == (SOURCE[1], SOURCE[3])
@@ -274,7 +280,7 @@ def test_the_manifest_says_what_was_asked_for_and_no_more(apart, tmp_path):
 
 
 # ------------------------------------------------------------------ recordings
-def test_recordings_are_a_cohort_that_training_takes(clinic, tmp_path, key):
+def test_exported_recordings_are_a_cohort_that_training_reads(clinic, tmp_path, key):
     import wfdb
 
     posted = []
@@ -282,7 +288,7 @@ def test_recordings_are_a_cohort_that_training_takes(clinic, tmp_path, key):
         files = recordings(i, f"M{i:02}")
         parts = [("ecg", name, content) for name, content in files.items()]
         visit = clinic.post(parts, person={**person_of(i), "id": f"E-{i}"})
-        clinic.tell(visit, "atrial_fibrillation", ("refuted", "confirmed")[i // 3 % 2])
+        clinic.record_outcome(visit, "atrial_fibrillation", ("refuted", "confirmed")[i // 3 % 2])
         posted.append(ecg_made.read(files))
     assert clinic.export("ecg", tmp_path / "out", "--key", key) == DONE
     cohort, inputs, _ = checked(tmp_path / "out")
@@ -302,10 +308,10 @@ def test_recordings_are_a_cohort_that_training_takes(clinic, tmp_path, key):
         assert np.allclose(record.p_signal.T, posted[i].samples, atol=1e-6)
         assert record.sig_name == list(ecg_made.LEADS)
         assert record.checksum == [int(c) for c in wfdb.rdrecord(str(stem.with_suffix("")), physical=False).checksum]
-    assert_nothing_tells(tmp_path / "out", "film-of-the-person", "2026-11-21", "20261121")
+    assert_no_personal_data(tmp_path / "out", "film-of-the-person", "2026-11-21", "20261121")
 
 
-def test_a_zip_is_exported_where_all_of_it_was_accepted(apart, tmp_path):
+def test_a_zip_is_exported_if_all_of_it_was_accepted(own_clinic, tmp_path):
     def zipped(*names):
         out = io.BytesIO()
         with zipfile.ZipFile(out, "w") as archive:
@@ -314,9 +320,9 @@ def test_a_zip_is_exported_where_all_of_it_was_accepted(apart, tmp_path):
         return out.getvalue()
 
     for name in ("whole.csv", "PARTLY.csv"):
-        visit = apart.post([("ecg", "both.zip", zipped("one.csv", name))])
-        apart.tell(visit, "normal_ecg", "confirmed")
-    assert apart.export("ecg", tmp_path / "out") == DONE
+        visit = own_clinic.post([("ecg", "both.zip", zipped("one.csv", name))])
+        own_clinic.record_outcome(visit, "normal_ecg", "confirmed")
+    assert own_clinic.export("ecg", tmp_path / "out") == DONE
     rows = table(tmp_path / "out")
     assert [row["normal_ecg"] for row in rows] == ["1", "1"]
     assert len({row["person"] for row in rows}) == 1
@@ -327,7 +333,7 @@ def test_a_zip_is_exported_where_all_of_it_was_accepted(apart, tmp_path):
         assert min(np.abs(again - each).max() for each in made) <= 0.6e-6
 
 
-def test_gaps_and_huge_values_survive():
+def test_gaps_and_huge_values_are_kept():
     from data_specs.ecg.recording import Recording
 
     samples = np.random.default_rng(1).normal(0, 1, (12, 5000)).astype(np.float32)
@@ -340,58 +346,60 @@ def test_gaps_and_huge_values_survive():
 
 
 # ------------------------------------------------------------------ which cases
-def test_only_accepted_films_whose_last_outcome_is_known(apart, tmp_path, capsys):
-    told = apart.tell
-    kept = apart.post([("image", "a.dcm", dicom(1, "A")), ("image", "b.dcm", dicom(2, "A", PatientComments="BLANK"))])
-    told(kept, "pneumonia", "confirmed")
-    told(kept, "pneumonia", "refuted")
-    told(kept, "mass", "confirmed")
-    told(kept, "atrial_fibrillation", "confirmed")
-    told(kept, "incident_ckd", "confirmed")
-    lost = apart.film(dicom(3, "B"))
-    told(lost, "pneumonia", "confirmed")
-    told(lost, "pneumonia", "lost")
-    apart.film(dicom(4, "C"))  # nothing was heard of it
-    burnt = apart.film(dicom(5, "D", BurnedInAnnotation="YES"))
-    told(burnt, "mass", "refuted")
-    lateral = apart.film(dicom(6, "E", ViewPosition="LL"))
-    told(lateral, "mass", "refuted")
-    elsewhere = apart.film(dicom(7, "F"), "district")
-    told(elsewhere, "mass", "refuted", "district")
+def test_only_accepted_films_with_a_known_outcome_are_exported(own_clinic, tmp_path, capsys):
+    record = own_clinic.record_outcome
+    kept = own_clinic.post(
+        [("image", "a.dcm", dicom(1, "A")), ("image", "b.dcm", dicom(2, "A", PatientComments="BLANK"))]
+    )
+    record(kept, "pneumonia", "confirmed")
+    record(kept, "pneumonia", "refuted")
+    record(kept, "mass", "confirmed")
+    record(kept, "atrial_fibrillation", "confirmed")
+    record(kept, "incident_ckd", "confirmed")
+    lost = own_clinic.film(dicom(3, "B"))
+    record(lost, "pneumonia", "confirmed")
+    record(lost, "pneumonia", "lost")
+    own_clinic.film(dicom(4, "C"))  # without an outcome
+    burnt = own_clinic.film(dicom(5, "D", BurnedInAnnotation="YES"))
+    record(burnt, "mass", "refuted")
+    lateral = own_clinic.film(dicom(6, "E", ViewPosition="LL"))
+    record(lateral, "mass", "refuted")
+    elsewhere = own_clinic.film(dicom(7, "F"), "district")
+    record(elsewhere, "mass", "refuted", "district")
 
-    assert apart.export("cxr", tmp_path / "out") == DONE
+    assert own_clinic.export("cxr", tmp_path / "out") == DONE
     rows = table(tmp_path / "out")
     by_site = {row["site"]: row for row in rows}
     assert len(rows) == 2
     assert (by_site["commune"]["pneumonia"], by_site["commune"]["mass"]) == ("0", "1")
     assert (by_site["district"]["pneumonia"], by_site["district"]["mass"]) == ("", "0")
-    assert by_site["commune"]["age_years"] == "61"  # as the header says, where the visit is silent
+    assert by_site["commune"]["age_years"] == "61"  # from the header, because the visit does not state it
     assert set(rows[0]) == {"person", "file", "age_years", "sex", "site", "view", "pneumonia", "mass"}
     assert len(list((tmp_path / "out" / "films").iterdir())) == 2
     said = capsys.readouterr().out
     assert "1 burned_in_annotation" in said
     assert "1 wrong_view" in said
 
-    assert apart.export("cxr", tmp_path / "one", "--site", "district", "--findings", "mass") == DONE
+    assert own_clinic.export("cxr", tmp_path / "one", "--site", "district", "--findings", "mass") == DONE
     assert [row["site"] for row in table(tmp_path / "one")] == ["district"]
-    assert apart.export("cxr", tmp_path / "none", "--since", "2999-01-01") == REFUSED
+    assert own_clinic.export("cxr", tmp_path / "none", "--since", "2999-01-01") == REFUSED
     assert not (tmp_path / "none").exists()
-    assert apart.export("ecg", tmp_path / "none") == REFUSED  # an outcome of the ECG, and none was posted
+    assert own_clinic.export("ecg", tmp_path / "none") == REFUSED  # there is an outcome for the ECG, but no recording
     assert capsys.readouterr().err.count("nothing to export") == 2
 
 
-def test_one_person_keeps_one_name_and_one_film_one_row(apart, tmp_path):
-    by_id = apart.film(dicom(1, "HOSPITAL-7"), person={"id": "P-7"})
-    again = apart.film(dicom(2, "HOSPITAL-7"), person={"id": "P-7"})
-    twice = apart.film(dicom(2, "HOSPITAL-7"))  # the film again, without the context: the header alone tells whose
-    third = apart.film(dicom(3, "HOSPITAL-7"))
-    namesake = apart.film(dicom(4, "HOSPITAL-7"), "district")  # another hospital's number
-    nobody = apart.post([("image", "a.png", raster(5)), ("image", "b.png", raster(6))])
+def test_a_person_has_one_pseudonym_and_a_film_has_one_row(own_clinic, tmp_path):
+    by_id = own_clinic.film(dicom(1, "HOSPITAL-7"), person={"id": "P-7"})
+    again = own_clinic.film(dicom(2, "HOSPITAL-7"), person={"id": "P-7"})
+    twice = own_clinic.film(dicom(2, "HOSPITAL-7"))  # the film again without context: only the header names the person
+    third = own_clinic.film(dicom(3, "HOSPITAL-7"))
+    namesake = own_clinic.film(dicom(4, "HOSPITAL-7"), "district")  # the same number at another hospital
+    nobody = own_clinic.post([("image", "a.png", raster(5)), ("image", "b.png", raster(6))])
     for visit in (by_id, again, third, nobody):
-        apart.tell(visit, "mass", "confirmed")
-    apart.tell(twice, "mass", "refuted")
-    apart.tell(namesake, "mass", "refuted", "district")
-    assert apart.export("cxr", tmp_path / "out", "--keep-key") == DONE
+        own_clinic.record_outcome(visit, "mass", "confirmed")
+    own_clinic.record_outcome(twice, "mass", "refuted")
+    own_clinic.record_outcome(namesake, "mass", "refuted", "district")
+    assert own_clinic.export("cxr", tmp_path / "out", "--keep-key") == DONE
     cases = {}
     for row in table(tmp_path / "out"):
         pixels = read_image((tmp_path / "out" / "films" / row["file"]).read_bytes()).pixels.tobytes()
@@ -404,13 +412,13 @@ def test_one_person_keeps_one_name_and_one_film_one_row(apart, tmp_path):
     assert len({named[seed]["person"] for seed in (1, 2, 3)}) == 1
     assert named[5]["person"] == named[6]["person"]
     assert len({named[seed]["person"] for seed in (1, 4, 5)}) == 3
-    assert named[2]["mass"] == "0"  # the latest outcome of the film, whichever visit brought it
+    assert named[2]["mass"] == "0"  # the latest outcome of the film from any visit
 
     kept = tmp_path / "out.key"
     assert stat.S_IMODE(kept.stat().st_mode) == 0o600
-    assert apart.export("cxr", tmp_path / "same", "--key", kept) == DONE
+    assert own_clinic.export("cxr", tmp_path / "same", "--key", kept) == DONE
     assert table(tmp_path / "same") == table(tmp_path / "out")
-    assert apart.export("cxr", tmp_path / "other") == DONE
+    assert own_clinic.export("cxr", tmp_path / "other") == DONE
     for column in ("person", "file"):
         assert not {r[column] for r in table(tmp_path / "other")} & {r[column] for r in table(tmp_path / "out")}
     assert not (tmp_path / "other.key").exists()
@@ -420,35 +428,35 @@ def test_one_person_keeps_one_name_and_one_film_one_row(apart, tmp_path):
 
 
 # ------------------------------------------------------------------ refusals
-def test_what_cannot_be_done_is_said_in_a_line_and_leaves_nothing(apart, tmp_path, capsys, monkeypatch):
-    visit = apart.film(dicom(1, "A"))
-    apart.tell(visit, "mass", "confirmed")
+def test_a_failed_export_prints_one_line_and_leaves_no_files(own_clinic, tmp_path, capsys, monkeypatch):
+    visit = own_clinic.film(dicom(1, "A"))
+    own_clinic.record_outcome(visit, "mass", "confirmed")
     full = tmp_path / "full"
     full.mkdir()
     (full / "mine.txt").write_text("mine")
-    assert apart.export("cxr", full) == REFUSED
+    assert own_clinic.export("cxr", full) == REFUSED
     assert [each.name for each in full.iterdir()] == ["mine.txt"]
-    assert apart.export("labs", tmp_path / "out") == REFUSED
+    assert own_clinic.export("labs", tmp_path / "out") == REFUSED
     bad = tmp_path / "bad.key"
     bad.write_text("no key")
-    assert apart.export("cxr", tmp_path / "out", "--key", bad) == REFUSED
+    assert own_clinic.export("cxr", tmp_path / "out", "--key", bad) == REFUSED
     (tmp_path / "out.key").write_text("mine")
-    assert apart.export("cxr", tmp_path / "out", "--keep-key") == REFUSED
+    assert own_clinic.export("cxr", tmp_path / "out", "--keep-key") == REFUSED
     assert (tmp_path / "out.key").read_text() == "mine"
-    assert apart.export("cxr", full / "mine.txt" / "below") == CANNOT
-    (stored,) = apart.settings.data_dir.glob("files/??/*")
+    assert own_clinic.export("cxr", full / "mine.txt" / "below") == CANNOT
+    (stored,) = own_clinic.settings.data_dir.glob("files/??/*")
     content = stored.read_bytes()
     stored.write_bytes(content[:-1])
-    assert apart.export("cxr", tmp_path / "out") == REFUSED
+    assert own_clinic.export("cxr", tmp_path / "out") == REFUSED
     stored.unlink()
-    assert apart.export("cxr", tmp_path / "gone", "--keep-key") == REFUSED
+    assert own_clinic.export("cxr", tmp_path / "gone", "--keep-key") == REFUSED
     assert not (tmp_path / "gone.key").exists()
     monkeypatch.setenv("SANGLOC_DATA_DIR", str(tmp_path / "nowhere"))
-    assert apart.export("cxr", tmp_path / "out") == CANNOT
+    assert own_clinic.export("cxr", tmp_path / "out") == CANNOT
     monkeypatch.setenv("SANGLOC_DATABASE_URL", "postgresql+psycopg://someone:password@/x?host=/nowhere")
-    assert apart.export("cxr", tmp_path / "out") == CANNOT
+    assert own_clinic.export("cxr", tmp_path / "out") == CANNOT
     monkeypatch.setenv("SANGLOC_DATABASE_URL", "mysql://x")
-    assert apart.export("cxr", tmp_path / "out") == CANNOT
+    assert own_clinic.export("cxr", tmp_path / "out") == CANNOT
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 10
     assert all(line.startswith("outcomes: ") for line in lines)
@@ -473,16 +481,16 @@ def test_what_cannot_be_done_is_said_in_a_line_and_leaves_nothing(apart, tmp_pat
         (["--modality", "mri", "--out", "x", *SOURCE], "mri"),
     ],
 )
-def test_a_command_line_that_cannot_be_used(arguments, said, capsys):
+def test_an_invalid_command_line_is_refused(arguments, said, capsys):
     with pytest.raises(SystemExit) as stopped:
         main(arguments)
     assert stopped.value.code == 2
     assert said in capsys.readouterr().err
 
 
-def test_the_command_itself_and_its_progress(apart, tmp_path):
+def test_the_command_and_its_progress(own_clinic, tmp_path):
     for seed in range(3):
-        apart.tell(apart.film(dicom(seed, f"P{seed}")), "mass", ("confirmed", "refuted")[seed % 2])
+        own_clinic.record_outcome(own_clinic.film(dicom(seed, f"P{seed}")), "mass", ("confirmed", "refuted")[seed % 2])
     command = [sys.executable, "-m", "service.outcomes", "--modality", "cxr", "--out", tmp_path / "out", *SOURCE]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stderr.splitlines()[-1] == "3 of 3 written"

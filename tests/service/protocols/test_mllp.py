@@ -9,7 +9,7 @@ import socket
 import pytest
 
 from service.protocols import mllp
-from service.report import hl7
+from service.report.hl7 import message as hl7
 from tests.service.hl7_judges import hl7_library
 from tests.service.orthanc import free_port
 from tests.service.report_fixture import NAME, report

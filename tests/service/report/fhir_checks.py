@@ -1,7 +1,7 @@
 """Checks of a FHIR document that a schema does not make: references, codes, units, probabilities, invariants.
 
-:func:`check` reads a Bundle as it travels (parsed JSON) and says every fault in one line that begins with its path. It
-takes whatever it is given: what is not of the expected shape is a fault, not an exception.
+:func:`check` takes a Bundle as parsed JSON, and returns one line for each fault, which begins with its path. It never
+raises: a value of an unexpected type is a fault.
 
 References
 ----------
@@ -41,13 +41,13 @@ REQUIRED = {
     "ImagingStudy": ("status", "subject"),
     "Provenance": ("target", "recorded", "agent"),
 }
-"""Members that R4 asks for, by resource; a Device has none."""
+"""Required members by resource type."""
 
 MAY_POINT_OUTSIDE = {"basedOn"}
-"""Members whose reference is to something that the hospital's system keeps: the request that is answered."""
+"""Members whose reference may be to a resource in the hospital's system: the request of the report."""
 
 SUBJECTS = {"subject": ("Patient",), "practitioner": ("Practitioner",)}
-"""Members whose reference has to lead to a resource of that kind."""
+"""Members whose reference has to be to a resource of one of these types."""
 
 _URN = re.compile(r"urn:(uuid:[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}|oid:[0-2](\.(0|[1-9]\d*))+)")
 _ABSOLUTE = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:\S+")
@@ -55,7 +55,7 @@ _ID = re.compile(r"[A-Za-z0-9.-]{1,64}")
 
 
 def check(bundle: dict[str, Any]) -> list[str]:
-    """Every fault of a document Bundle, each with its path; none where there is none."""
+    """Every fault of a document Bundle, each with its path."""
     faults = [*_bundle(bundle)]
     entries = bundle.get("entry")
     resources = [
@@ -248,7 +248,7 @@ def _references(path: str, resource: dict[str, Any], known: Counter[str], kinds:
 
 
 def _ends_with(url: str, relative: str) -> bool:
-    """Whether a relative reference (``Patient/1``) is that of an entry's address."""
+    """Whether an entry's address ends with this relative reference (``Patient/1``)."""
     return bool(re.fullmatch(r"[A-Za-z]+/[A-Za-z0-9.-]{1,64}", relative)) and url.endswith(f"/{relative}")
 
 

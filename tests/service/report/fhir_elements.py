@@ -1,4 +1,4 @@
-"""Checks of every element of a FHIR document, however deep: codes, units, extensions, narrative, nothing empty."""
+"""Checks of every element of a FHIR document at any depth: codes, units, extensions, narrative, no empty value."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The report as DICOM: SR, secondary capture and presentation state, read back and put before the validators."""
+"""The report as DICOM: SR, secondary capture and presentation state are read back and checked by validators."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from tests.service.report_fixture import DOCTOR, NAME, SPECIALIST, STUDY, VISIT,
 pytestmark = pytest.mark.filterwarnings("error")
 VERSIONS = (1, 2, 3)
 PN_IN_BYTES = "Length invalid for this VR"
-"""dciodvfy counts a name's bytes, where DICOM (PS3.5 section 6.2) counts its characters."""
+"""dciodvfy counts the bytes of a name, but DICOM counts its characters (PS3.5 section 6.2)."""
 
 
 # ---------------------------------------------------------------- reports and films
@@ -54,7 +54,7 @@ def nothing_assessed() -> Report:
 
 
 def kidney() -> Report:
-    """Values that are words, units and own codes longer than 16 characters, an output that is no probability."""
+    """Values that are words, units and own codes of more than 16 characters, and an uncalibrated output."""
     risk = ReportFinding(
         name="kfre_2y_north_america", organ="kidney", code=code("kfre_2y_north_america"), probability=0.001
     )
@@ -70,7 +70,7 @@ def kidney() -> Report:
 
 
 def with_recording(sop_class: str = "1.2.840.10008.5.1.4.1.1.9.1.1") -> Report:
-    """The recording came as DICOM too, from the same study."""
+    """A report whose recording was posted as DICOM too, of the same study."""
     whole = report(2)
     film = whole.inputs[0].dicom
     assert film is not None
@@ -81,7 +81,7 @@ def with_recording(sop_class: str = "1.2.840.10008.5.1.4.1.1.9.1.1") -> Report:
 
 
 def hostile() -> Report:
-    """Headers and context as nobody should have written them; a second film is of another study."""
+    """A report with invalid values in headers and context, and with a second film of another study."""
     whole = report(3)
     film = whole.inputs[0].dicom
     assert film is not None
@@ -120,7 +120,7 @@ def hostile() -> Report:
 
 
 def film_file(photometric: str = "MONOCHROME2", **elements: object) -> bytes:
-    """The DX film that the fixture's first input stands for: 512 × 400, 12 bits."""
+    """A DX film like the fixture's first input: 512 × 400 pixels, 12 bits."""
     dataset = pydicom.Dataset()
     dataset.file_meta = pydicom.dataset.FileMetaDataset()
     dataset.file_meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
@@ -177,7 +177,7 @@ def number(item) -> tuple[float, str]:
 
 
 def found(document) -> dict:
-    """What each measurement group says: concept to number, unit and whether it is positive."""
+    """Number, unit and whether it is positive, by the concept of each measurement group."""
     said = {}
     for group in named(document, "125007"):
         concept = valued(named(group, "121071")[0].ConceptCodeSequence)
@@ -220,13 +220,13 @@ def test_every_object_of_every_version_is_valid(version, language, tmp_path):
 
 @pytest.mark.parametrize("make", [without_dicom, without_person, nothing_assessed, kidney])
 @pytest.mark.parametrize("language", LANGUAGES)
-def test_valid_and_opens_where_little_is_known(make, language, tmp_path):
+def test_a_report_with_little_known_is_valid_and_opens(make, language, tmp_path):
     content = render(make(), language)
     assert lines_of_error(content, tmp_path) == []
     assert "Comprehensive SR" in dumped(content, tmp_path)
 
 
-def test_valid_whatever_stands_in_headers(tmp_path):
+def test_invalid_headers_do_not_make_an_invalid_object(tmp_path):
     content = render(hostile(), "vi")
     assert lines_of_error(content, tmp_path) == []
     dumped(content, tmp_path)
@@ -240,7 +240,7 @@ def test_valid_whatever_stands_in_headers(tmp_path):
 
 
 @pytest.mark.parametrize("sop_class", ["1.2.840.10008.5.1.4.1.1.9.1.1", "1.2.840.10008.5.1.4.1.1.104.1"])
-def test_a_recording_in_the_archive_is_referred_to(sop_class, tmp_path):
+def test_a_recording_in_the_archive_is_referenced(sop_class, tmp_path):
     content = render(with_recording(sop_class), "vi")
     assert lines_of_error(content, tmp_path) == []
     dumped(content, tmp_path)
@@ -274,7 +274,7 @@ def test_a_name_longer_in_bytes_than_in_characters_stays_whole(tmp_path):
 
 # ---------------------------------------------------------------- SR, read back
 @pytest.mark.parametrize("language", LANGUAGES)
-def test_codes_numbers_and_units_are_the_reports(language):
+def test_codes_numbers_and_units_are_those_of_the_report(language):
     for made in (report(3), kidney()):
         document = parsed(render(made, language))
         said = found(document)
@@ -289,7 +289,7 @@ def test_codes_numbers_and_units_are_the_reports(language):
                 assert (value, unit) == (finding.value, finding.unit)
 
 
-def test_an_operating_point_stands_under_its_probability():
+def test_an_operating_point_is_a_property_of_its_probability():
     document = parsed(render(report(1), "en"))
     group = next(each for each in named(document, "125007") if "233604007" in str(named(each, "121071")[0]))
     (probability,) = named(group, "probability")
@@ -303,7 +303,7 @@ def test_an_operating_point_stands_under_its_probability():
     assert named(group, "121112")[0].ReferencedSOPSequence[0].ReferencedSOPInstanceUID == f"{STUDY}.2.1"
 
 
-def test_what_is_no_probability_is_not_called_one():
+def test_an_uncalibrated_output_is_not_called_a_probability():
     document = parsed(render(kidney(), "en"))
     assert [number(each)[0] for each in named(document, "bare_output")] == [0.5]
     assert [number(each)[0] for each in named(document, "probability")] == [0.001]
@@ -329,7 +329,7 @@ def test_words_are_in_the_language(language):
     assert display("pneumonia", language) in meanings
 
 
-def test_what_was_not_assessed_says_why():
+def test_an_organ_that_was_not_assessed_has_its_reasons():
     document = parsed(render(report(1), "vi"))
     (evaluations,) = named(document, "C0034375")
     kidneys = next(
@@ -355,7 +355,7 @@ def test_state_and_signatures_by_version():
     assert [named(each, "version")[0].MeasuredValueSequence[0].NumericValue for each in (first, third)] == [1, 3]
 
 
-def test_an_opinion_stands_under_its_doctor():
+def test_an_opinion_has_its_doctor_as_observer():
     document = parsed(render(report(3), "vi"))
     assert named(document, "121013")[0].TextValue == "Sàng Lọc"
     referrer, specialist = named(document, "opinion")
@@ -375,7 +375,7 @@ def test_an_opinion_stands_under_its_doctor():
     assert "2026-11-21T13:30:00Z" in texts
 
 
-def test_conclusions_are_those_that_stand():
+def test_conclusions_are_the_findings_that_hold_after_all_opinions():
     for version in VERSIONS:
         made = report(version)
         document = parsed(render(made, "fr"))
@@ -397,10 +397,10 @@ def test_patient_study_and_request():
     (evidence,) = dataset.CurrentRequestedProcedureEvidenceSequence
     assert evidence.ReferencedSeriesSequence[0].ReferencedSOPSequence[0].ReferencedSOPInstanceUID == f"{STUDY}.2.1"
     assert dataset.CodingSchemeIdentificationSequence[0].CodingSchemeDesignator == "99SANGLOC"
-    assert "TimezoneOffsetFromUTC" not in dataset  # the hospital's study time says no zone
+    assert "TimezoneOffsetFromUTC" not in dataset  # the hospital's study time has no known zone
 
 
-def test_patient_from_the_context_where_no_header_says_it():
+def test_patient_is_taken_from_the_context_if_no_header_states_it():
     dataset = parsed(render(without_dicom(), "vi"))
     assert str(dataset.PatientName) == NAME
     assert dataset.PatientName.given_name == ""
@@ -429,7 +429,7 @@ def test_the_same_report_is_the_same_file():
     assert once == twice
 
 
-def test_instances_are_what_is_rendered():
+def test_rendered_objects_have_the_identifiers_of_instances():
     made = report(2)
     sr, sc, gsps = instances(made, "vi")
     assert [(each.kind, each.finding, each.index) for each in (sr, sc, gsps)] == [
@@ -454,7 +454,7 @@ def test_every_version_and_language_has_its_own_identifiers():
     assert len({each.series_instance_uid for each in every}) == 27
 
 
-def test_a_version_names_the_one_before():
+def test_a_version_refers_to_the_version_before():
     assert "PredecessorDocumentsSequence" not in parsed(render(report(1), "vi"))
     assert prior_document(report(1), "vi") is None
     (prior,) = parsed(render(report(3), "vi")).PredecessorDocumentsSequence
@@ -476,7 +476,7 @@ def test_no_presentation_state_without_the_film_in_the_archive():
         assert [each.kind for each in instances(changed, "vi")] == ["sr", "sc"]
 
 
-def test_a_study_that_is_no_uid_gets_one_of_the_visit():
+def test_an_invalid_study_uid_is_replaced_by_one_made_from_the_visit():
     made = without_dicom().model_copy(update={"study_instance_uid": "study of Tuesday"})
     assert parsed(render(made, "vi")).StudyInstanceUID.startswith("2.25.")
     assert VISIT not in parsed(render(made, "vi")).StudyInstanceUID
@@ -502,7 +502,7 @@ def test_the_capture_holds_the_picture_and_names_the_finding():
 
 
 @pytest.mark.parametrize("size", [(3001, 1501), (333, 335)])
-def test_a_capture_is_bounded_and_of_even_length(size, tmp_path):
+def test_a_capture_is_limited_in_size_and_of_even_length(size, tmp_path):
     out = io.BytesIO()
     Image.new("RGB", size, "#102030").save(out, "PNG")
     content = render_heatmap(report(1), "en", "pneumonia", 0, out.getvalue())
@@ -513,7 +513,7 @@ def test_a_capture_is_bounded_and_of_even_length(size, tmp_path):
 
 
 @pytest.mark.parametrize("content", [b"", b"no picture", b"\x89PNG\r\n\x1a\n" + bytes(40)])
-def test_bytes_that_are_no_picture_are_refused(content):
+def test_bytes_that_are_not_a_png_are_refused(content):
     with pytest.raises(Refused) as refused:
         render_heatmap(report(1), "vi", "pneumonia", 0, content)
     assert refused.value.problem.code == "unreadable"
@@ -527,7 +527,7 @@ def test_what_the_report_does_not_have_is_not_rendered():
             render_presentation(report(1), "vi", finding, index, film_file())
 
 
-def test_the_presentation_state_lies_over_the_film():
+def test_the_presentation_state_draws_outlines_over_the_film():
     dataset = parsed(render_presentation(report(1), "fr", "pneumonia", 0, film_file()))
     (series,) = dataset.ReferencedSeriesSequence
     assert series.SeriesInstanceUID == f"{STUDY}.2"
@@ -544,7 +544,7 @@ def test_the_presentation_state_lies_over_the_film():
         assert np.array_equal(points[0], points[-1])
         assert points.min() >= 0
         assert (points.max(axis=0) <= (400, 512)).all()
-    # the map's strongest cells are the middle left (255) and the lower right one (200): both are within an outline
+    # The map's highest cells are the middle left (255) and the lower right one (200). Both have an outline.
     left, right = sorted(
         (np.array(line.GraphicData).reshape(-1, 2).mean(axis=0).tolist() for line in annotation.GraphicObjectSequence),
         key=lambda middle: -middle[1],
@@ -552,7 +552,7 @@ def test_the_presentation_state_lies_over_the_film():
     assert {left[0] < 200, right[0] < 200} == {True, False}
 
 
-def test_a_presentation_state_shows_the_films_own_greys(tmp_path):
+def test_a_presentation_state_keeps_the_films_grey_scale(tmp_path):
     plain = parsed(render_presentation(report(1), "vi", "pneumonia", 0, film_file()))
     assert plain.PresentationLUTShape == "IDENTITY"
     assert "SoftcopyVOILUTSequence" not in plain
@@ -580,7 +580,7 @@ def test_another_library_reads_the_measurements():
 
 
 @pytest.mark.parametrize("bits", [12, 16])
-def test_a_films_look_up_table_is_carried_over(bits, tmp_path):
+def test_a_films_look_up_table_is_copied(bits, tmp_path):
     table = pydicom.Dataset()
     entries = np.linspace(0, 4095, 4096).astype("<u2")
     table.add_new("LUTDescriptor", "US", [4096, 0, bits])
@@ -589,7 +589,7 @@ def test_a_films_look_up_table_is_carried_over(bits, tmp_path):
     (shown,) = parsed(content).SoftcopyVOILUTSequence
     assert list(shown.VOILUTSequence[0].LUTDescriptor) == [4096, 0, 16]
     carried = np.frombuffer(shown.VOILUTSequence[0].LUTData, "<u2")
-    assert np.allclose(carried / 65535, entries / 4095, atol=1e-5)  # 16 bits where 12 are meant would be all but black
+    assert np.allclose(carried / 65535, entries / 4095, atol=1e-5)  # 12 bits that are shown as 16 would be almost black
     assert lines_of_error(content, tmp_path) == []
 
 
@@ -598,7 +598,7 @@ def test_a_film_that_cannot_be_read_is_refused():
         render_presentation(report(1), "vi", "pneumonia", 0, b"no film")
 
 
-def test_outlines_close_and_lie_where_the_map_crosses():
+def test_outlines_are_closed_and_follow_the_level_of_the_map():
     (line,) = outlines([[0] * 9] * 4 + [[0] * 4 + [255] + [0] * 4] + [[0] * 9] * 4, 0.5)
     assert np.array_equal(line[0], line[-1])
     assert np.allclose(line.mean(axis=0), 0.5, atol=0.01)
@@ -609,7 +609,7 @@ def test_outlines_close_and_lie_where_the_map_crosses():
     assert whole.max() == 1
 
 
-def test_outlines_of_any_map_are_bounded():
+def test_outlines_have_a_limited_number_of_points():
     checks = [[255 * ((row + column) % 2) for column in range(48)] for row in range(48)]
     lines = outlines(checks, 0.5)
     assert lines

@@ -1,4 +1,4 @@
-"""The FHIR document, read back: valid by the library and by our own checks, the report's numbers, every name whole."""
+"""The FHIR document is valid by the library and by our own checks, and has the report's codes, numbers and names."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def coded(concept: dict) -> tuple[str, str]:
 
 
 def numbers(bundle: dict) -> dict:
-    """Code of each finding to what the document says of it, without the doctors' own Observations."""
+    """What the document says of each finding, by code, without the doctors' Observations."""
     found: dict = {}
     for risk in of_kind(bundle, "RiskAssessment"):
         (prediction,) = risk["prediction"]
@@ -77,9 +77,9 @@ def said(finding: ReportFinding) -> tuple:
     return finding.probability, finding.positive, point.model_dump(exclude_none=True) if point else {}
 
 
-# ---------------------------------------------------------------- what it says
+# ---------------------------------------------------------------- content
 @pytest.mark.parametrize(("version", "language"), ALL)
-def test_it_is_valid_and_says_the_reports_codes_and_numbers(version, language):
+def test_the_document_is_valid_and_has_the_reports_codes_and_numbers(version, language):
     report = report_fixture.report(version)
     body = render(report, language)
     Bundle.model_validate_json(body)
@@ -100,7 +100,7 @@ def test_it_is_valid_and_says_the_reports_codes_and_numbers(version, language):
 
 
 @pytest.mark.parametrize(("version", "language"), ALL)
-def test_the_composition_reads_as_the_report(version, language):
+def test_the_composition_has_the_reports_sentences_and_authors(version, language):
     report = report_fixture.report(version)
     bundle = rendered(report, language)
     composition = bundle["entry"][0]["resource"]
@@ -113,7 +113,7 @@ def test_the_composition_reads_as_the_report(version, language):
         words.conclusion(report, language),
         words.next_step(report.next_steps[0], language),
         *words.not_assessed(report, language),
-        *words.input_reserves(report.inputs[2], language),
+        *words.input_problems(report.inputs[2], language),
         *(line for opinion in report.opinions for line in words.opinion_sentences(opinion, language)),
         NAME,
         "Khám sức khỏe",
@@ -127,7 +127,7 @@ def test_the_composition_reads_as_the_report(version, language):
     assert names == list(zip(at, [DOCTOR, SPECIALIST][: version - 1], strict=True))
 
 
-def test_who_made_it_and_from_what():
+def test_person_models_files_and_signatures():
     bundle = rendered(report_fixture.report(3))
     (patient,) = of_kind(bundle, "Patient")
     assert patient["name"] == [{"text": NAME}]
@@ -161,7 +161,7 @@ def test_who_made_it_and_from_what():
     assert leads_to(bundle, pneumonia["performer"])["deviceName"][0]["name"] == "lung"
 
 
-def test_an_organ_that_was_not_assessed_is_no_normal_one():
+def test_an_organ_that_was_not_assessed_has_reasons_and_no_value():
     bundle = rendered(report_fixture.report(), "vi")
     (absent,) = [each for each in of_kind(bundle, "Observation") if "dataAbsentReason" in each]
     assert coded(absent["bodySite"]) == ("http://snomed.info/sct", "64033007")
@@ -188,7 +188,7 @@ def test_a_doctors_judgements_are_observations_of_their_own():
     assert "Heart rate: agrees" in json.dumps(bundle)
 
 
-def test_it_is_valid_by_the_definitions_of_r4_and_their_invariants():
+def test_the_document_is_valid_by_the_definitions_and_invariants_of_r4():
     reason = "fhircraft is not installed: R4's own definitions and invariants are not tried, only R4B's and our checks"
     pytest.importorskip("fhircraft", reason=reason)
     from fhircraft.fhir.resources.datatypes.R4.core.bundle import Bundle as Document
@@ -209,7 +209,7 @@ def with_findings(*findings: ReportFinding) -> Report:
     return report_fixture.report().model_copy(update={"organs": {"kidney": organ}})
 
 
-def test_a_value_that_is_a_word_is_coded_where_the_vocabulary_has_it():
+def test_a_value_that_is_a_term_of_the_vocabulary_is_coded():
     report = with_findings(
         measured("kdigo_risk", "kidney", "very high"),
         measured("kdigo_g", "kidney", "G3a"),
@@ -226,7 +226,7 @@ def test_a_value_that_is_a_word_is_coded_where_the_vocabulary_has_it():
     assert check(bundle) == []
 
 
-def test_a_bare_output_is_not_called_a_probability():
+def test_an_uncalibrated_output_is_not_called_a_probability():
     bare = judged("incident_ckd", "kidney", 0.4, 0.3).model_copy(update={"calibrated": False, "positive": None})
     bundle = rendered(with_findings(bare))
     (risk,) = of_kind(bundle, "RiskAssessment")
@@ -236,7 +236,7 @@ def test_a_bare_output_is_not_called_a_probability():
     assert numbers(bundle)["urn:sangloc:term", "incident_ckd"][:2] == (0.4, None)
 
 
-def test_whatever_carries_the_code_of_a_vital_sign_is_of_that_category():
+def test_an_observation_with_the_code_of_a_vital_sign_has_that_category():
     rates = [
         each for each in of_kind(rendered(report_fixture.report()), "Observation") if coded(each["code"])[1] == "8867-4"
     ]
@@ -244,8 +244,8 @@ def test_whatever_carries_the_code_of_a_vital_sign_is_of_that_category():
     assert rates[0]["effectiveDateTime"] == "2026-11-21"
 
 
-# ---------------------------------------------------------------- little known, much that is strange
-def test_nothing_known_is_still_a_document():
+# ---------------------------------------------------------------- missing and unusual values
+def test_a_report_with_little_known_is_a_valid_document():
     full = report_fixture.report()
     dicom = full.inputs[0].dicom.model_copy(update={"StudyInstanceUID": "not a UID", "Modality": ""})
     bare = full.model_copy(
@@ -270,7 +270,7 @@ def test_nothing_known_is_still_a_document():
     assert "basedOn" not in of_kind(bundle, "DiagnosticReport")[0]
 
 
-def test_a_series_without_modality_says_that_it_is_not_known():
+def test_a_series_without_modality_states_that_it_is_unknown():
     full = report_fixture.report()
     dicom = full.inputs[0].dicom.model_copy(update={"Modality": "", "StudyDate": "20269999"})
     report = full.model_copy(update={"inputs": (full.inputs[0].model_copy(update={"dicom": dicom}),)})
@@ -295,7 +295,7 @@ def test_what_a_doctor_writes_stays_text():
 @pytest.mark.parametrize(
     "odd", ["", " ", "\n", "\t x \x00", "\ud800", "<&>\"'", "\ufffe\uffff", "a/b", "\u202e", "Ẵ" * 200]
 )
-def test_no_text_makes_it_invalid(odd):
+def test_no_text_makes_the_document_invalid(odd):
     full = report_fixture.report(2)
     report = full.model_copy(
         update={
@@ -313,7 +313,7 @@ def test_no_text_makes_it_invalid(odd):
     assert check(json.loads(body)) == []
 
 
-def test_doctors_whose_names_could_be_split_otherwise_stay_two():
+def test_doctors_whose_id_and_name_join_to_the_same_text_stay_two():
     full = report_fixture.report(2)
     referrer = full.referrer.model_copy(update={"id": "a", "name": "b/c"})
     by = full.opinions[0].author.model_copy(update={"id": "a/b", "name": "c"})
@@ -334,7 +334,7 @@ def test_doctors_whose_names_could_be_split_otherwise_stay_two():
         (None, {"identifier": {"value": "ORD-1"}}),
     ],
 )
-def test_the_request_is_answered_as_it_was_posted(posted, expected):
+def test_the_request_is_referred_to_as_it_was_posted(posted, expected):
     report = report_fixture.report().model_copy(update={"order": Order(request=posted, placer="ORD-1")})
     bundle = rendered(report)
     (based_on,) = of_kind(bundle, "DiagnosticReport")[0]["basedOn"]
@@ -344,8 +344,8 @@ def test_the_request_is_answered_as_it_was_posted(posted, expected):
     assert check(bundle) == []
 
 
-# ---------------------------------------------------------------- the same, and quickly
-def test_a_version_is_the_same_document_whenever_it_is_rendered():
+# ---------------------------------------------------------------- identity and speed
+def test_a_version_always_gives_the_same_document():
     first, again = (render(report_fixture.report(2), "vi") for _ in range(2))
     assert first == again
     assert json.loads(first)["id"] == str(document_id(report_fixture.VISIT, 2, "vi"))
@@ -358,7 +358,7 @@ def test_a_version_is_the_same_document_whenever_it_is_rendered():
     assert len({json.dumps(each["entry"][0]["resource"]["identifier"]) for each in by_version.values()}) == 1
 
 
-def test_it_is_rendered_in_no_time():
+def test_a_document_is_rendered_in_less_than_100_ms():
     report = report_fixture.report(3)
     render(report, "vi")
     taken = []
@@ -475,7 +475,7 @@ def outcome(bundle: dict) -> dict:
 
 
 @pytest.mark.parametrize(("fault", "break_it"), BROKEN, ids=[f"{n}-{fault}" for n, (fault, _) in enumerate(BROKEN)])
-def test_a_broken_document_is_found_out(fault, break_it):
+def test_each_fault_of_a_broken_document_is_found(fault, break_it):
     bundle = rendered(report_fixture.report(3))
     break_it(bundle)
     found = check(bundle)
@@ -483,7 +483,7 @@ def test_a_broken_document_is_found_out(fault, break_it):
     assert all(each.startswith("Bundle") for each in found)
 
 
-def test_the_checks_take_whatever_they_are_given():
+def test_the_checks_never_raise():
     chance = random.Random(5)
     whole = rendered(report_fixture.report(3))
     for junk in (None, [], {}, 0, 1.5, "x", [0], [[]], [None], {"reference": "#"}, {"code": 1}, {"resource": {}}):
@@ -496,7 +496,7 @@ def test_the_checks_take_whatever_they_are_given():
 
 
 def places(value):
-    """Every place of a JSON document: what holds it, and under which name or index."""
+    """Every value of a JSON document: its container, and its name or index there."""
     for key, inner in value.items() if isinstance(value, dict) else enumerate(value):
         yield value, key
         if isinstance(inner, dict | list):

@@ -10,7 +10,7 @@ from data_specs.visit.context import Person
 from data_specs.visit.report import ReportFinding, ReportOrgan
 from service.protocols import mllp
 from service.protocols.er7 import Message
-from service.report import hl7
+from service.report.hl7 import message as hl7
 from service.report.words import colon
 from tests.service.hl7_judges import hl7_library, validated
 from tests.service.report_fixture import DOCTOR, NAME, SPECIALIST, STUDY, VISIT, code, judged, measured, report

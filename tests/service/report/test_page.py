@@ -1,4 +1,4 @@
-"""The report on a page: HTML, PDF and JSON say the report's own numbers, lose nothing, and are safe to open."""
+"""HTML, PDF and JSON show every fact of the report with its numbers, and are safe to open."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from data_specs.visit.report import Report, ReportOrgan
 from data_specs.vocabulary import LANGUAGES, Language, display
 from service.language.texts import opening, text
 from service.report import as_json, html, pdf, words
-from service.report.sheet import coded, result, sheet
+from service.report.sheet import code_text, make_sheet, result_text
 from tests.conftest import ROOT
 from tests.service.report_fixture import DOCTOR, NAME, SPECIALIST, VISIT, code, judged, report
 
@@ -40,7 +40,7 @@ def picture(width: int = 240, height: int = 300) -> bytes:
 
 
 def with_findings(positive: int, version: int = 1) -> Report:
-    """Sixteen findings of the lung, the first of which are positive."""
+    """Sixteen findings of the lung, of which the first ``positive`` ones are positive."""
     made = report(version)
     findings = tuple(judged(name, "lung", 0.9 if n < positive else 0.1, 0.5) for n, name in enumerate(LUNG))
     return made.model_copy(
@@ -72,7 +72,7 @@ def hostile() -> Report:
 
 
 def empty() -> Report:
-    """As little as a report can say: nothing came that could be used."""
+    """The report of a visit without any usable file."""
     organs = {
         name: ReportOrgan(status="not_assessed", code=code(name), reasons=(Problem(why, "reject"),))
         for name, why in (("lung", "no_image"), ("cardiac", "no_ecg"), ("kidney", "sex_unknown"))
@@ -105,13 +105,13 @@ def test_json_is_the_report_with_sentences(language: Language) -> None:
         (row,) = [row for row in told["organs"][finding.organ]["findings"] if row["name"] == finding.name]
         assert row["sentence"].startswith(words.finding_sentence(finding, language))
     assert told["organs"]["kidney"]["reasons"][0]["sentence"] == words.organ_reasons(made, "kidney", language)[0]
-    assert told["inputs"][2]["problems"][0]["sentence"] == words.input_reserves(made.inputs[2], language)[0]
+    assert told["inputs"][2]["problems"][0]["sentence"] == words.input_problems(made.inputs[2], language)[0]
     assert told["next_steps"][0]["sentence"] == words.next_step(made.next_steps[0], language)
     assert told["opinions"][1]["sentences"] == words.opinion_sentences(made.opinions[1], language)
 
 
 @pytest.mark.parametrize("made", [report(1), report(3), empty(), hostile()], ids=["one", "three", "empty", "hostile"])
-def test_json_without_its_sentences_is_the_report_again(made: Report) -> None:
+def test_json_without_its_sentences_is_the_reports_own_json(made: Report) -> None:
     def stripped(part: Any) -> Any:
         if isinstance(part, dict):
             said = ("sentence", "sentences", "language", "conclusions")
@@ -125,12 +125,12 @@ def test_json_without_its_sentences_is_the_report_again(made: Report) -> None:
 
 
 def spaced(said: str) -> str:
-    """As text is read back here: one plain space where French sets one that does not break."""
+    """Text with every run of spaces, also non-breaking ones, as one plain space."""
     return " ".join(said.split())
 
 
-class Read(HTMLParser):
-    """Elements with their attributes, the visible text, and whether every element was closed."""
+class ParsedPage(HTMLParser):
+    """A parsed page: its elements with their attributes, and its visible text. Every element has to be closed."""
 
     VOID = frozenset({"meta", "img", "br"})
 
@@ -163,7 +163,7 @@ class Read(HTMLParser):
 @pytest.mark.parametrize("version", VERSIONS)
 def test_html_carries_every_fact_of_the_report(language: Language, version: int) -> None:
     made = report(version)
-    page = Read(html.render(made, language))
+    page = ParsedPage(html.render(made, language))
     assert ("html", {"lang": language}) in page.elements
     (article,) = page.having("data-visit")
     assert (article["data-visit"], article["data-version"]) == (VISIT, str(version))
@@ -180,8 +180,8 @@ def test_html_carries_every_fact_of_the_report(language: Language, version: int)
         if finding.operating_point:
             assert row["data-threshold"] == repr(finding.operating_point.threshold)
             assert row["data-cohort"] == finding.operating_point.cohort
-        assert f"{opening(display(finding.name, language))} {coded(finding.code)}" in page.text
-        assert " ".join(result(finding, language).split()) in page.text
+        assert f"{opening(display(finding.name, language))} {code_text(finding.code)}" in page.text
+        assert " ".join(result_text(finding, language).split()) in page.text
     assert [each["data-reason"] for each in page.having("data-reason")] == ["labs_missing"]
     assert [each["data-problem"] for each in page.having("data-problem")] == ["wrong_view"]
     assert [each["data-rule"] for each in page.having("data-rule")] == ["pneumonia_adult"]
@@ -195,9 +195,9 @@ def test_html_carries_every_fact_of_the_report(language: Language, version: int)
     assert page.text.index(spaced(words.conclusion(made, language))) < page.text.index(findings)
 
 
-def test_html_fetches_nothing_and_runs_nothing() -> None:
+def test_html_has_no_scripts_and_no_outside_resources() -> None:
     content = html.render(report(3), "vi", pictures={0: picture(), 1: picture(400, 160)})
-    page = Read(content)
+    page = ParsedPage(content)
     assert not {"script", "link", "iframe", "form", "object", "base", "a"} & {tag for tag, _ in page.elements}
     assert not [
         name for _, attributes in page.elements for name in attributes if name.startswith("on") or name == "style"
@@ -215,16 +215,16 @@ def test_html_fetches_nothing_and_runs_nothing() -> None:
     assert all(each["alt"] for each in page.having("src"))
 
 
-def test_html_is_read_by_those_who_do_not_see_it() -> None:
-    page = Read(html.render(report(3), "fr"))
+def test_html_has_the_structure_that_screen_readers_need() -> None:
+    page = ParsedPage(html.render(report(3), "fr"))
     assert [tag for tag, _ in page.elements if tag == "h1"] == ["h1"]
     assert {"header", "main", "footer", "table"} <= {tag for tag, _ in page.elements}
     headers = [attributes.get("scope") for tag, attributes in page.elements if tag == "th"]
     assert set(headers) == {"col", "row", "rowgroup"}
 
 
-def test_what_people_wrote_is_shown_and_does_nothing() -> None:
-    page = Read(html.render(hostile(), "en"))
+def test_free_text_is_shown_and_not_executed() -> None:
+    page = ParsedPage(html.render(hostile(), "en"))
     assert "script" not in {tag for tag, _ in page.elements}
     assert "img" not in {tag for tag, _ in page.elements}
     assert "<script>alert(1)</script>" in page.text
@@ -232,8 +232,8 @@ def test_what_people_wrote_is_shown_and_does_nothing() -> None:
     assert not {"\x00", "\x07", "\u202e"} & set(page.text)
 
 
-def test_colours_of_the_page_can_be_read() -> None:
-    """WCAG 2.2, 1.4.3: 4.5 to 1, on white paper and in the dark."""
+def test_colours_of_the_page_have_enough_contrast() -> None:
+    """At least 4.5 to 1 in the light and in the dark style (WCAG 2.2, 1.4.3)."""
     style = (ROOT / "service/report/report.css").read_text()
     light, dark = (dict(re.findall(r"--([\w-]+): (#\w{6})", part)) for part in style.split("@media screen", 2)[:2])
     assert light.keys() == dark.keys()
@@ -258,8 +258,8 @@ def pages_of(content: bytes) -> list[str]:
     return [page.extract_text() for page in PdfReader(io.BytesIO(content)).pages]
 
 
-def said_in(content: bytes) -> str:
-    """All text, with every run of blanks as one: lines break where the paper ends."""
+def text_of(content: bytes) -> str:
+    """The text of all pages, with every run of spaces and line breaks as one space."""
     return " ".join(" ".join(pages_of(content)).split())
 
 
@@ -269,9 +269,9 @@ def test_pdf_is_one_page_with_every_fact_of_the_report(language: Language, versi
     made = report(version)
     content = pdf.render(made, language, pictures={0: picture(), 1: picture(500, 200)})
     assert len(pages_of(content)) == 1
-    text_ = said_in(content)
+    text_ = text_of(content)
     for finding in made.findings:
-        row = f"{opening(display(finding.name, language))} {coded(finding.code)} {result(finding, language)}"
+        row = f"{opening(display(finding.name, language))} {code_text(finding.code)} {result_text(finding, language)}"
         assert " ".join(row.split()) in text_
         if finding.operating_point:
             assert " ".join(words.percent(finding.operating_point.threshold, language).split()) in text_
@@ -279,18 +279,18 @@ def test_pdf_is_one_page_with_every_fact_of_the_report(language: Language, versi
     told = [words.conclusion(made, language), *words.organ_reasons(made, "kidney", language)]
     told += [words.next_step(step, language) for step in made.next_steps]
     told += [one for opinion in made.opinions for one in words.opinion_sentences(opinion, language)]
-    told += words.input_reserves(made.inputs[2], language)
+    told += words.input_problems(made.inputs[2], language)
     told += [words.say("decision_support", language), words.say(f"status_{made.status}", language)]
     told += [NAME, DOCTOR, VISIT, "lung 1.2.0 (dddddddddddd)", text(f"priority_{made.priority}", language)]
     for said in told:
         assert " ".join(said.split()) in text_, said
 
 
-def test_pdf_says_what_it_is_and_of_whom_it_is_not() -> None:
+def test_pdf_metadata_name_the_report_and_not_the_person() -> None:
     content = pdf.render(report(3), "vi")
     reader = PdfReader(io.BytesIO(content))
     assert reader.metadata is not None
-    assert reader.metadata.title == f"{words.say('title', 'vi')} · {sheet(report(3), 'vi').footer}"
+    assert reader.metadata.title == f"{words.say('title', 'vi')} · {make_sheet(report(3), 'vi').footer}"
     assert reader.metadata.author == "Sàng Lọc"
     assert reader.trailer["/Root"]["/Lang"] == "vi"
     assert NAME not in str(dict(reader.metadata))
@@ -302,16 +302,16 @@ def test_pdf_says_what_it_is_and_of_whom_it_is_not() -> None:
     assert all("/FontFile2" in font["/FontDescriptor"] and "/ToUnicode" in font for font in embedded)
 
 
-def test_pdf_is_the_same_whenever_it_is_made() -> None:
+def test_the_same_report_gives_the_same_pdf() -> None:
     first = pdf.render(report(2), "fr", pictures={0: picture()})
     pdf.render(report(1), "vi")
     assert pdf.render(report(2), "fr", pictures={0: picture()}) == first
 
 
-def test_names_with_accents_apart_are_read_back_composed() -> None:
+def test_decomposed_accents_are_composed() -> None:
     apart = unicodedata.normalize("NFD", SPECIALIST + " Ộ ễ ự ỡ Đ")
     made = report(1).model_copy(update={"site": apart})
-    assert SPECIALIST + " Ộ ễ ự ỡ Đ" in said_in(pdf.render(made, "vi"))
+    assert SPECIALIST + " Ộ ễ ự ỡ Đ" in text_of(pdf.render(made, "vi"))
 
 
 @pytest.mark.parametrize("positive", [0, 3, 16])
@@ -321,28 +321,28 @@ def test_sixteen_findings_fit_one_page_and_none_is_lost(positive: int, version: 
     shown = {} if positive == 16 else {0: picture(), 1: picture(500, 200)}
     content = pdf.render(made, "fr", pictures=shown)
     assert len(pages_of(content)) == 1
-    text_ = said_in(content)
+    text_ = text_of(content)
     for finding in made.findings:
-        assert coded(finding.code) in text_
+        assert code_text(finding.code) in text_
         assert opening(display(finding.name, "fr")) in text_
-        assert " ".join(result(finding, "fr").split()) in text_
+        assert " ".join(result_text(finding, "fr").split()) in text_
         if finding.positive and finding.operating_point:
             point = words.percent(finding.operating_point.threshold, "fr")
             assert " ".join(point.split()) in text_
     assert smallest_print(content) >= 6.5
 
 
-def test_what_is_too_long_for_a_page_goes_on_and_loses_nothing() -> None:
+def test_a_long_report_continues_on_further_pages_without_loss() -> None:
     made = long_opinions()
     content = pdf.render(made, "vi", pictures={0: picture()})
     pages = pages_of(content)
     assert len(pages) > 1
-    text_ = said_in(content)
+    text_ = text_of(content)
     for opinion in made.opinions:
         assert all(word in text_ for word in opinion.text.split()[:-1])
         assert words.opinion_sentences(opinion, "vi")[0] in text_
     for finding in made.findings:
-        assert coded(finding.code) in text_
+        assert code_text(finding.code) in text_
     for number, page in enumerate(pages, 1):
         assert words.say("page_of", "vi", page=number, pages=len(pages)) in page
         assert NAME in page
@@ -364,9 +364,9 @@ def smallest_print(content: bytes) -> float:
 @pytest.mark.parametrize("language", LANGUAGES)
 @pytest.mark.parametrize("made", [empty(), hostile()], ids=["empty", "hostile"])
 def test_any_report_can_be_printed(made: Report, language: Language) -> None:
-    text_ = said_in(pdf.render(made, language))
+    text_ = text_of(pdf.render(made, language))
     assert spaced(words.say(f"status_{made.status}", language)) in text_
-    assert Read(html.render(made, language)).having("data-visit")
+    assert ParsedPage(html.render(made, language)).having("data-visit")
     for name, organ in made.organs.items():
         if organ.status == "not_assessed":
             assert all(reason in text_ for reason in words.organ_reasons(made, name, language))
@@ -386,7 +386,7 @@ FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "-
     not CHROMIUM.exists(), reason="chromium is not installed: the report's page is not seen in a browser"
 )
 def test_the_page_in_a_browser(tmp_path: Path) -> None:
-    """On a phone nothing runs off the screen, printed it is one sheet, nothing is blocked, and axe finds nothing."""
+    """It fits the screen of a phone, prints on one sheet, logs no error, and axe finds no serious fault."""
     driver = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: no page is tried")
     axe = pytest.importorskip("axe_core_python.sync_playwright", reason="axe is not installed: no page is checked")
     path = tmp_path / "report.html"
@@ -402,7 +402,7 @@ def test_the_page_in_a_browser(tmp_path: Path) -> None:
             assert page.evaluate("getComputedStyle(document.querySelector('.banner')).borderLeftWidth") == "5px"
             assert page.evaluate("document.images[0].naturalWidth") == 240
             assert said == []
-            if made.version == 3:  # what a browser prints cannot be set smaller where there is more of it
+            if made.version == 3:  # a browser does not reduce the text of a longer report
                 assert len(PdfReader(io.BytesIO(page.pdf(prefer_css_page_size=True))).pages) == 1
             page.close()
             context = browser.new_context(bypass_csp=True, color_scheme=scheme)

@@ -1,4 +1,4 @@
-"""One report, read back from every rendering: the same codes and numbers in all of them, in three languages."""
+"""A report is read back from every format: each has the same codes and numbers, in three languages."""
 
 from __future__ import annotations
 
@@ -13,21 +13,22 @@ from pypdf import PdfReader
 from data_specs.visit.report import Report
 from data_specs.vocabulary import LANGUAGES, SYSTEMS, Language, display, terms
 from service.language.texts import opening
-from service.report import as_json, hl7, html, pdf
+from service.report import as_json, html, pdf
 from service.report.dicom import sr as dicom_sr
 from service.report.fhir import document as fhir
-from service.report.sheet import coded, result
+from service.report.hl7 import message as hl7
+from service.report.sheet import code_text, result_text
 from tests.service.report_fixture import DOCTOR, NAME, SPECIALIST, report
 
 hl7_library = pytest.importorskip("hl7", reason="the hl7 library is not installed: no HL7 v2 message is read back")
 
-Said = tuple[float | str | None, str | None, bool | None]
-"""A probability (unit ``1``) or a value, its unit, and its side of the threshold."""
-EVERY = [(version, language) for version in (1, 2, 3) for language in LANGUAGES]
+Fact = tuple[float | str | None, str | None, bool | None]
+"""A probability (unit ``1``) or a value, its unit, and whether it is positive."""
+VERSIONS_AND_LANGUAGES = [(version, language) for version in (1, 2, 3) for language in LANGUAGES]
 
 
-def facts(made: Report) -> dict[str, Said]:
-    """What every rendering has to say, by code."""
+def facts(made: Report) -> dict[str, Fact]:
+    """The fact of each finding that every format has to show, by code."""
     return {
         each.code.code: (each.probability, "1", each.positive) if each.value is None else (each.value, each.unit, None)
         for each in made.findings
@@ -38,11 +39,11 @@ def conclusions(made: Report) -> set[str]:
     return {terms()[name].code for name in made.conclusions}
 
 
-def in_order(made: Report) -> list[str]:
+def signers(made: Report) -> list[str]:
     return [each.author.name for each in made.opinions]
 
 
-@pytest.mark.parametrize(("version", "language"), EVERY)
+@pytest.mark.parametrize(("version", "language"), VERSIONS_AND_LANGUAGES)
 def test_json(version: int, language: Language) -> None:
     made = report(version)
     document = json.loads(as_json.render(made, language))
@@ -56,64 +57,64 @@ def test_json(version: int, language: Language) -> None:
     assert found == facts(made)
     assert (document["version"], document["status"]) == (made.version, made.status)
     assert document["person"]["name"] == NAME
-    assert [each["author"]["name"] for each in document["opinions"]] == in_order(made)
+    assert [each["author"]["name"] for each in document["opinions"]] == signers(made)
 
 
-class Rows(HTMLParser):
-    """The page's findings, by the attributes that their rows carry; and all of its text."""
+class PageFindings(HTMLParser):
+    """The findings of the page from the attributes of their rows, and the text of the page."""
 
     def __init__(self, content: bytes) -> None:
         super().__init__()
-        self.found: dict[str, Said] = {}
+        self.found: dict[str, Fact] = {}
         self.text: list[str] = []
         self.feed(content.decode())
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        said = dict(attrs)
-        if "data-finding" not in said:
+        attributes = dict(attrs)
+        if "data-finding" not in attributes:
             return
-        value, unit = said.get("data-value"), said.get("data-unit")
+        value, unit = attributes.get("data-value"), attributes.get("data-unit")
         if value is None:
-            self.found[str(said["data-code"])] = (
-                float(str(said["data-probability"])),
+            self.found[str(attributes["data-code"])] = (
+                float(str(attributes["data-probability"])),
                 "1",
-                {"true": True, "false": False}[str(said["data-positive"])],
+                {"true": True, "false": False}[str(attributes["data-positive"])],
             )
         else:
-            self.found[str(said["data-code"])] = (float(value) if unit else value, unit, None)
+            self.found[str(attributes["data-code"])] = (float(value) if unit else value, unit, None)
 
     def handle_data(self, data: str) -> None:
         self.text.append(data)
 
 
-@pytest.mark.parametrize(("version", "language"), EVERY)
+@pytest.mark.parametrize(("version", "language"), VERSIONS_AND_LANGUAGES)
 def test_page(version: int, language: Language) -> None:
     made = report(version)
-    page = Rows(html.render(made, language))
+    page = PageFindings(html.render(made, language))
     assert page.found == facts(made)
     text = " ".join(" ".join(page.text).split())
     assert NAME in text
-    assert all(name in text for name in in_order(made))
+    assert all(name in text for name in signers(made))
 
 
-@pytest.mark.parametrize(("version", "language"), EVERY)
+@pytest.mark.parametrize(("version", "language"), VERSIONS_AND_LANGUAGES)
 def test_pdf(version: int, language: Language) -> None:
     made = report(version)
     pages = PdfReader(io.BytesIO(pdf.render(made, language))).pages
     assert len(pages) == 1
     text = " ".join(pages[0].extract_text().split())
     for finding in made.findings:
-        row = f"{opening(display(finding.name, language))} {coded(finding.code)} {result(finding, language)}"
+        row = f"{opening(display(finding.name, language))} {code_text(finding.code)} {result_text(finding, language)}"
         assert " ".join(row.split()) in text
     assert NAME in text
-    assert all(name in text for name in in_order(made))
+    assert all(name in text for name in signers(made))
 
 
-@pytest.mark.parametrize(("version", "language"), EVERY)
+@pytest.mark.parametrize(("version", "language"), VERSIONS_AND_LANGUAGES)
 def test_fhir(version: int, language: Language) -> None:
     made = report(version)
     resources = [entry["resource"] for entry in json.loads(fhir.render(made, language))["entry"]]
-    found: dict[str, Said] = {}
+    found: dict[str, Fact] = {}
     for each in resources:
         if each["resourceType"] == "RiskAssessment":
             prediction = each["prediction"][0]
@@ -133,14 +134,14 @@ def test_fhir(version: int, language: Language) -> None:
     (patient,) = (each for each in resources if each["resourceType"] == "Patient")
     assert patient["name"][0]["text"] == NAME
     doctors = {each["name"][0]["text"] for each in resources if each["resourceType"] == "Practitioner"}
-    assert set(in_order(made)) <= doctors <= {DOCTOR, SPECIALIST}
+    assert set(signers(made)) <= doctors <= {DOCTOR, SPECIALIST}
 
 
-@pytest.mark.parametrize(("version", "language"), EVERY)
+@pytest.mark.parametrize(("version", "language"), VERSIONS_AND_LANGUAGES)
 def test_dicom_structured_report(version: int, language: Language) -> None:
     made = report(version)
     document = pydicom.dcmread(io.BytesIO(dicom_sr.render(made, language)))
-    found: dict[str, Said] = {}
+    found: dict[str, Fact] = {}
     organs = {terms()[name].code for name in made.organs}
     for group in _named(document, "125007"):
         concept = _code(_named(group, "121071")[0].ConceptCodeSequence)
@@ -155,10 +156,10 @@ def test_dicom_structured_report(version: int, language: Language) -> None:
             {"10828004": True, "260385009": False}[side[0]] if side else None,
         )
     assert found == facts(made)
-    said = {_code(each.ConceptCodeSequence) for each in _named(document, "121077") if each.ValueType == "CODE"}
-    assert said == conclusions(made)
+    concluded = {_code(each.ConceptCodeSequence) for each in _named(document, "121077") if each.ValueType == "CODE"}
+    assert concluded == conclusions(made)
     assert "Ẵặ" in str(document.PatientName)
-    assert [str(each.PersonName) for each in _named(document, "121008")] == in_order(made)
+    assert [str(each.PersonName) for each in _named(document, "121008")] == signers(made)
     assert document.SpecificCharacterSet == "ISO_IR 192"
 
 
@@ -175,14 +176,14 @@ def _named(item: pydicom.Dataset, code: str) -> list[pydicom.Dataset]:
     return found
 
 
-@pytest.mark.parametrize(("version", "language"), EVERY)
+@pytest.mark.parametrize(("version", "language"), VERSIONS_AND_LANGUAGES)
 def test_hl7_v2(version: int, language: Language) -> None:
     made = report(version)
     parsed = hl7_library.parse(hl7.render(made, language).decode().rstrip("\r"))
     known = {(each.name, each.code.system): each.code.code for each in made.findings}
     systems = {"SCT": SYSTEMS["sct"], "LN": SYSTEMS["loinc"], "99SANGLOC": SYSTEMS["own"]}
     codes = {code: code for code in known.values()}
-    found: dict[str, Said] = {}
+    found: dict[str, Fact] = {}
     concluded = set()
     for obx in parsed.segments("OBX"):
         name, system, value = str(obx[3][0][0]), str(obx[3][0][2]), obx[5][0]

@@ -1,4 +1,4 @@
-"""Who may do what, by role and route; and what a reader may not learn, whichever way they ask."""
+"""What each role may do by route, and what a reader may not learn from any route."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from tests.service.serving import visit_files
 HERE = {"Sec-Fetch-Site": "same-origin"}
 DOCTOR, SPECIALIST = "BS. Thử Nghiệm Tuyến Dưới", "BS. Thử Nghiệm Tuyến Trên"
 HOSTILE = "\"'><script>alert(1)</script><img src=x onerror=alert(1)>&lt;"
-NOBODY = "00000000-0000-4000-8000-000000000000"
+UNKNOWN_ID = "00000000-0000-4000-8000-000000000000"
 
 
 @pytest.fixture(scope="module")
 def clients(served):
-    """One for each role; ``revoked`` had a site's key, ``nobody`` has none."""
+    """A client for each role. The key of ``revoked`` was deleted, and that of ``unknown`` never existed."""
     keys = {
         "site": served.key("site", "xa"),
         "other site": served.key("site", "elsewhere"),
@@ -30,9 +30,9 @@ def clients(served):
         "revoked": served.key("site", "xa", label="revoked"),
     }
     made = {name: served.client(key) for name, key in keys.items()}
-    made["admin"], made["nobody"] = served.client(), served.client("no such key")
-    (gone,) = (each["id"] for each in made["admin"].get("/v1/keys").json()["items"] if each["label"] == "revoked")
-    assert made["admin"].delete(f"/v1/keys/{gone}").status_code == 204
+    made["admin"], made["unknown"] = served.client(), served.client("no such key")
+    (revoked,) = (each["id"] for each in made["admin"].get("/v1/keys").json()["items"] if each["label"] == "revoked")
+    assert made["admin"].delete(f"/v1/keys/{revoked}").status_code == 204
     yield made
     for each in made.values():
         each.close()
@@ -58,7 +58,7 @@ def sign(client, visit, version=1, **opinion):
 # ---------------------------------------------------------------------- roles by routes
 @pytest.fixture(scope="module")
 def visit(clients):
-    """Referred to ``central``, blind to ``blind``, and no more to ``withdrawn``."""
+    """A visit with a question to ``central``, a blind one to ``blind``, and a withdrawn one to ``withdrawn``."""
     made = post(clients["site"], image=b"the matrix", person="VN-matrix")
     ask(clients["doctor"], made, to_site="central")
     ask(clients["doctor"], made, to_site="blind", blind=True)
@@ -69,8 +69,7 @@ def visit(clients):
 
 SEE = {"site": 200, "doctor": 200, "specialist": 200, "admin": 200, "blind": 200}
 SEE_ALL = {**SEE, "blind": 403}
-STUDY_LESS = {name: 200 for name in ("site", "other site", "doctor", "other doctor", "namesake", "specialist")}
-ANYBODY = {**STUDY_LESS, "not asked": 200, "withdrawn": 200, "blind": 200, "admin": 200}
+ANY_KEY = {**SEE, **dict.fromkeys(("other site", "other doctor", "namesake", "not asked", "withdrawn"), 200)}
 POSTERS = {"site": 422, "other site": 422, "admin": 422}
 TUS = {"Tus-Resumable": "1.0.0"}
 MATRIX = [
@@ -84,7 +83,7 @@ MATRIX = [
     ("GET", "/v1/visits/{visit}/report.json?version=1", SEE_ALL, {}),
     ("GET", "/v1/visits/{visit}/report.hl7", SEE_ALL, {}),
     ("GET", "/v1/visits/{visit}/report/sr.dcm", SEE_ALL, {}),
-    # a body that asks for nothing that can be done: 422 and 409 say that the role was let through
+    # Bodies that cannot be carried out: 422 and 409 show that the role is allowed.
     (
         "POST",
         "/v1/visits/{visit}/opinions",
@@ -97,32 +96,37 @@ MATRIX = [
         {"doctor": 409},
         {"json": {"to_site": "central"}},
     ),
-    ("DELETE", f"/v1/visits/{{visit}}/referrals/{NOBODY}", dict.fromkeys(SEE, 404), {}),
-    ("GET", "/v1/referrals", ANYBODY, {}),
-    ("GET", "/v1/statistics", ANYBODY, {}),
-    ("GET", "/v1/statistics/agreement.csv", ANYBODY, {}),
-    ("GET", "/dicomweb/instances", ANYBODY, {}),
+    ("DELETE", f"/v1/visits/{{visit}}/referrals/{UNKNOWN_ID}", dict.fromkeys(SEE, 404), {}),
+    ("GET", "/v1/referrals", ANY_KEY, {}),
+    ("GET", "/v1/statistics", ANY_KEY, {}),
+    ("GET", "/v1/statistics/agreement.csv", ANY_KEY, {}),
+    ("GET", "/dicomweb/instances", ANY_KEY, {}),
     ("POST", "/dicomweb/studies", {"site": 415, "other site": 415, "admin": 415}, {}),
     ("POST", "/v1/destinations", POSTERS, {"json": {"kind": "webhook", "address": "ftp://x"}}),
     ("GET", "/v1/destinations", {"site": 200, "other site": 200, "admin": 200}, {}),
     ("GET", "/v1/deliveries", {"site": 200, "other site": 200, "admin": 200}, {}),
-    ("POST", "/v1/deliveries/retry", {"site": 404, "other site": 404, "admin": 404}, {"json": {"destination": NOBODY}}),
-    ("DELETE", f"/v1/destinations/{NOBODY}", {"site": 404, "other site": 404, "admin": 404}, {}),
+    (
+        "POST",
+        "/v1/deliveries/retry",
+        {"site": 404, "other site": 404, "admin": 404},
+        {"json": {"destination": UNKNOWN_ID}},
+    ),
+    ("DELETE", f"/v1/destinations/{UNKNOWN_ID}", {"site": 404, "other site": 404, "admin": 404}, {}),
     ("POST", "/v1/uploads", POSTERS, {"headers": TUS}),
     ("POST", "/v1/uploads/visit", POSTERS, {"json": {}}),
     ("GET", "/v1/keys", {"admin": 200}, {}),
 ]
 
 
-@pytest.mark.parametrize(("method", "path", "let_through", "more"), MATRIX, ids=[f"{m} {p}" for m, p, *_ in MATRIX])
-def test_who_is_let_through(clients, visit, method, path, let_through, more):
+@pytest.mark.parametrize(("method", "path", "allowed", "more"), MATRIX, ids=[f"{m} {p}" for m, p, *_ in MATRIX])
+def test_each_role_may_use_only_its_routes(clients, visit, method, path, allowed, more):
     said = {name: client.request(method, path.format(visit=visit), **more) for name, client in clients.items()}
-    expected = {name: let_through.get(name, 401 if name in ("nobody", "revoked") else 403) for name in clients}
+    expected = {name: allowed.get(name, 401 if name in ("unknown", "revoked") else 403) for name in clients}
     assert {name: answer.status_code for name, answer in said.items()} == expected
 
 
 # ---------------------------------------------------------------------- reading blind
-def test_figures_do_not_tell_a_blind_reader_what_others_said(clients):
+def test_statistics_do_not_show_a_blind_reader_what_others_said(clients):
     made = post(clients["site"], image=b"figures", person="VN-figures")
     assert sign(clients["doctor"], made, advice="refer").status_code == 201
     ask(clients["doctor"], made, to_site="blind", blind=True)
@@ -134,8 +138,8 @@ def test_figures_do_not_tell_a_blind_reader_what_others_said(clients):
     assert [each["visit"] for each in found["unheard"]] == [made]
 
 
-def test_a_film_that_is_read_blind_is_so_in_every_visit_that_has_it(clients):
-    """A study to which something comes late makes another visit with the same films."""
+def test_a_film_that_is_read_blind_shows_no_findings_in_any_visit(clients):
+    """Files of a study that come late make a second visit with the same films."""
     site, doctor, reader = (clients[each] for each in ("site", "doctor", "blind"))
     asked, twin, prior = (post(site, image=film, person="VN-twin") for film in (b"twin", b"twin", b"prior"))
     ask(doctor, asked, to_site="blind", blind=True)
@@ -148,7 +152,7 @@ def test_a_film_that_is_read_blind_is_so_in_every_visit_that_has_it(clients):
     assert reader.get(f"/v1/visits/{twin}").json()["organs"]
 
 
-def test_a_blind_reader_is_not_told_what_others_were_asked(clients):
+def test_a_blind_reader_does_not_see_questions_to_others(clients):
     made = post(clients["site"], image=b"asked twice", person="VN-twice")
     ask(clients["doctor"], made, question="Viêm phổi 80 %?", to_site="central")
     ask(clients["doctor"], made, question="?", to_site="blind", blind=True)
@@ -159,14 +163,14 @@ def test_a_blind_reader_is_not_told_what_others_were_asked(clients):
 
 
 @pytest.mark.parametrize("blank", ["", "  ", "\u00a0", "\u200b"])
-def test_those_without_a_number_are_not_one_person(clients, blank):
+def test_persons_without_a_number_are_not_taken_for_one_person(clients, blank):
     one, other = (post(clients["site"], image=f"{n}{blank!r}".encode(), person=blank) for n in range(2))
     ask(clients["doctor"], other, to_site="central")
     assert clients["doctor"].get(f"/v1/visits/{other}/comparison").json()["earlier"] == []
     assert clients["specialist"].get(f"/v1/visits/{one}").status_code == 403
 
 
-def test_the_programmes_rule_holds_for_the_page_too(served, clients, monkeypatch):
+def test_the_setting_for_blind_reads_applies_to_the_page_too(served, clients, monkeypatch):
     service = served.app.state.service
     monkeypatch.setattr(service, "settings", service.settings.model_copy(update={"blind_reads": True}))
     made = post(clients["site"], image=b"by rule", person="VN-rule")
@@ -176,19 +180,21 @@ def test_the_programmes_rule_holds_for_the_page_too(served, clients, monkeypatch
 
 
 # ---------------------------------------------------------------------- signing
-def test_a_specialist_signs_only_what_they_were_asked_about(clients):
+def test_a_specialist_may_sign_only_visits_they_were_asked_about(clients):
     earlier, now = (post(clients["site"], image=film, person="VN-prior") for film in (b"then", b"now"))
     ask(clients["doctor"], now, to_site="central")
-    assert clients["specialist"].get(f"/v1/visits/{earlier}").status_code == 200, "to be compared with"
+    assert clients["specialist"].get(f"/v1/visits/{earlier}").status_code == 200, "as an earlier visit, for comparison"
     assert sign(clients["specialist"], earlier).status_code == 403
     pages = {each: clients["specialist"].get(f"/visits/{each}").text for each in (earlier, now)}
     assert [f"/visits/{each}/sign" in page for each, page in pages.items()] == [False, True]
     assert clients["specialist"].post(f"/visits/{earlier}/sign", data={"version": "1"}).status_code == 403
     assert sign(clients["specialist"], now).status_code == 201
-    assert sign(clients["specialist"], now, 2, text="x").status_code == 201, "who has answered may amend"
+    assert sign(clients["specialist"], now, 2, text="x").status_code == 201, (
+        "a specialist who has answered may sign again"
+    )
 
 
-# ---------------------------------------------------------------------- what cannot be said
+# ---------------------------------------------------------------------- invalid values
 @pytest.mark.parametrize(
     ("path", "body"),
     [
@@ -199,13 +205,13 @@ def test_a_specialist_signs_only_what_they_were_asked_about(clients):
         ("outcomes", {"finding": "pneumonia", "outcome": "lost", "source": "a\0b"}),
     ],
 )
-def test_what_no_database_takes_is_refused(clients, visit, path, body):
+def test_values_that_no_database_can_store_are_refused(clients, visit, path, body):
     refused = clients["doctor"].post(f"/v1/visits/{visit}/{path}", json=body)
     assert (refused.status_code, refused.json()["code"]) == (422, "invalid_request")
 
 
 @pytest.mark.parametrize("version", ["9" * 30, "9" * 5000, "-1", "", "²", "x"])
-def test_a_form_with_a_version_that_is_none(clients, visit, version):
+def test_a_form_with_an_invalid_version_is_refused(clients, visit, version):
     assert clients["doctor"].post(f"/visits/{visit}/sign", data={"version": version}).status_code == 409
 
 
@@ -226,11 +232,11 @@ def test_a_form_with_a_version_that_is_none(clients, visit, version):
         ("GET", "/dicomweb/studies?PatientName=%00"),
     ],
 )
-def test_a_zero_in_an_address_is_no_fault_of_ours(clients, visit, method, path):
+def test_a_null_character_in_an_address_is_no_server_error(clients, visit, method, path):
     assert clients["admin"].request(method, path.format(visit=visit)).status_code < 500
 
 
-def test_a_zero_in_a_retry_is_no_fault_of_ours(clients):
+def test_a_null_character_in_a_retry_is_no_server_error(clients):
     assert clients["admin"].post("/v1/deliveries/retry", json={"destination": "\0"}).status_code in (404, 422)
 
 
@@ -251,16 +257,16 @@ def test_a_zero_in_a_retry_is_no_fault_of_ours(clients):
         "https://127.1/",
     ],
 )
-def test_a_site_points_at_no_address_within(clients, address):
+def test_a_sites_webhook_cannot_have_a_private_address(clients, address):
     asked = {"kind": "webhook", "address": address}
     refused = clients["site"].post("/v1/destinations", json=asked)
     assert (refused.status_code, refused.json()["errors"][0]["field"]) == (422, "body.address")
 
 
-# ---------------------------------------------------------------------- sessions, and requests from elsewhere
+# ---------------------------------------------------------------------- sessions, and requests from other sites
 @pytest.fixture(scope="module")
 def session(served):
-    """A browser's session of a doctor, known by its cookie alone; and what ends its key."""
+    """A doctor's browser session, which sends a cookie and no key."""
     key = served.key("doctor", "xa", doctor_id="D-1", label="session")
     with served.client() as browser:
         del browser.headers["Authorization"]
@@ -274,21 +280,21 @@ CHANGING = [
     ("POST", "/v1/visits/{visit}/opinions"),
     ("POST", "/v1/visits/{visit}/referrals"),
     ("POST", "/v1/visits/{visit}/outcomes"),
-    ("DELETE", f"/v1/visits/{{visit}}/referrals/{NOBODY}"),
+    ("DELETE", f"/v1/visits/{{visit}}/referrals/{UNKNOWN_ID}"),
     ("POST", "/visits/{visit}/sign"),
     ("POST", "/visits/{visit}/ask"),
-    ("POST", f"/visits/{{visit}}/withdraw/{NOBODY}"),
+    ("POST", f"/visits/{{visit}}/withdraw/{UNKNOWN_ID}"),
     ("POST", "/visits/{visit}/outcome"),
     ("POST", "/post"),
     ("POST", "/logout"),
     ("POST", "/dicomweb/studies"),
     ("POST", "/v1/destinations"),
-    ("DELETE", f"/v1/destinations/{NOBODY}"),
+    ("DELETE", f"/v1/destinations/{UNKNOWN_ID}"),
     ("POST", "/v1/deliveries/retry"),
     ("POST", "/v1/uploads"),
-    ("PATCH", f"/v1/uploads/{NOBODY}"),
-    ("POST", f"/v1/uploads/{NOBODY}"),
-    ("DELETE", f"/v1/uploads/{NOBODY}"),
+    ("PATCH", f"/v1/uploads/{UNKNOWN_ID}"),
+    ("POST", f"/v1/uploads/{UNKNOWN_ID}"),
+    ("DELETE", f"/v1/uploads/{UNKNOWN_ID}"),
     ("POST", "/v1/uploads/visit"),
     ("POST", "/v1/keys"),
     ("POST", "/v1/visits"),
@@ -296,17 +302,17 @@ CHANGING = [
 
 
 @pytest.mark.parametrize(("method", "path"), CHANGING)
-def test_a_cookie_alone_changes_nothing_from_elsewhere(session, visit, method, path):
+def test_a_changing_request_from_another_site_is_refused(session, visit, method, path):
     for headers in FORGED:
         forged = session.request(method, path.format(visit=visit), headers={**TUS, **headers})
         assert forged.status_code == 403, headers
-    assert session.get(f"/v1/visits/{visit}").status_code == 200, "it is a session still"
+    assert session.get(f"/v1/visits/{visit}").status_code == 200, "the session is still valid"
 
 
-def test_every_changing_route_is_held_to_that(served):
-    """A route that is added is added above."""
+def test_every_changing_route_is_tested(served):
+    """A new route has to be added to ``CHANGING``."""
     document = served.app.openapi()
-    known = {(method, path.replace(NOBODY, "{}").replace("{visit}", "{}")) for method, path in CHANGING}
+    known = {(method, path.replace(UNKNOWN_ID, "{}").replace("{visit}", "{}")) for method, path in CHANGING}
     listed = {
         (method.upper(), "/".join("{}" if part.startswith("{") else part for part in path.split("/")))
         for path, operations in document["paths"].items()
@@ -317,14 +323,14 @@ def test_every_changing_route_is_held_to_that(served):
 
 
 @pytest.mark.parametrize("method", ["GET", "POST"])
-def test_a_method_cannot_be_put_on_over_another(session, visit, method):
-    """Only uploads know the header, and only on POST."""
+def test_the_method_cannot_be_overridden_outside_uploads(session, visit, method):
+    """``X-HTTP-Method-Override`` has no effect on other routes."""
     path = f"/v1/visits/{visit}"
     said = session.request(method, path, headers={"X-HTTP-Method-Override": "DELETE", **HERE})
     assert said.status_code == (200 if method == "GET" else 405)
 
 
-def test_an_upload_is_its_keys_alone(clients):
+def test_an_upload_can_be_used_only_with_the_key_that_made_it(clients):
     headers = {**TUS, "Upload-Length": "3"}
     made = clients["site"].post("/v1/uploads", headers=headers).headers["location"]
     piece = {**TUS, "Upload-Offset": "0", "Content-Type": "application/offset+octet-stream"}
@@ -339,7 +345,7 @@ def test_an_upload_is_its_keys_alone(clients):
     assert stolen.status_code == 404
 
 
-# ---------------------------------------------------------------------- what is shown, and what is not
+# ---------------------------------------------------------------------- what is shown
 def test_a_sites_destinations_and_deliveries_are_its_own(clients):
     secret = "s" * 32
     made = (
@@ -347,7 +353,7 @@ def test_a_sites_destinations_and_deliveries_are_its_own(clients):
         .post("/v1/destinations", json={"kind": "webhook", "address": "https://hospital.invalid/x", "secret": secret})
         .json()
     )
-    assert made["secret"] is None, "it was given, and is not said back"
+    assert made["secret"] is None, "a given secret is not shown again"
     posted = post(clients["other site"], referrer="D-9")
     for name in ("site", "admin", "other site"):
         said = [clients[name].get(f"/v1/{kind}").text for kind in ("destinations", "deliveries")]
@@ -359,7 +365,7 @@ def test_a_sites_destinations_and_deliveries_are_its_own(clients):
     assert clients["other site"].delete(f"/v1/destinations/{made['id']}").status_code == 204
 
 
-def test_what_was_typed_is_text_on_every_page(clients, caplog):
+def test_free_text_is_escaped_on_every_page(clients, caplog):
     files = [("image", (f"{HOSTILE.replace('/', '')}.png", b"hostile", "image/png"))]
     person = {"id": HOSTILE, "name": HOSTILE}
     context = {"person": person, "referrer": {"id": "D-1", "name": HOSTILE}, "order": {"reason": HOSTILE}}
@@ -382,7 +388,7 @@ def test_what_was_typed_is_text_on_every_page(clients, caplog):
     assert not any("<script" in each or "<img" in each for each in divs)
 
 
-def test_logs_name_nobody(clients, served, capfd):
+def test_logs_hold_no_personal_data(clients, served, capfd):
     made = post(clients["site"], image=b"logged", person="VN-SECRET-77", order={"accession_number": "ACC-SECRET-77"})
     clients["doctor"].post(f"/visits/{made}/ask", data={"question": "QUESTION-SECRET-77", "to_site": "central"})
     sign(clients["doctor"], made, text="OPINION-SECRET-77")
@@ -407,7 +413,7 @@ def test_logs_name_nobody(clients, served, capfd):
     assert "U0VDUkVULTc3" not in said
 
 
-def test_a_spreadsheet_is_given_no_formula(served, clients):
+def test_csv_cells_cannot_be_formulas(served, clients):
     with served.client(served.key("site", '=HYPERLINK("http://x";"y")')) as site:
         post(site)
         rows = site.get("/v1/statistics/turnaround.csv").text.splitlines()

@@ -13,7 +13,7 @@ from sqlalchemy import func, select
 from service.protocols import mllp
 from service.receive.hl7 import listener as hl7_listener
 from service.receive.orders import find_order
-from service.report import hl7
+from service.report.hl7 import message as hl7
 from service.storage.database import Database
 from service.storage.migrate import migrate
 from service.storage.tables import OrderMessageRow, OrderRow
