@@ -32,7 +32,7 @@ from service.delivery.message import Kind, Options
 from service.delivery.queue import DELIVERIES, end, retry
 from service.errors import FieldFault, Forbidden, InvalidRequest, NotFound
 from service.keys import Key
-from service.protocols.dicom_peers import read_address
+from service.protocols.peers import read_ae_address
 from service.state import service_of
 from service.storage.database import database_now, insert_rows, rowcount
 from service.storage.tables import DeliveryRow, DestinationRow
@@ -289,7 +289,7 @@ def _check_address(asked: NewDestination, *, is_admin: bool) -> None:
 
 def _is_entity(address: str) -> bool:
     try:
-        read_address(address)
+        read_ae_address(address)
     except ValueError:
         return False
     return True

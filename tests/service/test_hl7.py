@@ -16,7 +16,6 @@ from data_specs.visit.context import Context, Order, Person, Referrer
 from data_specs.visit.report import ReportFinding, ReportOrgan
 from service.protocols import mllp
 from service.protocols.er7 import CHARSETS, MAX_SEGMENTS, Message, NotUsable, encoded, escaped
-from service.protocols.hl7_peers import check_listening, read_peers
 from service.receive.hl7 import listener as hl7_listener
 from service.receive.hl7.order_messages import read_orders
 from service.receive.orders import find_order, merge_order
@@ -716,24 +715,7 @@ async def test_the_same_order_over_many_connections_at_once_is_stored_once(liste
 async def test_off_by_default_and_not_without_peers(tmp_path):
     assert await hl7_listener.start(None, settings_for(tmp_path)) is None
     with pytest.raises(ValueError, match="say who may call"):
-        check_listening(2575, "")
-    check_listening(0, "")
-    with pytest.raises(ValueError, match="say who may call"):
         settings_for(tmp_path, hl7_port=2575)
-
-
-def test_peers_are_read():
-    peers = read_peers(" 10.0.0.1=lao-cai , ::ffff:10.0.0.2=a,[2001:DB8::1]=b, HIS.local=c ")
-    assert [(each.host, each.site) for each in peers] == [
-        ("10.0.0.1", "lao-cai"),
-        ("10.0.0.2", "a"),
-        ("2001:db8::1", "b"),
-        ("his.local", "c"),
-    ]
-    assert read_peers("") == ()
-    for bad in ("10.0.0.1", "=a", "10.0.0.1=", "a=b,,c=d", "a=1,a=2", "a b=c", f"a={'s' * 101}"):
-        with pytest.raises(ValueError, match="entry"):
-            read_peers(bad)
 
 
 # ---------------------------------------------------------------- sending

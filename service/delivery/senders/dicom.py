@@ -20,7 +20,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from service.delivery.message import NotDelivered
-from service.protocols.dicom_peers import read_address
+from service.protocols.peers import read_ae_address
 
 if TYPE_CHECKING:
     from pydicom.dataset import FileDataset
@@ -111,7 +111,7 @@ def _associate(address: str, ae_title: str, wanted: Sequence[tuple[str, str | No
     from pynetdicom import AE  # noqa: PLC0415  a protocol stack, for who sends
 
     try:
-        peer = read_address(address)
+        peer = read_ae_address(address)
     except ValueError:
         raise NotDelivered("address", permanent=True) from None
     entity = AE(ae_title)

@@ -19,7 +19,7 @@ from pynetdicom import AE, evt
 
 from service.delivery.message import NotDelivered
 from service.delivery.senders.dicom import already_there, c_store, stow
-from service.protocols.dicom_peers import read_address
+from service.protocols.peers import read_ae_address
 from service.report.dicom import images as dicom_images
 from service.report.dicom import sr as dicom_sr
 from tests.service.api.test_dicomweb import film
@@ -237,12 +237,12 @@ def test_names_that_lead_nowhere(files):
 
 
 def test_addresses():
-    peer = read_address("MY ARCHIVE@archive.example:11112")
+    peer = read_ae_address("MY ARCHIVE@archive.example:11112")
     assert (peer.ae_title, peer.host, peer.port) == ("MY ARCHIVE", "archive.example", 11112)
-    assert read_address("A@[::1]:104").host == "::1"
+    assert read_ae_address("A@[::1]:104").host == "::1"
     for wrong in ("", "A@h", "A@h:0", "A@h:70000", "@h:1", "A" * 17 + "@h:1", " @h:1", "A@h:1\n", "A@h h:1"):
         with pytest.raises(ValueError, match="AE_TITLE"):
-            read_address(wrong)
+            read_ae_address(wrong)
 
 
 # ---------------------------------------------------------------------- STOW-RS
