@@ -18,7 +18,8 @@ from pydicom import dcmread
 from pynetdicom import AE, evt
 
 from service.delivery.message import NotDelivered
-from service.delivery.senders.dicom import already_there, c_store, stow
+from service.delivery.senders.dicom import already_there, c_store
+from service.delivery.senders.stow import stow
 from service.protocols.peers import read_ae_address
 from service.report.dicom import images as dicom_images
 from service.report.dicom import sr as dicom_sr
