@@ -6,9 +6,6 @@ that leads to somebody else's server ends at its certificate. An address within 
 
 from __future__ import annotations
 
-import base64
-import binascii
-import json
 import re
 import secrets
 import uuid
@@ -32,6 +29,7 @@ from service.delivery.senders.dispatch import KINDS, Kind
 from service.errors import FieldFault, Forbidden, InvalidRequest, NotFound
 from service.keys import Key
 from service.state import service_of
+from service.storage.cursor import read_cursor, write_cursor
 from service.storage.database import database_now, insert_rows, rowcount
 from service.storage.tables import DeliveryRow, DestinationRow
 
@@ -227,7 +225,7 @@ async def list_deliveries(
     rows = await service_of(request).database.read(lambda session: session.scalars(query).all())
     return DeliveryList(
         items=[_delivery_view(row) for row in rows[:limit]],
-        next=_write_cursor(rows[limit - 1]) if len(rows) > limit else None,
+        next=_cursor_after(rows[limit - 1]) if len(rows) > limit else None,
     )
 
 
@@ -313,23 +311,21 @@ def _delivery_view(row: DeliveryRow) -> DeliveryView:
     )
 
 
-def _write_cursor(row: DeliveryRow) -> str:
-    said = json.dumps([row.visit_id, row.version, row.destination_id])
-    return base64.urlsafe_b64encode(said.encode()).decode().rstrip("=")
+def _cursor_after(row: DeliveryRow) -> str:
+    return write_cursor(row.visit_id, row.version, row.destination_id)
 
 
 def _read_cursor(cursor: str) -> tuple[str, int, str]:
     try:
-        visit_id, version, destination_id = json.loads(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
-        if not (isinstance(visit_id, str) and type(version) is int and isinstance(destination_id, str)):
+        visit_id, version, destination_id = read_cursor(cursor, 3)
+        if not (_ID.fullmatch(visit_id) and _VERSION.fullmatch(version) and _ID.fullmatch(destination_id)):
             raise ValueError(cursor)
-        if not (0 < version < 2**31 and _ID.fullmatch(visit_id) and _ID.fullmatch(destination_id)):
-            raise ValueError(cursor)
-    except (ValueError, TypeError, RecursionError, binascii.Error):
+    except ValueError:
         raise InvalidRequest(FieldFault("cursor", "field_invalid", "next")) from None
-    return visit_id, version, destination_id
+    return visit_id, int(version), destination_id
 
 
 _ID = re.compile(r"[0-9a-f-]{36}")
+_VERSION = re.compile(r"[1-9][0-9]{0,8}")
 _KEY = (DeliveryRow.visit_id, DeliveryRow.version, DeliveryRow.destination_id)
 _COUNT = select(func.count()).select_from(DestinationRow).where(DestinationRow.ended_at.is_(None))

@@ -60,6 +60,7 @@ from service.receive.posted import LIMITS, Field, Part
 from service.state import Service
 from service.storage.database import database_now, rowcount
 from service.storage.drafts import START_BYTES, Drafts
+from service.storage.store import fsync_folder
 from service.storage.tables import UploadRow
 
 EXPIRES = timedelta(hours=24)
@@ -316,11 +317,7 @@ def _create(path: Path) -> None:
     path.parent.mkdir(mode=0o700, exist_ok=True)
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     os.close(descriptor)
-    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    fsync_folder(path.parent)
 
 
 def _append(path: Path, offset: int | None, piece: bytes, *, durable: bool = False) -> int:
