@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import io
+import logging
 import shutil
 import socket
 import subprocess
@@ -305,3 +306,11 @@ def test_addresses_that_are_none(files, url):
 
 def test_nobody_there(files):
     assert refused(stow, f"http://{HOST}:{free_port()}", files, secret=None) == ("unreachable", False)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_the_library_logs_nothing_of_what_is_sent(files, caplog):
+    logging.getLogger("pynetdicom").setLevel(logging.DEBUG)
+    address = f"ARCHIVE@{HOST}:{free_port()}"
+    assert refused(c_store, address, "SANGLOC", files) == ("dicom_no_association", False)
+    assert [record.name for record in caplog.records if record.name.startswith(("pynetdicom", "pydicom"))] == []
