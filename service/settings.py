@@ -15,8 +15,7 @@ from pydantic import Field, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from data_specs.vocabulary import Language
-from service.protocols.dicom_peers import read_address, read_callers
-from service.protocols.hl7_peers import check_listening
+from service.protocols.peers import read_ae_address, read_callers
 
 PREFIX = "SANGLOC_"
 NOT_SETTINGS = frozenset({"SANGLOC_TEST_DATA"})
@@ -126,9 +125,10 @@ class Settings(BaseSettings):
 
     @field_validator("hl7_peers")
     @classmethod
-    def _known_senders(cls, peers: str, info: ValidationInfo) -> str:
-        check_listening(info.data.get("hl7_port", 0), peers)
-        return peers
+    def _known_hl7_callers(cls, text: str, info: ValidationInfo) -> str:
+        if not read_callers(text, with_ae_title=False) and info.data.get("hl7_port", 0):
+            raise ValueError("with an HL7 port, say who may call: HOST=SITE, separated by commas")
+        return text
 
     @field_validator("bootstrap_key")
     @classmethod
@@ -139,15 +139,15 @@ class Settings(BaseSettings):
 
     @field_validator("dicom_peers")
     @classmethod
-    def _known_callers(cls, text: str) -> str:
-        read_callers(text)
+    def _known_dicom_callers(cls, text: str) -> str:
+        read_callers(text, with_ae_title=True)
         return text
 
     @field_validator("dicom_worklist")
     @classmethod
     def _known_address(cls, text: str) -> str:
         if text:
-            read_address(text)
+            read_ae_address(text)
         return text
 
     @property

@@ -6,16 +6,11 @@ that leads to somebody else's server ends at its certificate. An address within 
 
 from __future__ import annotations
 
-import base64
-import binascii
-import ipaddress
-import json
 import re
 import secrets
 import uuid
 from datetime import datetime
 from typing import Annotated, Literal
-from urllib.parse import urlsplit
 
 from fastapi import APIRouter, Path, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -28,22 +23,21 @@ from service import errors
 from service.api.keys import Name
 from service.api.refusals import problem_responses
 from service.api.session import CurrentKey
-from service.delivery.message import Kind, Options
+from service.delivery.message import Options
 from service.delivery.queue import DELIVERIES, end, retry
+from service.delivery.senders.dispatch import KINDS, Kind
 from service.errors import FieldFault, Forbidden, InvalidRequest, NotFound
 from service.keys import Key
-from service.protocols.dicom_peers import read_address
 from service.state import service_of
+from service.storage.cursor import read_cursor, write_cursor
 from service.storage.database import database_now, insert_rows, rowcount
 from service.storage.tables import DeliveryRow, DestinationRow
 
 PAGE, MAX_PAGE = 50, 200
 MAX_OF_A_SITE = 20
 """Webhooks that a site's key may have at a time: every visit is sent to each."""
-MIN_WEBHOOK_SECRET = 16
-_WEB = frozenset({"webhook", "fhir", "stow"})
-_LOOPBACK = re.compile(r"localhost|127(\.\d{1,3}){3}|::1")
-_HOST_AND_PORT = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^\s@:/?#\[\]]+):(\d{1,5})")
+OF_A_SITE = "webhook"
+"""The kind of destination that a site's key manages."""
 
 router = APIRouter(
     tags=["deliveries"],
@@ -144,12 +138,12 @@ async def create_destination(request: Request, key: CurrentKey, asked: NewDestin
     """Have every report from now on sent to an address."""
     _expect_manager(key)
     if key.role != "admin":
-        if asked.kind != "webhook" or asked.site not in (None, key.site) or asked.options.allow_http:
+        if asked.kind != OF_A_SITE or asked.site not in (None, key.site) or asked.options.allow_http:
             raise Forbidden
         asked = asked.model_copy(update={"site": key.site})
     _check_address(asked, is_admin=key.role == "admin")
     _check_secret(asked)
-    made = secrets.token_urlsafe(32) if asked.kind == "webhook" and asked.secret is None else None
+    made = secrets.token_urlsafe(32) if KINDS[asked.kind].makes_secret and asked.secret is None else None
     service = service_of(request)
     row = DestinationRow(
         id=str(uuid.uuid4()),
@@ -231,7 +225,7 @@ async def list_deliveries(
     rows = await service_of(request).database.read(lambda session: session.scalars(query).all())
     return DeliveryList(
         items=[_delivery_view(row) for row in rows[:limit]],
-        next=_write_cursor(rows[limit - 1]) if len(rows) > limit else None,
+        next=_cursor_after(rows[limit - 1]) if len(rows) > limit else None,
     )
 
 
@@ -269,78 +263,32 @@ def _visible(query: Select, key: Key) -> Select:  # type: ignore[type-arg]
     """``query`` over the destinations, narrowed to those that ``key`` manages."""
     if key.role == "admin":
         return query
-    return query.where(DestinationRow.site == key.site, DestinationRow.kind == "webhook")
+    return query.where(DestinationRow.site == key.site, DestinationRow.kind == OF_A_SITE)
 
 
 def _check_address(asked: NewDestination, *, is_admin: bool) -> None:
-    expected = "https://…"
-    if asked.kind in _WEB:
-        is_usable = _is_web_address(asked, is_admin=is_admin)
-    elif asked.kind == "dicom":
-        expected = "AE_TITLE@HOST:PORT"
-        is_usable = _is_entity(asked.address)
-    else:
-        expected = "HOST:PORT"
-        found = _HOST_AND_PORT.fullmatch(asked.address)
-        is_usable = found is not None and 0 < int(found[2]) < 65_536
-    if not is_usable:
-        raise InvalidRequest(FieldFault("body.address", "field_invalid", expected))
-
-
-def _is_entity(address: str) -> bool:
+    kind = KINDS[asked.kind]
     try:
-        read_address(address)
+        kind.check_address(asked.address, asked.options, is_admin)
     except ValueError:
-        return False
-    return True
-
-
-def _is_web_address(asked: NewDestination, *, is_admin: bool) -> bool:
-    """https; for an admin also http to this machine, or to any where the options say so. No password in it."""
-    try:
-        address = urlsplit(asked.address)
-        host, port = address.hostname, address.port
-    except ValueError:
-        return False
-    plain = is_admin and (asked.options.allow_http or _LOOPBACK.fullmatch(host or "") is not None)
-    if address.scheme not in (("https", "http") if plain else ("https",)) or not host or port == 0:
-        return False
-    if not is_admin and _is_within(host):
-        return False
-    if " " in asked.address or "\\" in asked.address or "@" in address.netloc or "#" in asked.address:
-        return False
-    return asked.kind == "webhook" or "?" not in asked.address
-
-
-def _is_within(host: str) -> bool:
-    """Whether a host is, without asking anybody, this machine or an address that only the network here knows.
-
-    References
-    ----------
-    WHATWG URL Standard, "ends in a number": 127.1, 0x7f.1 and 2130706433 are addresses to a resolver.
-    """
-    host = host.rstrip(".")
-    try:
-        address = ipaddress.ip_address(host.partition("%")[0])
-    except ValueError:
-        return re.fullmatch(r"localhost|[0-9]+|0x[0-9a-f]*", host.rpartition(".")[2]) is not None
-    return not (getattr(address, "ipv4_mapped", None) or address).is_global
+        raise InvalidRequest(FieldFault("body.address", "field_invalid", kind.address_form)) from None
 
 
 def _check_secret(asked: NewDestination) -> None:
     if asked.secret is None:
         return
-    if asked.kind not in _WEB:
+    least = KINDS[asked.kind].min_secret
+    if least is None:
         raise InvalidRequest(FieldFault("body.secret", "field_unknown"))
-    if asked.kind == "webhook" and len(asked.secret) < MIN_WEBHOOK_SECRET:
-        raise InvalidRequest(FieldFault("body.secret", "field_invalid", f"≥ {MIN_WEBHOOK_SECRET} × U+"))
+    if len(asked.secret) < least:
+        raise InvalidRequest(FieldFault("body.secret", "field_invalid", f"≥ {least} × U+"))
 
 
 # ---------------------------------------------------------------------- views
 def _view(row: DestinationRow) -> DestinationView:
     return DestinationView(
         id=row.id,
-        kind=row.kind,  # type: ignore[arg-type]  # kinds only
+        kind=row.kind,
         address=row.address,
         site=row.site,
         language=row.language,  # type: ignore[arg-type]  # languages only
@@ -363,23 +311,21 @@ def _delivery_view(row: DeliveryRow) -> DeliveryView:
     )
 
 
-def _write_cursor(row: DeliveryRow) -> str:
-    said = json.dumps([row.visit_id, row.version, row.destination_id])
-    return base64.urlsafe_b64encode(said.encode()).decode().rstrip("=")
+def _cursor_after(row: DeliveryRow) -> str:
+    return write_cursor(row.visit_id, row.version, row.destination_id)
 
 
 def _read_cursor(cursor: str) -> tuple[str, int, str]:
     try:
-        visit_id, version, destination_id = json.loads(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
-        if not (isinstance(visit_id, str) and type(version) is int and isinstance(destination_id, str)):
+        visit_id, version, destination_id = read_cursor(cursor, 3)
+        if not (_ID.fullmatch(visit_id) and _VERSION.fullmatch(version) and _ID.fullmatch(destination_id)):
             raise ValueError(cursor)
-        if not (0 < version < 2**31 and _ID.fullmatch(visit_id) and _ID.fullmatch(destination_id)):
-            raise ValueError(cursor)
-    except (ValueError, TypeError, RecursionError, binascii.Error):
+    except ValueError:
         raise InvalidRequest(FieldFault("cursor", "field_invalid", "next")) from None
-    return visit_id, version, destination_id
+    return visit_id, int(version), destination_id
 
 
 _ID = re.compile(r"[0-9a-f-]{36}")
+_VERSION = re.compile(r"[1-9][0-9]{0,8}")
 _KEY = (DeliveryRow.visit_id, DeliveryRow.version, DeliveryRow.destination_id)
 _COUNT = select(func.count()).select_from(DestinationRow).where(DestinationRow.ended_at.is_(None))

@@ -1,4 +1,4 @@
-"""What a delivery is: one version of a report for one destination, and why it was not delivered."""
+"""A delivery: one version of a report for one destination, and the error that says why it was not delivered."""
 
 from __future__ import annotations
 
@@ -10,22 +10,21 @@ from pydantic import BaseModel, ConfigDict
 from data_specs.visit.report import identifier
 from data_specs.vocabulary import Language
 
-Kind = Literal["webhook", "fhir", "dicom", "stow", "hl7"]
 SENDINGS_AT_ONCE = 64
-"""Of one process, to all destinations together."""
+"""Deliveries that one process sends at a time, to all destinations together."""
 
 
 class NotDelivered(Exception):
-    """A destination did not take what it was sent.
+    """A destination did not take a delivery.
 
     Parameters
     ----------
     code
-        What it said, in a word and without anybody's name: ``http_503``, ``unreachable``, ``timeout``, ``dicom_A700``.
+        The reason as one word without any name in it: ``http_503``, ``unreachable``, ``timeout``, ``dicom_A700``.
     permanent
-        Sending the same again cannot help.
+        Whether sending the same again cannot help.
     retry_after_s
-        When the destination asked to be tried again, in seconds.
+        After how many seconds the destination asked to be tried again.
     """
 
     def __init__(self, code: str, permanent: bool = False, retry_after_s: float | None = None) -> None:
@@ -36,16 +35,17 @@ class NotDelivered(Exception):
 
 
 class Options(BaseModel):
-    """What a destination may be told beyond its address.
+    """Settings of one destination.
 
     Parameters
     ----------
     allow_http
-        Send without TLS, inside a network that is trusted with it.
+        Send without TLS, inside a network that is trusted.
     content
-        Of a webhook: the report itself, or only where it is to be had.
+        Of a webhook: the report itself, or only a link to it.
     create
-        Of a FHIR server: ``put`` under our own id, or ``post`` with ``If-None-Exist`` where it takes no ids of others.
+        Of a FHIR server: ``put`` under our own id, or ``post`` with ``If-None-Exist`` if it does not accept the ids of
+        clients.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -61,14 +61,16 @@ class Delivery:
 
     Parameters
     ----------
+    kind
+        Kind of the destination: a key of :data:`service.delivery.senders.dispatch.KINDS`.
     repeated
-        It was sent before, or may have been: a process that died over it left no word.
+        Whether it was sent before, or may have been: a process can stop after sending and before it writes that down.
     """
 
     visit_id: str
     version: int
     destination_id: str
-    kind: Kind
+    kind: str
     address: str
     language: Language
     secret: str | None
@@ -77,5 +79,5 @@ class Delivery:
 
     @property
     def key(self) -> str:
-        """The same however often it is sent: what a destination knows a repetition by."""
+        """The same for every attempt, so that the destination recognises a repetition."""
         return str(identifier(self.visit_id, self.version, "delivery", self.destination_id))

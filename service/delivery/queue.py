@@ -111,7 +111,7 @@ class Deliveries(LeasedRows[Identity]):
             visit_id=row.visit_id,
             version=row.version,
             destination_id=destination.id,
-            kind=destination.kind,  # type: ignore[arg-type]  # kinds only
+            kind=destination.kind,
             address=destination.address,
             language=destination.language,  # type: ignore[arg-type]  # languages only
             secret=destination.secret,

@@ -36,6 +36,7 @@ from service.keys import Key
 from service.receive.commit import RETRY_AFTER_S
 from service.state import Service
 from service.storage.database import database_now, rowcount
+from service.storage.store import fsync_folder
 from service.storage.tables import UploadRow
 
 EXPIRES = timedelta(hours=24)
@@ -179,11 +180,7 @@ def _create(path: Path) -> None:
     path.parent.mkdir(mode=0o700, exist_ok=True)
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     os.close(descriptor)
-    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    fsync_folder(path.parent)
 
 
 def _append(path: Path, offset: int | None, piece: bytes, *, durable: bool = False) -> int:

@@ -74,10 +74,10 @@ class FolderStore:
         if target.parent not in self._durable_folders:
             # that another process has made it does not say that its entry in the root is on the disk yet
             target.parent.mkdir(exist_ok=True)
-            _fsync_folder(self._root)
+            fsync_folder(self._root)
             self._durable_folders.add(target.parent)
         file.replace(target)
-        _fsync_folder(target.parent)
+        fsync_folder(target.parent)
 
     def read(self, sha256: str) -> bytes:
         try:
@@ -166,7 +166,8 @@ def _whole(content: bytes, sha256: str) -> bytes:
     return content
 
 
-def _fsync_folder(folder: Path) -> None:
+def fsync_folder(folder: Path) -> None:
+    """Make durable which files a folder has; each file's content has to be made durable by itself."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)

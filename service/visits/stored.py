@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,6 +16,7 @@ from data_specs.vocabulary import Language
 from service.errors import FieldFault, Forbidden, InvalidRequest, NotFound
 from service.keys import Key
 from service.parts import Parts
+from service.storage.cursor import read_cursor, write_cursor
 from service.storage.tables import InputRow, OpinionRow, ReferralRow, VisitRow
 
 PAGE = 50
@@ -61,7 +60,8 @@ async def list_visits(
         query = query.where(tuple_(VisitRow.received_at, VisitRow.id) < tuple_(*_read_cursor(cursor)))
     limit = max(1, min(limit, MAX_PAGE))
     rows = await parts.database.read(lambda session: seen_by(session, key, query.limit(limit + 1)))
-    return VisitPage(rows[:limit], _write_cursor(rows[limit - 1]) if len(rows) > limit else None)
+    last = rows[limit - 1] if len(rows) > limit else None
+    return VisitPage(rows[:limit], write_cursor(last.received_at.isoformat(), last.id) if last else None)
 
 
 async def load_visit(parts: Parts, key: Key, visit_id: str) -> VisitRow:
@@ -247,17 +247,25 @@ def _in_utc(since: datetime) -> datetime:
         raise InvalidRequest(FieldFault("query.since", "field_invalid", "YYYY-MM-DDThh:mm:ssZ")) from None
 
 
-def _write_cursor(row: VisitRow) -> str:
-    return base64.urlsafe_b64encode(f"{row.received_at.isoformat()} {row.id}".encode()).decode().rstrip("=")
-
-
 def _read_cursor(cursor: str) -> tuple[datetime, str]:
     try:
-        received_at, visit_id = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)).decode("ascii").split(" ")
-        at = datetime.fromisoformat(received_at)
-        if at.tzinfo is None or not _ID.fullmatch(visit_id):
-            raise ValueError(cursor)
-        at = at.astimezone(UTC)
-    except (ValueError, OverflowError, binascii.Error):
+        return arrival(*read_cursor(cursor, 2))
+    except ValueError:
         raise InvalidRequest(FieldFault("cursor", "field_invalid", "next")) from None
-    return at, visit_id
+
+
+def arrival(received_at: str, visit_id: str) -> tuple[datetime, str]:
+    """When a visit was received (in UTC) and its id, as they stand in a cursor.
+
+    Raises
+    ------
+    ValueError
+        They are not a time with a zone and an id.
+    """
+    at = datetime.fromisoformat(received_at)
+    if at.tzinfo is None or not _ID.fullmatch(visit_id):
+        raise ValueError("not a visit's arrival")
+    try:
+        return at.astimezone(UTC), visit_id
+    except OverflowError:  # before year 1 or after year 9999
+        raise ValueError("not a time in UTC") from None

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -13,8 +11,9 @@ from sqlalchemy import Select, case, func, select, tuple_
 from data_specs.visit.contract import PRIORITIES, Priority, Status
 from service.keys import Key
 from service.parts import Parts
+from service.storage.cursor import read_cursor, write_cursor
 from service.storage.tables import VisitRow
-from service.visits.stored import seen_by, visible
+from service.visits.stored import arrival, seen_by, visible
 
 PAGE = 40
 
@@ -62,7 +61,7 @@ async def worklist(parts: Parts, key: Key, wanted: Filter, cursor: str | None = 
     return WorklistPage(
         rows=rows[:PAGE],
         counts={name: counted.get(name, 0) for name in PRIORITIES},
-        next=_write_cursor(rows[PAGE - 1]) if len(rows) > PAGE else None,
+        next=_cursor_after(rows[PAGE - 1]) if len(rows) > PAGE else None,
     )
 
 
@@ -74,15 +73,14 @@ def _filtered(query: Select, wanted: Filter) -> Select:  # type: ignore[type-arg
     return query
 
 
-def _write_cursor(row: VisitRow) -> str:
-    priority = PRIORITIES.index(row.priority)
-    return base64.urlsafe_b64encode(f"{priority} {row.received_at.isoformat()} {row.id}".encode()).decode()
+def _cursor_after(row: VisitRow) -> str:
+    return write_cursor(PRIORITIES.index(row.priority), row.received_at.isoformat(), row.id)
 
 
 def _read_cursor(cursor: str) -> tuple[int, datetime, str] | None:
     try:
-        priority, received_at, visit_id = base64.urlsafe_b64decode(cursor).decode("ascii").split(" ")
-        at = datetime.fromisoformat(received_at)
-        return (int(priority), at, visit_id) if at.tzinfo is not None else None
-    except (ValueError, binascii.Error):
+        position, *rest = read_cursor(cursor, 3)
+        received_at, visit_id = arrival(*rest)
+        return range(len(PRIORITIES))[int(position)], received_at, visit_id
+    except (ValueError, IndexError):
         return None

@@ -1,15 +1,22 @@
-"""One sender per kind of destination. Each delivers one version of a report, or says why it could not."""
+"""The kinds of destinations, one row of :data:`KINDS` each: how reports are sent there, its addresses, its secret.
+
+A new kind is a sender in this folder and a row here.
+"""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Literal
 
 from data_specs.visit.report import Report
 from data_specs.vocabulary import Language
-from service.delivery.message import SENDINGS_AT_ONCE, Delivery
+from service.delivery.addresses import check_web_address
+from service.delivery.message import SENDINGS_AT_ONCE, Delivery, Options
+from service.protocols.peers import read_ae_address, read_host_and_port
 
 if TYPE_CHECKING:
     import httpx
@@ -17,17 +24,20 @@ if TYPE_CHECKING:
     from service.parts import Parts
 
 RENDERINGS_AT_ONCE = 2
-"""Of reports that are to be sent: most of a machine is for the visits that come in."""
+"""Reports that are rendered for deliveries at a time: most of the machine is for new visits."""
 
 
 class Senders:
-    """What sends; connections are kept for the next delivery."""
+    """Sends deliveries, and keeps HTTP connections for the next ones.
+
+    The senders are imported when they are first needed: many services have no destination of their kind.
+    """
 
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
         self._timeout_s = parts.settings.delivery_timeout_seconds
         self._rendering = asyncio.Semaphore(RENDERINGS_AT_ONCE)
-        # their own: a destination that hangs would else hold the threads that read the visits' files
+        # own threads, because a destination that does not answer must not block those that read the visits' files
         self._threads = ThreadPoolExecutor(SENDINGS_AT_ONCE, thread_name_prefix="sender")
         self._client: httpx.AsyncClient | None = None
 
@@ -37,58 +47,62 @@ class Senders:
         Raises
         ------
         NotDelivered
-            The destination is away, or did not take it.
+            The destination was not reached, or did not take it.
         """
-        from service.report.issue import issue  # noqa: PLC0415  it comes with all the renderings
+        from service.report.issue import issue  # noqa: PLC0415  it imports all renderings
 
         report = await issue(self._parts, delivery.visit_id, delivery.version)
-        if delivery.kind == "webhook":
-            await self._send_webhook(delivery, report)
-        elif delivery.kind == "fhir":
-            await self._send_fhir(delivery, report)
-        elif delivery.kind == "hl7":
-            await self._send_hl7(delivery, report)
-        else:
-            await self._send_dicom(delivery, report)
+        await KINDS[delivery.kind].send(self, delivery, report)
 
-    async def _send_webhook(self, delivery: Delivery, report: Report) -> None:
-        from service.delivery.senders import webhook  # noqa: PLC0415  with httpx, which not every service needs
+    async def send_webhook(self, delivery: Delivery, report: Report) -> None:
+        from service.delivery.senders import webhook  # noqa: PLC0415  it imports httpx
 
-        whole = delivery.options.content == "report"
-        rendered = await self._rendered(report, "json", delivery.language) if whole else None
-        await webhook.send(self._http(), delivery, report, rendered, self._timeout_s)
+        with_report = delivery.options.content == "report"
+        rendered = await self._rendered(report, "json", delivery.language) if with_report else None
+        await webhook.send(self._http(), delivery, report, rendered, timeout_s=self._timeout_s)
 
-    async def _send_fhir(self, delivery: Delivery, report: Report) -> None:
-        from service.delivery.senders import fhir  # noqa: PLC0415
+    async def send_fhir(self, delivery: Delivery, report: Report) -> None:
+        from service.delivery.senders import fhir  # noqa: PLC0415  it imports httpx
 
-        await fhir.send(
-            self._http(), delivery, await self._rendered(report, "fhir", delivery.language), timeout_s=self._timeout_s
-        )
+        rendered = await self._rendered(report, "fhir", delivery.language)
+        await fhir.send(self._http(), delivery, rendered, timeout_s=self._timeout_s)
 
-    async def _send_hl7(self, delivery: Delivery, report: Report) -> None:
-        from service.delivery.senders import hl7  # noqa: PLC0415
+    async def send_dicom(self, delivery: Delivery, report: Report) -> None:
+        from service.delivery.senders import dicom  # noqa: PLC0415  it imports pydicom
+
+        files = await self._dicom_files(report, delivery.language)
+        ae_title = self._parts.settings.dicom_ae_title
+        await self._in_thread(partial(dicom.send, delivery, files, ae_title, timeout_s=self._timeout_s))
+
+    async def send_stow(self, delivery: Delivery, report: Report) -> None:
+        from service.delivery.senders import stow  # noqa: PLC0415  it imports httpx
+
+        files = await self._dicom_files(report, delivery.language)
+        await self._in_thread(partial(stow.send, delivery, files, timeout_s=self._timeout_s))
+
+    async def send_hl7(self, delivery: Delivery, report: Report) -> None:
+        from service.delivery.senders import hl7  # noqa: PLC0415  as the other senders
 
         await hl7.send(delivery, await self._rendered(report, "hl7", delivery.language), timeout_s=self._timeout_s)
 
-    async def _send_dicom(self, delivery: Delivery, report: Report) -> None:
-        from service.delivery.senders import dicom_objects as dicom  # noqa: PLC0415
-        from service.report.render import dicom_files  # noqa: PLC0415
+    async def _rendered(self, report: Report, rendering: Literal["json", "fhir", "hl7"], language: Language) -> bytes:
+        from service.report import render  # noqa: PLC0415  it imports all renderings
 
         async with self._rendering:
-            files = [content for _, content in await dicom_files(self._parts, report, delivery.language)]
-        ours = self._parts.settings.dicom_ae_title
-        send = partial(dicom.send, delivery, files, ours, self._timeout_s)
+            return await render.rendering(self._parts, report, rendering, language)
+
+    async def _dicom_files(self, report: Report, language: Language) -> list[bytes]:
+        from service.report.render import dicom_files  # noqa: PLC0415  it imports all renderings
+
+        async with self._rendering:
+            return [content for _, content in await dicom_files(self._parts, report, language)]
+
+    async def _in_thread(self, send: Callable[[], None]) -> None:
         await asyncio.get_running_loop().run_in_executor(self._threads, send)
-
-    async def _rendered(self, report: Report, kind: Literal["json", "fhir", "hl7"], language: Language) -> bytes:
-        from service.report.render import rendering  # noqa: PLC0415
-
-        async with self._rendering:
-            return await rendering(self._parts, report, kind, language)
 
     def _http(self) -> httpx.AsyncClient:
         if self._client is None:
-            from service.delivery.senders.http import new_client  # noqa: PLC0415
+            from service.delivery.senders.http import new_client  # noqa: PLC0415  it imports httpx
 
             self._client = new_client(SENDINGS_AT_ONCE)
         return self._client
@@ -97,3 +111,48 @@ class Senders:
         self._threads.shutdown(wait=False, cancel_futures=True)
         if self._client is not None:
             await self._client.aclose()
+
+
+@dataclass(frozen=True, slots=True)
+class DestinationKind:
+    """One kind of destination.
+
+    Parameters
+    ----------
+    send
+        Sends a report there; raises ``NotDelivered``.
+    address_form
+        How an address is written, as the refusal of another one says it.
+    check_address
+        Takes an address, the destination's options, and whether an admin gave it; raises ``ValueError`` if nothing can
+        be sent there.
+    min_secret
+        Least number of characters of its secret; ``None`` if it has no secret.
+    makes_secret
+        Whether a secret is made here if none is given.
+    """
+
+    send: Callable[[Senders, Delivery, Report], Awaitable[None]]
+    address_form: str
+    check_address: Callable[[str, Options, bool], object]
+    min_secret: int | None = None
+    makes_secret: bool = False
+
+
+WEB = "https://…"
+KINDS = {
+    "webhook": DestinationKind(
+        Senders.send_webhook, WEB, partial(check_web_address, may_have_query=True), min_secret=16, makes_secret=True
+    ),
+    "fhir": DestinationKind(Senders.send_fhir, WEB, check_web_address, min_secret=1),
+    "dicom": DestinationKind(Senders.send_dicom, "AE_TITLE@HOST:PORT", lambda address, *_: read_ae_address(address)),
+    "stow": DestinationKind(Senders.send_stow, WEB, check_web_address, min_secret=1),
+    "hl7": DestinationKind(Senders.send_hl7, "HOST:PORT", lambda address, *_: read_host_and_port(address)),
+}
+"""In the order in which the API's document lists them."""
+
+if TYPE_CHECKING:
+    Kind = str
+else:
+    Kind = Literal[tuple(KINDS)]
+    """A key of :data:`KINDS`, as pydantic checks it."""

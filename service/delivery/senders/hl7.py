@@ -1,4 +1,4 @@
-"""HL7 v2 messages over MLLP. A message sent again has the control id it had (MSH-10), and so is known.
+"""HL7 v2 messages over MLLP. A message that is sent again keeps its control id (MSH-10), so the receiver recognises it.
 
 References
 ----------
@@ -7,13 +7,12 @@ HL7 v2.5.1, section 2.9.2 (acknowledgement), table 0008 (its codes), table 0357 
 
 from __future__ import annotations
 
-from urllib.parse import urlsplit
-
 from service.delivery.message import Delivery, NotDelivered
 from service.protocols import mllp
+from service.protocols.peers import read_host_and_port
 
-PASSES = frozenset({"", "206", "207"})
-"""Table 0357: record locked, internal error; where none is given, the receiver gets the benefit of the doubt."""
+MAY_PASS = frozenset({"", "206", "207"})
+"""Errors that may not come again. Table 0357: 206, record locked; 207, internal error; and no code at all."""
 
 
 async def send(delivery: Delivery, message: bytes, *, timeout_s: float) -> None:
@@ -23,12 +22,13 @@ async def send(delivery: Delivery, message: bytes, *, timeout_s: float) -> None:
     ------
     NotDelivered
     """
-    at = urlsplit(f"//{delivery.address}")
-    if at.hostname is None or at.port is None:
-        raise NotDelivered("address", permanent=True)
     try:
-        answer = await mllp.send(at.hostname, at.port, message, timeout_s=timeout_s)
+        host, port = read_host_and_port(delivery.address)
+    except ValueError:
+        raise NotDelivered("address", permanent=True) from None
+    try:
+        answer = await mllp.send(host, port, message, timeout_s=timeout_s)
     except mllp.SendFailed as failed:
         raise NotDelivered(failed.code) from None
     if not answer.accepted:
-        raise NotDelivered(f"hl7_{answer.code}_{answer.error[:6]}".rstrip("_"), answer.error not in PASSES)
+        raise NotDelivered(f"hl7_{answer.code}_{answer.error[:6]}".rstrip("_"), answer.error not in MAY_PASS)

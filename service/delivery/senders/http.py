@@ -1,4 +1,4 @@
-"""Requests to destinations: verified, bounded in time and in what is read, never led anywhere else.
+"""HTTP requests to destinations: certificates are verified, time and size are bounded, redirects are not followed.
 
 References
 ----------
@@ -18,15 +18,15 @@ import httpx
 from service.delivery.message import NotDelivered
 
 MAX_ANSWER_BYTES = 16_384
-"""Read of an answer, so that its connection can be used again; of a longer one the connection is closed."""
+"""An answer is read up to here, so that its connection can be used again; after more the connection is closed."""
 CONNECT_S = 10.0
 MAX_RETRY_AFTER_S = 86_400.0
-HEALS = frozenset({401, 403, 408, 425, 429})
-"""4xx that the same request may outlive: time, or an administrator who mends a token."""
+MAY_PASS = frozenset({401, 403, 408, 425, 429})
+"""4xx that the same request may not get again: after a while, or once an administrator has corrected the token."""
 
 
 def new_client(connections: int) -> httpx.AsyncClient:
-    """A client that trusts whom the machine trusts, follows no redirect, and takes nothing from the environment."""
+    """A client with the machine's own certificate authorities; it ignores proxies and other environment variables."""
     return httpx.AsyncClient(
         verify=ssl.create_default_context(),
         follow_redirects=False,
@@ -45,12 +45,12 @@ async def status_of(
     content: bytes | None = None,
     timeout_s: float,
 ) -> tuple[int, httpx.Headers]:
-    """Status and headers of the answer; its content is read away, up to a bound, and looked at by nobody.
+    """Send a request; the status and headers of the answer, whose content is not used.
 
     Parameters
     ----------
     timeout_s
-        For the whole exchange, however slowly the other side trickles.
+        For the whole exchange, even if the other side sends slowly.
 
     Raises
     ------
@@ -79,25 +79,32 @@ async def status_of(
     except (httpx.InvalidURL, httpx.UnsupportedProtocol, UnicodeError):
         raise NotDelivered("address", permanent=True) from None
     except (httpx.HTTPError, OSError) as error:
-        raise NotDelivered("tls" if _of_tls(error) else _WORDS.get(type(error), "broken_off")) from None
+        raise NotDelivered(_reason(error)) from None
+
+
+def authorization(secret: str | None) -> dict[str, str]:
+    """The ``Authorization`` header: a secret with a space is one already (``Basic …``), any other is a bearer token."""
+    if not secret:
+        return {}
+    return {"Authorization": secret if " " in secret else f"Bearer {secret}"}
 
 
 def expect_success(status: int, headers: Mapping[str, str]) -> None:
-    """Raise what a status that is no success means for the next attempt.
+    """Check a status.
 
     Raises
     ------
     NotDelivered
-        A 4xx is permanent where the same request will meet with the same; a redirect, never followed, is not.
+        It is not 2xx. Most of 4xx are permanent; a redirect is not, and is not followed.
     """
     if 200 <= status < 300:
         return
-    permanent = 400 <= status < 500 and status not in HEALS
+    permanent = 400 <= status < 500 and status not in MAY_PASS
     raise NotDelivered(f"http_{status}", permanent, None if permanent else retry_after_s(headers))
 
 
 def retry_after_s(headers: Mapping[str, str]) -> float | None:
-    """``Retry-After`` in seconds, whichever of its two forms it has; ``None`` where it cannot be read."""
+    """``Retry-After`` in seconds, from either of its two forms; ``None`` if it is absent or cannot be read."""
     given = headers.get("retry-after", "").strip()[:40]
     if given.isascii() and given.isdigit():
         seconds = float(given)
@@ -110,12 +117,10 @@ def retry_after_s(headers: Mapping[str, str]) -> float | None:
     return min(max(0.0, seconds), MAX_RETRY_AFTER_S)
 
 
-_WORDS: dict[type[BaseException], str] = {httpx.ConnectError: "unreachable"}
-
-
-def _of_tls(error: BaseException | None) -> bool:
-    while error is not None:
-        if isinstance(error, ssl.SSLError):
-            return True
-        error = error.__cause__ or error.__context__
-    return False
+def _reason(error: BaseException) -> str:
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, ssl.SSLError):
+            return "tls"
+        cause = cause.__cause__ or cause.__context__
+    return "unreachable" if isinstance(error, httpx.ConnectError) else "broken_off"

@@ -1,7 +1,7 @@
 """Signed webhooks.
 
-The signature is over the moment and the body, so that neither can be exchanged, and a request that somebody kept cannot
-be played again later; ``docs/delivery.md`` shows how a receiver checks it.
+The signature covers the time and the body: neither can be changed, and a receiver can refuse an old request that is
+sent again. ``docs/delivery.md`` shows how a receiver checks it.
 
 References
 ----------
@@ -23,14 +23,14 @@ from service.delivery.senders.http import expect_success, status_of
 
 
 async def send(
-    client: httpx.AsyncClient, delivery: Delivery, report: Report, rendered: bytes | None, timeout_s: float
+    client: httpx.AsyncClient, delivery: Delivery, report: Report, rendered: bytes | None, *, timeout_s: float
 ) -> None:
     """Post the event.
 
     Parameters
     ----------
     rendered
-        The report as JSON; ``None``: the event says only where it is to be had.
+        The report as JSON; ``None``: the event has only a link to it.
 
     Raises
     ------
@@ -49,7 +49,7 @@ async def send(
 
 
 def event_body(key: str, report: Report, rendered: bytes | None) -> bytes:
-    """The event as JSON, the same bytes whenever it is sent; ``rendered`` stands in it as it is."""
+    """The event as JSON, with ``rendered`` unchanged in it; every attempt sends the same bytes."""
     event = {
         "id": key,
         "type": "report.issued",
@@ -65,6 +65,6 @@ def event_body(key: str, report: Report, rendered: bytes | None) -> bytes:
 
 
 def signature(secret: str, body: bytes, at: int) -> str:
-    """``t=…,v1=…`` over ``body`` as it was at the Unix time ``at``, in seconds."""
+    """``t=…,v1=…``: the signature of ``body`` at the Unix time ``at``, in seconds."""
     mac = hmac.new(secret.encode(), str(at).encode() + b"." + body, hashlib.sha256)
     return f"t={at},v1={mac.hexdigest()}"

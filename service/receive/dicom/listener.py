@@ -15,7 +15,7 @@ import structlog
 
 from data_specs.dicom.reference import ECG_CLASSES, FILM_CLASSES
 from service.logs import where_it_failed
-from service.protocols.dicom_peers import Callers, read_callers
+from service.protocols.peers import Callers, read_callers
 from service.receive.dicom.arrivals import CANNOT_UNDERSTAND, Refusal, receive
 from service.settings import PREFIX, Settings
 from service.state import Service
@@ -85,7 +85,7 @@ def start(service: Service, settings: Settings) -> Listener | None:
     """
     if settings.dicom_port == 0:
         return None
-    callers = Callers(read_callers(settings.dicom_peers))
+    callers = Callers(read_callers(settings.dicom_peers, with_ae_title=True))
     if not settings.dicom_peers.strip():
         log.warning("dicom_nobody_may_call", setting=f"{PREFIX}DICOM_PEERS")
     return Listener(_bound_server(service, settings, callers))
@@ -171,7 +171,7 @@ def _admit(event: Any, callers: Callers) -> None:
     association = event.assoc
     try:
         caller = association.requestor
-        association.site = callers.site_of(caller.primitive.calling_ae_title.strip(), caller.address_info.address)
+        association.site = callers.site_of(caller.address_info.address, caller.primitive.calling_ae_title.strip())
     except Exception as error:
         log.warning("dicom_caller_not_known", **where_it_failed(error))
     if association.site is None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from data_specs.person import file_day, read_sex
 from data_specs.visit.context import Context, Order, Person, Referrer, known_members
-from service.protocols.dicom_peers import read_address
+from service.protocols.peers import read_ae_address
 from service.receive.dicom.context import MAX_ID, readable_name
 from service.settings import Settings
 
@@ -70,7 +70,7 @@ def _ask(settings: Settings, accession_number: str) -> list[Dataset]:
     from service.protocols.dicom_quiet import be_quiet  # noqa: PLC0415
 
     be_quiet()
-    address = read_address(settings.dicom_worklist)
+    address = read_ae_address(settings.dicom_worklist)
     entity = AE(settings.dicom_ae_title)
     entity.connection_timeout = CONNECT_S
     entity.acse_timeout = entity.dimse_timeout = entity.network_timeout = ANSWER_S

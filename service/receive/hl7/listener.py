@@ -28,8 +28,8 @@ from service.protocols.er7 import (
     line,
     segment,
 )
-from service.protocols.hl7_peers import Peer, read_peers, site_of
 from service.protocols.mllp import MAX_MESSAGE_BYTES, BadFrame, framed, read_frame
+from service.protocols.peers import Callers, read_callers
 from service.receive.hl7.order_messages import carry_out, read_orders
 
 if TYPE_CHECKING:
@@ -62,7 +62,8 @@ async def start(service: HasDatabase, settings: Settings) -> Listener | None:
     """
     if not settings.hl7_port:
         return None
-    listener = Listener(service.database, read_peers(settings.hl7_peers), settings.drain_seconds)
+    callers = Callers(read_callers(settings.hl7_peers, with_ae_title=False))
+    listener = Listener(service.database, callers, settings.drain_seconds)
     await listener.open(settings.host, settings.hl7_port)
     return listener
 
@@ -70,9 +71,9 @@ async def start(service: HasDatabase, settings: Settings) -> Listener | None:
 class Listener:
     """Accepts up to :data:`MAX_CONNECTIONS` connections, and answers the messages of each in their order."""
 
-    def __init__(self, database: Database, peers: tuple[Peer, ...], drain_seconds: float) -> None:
+    def __init__(self, database: Database, callers: Callers, drain_seconds: float) -> None:
         self._database = database
-        self._peers = peers
+        self._callers = callers
         self._drain_seconds = drain_seconds
         self._server: asyncio.Server | None = None
         self._connections: dict[asyncio.Task[None], bool] = {}
@@ -117,7 +118,7 @@ class Listener:
         assert task is not None  # noqa: S101
         caller = (writer.get_extra_info("peername") or ("",))[0]
         try:
-            site = await site_of(caller, self._peers)
+            site = await asyncio.to_thread(self._callers.site_of, caller)
             if site is None:
                 log.warning("hl7_peer_not_listed", address=caller)
                 return

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import io
+import logging
 import shutil
 import socket
 import subprocess
@@ -18,8 +19,9 @@ from pydicom import dcmread
 from pynetdicom import AE, evt
 
 from service.delivery.message import NotDelivered
-from service.delivery.senders.dicom import already_there, c_store, stow
-from service.protocols.dicom_peers import read_address
+from service.delivery.senders.dicom import already_there, c_store
+from service.delivery.senders.stow import stow
+from service.protocols.peers import read_ae_address
 from service.report.dicom import images as dicom_images
 from service.report.dicom import sr as dicom_sr
 from tests.service.api.test_dicomweb import film
@@ -237,12 +239,12 @@ def test_host_names_that_cannot_be_resolved(files):
 
 
 def test_addresses():
-    peer = read_address("MY ARCHIVE@archive.example:11112")
+    peer = read_ae_address("MY ARCHIVE@archive.example:11112")
     assert (peer.ae_title, peer.host, peer.port) == ("MY ARCHIVE", "archive.example", 11112)
-    assert read_address("A@[::1]:104").host == "::1"
+    assert read_ae_address("A@[::1]:104").host == "::1"
     for wrong in ("", "A@h", "A@h:0", "A@h:70000", "@h:1", "A" * 17 + "@h:1", " @h:1", "A@h:1\n", "A@h h:1"):
         with pytest.raises(ValueError, match="AE_TITLE"):
-            read_address(wrong)
+            read_ae_address(wrong)
 
 
 # ---------------------------------------------------------------------- STOW-RS
@@ -304,3 +306,11 @@ def test_addresses_that_cannot_be_used(files, url):
 
 def test_an_address_without_a_server(files):
     assert refused(stow, f"http://{HOST}:{free_port()}", files, secret=None) == ("unreachable", False)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_the_library_logs_nothing_of_what_is_sent(files, caplog):
+    logging.getLogger("pynetdicom").setLevel(logging.DEBUG)
+    address = f"ARCHIVE@{HOST}:{free_port()}"
+    assert refused(c_store, address, "SANGLOC", files) == ("dicom_no_association", False)
+    assert [record.name for record in caplog.records if record.name.startswith(("pynetdicom", "pydicom"))] == []

@@ -13,6 +13,7 @@ import pytest
 from data_specs.vocabulary import LANGUAGES
 from service.keys import Key
 from service.language.texts import age, ago, measured, number, opening, percent, text, texts
+from service.storage.cursor import write_cursor
 from tests.conftest import ROOT
 from tests.service.page_fixture import SECRET, Site, running_site, store_visits
 
@@ -223,7 +224,21 @@ def test_filters_narrow_and_counts_stay(site: Site, reader: httpx.Client) -> Non
     assert text("no_visits_filtered", "en") in reader.get("/worklist?status=failed").text
 
 
-@pytest.mark.parametrize("query", ["priority=worst", "status=%00", "cursor=zzz", "cursor=MSAy", "period=x", "cursor=é"])
+SOME_ID = "0b7ecb2e-6a0f-4f2c-9d3b-3a6c1f0e2d11"
+ODD_CURSORS = [
+    write_cursor("9" * 30, "2026-11-22T08:00:00+00:00", SOME_ID),
+    write_cursor(1, "0001-01-01T00:00:00+23:59", SOME_ID),
+    write_cursor(1, "9999-12-31T23:59:59-23:59", SOME_ID),
+    write_cursor(1, "2026-11-22T08:00:00", SOME_ID),
+    write_cursor(1, "2026-11-22T08:00:00+00:00", "\0"),
+]
+
+
+@pytest.mark.parametrize(
+    "query",
+    ["priority=worst", "status=%00", "cursor=zzz", "cursor=MSAy", "period=x", "cursor=é"]
+    + [f"cursor={cursor}" for cursor in ODD_CURSORS],
+)
 def test_an_unknown_filter_is_ignored(reader: httpx.Client, query: str) -> None:
     answer = reader.get(f"/worklist?{query}")
     assert answer.status_code == 200

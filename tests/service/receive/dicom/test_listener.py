@@ -20,8 +20,6 @@ from sqlalchemy import select
 
 from data_specs.dicom.reference import ECG_CLASSES
 from data_specs.visit.context import Context
-from service.protocols.dicom_peers import Callers, read_address, read_callers
-from service.settings import BadSettings, read_settings
 from service.storage.tables import ArrivalRow
 from tests.data_specs.cxr_made import (
     BIG,
@@ -83,35 +81,6 @@ def test_verification(port):
         )
         assert answer.returncode == expected, answer.stderr
         assert expected == 0 or "Rejected" in answer.stderr
-
-
-def test_caller_is_known_by_title_and_host():
-    callers = Callers(read_callers("A@10.0.0.1=one, B C@[fd00::1]=two,A@10.0.0.2=three, D@localhost=four"))
-    assert callers.site_of("A", "10.0.0.1") == "one"
-    assert callers.site_of("A", "::ffff:10.0.0.2") == "three"
-    assert callers.site_of("B C", "fd00:0::1") == "two"
-    assert callers.site_of("D", "127.0.0.1") == "four"
-    for ae_title, address in (("A", "10.0.0.3"), ("a", "10.0.0.1"), ("B", "fd00::1"), ("", ""), ("D", "10.0.0.1")):
-        assert callers.site_of(ae_title, address) is None
-
-
-@pytest.mark.parametrize(
-    "text", ["A", "A@h", "@h=s", "A@h=", "A@=s", "ABCDEFGHIJKLMNOPQ@h=s", "A\\B@h=s", "A@h=s,A@h=t"]
-)
-def test_callers_that_are_none_stop_the_start(text, monkeypatch):
-    monkeypatch.setenv("SANGLOC_DICOM_PEERS", text)
-    with pytest.raises(BadSettings, match=r"SANGLOC_DICOM_PEERS cannot be used: entry [12]"):
-        read_settings()
-
-
-def test_addresses(monkeypatch):
-    assert read_address("A B@[::1]:104").host == "::1"
-    for text in ("A@h", "A@h:0", "A@h:65536", "@h:104", "A@h:104:1"):
-        with pytest.raises(ValueError, match="AE_TITLE@HOST:PORT"):
-            read_address(text)
-        monkeypatch.setenv("SANGLOC_DICOM_WORKLIST", text)
-        with pytest.raises(BadSettings, match="SANGLOC_DICOM_WORKLIST"):
-            read_settings()
 
 
 def test_a_port_in_use_stops_the_start(new_process):
