@@ -2,7 +2,7 @@
 
 Visits arrive at clinics over a week of working days, wait there while the link is down, go up it one after the other,
 and are served in the order of their arrival by as many cores as there are: in one data centre, or in each province.
-Every visit of the week is simulated. ``docs/capacity.md`` says what is assumed and what came out.
+Every visit of the week is simulated. ``docs/why/capacity.md`` says what is assumed and what came out.
 """
 
 from __future__ import annotations

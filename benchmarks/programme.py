@@ -1,6 +1,6 @@
 """A national programme's week: visits made at clinics, sent up links that fail, served in the order of their arrival.
 
-``benchmarks.capacity`` asks how many machines that takes; ``docs/capacity.md`` says what is assumed.
+``benchmarks.capacity`` asks how many machines that takes; ``docs/why/capacity.md`` says what is assumed.
 """
 
 from __future__ import annotations

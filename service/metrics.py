@@ -1,4 +1,4 @@
-"""Counters and times for Prometheus; ``docs/metrics.md`` lists them. No label names a person."""
+"""Counters and times for Prometheus; ``docs/reference/metrics.md`` lists them. No label names a person."""
 
 from __future__ import annotations
 

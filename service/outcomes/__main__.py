@@ -39,7 +39,7 @@ KEY_BYTES = 32
 NO_LABS = (
     "labs are not exported: a case of `incident_ckd` says whether the disease came within a follow-up time, but an "
     "outcome records neither how long the person was followed nor when it came. So 'refuted' may mean 'not yet'. "
-    "Make the table from the laboratory's records instead (docs/training.md, Laboratory values)"
+    "Make the table from the laboratory's records instead (docs/reference/cohort-manifest.md)"
 )
 
 

@@ -1,6 +1,6 @@
 """MLLP, the frame around an HL7 v2 message on a socket: read within bounds, and sent with its answer awaited.
 
-No TLS: what crosses a network that others share goes through a tunnel (``docs/hl7.md``).
+No TLS: what crosses a network that others share goes through a tunnel (``docs/reference/hl7.md``).
 
 References
 ----------

@@ -1,7 +1,7 @@
 """Signed webhooks.
 
 The signature covers the time and the body: neither can be changed, and a receiver can refuse an old request that is
-sent again. ``docs/delivery.md`` shows how a receiver checks it.
+sent again. ``docs/reference/delivery.md`` shows how a receiver checks it.
 
 References
 ----------

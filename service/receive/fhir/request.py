@@ -1,6 +1,6 @@
 """Reads an order of a hospital's system, a FHIR Bundle with one ServiceRequest, as the visit's context.
 
-A value that is not known here is left out: it is then missing, never normal. ``docs/fhir.md`` lists the members that
+A value that is not known here is left out: it is then missing, never normal. ``docs/reference/fhir.md`` lists the members that
 are read.
 
 References

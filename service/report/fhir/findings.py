@@ -17,7 +17,7 @@ INTERPRETATION = "http://terminology.hl7.org/CodeSystem/v3-ObservationInterpreta
 ABSENT = "http://terminology.hl7.org/CodeSystem/data-absent-reason"
 OPERATING_POINT = "urn:sangloc:fhir:operating-point"
 BARE_OUTPUT = "urn:sangloc:fhir:uncalibrated-output"
-"""Extensions of ``RiskAssessment.prediction``, described in ``docs/fhir.md``."""
+"""Extensions of ``RiskAssessment.prediction``, described in ``docs/reference/fhir.md``."""
 
 _CATEGORIES = {
     "lung": ("imaging", "Imaging"),
