@@ -1,7 +1,7 @@
 """Reads an order of a hospital's system, a FHIR Bundle with one ServiceRequest, as the visit's context.
 
-A value that is not known here is left out: it is then missing, never normal. ``docs/reference/fhir.md`` lists the members that
-are read.
+A value that is not known here is left out: it is then missing, never normal. ``docs/reference/fhir.md``
+lists the members that are read.
 
 References
 ----------

@@ -30,7 +30,8 @@ from service.protocols.er7 import (
 )
 from service.protocols.mllp import MAX_MESSAGE_BYTES, BadFrame, framed, read_frame
 from service.protocols.peers import Callers, read_callers
-from service.receive.hl7.order_messages import carry_out, read_orders
+from service.receive.hl7.instructions import carry_out
+from service.receive.hl7.order_messages import read_orders
 
 if TYPE_CHECKING:
     from service.settings import Settings

@@ -1,4 +1,4 @@
-"""Reads HL7 v2 order messages, and carries them out: each message in one transaction.
+"""Reads HL7 v2 order messages.
 
 References
 ----------
@@ -10,24 +10,19 @@ IHE RAD TF-2, section 4.4: the accession number travels in OBR-18.
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
-from datetime import date, datetime, timedelta
-from typing import Any, Literal, TypeVar
+from datetime import date
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
-from sqlalchemy import delete
-from sqlalchemy.orm import Session
 
 from data_specs.person import age_on, hl7_day, read_sex
 from data_specs.visit.context import Context, Order, Person, Referrer
 from service.protocols.er7 import (
     DATA_TYPE,
-    DUPLICATE_KEY,
     FIELD_MISSING,
     SEGMENT_SEQUENCE,
     TABLE_VALUE,
     UNKNOWN_EVENT,
-    UNKNOWN_KEY,
     UNKNOWN_PROCESSING,
     UNKNOWN_TYPE,
     UNKNOWN_VERSION,
@@ -36,56 +31,13 @@ from service.protocols.er7 import (
     NotUsable,
     Segment,
 )
-from service.storage.tables import OrderMessageRow, OrderRow
+from service.receive.hl7.instructions import Control, Instruction, OrderMessage
 
 Part = TypeVar("Part", bound=BaseModel)
-Control = Literal["store", "replace", "delete"]
 CONTROLS: dict[str, Control] = {"NW": "store", "XO": "replace", "CA": "delete", "DC": "delete"}
 """Table 0119: new order, change, cancel, discontinue."""
 MAX_ORDERS = 100
 MAX_CONTROL_ID, MAX_ACCESSION = 199, 64
-REMEMBERED = timedelta(days=30)
-"""How long a message is remembered, so that it is not carried out a second time."""
-
-
-@dataclass(frozen=True, slots=True)
-class Instruction:
-    """One order of a message.
-
-    Parameters
-    ----------
-    control
-        What to do with the order.
-    location
-        Where its accession number stands in the message, as ERR-2 names it.
-    context
-        ``None`` where the order is deleted.
-    """
-
-    control: Control
-    accession_number: str
-    location: str
-    context: Context | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class OrderMessage:
-    """A message that can be carried out.
-
-    Parameters
-    ----------
-    sender
-        SHA-256 of the sending application and facility: each counts its own control ids.
-    control_id
-        MSH-10.
-    sha256
-        Of the whole message: the same control id with another content is an error.
-    """
-
-    sender: str
-    control_id: str
-    sha256: str
-    instructions: tuple[Instruction, ...]
 
 
 def read_orders(frame: bytes, today: date) -> OrderMessage:
@@ -279,44 +231,3 @@ def _part_of_context(part: type[Part], members: dict[str, Any], locations: dict[
         return part(**members)
     except ValidationError as error:
         raise NotUsable(DATA_TYPE, locations.get(str(error.errors()[0]["loc"][0]), "")) from None
-
-
-# ---------------------------------------------------------------- carried out
-def carry_out(session: Session, site: str, message: OrderMessage, now: datetime) -> NotUsable | None:
-    """Carry out all orders of the message, or none and say why. To be called in a writing transaction."""
-    known = session.get(OrderMessageRow, (site, message.sender, message.control_id))
-    if known:
-        return None if known.sha256 == message.sha256 else NotUsable(DUPLICATE_KEY, "MSH^1^10")
-    staged: dict[str, str | None] = {}
-    for instruction in message.instructions:
-        number = instruction.accession_number
-        if number not in staged:
-            row = session.get(OrderRow, (site, number))
-            staged[number] = row.context if row else None
-        wanted = instruction.context.model_dump_json() if instruction.context else None
-        if instruction.control == "store" and staged[number] not in {None, wanted}:
-            return NotUsable(DUPLICATE_KEY, instruction.location)
-        if instruction.control != "store" and staged[number] is None:
-            return NotUsable(UNKNOWN_KEY, instruction.location)
-        staged[number] = wanted
-    for number, wanted in staged.items():
-        row = session.get(OrderRow, (site, number))
-        if wanted is None:
-            if row:
-                session.delete(row)
-        elif row is None:
-            session.add(OrderRow(site=site, accession_number=number, context=wanted, received_at=now))
-        elif row.context != wanted:
-            row.context, row.received_at = wanted, now
-    session.execute(delete(OrderMessageRow).where(OrderMessageRow.received_at < now - REMEMBERED))
-    session.add(
-        OrderMessageRow(
-            site=site,
-            sender=message.sender,
-            control_id=message.control_id,
-            sha256=message.sha256,
-            received_at=now,
-        )
-    )
-    session.flush()  # the next message of the same transaction has to find it
-    return None

@@ -1,4 +1,4 @@
-"""The report as a FHIR R4 document: a Bundle whose first entry is the Composition. ``docs/reference/fhir.md`` describes it.
+"""The report as a FHIR R4 document: a Bundle that begins with the Composition. ``docs/reference/fhir.md`` describes it.
 
 References
 ----------
