@@ -61,9 +61,8 @@ def pseudonyms(cases: Iterable[WrittenCase], key: bytes) -> list[str]:
         first, *others = case.identities
         for other in others:
             low, high = sorted((root(first), root(other)))
-            parent[high] = (
-                low  # 'person' sorts before 'visit', so a kept key gives the same pseudonym when visits are added
-            )
+            # 'person' sorts before 'visit', so a kept key gives the same pseudonym when visits are added.
+            parent[high] = low
     return [_pseudonym(key, *root(min(case.identities))) for case in cases]
 
 

@@ -37,7 +37,7 @@ class FindingLine:
     Parameters
     ----------
     mark
-        ``above`` or ``below`` the threshold; empty where there is no threshold.
+        ``above`` or ``below`` the threshold; empty if the machine did not decide.
     stands_out
         The finding is positive and is not a reassuring one, such as a normal ECG.
     notes
