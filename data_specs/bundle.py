@@ -11,23 +11,20 @@ from itertools import pairwise
 from math import isfinite
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
+from data_specs.schema import Schema
 from data_specs.visit.contract import OperatingPoint, Organ
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class CxrInput(_Part):
+class CxrInput(Schema):
     """``(n, 1, size_px, size_px) uint8`` by :func:`data_specs.cxr.image.conform`; normalisation is in the graph."""
 
     modality: Literal["cxr"] = "cxr"
     size_px: int
 
 
-class EcgInput(_Part):
+class EcgInput(Schema):
     """``(n, 12, n_samples) float32``, standard deviations, made by :func:`data_specs.ecg.recording.conform`."""
 
     modality: Literal["ecg"] = "ecg"
@@ -37,21 +34,21 @@ class EcgInput(_Part):
     max_windows: int
 
 
-class Feature(_Part):
+class Feature(Schema):
     """One column of a tabular input."""
 
     name: str
     unit: str
 
 
-class TabularInput(_Part):
+class TabularInput(Schema):
     """``(n, n_features) float32``, NaN where a value is unknown; each finding says which features it requires."""
 
     modality: Literal["labs"] = "labs"
     features: tuple[Feature, ...]
 
 
-class Calibration(_Part):
+class Calibration(Schema):
     """From a logit to a probability.
 
     Parameters
@@ -88,7 +85,7 @@ class Calibration(_Part):
         return self
 
 
-class RocPoint(_Part):
+class RocPoint(Schema):
     """Validation cases on either side of one threshold (positive: probability ≥ threshold)."""
 
     threshold: float
@@ -112,7 +109,7 @@ class RocPoint(_Part):
         return self.true_negatives / (self.true_negatives + self.false_positives)
 
 
-class Estimate(_Part):
+class Estimate(Schema):
     """A figure with its 95 % interval (bootstrap by person) and the number of cases behind it."""
 
     value: float
@@ -122,7 +119,7 @@ class Estimate(_Part):
     n_positive: int | None = None
 
 
-class Evaluation(_Part):
+class Evaluation(Schema):
     """One finding on one cohort part, evaluated once."""
 
     cohort: str
@@ -131,7 +128,7 @@ class Evaluation(_Part):
     estimate: Estimate
 
 
-class FindingSpec(_Part):
+class FindingSpec(Schema):
     """One offered finding: the column it is read from, for whom it holds, how its number is turned into an answer.
 
     Parameters
@@ -168,7 +165,7 @@ class FindingSpec(_Part):
     digits: int = 3
     age_years: tuple[float, float] | None = None
     requires: tuple[str, ...] = ()
-    applies_when: dict[str, tuple[float, float]] = {}
+    applies_when: dict[str, tuple[float, float]] = Field(default={})
     calibration: Calibration | None = None
     decides_at: str = "screening"
     risk: Literal["direct", "complement"] | None = None
@@ -177,7 +174,7 @@ class FindingSpec(_Part):
     roc: tuple[RocPoint, ...] = ()
 
 
-class Withheld(_Part):
+class Withheld(Schema):
     """A finding that was learnt and is not offered; ``reason`` is a sentence, with its figures, for the card."""
 
     name: str
@@ -185,7 +182,7 @@ class Withheld(_Part):
     reason: str
 
 
-class TrainingData(_Part):
+class TrainingData(Schema):
     name: str
     citation: str
     licence: str
@@ -193,7 +190,7 @@ class TrainingData(_Part):
     n_items: int
 
 
-class Ancestor(_Part):
+class Ancestor(Schema):
     """A bundle that this one was made from; ``sha256`` is that of its ``screening.json``, which names its weights."""
 
     name: str
@@ -202,7 +199,7 @@ class Ancestor(_Part):
     weights_sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
-class Imported(_Part):
+class Imported(Schema):
     """Where weights that were trained elsewhere came from.
 
     Parameters
@@ -237,7 +234,7 @@ class Imported(_Part):
     citation: str
 
 
-class Golden(_Part):
+class Golden(Schema):
     """``golden.npz``: ``tensor``, ``logits`` (or ``values``), ``probability``, one row per case."""
 
     path: str = "golden.npz"
@@ -245,7 +242,7 @@ class Golden(_Part):
     tolerance: float
 
 
-class Agreement(_Part):
+class Agreement(Schema):
     """How far a lower precision is from fp32 over the evaluation set; only what is recorded here may be served.
 
     Parameters
@@ -266,12 +263,12 @@ class Agreement(_Part):
     part: str
 
 
-class Weights(_Part):
+class Weights(Schema):
     path: str = "models/model.onnx"
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
-class BundleManifest(_Part):
+class BundleManifest(Schema):
     schema_version: Literal[1] = 1
     name: str
     version: Annotated[str, Field(pattern=r"^\d+\.\d+\.\d+$")]
@@ -281,7 +278,7 @@ class BundleManifest(_Part):
     input: Annotated[CxrInput | EcgInput | TabularInput, Field(discriminator="modality")]
     outputs: tuple[str, ...]
     findings: tuple[FindingSpec, ...]
-    thresholds: dict[str, float] = {}
+    thresholds: dict[str, float] = Field(default={})
     training_data: tuple[TrainingData, ...]
     golden: Golden
     limits: tuple[str, ...]
@@ -291,7 +288,7 @@ class BundleManifest(_Part):
     recalibrated_on: TrainingData | None = None
     """Cases that calibration and operating points come from where the weights are those of the last ancestor."""
     withheld: tuple[Withheld, ...] = ()
-    recipe: dict[str, str | int | Annotated[float, Field(allow_inf_nan=False)]] = {}
+    recipe: dict[str, str | int | Annotated[float, Field(allow_inf_nan=False)]] = Field(default={})
     """How it was trained: epochs, batch size, learning rate, seed and so on, as the card lists them."""
     agreement: tuple[Agreement, ...] = ()
     """Lower precisions that were compared with fp32 when it was exported."""

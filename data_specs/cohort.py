@@ -23,6 +23,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from data_specs.labs import standard_labs
+from data_specs.schema import Schema
 from data_specs.visit.context import Lab
 from data_specs.vocabulary import terms
 
@@ -58,11 +59,13 @@ Name = Annotated[str, Field(min_length=1, max_length=200)]
 Split = Annotated[float, Field(gt=0, lt=1)]
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, coerce_numbers_to_str=True)
+class _YamlSchema(Schema):
+    """YAML reads ``1`` as a number where a name or a word of the table is meant."""
+
+    model_config = ConfigDict(coerce_numbers_to_str=True)
 
 
-class Columns(_Part):
+class Columns(_YamlSchema):
     """Names of the table's columns, as its first line writes them."""
 
     person: Name = Field(description="column with the person's identifier; a person is never in two parts")
@@ -80,7 +83,7 @@ class Columns(_Part):
     )
 
 
-class Values(_Part):
+class Values(_YamlSchema):
     """What the table's own words mean: ``{"1": "female"}``, ``{"fold9": "validation"}``."""
 
     sex: dict[str, Sex] = Field(default={}, description="the table's word for each sex: female, male, other or unknown")
@@ -89,21 +92,21 @@ class Values(_Part):
     )
 
 
-class FeatureColumn(_Part):
+class FeatureColumn(_YamlSchema):
     """A laboratory value of a ``labs`` cohort."""
 
     column: Name = Field(description="column that holds the value")
     unit: Name = Field(description="unit that the column is written in")
 
 
-class Source(_Part):
+class Source(_YamlSchema):
     """Where the cases come from; repeated in the model card."""
 
     citation: Annotated[str, Field(min_length=1, max_length=2000)] = Field(description="who is to be cited, and how")
     licence: Annotated[str, Field(min_length=1, max_length=500)] = Field(description="terms under which it is used")
 
 
-class Shares(_Part):
+class Shares(_YamlSchema):
     """Shares of persons in each part where the table has no split; drawn by a hash of the person's identifier."""
 
     train: Split = Field(default=0.6, description="share of persons to train on")
@@ -117,7 +120,7 @@ class Shares(_Part):
         return self
 
 
-class CohortManifest(_Part):
+class CohortManifest(_YamlSchema):
     """One cohort.
 
     Parameters

@@ -10,9 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Discriminator,
     Field,
     FiniteFloat,
@@ -22,54 +20,15 @@ from pydantic import (
 
 from data_specs.labs import ANALYTES, standard_labs
 from data_specs.problems import Problem, message
+from data_specs.schema import Schema
 from data_specs.visit.context import Lab, Vitals
-from data_specs.visit.contract import Organ, Priority
+from data_specs.visit.contract import FIELD_OF_ORGAN, Organ, Priority
 from data_specs.visit.opinion import Advice
 from data_specs.visit.report import ReportFinding, ReportInput, ReportOrgan
 from data_specs.vocabulary import terms
 
 ADULT_YEARS = 18.0
 """Where the age is unknown, what holds for adults is said, as findings are offered (``inference.findings``)."""
-
-WORDS = {
-    "kdigo_g": ("G1", "G2", "G3a", "G3b", "G4", "G5"),
-    "kdigo_a": ("A1", "A2", "A3"),
-    "kdigo_risk": ("low", "moderate", "high", "very high"),
-}
-"""Measured findings whose value is a word. References: KDIGO 2024, Kidney Int 2024;105(4S), chapter 1."""
-
-JUDGED = frozenset(
-    [
-        "abnormal",
-        "pneumonia",
-        "effusion",
-        "cardiomegaly",
-        "pneumothorax",
-        "consolidation",
-        "atelectasis",
-        "edema",
-        "infiltration",
-        "mass",
-        "nodule",
-        "emphysema",
-        "fibrosis",
-        "pleural_thickening",
-        "hernia",
-        "tuberculosis",
-        "normal_ecg",
-        "st_t_change",
-        "conduction_disturbance",
-        "myocardial_infarction",
-        "hypertrophy",
-        "atrial_fibrillation",
-        "kfre_2y",
-        "kfre_5y",
-        "kfre_2y_north_america",
-        "kfre_5y_north_america",
-        "incident_ckd",
-    ]
-)
-"""Findings that have a probability; the vocabulary holds other terms without a unit as well."""
 
 POINT = re.compile(r"[a-z][a-z0-9_]{0,39}")
 
@@ -106,8 +65,8 @@ class Facts:
 
     def reasons(self, organ: Organ) -> set[str]:
         """Codes of all that is said against an organ's assessment, its inputs' reserves and refusals included."""
-        files = {"lung": "image", "cardiac": "ecg"}.get(organ)
-        of_inputs = {problem.code for each in self.inputs if each.field == files for problem in each.problems}
+        field = FIELD_OF_ORGAN.get(organ)
+        of_inputs = {problem.code for posted in self.inputs if posted.field == field for problem in posted.problems}
         return of_inputs | {problem.code for problem in self.organs[organ].reasons}
 
     @property
@@ -118,20 +77,17 @@ class Facts:
         return assessed and not undecided and self.priority == "routine"
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
-
-
 def _judged(name: str) -> str:
-    if name in WORDS or (name in terms() and terms()[name].unit is not None):
+    term = terms().get(name)
+    if term is not None and term.measured:
         raise ValueError(f"'{name}' is measured, not judged: write it as a value")
-    if name not in JUDGED:
+    if term is None or not term.judged:
         raise ValueError(f"'{name}' is not a finding of the vocabulary")
     return name
 
 
 def _measured(name: str) -> str:
-    if name not in terms() or (terms()[name].unit is None and name not in WORDS):
+    if name not in terms() or not terms()[name].measured:
         raise ValueError(f"'{name}' is not a measured value of the vocabulary (those of laboratories carry their unit)")
     return name
 
@@ -160,7 +116,7 @@ Judged = Annotated[str, AfterValidator(_judged)]
 Point = Annotated[str, AfterValidator(_point)]
 
 
-class Positive(_Part):
+class Positive(Schema):
     """A finding that is positive at the operating point that decided (``at``: only where that is this one)."""
 
     positive: Judged
@@ -170,7 +126,7 @@ class Positive(_Part):
         return _decided(facts, self.positive, True, self.at)
 
 
-class Negative(_Part):
+class Negative(Schema):
     """A finding that was looked for and is below the operating point that decided."""
 
     negative: Judged
@@ -180,7 +136,7 @@ class Negative(_Part):
         return _decided(facts, self.negative, False, self.at)
 
 
-class _Range(_Part):
+class _Range(Schema):
     """``from`` is included, ``below`` is not."""
 
     from_: Annotated[FiniteFloat | None, Field(alias="from")] = None
@@ -223,7 +179,7 @@ class Value(_Range):
 
     @model_validator(mode="after")
     def _possible(self) -> Value:
-        if known := WORDS.get(self.value):
+        if known := terms()[self.value].words:
             if not self.words or self.from_ is not None or self.below is not None:
                 raise ValueError("its value is a word: say is")
             if unknown := [each for each in self.words if each not in known]:
@@ -242,7 +198,7 @@ class Value(_Range):
         return (self.value,) if holds else None
 
 
-class OfOrgan(_Part):
+class OfOrgan(Schema):
     """An organ by its status and by the codes of what is said against its assessment or its files (any of them)."""
 
     organ: Literal["lung", "cardiac", "kidney", "any"]
@@ -266,7 +222,7 @@ class OfOrgan(_Part):
         )
 
 
-class OfPriority(_Part):
+class OfPriority(Schema):
     """The visit's priority; ``because_of``: only where this finding or value is among the reasons for it.
 
     A finding is a reason for ``urgent`` where it is past its ``rule_in`` point (``inference.priority``).
@@ -311,7 +267,7 @@ def _one_line(text: Any) -> Any:
 Sentence = Annotated[str, BeforeValidator(_one_line), Field(min_length=1, max_length=300)]
 
 
-class Rule(_Part):
+class Rule(Schema):
     """One rule. ``ages``: from, and below, in years."""
 
     step: Advice

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import Field
 
 from data_specs.problems import Problem
+from data_specs.schema import Schema
 from data_specs.visit.contract import (
     Category,
     Code,
@@ -23,11 +24,7 @@ from data_specs.visit.contract import (
 from data_specs.vocabulary import Language, display, term_of
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
-
-class EvidenceMap(_Part):
+class EvidenceMap(Schema):
     """Where a finding came from: one small map per input.
 
     Parameters
@@ -48,7 +45,7 @@ class EvidenceMap(_Part):
     values: list[list[int]]
 
 
-class FoundFinding(_Part):
+class FoundFinding(Schema):
     name: str
     value: float | str | None = None
     unit: str | None = None
@@ -56,25 +53,25 @@ class FoundFinding(_Part):
     calibrated: bool | None = None
     positive: bool | None = None
     operating_point: OperatingPoint | None = None
-    evidence: list[EvidenceMap] = []
+    evidence: list[EvidenceMap] = Field(default=[])
 
 
-class AssessedOrgan(_Part):
+class AssessedOrgan(Schema):
     status: Literal["assessed", "not_assessed"]
-    reasons: list[Problem] = []
+    reasons: list[Problem] = Field(default=[])
     risk: float | None = None
     category: Category | None = None
-    findings: list[FoundFinding] = []
+    findings: list[FoundFinding] = Field(default=[])
 
 
-class AssessedInput(_Part):
+class AssessedInput(Schema):
     index: int
     format: str | None = None
     accepted: bool
-    problems: list[Problem] = []
+    problems: list[Problem] = Field(default=[])
 
 
-class Assessment(_Part):
+class Assessment(Schema):
     organs: dict[Organ, AssessedOrgan]
     inputs: list[AssessedInput]
     models: list[ModelUsed]

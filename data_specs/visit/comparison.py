@@ -8,8 +8,8 @@ from datetime import date
 from typing import Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict
 
+from data_specs.schema import Schema
 from data_specs.visit.assessment import Assessment, FoundFinding
 from data_specs.visit.contract import Organ, Priority
 
@@ -35,11 +35,7 @@ workshop), Am J Kidney Dis 2020;75:84-104: slopes over shorter spans are dominat
 Turn = Literal["new", "gone", "still", "still_not"]
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Change(_Part):
+class Change(Schema):
     """One finding then and now: probabilities, or values of the same unit.
 
     Parameters
@@ -59,7 +55,7 @@ class Change(_Part):
     turn: Turn | None
 
 
-class DifferentBundle(_Part):
+class DifferentBundle(Schema):
     """Two visits that were computed with different versions: a change may be the model's, not the person's."""
 
     name: str
@@ -67,7 +63,7 @@ class DifferentBundle(_Part):
     now: str
 
 
-class EarlierVisit(_Part):
+class EarlierVisit(Schema):
     id: str
     on: date
     version: int
@@ -76,7 +72,7 @@ class EarlierVisit(_Part):
     different_bundles: tuple[DifferentBundle, ...]
 
 
-class Course(_Part):
+class Course(Schema):
     """A measured finding over the visits, oldest first.
 
     Parameters
@@ -94,7 +90,7 @@ class Course(_Part):
     provisional: bool
 
 
-class Comparison(_Part):
+class Comparison(Schema):
     """Earlier visits, latest first, and the courses over all of them."""
 
     earlier: tuple[EarlierVisit, ...]

@@ -5,8 +5,9 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
+from data_specs.schema import Schema
 from data_specs.visit.opinion import Author, FindingName, Opinion
 
 Outcome = Literal["confirmed", "refuted", "lost"]
@@ -16,11 +17,7 @@ _NO_ZERO = r"^[^\x00]*$"
 _Text = Annotated[str, Field(max_length=2000, pattern=_NO_ZERO)]
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class NewReferral(_Part):
+class NewReferral(Schema):
     """A question to the specialists of ``to_site``, or of any hospital where it is left out.
 
     ``blind``: they read first without the findings; left out, as the programme is set.
@@ -31,7 +28,7 @@ class NewReferral(_Part):
     blind: bool | None = None
 
 
-class Referral(_Part):
+class Referral(Schema):
     """``answered_by`` is the number of the opinion that answers it; closed without one, it was withdrawn."""
 
     id: str
@@ -44,7 +41,7 @@ class Referral(_Part):
     closed_at: datetime | None
 
 
-class NewOutcome(_Part):
+class NewOutcome(Schema):
     """What became of a finding, and how that is known (``source``: culture, CT, later visit …)."""
 
     finding: FindingName
@@ -56,7 +53,7 @@ class RecordedOutcome(NewOutcome):
     recorded_at: datetime
 
 
-class DeliveryState(_Part):
+class DeliveryState(Schema):
     """One version of the report on its way to one destination; ``problem`` is what kept it last time."""
 
     version: int
@@ -69,7 +66,7 @@ class DeliveryState(_Part):
     delivered_at: datetime | None
 
 
-class History(_Part):
+class History(Schema):
     """What came after the machine: opinions in order, questions, outcomes (the latest of each finding counts)."""
 
     opinions: tuple[Opinion, ...] = ()

@@ -13,9 +13,10 @@ import uuid
 from datetime import date, datetime
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from data_specs.problems import Problem
+from data_specs.schema import Schema
 from data_specs.visit.assessment import EvidenceMap
 from data_specs.visit.context import Lab, Order, Person, Referrer, Vitals
 from data_specs.visit.contract import Category, Code, ModelUsed, OperatingPoint, Organ, Priority
@@ -31,11 +32,7 @@ Status = Literal["preliminary", "final", "amended"]
 """As FHIR R4 DiagnosticReport.status; DICOM's PreliminaryFlag (0040,A496) and HL7 v2's table 0123 follow from it."""
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class DicomReference(_Part):
+class DicomReference(Schema):
     """Where a posted DICOM object stands in its hospital's archive, as its header says. Keywords of PS3.6."""
 
     StudyInstanceUID: str
@@ -57,7 +54,7 @@ class DicomReference(_Part):
     PatientSex: str = ""
 
 
-class ReportFinding(_Part):
+class ReportFinding(Schema):
     """A probability with its operating point, or a measured value with its unit (UCUM); never both.
 
     Parameters
@@ -82,7 +79,7 @@ class ReportFinding(_Part):
     evidence: tuple[EvidenceMap, ...] = ()
 
 
-class ReportOrgan(_Part):
+class ReportOrgan(Schema):
     status: Literal["assessed", "not_assessed"]
     code: Code
     reasons: tuple[Problem, ...] = ()
@@ -91,7 +88,7 @@ class ReportOrgan(_Part):
     findings: tuple[ReportFinding, ...] = ()
 
 
-class ReportInput(_Part):
+class ReportInput(Schema):
     """What was looked at, and how good it was. ``problems`` of an accepted input are reserves."""
 
     index: int
@@ -104,7 +101,7 @@ class ReportInput(_Part):
     dicom: DicomReference | None = None
 
 
-class NextStep(_Part):
+class NextStep(Schema):
     """What to do next, by the programme's table of rules (``data_specs/next_steps/next_steps.toml``).
 
     Parameters
@@ -127,7 +124,7 @@ class NextStep(_Part):
     source: str
 
 
-class Report(_Part):
+class Report(Schema):
     """One version of one visit's report.
 
     Parameters

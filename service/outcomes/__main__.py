@@ -26,7 +26,7 @@ from sqlalchemy import make_url
 from sqlalchemy.exc import SQLAlchemyError
 
 from data_specs.cohort import Source
-from data_specs.visit.contract import JUDGED
+from data_specs.visit.contract import visible_findings
 from service.outcomes.cases import ORGAN, Wanted
 from service.outcomes.cohort import FOLDER, MANIFEST, Exported, NotExported, export, listed
 from service.settings import PREFIX, BadSettings, Settings, read_settings
@@ -78,7 +78,7 @@ def _export_as(given: argparse.Namespace) -> Exported:
     key = _read_key(given.key) if given.key else secrets.token_bytes(KEY_BYTES)
     wanted = Wanted(
         modality=given.modality,
-        findings=tuple(given.findings or JUDGED[ORGAN[given.modality]]),
+        findings=tuple(given.findings or visible_findings(ORGAN[given.modality])),
         source=Source(citation=given.citation, licence=given.licence),
         name=given.name or f"outcomes-{given.modality}",
         key=key,
@@ -162,7 +162,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     whose.add_argument("--dates", action="store_true", help="with the day that a DICOM header states, as made_on")
     parser.add_argument("--quiet", action="store_true", help="no progress")
     given = parser.parse_args(arguments)
-    known = JUDGED[ORGAN[given.modality]] if given.modality in ORGAN else ()
+    known = visible_findings(ORGAN[given.modality]) if given.modality in ORGAN else ()
     unknown = [name for name in given.findings or () if name not in known]
     if unknown and known:
         parser.error(f"--findings: no finding of {given.modality}: {', '.join(unknown)}; one of {', '.join(known)}")
