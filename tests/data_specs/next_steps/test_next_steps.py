@@ -10,7 +10,7 @@ from typing import Any, get_args
 import pytest
 
 from data_specs.next_steps.rules import Facts, Otherwise
-from data_specs.next_steps.table import ORDER, SHIPPED, BadTable, next_steps, read_table
+from data_specs.next_steps.table import SHIPPED_TABLE, STEPS, BadTable, next_steps, read_table
 from data_specs.problems import Problem
 from data_specs.visit.context import Lab, Vitals
 from data_specs.visit.contract import ORGANS, Code, OperatingPoint
@@ -182,7 +182,7 @@ def test_the_most_pressing_step_stands_first() -> None:
             spo2_percent=85,
         ),
     )
-    order = [(step.within_days, ORDER.index(step.step)) for step in steps]
+    order = [(step.within_days, STEPS.index(step.step)) for step in steps]
     assert order == sorted(order)
     assert steps[0].rule == "hypoxaemia"
     assert {"atrial_fibrillation", "lung_mass", "labs_missing"} <= {step.rule for step in steps}
@@ -375,6 +375,6 @@ def test_a_table_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
 
 
 def test_the_sentences_of_the_table_stand_in_one_line_and_name_their_source() -> None:
-    for name, each in read_table(SHIPPED).rules.items():
+    for name, each in read_table(SHIPPED_TABLE).rules.items():
         assert all(len(getattr(each, language)) <= 230 for language in LANGUAGES), name
         assert re.search(r"\b(19|20)\d\d\b|[Tt]his table", each.source), name
