@@ -1,4 +1,4 @@
-"""What the engine found, free of any language: stored as it is, and rendered as a visit in the reader's language."""
+"""What the engine found, without words of any language: stored like this, and rendered in the reader's language."""
 
 from __future__ import annotations
 
@@ -46,6 +46,8 @@ class EvidenceMap(Schema):
 
 
 class FoundFinding(Schema):
+    """As :class:`data_specs.visit.contract.Finding`, without words."""
+
     name: str
     value: float | str | None = None
     unit: str | None = None
@@ -57,6 +59,8 @@ class FoundFinding(Schema):
 
 
 class AssessedOrgan(Schema):
+    """As :class:`data_specs.visit.contract.OrganResult`, without words."""
+
     status: Literal["assessed", "not_assessed"]
     reasons: list[Problem] = Field(default=[])
     risk: float | None = None
@@ -65,6 +69,8 @@ class AssessedOrgan(Schema):
 
 
 class AssessedInput(Schema):
+    """Whether the posted file ``index`` was used, and its problems."""
+
     index: int
     format: str | None = None
     accepted: bool
@@ -72,6 +78,8 @@ class AssessedInput(Schema):
 
 
 class Assessment(Schema):
+    """What the engine says of one visit."""
+
     organs: dict[Organ, AssessedOrgan]
     inputs: list[AssessedInput]
     models: list[ModelUsed]
@@ -80,21 +88,23 @@ class Assessment(Schema):
 
 
 def reason(problem: Problem, language: Language) -> Reason:
+    """A problem as the visit shows it."""
     return Reason(code=problem.code, message=problem.message(language))
 
 
 def input_problem(problem: Problem, language: Language) -> InputProblem:
+    """A problem of a file as the visit shows it."""
     return InputProblem(code=problem.code, severity=problem.severity, message=problem.message(language))
 
 
 def organ_result(organ: AssessedOrgan, language: Language, evidence_href: str) -> OrganResult:
-    """Render one organ; ``evidence_href`` is the address under which evidence ``{finding}/{input}.png`` is served."""
+    """One organ as the visit shows it; evidence is served as ``{evidence_href}/{finding}/{input}.png``."""
     return OrganResult(
         status=organ.status,
-        reasons=[reason(p, language) for p in organ.reasons],
+        reasons=[reason(problem, language) for problem in organ.reasons],
         risk=organ.risk,
         category=organ.category,
-        findings=[_finding(f, language, evidence_href) for f in organ.findings],
+        findings=[_finding(found, language, evidence_href) for found in organ.findings],
     )
 
 
@@ -111,7 +121,7 @@ def _finding(found: FoundFinding, language: Language, evidence_href: str) -> Fin
         positive=found.positive,
         operating_point=found.operating_point,
         evidence=[
-            Evidence(kind=m.kind, input=m.input, href=f"{evidence_href}/{found.name}/{m.input}.png")
-            for m in found.evidence
+            Evidence(kind=shown.kind, input=shown.input, href=f"{evidence_href}/{found.name}/{shown.input}.png")
+            for shown in found.evidence
         ],
     )

@@ -1,4 +1,4 @@
-"""The ``context`` document that travels with a visit: who, for whom, labs, vitals, conditions. Wire contract v1."""
+"""The ``context`` document of a posted visit: person, referring doctor, order, labs, vitals, conditions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What passes between doctors about a visit, and what became of it."""
+"""What happens after a visit was assessed: questions to specialists, outcomes of its findings, deliveries."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from data_specs.visit.opinion import Author, FindingName, Opinion
 
 Outcome = Literal["confirmed", "refuted", "lost"]
 OUTCOMES: tuple[Outcome, ...] = ("confirmed", "refuted", "lost")
-_NO_ZERO = r"^[^\x00]*$"
-"""PostgreSQL has no place for U+0000 in a text."""
-_Text = Annotated[str, Field(max_length=2000, pattern=_NO_ZERO)]
+_WITHOUT_NUL = r"^[^\x00]*$"
+"""PostgreSQL cannot store U+0000 in a text."""
+_Text = Annotated[str, Field(max_length=2000, pattern=_WITHOUT_NUL)]
 
 
 class NewReferral(Schema):
     """A question to the specialists of ``to_site``, or of any hospital where it is left out.
 
-    ``blind``: they read first without the findings; left out, as the programme is set.
+    ``blind``: they read first without the findings; left out, as the programme has set it.
     """
 
     question: _Text = ""
-    to_site: Annotated[str, Field(min_length=1, max_length=100, pattern=_NO_ZERO)] | None = None
+    to_site: Annotated[str, Field(min_length=1, max_length=100, pattern=_WITHOUT_NUL)] | None = None
     blind: bool | None = None
 
 
@@ -46,15 +46,17 @@ class NewOutcome(Schema):
 
     finding: FindingName
     outcome: Outcome
-    source: Annotated[str, Field(max_length=200, pattern=_NO_ZERO)] = ""
+    source: Annotated[str, Field(max_length=200, pattern=_WITHOUT_NUL)] = ""
 
 
 class RecordedOutcome(NewOutcome):
+    """An outcome, and when it was recorded."""
+
     recorded_at: datetime
 
 
 class DeliveryState(Schema):
-    """One version of the report on its way to one destination; ``problem`` is what kept it last time."""
+    """Delivery of one version of the report to one destination; ``problem`` is why the last attempt failed."""
 
     version: int
     destination: str
@@ -67,7 +69,7 @@ class DeliveryState(Schema):
 
 
 class History(Schema):
-    """What came after the machine: opinions in order, questions, outcomes (the latest of each finding counts)."""
+    """Opinions in order, referrals, outcomes (the latest of each finding counts), deliveries."""
 
     opinions: tuple[Opinion, ...] = ()
     referrals: tuple[Referral, ...] = ()

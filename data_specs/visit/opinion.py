@@ -1,4 +1,4 @@
-"""What doctors say of a visit: signed, in order, never changed. The machine's output stays as it was written."""
+"""What doctors say of a visit: signed, in order, never changed. What the machine said is kept as it was."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ FindingName = Annotated[str, Field(max_length=60), AfterValidator(_is_a_finding)
 class Judgement(Schema):
     """What the doctor says of one finding: ``agree`` or ``disagree`` with the machine's, or ``add`` their own.
 
-    ``disagree`` with a positive finding says that it is not there; with a negative one, that it is.
+    To ``disagree`` with a positive finding says that it is not there; with a negative one, that it is there.
     """
 
     finding: FindingName
@@ -60,8 +60,8 @@ class NewOpinion(Schema):
 
     @field_validator("judgements")
     @classmethod
-    def _one_each(cls, judgements: tuple[Judgement, ...]) -> tuple[Judgement, ...]:
-        if len({each.finding for each in judgements}) < len(judgements):
+    def _each_finding_once(cls, judgements: tuple[Judgement, ...]) -> tuple[Judgement, ...]:
+        if len({judgement.finding for judgement in judgements}) < len(judgements):
             raise ValueError("each finding once")
         return judgements
 
