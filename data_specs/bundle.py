@@ -1,4 +1,4 @@
-"""``screening.json``: what a model bundle says of itself beyond the MONAI Bundle layout.
+"""``screening.json``: what a model bundle states beyond the MONAI Bundle layout.
 
 A bundle is a folder ``NAME-VERSION/`` with ``configs/metadata.json``, ``models/model.onnx``, ``docs/README.md``,
 ``LICENSE`` (the MONAI Bundle layout), ``golden.npz`` and ``screening.json``, which is described here. Every threshold
@@ -42,7 +42,7 @@ class Feature(Schema):
 
 
 class TabularInput(Schema):
-    """``(n, n_features) float32``, NaN where a value is unknown; each finding says which features it requires."""
+    """``(n, n_features) float32``, NaN where a value is unknown; each finding lists the features that it requires."""
 
     modality: Literal["labs"] = "labs"
     features: tuple[Feature, ...]
@@ -59,7 +59,7 @@ class Calibration(Schema):
     knots
         ``isotonic`` only: (logit, probability), logits rising, probabilities never falling.
     prevalence
-        Share of people with the finding that the probabilities presume: that of the cases that the calibration was
+        Share of people with the finding that the probabilities assume: that of the cases that the calibration was
         fitted to, or a stated one; ``None``: not recorded.
     """
 
@@ -70,7 +70,7 @@ class Calibration(Schema):
     prevalence: Annotated[float, Field(gt=0, lt=1)] | None = None
 
     @model_validator(mode="after")
-    def _says_what_its_kind_needs(self) -> Self:
+    def _has_what_its_kind_needs(self) -> Self:
         if self.kind == "platt":
             if not {"slope", "intercept"} <= self.model_fields_set or self.knots:
                 raise ValueError("platt calibration is a slope and an intercept, and no knots")
@@ -102,10 +102,12 @@ class RocPoint(Schema):
 
     @property
     def sensitivity(self) -> float:
+        """Share of the positives at or above the threshold."""
         return self.true_positives / (self.true_positives + self.false_negatives)
 
     @property
     def specificity(self) -> float:
+        """Share of the negatives below the threshold."""
         return self.true_negatives / (self.true_negatives + self.false_positives)
 
 
@@ -129,7 +131,7 @@ class Evaluation(Schema):
 
 
 class FindingSpec(Schema):
-    """One offered finding: the column it is read from, for whom it holds, how its number is turned into an answer.
+    """One offered finding: the column it is read from, for whom it is valid, how its number becomes an answer.
 
     Parameters
     ----------
@@ -143,7 +145,7 @@ class FindingSpec(Schema):
     requires
         Tabular features that must be known.
     applies_when
-        Conditions on features, or on findings that stand earlier, e.g. ``{"egfr": [0, 60]}``: lower bound included,
+        Conditions on features, or on findings earlier in the list, e.g. ``{"egfr": [0, 60]}``: lower bound included,
         upper bound not.
     labels
         ``measured`` only: the number is an index into these names (stages).
@@ -154,7 +156,7 @@ class FindingSpec(Schema):
     risk
         ``direct``: the organ's risk is this probability. ``complement``: it is one minus it (``normal_ecg``).
     roc
-        The cases that the operating points were chosen on, threshold by threshold, for planning.
+        The cases that the operating points were chosen on, at each threshold, for planning.
     """
 
     name: str
@@ -175,7 +177,7 @@ class FindingSpec(Schema):
 
 
 class Withheld(Schema):
-    """A finding that was learnt and is not offered; ``reason`` is a sentence, with its figures, for the card."""
+    """A finding that was trained and is not offered; ``reason`` is a sentence, with figures, for the model card."""
 
     name: str
     cohort: str
@@ -183,6 +185,8 @@ class Withheld(Schema):
 
 
 class TrainingData(Schema):
+    """A cohort that the bundle was trained or recalibrated on."""
+
     name: str
     citation: str
     licence: str
@@ -200,24 +204,24 @@ class Ancestor(Schema):
 
 
 class Imported(Schema):
-    """Where weights that were trained elsewhere came from.
+    """Where imported weights came from.
 
     Parameters
     ----------
     source
         Whose conventions they follow: ``torchxrayvision``, ``chexnet``, ``torchvision``.
     architecture
-        Name of the torchvision classifier that they fill.
+        Name of the torchvision classifier that they belong to.
     file, sha256
         The checkpoint as it was read.
     found_in, not_taken
-        Where in the file the weights stood; other sets of weights beside them.
+        Where in the file the weights were; the other sets of weights in it.
     ignored_keys
-        Keys of the file that are no part of the network.
+        Keys of the file that do not belong to the network.
     classes, left_out
-        Outputs in the checkpoint's order; those that are offered under no finding.
+        Outputs in the order of the checkpoint; those that are offered as no finding.
     licence, trained_on, citation
-        As the person who imported them said.
+        As stated by the person who imported them.
     """
 
     source: str
@@ -264,11 +268,15 @@ class Agreement(Schema):
 
 
 class Weights(Schema):
+    """The ONNX file of the graph and its weights."""
+
     path: str = "models/model.onnx"
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
 class BundleManifest(Schema):
+    """The whole document ``screening.json``."""
+
     schema_version: Literal[1] = 1
     name: str
     version: Annotated[str, Field(pattern=r"^\d+\.\d+\.\d+$")]
@@ -286,7 +294,7 @@ class BundleManifest(Schema):
     from_bundle: tuple[Ancestor, ...] = ()
     """Oldest first."""
     recalibrated_on: TrainingData | None = None
-    """Cases that calibration and operating points come from where the weights are those of the last ancestor."""
+    """Cases of the calibration and the operating points, where the weights are those of the last ancestor."""
     withheld: tuple[Withheld, ...] = ()
     recipe: dict[str, str | int | Annotated[float, Field(allow_inf_nan=False)]] = Field(default={})
     """How it was trained: epochs, batch size, learning rate, seed and so on, as the card lists them."""

@@ -1,7 +1,7 @@
-"""``cohort.yaml``: what a researcher says of their own cases, and the one function that reads it.
+"""``cohort.yaml``: the description of a cohort of one's own, and the one function that reads it.
 
-A cohort is a table (CSV or Parquet, one row per film, recording or person) and, beside it, a small YAML document that
-says which column is what. Nothing in it is guessed: a column that the document does not name is not used.
+A cohort is a table (CSV or Parquet, one row per film, recording or person) and a small YAML document that says what
+each column is. Nothing is guessed: a column that the document does not name is not used.
 
     name: district-hospital-2026
     modality: cxr                     # cxr, ecg or labs
@@ -29,7 +29,7 @@ from data_specs.vocabulary import terms
 
 SCHEMA_VERSION = 1
 MAX_YAML_BYTES = 1 << 20
-"""A manifest is a page; what is larger is not one."""
+"""A manifest is a page of text; a larger file is refused unread."""
 
 Part = Literal["train", "validation", "test", "unused"]
 Sex = Literal["female", "male", "other", "unknown"]
@@ -43,7 +43,7 @@ VITALS = {
     "height_cm": "cm",
     "bmi_kg_per_m2": "kg/m2",
 }
-"""Vital signs that may be features of ``labs``, each in the one unit (UCUM) that the visit's context has for it."""
+"""Vital signs that may be features of ``labs``, each in the unit (UCUM) of the visit's context."""
 CONDITIONS = (
     "diabetes",
     "hypertension",
@@ -114,7 +114,7 @@ class Shares(_YamlSchema):
     test: Split = Field(default=0.2, description="share of persons for the one evaluation")
 
     @model_validator(mode="after")
-    def _whole(self) -> Self:
+    def _add_up_to_one(self) -> Self:
         if abs(self.train + self.validation + self.test - 1) > 1e-6:
             raise ValueError(f"shares add up to {self.train + self.validation + self.test:g}, not to 1")
         return self
@@ -126,8 +126,8 @@ class CohortManifest(_YamlSchema):
     Parameters
     ----------
     site
-        One name where every case comes from one hospital. A cohort should say ``site`` or ``columns.site``: without
-        either, a label that the mere look of the files predicts cannot be told from a difference between sites.
+        One name where every case comes from one hospital. A cohort should state ``site`` or ``columns.site``. Without
+        them, nobody can see whether a network learns the finding or only which site a file comes from.
     features
         ``labs`` only: name of the laboratory value (as in the visit's context) to column and unit.
     age_years
@@ -208,7 +208,7 @@ class CohortManifest(_YamlSchema):
 
 
 class ManifestInvalid(ValueError):
-    """A manifest that cannot be used; ``faults`` has one line per fault, all of them at once."""
+    """A manifest that cannot be used; ``faults`` has one line for each fault."""
 
     def __init__(self, path: Path, faults: Sequence[str]) -> None:
         self.faults = tuple(faults)
@@ -221,7 +221,7 @@ def read_manifest(path: Path) -> CohortManifest:
     Raises
     ------
     ManifestInvalid
-        Naming, for each fault, the line, the path inside the document and what is meant to stand there.
+        With one line for each fault: the line, the path inside the document, and what is expected there.
     """
     import yaml  # noqa: PLC0415 (only training reads manifests; serving runs without it)
 
@@ -270,7 +270,7 @@ def manifest_schema() -> dict[str, Any]:
 
 
 def _fault(tree: Any, error: Any, yaml: Any) -> str:
-    """One line: where it stands, what is wrong, what is meant to stand there."""
+    """One line: where it is, what is wrong, what is expected there."""
     location: tuple[str | int, ...] = error["loc"]
     line = _line(tree, location, yaml)
     message = str(error["msg"]).removeprefix("Value error, ")
@@ -283,7 +283,7 @@ def _fault(tree: Any, error: Any, yaml: Any) -> str:
 
 
 def _meaning(location: Sequence[str | int]) -> str:
-    """Description of the nearest field on the way to ``location``; what may stand there where a name is unknown."""
+    """Description of the last known field on the way to ``location``; the known names where one is unknown."""
     model: type[BaseModel] | None = CohortManifest
     meaning = ""
     for step in location:
@@ -316,7 +316,7 @@ def _line(node: Any, location: Sequence[str | int], yaml: Any) -> int:
 
 
 def _repeated(node: Any, yaml: Any) -> Iterator[tuple[str, int]]:
-    """Keys that a mapping writes twice, with their line."""
+    """Keys that stand twice in a mapping, with the line of the second."""
     if isinstance(node, yaml.MappingNode):
         seen: set[str] = set()
         for key, value in node.value:
@@ -330,16 +330,16 @@ def _repeated(node: Any, yaml: Any) -> Iterator[tuple[str, int]]:
 
 
 def _has_alias(node: Any, yaml: Any) -> bool:
-    """Whether a node stands in two places: nested aliases make a small file explode when it is built."""
+    """Whether a node is used in two places: with nested aliases a small file can fill the memory when it is built."""
     seen: set[int] = set()
     waiting = [node]
     while waiting:
-        one = waiting.pop()
-        if id(one) in seen:
+        current = waiting.pop()
+        if id(current) in seen:
             return True
-        seen.add(id(one))
-        if isinstance(one, yaml.MappingNode):
-            waiting += [part for pair in one.value for part in pair]
-        elif isinstance(one, yaml.SequenceNode):
-            waiting += one.value
+        seen.add(id(current))
+        if isinstance(current, yaml.MappingNode):
+            waiting += [part for pair in current.value for part in pair]
+        elif isinstance(current, yaml.SequenceNode):
+            waiting += current.value
     return False

@@ -1,4 +1,4 @@
-"""Whether a file is a DICOM object, by its first bytes, and where it belongs: person, order, study, series."""
+"""Whether a file is a DICOM object, and which person, order, study and series it belongs to."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from data_specs.visit.report import DicomReference
 UIDS = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "SOPClassUID")
 WORDS = tuple(name for name in DicomReference.model_fields if name not in (*UIDS, "Rows", "Columns"))
 MAGIC_BYTES = 132
-"""Preamble and prefix (PS3.10, section 7.1): most files are told by them to be none."""
+"""Preamble and prefix (PS3.10, section 7.1): enough to see that a file is no DICOM object."""
 START_BYTES = 256 * 1024
-"""What stands before a film's pixels is nearly always shorter; the whole file is read where it is not."""
+"""The header of a film is nearly always shorter; where it is longer, the whole file is read."""
 MAX_WORD = 200
 _UID = re.compile(r"(0|[1-9][0-9]*)(\.(0|[1-9][0-9]*))+")
 _SOP_CLASS = b"\x02\x00\x02\x00UI"
@@ -28,15 +28,15 @@ def is_dicom(start: bytes) -> bool:
 
 
 def is_waveform(start: bytes) -> bool:
-    """Whether a file of which the first kilobyte or more is known is a DICOM object that stores waveforms."""
+    """Whether a file is a DICOM object that stores waveforms; ``start`` is its first kilobyte or more."""
     at = start.find(_SOP_CLASS, 132)
     return is_dicom(start) and at >= 0 and start.startswith(_WAVEFORMS, at + len(_SOP_CLASS) + 2)
 
 
 def read_reference(file: IO[bytes]) -> DicomReference | None:
-    """The header's identity; ``None`` where the file is no DICOM object, or does not say where it belongs.
+    """Which study, series and person the header names; ``None`` where the file is no DICOM object or names no study.
 
-    A header that cannot be read is not refused here: the reader of the file itself says what is wrong with it.
+    A header that cannot be read gives ``None`` too: the reader of the whole file says what is wrong with it.
 
     References
     ----------
@@ -56,7 +56,7 @@ def read_reference(file: IO[bytes]) -> DicomReference | None:
         except Refused:
             return None
     uids = {name: header.text(name) for name in UIDS}
-    if not all(len(each) <= 64 and _UID.fullmatch(each) for each in uids.values()):
+    if not all(len(uid) <= 64 and _UID.fullmatch(uid) for uid in uids.values()):
         return None
     words = {name: header.text(name)[:MAX_WORD] for name in WORDS}
     return DicomReference(**uids, **words, Rows=header.integer("Rows"), Columns=header.integer("Columns"))
