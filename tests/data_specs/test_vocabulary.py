@@ -134,6 +134,11 @@ def test_vietnamese_is_written_with_its_marks() -> None:
         ) or (code == "invalid_request")
 
 
+def test_french_has_no_break_before_its_double_marks() -> None:
+    for code, row in sentences().items():
+        assert not re.search(r" [:;?!%»]|« ", row["fr"]), code
+
+
 def test_every_code_that_the_source_raises_has_a_sentence() -> None:
     raised = set()
     for package in ("data_specs", "inference", "service"):
