@@ -82,7 +82,7 @@ def judged_findings(organ: str) -> tuple[str, ...]:
 
 
 def term_of(name: str) -> Term:
-    """The term ``name``; one of our own where the table has none, as for the own finding of an imported bundle."""
+    """The term ``name``; where the table has none, as for a finding of an imported bundle, one of system ``own``."""
     return terms().get(name) or Term(name, SYSTEMS["own"], name, None, dict.fromkeys(LANGUAGES, name))
 
 
