@@ -1,4 +1,4 @@
-"""``screening.json``: what a model bundle says of itself beyond the MONAI Bundle layout.
+"""``screening.json``: what a model bundle states beyond the MONAI Bundle layout.
 
 A bundle is a folder ``NAME-VERSION/`` with ``configs/metadata.json``, ``models/model.onnx``, ``docs/README.md``,
 ``LICENSE`` (the MONAI Bundle layout), ``golden.npz`` and ``screening.json``, which is described here. Every threshold
@@ -11,23 +11,20 @@ from itertools import pairwise
 from math import isfinite
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
+from data_specs.schema import Schema
 from data_specs.visit.contract import OperatingPoint, Organ
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class CxrInput(_Part):
+class CxrInput(Schema):
     """``(n, 1, size_px, size_px) uint8`` by :func:`data_specs.cxr.image.conform`; normalisation is in the graph."""
 
     modality: Literal["cxr"] = "cxr"
     size_px: int
 
 
-class EcgInput(_Part):
+class EcgInput(Schema):
     """``(n, 12, n_samples) float32``, standard deviations, made by :func:`data_specs.ecg.recording.conform`."""
 
     modality: Literal["ecg"] = "ecg"
@@ -37,21 +34,21 @@ class EcgInput(_Part):
     max_windows: int
 
 
-class Feature(_Part):
+class Feature(Schema):
     """One column of a tabular input."""
 
     name: str
     unit: str
 
 
-class TabularInput(_Part):
-    """``(n, n_features) float32``, NaN where a value is unknown; each finding says which features it requires."""
+class TabularInput(Schema):
+    """``(n, n_features) float32``, NaN where a value is unknown; each finding lists the features that it requires."""
 
     modality: Literal["labs"] = "labs"
     features: tuple[Feature, ...]
 
 
-class Calibration(_Part):
+class Calibration(Schema):
     """From a logit to a probability.
 
     Parameters
@@ -62,7 +59,7 @@ class Calibration(_Part):
     knots
         ``isotonic`` only: (logit, probability), logits rising, probabilities never falling.
     prevalence
-        Share of people with the finding that the probabilities presume: that of the cases that the calibration was
+        Share of people with the finding that the probabilities assume: that of the cases that the calibration was
         fitted to, or a stated one; ``None``: not recorded.
     """
 
@@ -73,7 +70,7 @@ class Calibration(_Part):
     prevalence: Annotated[float, Field(gt=0, lt=1)] | None = None
 
     @model_validator(mode="after")
-    def _says_what_its_kind_needs(self) -> Self:
+    def _has_what_its_kind_needs(self) -> Self:
         if self.kind == "platt":
             if not {"slope", "intercept"} <= self.model_fields_set or self.knots:
                 raise ValueError("platt calibration is a slope and an intercept, and no knots")
@@ -88,7 +85,7 @@ class Calibration(_Part):
         return self
 
 
-class RocPoint(_Part):
+class RocPoint(Schema):
     """Validation cases on either side of one threshold (positive: probability ≥ threshold)."""
 
     threshold: float
@@ -105,14 +102,16 @@ class RocPoint(_Part):
 
     @property
     def sensitivity(self) -> float:
+        """Share of the positives at or above the threshold."""
         return self.true_positives / (self.true_positives + self.false_negatives)
 
     @property
     def specificity(self) -> float:
+        """Share of the negatives below the threshold."""
         return self.true_negatives / (self.true_negatives + self.false_positives)
 
 
-class Estimate(_Part):
+class Estimate(Schema):
     """A figure with its 95 % interval (bootstrap by person) and the number of cases behind it."""
 
     value: float
@@ -122,7 +121,7 @@ class Estimate(_Part):
     n_positive: int | None = None
 
 
-class Evaluation(_Part):
+class Evaluation(Schema):
     """One finding on one cohort part, evaluated once."""
 
     cohort: str
@@ -131,8 +130,8 @@ class Evaluation(_Part):
     estimate: Estimate
 
 
-class FindingSpec(_Part):
-    """One offered finding: the column it is read from, for whom it holds, how its number is turned into an answer.
+class FindingSpec(Schema):
+    """One offered finding: the column it is read from, for whom it is valid, how its number becomes an answer.
 
     Parameters
     ----------
@@ -146,7 +145,7 @@ class FindingSpec(_Part):
     requires
         Tabular features that must be known.
     applies_when
-        Conditions on features, or on findings that stand earlier, e.g. ``{"egfr": [0, 60]}``: lower bound included,
+        Conditions on features, or on findings earlier in the list, e.g. ``{"egfr": [0, 60]}``: lower bound included,
         upper bound not.
     labels
         ``measured`` only: the number is an index into these names (stages).
@@ -157,7 +156,7 @@ class FindingSpec(_Part):
     risk
         ``direct``: the organ's risk is this probability. ``complement``: it is one minus it (``normal_ecg``).
     roc
-        The cases that the operating points were chosen on, threshold by threshold, for planning.
+        The cases that the operating points were chosen on, at each threshold, for planning.
     """
 
     name: str
@@ -168,7 +167,7 @@ class FindingSpec(_Part):
     digits: int = 3
     age_years: tuple[float, float] | None = None
     requires: tuple[str, ...] = ()
-    applies_when: dict[str, tuple[float, float]] = {}
+    applies_when: dict[str, tuple[float, float]] = Field(default={})
     calibration: Calibration | None = None
     decides_at: str = "screening"
     risk: Literal["direct", "complement"] | None = None
@@ -177,15 +176,17 @@ class FindingSpec(_Part):
     roc: tuple[RocPoint, ...] = ()
 
 
-class Withheld(_Part):
-    """A finding that was learnt and is not offered; ``reason`` is a sentence, with its figures, for the card."""
+class Withheld(Schema):
+    """A finding that was trained and is not offered; ``reason`` is a sentence, with figures, for the model card."""
 
     name: str
     cohort: str
     reason: str
 
 
-class TrainingData(_Part):
+class TrainingData(Schema):
+    """A cohort that the bundle was trained or recalibrated on."""
+
     name: str
     citation: str
     licence: str
@@ -193,7 +194,7 @@ class TrainingData(_Part):
     n_items: int
 
 
-class Ancestor(_Part):
+class Ancestor(Schema):
     """A bundle that this one was made from; ``sha256`` is that of its ``screening.json``, which names its weights."""
 
     name: str
@@ -202,25 +203,25 @@ class Ancestor(_Part):
     weights_sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
-class Imported(_Part):
-    """Where weights that were trained elsewhere came from.
+class Imported(Schema):
+    """Where imported weights came from.
 
     Parameters
     ----------
     source
         Whose conventions they follow: ``torchxrayvision``, ``chexnet``, ``torchvision``.
     architecture
-        Name of the torchvision classifier that they fill.
+        Name of the torchvision classifier that they belong to.
     file, sha256
         The checkpoint as it was read.
     found_in, not_taken
-        Where in the file the weights stood; other sets of weights beside them.
+        Where in the file the weights were; the other sets of weights in it.
     ignored_keys
-        Keys of the file that are no part of the network.
+        Keys of the file that do not belong to the network.
     classes, left_out
-        Outputs in the checkpoint's order; those that are offered under no finding.
+        Outputs in the order of the checkpoint; those that are offered as no finding.
     licence, trained_on, citation
-        As the person who imported them said.
+        As stated by the person who imported them.
     """
 
     source: str
@@ -237,7 +238,7 @@ class Imported(_Part):
     citation: str
 
 
-class Golden(_Part):
+class Golden(Schema):
     """``golden.npz``: ``tensor``, ``logits`` (or ``values``), ``probability``, one row per case."""
 
     path: str = "golden.npz"
@@ -245,7 +246,7 @@ class Golden(_Part):
     tolerance: float
 
 
-class Agreement(_Part):
+class Agreement(Schema):
     """How far a lower precision is from fp32 over the evaluation set; only what is recorded here may be served.
 
     Parameters
@@ -266,12 +267,16 @@ class Agreement(_Part):
     part: str
 
 
-class Weights(_Part):
+class Weights(Schema):
+    """The ONNX file of the graph and its weights."""
+
     path: str = "models/model.onnx"
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
-class BundleManifest(_Part):
+class BundleManifest(Schema):
+    """The whole document ``screening.json``."""
+
     schema_version: Literal[1] = 1
     name: str
     version: Annotated[str, Field(pattern=r"^\d+\.\d+\.\d+$")]
@@ -281,7 +286,7 @@ class BundleManifest(_Part):
     input: Annotated[CxrInput | EcgInput | TabularInput, Field(discriminator="modality")]
     outputs: tuple[str, ...]
     findings: tuple[FindingSpec, ...]
-    thresholds: dict[str, float] = {}
+    thresholds: dict[str, float] = Field(default={})
     training_data: tuple[TrainingData, ...]
     golden: Golden
     limits: tuple[str, ...]
@@ -289,9 +294,9 @@ class BundleManifest(_Part):
     from_bundle: tuple[Ancestor, ...] = ()
     """Oldest first."""
     recalibrated_on: TrainingData | None = None
-    """Cases that calibration and operating points come from where the weights are those of the last ancestor."""
+    """Cases of the calibration and the operating points, where the weights are those of the last ancestor."""
     withheld: tuple[Withheld, ...] = ()
-    recipe: dict[str, str | int | Annotated[float, Field(allow_inf_nan=False)]] = {}
+    recipe: dict[str, str | int | Annotated[float, Field(allow_inf_nan=False)]] = Field(default={})
     """How it was trained: epochs, batch size, learning rate, seed and so on, as the card lists them."""
     agreement: tuple[Agreement, ...] = ()
     """Lower precisions that were compared with fp32 when it was exported."""

@@ -1,7 +1,7 @@
-"""``cohort.yaml``: what a researcher says of their own cases, and the one function that reads it.
+"""``cohort.yaml``: the description of a cohort of one's own, and the one function that reads it.
 
-A cohort is a table (CSV or Parquet, one row per film, recording or person) and, beside it, a small YAML document that
-says which column is what. Nothing in it is guessed: a column that the document does not name is not used.
+A cohort is a table (CSV or Parquet, one row per film, recording or person) and a small YAML document that says what
+each column is. Nothing is guessed: a column that the document does not name is not used.
 
     name: district-hospital-2026
     modality: cxr                     # cxr, ecg or labs
@@ -25,12 +25,13 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from data_specs.conditions import CONDITIONS
 from data_specs.labs import standard_labs
 from data_specs.person import MAX_AGE_YEARS, Sex
+from data_specs.schema import Schema
 from data_specs.visit.context import Lab
 from data_specs.vocabulary import terms
 
 SCHEMA_VERSION = 1
 MAX_YAML_BYTES = 1 << 20
-"""A manifest is a page; what is larger is not one."""
+"""A manifest is a page of text; a larger file is refused unread."""
 
 Part = Literal["train", "validation", "test", "unused"]
 VITALS = {
@@ -43,17 +44,19 @@ VITALS = {
     "height_cm": "cm",
     "bmi_kg_per_m2": "kg/m2",
 }
-"""Vital signs that may be features of ``labs``, each in the one unit (UCUM) that the visit's context has for it."""
+"""Vital signs that may be features of ``labs``, each in the unit (UCUM) of the visit's context."""
 
 Name = Annotated[str, Field(min_length=1, max_length=200)]
 Split = Annotated[float, Field(gt=0, lt=1)]
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, coerce_numbers_to_str=True)
+class _YamlSchema(Schema):
+    """YAML reads ``1`` as a number where a name or a word of the table is meant."""
+
+    model_config = ConfigDict(coerce_numbers_to_str=True)
 
 
-class Columns(_Part):
+class Columns(_YamlSchema):
     """Names of the table's columns, as its first line writes them."""
 
     person: Name = Field(description="column with the person's identifier; a person is never in two parts")
@@ -71,7 +74,7 @@ class Columns(_Part):
     )
 
 
-class Values(_Part):
+class Values(_YamlSchema):
     """What the table's own words mean: ``{"1": "female"}``, ``{"fold9": "validation"}``."""
 
     sex: dict[str, Sex] = Field(default={}, description="the table's word for each sex: female, male, other or unknown")
@@ -80,21 +83,21 @@ class Values(_Part):
     )
 
 
-class FeatureColumn(_Part):
+class FeatureColumn(_YamlSchema):
     """A laboratory value of a ``labs`` cohort."""
 
     column: Name = Field(description="column that holds the value")
     unit: Name = Field(description="unit that the column is written in")
 
 
-class Source(_Part):
+class Source(_YamlSchema):
     """Where the cases come from; repeated in the model card."""
 
     citation: Annotated[str, Field(min_length=1, max_length=2000)] = Field(description="who is to be cited, and how")
     licence: Annotated[str, Field(min_length=1, max_length=500)] = Field(description="terms under which it is used")
 
 
-class Shares(_Part):
+class Shares(_YamlSchema):
     """Shares of persons in each part where the table has no split; drawn by a hash of the person's identifier."""
 
     train: Split = Field(default=0.6, description="share of persons to train on")
@@ -102,20 +105,20 @@ class Shares(_Part):
     test: Split = Field(default=0.2, description="share of persons for the one evaluation")
 
     @model_validator(mode="after")
-    def _whole(self) -> Self:
+    def _add_up_to_one(self) -> Self:
         if abs(self.train + self.validation + self.test - 1) > 1e-6:
             raise ValueError(f"shares add up to {self.train + self.validation + self.test:g}, not to 1")
         return self
 
 
-class CohortManifest(_Part):
+class CohortManifest(_YamlSchema):
     """One cohort.
 
     Parameters
     ----------
     site
-        One name where every case comes from one hospital. A cohort should say ``site`` or ``columns.site``: without
-        either, a label that the mere look of the files predicts cannot be told from a difference between sites.
+        One name where every case comes from one hospital. A cohort should state ``site`` or ``columns.site``. Without
+        them, nobody can see whether a network learns the finding or only which site a file comes from.
     features
         ``labs`` only: name of the laboratory value (as in the visit's context) to column and unit.
     age_years
@@ -196,7 +199,7 @@ class CohortManifest(_Part):
 
 
 class ManifestInvalid(ValueError):
-    """A manifest that cannot be used; ``faults`` has one line per fault, all of them at once."""
+    """A manifest that cannot be used; ``faults`` has one line for each fault."""
 
     def __init__(self, path: Path, faults: Sequence[str]) -> None:
         self.faults = tuple(faults)
@@ -209,7 +212,7 @@ def read_manifest(path: Path) -> CohortManifest:
     Raises
     ------
     ManifestInvalid
-        Naming, for each fault, the line, the path inside the document and what is meant to stand there.
+        With one line for each fault: the line, the path inside the document, and what is expected there.
     """
     import yaml  # noqa: PLC0415 (only training reads manifests; serving runs without it)
 
@@ -258,7 +261,7 @@ def manifest_schema() -> dict[str, Any]:
 
 
 def _fault(tree: Any, error: Any, yaml: Any) -> str:
-    """One line: where it stands, what is wrong, what is meant to stand there."""
+    """One line: where it is, what is wrong, what is expected there."""
     location: tuple[str | int, ...] = error["loc"]
     line = _line(tree, location, yaml)
     message = str(error["msg"]).removeprefix("Value error, ")
@@ -271,7 +274,7 @@ def _fault(tree: Any, error: Any, yaml: Any) -> str:
 
 
 def _meaning(location: Sequence[str | int]) -> str:
-    """Description of the nearest field on the way to ``location``; what may stand there where a name is unknown."""
+    """Description of the last known field on the way to ``location``; the known names where one is unknown."""
     model: type[BaseModel] | None = CohortManifest
     meaning = ""
     for step in location:
@@ -304,7 +307,7 @@ def _line(node: Any, location: Sequence[str | int], yaml: Any) -> int:
 
 
 def _repeated(node: Any, yaml: Any) -> Iterator[tuple[str, int]]:
-    """Keys that a mapping writes twice, with their line."""
+    """Keys that stand twice in a mapping, with the line of the second."""
     if isinstance(node, yaml.MappingNode):
         seen: set[str] = set()
         for key, value in node.value:
@@ -318,16 +321,16 @@ def _repeated(node: Any, yaml: Any) -> Iterator[tuple[str, int]]:
 
 
 def _has_alias(node: Any, yaml: Any) -> bool:
-    """Whether a node stands in two places: nested aliases make a small file explode when it is built."""
+    """Whether a node is used in two places: with nested aliases a small file can fill the memory when it is built."""
     seen: set[int] = set()
     waiting = [node]
     while waiting:
-        one = waiting.pop()
-        if id(one) in seen:
+        current = waiting.pop()
+        if id(current) in seen:
             return True
-        seen.add(id(one))
-        if isinstance(one, yaml.MappingNode):
-            waiting += [part for pair in one.value for part in pair]
-        elif isinstance(one, yaml.SequenceNode):
-            waiting += one.value
+        seen.add(id(current))
+        if isinstance(current, yaml.MappingNode):
+            waiting += [part for pair in current.value for part in pair]
+        elif isinstance(current, yaml.SequenceNode):
+            waiting += current.value
     return False

@@ -1,14 +1,15 @@
-"""Laboratory values as laboratories write them, to one name and one unit each.
+"""Laboratory values: from the names and units that laboratories use to one name and one unit each.
 
-One table says which names and units are read, by what factor a unit becomes the canonical one, and which values a
-living person can have. A unit that is not in it is refused, never guessed from the size of the number.
+One table states the names and units that are read, the factor from each unit to the canonical one, and the values that
+a living person can have. A unit that is not in the table is refused, never guessed from the size of the number.
 
 References
 ----------
 Units: UCUM 2.1. Factors: molar masses of the pure substances (creatinine 113.12, glucose 180.16, cholesterol 386.65,
 triolein 885.4, urea 60.06, urate as uric acid 168.11 g/mol); KDIGO 2024 CKD guideline, Kidney Int 2024;105(4S),
 conversion table (creatinine 88.4, ACR 0.113). HbA1c: NGSP = 0.09148 · IFCC + 2.152, Hoelzel et al., Clin Chem
-2004;50:166. Ranges are wide on purpose: they hold values that are survived, and exist to catch a wrong unit.
+2004;50:166. Ranges are wide on purpose: they contain every value that a person can survive, and serve to find a
+wrong unit.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from data_specs.problems import Problem
 from data_specs.visit.context import Lab
 
 SAME_WITHIN = 0.02
-"""Two reports of one analyte that differ by no more than this share are one value, rounded in two units."""
+"""Two values of one analyte that differ by no more than this share are one value that was rounded in two units."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +44,7 @@ class Analyte:
     name
         On the wire and in the vocabulary.
     key
-        Canonical name of the value, which carries the unit.
+        Canonical name of the value, with its unit.
     unit
         Canonical unit (UCUM).
     aliases
@@ -64,7 +65,7 @@ class Analyte:
 
 
 CREATININE_UMOL_PER_MG = 8.84
-"""µmol of creatinine in a milligram (1000 / 113.12); so 88.4 µmol/L is 1 mg/dL and 1 mg/mmol is 8.84 mg/g."""
+"""µmol of creatinine in 1 mg (1000 / 113.12): 88.4 µmol/L is 1 mg/dL, and 1 mg/mmol is 8.84 mg/g."""
 
 _MMOL = {"mmol/l": Unit(1), "meq/l": Unit(1)}
 _CHOLESTEROL = {"mmol/l": Unit(1), "mg/dl": Unit(10 / 386.65), "g/l": Unit(1000 / 386.65)}
@@ -259,7 +260,7 @@ _SHOWN |= {"mg/l": "mg/L", "ug/ml": "ug/mL"}
 
 
 def standard_labs(labs: Sequence[Lab]) -> tuple[dict[str, float], list[Problem]]:
-    """Canonical values of what the laboratory reported.
+    """Canonical values of the reported ones.
 
     Parameters
     ----------
@@ -270,16 +271,16 @@ def standard_labs(labs: Sequence[Lab]) -> tuple[dict[str, float], list[Problem]]
     -------
     Canonical key to value in the unit that the key names (``creatinine_umol_per_l``), and the problems:
     ``lab_unknown`` (warn) for a name that is not in the table, ``unit_not_accepted``, ``value_implausible`` and
-    ``lab_conflict`` (reject) for values that were left out. An analyte that is reported twice with values that differ
-    is left out altogether: nobody here knows which of them is meant. Where the ratio of urine albumin to creatinine
-    was not reported but both were, it is computed.
+    ``lab_conflict`` (reject) for values that were left out. An analyte that is reported twice with different values is
+    left out, since either may be the right one. Where urine albumin and urine creatinine were reported without their
+    ratio, the ratio is computed.
     """
     reported: dict[str, list[tuple[Analyte, float]]] = {}
     problems: list[Problem] = []
     for position, lab in enumerate(labs):
         analyte = _BY_NAME.get(_plain_name(lab.name))
         if analyte is None:
-            # Its place, not its name: whatever was typed there does not belong into a message.
+            # The message gives its position: its name may be any text, even a person's name.
             problems.append(Problem("lab_unknown", "warn", f"labs[{position}]", ", ".join(_names())))
             continue
         value, problem = _canonical(lab, analyte)
@@ -323,7 +324,7 @@ def _plain_name(name: str) -> str:
 
 
 def _plain_unit(unit: str) -> str:
-    """Lower case, ``u`` for micro, without blanks, UCUM annotations, and the creatinine or haemoglobin said again."""
+    """Lower case, ``u`` for micro, without blanks, UCUM annotations and a repeated ``creatinine`` or ``Hb``."""
     plain = re.sub(r"\{[^}]*\}", "", unit).replace("µ", "u").replace("μ", "u").lower()
     plain = re.sub(r"\s+", "", plain)
     plain = re.sub(r"(?<=[lg])\.?(creatinine?|creat|crea|cr)$", "", plain)
@@ -334,7 +335,7 @@ def _plain_unit(unit: str) -> str:
 
 
 def _quotable(text: str) -> str:
-    """What may stand in a message of what was sent: the name or unit alone, without anything that is not one."""
+    """A unit as a message may quote it: at most 30 letters, digits and characters of units."""
     return "".join(c for c in text if c.isalnum() or c in " _-/%µ.").strip()[:30] or "—"
 
 

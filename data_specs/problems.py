@@ -1,6 +1,6 @@
-"""Problems: why an input, an organ or a request could not be used, coded and said in the reader's language.
+"""Why an input, an organ or a request could not be used: a code, and a sentence in the reader's language.
 
-Every sentence that a person may read about a refusal stands in ``messages.toml``; code raises codes, never prose.
+The sentences stand in ``messages.toml``; the code of the program raises codes only.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ class Problem:
     code
         A key of ``messages.toml``.
     severity
-        ``reject``: the input was not used. ``warn``: it was used, with this reserve.
+        ``reject``: the input was not used. ``warn``: it was used, and the reader has to know this.
     found, expected
-        What the message quotes: numbers with units, tags, lead names, terms of the vocabulary (said in the reader's
-        language). Never words of one language, never anything that names the person.
+        What the message quotes: numbers with units, tags, lead names, terms of the vocabulary (which are shown in the
+        reader's language). Never words of one language, never anything that names the person.
     """
 
     code: str
@@ -37,11 +37,12 @@ class Problem:
     expected: str = ""
 
     def message(self, language: Language) -> str:
+        """The sentence, as :func:`message` gives it."""
         return message(self.code, language, found=self.found, expected=self.expected)
 
 
 class Refused(Exception):
-    """An input that cannot be used, for one stated reason. Not an error of the program."""
+    """The input cannot be used, for one coded reason. This is no error of the program."""
 
     def __init__(self, code: str, found: object = "", expected: object = "") -> None:
         super().__init__(code)

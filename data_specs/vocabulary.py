@@ -16,13 +16,39 @@ SYSTEMS = {"sct": "http://snomed.info/sct", "loinc": "http://loinc.org", "own": 
 
 @dataclass(frozen=True, slots=True)
 class Term:
-    """``name`` on the wire, its code (``own`` where neither SNOMED CT nor LOINC has the concept), display names."""
+    """A term of the vocabulary.
+
+    Parameters
+    ----------
+    name
+        On the wire.
+    system, code
+        Its code; ``own`` where neither SNOMED CT nor LOINC has the concept.
+    unit
+        UCUM; ``None`` where the term is no number.
+    display
+        Its name in each language.
+    organ
+        Organ of a finding; ``None``: the term is no finding.
+    judged
+        Whether the answer of a finding is a probability; otherwise it is a measured value.
+    words
+        What the value can be, where it is a word and no number.
+    """
 
     name: str
     system: str
     code: str
     unit: str | None
     display: dict[str, str]
+    organ: str | None = None
+    judged: bool = False
+    words: tuple[str, ...] = ()
+
+    @property
+    def measured(self) -> bool:
+        """Whether it has a value: a number with a unit, or a word."""
+        return self.unit is not None or bool(self.words)
 
 
 @cache
@@ -37,18 +63,31 @@ def terms() -> dict[str, Term]:
             code=row.get("code", name),
             unit=row.get("unit"),
             display={language: row[language] for language in LANGUAGES},
+            organ=row.get("organ"),
+            judged=row.get("judged", False),
+            words=tuple(row.get("words", ())),
         )
         for name, row in table.items()
     }
 
 
+def findings_of(organ: str) -> tuple[Term, ...]:
+    """The findings of an organ, judged and measured, in the order of the table."""
+    return tuple(term for term in terms().values() if term.organ == organ)
+
+
+def judged_findings(organ: str) -> tuple[str, ...]:
+    """Names of the findings of an organ whose answer is a probability."""
+    return tuple(term.name for term in findings_of(organ) if term.judged)
+
+
 def term_of(name: str) -> Term:
-    """The term; of a name that the table does not have (an imported bundle's own finding), one of our own under it."""
+    """The term ``name``; where the table has none, as for a finding of an imported bundle, one of system ``own``."""
     return terms().get(name) or Term(name, SYSTEMS["own"], name, None, dict.fromkeys(LANGUAGES, name))
 
 
 def display(name: str, language: Language) -> str:
-    """Name of a term in ``language``; a string that is no term comes back as it is."""
+    """Name of a term in ``language``; a string that is no term comes back unchanged."""
     return term_of(name).display[language]
 
 

@@ -1,4 +1,4 @@
-"""``python -m models list|show|promote|rollback|shadow|compare``: which version of a bundle serves, and who said so."""
+"""``python -m models list|show|promote|rollback|shadow|compare``: which version of a bundle serves, and why."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from inference.bundles.registry import LOG, Entry, Registry, read_registry
 from models.registry import NotDone, changed, promote, read_manifest, rollback, set_shadow
 
 if TYPE_CHECKING:
-    from models.compare import Said
+    from models.compare import FindingAnswer
 
 DONE, REFUSED, CANNOT = 0, 1, 2
 
@@ -41,20 +41,20 @@ def _list(given: argparse.Namespace) -> None:
     for name, versions in registry.versions.items():
         for version in versions:
             manifest = read_manifest(registry, name, version)
-            put = registry.last(name) if registry.in_service(name) == version else None
+            decision = registry.last(name) if registry.in_service(name) == version else None
             state = _state(registry, name, version)
             if changed(registry, name, version):
                 state += ", CHANGED since it was logged"
             rows.append(
-                (name, version, state, f"{put.at:%Y-%m-%d %H:%M}" if put else "", put.who if put else "",
-                 manifest.weights.sha256[:12])
+                (name, version, state, f"{decision.at:%Y-%m-%d %H:%M}" if decision else "",
+                 decision.who if decision else "", manifest.weights.sha256[:12])
             )  # fmt: skip
     print(table(("name", "version", "state", "since (UTC)", "by", "weights"), rows))
     for name in sorted({entry.name for entry in registry.entries}):
         if registry.in_service(name) not in registry.versions.get(name, ()):
             print(f"{name} {registry.in_service(name)} should be in service, and is not there")
     if registry.damaged:
-        print(f"{LOG}: lines that count for nothing, torn or changed: {', '.join(map(str, registry.damaged))}")
+        print(f"{LOG}: lines that are not used (incomplete or changed): {', '.join(map(str, registry.damaged))}")
 
 
 def _state(registry: Registry, name: str, version: str) -> str:
@@ -68,28 +68,29 @@ def _show(given: argparse.Namespace) -> None:
     version = given.version or registry.in_service(given.name)
     if version not in registry.versions.get(given.name, ()):
         raise NotDone(f"{given.name} {version or ''} is not there")
-    m = read_manifest(registry, given.name, version)
-    print(f"{m.name} {m.version}: {_state(registry, m.name, version)}\n{m.purpose}\nweights {m.weights.sha256}\n")
+    manifest = read_manifest(registry, given.name, version)
+    state = _state(registry, manifest.name, version)
+    print(f"{manifest.name} {manifest.version}: {state}\n{manifest.purpose}\nweights {manifest.weights.sha256}\n")
     rows = []
-    for spec in m.findings:
+    for spec in manifest.findings:
         ages = f"{spec.age_years[0]:g}-{spec.age_years[1] - 1:g}" if spec.age_years else "any"
         shown = ("auroc", f"sensitivity@{spec.decides_at}", f"specificity@{spec.decides_at}", f"share with {spec.name}")
-        for e in spec.evaluation:
-            if e.metric in shown:
-                s = e.estimate
-                positive = "" if s.n_positive is None else f" ({s.n_positive})"
-                rows.append((spec.name, ages, e.cohort, e.subgroup, e.metric, f"{s.value:.3f}",
-                             f"{s.low:.3f} to {s.high:.3f}", f"{s.n}{positive}"))  # fmt: skip
+        for figure in spec.evaluation:
+            if figure.metric in shown:
+                found = figure.estimate
+                positive = "" if found.n_positive is None else f" ({found.n_positive})"
+                rows.append((spec.name, ages, figure.cohort, figure.subgroup, figure.metric, f"{found.value:.3f}",
+                             f"{found.low:.3f} to {found.high:.3f}", f"{found.n}{positive}"))  # fmt: skip
     print(table(("finding", "ages", "cohort", "group", "figure", "value", "95 %", "n (positive)"), rows))
-    history = [_history(e) for e in registry.entries if e.name == given.name]
+    history = [_history(entry) for entry in registry.entries if entry.name == given.name]
     if history:
         print("\n" + table(("when (UTC)", "what", "from", "to", "who", "why", "overridden because"), history))
 
 
-def _history(e: Entry) -> tuple[str, ...]:
+def _history(entry: Entry) -> tuple[str, ...]:
     return (
-        f"{e.at:%Y-%m-%d %H:%M}", e.action, e.from_version or "-", e.to_version or "-", e.who, e.why,
-        f"{e.override} [{'; '.join(e.overridden)}]" if e.override else "",
+        f"{entry.at:%Y-%m-%d %H:%M}", entry.action, entry.from_version or "-", entry.to_version or "-",
+        entry.who, entry.why, f"{entry.override} [{'; '.join(entry.overridden)}]" if entry.override else "",
     )  # fmt: skip
 
 
@@ -97,8 +98,8 @@ def _promote(given: argparse.Namespace) -> None:
     entry, not_compared = promote(
         given.bundles, given.name, given.version, who=given.who, why=given.why, override=given.override
     )
-    print("".join(f"Not compared: {each}\n" for each in not_compared), end="")
-    print("".join(f"Overridden: {each}\n" for each in entry.overridden), end="")
+    print("".join(f"Not compared: {reason}\n" for reason in not_compared), end="")
+    print("".join(f"Overridden: {reason}\n" for reason in entry.overridden), end="")
     print(f"{entry.name} {entry.to_version} is in service, in the place of {entry.from_version or 'none'}.")
 
 
@@ -114,7 +115,7 @@ def _shadow(given: argparse.Namespace) -> None:
 
 
 def _compare(given: argparse.Namespace) -> None:
-    from models.compare import compare  # noqa: PLC0415  the database, for this command alone
+    from models.compare import compare  # noqa: PLC0415  only this command needs the database
 
     address = given.database or f"sqlite:///{given.data_dir.absolute()}/sangloc.db"
     if address.startswith("sqlite:///") and not Path(address.removeprefix("sqlite:///")).exists():
@@ -126,16 +127,17 @@ def _compare(given: argparse.Namespace) -> None:
         print(f"{given.name} {served} in service, {shadow} in the shadow: {both.visits} visits\n")
         rows = [
             (
-                finding, str(c.n), str(c.one_only), *(str(c.cells.get(cell, "")) for cell in _CELLS),
-                _number(c.agreement, percent=True), _number(c.kappa), _number(c.correlation), _number(c.distance),
+                name, str(pairs.n), str(pairs.one_only), *(str(pairs.cells.get(cell, "")) for cell in _CELLS),
+                _number(pairs.agreement, percent=True), _number(pairs.kappa), _number(pairs.correlation),
+                _number(pairs.distance),
             )
-            for finding, c in both.findings.items()
+            for name, pairs in both.findings.items()
         ]  # fmt: skip
         print(table(_COMPARED, rows))
         print(f"\nDiffering: {len(both.differing)}" + (f", {given.limit} shown" * (len(both.differing) > given.limit)))
         if both.differing:
             shown = [
-                (pair.visit_id, pair.finding, *(_said(each) for each in (pair.served, pair.shadow)))
+                (pair.visit_id, pair.finding, _answer(pair.served), _answer(pair.shadow))
                 for pair in both.differing[: given.limit]
             ]
             print(table(("visit", "finding", f"in service ({served})", f"shadow ({shadow})"), shown))
@@ -147,13 +149,13 @@ _COMPARED = (
 )  # fmt: skip
 
 
-def _said(said: Said | None) -> str:
-    if said is None:
+def _answer(answer: FindingAnswer | None) -> str:
+    if answer is None:
         return "nothing"
-    if isinstance(said.verdict, str):
-        return said.verdict
-    word = {True: "positive", False: "negative", None: "no verdict"}[said.verdict]
-    return word if said.probability is None else f"{word}, {said.probability:.3f}"
+    if isinstance(answer.verdict, str):
+        return answer.verdict
+    word = {True: "positive", False: "negative", None: "no verdict"}[answer.verdict]
+    return word if answer.probability is None else f"{word}, {answer.probability:.3f}"
 
 
 def _number(value: float | None, *, percent: bool = False) -> str:
@@ -175,33 +177,33 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--bundles", type=Path, default=folder, help="folder of the bundles (SANGLOC_BUNDLES)")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    def command(name: str, run: object, said: str) -> argparse.ArgumentParser:
-        made = commands.add_parser(name, help=said, description=said)
-        made.set_defaults(run=run)
-        return made
+    def command(name: str, run: object, text: str) -> argparse.ArgumentParser:
+        added = commands.add_parser(name, help=text, description=text)
+        added.set_defaults(run=run)
+        return added
 
     command("list", _list, "every version, and which serves")
     show = command("show", _show, "a version's figures, and what was decided about its name")
-    promoting = command("promote", _promote, "put a version in service, if it is whole and no worse")
+    promoting = command("promote", _promote, "put a version in service, if it can be served and is no worse")
     back = command("rollback", _rollback, "return to the version before")
-    shadow = command("shadow", _shadow, "run a version beside the one in service; 'off': none")
+    shadow = command("shadow", _shadow, "run a version next to the one in service; 'off': none")
     compared = command("compare", _compare, "how far the shadow agrees with the one in service, and where it does not")
-    for each in (show, promoting, back, shadow, compared):
-        each.add_argument("name")
-    for each, number in ((show, "?"), (promoting, None), (shadow, None)):
-        each.add_argument("version", nargs=number)
-    for each in (promoting, back):
-        each.add_argument("--who", required=True, help="who decides")
-        each.add_argument("--why", required=True, help="and why")
+    for added in (show, promoting, back, shadow, compared):
+        added.add_argument("name")
+    for added, number in ((show, "?"), (promoting, None), (shadow, None)):
+        added.add_argument("version", nargs=number)
+    for added in (promoting, back):
+        added.add_argument("--who", required=True, help="who decides")
+        added.add_argument("--why", required=True, help="and why")
     shadow.add_argument("--who", default=_login(), help="who decides; by default who is logged in")
     shadow.add_argument("--why", default="to be compared", help="and why")
     promoting.add_argument(
         "--override", metavar="REASON", help="promote although it is worse; the log keeps the reason"
     )
-    compared.add_argument("--version", help="this version in the shadow alone")
+    compared.add_argument("--version", help="only this version in the shadow")
     compared.add_argument("--database", default=os.environ.get("SANGLOC_DATABASE_URL"), help="SANGLOC_DATABASE_URL")
     data_dir = Path(os.environ.get("SANGLOC_DATA_DIR") or "var")
-    compared.add_argument("--data-dir", type=Path, default=data_dir, help="SANGLOC_DATA_DIR, where SQLite's file lies")
+    compared.add_argument("--data-dir", type=Path, default=data_dir, help="SANGLOC_DATA_DIR, where SQLite's file is")
     compared.add_argument("--limit", type=int, default=20, help="differing cases shown")
     return parser
 
@@ -209,7 +211,7 @@ def _parser() -> argparse.ArgumentParser:
 def _login() -> str:
     try:
         return getpass.getuser()
-    except (KeyError, OSError):  # a container's user may have no name
+    except (KeyError, OSError):  # a user in a container may have no name
         return f"uid {os.getuid()}"
 
 

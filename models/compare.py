@@ -1,4 +1,4 @@
-"""A bundle in the shadow against the one in service, from the answers that the service stored."""
+"""Compares a bundle in the shadow with the one in service, by the answers that the service stored."""
 
 from __future__ import annotations
 
@@ -10,36 +10,37 @@ from dataclasses import dataclass, field
 import numpy as np
 from sqlalchemy import create_engine, inspect, text
 
-from data_specs.visit.assessment import Assessment
+from data_specs.visit.assessment import Assessment, FoundFinding
 
 ACCEPTED = "file accepted"
-"""Stands beside the findings: whether a posted file was used. It is all that a gate answers."""
+"""Compared like a finding: whether a posted file was used, which is all that a gate answers."""
 
 
 @dataclass(frozen=True)
 class Pair:
-    """What two versions said of one thing in one visit; ``None`` where a version said nothing of it."""
+    """The answers of two versions to one finding of one visit; ``None`` where a version has no answer."""
 
     visit_id: str
     finding: str
-    served: Said | None
-    shadow: Said | None
+    served: FindingAnswer | None
+    shadow: FindingAnswer | None
 
     @property
     def differs(self) -> bool:
+        """Whether only one version answered, or the two verdicts are not the same."""
         return self.served is None or self.shadow is None or self.served.verdict != self.shadow.verdict
 
     @property
     def distance(self) -> float:
-        """Between the probabilities; what only one version says comes first."""
+        """Between the two probabilities; infinite where only one version answered, so that such pairs come first."""
         if self.served is None or self.shadow is None:
             return float("inf")
         return abs((self.served.probability or 0.0) - (self.shadow.probability or 0.0))
 
 
 @dataclass(frozen=True)
-class Said:
-    """A finding's answer: positive or not, or a measured value."""
+class FindingAnswer:
+    """What a version said about a finding: positive or not, or a measured value."""
 
     verdict: bool | str | None
     probability: float | None = None
@@ -52,7 +53,7 @@ class Comparison:
     Parameters
     ----------
     cells
-        Visits by (positive in service, positive in the shadow).
+        Number of visits by (positive in service, positive in the shadow).
     """
 
     n: int = 0
@@ -62,6 +63,7 @@ class Comparison:
     probabilities: list[tuple[float, float]] = field(default_factory=list)
 
     def add(self, pair: Pair) -> None:
+        """Count one more pair."""
         if pair.served is None or pair.shadow is None:
             self.one_only += 1
             return
@@ -74,13 +76,14 @@ class Comparison:
 
     @property
     def agreement(self) -> float | None:
+        """Share of the pairs with the same verdict."""
         return self.agree / self.n if self.n else None
 
     @property
     def kappa(self) -> float | None:
         """Agreement beyond chance (Cohen, Educational and Psychological Measurement 1960).
 
-        ``None`` where one verdict is all there is: there is then nothing for chance to explain.
+        ``None`` where all verdicts are the same: kappa is then not defined.
         """
         n = sum(self.cells.values())
         if not n:
@@ -91,7 +94,7 @@ class Comparison:
 
     @property
     def correlation(self) -> float | None:
-        """Pearson's, of the probabilities."""
+        """Pearson's correlation of the probabilities."""
         if len(self.probabilities) < 3:
             return None
         served, shadow = np.array(self.probabilities).T
@@ -105,7 +108,7 @@ class Comparison:
 
 @dataclass
 class Versions:
-    """What one pair of versions said of the visits that both saw."""
+    """Comparison of two versions on the visits that both answered."""
 
     visits: int = 0
     findings: dict[str, Comparison] = field(default_factory=lambda: defaultdict(Comparison))
@@ -113,19 +116,19 @@ class Versions:
 
 
 def compare(database: str, name: str, *, shadow: str | None = None) -> dict[tuple[str, str], Versions]:
-    """By (version in service, version in the shadow): how far they agree, finding by finding.
+    """By (version in service, version in the shadow): how far they agree on each finding.
 
     Parameters
     ----------
     database
         Address of the service's database.
     shadow
-        This version in the shadow alone.
+        Only this version in the shadow; ``None``: all.
 
     Raises
     ------
     LookupError
-        The database has no answers of a shadow in it, nor a table for them.
+        The database has no table for the answers of a shadow.
     """
     engine = create_engine(database, hide_parameters=True)
     found: dict[tuple[str, str], Versions] = defaultdict(Versions)
@@ -138,37 +141,39 @@ def compare(database: str, name: str, *, shadow: str | None = None) -> dict[tupl
             "ORDER BY s.answered_at"
         )
         rows = connection.execution_options(yield_per=200).execute(query, {"name": name})
-        for visit_id, version, in_service, said_by_shadow, said in rows:
+        for visit_id, version, in_service, shadow_assessment, assessment in rows:
             if shadow not in (None, version):
                 continue
-            served = Assessment.model_validate_json(said)
-            # the version that the visit was computed with; the one that served when the shadow ran where it has none
+            served = Assessment.model_validate_json(assessment)
+            # A visit without an answer of this bundle names no version: the one in service at that time is taken.
             used = next((m.version for m in served.models if m.name == name), in_service)
             both = found[used, version]
             both.visits += 1
-            for pair in pairs(visit_id, served, Assessment.model_validate(json.loads(said_by_shadow))):
+            for pair in pairs(visit_id, served, Assessment.model_validate(json.loads(shadow_assessment))):
                 both.findings[pair.finding].add(pair)
                 if pair.differs:
                     both.differing.append(pair)
     engine.dispose()
-    for each in found.values():
-        each.differing.sort(key=lambda pair: -pair.distance)
+    for both in found.values():
+        both.differing.sort(key=lambda pair: -pair.distance)
     return dict(found)
 
 
 def pairs(visit_id: str, served: Assessment, shadow: Assessment) -> Iterator[Pair]:
-    """Findings and files of the shadow's answer against those of the visit; only what the shadow was asked about."""
+    """Each finding and file in the shadow's answer, with the answer of the visit to the same."""
     for organ, answer in shadow.organs.items():
-        theirs = {f.name: f for f in answer.findings}
-        ours = {f.name: f for f in served.organs[organ].findings} if organ in served.organs else {}
-        for finding in dict.fromkeys([*ours, *theirs]):
-            a, b = ours.get(finding), theirs.get(finding)
-            said = [
-                None if f is None else Said(f.positive if f.probability is not None else str(f.value), f.probability)
-                for f in (a, b)
-            ]
-            yield Pair(visit_id, finding, *said)
-    accepted = {each.index: each.accepted for each in served.inputs}
-    for each in shadow.inputs:
-        if each.index in accepted:
-            yield Pair(visit_id, ACCEPTED, Said(accepted[each.index]), Said(each.accepted))
+        in_shadow = {found.name: found for found in answer.findings}
+        in_service = {found.name: found for found in served.organs[organ].findings} if organ in served.organs else {}
+        for name in dict.fromkeys([*in_service, *in_shadow]):
+            yield Pair(visit_id, name, _answer(in_service.get(name)), _answer(in_shadow.get(name)))
+    accepted = {posted.index: posted.accepted for posted in served.inputs}
+    for posted in shadow.inputs:
+        if posted.index in accepted:
+            answers = FindingAnswer(accepted[posted.index]), FindingAnswer(posted.accepted)
+            yield Pair(visit_id, ACCEPTED, *answers)
+
+
+def _answer(found: FoundFinding | None) -> FindingAnswer | None:
+    if found is None:
+        return None
+    return FindingAnswer(found.positive if found.probability is not None else str(found.value), found.probability)

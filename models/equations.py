@@ -1,4 +1,4 @@
-"""Published kidney equations as a torch module, so that they ship in the same kind of graph as the networks.
+"""Published kidney equations as a torch module, so that they are exported as the networks are.
 
 References
 ----------
@@ -43,7 +43,7 @@ KFRE_SURVIVAL = {
     "kfre_2y_north_america": 0.9750,
     "kfre_5y_north_america": 0.9240,
 }
-"""Baseline survival of the four-variable equation: outside North America (the plain names), and in North America."""
+"""Baseline survival of the four-variable equation: outside North America (names without a place), and inside."""
 
 
 def egfr_ckd_epi_2021(creatinine_umol_per_l: Tensor, age_years: Tensor, female: Tensor) -> Tensor:
@@ -88,8 +88,8 @@ LOG_ACR = "log_urine_acr"
 
 
 def log_acr(acr_mg_per_g: Tensor) -> Tensor:
-    """The ratio as predictors take it: its logarithm, as in the KFRE; what is below 1 mg/g (0 included) counts as 1."""
-    # where, not clamp: an unknown ratio has to stay unknown in every runtime.
+    """Logarithm of the ratio, as in the KFRE; a ratio below 1 mg/g counts as 1."""
+    # `where` keeps NaN in every runtime, `clamp` does not.
     return torch.log(torch.where(acr_mg_per_g < 1, torch.ones_like(acr_mg_per_g), acr_mg_per_g))
 
 

@@ -1,4 +1,4 @@
-"""Networks that were trained elsewhere, wrapped so that they take and give what the shipped ones do.
+"""Networks that were trained elsewhere, with the inputs and outputs of the shipped ones.
 
 The graph takes our films, ``(n, 1, side, side) uint8``, and holds the normalisation and the channels that the network
 was trained with. Where the network ends in feature map, global average pooling and one linear layer, the class
@@ -17,6 +17,8 @@ import torchvision
 from torch import Tensor, nn
 from torch.nn.functional import conv2d
 
+ToMap = Callable[[nn.Module, Tensor], Tensor]
+
 
 @dataclass(frozen=True)
 class Normalisation:
@@ -29,26 +31,26 @@ class Normalisation:
 class FeatureMap(nn.Module):
     """A torchvision classifier up to its last feature map ``(n, channels, rows, columns)``."""
 
-    def __init__(self, network: nn.Module, channels: int, walk: Callable[[nn.Module, Tensor], Tensor] | None) -> None:
+    def __init__(self, network: nn.Module, channels: int, to_map: ToMap | None) -> None:
         super().__init__()
         self.network = copy.deepcopy(network)
         self.channels = channels
-        self.walk = walk
+        self.to_map = to_map
         for name in ("avgpool", "classifier", "fc", "head"):
             if hasattr(self.network, name):
                 setattr(self.network, name, nn.Identity())
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.walk is not None:
-            return self.walk(self.network, x)
-        # Without pooling and head, what is left of the network gives its map flattened, row after row.
+        if self.to_map is not None:
+            return self.to_map(self.network, x)
+        # Without pooling and head, the network gives its feature map flattened, row by row.
         flat = self.network(x)
         side = math.isqrt(flat.shape[1] // self.channels)
         return flat.unflatten(1, (self.channels, side, side))
 
 
 class ImportedNet(nn.Module):
-    """A torchvision classifier over our films.
+    """A torchvision classifier that takes films as :class:`models.networks.FilmNet` does.
 
     Parameters
     ----------
@@ -100,11 +102,12 @@ class ImportedNet(nn.Module):
         return (films.float().expand(-1, self.mean.shape[1], -1, -1) - self.mean) / self.std
 
     def one_against_rest(self, z: Tensor) -> Tensor:
+        """Logits of each class against all others together; ``z`` itself where the classes are not exclusive."""
         if not self.exclusive:
             return z
         n = z.shape[1]
-        itself = torch.eye(n, dtype=torch.bool)
-        others = z[:, None, :].expand(-1, n, n).masked_fill(itself, -torch.inf)
+        own = torch.eye(n, dtype=torch.bool)
+        others = z[:, None, :].expand(-1, n, n).masked_fill(own, -torch.inf)
         return z - others.logsumexp(dim=2)
 
 
@@ -114,14 +117,14 @@ def build(architecture: str, n_classes: int, channels: int) -> nn.Module:
     Raises
     ------
     ValueError
-        torchvision has no classifier of this name, or one whose inference needs more than its weights.
+        torchvision has no classifier of this name, or its inference needs more than its weights.
     """
-    known = [n for n in torchvision.models.list_models(module=torchvision.models) if n not in UNKNOWABLE]
+    known = [name for name in torchvision.models.list_models(module=torchvision.models) if name not in UNSUPPORTED]
     if architecture not in known:
-        reason = UNKNOWABLE.get(architecture, "torchvision has no classifier of this name; it has " + ", ".join(known))
+        reason = UNSUPPORTED.get(architecture, "torchvision has no classifier of this name; it has " + ", ".join(known))
         raise ValueError(f"architecture '{architecture}': {reason}")
     network = torchvision.models.get_model(architecture, weights=None, num_classes=n_classes).eval()
-    name, first = next((n, m) for n, m in network.named_modules() if isinstance(m, nn.Conv2d))
+    name, first = next((name, part) for name, part in network.named_modules() if isinstance(part, nn.Conv2d))
     if first.in_channels != channels:
         parent, _, attribute = name.rpartition(".")
         stem = nn.Conv2d(
@@ -136,22 +139,24 @@ def build(architecture: str, n_classes: int, channels: int) -> nn.Module:
     return network.eval()
 
 
-UNKNOWABLE = {
+UNSUPPORTED = {
     "googlenet": "whether it re-normalises its input (transform_input) is not in the checkpoint",
     "inception_v3": "whether it re-normalises its input (transform_input) is not in the checkpoint",
 }
+"""Classifiers of torchvision that cannot be imported, and why."""
 
 
 def split(network: nn.Module) -> tuple[FeatureMap, nn.Linear] | None:
-    """Feature map and linear head of ``network``; ``None`` where more than pooling and dropout lies between them."""
+    """Feature map and linear head of ``network``; ``None`` where more than pooling and dropout is between them."""
     head = next((getattr(network, name) for name in ("classifier", "fc", "head") if hasattr(network, name)), None)
-    layers = [m for m in head if not isinstance(m, nn.Dropout)] if isinstance(head, nn.Sequential) else [head]
+    parts = head if isinstance(head, nn.Sequential) else [head]
+    layers = [part for part in parts if not isinstance(part, nn.Dropout)]
     if len(layers) != 1 or not isinstance(layers[0], nn.Linear):
         return None
-    walk = WALKS.get(type(network))
-    if walk is None and not hasattr(network, "avgpool"):
+    to_map = WAYS_TO_MAP.get(type(network))
+    if to_map is None and not hasattr(network, "avgpool"):
         return None
-    return FeatureMap(network, layers[0].in_features, walk), layers[0]
+    return FeatureMap(network, layers[0].in_features, to_map), layers[0]
 
 
 def _densenet(network: nn.Module, x: Tensor) -> Tensor:
@@ -172,10 +177,10 @@ def _shufflenet(network: nn.Module, x: Tensor) -> Tensor:
     return x
 
 
-WALKS: dict[type[nn.Module], Callable[[nn.Module, Tensor], Tensor]] = {
+WAYS_TO_MAP: dict[type[nn.Module], ToMap] = {
     torchvision.models.DenseNet: _densenet,
     torchvision.models.MobileNetV2: _features,
     torchvision.models.MNASNet: _mnasnet,
     torchvision.models.ShuffleNetV2: _shufflenet,
 }
-"""Classes that pool inside ``forward``: the way to their last feature map."""
+"""How to compute the last feature map of the classes that pool inside ``forward``."""

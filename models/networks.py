@@ -1,8 +1,8 @@
-"""The networks that ship: one for films, one for recordings. Both give logits and, from the same pass, evidence maps.
+"""The networks of the shipped bundles: one for films, one for recordings, one for the gate.
 
 The last layer is linear after global average pooling, so a finding's logit is the mean of its class activation map
-plus a bias (Zhou et al., Learning Deep Features for Discriminative Localization, CVPR 2016, equation 2): the map costs
-one 1 × 1 convolution and no second pass.
+plus a bias (Zhou et al., Learning Deep Features for Discriminative Localization, CVPR 2016, equation 2): logits and
+evidence maps come from the same pass.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from torch.nn.functional import interpolate
 def standardise(films: Tensor) -> Tensor:
     """Each film to mean 0 and deviation 1, ``(n, 1, rows, columns) float32``; a blank one becomes zero.
 
-    Means are taken row by row and then over the rows: one sum over a whole film loses digits in fp32, and every
-    runtime loses others.
+    The mean is taken of each row and then of the rows: one sum over a whole film loses digits in fp32, and not the same
+    ones in every runtime.
     """
     centred = films - films.mean(dim=3, keepdim=True).mean(dim=2, keepdim=True)
     return centred / (centred.square().mean(dim=3, keepdim=True).mean(dim=2, keepdim=True).sqrt() + 1.0)
@@ -29,9 +29,9 @@ def standardise(films: Tensor) -> Tensor:
 class ChannelDropout(nn.Module):
     """Leaves out whole channels, each with probability ``p``; in ``eval`` mode the identity.
 
-    Neighbours in time and space say nearly the same, so leaving out single values would leave out little; before
-    the last layer it is the usual dropout of pooled features. The mask is drawn for the whole batch from the state
-    of chance that all processes share, and each takes its rows: two processes leave out what one would.
+    Neighbours in time and space are nearly equal, so dropping single values would drop little; before the last layer it
+    is the usual dropout of pooled features. Every process draws the mask of the whole batch from the same random state
+    and uses its own rows, so that two processes drop what one would.
 
     References
     ----------
@@ -66,7 +66,7 @@ class DepthwiseConv2d(nn.Conv2d):
 
 
 class FilmNet(nn.Module):
-    """EfficientNet-lite0 over a film (3.4 million weights), which ImageNet weights exist for.
+    """EfficientNet-lite0 over a film (3.4 million weights); ImageNet weights exist for it.
 
     Parameters
     ----------
@@ -188,9 +188,9 @@ class _Member(nn.Module):
 class RecordingNet(nn.Module):
     """An ensemble of small residual networks over a twelve-lead recording, with one linear layer over all of them.
 
-    After the 1-D use of He et al. 2019 in Strodthoff et al. 2021. Four members of half the width cost what one of the
-    full width costs. In training each answers by itself, with its own part of the last layer, and is corrected by
-    itself; served, the layer takes all of them at once, which is the mean of their logits.
+    After the 1-D networks of He et al. 2019 as used by Strodthoff et al. 2021. Four members of half the width take the
+    time of one of the full width. In training, each member gives logits by its own part of the last layer and has its
+    own loss; in serving, the last layer takes all members at once and gives the mean of their logits.
 
     Parameters
     ----------
@@ -231,11 +231,11 @@ class RecordingNet(nn.Module):
     def forward(self, recordings: Tensor) -> tuple[Tensor, Tensor]:
         features = self.features(recordings)
         if self.training:
-            return self.of_each(self.dropout(features)), features
+            return self.member_logits(self.dropout(features)), features
         evidence = self.classifier(features / len(self.members))
         return evidence.mean(dim=2), evidence
 
-    def of_each(self, features: Tensor) -> Tensor:
+    def member_logits(self, features: Tensor) -> Tensor:
         """Logits ``(n_members, n, n_findings)``, each member's by its own part of the last layer."""
         pooled = features.mean(dim=2).unflatten(1, (len(self.members), -1))
         weight = self.classifier.weight.squeeze(2).unflatten(1, (len(self.members), -1))
@@ -246,10 +246,9 @@ class RecordingNet(nn.Module):
 class GateNet(nn.Module):
     """Is this a frontal chest film, is its grey scale right, are the lungs whole, and where are they?
 
-    A small U-Net (Ronneberger et al., MICCAI 2015) draws the lung fields; three logits
-    come from its deepest layer; and a linear model of real chest films, principal components of their thumbnails,
-    says how far this one lies from all of them. The three look at a film in different ways, so that what none of the
-    made-up negatives resembles is still caught by the third.
+    A small U-Net (Ronneberger et al., MICCAI 2015) outlines the lung fields, and three logits come from its deepest
+    layer. A linear model of real chest films, the principal components of their thumbnails, gives the distance of this
+    film from all of them: it finds pictures that are like none of the negatives of the training.
 
     Notes
     -----

@@ -1,6 +1,6 @@
-"""Decisions on what is in service: checked against the figures, and appended to the log that servers follow.
+"""Decisions on which version is in service: checked against its figures, and appended to the log that servers read.
 
-Nothing here needs torch: it runs on the machine that serves.
+This module needs no torch: it runs on the machine that serves.
 """
 
 from __future__ import annotations
@@ -18,22 +18,22 @@ from data_specs.bundle import BundleManifest, Estimate, FindingSpec
 from inference.bundles.registry import LOG, Entry, Registry, read_registry
 
 MAX_TOLERANCE = 1e-4
-"""Largest tolerance of golden cases that is promoted: that which bundles are exported with."""
+"""Largest tolerance of the golden cases: that with which bundles are exported."""
 MAX_SENSITIVITY_LOSS = 0.02
-"""Sensitivity that a subgroup may lose at the point at which the finding is decided."""
+"""Sensitivity that a subgroup may lose at the operating point that decides the finding."""
 MIN_POSITIVES = 10
-"""Fewer positives than this: too few to say that a subgroup has lost anything."""
-TORN = b"#torn\n"
-"""Ends a line that was torn while it was written, so that it can never be read as a decision."""
+"""In a subgroup with fewer positives, nobody can say whether sensitivity was lost."""
+INCOMPLETE = b"#torn\n"
+"""Ends a line that was not written whole, so that it can never be read as a decision."""
 
 
 class NotDone(Exception):
-    """The registry is as it was; each of ``reasons`` says why.
+    """The decision is refused and the registry unchanged; ``reasons`` says why.
 
     Parameters
     ----------
     final
-        Whether no override reaches it: a server would refuse it as well, or it makes no sense.
+        Whether no override helps: a server would refuse the version too, or the decision makes no sense.
     """
 
     def __init__(self, *reasons: str, final: bool = True) -> None:
@@ -47,12 +47,12 @@ Append = Callable[[Entry], None]
 
 @contextmanager
 def deciding(folder: Path) -> Iterator[tuple[Registry, Append]]:
-    """The registry under a lock, and how to add to it: between the two nobody else decides.
+    """The registry, and a function that appends to its log, under a lock that other deciders wait for.
 
     Raises
     ------
     OSError
-        The log cannot be written; what was to be decided may be there torn, and then counts for nothing.
+        The log cannot be written. A line that was written in part does not count as a decision.
     """
     with (folder / LOG).open("ab", buffering=0) as log:
         fcntl.flock(log, fcntl.LOCK_EX)
@@ -65,11 +65,11 @@ def _append(log: FileIO, entry: Entry) -> None:
     with Path(log.name).open("rb") as written:
         written.seek(max(0, size - 1))
         if written.read(1) not in (b"", b"\n"):
-            line = TORN + line
+            line = INCOMPLETE + line
     if log.write(line) != len(line):
         raise OSError(f"{log.name}: the line was not written whole")
     os.fsync(log.fileno())
-    if size == 0:  # the file itself is new: its name has to last too
+    if size == 0:  # the file is new: its name has to be on the disk too
         descriptor = os.open(Path(log.name).parent, os.O_RDONLY | os.O_DIRECTORY)
         try:
             os.fsync(descriptor)
@@ -80,12 +80,12 @@ def _append(log: FileIO, entry: Entry) -> None:
 def promote(
     folder: Path, name: str, version: str, *, who: str, why: str, override: str | None = None
 ) -> tuple[Entry, list[str]]:
-    """Put a version in service, if it is whole and no worse than the one before.
+    """Put a version in service, if it can be served and is no worse than the one before.
 
     Parameters
     ----------
     override
-        Reason to promote a version that is worse; what it cannot override is a version that a server would refuse.
+        Reason to promote a version that is worse. A version that a server would refuse is never promoted.
 
     Returns
     -------
@@ -94,16 +94,16 @@ def promote(
     Raises
     ------
     NotDone
-        With every reason at once.
+        With all reasons.
     """
     with deciding(folder) as (registry, append):
         before = registry.in_service(name)
         if before == version and registry.last(name) is None:
-            # no line says that it serves: it is there because it lies there, and is held against the one below
+            # It serves as the highest version, without a decision in the log: it is compared with the one below.
             before = registry.previous(name)
         if before == version:
             raise NotDone(f"{name} {version} is in service already")
-        new = check_whole(registry, name, version)
+        new = check_servable(registry, name, version)
         worse = uncalibrated(new)
         not_compared: list[str] = []
         if before is not None and before not in registry.versions.get(name, ()):
@@ -124,13 +124,13 @@ def rollback(folder: Path, name: str, *, who: str, why: str) -> Entry:
     Raises
     ------
     NotDone
-        There was none, or it is no longer whole.
+        There was none, or it can no longer be served.
     """
     with deciding(folder) as (registry, append):
         to = registry.previous(name)
         if to is None:
             raise NotDone(f"{name}: there is no version before {registry.in_service(name) or 'the first'}")
-        check_whole(registry, name, to)
+        check_servable(registry, name, to)
         entry = _entry(registry, "rollback", name, registry.in_service(name), to, who, why)
         append(entry)
     return entry
@@ -142,7 +142,7 @@ def set_shadow(folder: Path, name: str, version: str | None, *, who: str, why: s
     Raises
     ------
     NotDone
-        It is in service, or not whole.
+        It is in service, or cannot be served.
     """
     with deciding(folder) as (registry, append):
         shadow = registry.shadow(name)
@@ -152,21 +152,21 @@ def set_shadow(folder: Path, name: str, version: str | None, *, who: str, why: s
             if version == registry.in_service(name):
                 hint = "" if registry.last(name) else ", being the highest: roll back first"
                 raise NotDone(f"{name} {version} is in service{hint}")
-            check_whole(registry, name, version)
+            check_servable(registry, name, version)
         entry = _entry(registry, "shadow", name, shadow, version, who, why)
         append(entry)
     return entry
 
 
-def check_whole(registry: Registry, name: str, version: str) -> BundleManifest:
-    """A version that a server will take: hashes, golden cases, input, outputs, terms, and as it was when first logged.
+def check_servable(registry: Registry, name: str, version: str) -> BundleManifest:
+    """Check all that a server checks (hashes, golden cases, input, outputs, terms), and that it never changed.
 
     Raises
     ------
     NotDone
-        It is not there, or one of these fails.
+        The version is not there, or a check fails.
     """
-    from inference.bundles.loading import BundleError, load_version  # noqa: PLC0415  the runtime, for those who need it
+    from inference.bundles.loading import BundleError, load_version  # noqa: PLC0415  opens the runtime, which few commands need
 
     if version not in registry.versions.get(name, ()):
         raise NotDone(
@@ -184,7 +184,7 @@ def check_whole(registry: Registry, name: str, version: str) -> BundleManifest:
 
 
 def read_manifest(registry: Registry, name: str, version: str) -> BundleManifest:
-    """The manifest alone, unchecked against its weights.
+    """The manifest, without a check of its weights.
 
     Raises
     ------
@@ -198,13 +198,14 @@ def read_manifest(registry: Registry, name: str, version: str) -> BundleManifest
 
 
 def changed(registry: Registry, name: str, version: str) -> bool:
-    """Whether a version's manifest, which names all else by hash, is another than the one first logged."""
-    first = next((e.sha256 for e in registry.entries if (e.name, e.to_version) == (name, version) and e.sha256), None)
+    """Whether the manifest, which names all other files by hash, differs from the one that was first logged."""
+    logged = (entry for entry in registry.entries if (entry.name, entry.to_version) == (name, version))
+    first = next((entry.sha256 for entry in logged if entry.sha256), None)
     return first is not None and first != _manifest_sha256(registry, name, version)
 
 
 def uncalibrated(manifest: BundleManifest) -> list[str]:
-    """Why weights from elsewhere are not to be served: no logit of theirs has been made a probability on any cases."""
+    """Why imported weights are not to be served: none of their outputs was calibrated on cases."""
     if manifest.imported is None or any(spec.calibration for spec in manifest.findings):
         return []
     return [
@@ -214,27 +215,28 @@ def uncalibrated(manifest: BundleManifest) -> list[str]:
 
 
 def compare_manifests(old: BundleManifest, new: BundleManifest) -> tuple[list[str], list[str]]:
-    """In what ``new`` is worse than ``old``, and what neither shows nor hides."""
+    """In what ``new`` is worse than ``old``, and what could not be compared."""
     worse: list[str] = []
     not_compared: list[str] = []
     for spec in old.findings:
         title = _title(spec)
         other = _counterpart(spec, new)
         if other is None:
-            why = "; ".join(f"{w.cohort}: {w.reason}" for w in new.withheld if w.name == spec.name)
+            withheld = (finding for finding in new.withheld if finding.name == spec.name)
+            why = "; ".join(f"{finding.cohort}: {finding.reason}" for finding in withheld)
             worse.append(f"{title}: no longer offered" + (f" ({why})" if why else ""))
             continue
         if not spec.evaluation:
             continue
         worse += _worse_overall(title, spec, other)
-        lost, silent = _lost_sensitivity(title, spec, other)
+        lost, missing = _lost_sensitivity(title, spec, other)
         worse += lost
-        not_compared += silent
+        not_compared += missing
     return worse, not_compared
 
 
 def _worse_overall(title: str, old: FindingSpec, new: FindingSpec) -> list[str]:
-    """AUROC below the old interval; a gate's share beyond it, away from the side (0 or 1) on which it should lie."""
+    """AUROC below the old interval; for a gate, the share beyond the old interval, on the side where it is worse."""
     before, after = _figures(old, "auroc"), _figures(new, "auroc")
     metric = "auroc"
     if not before:
@@ -243,49 +245,50 @@ def _worse_overall(title: str, old: FindingSpec, new: FindingSpec) -> list[str]:
     whole = [(cohort, group) for cohort, group in before if group == "all" and (cohort, group) in after]
     if not whole:
         cohorts = "; ".join(sorted({cohort for cohort, _ in before})) or "none"
-        theirs = "; ".join(sorted({cohort for cohort, _ in after})) or "none"
-        return [f"{title}: no cohort in common: evaluated on {cohorts}; now on {theirs}"]
-    said = []
+        new_cohorts = "; ".join(sorted({cohort for cohort, _ in after})) or "none"
+        return [f"{title}: no cohort in common: evaluated on {cohorts}; now on {new_cohorts}"]
+    worse = []
     for key in whole:
-        a, b = before[key], after[key]
-        rising = metric == "auroc" or a.value >= 0.5
-        if not (b.value >= a.low if rising else b.value <= a.high):
-            interval = f"{a.value:.3f} ({a.low:.3f} to {a.high:.3f})"
-            said.append(f"{title}: {metric} {b.value:.3f}, beyond the interval of {interval}, on {key[0]}")
-    return said
+        was, now = before[key], after[key]
+        higher_is_better = metric == "auroc" or was.value >= 0.5
+        if not (now.value >= was.low if higher_is_better else now.value <= was.high):
+            interval = f"{was.value:.3f} ({was.low:.3f} to {was.high:.3f})"
+            worse.append(f"{title}: {metric} {now.value:.3f}, beyond the interval of {interval}, on {key[0]}")
+    return worse
 
 
 def _lost_sensitivity(title: str, old: FindingSpec, new: FindingSpec) -> tuple[list[str], list[str]]:
+    """Subgroups that lost too much sensitivity or are no longer shown, and what could not be compared."""
     before = _figures(old, f"sensitivity@{old.decides_at}")
     after = _figures(new, f"sensitivity@{new.decides_at}")
     cohorts = {cohort for cohort, _ in after} | {cohort for cohort, _ in _figures(new, "auroc")}
     lost = []
-    for (cohort, group), a in before.items():
-        if cohort not in cohorts or (a.n_positive is not None and a.n_positive < MIN_POSITIVES):
+    for (cohort, group), was in before.items():
+        if cohort not in cohorts or (was.n_positive is not None and was.n_positive < MIN_POSITIVES):
             continue
         where = f"{title}: sensitivity at {new.decides_at} on {cohort}, {group}"
-        b = after.get((cohort, group))
-        if b is None:
-            lost.append(f"{where}: {a.value:.3f} before, not shown now")
-        elif not b.value >= a.value - MAX_SENSITIVITY_LOSS - 1e-9:
-            points = 100 * (a.value - b.value)
-            lost.append(f"{where}: {a.value:.3f} before, {b.value:.3f} now, {points:.1f} points lost (2 allowed)")
+        now = after.get((cohort, group))
+        if now is None:
+            lost.append(f"{where}: {was.value:.3f} before, not shown now")
+        elif not now.value >= was.value - MAX_SENSITIVITY_LOSS - 1e-9:
+            points = 100 * (was.value - now.value)
+            lost.append(f"{where}: {was.value:.3f} before, {now.value:.3f} now, {points:.1f} points lost (2 allowed)")
     groups = {group for _, group in _figures(old, "auroc")} - {"all"} - {group for _, group in before}
-    silent = (
-        [f"{title}: no sensitivity by subgroup in the version before ({', '.join(sorted(groups))})"] if groups else []
-    )
-    return lost, silent
+    if not groups:
+        return lost, []
+    return lost, [f"{title}: no sensitivity by subgroup in the version before ({', '.join(sorted(groups))})"]
 
 
 def _figures(spec: FindingSpec, metric: str) -> dict[tuple[str, str], Estimate]:
-    return {(e.cohort, e.subgroup): e.estimate for e in spec.evaluation if e.metric == metric}
+    """Estimates of one metric by cohort and subgroup."""
+    return {(shown.cohort, shown.subgroup): shown.estimate for shown in spec.evaluation if shown.metric == metric}
 
 
 def _counterpart(spec: FindingSpec, new: BundleManifest) -> FindingSpec | None:
-    """The finding of the same name for the same ages, or for ages that cover them in part."""
-    same = [each for each in new.findings if each.name == spec.name]
-    exact = [each for each in same if each.age_years == spec.age_years]
-    return next(iter([*exact, *(each for each in same if _overlap(each.age_years, spec.age_years))]), None)
+    """The finding of the same name for the same ages, or else for ages that overlap with them."""
+    same_name = [other for other in new.findings if other.name == spec.name]
+    same_ages = [other for other in same_name if other.age_years == spec.age_years]
+    return next(iter([*same_ages, *(other for other in same_name if _overlap(other.age_years, spec.age_years))]), None)
 
 
 def _overlap(a: tuple[float, float] | None, b: tuple[float, float] | None) -> bool:

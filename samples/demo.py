@@ -1,6 +1,6 @@
 """``make demo``: start the server on loopback, post the sample visit, print its findings, keep serving.
 
-The client side uses the standard library alone, so that it also shows what a site's own script needs.
+The client uses the standard library only, so that it shows what a site's own script needs.
 """
 
 from __future__ import annotations
@@ -43,6 +43,7 @@ def multipart() -> tuple[bytes, str]:
 
 
 def wait_until_ready(address: str, server: subprocess.Popen[bytes], log: Path) -> None:
+    """Wait for ``/readyz``; leave with the server's log where it stopped, or after a minute."""
     for _ in range(600):
         if server.poll() is not None:
             sys.exit(log.read_text())
@@ -53,6 +54,7 @@ def wait_until_ready(address: str, server: subprocess.Popen[bytes], log: Path) -
 
 
 def post_visit(address: str, key: str, language: str) -> dict[str, Any]:
+    """Post the sample visit and wait for its result."""
     body, content_type = multipart()
     headers = {
         "Authorization": f"Bearer {key}",
@@ -67,7 +69,7 @@ def post_visit(address: str, key: str, language: str) -> dict[str, Any]:
 
 
 def table(visit: dict[str, Any]) -> str:
-    """The visit as a doctor would read it."""
+    """The visit as lines of text."""
     lines = [f"Priority: {visit['priority']}"]
     lines += [f"  - {reason['message']}" for reason in visit["priority_reasons"]]
     for name, organ in visit["organs"].items():
@@ -77,7 +79,7 @@ def table(visit: dict[str, Any]) -> str:
             f"{name.upper()}: {organ['status'].replace('_', ' ')}, {organ['category'] or 'no category'}{risk}",
         ]
         for found in organ["findings"]:
-            lines.append(f"  {found['display']:<44} {said(found)}")
+            lines.append(f"  {found['display']:<44} {answer(found)}")
         lines += [f"  - {reason['message']}" for reason in organ["reasons"]]
     lines += ["", "Files:"]
     for posted in visit["inputs"]:
@@ -92,7 +94,8 @@ def table(visit: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def said(found: dict[str, Any]) -> str:
+def answer(found: dict[str, Any]) -> str:
+    """A finding's value with its unit, or its probability with the operating point that decided."""
     if found["probability"] is None:
         value = f"{found['value']:g}" if isinstance(found["value"], float) else found["value"]
         return f"{value} {found['unit'] or ''}".rstrip()
@@ -107,9 +110,9 @@ def main() -> None:
     host, port = os.environ.get("SANGLOC_HOST", "127.0.0.1"), os.environ.get("SANGLOC_PORT", "8080")
     address = f"http://{host}:{port}"
     data_dir = Path(os.environ.get("SANGLOC_DATA_DIR", "var"))
-    for each in (signal.SIGINT, signal.SIGTERM):
-        # Ended in whatever way, the demo takes its server along.
-        signal.signal(each, signal.default_int_handler)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        # Both signals raise KeyboardInterrupt, so that the server is stopped with the demo.
+        signal.signal(number, signal.default_int_handler)
     data_dir.mkdir(parents=True, exist_ok=True)
     log = data_dir / "server.log"
     with log.open("ab") as stream:

@@ -1,6 +1,6 @@
-"""What the header of a JPEG or JPEG 2000 codestream says, read before any decoder allocates for it.
+"""Header of a JPEG or JPEG 2000 codestream, read before a decoder allocates memory for it.
 
-Decoders fill what a cut codestream lacks with grey and say nothing, so its end is looked at here as well.
+Decoders fill the missing part of a truncated codestream with grey and report nothing, so its end is checked here too.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from data_specs.problems import Refused
 
 MAX_SCANS = 64
-"""Scans of one JPEG; encoders write up to about 20 for a progressive image, and each costs a pass over it."""
+"""Scans of one JPEG: encoders write up to about 20 for a progressive image, and decoding takes one pass for each."""
 
 
 @dataclass(frozen=True, slots=True)
 class Codestream:
-    """Shape and nature of a compressed image.
+    """Shape and kind of a compressed image.
 
     Parameters
     ----------
@@ -27,10 +27,10 @@ class Codestream:
     lossless
         Whether decoding gives back the encoded values.
     says_colours, is_ybr, is_inverted
-        JPEG only: whether a JFIF or Adobe marker or its component names tell the colour space; whether that is, or by
-        the custom of decoders will be taken for, YCbCr; whether it is Adobe's inverted CMYK.
+        JPEG only: whether a JFIF or Adobe marker or the names of its components state the colour space; whether
+        decoders take it for YCbCr; whether it is Adobe's inverted CMYK.
     orientation
-        Exif orientation, 1 where it is not said.
+        Exif orientation, 1 where it is not stated.
     """
 
     rows: int
@@ -50,7 +50,7 @@ def jpeg_codestream(data: bytes) -> Codestream:
     Raises
     ------
     Refused
-        ``unreadable``: no frame header, or a frame that no decoder here reads. ``truncated``: no EOI marker at the end.
+        ``unreadable``: no frame header, or a damaged one, or too many scans. ``truncated``: no EOI marker at the end.
     """
     frame: tuple[int, int, int, int, int, bytes] | None = None
     jfif, adobe, orientation = False, None, 1

@@ -1,4 +1,4 @@
-"""Chest film from a DICOM file: what it says of itself is checked, then it is decoded and made ready to look at."""
+"""Reads a chest film from a DICOM file: checks that it is a frontal chest film, decodes it, prepares it for display."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from data_specs.person import age_at_examination, file_day, read_age, read_binar
 from data_specs.problems import Problem, Refused
 
 MODALITIES = ("CR", "DX", "DR", "RG")
-"""Projection radiography (PS3.3 C.7.3.1.1.1); DR is no defined term, but is what many detectors write."""
+"""Projection radiography (PS3.3 C.7.3.1.1.1); DR is no defined term, but many detectors write it."""
 
 CAPTURE_MODALITIES = ("", "OT", "SC", "HC")
-"""What a secondary capture (PS3.3 A.8: digitised film, screen capture) may say instead: other, hard copy, nothing."""
+"""Modalities that a secondary capture (PS3.3 A.8: digitised film, screen capture) may state: other, hard copy, none."""
 
 CAPTURE_CLASS_PREFIX = "1.2.840.10008.5.1.4.1.1.7"
 """SOP classes of secondary capture, single- and multi-frame (PS3.4 table B.5-1)."""
@@ -31,10 +31,10 @@ CHEST_STEMS = (
 forms, and of Vietnamese ngực and phổi."""
 
 NOT_CHEST_STEMS = ("SPINE", "VERTEB", "RACHIS", "COLUMN", "COLONNE")
-"""Thoracic spine: a chest word, another examination."""
+"""Stems of the spine: 'thoracic spine' has a chest word and is another examination."""
 
-SILENT_PARTS = {"", "UNKNOWN", "OTHER", "NONE", "NA", "N A", "DEFAULT", "UNDEFINED", "UNSPECIFIED", "PEDIATRIC"}
-"""Values of BodyPartExamined that name no body part: as good as an empty one, the pixels decide."""
+UNSTATED_PARTS = {"", "UNKNOWN", "OTHER", "NONE", "NA", "N A", "DEFAULT", "UNDEFINED", "UNSPECIFIED", "PEDIATRIC"}
+"""Values of BodyPartExamined that name no body part. They count as an empty one: the pixels decide."""
 
 CHEST_CODES = {
     *("51185008", "816094009", "T-D3000", "39607008", "T-28000", "80891009", "T-32000", "43799004", "T-D3200"),
@@ -48,7 +48,7 @@ PA_WORDS = {"PA", "POSTEROANTERIOR"}
 AP_WORDS = {"AP", "ANTEROPOSTERIOR"}
 OTHER_VIEW_WORDS = {"LL", "RL", "LLD", "RLD", "LLO", "RLO", "LLAT", "RLAT", "RAO", "LAO", "RPO", "LPO", "LAT", "PROFIL"}
 OTHER_VIEW_STEMS = ("LATER", "OBLIQ", "DECUB", "NGHIENG", "PERFIL", "SEITLICH")
-"""Words of ViewPosition (PS3.3 C.8.11.7, C.8.7.1.1.1 and common usage) for what is no frontal film."""
+"""Words of ViewPosition (PS3.3 C.8.11.7, C.8.7.1.1.1 and common usage) for films that are not frontal."""
 
 PA_CODES = frozenset(("272479007", "R-40888", "R-10214"))
 AP_CODES = frozenset(("399348003", "R-10206"))
@@ -72,7 +72,7 @@ def read_dicom(content: bytes) -> ChestImage:
 
     Returns
     -------
-    The film; a file that says nothing of body part or view is read, the pixels decide later
+    The film; a file that states no body part or view is read, and the gate decides by its pixels
 
     Raises
     ------
@@ -112,8 +112,8 @@ def read_dicom(content: bytes) -> ChestImage:
 
 def _check_pixels_present(header: Header) -> None:
     if header.pixels is None or header.pixels.keyword != "PixelData" or header.pixels.length == 0:
-        said = header.text("Modality") or header.text("SOPClassUID") or "—"
-        raise Refused("no_pixel_data", said, "(7FE0,0010) PixelData")
+        stated = header.text("Modality") or header.text("SOPClassUID") or "—"
+        raise Refused("no_pixel_data", stated, "(7FE0,0010) PixelData")
 
 
 def _check_modality(header: Header) -> None:
@@ -127,10 +127,10 @@ def _check_modality(header: Header) -> None:
 
 
 def _check_body_part(header: Header) -> None:
-    said = _plain(header.text("BodyPartExamined"))
-    if said not in SILENT_PARTS:
-        if not _is_chest(said):
-            raise Refused("wrong_body_part", said[:32], "CHEST")
+    stated = _plain(header.text("BodyPartExamined"))
+    if stated not in UNSTATED_PARTS:
+        if not _is_chest(stated):
+            raise Refused("wrong_body_part", stated[:32], "CHEST")
         return
     for item in header.items("AnatomicRegionSequence"):
         code, meaning = _code(item)
@@ -138,8 +138,8 @@ def _check_body_part(header: Header) -> None:
             raise Refused("wrong_body_part", meaning[:32] or code, "CHEST")
 
 
-def _is_chest(said: str) -> bool:
-    words = said.split()
+def _is_chest(stated: str) -> bool:
+    words = stated.split()
     if any(word.startswith(stem) for word in words for stem in NOT_CHEST_STEMS) or "TSPINE" in words:
         return False
     return any(word.startswith(stem) for word in words for stem in CHEST_STEMS)
@@ -153,15 +153,15 @@ def _view(header: Header) -> Literal["PA", "AP"] | None:
     Refused
         ``wrong_view``: a lateral, oblique or decubitus film by ViewPosition, ViewCodeSequence or PatientOrientation.
     """
-    said = _plain(header.text("ViewPosition"))
-    view = _view_of_words(said)
+    stated = _plain(header.text("ViewPosition"))
+    view = _view_of_words(stated)
     for item in header.items("ViewCodeSequence"):
         code, meaning = _code(item)
         if code in OTHER_VIEW_CODES:
             raise Refused("wrong_view", meaning[:32] or code, "PA, AP")
         coded: Literal["PA", "AP"] | None = "PA" if code in PA_CODES else "AP" if code in AP_CODES else None
         view = view or coded or _view_of_words(meaning)
-    # Rows of a frontal film run to the left or right of the body, those of a lateral to its front or back
+    # The rows of a frontal film run to the left or right of the body, those of a lateral film to its front or back
     # (PS3.3 C.7.6.1.1.1)
     rows_run_to = header.text("PatientOrientation").upper()[:1]
     if view is None and rows_run_to in ("A", "P"):
@@ -169,19 +169,19 @@ def _view(header: Header) -> Literal["PA", "AP"] | None:
     return view
 
 
-def _view_of_words(said: str) -> Literal["PA", "AP"] | None:
-    words = said.replace("ANTERO POSTERIOR", "ANTEROPOSTERIOR").replace("POSTERO ANTERIOR", "POSTEROANTERIOR").split()
+def _view_of_words(stated: str) -> Literal["PA", "AP"] | None:
+    words = stated.replace("ANTERO POSTERIOR", "ANTEROPOSTERIOR").replace("POSTERO ANTERIOR", "POSTEROANTERIOR").split()
     if any(word in OTHER_VIEW_WORDS or word.startswith(OTHER_VIEW_STEMS) for word in words):
-        raise Refused("wrong_view", said[:32], "PA, AP")
+        raise Refused("wrong_view", stated[:32], "PA, AP")
     if any(word in PA_WORDS for word in words):
         return "PA"
     return "AP" if any(word in AP_WORDS for word in words) else None
 
 
 def _plain(text: str) -> str:
-    """Upper case without accents, anything but letters and digits as one blank.
+    """Upper case without accents; anything but letters and digits becomes one blank.
 
-    CS values are read as ISO 8859-1, which keeps their bytes; a clinic's accents are as often UTF-8.
+    pydicom reads CS values as ISO 8859-1; many clinics write their accents in UTF-8.
     """
     with suppress(UnicodeError):
         text = text.encode("latin-1").decode("utf-8")

@@ -1,7 +1,7 @@
-"""Stored values to what is looked at: the DICOM greyscale pipeline as one look-up table.
+"""From stored values to the film as it is shown: the DICOM greyscale pipeline as one look-up table.
 
-A stored value has at most 16 bits, so the whole pipeline (unused bits, sign, Modality LUT, VOI LUT or window,
-polarity, padding) is computed once for each possible value, and the film is one gather.
+A stored value has at most 16 bits. So the whole pipeline (unused bits, sign, Modality LUT, VOI LUT or window, polarity,
+padding) is computed once for each possible value, and each pixel is looked up.
 
 References
 ----------
@@ -25,14 +25,14 @@ Codes = NDArray[np.int64]
 Counts = NDArray[np.intp]
 
 DISPLAY_PERCENTILES = (0.5, 99.5)
-"""Where a file gives no usable window for more than 8 bits, these percentiles of the film become black and white: the
-extremes belong to lead markers, dead pixels and the direct beam."""
+"""Where a film of more than 8 bits has no usable window, these percentiles become black and white: values beyond them
+are lead markers, broken pixels and the direct beam."""
 
 MIN_SHARE_WITHIN = 0.10
-"""A window that shows less than this share of the film as grey (the rest pure black or white) is not believed."""
+"""A window that shows less than this share of the film as grey, and the rest pure black or white, is not used."""
 
 MIN_LEVELS_USED = 24
-"""Nor is one that leaves the middle 98 % of the film with less than this many of 256 grey levels."""
+"""A window that shows the middle 98 % of the film in fewer of the 256 grey levels is not used."""
 
 LUMA = (0.299, 0.587, 0.114)
 """Red, green and blue in luma (ITU-R BT.601-7 section 2.5.1), as in the Y of YBR_FULL (PS3.3 C.7.6.3.1.2)."""
@@ -40,27 +40,27 @@ LUMA = (0.299, 0.587, 0.114)
 MONOCHROME = ("MONOCHROME1", "MONOCHROME2")
 LUMA_FIRST = ("YBR_FULL", "YBR_FULL_422", "YBR_PARTIAL_420", "YBR_PARTIAL_422")
 COLOUR = ("RGB", "YBR_ICT", "YBR_RCT", *LUMA_FIRST)
-"""Colour photometric interpretations; JPEG 2000 decoders give back red, green and blue for ICT and RCT."""
+"""Photometric interpretations of colour; JPEG 2000 decoders give red, green and blue for ICT and RCT."""
 
 
 def displayed(header: Header, frame: Frame, stored: Stored) -> tuple[NDArray[np.uint8], tuple[Problem, ...]]:
-    """Film as it is to be looked at.
+    """The film as it is to be looked at.
 
     Parameters
     ----------
     header, frame
-        What the file says.
+        As the file states them.
     stored
         Decoded values.
 
     Returns
     -------
-    ``(rows, columns) uint8``, higher is brighter; and the reserves met on the way
+    ``(rows, columns) uint8``, higher is brighter, and problems of severity ``warn``
 
     Raises
     ------
     Refused
-        ``unreadable``: a PhotometricInterpretation that no rule here covers.
+        ``unreadable``: a PhotometricInterpretation that is not read.
     """
     if frame.samples == 3 and frame.photometric in COLOUR:
         return _luma(stored.values, frame), ()
@@ -78,11 +78,11 @@ def luma(red: Any, green: Any, blue: Any) -> Floats:
 
 
 def luma_plane(colour: Array) -> Array:
-    """Luma of ``(rows, columns, 3 or more)`` samples, as ``(rows, columns)`` of their type; any one of equal planes."""
+    """Luma of ``(rows, columns, 3 or more)`` samples, as ``(rows, columns)`` of the same type."""
     if all(np.array_equal(colour[..., 0], colour[..., c]) for c in (1, 2)):
         return colour[..., 0]
     grey = np.empty(colour.shape[:2], colour.dtype)
-    for top in range(0, len(grey), 256):  # a whole large film as floating point would take a gigabyte
+    for top in range(0, len(grey), 256):  # a large film as floating point would take a gigabyte
         part = colour[top : top + 256].astype(np.float32)
         grey[top : top + 256] = np.rint(luma(part[..., 0], part[..., 1], part[..., 2]))
     return grey
@@ -91,7 +91,7 @@ def luma_plane(colour: Array) -> Array:
 def _luma(values: Array, frame: Frame) -> NDArray[np.uint8]:
     """Colour frame (a secondary capture) to grey; VOI LUTs do not apply to colour (PS3.3 C.11.2)."""
     top = 2**frame.bits_stored - 1
-    if values.ndim == 3:  # else the decoder gave the luma plane alone
+    if values.ndim == 3:  # otherwise the decoder gave the luma plane only
         values = values[..., 0] if frame.photometric in LUMA_FIRST else luma_plane(values)
     if top == 255 and values.dtype == np.uint8:
         return np.ascontiguousarray(values)
@@ -123,19 +123,19 @@ def _greyscale_table(header: Header, frame: Frame, stored: Stored) -> tuple[NDAr
     shown = _values_of_interest(header, values)
     problems: tuple[Problem, ...] = ()
     if shown is not None and not _is_believable(shown, values, counts):
-        problems = (Problem("window_implausible", "warn", _window_as_said(header), f"≥ {MIN_LEVELS_USED} / 256"),)
+        problems = (Problem("window_implausible", "warn", _stated_window(header), f"≥ {MIN_LEVELS_USED} / 256"),)
         shown = None
     if shown is None:
         shown = _full_range(values, counts, frame, guessed=bool(problems))
     if frame.photometric == "MONOCHROME1":
-        # PresentationLUTShape is not looked at: it is INVERSE exactly where this is MONOCHROME1 (PS3.3 C.8.11.3.1.2)
+        # PresentationLUTShape is not read: it is INVERSE exactly where this is MONOCHROME1 (PS3.3 C.8.11.3.1.2)
         shown = 1 - shown
     shown = np.where(padding, 0.0, shown)
     return np.rint(shown * 255).astype(np.uint8), problems
 
 
 def _codes(frame: Frame, stored: Stored) -> Codes:
-    """Meaning of each bit pattern as a stored value, without unused bits and with its sign (PS3.5 section 8.1.1)."""
+    """The stored value that each bit pattern means, without unused bits and with its sign (PS3.5 section 8.1.1)."""
     size = 256 if stored.values.dtype.itemsize == 1 else 65536
     patterns = np.arange(size, dtype=np.int64)
     span = 2**frame.bits_stored
@@ -164,7 +164,7 @@ def _padding(header: Header, frame: Frame, codes: Codes) -> NDArray[np.bool_]:
 
 
 def _with_sign(value: int, frame: Frame) -> int:
-    """A 16-bit value whose representation (US or SS) the encoding may have lost, as PixelRepresentation has it."""
+    """A 16-bit value with the sign that PixelRepresentation states; implicit VR does not say whether it is US or SS."""
     value &= 0xFFFF
     return value - 0x10000 if frame.signed and value >= 0x8000 else value
 
@@ -191,14 +191,14 @@ def _values_of_interest(header: Header, values: Floats) -> Floats | None:
     return window(values, centers[0], widths[0], header.text("VOILUTFunction").upper())
 
 
-def _window_as_said(header: Header) -> str:
+def _stated_window(header: Header) -> str:
     if header.items("VOILUTSequence"):
         return "VOILUTSequence"
     return f"WindowCenter {header.number('WindowCenter'):g}; WindowWidth {header.number('WindowWidth'):g}"
 
 
 def window(values: Floats, center: float, width: float, function: str) -> Floats:
-    """VOI window as 0 to 1 (PS3.3 C.11.2.1.2 and C.11.2.1.3); all zero for a width that the function does not allow.
+    """VOI window as 0 to 1 (PS3.3 C.11.2.1.2 and C.11.2.1.3); all zero for a width that ``function`` does not allow.
 
     Parameters
     ----------
@@ -230,9 +230,9 @@ def _look_up(
 ) -> Floats | None:
     """Values through a look-up table (PS3.3 C.11.1.1, C.11.2.1.1), as 0 to 1 where ``normalised``.
 
-    ``None`` where descriptor and data do not make a table. Values before the first entry take it, those past the last
-    take the last. 8-bit entries may come packed two to a word. An entry depth that the data exceeds, or uses less than
-    a quarter of, is replaced by the depth that the data has: writers are known to state 16 for 12.
+    ``None`` where descriptor and data do not make a table. Values before the first entry get the first, values after
+    the last entry get the last. Two 8-bit entries may share a word. Some writers state 16 bits for entries of 12: a
+    stated depth that the data exceeds, or of which it uses less than a quarter, is replaced by that of the data.
     """
     if len(descriptor) != 3 or data is None:
         return None
@@ -264,7 +264,7 @@ def _is_believable(shown: Floats, values: Floats, counts: Counts) -> bool:
     """Whether a window shows the film: enough of it as grey, over enough grey levels."""
     total = counts.sum()
     low, high = _percentiles(values, counts, 1, 99)
-    if total == 0 or low == high:  # nothing but padding, or one value: no window can show more
+    if total == 0 or low == high:  # only padding, or only one value: no window can show more
         return True
     within = counts[(shown > 0) & (shown < 1)].sum() / total
     dark, bright = _percentiles(shown * 255, counts, 1, 99)
@@ -272,7 +272,7 @@ def _is_believable(shown: Floats, values: Floats, counts: Counts) -> bool:
 
 
 def _full_range(values: Floats, counts: Counts, frame: Frame, *, guessed: bool) -> Floats:
-    """Values as 0 to 1 where the file gives no usable window: 8 bits as they are, more by percentiles."""
+    """Values as 0 to 1 where the file has no usable window: 8 bits as they are, more than 8 by percentiles."""
     if frame.bits_stored <= 8 and not guessed:
         low, high = float(values.min()), float(values.max())
     else:
@@ -286,7 +286,7 @@ def stretched(values: Floats, low: float, high: float) -> Floats:
 
 
 def _percentiles(values: Floats, counts: Counts, low: float, high: float) -> tuple[float, float]:
-    """Percentiles of a film from how often each pattern occurs; its meaning need not rise with the pattern."""
+    """Percentiles of a film from how often each bit pattern occurs; ``values`` need not rise with the pattern."""
     order = np.argsort(values, kind="stable")
     cumulated = np.cumsum(counts[order])
     if cumulated[-1] == 0:

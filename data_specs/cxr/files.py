@@ -1,4 +1,4 @@
-"""One function from the bytes of a chest film to a checked array: what the bytes are decides, not the file's name."""
+"""Reads a chest film of any accepted format. The bytes decide which format it is, not the name of the file."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from data_specs.cxr.image import ChestImage
 from data_specs.dicom.reference import is_dicom, starts_with_element
 from data_specs.problems import Refused
 
-ACCEPTED = "DICOM, PNG, JPEG, TIFF"
+ACCEPTED_FORMATS = "DICOM, PNG, JPEG, TIFF"
 
 SIGNATURES = (
     (b"\x89PNG\r\n\x1a\n", "png"),
@@ -19,7 +19,7 @@ SIGNATURES = (
 """First bytes of the raster formats: PNG (W3C, section 5.2), JPEG (ITU-T T.81, Annex B: SOI and the next marker),
 TIFF 6.0 (section 2) and BigTIFF (version 43)."""
 
-OTHERS = (
+REFUSED_SIGNATURES = (
     (b"GIF8", "GIF"),
     (b"BM", "BMP"),
     (b"%PDF", "PDF"),
@@ -31,27 +31,26 @@ OTHERS = (
     (b"<", "XML"),
     (b"{", "JSON"),
 )
-"""What else is commonly sent: only so that the refusal can name it."""
+"""First bytes of other common formats, so that the refusal can name them."""
 
 
 DICOM_ROOT = b"1.2.840.10008."
-"""Root of the UIDs that DICOM registers (PS3.5 section 9): near the start of bytes that are no more than text or
-elements, what is left of a DICOM file whose beginning was lost."""
+"""Root of the UIDs that DICOM registers (PS3.5 section 9). Near the start of a file without the DICOM prefix, it shows
+a DICOM file that lost its beginning."""
 
 
 def sniff(content: bytes) -> str | None:
     """``dicom``, ``png``, ``jpeg`` or ``tiff`` from the first bytes; ``None`` for anything else.
 
-    A DICOM file has ``DICM`` at byte 128 (PS3.10 section 7.1). One without that preamble is recognised by its first
-    element, of group 0002 or 0008 in little endian, or 0008 in big endian, or by a DICOM UID: enough to say why it
-    cannot be read.
+    A DICOM file has ``DICM`` at byte 128 (PS3.10 section 7.1). A file without it counts as DICOM where it begins with
+    an element of group 0002 or 0008, or holds a DICOM UID near its start, so that the refusal can say what is wrong.
     """
     if is_dicom(content):
         return "dicom"
     for signature, name in SIGNATURES:
         if content.startswith(signature):
             return name
-    if any(content.startswith(signature) for signature, _ in OTHERS):
+    if any(content.startswith(signature) for signature, _ in REFUSED_SIGNATURES):
         return None
     return "dicom" if starts_with_element(content) or DICOM_ROOT in content[:1024] else None
 
@@ -66,19 +65,19 @@ def read_image(content: bytes) -> ChestImage:
 
     Returns
     -------
-    The film as it is to be looked at, with what the file says of it
+    The film as it is to be looked at, with what the file states about it
 
     Raises
     ------
     Refused
         ``unsupported_format`` for anything that is not DICOM, PNG, JPEG or TIFF; otherwise as
-        :func:`data_specs.cxr.dicom.read_dicom` and :func:`data_specs.cxr.raster.read_raster` say. No other exception
-        leaves this function, whatever the bytes.
+        :func:`data_specs.cxr.dicom.read_dicom` and :func:`data_specs.cxr.raster.read_raster` say. No bytes make this
+        function raise another exception.
     """
     name = sniff(content)
     if name is None:
-        known = next((other for signature, other in OTHERS if content.startswith(signature)), "")
-        raise Refused("unsupported_format", known or f"{len(content)} B", ACCEPTED)
+        known = next((other for signature, other in REFUSED_SIGNATURES if content.startswith(signature)), "")
+        raise Refused("unsupported_format", known or f"{len(content)} B", ACCEPTED_FORMATS)
     try:
         if name == "dicom":
             from data_specs.cxr.dicom import read_dicom  # noqa: PLC0415 (pydicom is not needed for a raster)
@@ -90,6 +89,5 @@ def read_image(content: bytes) -> ChestImage:
     except Refused:
         raise
     except Exception as error:
-        # Parsers and native decoders raise anything on damaged bytes. What they say may quote the file, so only the
-        # kind of error is told; the cause stays chained for whoever debugs.
-        raise Refused("unreadable", f"{name.upper()}: {type(error).__name__}", ACCEPTED) from error
+        # Decoders raise any kind of error on damaged bytes, and its text may quote the file: only its kind is shown.
+        raise Refused("unreadable", f"{name.upper()}: {type(error).__name__}", ACCEPTED_FORMATS) from error

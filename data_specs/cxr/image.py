@@ -1,7 +1,6 @@
-"""Chest X-ray: the image, the one function that reads every accepted format, and the one that conforms it.
+"""A chest film as it is read from a file (:class:`ChestImage`), and as the network takes it (:func:`conform`).
 
-Training and serving call the same two functions: :func:`read_image` (bytes to a display-ready film) and
-:func:`conform` (film to the network's array).
+Training and serving both read films by :func:`data_specs.cxr.files.read_image` and conform them here.
 """
 
 from __future__ import annotations
@@ -18,15 +17,15 @@ from data_specs.person import BinarySex
 from data_specs.problems import Problem
 
 MIN_SHORT_SIDE_PX = 224
-"""Under this the shipped networks would see pixels that the film does not have (wire contract, ``too_small``)."""
+"""A smaller film would have to be enlarged for the shipped networks (wire contract, ``too_small``)."""
 
 MAX_PIXELS = 100_000_000
-"""A claim of more pixels than this is refused before anything is decoded (a 10,000 × 10,000 film passes)."""
+"""A file whose header states more pixels is refused before it is decoded; 10,000 × 10,000 are accepted."""
 
 
 @dataclass(frozen=True, slots=True)
 class ChestImage:
-    """One film, ready to look at.
+    """One film, ready to be looked at.
 
     Parameters
     ----------
@@ -35,13 +34,13 @@ class ChestImage:
     format
         ``dicom``, ``png``, ``jpeg`` or ``tiff``.
     view
-        ``PA`` or ``AP`` where the file says so, else ``None``.
+        ``PA`` or ``AP`` where the file states it, else ``None``.
     age_years, sex, person_id, recorded_on
-        As the file says them, ``None`` where it does not.
+        As the file states them, ``None`` where it does not.
     pixel_spacing_mm
         ``(row, column)`` spacing from PixelSpacing or ImagerPixelSpacing, ``None`` where absent.
     problems
-        Reserves met on the way (severity ``warn``).
+        What was noticed while it was read (severity ``warn``).
     """
 
     pixels: NDArray[np.uint8]
@@ -56,7 +55,7 @@ class ChestImage:
 
 
 def conform(pixels: NDArray[np.uint8], size_px: int) -> NDArray[np.uint8]:
-    """Film as the lung network takes it: squeezed to a square, as the paediatric training set was published.
+    """Film as the lung network takes it: resized to a square, as the films of the paediatric training set are.
 
     Parameters
     ----------
@@ -67,7 +66,8 @@ def conform(pixels: NDArray[np.uint8], size_px: int) -> NDArray[np.uint8]:
 
     Returns
     -------
-    ``(1, size_px, size_px) uint8``, by Pillow's bilinear filter, whose support grows with the factor when it shrinks
+    ``(1, size_px, size_px) uint8``, by Pillow's bilinear filter, which averages over the pixels when it makes a film
+    smaller
     """
     if pixels.shape == (size_px, size_px):
         return pixels[None]

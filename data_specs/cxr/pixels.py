@@ -1,7 +1,7 @@
-"""DICOM pixel data to stored values: one table of transfer syntaxes, each with its decoder.
+"""Decodes DICOM pixel data to stored values, by a table of transfer syntaxes and their decoders.
 
-The codecs of imagecodecs are called directly. pydicom's own decoding interface would add process-wide warnings and a
-logged traceback per failure, and would turn a refusal into a message; one frame of one film needs none of it.
+The codecs of imagecodecs are called directly: pydicom's own decoding warns for the whole process and logs a traceback
+for each failure.
 """
 
 from __future__ import annotations
@@ -58,8 +58,8 @@ class Frame:
 class Stored:
     """Decoded values: ``(rows, columns)`` or ``(rows, columns, 3)``, bit patterns as unsigned integers.
 
-    ``exact`` is false after a lossy codec, whose values may overshoot BitsStored and are then clipped, not masked.
-    ``signed`` says how the codec meant its patterns.
+    ``exact`` is false after a lossy codec: its values may be greater than BitsStored allows, and are then clipped.
+    ``signed`` says whether the bit patterns mean signed numbers.
     """
 
     values: Array
@@ -73,8 +73,8 @@ def frame_of(header: Header) -> Frame:
     Raises
     ------
     Refused
-        ``unreadable``: an element that the layout needs is missing or is not one that a projection film can have
-        (PS3.3 C.7.6.3). ``too_large``: more than :data:`data_specs.cxr.image.MAX_PIXELS` are claimed.
+        ``unreadable``: an element that the layout needs is missing, or a projection film cannot have its value
+        (PS3.3 C.7.6.3). ``too_large``: the header states more than :data:`data_specs.cxr.image.MAX_PIXELS`.
     """
     rows, columns = (_required(header, keyword, range(1, 65536)) for keyword in ("Rows", "Columns"))
     if rows * columns > MAX_PIXELS:
@@ -134,7 +134,7 @@ def _native(header: Header, frame: Frame) -> Stored:
 
 
 def _unpacked(data: Buffer, header: Header, frame: Frame, swapped_bytes: bool = False) -> Array:
-    half_chroma = frame.photometric == "YBR_FULL_422"  # two luma to one pair of chroma samples, PS3.3 C.7.6.3.1.2
+    half_chroma = frame.photometric == "YBR_FULL_422"  # two luma to each pair of chroma samples, C.7.6.3.1.2
     count = frame.rows * frame.columns * (2 if half_chroma else frame.samples)
     needed = count * frame.bits_allocated // 8
     if len(data) < needed:
@@ -158,8 +158,8 @@ def _fragments(header: Header) -> bytes:
     Raises
     ------
     Refused
-        ``truncated``: an item says that it is longer than the rest of the file. ``unreadable``: no item where one must
-        be, or the pixel data is not encapsulated.
+        ``truncated``: an item states more bytes than the file has left. ``unreadable``: an item is missing, or the
+        pixel data is not encapsulated.
     """
     pixels = header.pixels
     assert pixels is not None  # noqa: S101 (the reader refuses a file without pixel data first)
@@ -220,7 +220,7 @@ def _jpeg(header: Header, frame: Frame) -> Stored:
     _check_shape(stream, frame)
     space, out = None, None
     if frame.samples == 3:
-        # A codestream without JFIF or Adobe marker does not say its colours; the header does.
+        # A codestream without JFIF or Adobe marker does not state its colours; the header does.
         space = "RGB" if frame.photometric == "RGB" and not stream.says_colours else None
         out = "GRAYSCALE" if space is None and stream.is_ybr and not stream.lossless else None
     values = imagecodecs.jpeg8_decode(data, colorspace=space, outcolorspace=out)
@@ -239,8 +239,8 @@ def _jpeg_ls(header: Header, frame: Frame) -> Stored:
 def _jpeg_2000(header: Header, frame: Frame) -> Stored:
     """JPEG 2000 (ITU-T T.800) and HTJ2K (T.814) by OpenJPEG.
 
-    OpenJPH decodes HTJ2K in half the time, but through imagecodecs it lets damaged data pass: its error is printed, not
-    raised, and what was not decoded is left as it lay in memory.
+    OpenJPH decodes HTJ2K in half the time, but through imagecodecs it accepts damaged data: it prints its error and
+    raises none, and the pixels that it did not decode hold whatever was in memory.
     """
     data = _fragments(header)
     stream = jpeg_2000_codestream(data)
@@ -252,7 +252,7 @@ def _jpeg_2000(header: Header, frame: Frame) -> Stored:
 
 
 def _check_shape(stream: Codestream, frame: Frame) -> None:
-    """Refuse a codestream that is of another shape than the header says, before anything is allocated for it."""
+    """Refuse a codestream of another shape than the header states, before memory is allocated for it."""
     found = (stream.columns, stream.rows, stream.samples)
     if found != (frame.columns, frame.rows, frame.samples) or stream.precision > frame.bits_allocated:
         expected = f"{frame.columns} × {frame.rows} px × {frame.samples}, {frame.bits_allocated} bit"
@@ -291,4 +291,4 @@ DECODERS: dict[str, Callable[[Header, Frame], Stored]] = {
     "1.2.840.10008.1.2.4.203": _jpeg_2000,
 }
 """Transfer syntax (PS3.6 table A-1) to decoder. 53 and 55 are the retired progressive JPEG processes; video and JPIP
-syntaxes hold no film."""
+syntaxes are never films."""

@@ -1,4 +1,4 @@
-"""Chest film from PNG, JPEG or TIFF: header first, then decoded, turned upright as the file says, and made grey."""
+"""Reads a chest film from PNG, JPEG or TIFF: checks the header, decodes, turns the film upright, makes it grey."""
 
 from __future__ import annotations
 
@@ -20,21 +20,22 @@ from data_specs.problems import Refused
 Array = NDArray[Any]
 
 TIFF_COMPRESSIONS = {1: "none", 5: "LZW", 7: "JPEG", 8: "deflate", 32773: "PackBits", 32946: "deflate"}
-"""TIFF compressions read here (TIFF 6.0 section 2 and Technical Note 2). Each inflates into a buffer of the strip's
-size, or has a header that is looked at first."""
+"""TIFF compressions that are read (TIFF 6.0 section 2 and Technical Note 2): those that cannot fill more memory than a
+strip needs, or whose header is checked first."""
 
-MAX_FRAMES_COUNTED = 16
+MAX_PAGES_READ = 16
+"""Enough to see that a TIFF has more than one page."""
 
-for _decoder in ("tifffile", "imagecodecs"):  # their lines quote the file, which may name the person
+for _decoder in ("tifffile", "imagecodecs"):  # their log lines quote the file, which may name the person
     logging.getLogger(_decoder).setLevel(logging.CRITICAL)
 
 
 def read_raster(content: bytes, name: str) -> ChestImage:
     """Read a chest film from a raster file.
 
-    8-bit grey comes back bit for bit. More than 8 bits are taken to 8 by the percentiles of
-    :data:`data_specs.cxr.display.DISPLAY_PERCENTILES`, as such a file seldom uses its range and says nothing of
-    how it is to be shown; 16 bits that are 8 bits widened come back as those 8.
+    8-bit grey stays as it is, and so do 16 bits that were made from 8. Other films of more than 8 bits are brought to 8
+    by the percentiles of :data:`data_specs.cxr.display.DISPLAY_PERCENTILES`: such a file seldom uses its whole range
+    and does not state how it is to be shown.
 
     Parameters
     ----------
@@ -46,7 +47,7 @@ def read_raster(content: bytes, name: str) -> ChestImage:
     Raises
     ------
     Refused
-        ``unreadable``, ``truncated``, ``unsupported_format`` (a kind of TIFF or a sample type that holds no film),
+        ``unreadable``, ``truncated``, ``unsupported_format`` (a kind of TIFF or of sample that no film has),
         ``multiframe``, ``too_large`` (from the header, before decoding), ``too_small``.
     """
     pixels = {"png": _png, "jpeg": _jpeg, "tiff": _tiff}[name](content)
@@ -80,7 +81,7 @@ def _jpeg(content: bytes) -> NDArray[np.uint8]:
 
 
 def _jpeg_grey(content: bytes, stream: Codestream) -> NDArray[np.uint8]:
-    """JPEG to grey: YCbCr gives its Y, RGB its luma, CMYK (Adobe writes it inverted) its luma on white paper."""
+    """JPEG to grey: Y of YCbCr, luma of RGB, luma of CMYK (which Adobe writes inverted) printed on white paper."""
     out = "GRAYSCALE" if stream.is_ybr and not stream.lossless else None
     values = imagecodecs.jpeg8_decode(content, outcolorspace=out)
     if values.ndim == 3 and values.shape[2] == 4:
@@ -95,7 +96,7 @@ def _tiff(content: bytes) -> NDArray[np.uint8]:
 
     try:
         file = tifffile.TiffFile(io.BytesIO(content))
-        pages = [page.aspage() for page in itertools.islice(file.pages, MAX_FRAMES_COUNTED)]
+        pages = [page.aspage() for page in itertools.islice(file.pages, MAX_PAGES_READ)]
     except (tifffile.TiffFileError, struct.error, EOFError, IndexError) as error:
         raise Refused("unreadable", f"TIFF: {type(error).__name__}", "TIFF 6.0") from error
     # NewSubfileType bit 0: a reduced version of another page; bit 2: a mask (TIFF 6.0 section 8)
@@ -120,7 +121,7 @@ def _tiff(content: bytes) -> NDArray[np.uint8]:
 
 
 def _check_tiff_kind(page: Any, content: bytes) -> None:
-    """Refuse what is no grey or colour picture of integers, and strips that are not what the page says.
+    """Refuse what is no grey or colour picture of integers, and strips that do not fit what the page states.
 
     Raises
     ------
@@ -169,7 +170,7 @@ def _grey(values: Array, bits: int | None = None, ybr: bool = False) -> NDArray[
     grey = _eight_bits(plane, depth)
     if samples in (2, 4) and not ybr:
         opacity = values[..., samples - 1].astype(np.float32) / np.float32(2**depth - 1)
-        if opacity.min() < 1 and opacity.max() > 0:  # what is transparent shows the black behind the film
+        if opacity.min() < 1 and opacity.max() > 0:  # transparent parts are shown black
             grey = np.rint(grey * opacity).astype(np.uint8)
     return grey
 
@@ -180,7 +181,7 @@ def _eight_bits(plane: Array, depth: int) -> NDArray[np.uint8]:
     if plane.dtype == np.uint8:
         return plane
     if plane.dtype.kind == "u":
-        for widened in (257, 256):  # 8 bits repeated, or shifted up
+        for widened in (257, 256):  # the byte written twice, or followed by zeros
             narrow = plane // np.uint16(widened)
             if np.array_equal(narrow * np.uint16(widened), plane):
                 return np.asarray(narrow.astype(np.uint8))

@@ -1,4 +1,4 @@
-"""What a DICOM file says of its film, read once into plain values; nothing is decoded here."""
+"""Reads the header of a DICOM file into plain values; pixels are not decoded."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ from pydicom.valuerep import EXPLICIT_VR_LENGTH_32
 
 from data_specs.problems import Refused
 
-# Values are checked here, not by pydicom: a clinic's sloppy DS or CS is no reason to lose the film. Its log lines
-# and warnings quote values of the file, which may name the person.
+# A malformed DS or CS is no reason to refuse a film, so pydicom does not check values. Its log lines and warnings
+# quote values of the file, which may name the person.
 pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE
 logging.getLogger("pydicom").setLevel(logging.CRITICAL)
 
@@ -37,7 +37,7 @@ PIXEL_DATA = 0x7FE00010
 PIXEL_TAGS = {0x7FE00008: "FloatPixelData", 0x7FE00009: "DoubleFloatPixelData", PIXEL_DATA: "PixelData"}
 
 MAX_READS = 200_000
-"""Reads that parsing may take; a film has some hundreds of elements, a file made of empty ones has millions."""
+"""Reads that parsing may take: a film has some hundreds of elements, a malicious file can have millions."""
 
 MAX_INFLATED = 320 * 2**20
 """Bytes that a deflated data set may inflate to: ``MAX_PIXELS`` of three bytes, and room for the header."""
@@ -55,7 +55,7 @@ KEYWORDS = (
     *("BluePaletteColorLookupTableDescriptor", "RedPaletteColorLookupTableData", "GreenPaletteColorLookupTableData"),
     "BluePaletteColorLookupTableData",
 )
-"""Everything that is looked at (PS3.6); other elements are skipped unread."""
+"""The elements that are read (PS3.6); all others are skipped."""
 
 _TAGS: list[BaseTag | int] = [BaseTag(tag) for keyword in KEYWORDS if (tag := tag_for_keyword(keyword)) is not None]
 _parsing = threading.Lock()
@@ -63,7 +63,7 @@ _parsing = threading.Lock()
 
 @dataclass(frozen=True, slots=True)
 class PixelElement:
-    """Where the pixel data lies in ``source``; ``length`` is ``None`` where the file leaves it undefined."""
+    """Where the pixel data is in ``source``; ``length`` is ``None`` where the file leaves it undefined."""
 
     keyword: str
     vr: str | None
@@ -74,7 +74,7 @@ class PixelElement:
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """Elements of :data:`KEYWORDS` as plain values, and the place of the pixel data.
+    """Elements of :data:`KEYWORDS` as plain values, and where the pixel data is.
 
     Parameters
     ----------
@@ -104,10 +104,11 @@ class Header:
         return found[0] if found else None
 
     def numbers(self, keyword: str) -> tuple[float, ...]:
-        """Values as finite numbers; empty if any of them is not one."""
+        """Values as numbers; empty if any of them is not a finite number."""
         return _numbers(self.values.get(keyword), self.little_endian)
 
     def integer(self, keyword: str) -> int | None:
+        """First value as an integer."""
         found = self.number(keyword)
         return None if found is None else int(found)
 
@@ -131,8 +132,8 @@ def read_header(content: bytes) -> Header:
     ------
     Refused
         ``unreadable``: no file meta information or no TransferSyntaxUID in it (a transfer syntax is never guessed), or
-        a structure that cannot be followed. ``truncated``: the file ends before its pixel data begins. ``too_large``:
-        a deflated data set inflates beyond bounds.
+        a structure that cannot be parsed. ``truncated``: the file ends before its pixel data begins. ``too_large``:
+        a deflated data set inflates to more than :data:`MAX_INFLATED`.
 
     References
     ----------
@@ -154,9 +155,9 @@ def read_header(content: bytes) -> Header:
 
 @contextmanager
 def _quiet_pydicom() -> Iterator[None]:
-    """pydicom warns through the process-wide warnings filters, which threads share: one parses at a time.
+    """Silence pydicom's warnings; one thread at a time, since all threads share the warnings filters.
 
-    This takes about a millisecond of a film's time; inflating and decoding, which take the rest, are outside.
+    Parsing takes about a millisecond; inflating and decoding, which take longer, are done outside.
     """
     with _parsing, warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -176,7 +177,7 @@ class _BoundedBytes(io.BytesIO):
 
 
 def _inflated(content: bytes, start: int) -> bytes:
-    """Deflated data set, inflated within bounds (PS3.5 section A.5, RFC 1951)."""
+    """Deflated data set, inflated to at most :data:`MAX_INFLATED` (PS3.5 section A.5, RFC 1951)."""
     inflater = zlib.decompressobj(-zlib.MAX_WBITS)
     inflated = inflater.decompress(memoryview(content)[start:], MAX_INFLATED)
     if inflater.unconsumed_tail:
@@ -214,7 +215,7 @@ def _elements(
     dataset.set_original_encoding(implicit, little, _encodings(dataset))
     if stopped and not meta:
         tag, vr, length = stopped[0]
-        # the generator stands at the start of the element again: skip its tag, VR and length
+        # the file is at the start of the element again: skip its tag, VR and length
         offset = file.tell() + (12 if vr in EXPLICIT_VR_LENGTH_32 else 8)
         keyword = PIXEL_TAGS[tag]
         return dataset, PixelElement(keyword, vr, content, offset, None if length == 0xFFFFFFFF else length), offset
@@ -224,19 +225,19 @@ def _elements(
 
 
 def _encodings(dataset: Dataset) -> list[str]:
-    """Python's names for SpecificCharacterSet (PS3.3 section C.12.1.1.2); Latin-1 reads any bytes where it is none."""
-    said = _text(_value(dataset, "SpecificCharacterSet")).split("\\")
+    """Python's names for SpecificCharacterSet (PS3.3 C.12.1.1.2); Latin-1, which reads any bytes, for others."""
+    stated = _text(_value(dataset, "SpecificCharacterSet")).split("\\")
     try:
-        return list(convert_encodings(said)) if any(said) else [default_encoding]
+        return list(convert_encodings(stated)) if any(stated) else [default_encoding]
     except (LookupError, ValueError):
         return [default_encoding]
 
 
-def _is_implicit(content: bytes, start: int, said: bool) -> bool:
-    """Whether elements carry no VR: some writers say one syntax and write the other; the first element shows it."""
+def _is_implicit(content: bytes, start: int, stated: bool) -> bool:
+    """Whether elements have no VR. The first element shows it: some writers state one syntax and write the other."""
     vr = content[start + 4 : start + 6]
     if len(vr) < 2:
-        return said
+        return stated
     return not (vr.isalpha() and vr.isupper())
 
 
@@ -255,10 +256,10 @@ def _plain(dataset: Dataset) -> dict[str, Any]:
 
 
 def _value(dataset: Dataset, keyword: str) -> Any:
-    """Converted value, or ``None`` where pydicom cannot convert it: an element that says nothing is as good as none."""
+    """Converted value; ``None`` where it is absent, or where pydicom cannot convert it."""
     try:
         element = dataset.get(keyword)
-    except Exception:  # pydicom converts on access, and lets through whatever the conversion of bad bytes raises
+    except Exception:  # pydicom converts on access; damaged bytes make it raise any kind of error
         return None
     return element
 
@@ -274,7 +275,7 @@ def _text(value: Any) -> str:
 
 
 def _numbers(value: Any, little: bool) -> tuple[float, ...]:
-    if isinstance(value, bytes):  # 'US or SS' in implicit VR comes unconverted
+    if isinstance(value, bytes):  # pydicom does not convert 'US or SS' in implicit VR
         return tuple(float(n) for n in np.frombuffer(value, "<u2" if little else ">u2", len(value) // 2))
     parts = value if isinstance(value, tuple | list) else (value,)
     try:

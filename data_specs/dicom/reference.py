@@ -5,15 +5,12 @@ from __future__ import annotations
 import re
 from typing import IO, Literal
 
-from pydantic import BaseModel, ConfigDict
-
 from data_specs.problems import Refused
+from data_specs.schema import Schema
 
 
-class DicomReference(BaseModel):
+class DicomReference(Schema):
     """Where a posted DICOM object stands in its hospital's archive, as its header says. Keywords of PS3.6."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     StudyInstanceUID: str
     SeriesInstanceUID: str
@@ -38,9 +35,9 @@ class DicomReference(BaseModel):
 UIDS = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "SOPClassUID")
 WORDS = tuple(name for name in DicomReference.model_fields if name not in (*UIDS, "Rows", "Columns"))
 MAGIC_BYTES = 132
-"""Preamble and prefix (PS3.10, section 7.1); they show that most other files are no DICOM objects."""
+"""Preamble and prefix (PS3.10, section 7.1): enough to see that a file is no DICOM object."""
 START_BYTES = 256 * 1024
-"""Nearly every header is shorter; the whole file is read where it is not."""
+"""The header of a film is nearly always shorter; where it is longer, the whole file is read."""
 MAX_WORD = 200
 _UID = re.compile(r"(0|[1-9][0-9]*)(\.(0|[1-9][0-9]*))+")
 
@@ -101,9 +98,9 @@ def starts_with_element(start: bytes) -> Literal["explicit", "implicit"] | None:
 
 
 def read_reference(file: IO[bytes]) -> DicomReference | None:
-    """The header's identity; ``None`` where the file is no DICOM object, or does not say where it belongs.
+    """Which study, series and person the header names; ``None`` where the file is no DICOM object or names no study.
 
-    A header that cannot be read is not refused here: the reader of the file itself says what is wrong with it.
+    A header that cannot be read gives ``None`` too: the reader of the whole file says what is wrong with it.
 
     References
     ----------
@@ -123,7 +120,7 @@ def read_reference(file: IO[bytes]) -> DicomReference | None:
         except Refused:
             return None
     uids = {name: header.text(name) for name in UIDS}
-    if not all(len(each) <= 64 and _UID.fullmatch(each) for each in uids.values()):
+    if not all(len(uid) <= 64 and _UID.fullmatch(uid) for uid in uids.values()):
         return None
     words = {name: header.text(name)[:MAX_WORD] for name in WORDS}
     return DicomReference(**uids, **words, Rows=header.integer("Rows"), Columns=header.integer("Columns"))

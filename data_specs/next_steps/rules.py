@@ -1,4 +1,8 @@
-"""Facts of a visit, the conditions that a rule sets on them, and the rule: see :mod:`data_specs.next_steps.table`."""
+"""One rule of a table of next steps: the facts of a visit that it looks at, its conditions on them, its sentences.
+
+``next_steps.toml`` explains how a rule is written. ``matches``, of a condition and of a rule, gives the names of the
+findings, values or organs that make it hold, and ``None`` where it does not hold.
+"""
 
 from __future__ import annotations
 
@@ -10,9 +14,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Discriminator,
     Field,
     FiniteFloat,
@@ -22,63 +24,26 @@ from pydantic import (
 
 from data_specs.labs import ANALYTES, standard_labs
 from data_specs.problems import Problem, message
+from data_specs.schema import Schema
 from data_specs.visit.context import Lab, Vitals
-from data_specs.visit.contract import Organ, Priority
+from data_specs.visit.contract import FIELD_OF_ORGAN, Organ, Priority
 from data_specs.visit.opinion import Advice
 from data_specs.visit.report import ReportFinding, ReportInput, ReportOrgan
 from data_specs.vocabulary import terms
 
 ADULT_YEARS = 18.0
-"""Where the age is unknown, what holds for adults is said, as findings are offered (``inference.findings``)."""
+"""Where the age is unknown, the rules for adults are used, as are the findings for adults (``inference.findings``)."""
 
-WORDS = {
-    "kdigo_g": ("G1", "G2", "G3a", "G3b", "G4", "G5"),
-    "kdigo_a": ("A1", "A2", "A3"),
-    "kdigo_risk": ("low", "moderate", "high", "very high"),
-}
-"""Measured findings whose value is a word. References: KDIGO 2024, Kidney Int 2024;105(4S), chapter 1."""
-
-JUDGED = frozenset(
-    [
-        "abnormal",
-        "pneumonia",
-        "effusion",
-        "cardiomegaly",
-        "pneumothorax",
-        "consolidation",
-        "atelectasis",
-        "edema",
-        "infiltration",
-        "mass",
-        "nodule",
-        "emphysema",
-        "fibrosis",
-        "pleural_thickening",
-        "hernia",
-        "tuberculosis",
-        "normal_ecg",
-        "st_t_change",
-        "conduction_disturbance",
-        "myocardial_infarction",
-        "hypertrophy",
-        "atrial_fibrillation",
-        "kfre_2y",
-        "kfre_5y",
-        "kfre_2y_north_america",
-        "kfre_5y_north_america",
-        "incident_ckd",
-    ]
-)
-"""Findings that have a probability; the vocabulary holds other terms without a unit as well."""
-
-POINT = re.compile(r"[a-z][a-z0-9_]{0,39}")
+POINT_NAME = re.compile(r"[a-z][a-z0-9_]{0,39}")
 
 Otherwise = Literal["positive", "not_assessed", "open", "clear"]
+"""What an ``otherwise`` rule answers: a positive finding or an organ that was not assessed, where no other rule does;
+a visit that no rule answers, and that is not clear or is clear."""
 
 
 @dataclass(frozen=True)
 class Facts:
-    """What the rules look at; nothing of it names the person.
+    """What the rules look at; nothing in it names the person.
 
     Parameters
     ----------
@@ -96,59 +61,57 @@ class Facts:
 
     @cached_property
     def findings(self) -> dict[str, ReportFinding]:
-        return {each.name: each for organ in self.organs.values() for each in organ.findings}
+        """Findings of all organs by name."""
+        return {finding.name: finding for organ in self.organs.values() for finding in organ.findings}
 
     @cached_property
     def values(self) -> dict[str, float | str]:
         """Measured findings, laboratory values and vitals by the vocabulary's names, which carry the units."""
-        measured = {name: each.value for name, each in self.findings.items() if each.value is not None}
+        measured = {name: finding.value for name, finding in self.findings.items() if finding.value is not None}
         return {**standard_labs(self.labs)[0], **self.vitals.model_dump(exclude_none=True), **measured}
 
     def reasons(self, organ: Organ) -> set[str]:
-        """Codes of all that is said against an organ's assessment, its inputs' reserves and refusals included."""
-        files = {"lung": "image", "cardiac": "ecg"}.get(organ)
-        of_inputs = {problem.code for each in self.inputs if each.field == files for problem in each.problems}
+        """Codes of the organ's reasons, and of the problems of the files that were posted for it."""
+        field = FIELD_OF_ORGAN.get(organ)
+        of_inputs = {problem.code for posted in self.inputs if posted.field == field for problem in posted.problems}
         return of_inputs | {problem.code for problem in self.organs[organ].reasons}
 
     @property
     def clear(self) -> bool:
-        """Everything was assessed and decided, and nothing is pressing."""
+        """Whether every organ was assessed, every probability was decided, and the priority is routine."""
         undecided = any(f.probability is not None and f.positive is None for f in self.findings.values())
         assessed = bool(self.organs) and all(organ.status == "assessed" for organ in self.organs.values())
         return assessed and not undecided and self.priority == "routine"
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
-
-
-def _judged(name: str) -> str:
-    if name in WORDS or (name in terms() and terms()[name].unit is not None):
+def _judged_finding(name: str) -> str:
+    term = terms().get(name)
+    if term is not None and term.measured:
         raise ValueError(f"'{name}' is measured, not judged: write it as a value")
-    if name not in JUDGED:
+    if term is None or not term.judged:
         raise ValueError(f"'{name}' is not a finding of the vocabulary")
     return name
 
 
-def _measured(name: str) -> str:
-    if name not in terms() or (terms()[name].unit is None and name not in WORDS):
+def _measured_value(name: str) -> str:
+    if name not in terms() or not terms()[name].measured:
         raise ValueError(f"'{name}' is not a measured value of the vocabulary (those of laboratories carry their unit)")
     return name
 
 
-def _known(name: str) -> str:
+def _term(name: str) -> str:
     if name not in terms():
         raise ValueError(f"'{name}' is not a term of the vocabulary")
     return name
 
 
-def _point(name: str) -> str:
-    if not POINT.fullmatch(name):
+def _point_name(name: str) -> str:
+    if not POINT_NAME.fullmatch(name):
         raise ValueError("the name of an operating point has small letters, digits and _ only")
     return name
 
 
-def _reason(code: str) -> str:
+def _reason_code(code: str) -> str:
     try:
         message(code, "en")
     except KeyError:
@@ -156,40 +119,41 @@ def _reason(code: str) -> str:
     return code
 
 
-Judged = Annotated[str, AfterValidator(_judged)]
-Point = Annotated[str, AfterValidator(_point)]
+JudgedFinding = Annotated[str, AfterValidator(_judged_finding)]
+PointName = Annotated[str, AfterValidator(_point_name)]
 
 
-class Positive(_Part):
-    """A finding that is positive at the operating point that decided (``at``: only where that is this one)."""
+class Positive(Schema):
+    """The finding is positive. ``at``: and this is the operating point that decided."""
 
-    positive: Judged
-    at: Point | None = None
+    positive: JudgedFinding
+    at: PointName | None = None
 
-    def because(self, facts: Facts) -> tuple[str, ...] | None:
+    def matches(self, facts: Facts) -> tuple[str, ...] | None:
         return _decided(facts, self.positive, True, self.at)
 
 
-class Negative(_Part):
-    """A finding that was looked for and is below the operating point that decided."""
+class Negative(Schema):
+    """The finding was looked for and is not positive. ``at``: and this is the operating point that decided."""
 
-    negative: Judged
-    at: Point | None = None
+    negative: JudgedFinding
+    at: PointName | None = None
 
-    def because(self, facts: Facts) -> tuple[str, ...] | None:
+    def matches(self, facts: Facts) -> tuple[str, ...] | None:
         return _decided(facts, self.negative, False, self.at)
 
 
-class _Range(_Part):
-    """``from`` is included, ``below`` is not."""
+class _Range(Schema):
+    """A number in a range: ``from`` is included, ``below`` is not."""
 
     from_: Annotated[FiniteFloat | None, Field(alias="from")] = None
     below: FiniteFloat | None = None
 
-    def holds(self, number: float) -> bool:
+    def contains(self, number: float) -> bool:
         return (self.from_ is None or number >= self.from_) and (self.below is None or number < self.below)
 
-    def check(self, least: float, most: float) -> None:
+    def refuse_impossible(self, least: float, most: float) -> None:
+        """Raise ``ValueError`` where no number from ``least`` to ``most`` is in the range."""
         low = least if self.from_ is None else self.from_
         high = most if self.below is None else self.below
         if low >= high or low > most or high <= least:
@@ -197,68 +161,68 @@ class _Range(_Part):
 
 
 class Probability(_Range):
-    """A finding's calibrated probability in a range."""
+    """The calibrated probability of a finding is in a range."""
 
-    probability: Judged
+    probability: JudgedFinding
 
     @model_validator(mode="after")
     def _possible(self) -> Probability:
         if self.from_ is None and self.below is None:
             raise ValueError("say from or below")
-        self.check(0, 1)
+        self.refuse_impossible(0, 1)
         return self
 
-    def because(self, facts: Facts) -> tuple[str, ...] | None:
+    def matches(self, facts: Facts) -> tuple[str, ...] | None:
         found = facts.findings.get(self.probability)
         if found is None or found.probability is None or found.calibrated is False:
             return None
-        return (self.probability,) if self.holds(found.probability) else None
+        return (self.probability,) if self.contains(found.probability) else None
 
 
 class Value(_Range):
-    """A measured value in a range, or one of some words (``is``)."""
+    """A measured value is in a range, or is one of some words (``is``)."""
 
-    value: Annotated[str, AfterValidator(_measured)]
+    value: Annotated[str, AfterValidator(_measured_value)]
     words: Annotated[tuple[str, ...], Field(alias="is")] = ()
 
     @model_validator(mode="after")
     def _possible(self) -> Value:
-        if known := WORDS.get(self.value):
+        if known := terms()[self.value].words:
             if not self.words or self.from_ is not None or self.below is not None:
                 raise ValueError("its value is a word: say is")
-            if unknown := [each for each in self.words if each not in known]:
+            if unknown := [word for word in self.words if word not in known]:
                 raise ValueError(f"is: '{unknown[0]}' is not one of {', '.join(known)}")
         elif self.words or (self.from_ is None and self.below is None):
             raise ValueError("its value is a number: say from or below")
         else:
-            self.check(*_possible_values(self.value))
+            self.refuse_impossible(*_possible_values(self.value))
         return self
 
-    def because(self, facts: Facts) -> tuple[str, ...] | None:
+    def matches(self, facts: Facts) -> tuple[str, ...] | None:
         found = facts.values.get(self.value)
         if found is None:
             return None
-        holds = found in self.words if isinstance(found, str) else not self.words and self.holds(found)
+        holds = found in self.words if isinstance(found, str) else not self.words and self.contains(found)
         return (self.value,) if holds else None
 
 
-class OfOrgan(_Part):
-    """An organ by its status and by the codes of what is said against its assessment or its files (any of them)."""
+class OrganState(Schema):
+    """An organ has this status, and one of these ``reasons`` among its own or among the problems of its files."""
 
     organ: Literal["lung", "cardiac", "kidney", "any"]
     status: Literal["assessed", "not_assessed"] | None = None
-    reasons: tuple[Annotated[str, AfterValidator(_reason)], ...] = ()
+    reasons: tuple[Annotated[str, AfterValidator(_reason_code)], ...] = ()
 
     @model_validator(mode="after")
-    def _something(self) -> OfOrgan:
+    def _says_something(self) -> OrganState:
         if self.status is None and not self.reasons:
             raise ValueError("say status or reasons")
         return self
 
-    def because(self, facts: Facts) -> tuple[str, ...] | None:
-        return tuple(name for name in facts.organs if self._holds(name, facts)) or None
+    def matches(self, facts: Facts) -> tuple[str, ...] | None:
+        return tuple(name for name in facts.organs if self._is_true_of(name, facts)) or None
 
-    def _holds(self, name: Organ, facts: Facts) -> bool:
+    def _is_true_of(self, name: Organ, facts: Facts) -> bool:
         return (
             self.organ in (name, "any")
             and self.status in (None, facts.organs[name].status)
@@ -266,21 +230,21 @@ class OfOrgan(_Part):
         )
 
 
-class OfPriority(_Part):
-    """The visit's priority; ``because_of``: only where this finding or value is among the reasons for it.
+class VisitPriority(Schema):
+    """The visit has one of these priorities. ``because_of``: and this finding or value is a reason for it.
 
     A finding is a reason for ``urgent`` where it is past its ``rule_in`` point (``inference.priority``).
     """
 
     priority: Annotated[tuple[Priority, ...], Field(min_length=1)]
-    because_of: Annotated[str, AfterValidator(_known)] | None = None
+    because_of: Annotated[str, AfterValidator(_term)] | None = None
 
-    def because(self, facts: Facts) -> tuple[str, ...] | None:
+    def matches(self, facts: Facts) -> tuple[str, ...] | None:
         if facts.priority not in self.priority:
             return None
         if self.because_of is None:
             return ()
-        named = {name for each in facts.priority_reasons for name in each.found.split(", ")}
+        named = {name for reason in facts.priority_reasons for name in reason.found.split(", ")}
         return (self.because_of,) if self.because_of in named else None
 
 
@@ -288,6 +252,7 @@ KINDS = ("positive", "negative", "probability", "value", "organ", "priority")
 
 
 def _kind(row: Any) -> str | None:
+    """The member by which a condition of the table says what it is about."""
     return next((kind for kind in KINDS if isinstance(row, dict) and kind in row), None)
 
 
@@ -296,8 +261,8 @@ Condition = Annotated[
     | Annotated[Negative, Tag("negative")]
     | Annotated[Probability, Tag("probability")]
     | Annotated[Value, Tag("value")]
-    | Annotated[OfOrgan, Tag("organ")]
-    | Annotated[OfPriority, Tag("priority")],
+    | Annotated[OrganState, Tag("organ")]
+    | Annotated[VisitPriority, Tag("priority")],
     Discriminator(
         _kind, custom_error_type="condition", custom_error_message=f"a condition is about one of {', '.join(KINDS)}"
     ),
@@ -311,8 +276,8 @@ def _one_line(text: Any) -> Any:
 Sentence = Annotated[str, BeforeValidator(_one_line), Field(min_length=1, max_length=300)]
 
 
-class Rule(_Part):
-    """One rule. ``ages``: from, and below, in years."""
+class Rule(Schema):
+    """One rule, as the head of ``next_steps.toml`` explains. ``ages``: from (included) and below, in years."""
 
     step: Advice
     within_days: Annotated[int, Field(ge=0, le=3650)] | None = None
@@ -327,7 +292,7 @@ class Rule(_Part):
     source: Sentence
 
     @model_validator(mode="after")
-    def _sound(self) -> Rule:
+    def _makes_sense(self) -> Rule:
         if self.otherwise is None and not self.all_of and not self.any_of:
             raise ValueError("it says neither all nor any nor otherwise: when does it hold?")
         if self.otherwise is not None and (self.all_of or self.any_of or self.ages or self.unless):
@@ -336,18 +301,18 @@ class Rule(_Part):
             raise ValueError(f"ages: no age can be from {self.ages[0]:g} to below {self.ages[1]:g}")
         return self
 
-    def for_age(self, years: float | None) -> bool:
+    def is_for_age(self, years: float | None) -> bool:
+        """Whether the rule is for a person of this age; an unknown age is taken for that of an adult."""
         if self.ages is None:
             return True
         return self.ages[1] > ADULT_YEARS if years is None else self.ages[0] <= years < self.ages[1]
 
-    def because(self, facts: Facts) -> tuple[str, ...] | None:
-        """Names that the rule follows from; ``None`` where it does not hold."""
-        every = [condition.because(facts) for condition in self.all_of]
-        some = [found for each in self.any_of if (found := each.because(facts)) is not None]
-        if any(found is None for found in every) or (self.any_of and not some):
+    def matches(self, facts: Facts) -> tuple[str, ...] | None:
+        every = [condition.matches(facts) for condition in self.all_of]
+        some = [names for condition in self.any_of if (names := condition.matches(facts)) is not None]
+        if None in every or (self.any_of and not some):
             return None
-        return tuple(dict.fromkeys(name for found in (*every, *some) for name in found or ()))
+        return tuple(dict.fromkeys(name for names in (*every, *some) for name in names or ()))
 
 
 def _decided(facts: Facts, name: str, positive: bool, at: str | None) -> tuple[str, ...] | None:
@@ -360,7 +325,7 @@ def _decided(facts: Facts, name: str, positive: bool, at: str | None) -> tuple[s
 
 
 def _possible_values(name: str) -> tuple[float, float]:
-    """Range outside of which no value reaches the rules: a laboratory value or vital beyond it is refused before."""
+    """Least and greatest number that reaches the rules; others are refused when the visit is read."""
     for analyte in ANALYTES:
         if analyte.key == name:
             return analyte.minimum, analyte.maximum

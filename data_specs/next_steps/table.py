@@ -1,10 +1,8 @@
-"""What to do next: a programme's table of rules over what a visit found, read strictly and applied without a guess.
+"""A table of next steps: read from a TOML file, and applied to the facts of a visit.
 
-A rule says *when* it holds (``all`` and ``any`` of its conditions, ``ages``), *what* to do (``step``, ``within_days``),
-*how it is said* (``vi``, ``fr``, ``en``) and *who says so* (``source``). ``unless`` names rules further up that say it
-better. Four rules are ``otherwise`` rules, one for each thing that would go unanswered without it: a positive finding,
-an organ that was not assessed, a visit that is not clear for another reason, and a visit in which all is clear. A
-table without all four is refused, so that no table can leave a visit without an answer.
+The head of ``next_steps.toml`` explains how a table is written. Every table has four ``otherwise`` rules, so that no
+visit stays without an answer: for a positive finding and for an organ that was not assessed, where no other rule
+answers them, and for a visit that no rule answers, clear or not.
 """
 
 from __future__ import annotations
@@ -23,19 +21,20 @@ from data_specs.visit.opinion import Advice
 from data_specs.visit.report import NextStep
 from data_specs.vocabulary import LANGUAGES
 
-SHIPPED = Path(__file__).parent / "next_steps.toml"
-MOST_RULES = 500
-MOST_BYTES = 1_000_000
+SHIPPED_TABLE = Path(__file__).parent / "next_steps.toml"
+MAX_RULES = 500
+MAX_BYTES = 1_000_000
 
 REASSURING = frozenset({"normal_ecg"})
-"""Findings that are good news where they are positive."""
+"""Findings that are a good sign where they are positive: no step follows from them."""
 
-RULE = re.compile(r"[a-z][a-z0-9_]{0,59}")
-ORDER: tuple[Advice, ...] = ("refer", "ask", "manage")
+RULE_NAME = re.compile(r"[a-z][a-z0-9_]{0,59}")
+STEPS: tuple[Advice, ...] = ("refer", "ask", "manage")
+"""In the order in which steps of the same day are shown."""
 
 
 class BadTable(Exception):
-    """The table cannot be used; one line that says which file, which rule, which member, and why."""
+    """The table cannot be used. The message is one line: which file, which rule, which member, and why."""
 
 
 @dataclass(frozen=True)
@@ -51,77 +50,80 @@ def read_table(path: Path | None = None) -> Table:
     Raises
     ------
     BadTable
-        Something in it is not known or cannot be; nothing of a table that is wrong in one place is used.
+        The file cannot be read, or something in it is unknown or impossible: the whole table is then refused.
     """
-    path = path or SHIPPED
+    path = path or SHIPPED_TABLE
     try:
         content = path.read_bytes()
-        if len(content) > MOST_BYTES:
-            raise BadTable(f"{path}: a table has at most {MOST_BYTES} bytes")
+        if len(content) > MAX_BYTES:
+            raise BadTable(f"{path}: a table has at most {MAX_BYTES} bytes")
         rows = tomllib.loads(content.decode())
     except OSError as error:
         raise BadTable(f"{path}: cannot be read: {error.strerror}") from None
     except (ValueError, RecursionError) as error:
         raise BadTable(f"{path}: is not TOML in UTF-8: {error}") from None
-    if len(rows) > MOST_RULES:
-        raise BadTable(f"{path}: a table has at most {MOST_RULES} rules")
+    if len(rows) > MAX_RULES:
+        raise BadTable(f"{path}: a table has at most {MAX_RULES} rules")
     rules: dict[str, Rule] = {}
     for name, row in rows.items():
         rules[name] = _rule(path, name, row)
         if unknown := [other for other in rules[name].unless if other == name or other not in rules]:
             raise BadTable(f"{path}: rule {name}: unless: '{unknown[0]}' is not the name of a rule further up")
-    for what in get_args(Otherwise):
-        told = [name for name, rule in rules.items() if rule.otherwise == what]
-        if len(told) != 1:
-            raise BadTable(f'{path}: one rule has to say otherwise = "{what}", and {", ".join(told) or "none"} does')
+    for case in get_args(Otherwise):
+        names = [name for name, rule in rules.items() if rule.otherwise == case]
+        if len(names) != 1:
+            raise BadTable(f'{path}: one rule has to say otherwise = "{case}", and {", ".join(names) or "none"} does')
     return Table(rules)
 
 
 def next_steps(table: Table, facts: Facts) -> tuple[NextStep, ...]:
-    """What the table says of a visit, the soonest first, and of what is equally soon whom to refer.
+    """Steps that the table gives for a visit, the soonest first; on the same day in the order of :data:`STEPS`.
 
-    A rule that another one silences still answers for its findings: ``otherwise`` is for what no rule speaks of.
+    A rule that says nothing because of its ``unless`` still answers its findings: no ``otherwise`` rule is used for
+    them.
     """
-    fired: dict[str, tuple[str, ...]] = {}
+    given: dict[str, tuple[str, ...]] = {}
     answered: set[str] = set()
     for name, rule in table.rules.items():
-        because = rule.because(facts) if rule.otherwise is None and rule.for_age(facts.age_years) else None
+        because = rule.matches(facts) if rule.otherwise is None and rule.is_for_age(facts.age_years) else None
         if because is None:
             continue
         answered.update(because)
-        if fired.keys().isdisjoint(rule.unless):
-            fired[name] = because
-    left = {
+        if given.keys().isdisjoint(rule.unless):
+            given[name] = because
+    unanswered = {
         "positive": tuple(
-            name for name, f in facts.findings.items() if f.positive and name not in REASSURING | answered
+            name
+            for name, finding in facts.findings.items()
+            if finding.positive and name not in REASSURING and name not in answered
         ),
         "not_assessed": tuple(
             name for name, organ in facts.organs.items() if organ.status == "not_assessed" and name not in answered
         ),
     }
-    silent = not fired and not any(left.values())
+    nothing_given = not given and not any(unanswered.values())
     for name, rule in table.rules.items():
         if rule.otherwise in ("positive", "not_assessed"):
-            if left[rule.otherwise]:
-                fired[name] = left[rule.otherwise]
-        elif rule.otherwise is not None and silent and facts.clear == (rule.otherwise == "clear"):
-            fired[name] = ()
-    return _ordered(_step(name, table.rules[name], because) for name, because in fired.items())
+            if unanswered[rule.otherwise]:
+                given[name] = unanswered[rule.otherwise]
+        elif rule.otherwise is not None and nothing_given and facts.clear == (rule.otherwise == "clear"):
+            given[name] = ()
+    return _in_order(_step(name, table.rules[name], because) for name, because in given.items())
 
 
-def _ordered(steps: Iterable[NextStep]) -> tuple[NextStep, ...]:
-    """By urgency; two rules that say the same thing are one step, the sooner of the two."""
-    once: dict[tuple[str, str], NextStep] = {}
+def _in_order(steps: Iterable[NextStep]) -> tuple[NextStep, ...]:
+    """By urgency. Two rules with the same step and sentence become one step, the sooner of the two."""
+    by_sentence: dict[tuple[str, str], NextStep] = {}
     for step in sorted(steps, key=_urgency):
-        same = step.step, step.text["en"]
-        first = once.get(same)
-        because = dict.fromkeys((*first.because, *step.because)) if first else step.because
-        once[same] = (first or step).model_copy(update={"because": tuple(because)})
-    return tuple(once.values())
+        sentence = step.step, step.text["en"]
+        first = by_sentence.get(sentence, step)
+        because = tuple(dict.fromkeys((*first.because, *step.because)))
+        by_sentence[sentence] = first.model_copy(update={"because": because})
+    return tuple(by_sentence.values())
 
 
 def _urgency(step: NextStep) -> tuple[float, int]:
-    return float("inf") if step.within_days is None else step.within_days, ORDER.index(step.step)
+    return float("inf") if step.within_days is None else step.within_days, STEPS.index(step.step)
 
 
 def _step(name: str, rule: Rule, because: tuple[str, ...]) -> NextStep:
@@ -136,7 +138,7 @@ def _step(name: str, rule: Rule, because: tuple[str, ...]) -> NextStep:
 
 
 def _rule(path: Path, name: str, row: object) -> Rule:
-    if not RULE.fullmatch(name):
+    if not RULE_NAME.fullmatch(name):
         raise BadTable(f"{path}: rule {name!r}: the name of a rule has small letters, digits and _ only")
     if not isinstance(row, dict):
         raise BadTable(f"{path}: {name}: a table holds rules only, each under its [name]")
@@ -144,7 +146,8 @@ def _rule(path: Path, name: str, row: object) -> Rule:
         return Rule.model_validate(row)
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-        parts = list(map(str, first["loc"]))
-        shown = ".".join(part for at, part in enumerate(parts) if at == 0 or part != parts[at - 1])
+        steps = list(map(str, first["loc"]))
+        # pydantic names a condition twice, by its kind and by its member.
+        member = ".".join(step for at, step in enumerate(steps) if at == 0 or step != steps[at - 1])
         why = first["msg"].removeprefix("Value error, ")
-        raise BadTable(f"{path}: rule {name}: {shown + ': ' if shown else ''}{why}") from None
+        raise BadTable(f"{path}: rule {name}: {member + ': ' if member else ''}{why}") from None

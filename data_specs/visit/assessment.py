@@ -1,12 +1,13 @@
-"""What the engine found, free of any language: stored as it is, and rendered as a visit in the reader's language."""
+"""What the engine found, without words of any language: stored like this, and rendered in the reader's language."""
 
 from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import Field
 
 from data_specs.problems import Problem
+from data_specs.schema import Schema
 from data_specs.visit.contract import (
     Category,
     Code,
@@ -23,11 +24,7 @@ from data_specs.visit.contract import (
 from data_specs.vocabulary import Language, display, term_of
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
-
-class EvidenceMap(_Part):
+class EvidenceMap(Schema):
     """Where a finding came from: one small map per input.
 
     Parameters
@@ -48,7 +45,9 @@ class EvidenceMap(_Part):
     values: list[list[int]]
 
 
-class FoundFinding(_Part):
+class FoundFinding(Schema):
+    """As :class:`data_specs.visit.contract.Finding`, without words."""
+
     name: str
     value: float | str | None = None
     unit: str | None = None
@@ -56,25 +55,31 @@ class FoundFinding(_Part):
     calibrated: bool | None = None
     positive: bool | None = None
     operating_point: OperatingPoint | None = None
-    evidence: list[EvidenceMap] = []
+    evidence: list[EvidenceMap] = Field(default=[])
 
 
-class AssessedOrgan(_Part):
+class AssessedOrgan(Schema):
+    """As :class:`data_specs.visit.contract.OrganResult`, without words."""
+
     status: Literal["assessed", "not_assessed"]
-    reasons: list[Problem] = []
+    reasons: list[Problem] = Field(default=[])
     risk: float | None = None
     category: Category | None = None
-    findings: list[FoundFinding] = []
+    findings: list[FoundFinding] = Field(default=[])
 
 
-class AssessedInput(_Part):
+class AssessedInput(Schema):
+    """Whether the posted file ``index`` was used, and its problems."""
+
     index: int
     format: str | None = None
     accepted: bool
-    problems: list[Problem] = []
+    problems: list[Problem] = Field(default=[])
 
 
-class Assessment(_Part):
+class Assessment(Schema):
+    """What the engine says of one visit."""
+
     organs: dict[Organ, AssessedOrgan]
     inputs: list[AssessedInput]
     models: list[ModelUsed]
@@ -83,21 +88,23 @@ class Assessment(_Part):
 
 
 def reason(problem: Problem, language: Language) -> Reason:
+    """A problem as the visit shows it."""
     return Reason(code=problem.code, message=problem.message(language))
 
 
 def input_problem(problem: Problem, language: Language) -> InputProblem:
+    """A problem of a file as the visit shows it."""
     return InputProblem(code=problem.code, severity=problem.severity, message=problem.message(language))
 
 
 def organ_result(organ: AssessedOrgan, language: Language, evidence_href: str) -> OrganResult:
-    """Render one organ; ``evidence_href`` is the address under which evidence ``{finding}/{input}.png`` is served."""
+    """One organ as the visit shows it; evidence is served as ``{evidence_href}/{finding}/{input}.png``."""
     return OrganResult(
         status=organ.status,
-        reasons=[reason(p, language) for p in organ.reasons],
+        reasons=[reason(problem, language) for problem in organ.reasons],
         risk=organ.risk,
         category=organ.category,
-        findings=[_finding(f, language, evidence_href) for f in organ.findings],
+        findings=[_finding(found, language, evidence_href) for found in organ.findings],
     )
 
 
@@ -114,7 +121,7 @@ def _finding(found: FoundFinding, language: Language, evidence_href: str) -> Fin
         positive=found.positive,
         operating_point=found.operating_point,
         evidence=[
-            Evidence(kind=m.kind, input=m.input, href=f"{evidence_href}/{found.name}/{m.input}.png")
-            for m in found.evidence
+            Evidence(kind=shown.kind, input=shown.input, href=f"{evidence_href}/{found.name}/{shown.input}.png")
+            for shown in found.evidence
         ],
     )

@@ -1,4 +1,4 @@
-"""A person's earlier visits beside this one: what changed in each finding, and where eGFR, heart rate and QTc go."""
+"""A person's visit compared with their earlier ones: changes in each finding, the course of eGFR, heart rate, QTc."""
 
 from __future__ import annotations
 
@@ -8,46 +8,42 @@ from datetime import date
 from typing import Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict
 
 from data_specs.person import years_between
+from data_specs.schema import Schema
 from data_specs.visit.assessment import Assessment, FoundFinding
 from data_specs.visit.contract import Organ, Priority
 
-TRENDS = ("egfr", "heart_rate", "qtc_interval")
+WITH_COURSE = ("egfr", "heart_rate", "qtc_interval")
 """Measured findings whose course over the visits is shown."""
-SHORTEST_SLOPE_DAYS = 90
-"""Between the first and last of the values, below which no slope is told.
+MIN_SLOPE_DAYS = 90
+"""Days between the first and the last value from which on a slope is given.
 
 References
 ----------
-KDIGO 2024, section 1.1.3: chronicity is a matter of three months at least.
+KDIGO 2024, section 1.1.3: what is chronic lasts for at least three months.
 """
-FIRM_SLOPE_DAYS, FIRM_SLOPE_VALUES = 365, 3
-"""From this span and number on a slope is not called provisional.
+RELIABLE_SLOPE_DAYS, RELIABLE_SLOPE_VALUES = 365, 3
+"""Days between the first and the last value, and number of values, below which a slope is called provisional.
 
 References
 ----------
 Levey A.S. et al., Change in albuminuria and GFR as end points for clinical trials in early stages of CKD (NKF-FDA-EMA
-workshop), Am J Kidney Dis 2020;75:84-104: slopes over shorter spans are dominated by the variation of single values.
+workshop), Am J Kidney Dis 2020;75:84-104: over a shorter time, a slope shows mostly how much single values vary.
 """
 
 Turn = Literal["new", "gone", "still", "still_not"]
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Change(_Part):
-    """One finding then and now: probabilities, or values of the same unit.
+class Change(Schema):
+    """One finding in an earlier visit (``then``) and in this one (``now``): probabilities, or values of one unit.
 
     Parameters
     ----------
     difference
-        Now less then; ``None`` where a value is a word.
+        ``now`` minus ``then``; ``None`` where a value is a word.
     turn
-        How its side of the threshold changed; ``None`` where none decides.
+        How the finding changed between positive and negative; ``None`` where one of the two is undecided.
     """
 
     finding: str
@@ -59,7 +55,7 @@ class Change(_Part):
     turn: Turn | None
 
 
-class DifferentBundle(_Part):
+class DifferentBundle(Schema):
     """Two visits that were computed with different versions: a change may be the model's, not the person's."""
 
     name: str
@@ -67,7 +63,9 @@ class DifferentBundle(_Part):
     now: str
 
 
-class EarlierVisit(_Part):
+class EarlierVisit(Schema):
+    """An earlier visit, and what changed from then to now."""
+
     id: str
     on: date
     version: int
@@ -76,15 +74,15 @@ class EarlierVisit(_Part):
     different_bundles: tuple[DifferentBundle, ...]
 
 
-class Course(_Part):
+class Course(Schema):
     """A measured finding over the visits, oldest first.
 
     Parameters
     ----------
     per_year
-        Slope of the least-squares line in ``unit`` per year; ``None`` where the values lie too close together.
+        Slope of the least-squares line in ``unit`` per year; ``None`` under :data:`MIN_SLOPE_DAYS`.
     provisional
-        Fewer values, or over a shorter time, than a slope needs to mean much.
+        Whether there are too few values, or over too short a time, to rely on the slope.
     """
 
     finding: str
@@ -94,7 +92,7 @@ class Course(_Part):
     provisional: bool
 
 
-class Comparison(_Part):
+class Comparison(Schema):
     """Earlier visits, latest first, and the courses over all of them."""
 
     earlier: tuple[EarlierVisit, ...]
@@ -102,8 +100,8 @@ class Comparison(_Part):
 
 
 @dataclass(frozen=True, slots=True)
-class Assessed:
-    """A finished visit: its id, its day, its report's version, what was found."""
+class AssessedVisit:
+    """A finished visit: its id, its day, the version of its report, what was found."""
 
     id: str
     on: date
@@ -111,19 +109,19 @@ class Assessed:
     found: Assessment
 
 
-def compare(now: Assessed, earlier: Sequence[Assessed]) -> Comparison:
-    """The comparison of ``now`` with each earlier visit, and the courses over them all."""
-    latest_first = sorted(earlier, key=lambda each: each.on, reverse=True)
+def compare(now: AssessedVisit, earlier: Sequence[AssessedVisit]) -> Comparison:
+    """``now`` compared with each earlier visit, and the courses over all of them."""
+    latest_first = sorted(earlier, key=lambda visit: visit.on, reverse=True)
     return Comparison(
-        earlier=tuple(_beside(each, now) for each in latest_first),
-        courses=tuple(course for name in TRENDS if (course := _course(name, [*reversed(latest_first), now]))),
+        earlier=tuple(_earlier_visit(visit, now) for visit in latest_first),
+        courses=tuple(course for name in WITH_COURSE if (course := _course(name, [*reversed(latest_first), now]))),
     )
 
 
-def _beside(then: Assessed, now: Assessed) -> EarlierVisit:
+def _earlier_visit(then: AssessedVisit, now: AssessedVisit) -> EarlierVisit:
     before, after = _findings(then.found), _findings(now.found)
     changes = (_change(organ, before[name][1], found) for name, (organ, found) in after.items() if name in before)
-    versions = {each.name: each.version for each in then.found.models}
+    versions = {model.name: model.version for model in then.found.models}
     return EarlierVisit(
         id=then.id,
         on=then.on,
@@ -131,29 +129,29 @@ def _beside(then: Assessed, now: Assessed) -> EarlierVisit:
         priority=then.found.priority,
         changes=tuple(change for change in changes if change is not None),
         different_bundles=tuple(
-            DifferentBundle(name=each.name, then=versions[each.name], now=each.version)
-            for each in now.found.models
-            if versions.get(each.name, each.version) != each.version
+            DifferentBundle(name=model.name, then=versions[model.name], now=model.version)
+            for model in now.found.models
+            if versions.get(model.name, model.version) != model.version
         ),
     )
 
 
 def _findings(found: Assessment) -> dict[str, tuple[Organ, FoundFinding]]:
-    return {each.name: (name, each) for name, organ in found.organs.items() for each in organ.findings}
+    return {finding.name: (name, finding) for name, organ in found.organs.items() for finding in organ.findings}
 
 
 def _change(organ: Organ, then: FoundFinding, now: FoundFinding) -> Change | None:
-    before, after = (each.probability if each.value is None else each.value for each in (then, now))
+    before, after = (found.probability if found.value is None else found.value for found in (then, now))
     if before is None or after is None or then.unit != now.unit or (then.value is None) != (now.value is None):
         return None
-    both = isinstance(before, float | int) and isinstance(after, float | int)
+    numbers = isinstance(before, float | int) and isinstance(after, float | int)
     return Change(
         finding=now.name,
         organ=organ,
         unit=now.unit,
         then=before,
         now=after,
-        difference=float(after) - float(before) if both else None,
+        difference=float(after) - float(before) if numbers else None,
         turn=_turn(then.positive, now.positive),
     )
 
@@ -164,7 +162,7 @@ def _turn(then: bool | None, now: bool | None) -> Turn | None:
     return ("still" if now else "gone") if then else ("new" if now else "still_not")
 
 
-def _course(name: str, visits: Sequence[Assessed]) -> Course | None:
+def _course(name: str, visits: Sequence[AssessedVisit]) -> Course | None:
     points, unit = [], None
     for visit in visits:
         found = _findings(visit.found).get(name)
@@ -178,8 +176,8 @@ def _course(name: str, visits: Sequence[Assessed]) -> Course | None:
         finding=name,
         unit=unit,
         points=tuple(points),
-        per_year=_slope_per_year(points) if days >= SHORTEST_SLOPE_DAYS else None,
-        provisional=days < FIRM_SLOPE_DAYS or len(points) < FIRM_SLOPE_VALUES,
+        per_year=_slope_per_year(points) if days >= MIN_SLOPE_DAYS else None,
+        provisional=days < RELIABLE_SLOPE_DAYS or len(points) < RELIABLE_SLOPE_VALUES,
     )
 
 

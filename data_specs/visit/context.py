@@ -1,22 +1,19 @@
-"""The ``context`` document that travels with a visit: who, for whom, labs, vitals, conditions. Wire contract v1."""
+"""The ``context`` document of a posted visit: person, referring doctor, order, labs, vitals, conditions."""
 
 from __future__ import annotations
 
 from datetime import date
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
+from pydantic import Field, FiniteFloat
 
 from data_specs.person import MAX_AGE_YEARS, Sex, age_at_examination
+from data_specs.schema import Schema
 
 Text = Annotated[str, Field(max_length=200)]
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Person(_Part):
+class Person(Schema):
     id: Text | None = None
     name: Text | None = None
     birth_date: date | None = None
@@ -24,13 +21,13 @@ class Person(_Part):
     sex: Sex | None = None
 
 
-class Referrer(_Part):
+class Referrer(Schema):
     id: Text | None = None
     name: Text | None = None
     facility: Text | None = None
 
 
-class Order(_Part):
+class Order(Schema):
     """What the visit answers: an order of the hospital's system, named as that system names it.
 
     Parameters
@@ -51,7 +48,7 @@ class Order(_Part):
     reason: Annotated[str, Field(max_length=1000)] | None = None
 
 
-class Lab(_Part):
+class Lab(Schema):
     """A laboratory value as the laboratory wrote it; units are converted by :mod:`data_specs.labs`."""
 
     name: Annotated[str, Field(min_length=1, max_length=60)]
@@ -59,7 +56,7 @@ class Lab(_Part):
     unit: Annotated[str, Field(max_length=30)]
 
 
-class Vitals(_Part):
+class Vitals(Schema):
     systolic_mmHg: Annotated[FiniteFloat, Field(ge=40, le=320)] | None = None
     diastolic_mmHg: Annotated[FiniteFloat, Field(ge=20, le=220)] | None = None
     heart_rate_per_min: Annotated[FiniteFloat, Field(ge=15, le=350)] | None = None
@@ -70,7 +67,7 @@ class Vitals(_Part):
     bmi_kg_per_m2: Annotated[FiniteFloat, Field(ge=8, le=100)] | None = None
 
 
-class Context(_Part):
+class Context(Schema):
     person: Person = Person()
     referrer: Referrer | None = None
     order: Order | None = None

@@ -1,56 +1,49 @@
-"""The visit as the wire contract shows it: what a client, a page and every report rendering is made from."""
+"""The visit as the wire contract shows it: what clients and pages are given."""
 
 from __future__ import annotations
 
 from datetime import datetime
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from data_specs.problems import Severity
+from data_specs.schema import Schema
 from data_specs.visit.context import Person
+from data_specs.vocabulary import judged_findings
 
 Priority = Literal["urgent", "soon", "routine", "unassessed"]
 PRIORITIES: tuple[Priority, ...] = ("urgent", "soon", "routine", "unassessed")
 Organ = Literal["lung", "cardiac", "kidney"]
 ORGANS: tuple[Organ, ...] = ("lung", "cardiac", "kidney")
-JUDGED: dict[Organ, tuple[str, ...]] = {
-    "lung": (
-        *("abnormal", "pneumonia", "effusion", "cardiomegaly", "pneumothorax", "consolidation", "atelectasis", "edema"),
-        *("infiltration", "mass", "nodule", "emphysema", "fibrosis", "pleural_thickening", "hernia", "tuberculosis"),
-    ),
-    "cardiac": (
-        *("normal_ecg", "st_t_change", "conduction_disturbance", "myocardial_infarction", "hypertrophy"),
-        "atrial_fibrillation",
-    ),
-    "kidney": (),
-}
-"""Findings of the wire contract that somebody can see on a film or a trace, whatever the bundles in service offer."""
+FIELD_OF_ORGAN: dict[Organ, Literal["image", "ecg"]] = {"lung": "image", "cardiac": "ecg"}
+"""Field in which the files of an organ are posted; the kidneys have none, they are assessed from laboratory values."""
 Category = Literal["high", "intermediate", "low"]
 Status = Literal["accepted", "complete", "failed"]
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid")
+def visible_findings(organ: Organ) -> tuple[str, ...]:
+    """Judged findings that a doctor can see on a film or a trace, in order; whether a bundle offers them or not."""
+    return judged_findings(organ) if organ in FIELD_OF_ORGAN else ()
 
 
-class Reason(_Part):
+class Reason(Schema):
     code: str
     message: str
 
 
-class InputProblem(_Part):
+class InputProblem(Schema):
     code: str
     severity: Severity
     message: str
 
 
-class Code(_Part):
+class Code(Schema):
     system: str
     code: str
 
 
-class OperatingPoint(_Part):
+class OperatingPoint(Schema):
     name: str
     threshold: float
     sensitivity: float | None = None
@@ -58,13 +51,13 @@ class OperatingPoint(_Part):
     cohort: str
 
 
-class Evidence(_Part):
+class Evidence(Schema):
     kind: Literal["heatmap", "trace"]
     input: int
     href: str
 
 
-class Finding(_Part):
+class Finding(Schema):
     """A probability with its operating point, or a measured value with its unit (wire contract); never both.
 
     ``calibrated`` is false where a probability is a network's bare output, from a bundle that was imported and never
@@ -80,34 +73,34 @@ class Finding(_Part):
     calibrated: bool | None = None
     positive: bool | None = None
     operating_point: OperatingPoint | None = None
-    evidence: list[Evidence] = []
+    evidence: list[Evidence] = Field(default=[])
 
 
-class OrganResult(_Part):
+class OrganResult(Schema):
     status: Literal["assessed", "not_assessed"]
-    reasons: list[Reason] = []
+    reasons: list[Reason] = Field(default=[])
     risk: Annotated[float, Field(ge=0, le=1)] | None = None
     category: Category | None = None
-    findings: list[Finding] = []
+    findings: list[Finding] = Field(default=[])
 
 
-class VisitInput(_Part):
+class VisitInput(Schema):
     index: int
     field: Literal["image", "ecg", "context"]
     filename: str
     sha256: str
     format: str | None = None
     accepted: bool | None = None
-    problems: list[InputProblem] = []
+    problems: list[InputProblem] = Field(default=[])
 
 
-class ModelUsed(_Part):
+class ModelUsed(Schema):
     name: str
     version: str
     sha256: str
 
 
-class Visit(_Part):
+class Visit(Schema):
     """A visit. ``version`` is its report's: 1 as the machine left it, one more with each signed opinion."""
 
     id: str
@@ -117,7 +110,7 @@ class Visit(_Part):
     completed_at: datetime | None = None
     person: Person = Person()
     priority: Priority = "unassessed"
-    priority_reasons: list[Reason] = []
-    organs: dict[Organ, OrganResult] = {}
-    inputs: list[VisitInput] = []
-    models: list[ModelUsed] = []
+    priority_reasons: list[Reason] = Field(default=[])
+    organs: dict[Organ, OrganResult] = Field(default={})
+    inputs: list[VisitInput] = Field(default=[])
+    models: list[ModelUsed] = Field(default=[])

@@ -1,37 +1,34 @@
-"""What passes between doctors about a visit, and what became of it."""
+"""What happens after a visit was assessed: questions to specialists, outcomes of its findings, deliveries."""
 
 from __future__ import annotations
 
 from datetime import datetime
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
+from data_specs.schema import Schema
 from data_specs.visit.opinion import Author, FindingName, Opinion
 
 Outcome = Literal["confirmed", "refuted", "lost"]
 OUTCOMES: tuple[Outcome, ...] = ("confirmed", "refuted", "lost")
-_NO_ZERO = r"^[^\x00]*$"
-"""PostgreSQL has no place for U+0000 in a text."""
-_Text = Annotated[str, Field(max_length=2000, pattern=_NO_ZERO)]
+_WITHOUT_NUL = r"^[^\x00]*$"
+"""PostgreSQL cannot store U+0000 in a text."""
+_Text = Annotated[str, Field(max_length=2000, pattern=_WITHOUT_NUL)]
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class NewReferral(_Part):
+class NewReferral(Schema):
     """A question to the specialists of ``to_site``, or of any hospital where it is left out.
 
-    ``blind``: they read first without the findings; left out, as the programme is set.
+    ``blind``: they read first without the findings; left out, as the programme has set it.
     """
 
     question: _Text = ""
-    to_site: Annotated[str, Field(min_length=1, max_length=100, pattern=_NO_ZERO)] | None = None
+    to_site: Annotated[str, Field(min_length=1, max_length=100, pattern=_WITHOUT_NUL)] | None = None
     blind: bool | None = None
 
 
-class Referral(_Part):
+class Referral(Schema):
     """``answered_by`` is the number of the opinion that answers it; closed without one, it was withdrawn."""
 
     id: str
@@ -44,20 +41,22 @@ class Referral(_Part):
     closed_at: datetime | None
 
 
-class NewOutcome(_Part):
+class NewOutcome(Schema):
     """What became of a finding, and how that is known (``source``: culture, CT, later visit …)."""
 
     finding: FindingName
     outcome: Outcome
-    source: Annotated[str, Field(max_length=200, pattern=_NO_ZERO)] = ""
+    source: Annotated[str, Field(max_length=200, pattern=_WITHOUT_NUL)] = ""
 
 
 class RecordedOutcome(NewOutcome):
+    """An outcome, and when it was recorded."""
+
     recorded_at: datetime
 
 
-class DeliveryState(_Part):
-    """One version of the report on its way to one destination; ``problem`` is what kept it last time."""
+class DeliveryState(Schema):
+    """Delivery of one version of the report to one destination; ``problem`` is why the last attempt failed."""
 
     version: int
     destination: str
@@ -69,8 +68,8 @@ class DeliveryState(_Part):
     delivered_at: datetime | None
 
 
-class History(_Part):
-    """What came after the machine: opinions in order, questions, outcomes (the latest of each finding counts)."""
+class History(Schema):
+    """Opinions in order, referrals, outcomes (the latest of each finding counts), deliveries."""
 
     opinions: tuple[Opinion, ...] = ()
     referrals: tuple[Referral, ...] = ()

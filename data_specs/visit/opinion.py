@@ -1,12 +1,13 @@
-"""What doctors say of a visit: signed, in order, never changed. The machine's output stays as it was written."""
+"""What doctors say of a visit: signed, in order, never changed. What the machine said is kept as it was."""
 
 from __future__ import annotations
 
 from datetime import datetime
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator
+from pydantic import AfterValidator, Field, field_validator
 
+from data_specs.schema import Schema
 from data_specs.visit.contract import ORGANS
 from data_specs.vocabulary import terms
 
@@ -25,14 +26,10 @@ def _is_a_finding(name: str) -> str:
 FindingName = Annotated[str, Field(max_length=60), AfterValidator(_is_a_finding)]
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Judgement(_Part):
+class Judgement(Schema):
     """What the doctor says of one finding: ``agree`` or ``disagree`` with the machine's, or ``add`` their own.
 
-    ``disagree`` with a positive finding says that it is not there; with a negative one, that it is.
+    To ``disagree`` with a positive finding says that it is not there; with a negative one, that it is there.
     """
 
     finding: FindingName
@@ -44,7 +41,7 @@ class Judgement(_Part):
         return {"agree": machine, "disagree": not machine, "add": True}[self.verdict]
 
 
-class Author(_Part):
+class Author(Schema):
     """The doctor who signed, by the key that they signed with."""
 
     id: str
@@ -53,7 +50,7 @@ class Author(_Part):
     role: AuthorRole
 
 
-class NewOpinion(_Part):
+class NewOpinion(Schema):
     """What a doctor sends. Signing without judgements or text says: as the machine found it."""
 
     judgements: Annotated[tuple[Judgement, ...], Field(max_length=60)] = ()
@@ -63,8 +60,8 @@ class NewOpinion(_Part):
 
     @field_validator("judgements")
     @classmethod
-    def _one_each(cls, judgements: tuple[Judgement, ...]) -> tuple[Judgement, ...]:
-        if len({each.finding for each in judgements}) < len(judgements):
+    def _each_finding_once(cls, judgements: tuple[Judgement, ...]) -> tuple[Judgement, ...]:
+        if len({judgement.finding for judgement in judgements}) < len(judgements):
             raise ValueError("each finding once")
         return judgements
 

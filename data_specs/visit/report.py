@@ -1,10 +1,10 @@
-"""The report: the facts of one version of one visit, free of any language. Every rendering is made from it alone.
+"""The report: the facts of one version of one visit, without words of any language. Every rendering is made from it.
 
-Version 1 is what the machine found, ``preliminary``; each signed opinion makes the next: ``final`` with the first,
-``amended`` with every further one. A report is stored when it is first asked for, or followed by another version, and
-never changes.
+Version 1 is what the machine found and is ``preliminary``. Each signed opinion makes the next version: the first one is
+``final``, every later one ``amended``. A version is stored when somebody first asks for it, or when the next one is
+made, and never changes.
 
-Numbers are rounded here and nowhere else, so that every rendering says the same ones.
+Probabilities are rounded here and nowhere else, so that every rendering shows the same numbers.
 """
 
 from __future__ import annotations
@@ -13,10 +13,11 @@ import uuid
 from datetime import date, datetime
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from data_specs.dicom.reference import DicomReference
 from data_specs.problems import Problem
+from data_specs.schema import Schema
 from data_specs.visit.assessment import EvidenceMap
 from data_specs.visit.context import Lab, Order, Person, Referrer, Vitals
 from data_specs.visit.contract import Category, Code, ModelUsed, OperatingPoint, Organ, Priority
@@ -25,18 +26,14 @@ from data_specs.vocabulary import Language
 
 SCHEMA_VERSION = 1
 PROBABILITY_DIGITS = 3
-ROUNDED_TO_NOTHING, ROUNDED_TO_CERTAINTY = 0.001, 0.999
-"""No probability is said to be 0 or 1."""
+MIN_SHOWN, MAX_SHOWN = 0.001, 0.999
+"""No probability is shown as 0 or 1."""
 
 Status = Literal["preliminary", "final", "amended"]
 """As FHIR R4 DiagnosticReport.status; DICOM's PreliminaryFlag (0040,A496) and HL7 v2's table 0123 follow from it."""
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class ReportFinding(_Part):
+class ReportFinding(Schema):
     """A probability with its operating point, or a measured value with its unit (UCUM); never both.
 
     Parameters
@@ -44,7 +41,7 @@ class ReportFinding(_Part):
     probability
         Rounded to :data:`PROBABILITY_DIGITS`, as are threshold, sensitivity and specificity.
     calibrated
-        ``False``: a network's bare output, that ranks people and is no probability.
+        ``False``: the network's output without calibration, which ranks people and is no probability.
     positive
         ``None`` where no operating point decides.
     """
@@ -61,7 +58,9 @@ class ReportFinding(_Part):
     evidence: tuple[EvidenceMap, ...] = ()
 
 
-class ReportOrgan(_Part):
+class ReportOrgan(Schema):
+    """One organ: its findings, or why it was not assessed."""
+
     status: Literal["assessed", "not_assessed"]
     code: Code
     reasons: tuple[Problem, ...] = ()
@@ -70,8 +69,8 @@ class ReportOrgan(_Part):
     findings: tuple[ReportFinding, ...] = ()
 
 
-class ReportInput(_Part):
-    """What was looked at, and how good it was. ``problems`` of an accepted input are reserves."""
+class ReportInput(Schema):
+    """A posted file, and whether it was used. The ``problems`` of an accepted file are warnings."""
 
     index: int
     field: Literal["image", "ecg"]
@@ -83,15 +82,15 @@ class ReportInput(_Part):
     dicom: DicomReference | None = None
 
 
-class NextStep(_Part):
+class NextStep(Schema):
     """What to do next, by the programme's table of rules (``data_specs/next_steps/next_steps.toml``).
 
     Parameters
     ----------
     rule
-        The table's name for the rule.
+        Name of the rule in the table.
     because
-        Names of the findings, values or organs that it follows from.
+        Names of the findings, values or organs that make the rule hold.
     text
         The table's sentence in each language.
     source
@@ -106,18 +105,18 @@ class NextStep(_Part):
     source: str
 
 
-class Report(_Part):
+class Report(Schema):
     """One version of one visit's report.
 
     Parameters
     ----------
     issued_at
-        When this version came to be: the visit's end, or the moment of the opinion that made it.
+        When this version was made: when the visit was finished, or when the opinion that made it was signed.
     study_instance_uid
-        The study that the report belongs to: of the first DICOM object that came with the visit, else one made from
-        the visit's id.
+        The DICOM study that the report belongs to: that of the first DICOM object posted with the visit; without one,
+        a UID that is made from the visit's id.
     opinions
-        All signed ones up to this version; none in version 1.
+        All that were signed up to this version; version 1 has none.
     """
 
     schema_version: Literal[1] = 1
@@ -146,12 +145,13 @@ class Report(_Part):
 
     @property
     def findings(self) -> tuple[ReportFinding, ...]:
-        return tuple(each for organ in self.organs.values() for each in organ.findings)
+        """Findings of all organs."""
+        return tuple(finding for organ in self.organs.values() for finding in organ.findings)
 
     @property
     def conclusions(self) -> tuple[str, ...]:
-        """Names of the findings that stand: the machine's positive ones, as the opinions, in turn, left them."""
-        machine = {each.name: bool(each.positive) for each in self.findings}
+        """Names of the findings that are there: those positive by the machine, as changed by each opinion in turn."""
+        machine = {finding.name: bool(finding.positive) for finding in self.findings}
         standing = dict(machine)
         for opinion in self.opinions:
             for judgement in opinion.judgements:
@@ -160,17 +160,17 @@ class Report(_Part):
 
 
 def rounded(probability: float) -> float:
-    """A probability as every rendering says it."""
-    return min(max(round(probability, PROBABILITY_DIGITS), ROUNDED_TO_NOTHING), ROUNDED_TO_CERTAINTY)
+    """A probability as every rendering shows it."""
+    return min(max(round(probability, PROBABILITY_DIGITS), MIN_SHOWN), MAX_SHOWN)
 
 
 _NAMESPACE = uuid.uuid5(uuid.NAMESPACE_URL, "urn:sangloc:report")
 
 
 def identifier(visit: str, version: int, *what: object) -> uuid.UUID:
-    """An identifier that is the same whenever this version of this visit is rendered again, for whatever part of it.
+    """An identifier of a part (``what``) of a report, the same each time this version is rendered.
 
-    A delivery that is repeated after a crash is so known as the one that came before.
+    The receiver of a delivery that is repeated after a crash so recognises it.
 
     References
     ----------
@@ -180,7 +180,7 @@ def identifier(visit: str, version: int, *what: object) -> uuid.UUID:
 
 
 def uid(visit: str, version: int, *what: object) -> str:
-    """As :func:`identifier`, as a DICOM UID.
+    """The same identifier as a DICOM UID.
 
     References
     ----------

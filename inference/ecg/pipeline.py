@@ -14,6 +14,7 @@ from data_specs.ecg.recording import Recording, conform, window_starts
 from data_specs.problems import Problem, Refused
 from data_specs.visit.assessment import EvidenceMap, FoundFinding
 from data_specs.visit.context import Context
+from data_specs.vocabulary import terms
 from inference.bundles.loading import Bundle
 from inference.cxr.pipeline import InputResult
 from inference.decoding import Decoders
@@ -94,11 +95,11 @@ def _read_and_gate(
 
 def add_measured(result: Answer, intervals: Intervals) -> None:
     """Append the measured findings that the recording allowed."""
-    for name, value, unit in (
-        ("heart_rate", intervals.heart_rate_per_min, "/min"),
-        ("pr_interval", intervals.pr_ms, "ms"),
-        ("qrs_duration", intervals.qrs_ms, "ms"),
-        ("qtc_interval", intervals.qtc_ms, "ms"),
+    for name, value in (
+        ("heart_rate", intervals.heart_rate_per_min),
+        ("pr_interval", intervals.pr_ms),
+        ("qrs_duration", intervals.qrs_ms),
+        ("qtc_interval", intervals.qtc_ms),
     ):
         if value is not None:
-            result.findings.append(FoundFinding(name=name, value=round(value), unit=unit))
+            result.findings.append(FoundFinding(name=name, value=round(value), unit=terms()[name].unit))

@@ -27,7 +27,7 @@ from sqlalchemy import make_url
 from sqlalchemy.exc import SQLAlchemyError
 
 from data_specs.cohort import Source
-from data_specs.visit.contract import JUDGED
+from data_specs.visit.contract import visible_findings
 from service.outcomes.cases import ORGAN, ExportRequest
 from service.outcomes.cohort import FOLDER, MANIFEST, Exported, NotExported, counts_text, export
 from service.settings import PREFIX, BadSettings, Settings, read_settings
@@ -79,7 +79,7 @@ def _export_as(given: argparse.Namespace) -> Exported:
     key = _read_key(given.key) if given.key else secrets.token_bytes(KEY_BYTES)
     request = ExportRequest(
         modality=given.modality,
-        findings=tuple(given.findings or JUDGED[ORGAN[given.modality]]),
+        findings=tuple(given.findings or visible_findings(ORGAN[given.modality])),
         source=Source(citation=given.citation, licence=given.licence),
         name=given.name or f"outcomes-{given.modality}",
         key=key,
@@ -179,7 +179,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     privacy.add_argument("--dates", action="store_true", help="export the StudyDate of DICOM headers as made_on")
     parser.add_argument("--quiet", action="store_true", help="do not show progress")
     given = parser.parse_args(arguments)
-    known = JUDGED[ORGAN[given.modality]] if given.modality in ORGAN else ()
+    known = visible_findings(ORGAN[given.modality]) if given.modality in ORGAN else ()
     unknown = [name for name in given.findings or () if name not in known]
     if unknown and known:
         parser.error(f"--findings: no finding of {given.modality}: {', '.join(unknown)}; one of {', '.join(known)}")

@@ -14,7 +14,7 @@ from starlette.datastructures import FormData
 
 from data_specs.problems import message
 from data_specs.visit.comparison import Comparison
-from data_specs.visit.contract import JUDGED, Finding, Visit
+from data_specs.visit.contract import ORGANS, Finding, Visit, visible_findings
 from data_specs.visit.followup import OUTCOMES, History, NewOutcome, NewReferral
 from data_specs.visit.opinion import Advice, Judgement, NewOpinion
 from data_specs.visit.report import Report
@@ -103,17 +103,17 @@ def _judged(visit: Visit) -> list[Finding]:
     """What the machine says of a film or a trace, where a doctor can say otherwise."""
     return [
         each
-        for organ, names in JUDGED.items()
+        for organ in ORGANS
         if organ in visit.organs
         for each in visit.organs[organ].findings
-        if each.name in names and each.positive is not None
+        if each.name in visible_findings(organ) and each.positive is not None
     ]
 
 
 def _addable(visit: Visit) -> list[str]:
     """Findings that a doctor may see and the machine has not judged."""
     judged = {each.name for each in _judged(visit)}
-    return [name for names in JUDGED.values() for name in names if name not in judged]
+    return [name for organ in ORGANS for name in visible_findings(organ) if name not in judged]
 
 
 # ---------------------------------------------------------------------- what is sent from a visit's page

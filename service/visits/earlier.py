@@ -7,7 +7,7 @@ from datetime import date
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from data_specs.visit.comparison import Assessed, Comparison, compare
+from data_specs.visit.comparison import AssessedVisit, Comparison, compare
 from service.keys import Key
 from service.parts import Parts
 from service.storage.tables import VisitRow
@@ -50,10 +50,10 @@ async def compare_with_earlier(parts: Parts, key: Key, row: VisitRow) -> tuple[C
     return await parts.database.read(read)
 
 
-def _assessed(row: VisitRow) -> Assessed:
+def _assessed(row: VisitRow) -> AssessedVisit:
     found = row.read_assessment()
     assert found is not None  # noqa: S101  complete visits only
-    return Assessed(row.id, day_of(row), row.version, found)
+    return AssessedVisit(row.id, day_of(row), row.version, found)
 
 
 def day_of(row: VisitRow) -> date:

@@ -10,7 +10,8 @@ import pytest
 
 from data_specs.labs import ANALYTES
 from data_specs.problems import message
-from data_specs.vocabulary import LANGUAGES, SYSTEMS, display, localise, terms
+from data_specs.visit.contract import ORGANS, visible_findings
+from data_specs.vocabulary import LANGUAGES, SYSTEMS, display, findings_of, judged_findings, localise, terms
 from tests.conftest import ROOT
 
 LUNG = [
@@ -61,6 +62,23 @@ def test_every_name_of_the_wire_contract_is_a_term(name: str) -> None:
 def test_measured_findings_carry_their_unit() -> None:
     for name, unit in (MEASURED | MEASURED_KIDNEY).items():
         assert terms()[name].unit == unit
+
+
+def test_a_finding_says_its_organ_and_how_it_is_answered() -> None:
+    for name, row in raw().items():
+        assert ("organ" in row) == ("judged" in row), name
+        if "organ" in row:
+            assert row["organ"] in ORGANS
+            assert terms()[name].judged != terms()[name].measured, name
+    assert [term.name for term in findings_of("cardiac")][: len(CARDIAC) + len(MEASURED)] == [*CARDIAC, *MEASURED]
+    assert {*KIDNEY} <= {term.name for term in findings_of("kidney")}
+
+
+def test_what_a_doctor_can_see_is_what_is_judged_on_a_film_or_a_trace() -> None:
+    assert list(visible_findings("lung"))[: len(LUNG)] == LUNG
+    assert list(visible_findings("cardiac"))[: len(CARDIAC)] == CARDIAC
+    assert visible_findings("kidney") == ()
+    assert {"kfre_2y", "kfre_5y", "incident_ckd"} <= {*judged_findings("kidney")}
 
 
 def test_every_lab_and_its_canonical_key_are_terms() -> None:
@@ -114,6 +132,11 @@ def test_vietnamese_is_written_with_its_marks() -> None:
         assert re.search(
             "[ăâđêôơưàảãáạằẳẵắặầẩẫấậèẻẽéẹềểễếệìỉĩíịòỏõóọồổỗốộờởỡớợùủũúụừửữứựỳỷỹýỵ]", row["vi"].lower()
         ) or (code == "invalid_request")
+
+
+def test_french_has_no_break_before_its_double_marks() -> None:
+    for code, row in sentences().items():
+        assert not re.search(r" [:;?!%»]|« ", row["fr"]), code
 
 
 def test_every_code_that_the_source_raises_has_a_sentence() -> None:

@@ -33,7 +33,7 @@ def test_an_ensemble_answers_with_the_mean_of_its_members() -> None:
     of_each, _ = network(x)
     assert of_each.shape == (4, 2, 6)
     network.eval()
-    torch.testing.assert_close(network.of_each(network.features(x)).mean(dim=0), network(x)[0])
+    torch.testing.assert_close(network.member_logits(network.features(x)).mean(dim=0), network(x)[0])
 
 
 def test_exposure_and_window_carry_no_information() -> None:

@@ -16,7 +16,7 @@ from sklearn.metrics import cohen_kappa_score
 
 from inference.bundles.registry import LOG, read_log, read_registry
 from models.__main__ import main
-from models.compare import Comparison, Pair, Said
+from models.compare import Comparison, FindingAnswer, Pair
 from models.registry import NotDone, deciding, promote, rollback, set_shadow
 from tests.conftest import ROOT
 from tests.models.versions import figures, shipped, version
@@ -384,8 +384,8 @@ def test_kappa_is_cohens() -> None:
     shadow = np.where(rng.random(300) < 0.8, served, rng.random(300) < 0.5)
     comparison = Comparison()
     for a, b in zip(served.tolist(), shadow.tolist(), strict=True):
-        comparison.add(Pair("v", "f", Said(a, 0.6 if a else 0.4), Said(b, 0.7 if b else 0.2)))
-    comparison.add(Pair("v", "f", Said(True, 0.6), None))
+        comparison.add(Pair("v", "f", FindingAnswer(a, 0.6 if a else 0.4), FindingAnswer(b, 0.7 if b else 0.2)))
+    comparison.add(Pair("v", "f", FindingAnswer(True, 0.6), None))
     assert comparison.kappa == pytest.approx(cohen_kappa_score(served, shadow))
     assert comparison.agreement == pytest.approx((served == shadow).mean())
     assert comparison.correlation == pytest.approx(np.corrcoef(served, shadow)[0, 1])

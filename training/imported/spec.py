@@ -13,6 +13,7 @@ from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError
 
 from data_specs.bundle import FindingSpec
 from data_specs.visit.contract import OperatingPoint
+from data_specs.vocabulary import judged_findings
 from models.imported import Normalisation
 from training.cohorts.shipped import NIH_LABELS
 from training.imported.sources import Checkpoint, ImportRefused, densenet121_marks, input_channels, op_threshs
@@ -29,27 +30,11 @@ XRV_CLASSES = (
 )
 """``targets`` of ``torchxrayvision.models.DenseNet`` 1.5 (Cohen et al., TorchXRayVision, MIDL 2022)."""
 
-FINDING_OF_CLASS = {
-    "abnormal": "abnormal",
-    "atelectasis": "atelectasis",
-    "cardiomegaly": "cardiomegaly",
-    "consolidation": "consolidation",
-    "edema": "edema",
-    "pulmonary edema": "edema",
-    "effusion": "effusion",
-    "pleural effusion": "effusion",
-    "emphysema": "emphysema",
-    "fibrosis": "fibrosis",
-    "pulmonary fibrosis": "fibrosis",
-    "hernia": "hernia",
+FINDING_OF_CLASS = {name.replace("_", " "): name for name in judged_findings("lung")} | {
     "hiatal hernia": "hernia",
-    "infiltration": "infiltration",
-    "mass": "mass",
-    "nodule": "nodule",
-    "pleural thickening": "pleural_thickening",
-    "pneumonia": "pneumonia",
-    "pneumothorax": "pneumothorax",
-    "tuberculosis": "tuberculosis",
+    "pleural effusion": "effusion",
+    "pulmonary edema": "edema",
+    "pulmonary fibrosis": "fibrosis",
 }
 """Class, in lower case and with blanks for ``_`` and ``-``, to the finding of the vocabulary that is the same thing.
 'Lung Opacity', 'Lung Lesion', 'Fracture', 'No Finding' and the like have no name there and are left out."""

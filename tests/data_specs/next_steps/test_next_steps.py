@@ -9,33 +9,29 @@ from typing import Any, get_args
 
 import pytest
 
-from data_specs.next_steps.rules import JUDGED, WORDS, Facts, Otherwise
-from data_specs.next_steps.table import ORDER, SHIPPED, BadTable, next_steps, read_table
+from data_specs.next_steps.rules import Facts, Otherwise
+from data_specs.next_steps.table import SHIPPED_TABLE, STEPS, BadTable, next_steps, read_table
 from data_specs.problems import Problem
 from data_specs.visit.context import Lab, Vitals
 from data_specs.visit.contract import ORGANS, Code, OperatingPoint
 from data_specs.visit.report import ReportFinding, ReportInput, ReportOrgan
-from data_specs.vocabulary import LANGUAGES, terms
+from data_specs.vocabulary import LANGUAGES, judged_findings, terms
 from tests.conftest import ROOT
 
-OF_ORGAN = {
-    "cardiac": {"normal_ecg", "st_t_change", "conduction_disturbance", "myocardial_infarction", "hypertrophy"}
-    | {"atrial_fibrillation", "heart_rate", "pr_interval", "qrs_duration", "qtc_interval"},
-    "kidney": {"egfr", "incident_ckd", *WORDS} | {name for name in terms() if name.startswith("kfre")},
-}
+JUDGED = [name for organ in ORGANS for name in judged_findings(organ)]
 
 
 def found(name: str, what: object) -> ReportFinding:
     """``True`` or ``False``: positive or not; a share: a probability that nothing decides; else a measured value."""
-    organ = next((organ for organ, names in OF_ORGAN.items() if name in names), "lung")
-    made: dict[str, Any] = {"name": name, "organ": organ, "code": Code(system=terms()[name].system, code="1")}
+    term = terms()[name]
+    made: dict[str, Any] = {"name": name, "organ": term.organ, "code": Code(system=term.system, code="1")}
     if isinstance(what, bool):
         point = OperatingPoint(name="screening", threshold=0.5, cohort="made up")
         made |= {"probability": 0.9 if what else 0.1, "calibrated": True, "positive": what, "operating_point": point}
-    elif name in JUDGED:
+    elif term.judged:
         made |= {"probability": what, "calibrated": True}
     else:
-        made |= {"value": what, "unit": terms()[name].unit}
+        made |= {"value": what, "unit": term.unit}
     return ReportFinding(**made)
 
 
@@ -186,13 +182,13 @@ def test_the_most_pressing_step_stands_first() -> None:
             spo2_percent=85,
         ),
     )
-    order = [(step.within_days, ORDER.index(step.step)) for step in steps]
+    order = [(step.within_days, STEPS.index(step.step)) for step in steps]
     assert order == sorted(order)
     assert steps[0].rule == "hypoxaemia"
     assert {"atrial_fibrillation", "lung_mass", "labs_missing"} <= {step.rule for step in steps}
 
 
-@pytest.mark.parametrize("name", sorted(JUDGED - {"normal_ecg"}))
+@pytest.mark.parametrize("name", sorted({*JUDGED} - {"normal_ecg"}))
 @pytest.mark.parametrize("age", [3, 40, None])
 def test_every_positive_finding_is_answered_and_nobody_with_one_goes_home(name: str, age: float | None) -> None:
     steps = next_steps(read_table(), facts(age=age, **{name: True}))
@@ -225,9 +221,10 @@ def test_findings_of_every_shipped_bundle_can_stand_in_a_rule() -> None:
     for bundle in bundles:
         told = json.loads(bundle.read_text())
         for spec in told["findings"] if told["organ"] else []:
-            known = JUDGED if spec["kind"] != "measured" else {n for n in terms() if terms()[n].unit} | WORDS.keys()
-            assert spec["name"] in known
-            assert spec["name"] not in WORDS or tuple(spec["labels"]) == WORDS[spec["name"]]
+            term = terms()[spec["name"]]
+            assert term.organ == told["organ"]
+            assert term.measured if spec["kind"] == "measured" else term.judged
+            assert tuple(spec["labels"]) == term.words
 
 
 # ---------------------------------------------------------------- a programme's own table
@@ -274,6 +271,7 @@ WRONG: dict[str, tuple[str, str]] = {
     "no rule": ("title = 1\n", r"title: a table holds rules only"),
     "name": (f'["Our Rule"]\n{RULE}', r"rule 'Our Rule': the name of a rule"),
     "unknown member": (rule('any = [{ positive = "mass" }]\nwithin = 3\n'), r"rule ours: within: "),
+    "a name of the code": (rule('any_of = [{ positive = "mass" }]\n'), r"rule ours: any_of: "),
     "missing language": (rule('any = [{ positive = "mass" }]\n', drop="fr"), r"rule ours: fr: Field required"),
     "empty sentence": (rule('any = [{ positive = "mass" }]\nfr = "  "\n', drop="fr"), r"rule ours: fr: "),
     "missing source": (rule('any = [{ positive = "mass" }]\n', drop="source"), r"rule ours: source: Field required"),
@@ -377,6 +375,6 @@ def test_a_table_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
 
 
 def test_the_sentences_of_the_table_stand_in_one_line_and_name_their_source() -> None:
-    for name, each in read_table(SHIPPED).rules.items():
+    for name, each in read_table(SHIPPED_TABLE).rules.items():
         assert all(len(getattr(each, language)) <= 230 for language in LANGUAGES), name
         assert re.search(r"\b(19|20)\d\d\b|[Tt]his table", each.source), name

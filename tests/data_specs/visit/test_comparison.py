@@ -7,7 +7,7 @@ from datetime import date
 import pytest
 
 from data_specs.visit.assessment import AssessedOrgan, Assessment, FoundFinding
-from data_specs.visit.comparison import Assessed, compare
+from data_specs.visit.comparison import AssessedVisit, compare
 from data_specs.visit.contract import ModelUsed
 
 
@@ -28,7 +28,7 @@ def visit(
     }
     models = [ModelUsed(name="lung", version=lung, sha256="0" * 64)]
     found = Assessment(organs=organs, inputs=[], models=models, priority="routine", priority_reasons=[])
-    return Assessed(f"visit of {on}", on, 1, found)
+    return AssessedVisit(f"visit of {on}", on, 1, found)
 
 
 def test_the_slope_is_the_least_squares_line_per_year() -> None:

@@ -54,12 +54,15 @@ class EngineWithGate(StandIn):
     async def assess(self, inputs, context, **more):
         found = await super().assess(inputs, context, **more)
         by_index = {each.index: each for each in inputs}
+        read = []
         for each in found.inputs:
+            update = {}
             if b"BLANK" in by_index[each.index].read()[:4096]:
-                each.accepted, each.problems = False, [Problem("saturated", "reject")]
-            if b"PARTLY" in by_index[each.index].read():  # a zip with one rejected recording
-                each.problems = [Problem("leads_reversed", "reject")]
-        return found
+                update = {"accepted": False, "problems": [Problem("saturated", "reject")]}
+            if b"PARTLY" in by_index[each.index].read():  # a zip, as the engine says it
+                update |= {"problems": [Problem("leads_reversed", "reject")]}
+            read.append(each.model_copy(update=update))
+        return found.model_copy(update={"inputs": read})
 
 
 def values(seed, bits=12):
