@@ -232,7 +232,8 @@ def test_invalid_headers_do_not_make_an_invalid_object(tmp_path):
     dumped(content, tmp_path)
     dataset = parsed(content)
     assert (dataset.StudyDate, dataset.StudyTime, dataset.StudyID, dataset.AccessionNumber) == ("", "", "", "")
-    assert (dataset.PatientID, dataset.PatientBirthDate, dataset.PatientSex) == ("", "", "")
+    # an ISO date is no DA, but it is read like every other date of a header
+    assert (dataset.PatientID, dataset.PatientBirthDate, dataset.PatientSex) == ("", "19610530", "")
     assert dataset.VerifyingObserverSequence[0].VerifyingOrganization == "—"
     assert [each.StudyInstanceUID for each in dataset.CurrentRequestedProcedureEvidenceSequence] == [STUDY]
     assert [each.StudyInstanceUID for each in dataset.PertinentOtherEvidenceSequence] == ["1.2.3.4"]
