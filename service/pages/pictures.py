@@ -41,13 +41,13 @@ class Trace:
 def films(visit: Visit) -> list[Film]:
     return [
         Film(
-            filename=each.filename,
-            preview=f"/v1/visits/{visit.id}/inputs/{each.index}/film.png?max_px={PREVIEW_PX}",
-            full=f"/v1/visits/{visit.id}/inputs/{each.index}/film.png",
-            maps=_maps(visit, "heatmap", [each.index], "{href}?layer=overlay"),
+            filename=posted.filename,
+            preview=f"/v1/visits/{visit.id}/inputs/{posted.index}/film.png?max_px={PREVIEW_PX}",
+            full=f"/v1/visits/{visit.id}/inputs/{posted.index}/film.png",
+            maps=_maps(visit, "heatmap", [posted.index], "{href}?layer=overlay"),
         )
-        for each in visit.inputs
-        if each.field == "image" and each.accepted
+        for posted in visit.inputs
+        if posted.field == "image" and posted.accepted
     ]
 
 

@@ -96,8 +96,8 @@ async def visit_response(
 def _may_sign(key: Key, history: History) -> bool:
     """Whether the key may sign this visit: a specialist only if a question about it was asked to them."""
     asked = (
-        each.to_site in (None, key.site) and (each.closed_at is None or each.answered_by is not None)
-        for each in history.referrals
+        referral.to_site in (None, key.site) and (referral.closed_at is None or referral.answered_by is not None)
+        for referral in history.referrals
     )
     return key.may_sign and (key.role != "specialist" or any(asked))
 
@@ -105,11 +105,11 @@ def _may_sign(key: Key, history: History) -> bool:
 def _judged(visit: Visit) -> list[Finding]:
     """The model's findings on films and traces with which a doctor can agree or disagree."""
     return [
-        each
+        finding
         for organ, names in JUDGED.items()
         if organ in visit.organs
-        for each in visit.organs[organ].findings
-        if each.name in names and each.positive is not None
+        for finding in visit.organs[organ].findings
+        if finding.name in names and finding.positive is not None
     ]
 
 

@@ -106,9 +106,9 @@ async def find_made(
     async for versions in made_studies(service, key, {"StudyInstanceUID": known_uid(study)}, languages):
         for version in versions:
             found += [
-                (version, each)
-                for each in version.instances
-                if series in (None, each.series_instance_uid) and instance in (None, each.sop_instance_uid)
+                (version, made)
+                for made in version.instances
+                if series in (None, made.series_instance_uid) and instance in (None, made.sop_instance_uid)
             ]
     if not found:
         raise NotFound
