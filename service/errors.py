@@ -1,36 +1,36 @@
-"""Why the service does not do what it was asked. One tree, no HTTP in it; ``service.api.refusals`` maps it to statuses.
+"""The errors of the service, as one tree without HTTP in it; ``service.api.refusals`` maps them to status codes.
 
 ::
 
-    ServiceError                     nothing raises this itself
-    ├── Unauthorised                 no key, or one that is not known
-    ├── Forbidden                    the key is known and may not do that
+    ServiceError                     the base, never raised itself
+    ├── Unauthorised                 no key, or an unknown one
+    ├── Forbidden                    the key is known, and may not do this
     ├── NotFound                     no such visit, input, evidence or key
-    │   └── ModelUnknown             no model of that name and version is in service
-    ├── MethodNotAllowed             the address exists, the method does not
-    ├── IdempotencyConflict          the key of an earlier request came back with another body
-    ├── NotFinished                  the visit is still worked on: there is nothing to sign or to ask about yet
-    ├── VersionChanged               somebody signed in the meantime: what was read is not what would be signed
+    │   └── ModelUnknown             no model of this name and version is in service
+    ├── MethodNotAllowed             the address exists, but not for this method
+    ├── IdempotencyConflict          an idempotency key was used before with another body
+    ├── NotFinished                  the visit is not assessed yet: nothing can be signed or asked about it
+    ├── VersionChanged               an opinion was signed since the report was read
     ├── AlreadyAsked                 the same question is open
-    ├── OffsetMismatch               a piece of an upload that does not go on where the upload has ended so far
-    ├── UploadUnfinished             a visit asked of uploads that have not come in whole
-    ├── UploadGone                   the upload expired, was taken back, or lies on another machine
-    ├── TooManyUploads               this key has as many open as it may
+    ├── OffsetMismatch               a piece of an upload does not begin where the upload ends so far
+    ├── UploadUnfinished             a visit of uploads that are not complete
+    ├── UploadGone                   the upload has expired, was deleted, or is on another machine
+    ├── TooManyUploads               this key has as many open uploads as it may
     ├── TusVersion                   a resumable upload in another version of the protocol
-    ├── BodyTooLarge                 more bytes than the setting allows, declared or sent
+    ├── BodyTooLarge                 more bytes than the setting allows, announced or sent
     ├── BodyTooSlow                  the body did not arrive in time
-    ├── NotAcceptable                what is asked for cannot be had in any of the asked media types
-    ├── UnsupportedMediaType         not ``multipart/form-data``
-    ├── InvalidRequest               a field that cannot be used: which, and why
-    ├── QueueFull                    as many unfinished visits as the service takes on
+    ├── NotAcceptable                the content does not exist in any of the accepted media types
+    ├── UnsupportedMediaType         a body in a media type that is not read
+    ├── InvalidRequest               fields that cannot be used: which, and why
+    ├── QueueFull                    too many unfinished visits
     ├── Unavailable                  starting or draining
-    └── InternalFault                the service failed on its own account
-        ├── ModelFault               the runtime failed on tensors that are what the model takes
-        ├── StoredFileMissing        a row names a content that the store does not have
-        └── StoredFileDamaged        a stored content no longer has its own SHA-256
+    └── InternalFault                a fault of the service itself
+        ├── ModelFault               the runtime failed on valid tensors
+        ├── StoredFileMissing        a row names a file that the store does not have
+        └── StoredFileDamaged        a stored file no longer has the SHA-256 that it is stored under
 
-``code`` is the key of the sentence in ``data_specs/messages.toml``; ``found`` and ``expected`` are what it quotes
-(neutral as to language, never anything that names a person).
+``code`` is the key of a sentence in ``data_specs/messages.toml``, which quotes ``found`` and ``expected``. Both are the
+same in every language and never name a person.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class FieldFault:
     code
         Key of ``messages.toml``.
     expected
-        What the field accepts, neutral as to language.
+        What the field accepts, in signs that are the same in every language.
     """
 
     field: str
@@ -142,7 +142,7 @@ class UnsupportedMediaType(ServiceError):
 
 
 class InvalidRequest(ServiceError):
-    """At least one field cannot be used; ``faults`` lists them all, the first of them is the one quoted."""
+    """At least one field cannot be used; ``faults`` lists them, and the sentence quotes the first."""
 
     code = "invalid_request"
 
@@ -205,16 +205,13 @@ _EXPECTED = {
     "datetime_from_date_parsing": "YYYY-MM-DDThh:mm:ssZ",
     "json_invalid": "JSON",
 }
-"""What a field accepts, by pydantic's type of error, in signs that need no translation."""
+"""What a field accepts, by pydantic's type of error, in signs that are the same in every language."""
 
 _CODES = {"extra_forbidden": "field_unknown", "missing": "field_missing", "too_long": "field_too_many"}
 
 
 def field_faults(found: Sequence[Mapping[str, Any]], prefix: str = "") -> list[FieldFault]:
-    """Pydantic's list of errors as those of the contract: which field, and what it accepts, never what was sent.
-
-    At most ``MAX_FAULTS`` of them.
-    """
+    """Pydantic's errors as faults, at most ``MAX_FAULTS``: each names a field and what it accepts, never its value."""
     return [_fault(each, prefix) for each in found[:MAX_FAULTS]]
 
 
@@ -232,5 +229,5 @@ def _fault(error: Mapping[str, Any], prefix: str) -> FieldFault:
 
 
 def quoted_name(part: object) -> str:
-    """A field's name as it may be quoted: what the client called it, cut short, printable characters only."""
+    """A field's name, which the client may have chosen, made safe to quote: printable characters, cut short."""
     return "".join(each for each in str(part) if each.isprintable())[:MAX_NAME] or "?"

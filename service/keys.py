@@ -1,8 +1,7 @@
-"""Keys: who may do what. Random, shown once, kept only as a hash.
+"""Access keys: random, shown once, stored as a hash, each with what it may do.
 
-A key is 256 random bits, so that a plain SHA-256 is all its storage needs: there is nothing to guess, and a slow
-password hash would only slow every request down. Looking a key up by its hash also makes the comparison independent of
-the secret's bytes: what an observer could time is a hash that he cannot choose.
+A key has 256 random bits and cannot be guessed, so a plain SHA-256 is enough; a slow password hash would only slow down
+every request. The look-up by hash also gives no timing information about the secret itself.
 
 References
 ----------
@@ -31,7 +30,7 @@ from service.storage.tables import KeyRow
 Role = Literal["site", "doctor", "specialist", "admin"]
 BOOTSTRAP_ID = "bootstrap"
 ADMIN_SITE = "admin"
-"""Site of the visits that the first admin key posts itself."""
+"""Site of the visits that the first admin key posts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,11 +40,11 @@ class Key:
     Parameters
     ----------
     role
-        ``site``: posts, and sees what its site posted. ``doctor``: sees the visits of its site that were referred by
-        ``doctor_id``, and signs them. ``specialist``: sees and answers what was referred to its site, or to any.
-        ``admin``: sees everything and manages keys and destinations; it is no doctor and signs nothing.
+        ``site``: posts visits, and sees those of its site. ``doctor``: sees the visits of its site that ``doctor_id``
+        referred, and signs them. ``specialist``: sees and answers what was referred to its site or to any site.
+        ``admin``: sees everything, manages keys and destinations, and does not sign.
     doctor_id, label
-        Who a doctor or specialist is, and the name that they sign with.
+        Identifier of a doctor or specialist, and the name that they sign with.
     """
 
     id: str
@@ -68,12 +67,12 @@ def hash_secret(secret: str) -> str:
 
 
 class Keys:
-    """The keys in the database, and the one that may stand in the settings.
+    """The keys in the database, and one that the settings may name.
 
     Parameters
     ----------
     bootstrap
-        An admin key that holds for as long as the settings name it; it is never stored.
+        An admin key that is valid as long as the settings name it; it is never stored.
     """
 
     def __init__(self, database: Database, bootstrap: str | None) -> None:
@@ -91,7 +90,7 @@ class Keys:
         return key_of(row) if row else None
 
     async def create(self, role: Role, site: str, doctor_id: str | None, label: str) -> tuple[KeyRow, str]:
-        """A new key and its secret, which nothing else will ever show again."""
+        """A new key and its secret, which cannot be shown again."""
         secret = new_secret()
         key = Key(str(uuid.uuid4()), role, site, doctor_id, label)
         row = await self._database.write(lambda session: _insert(session, key, hash_secret(secret)))
@@ -102,12 +101,12 @@ class Keys:
         return list(await self._database.read(lambda session: session.scalars(query).all()))
 
     async def revoke(self, key_id: str) -> None:
-        """Make a key unknown from now on; its row stays, so that what it did can be traced.
+        """Make a key invalid; its row stays, so that what it did can be traced.
 
         Raises
         ------
         NotFound
-            No such key, or one already revoked.
+            There is no such key, or it was revoked before.
         """
 
         def revoke(session: Session) -> int:
@@ -118,9 +117,9 @@ class Keys:
             raise NotFound
 
     async def first_start(self, data_dir: Path) -> Path | None:
-        """Make an admin key where there is none and the settings name none; the file it was written to, if so.
+        """Make an admin key if there is none and the settings name none; the file with its secret if one was made.
 
-        The file comes before the row: a start that dies between the two is completed by the next.
+        The file is written before the row: if the process stops between the two, the next start completes it.
         """
         if self._bootstrap_hash:
             return None
@@ -168,13 +167,13 @@ def _insert_once(session: Session, digest: str) -> None:
 
 
 def _write_secret(path: Path) -> None:
-    """Write a new secret where no other process has: complete from the moment that it is there, for the owner alone."""
+    """Write a new secret to a file for the owner alone, unless another process did; the file is never half written."""
     draft = path.with_name(f"{path.name}.{uuid.uuid4().hex}")
     descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(descriptor, "w", encoding="ascii") as file:
         file.write(new_secret() + "\n")
         file.flush()
         os.fsync(file.fileno())
-    with contextlib.suppress(FileExistsError):  # another process starts at this moment, and was first
+    with contextlib.suppress(FileExistsError):  # another process was first
         os.link(draft, path)
     draft.unlink()

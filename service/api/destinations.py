@@ -1,7 +1,7 @@
-"""``/v1/destinations`` and ``/v1/deliveries``: where reports are sent, and what became of each.
+"""``/v1/destinations`` and ``/v1/deliveries``: where reports are sent, and the state of each delivery.
 
-An admin manages all of them. A site's key manages webhooks of its own site, and those over verified TLS alone: a name
-that leads to somebody else's server ends at its certificate. An address within the network here is none of a site's.
+An admin manages all of them. A site's key manages only webhooks of its own site, over verified TLS and to addresses
+outside our own network (:mod:`service.delivery.addresses`).
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from service.storage.tables import DeliveryRow, DestinationRow
 
 PAGE, MAX_PAGE = 50, 200
 MAX_OF_A_SITE = 20
-"""Webhooks that a site's key may have at a time: every visit is sent to each."""
+"""Webhooks that a site may have at a time: every visit is sent to each of them."""
 OF_A_SITE = "webhook"
 """The kind of destination that a site's key manages."""
 
@@ -50,11 +50,12 @@ class NewOptions(Options):
 
 
 class NewDestination(BaseModel):
-    """Where reports are to be sent.
+    """A new destination of reports.
 
-    `address` is a URL for `webhook` (posted to), `fhir` (the server's base) and `stow` (the DICOMweb root),
-    `AE_TITLE@HOST:PORT` for `dicom`, `HOST:PORT` for `hl7`. `secret` signs webhooks (made here where none is given) or
-    is the token of a FHIR or DICOMweb server. Without `site` the reports of all sites go there.
+    `address` is a URL for `webhook` (where to post), `fhir` (the server's base) and `stow` (the DICOMweb root),
+    `AE_TITLE@HOST:PORT` for `dicom`, and `HOST:PORT` for `hl7`. `secret` is the key that webhooks are signed with (one
+    is made if you give none), or the token of a FHIR or DICOMweb server. Without `site` the reports of all sites are
+    sent.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -81,7 +82,7 @@ class DestinationView(BaseModel):
 
 
 class CreatedDestination(DestinationView):
-    """A new destination. `secret` is what its webhooks are signed with, shown this once where it was made here."""
+    """A new destination. If the secret of its webhooks was made here, `secret` shows it this one time."""
 
     secret: str | None
 
@@ -91,7 +92,7 @@ class DestinationList(BaseModel):
 
 
 class DeliveryView(BaseModel):
-    """One version of one visit's report on its way to one destination; `problem` is what kept it last time."""
+    """One version of one visit's report for one destination; `problem` is the code of the last failure."""
 
     visit: str
     version: int
@@ -111,7 +112,7 @@ class DeliveryList(BaseModel):
 
 
 class Retry(BaseModel):
-    """Which dead deliveries to send again: all of a destination, or that of one version of one visit."""
+    """Which `dead` deliveries to send again: all of a destination, or the one of one version of one visit."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -135,7 +136,7 @@ DestinationId = Annotated[str, Path(max_length=36)]
 
 @router.post("/v1/destinations", status_code=201)
 async def create_destination(request: Request, key: CurrentKey, asked: NewDestination) -> CreatedDestination:
-    """Have every report from now on sent to an address."""
+    """Send every report from now on to an address."""
     _expect_manager(key)
     if key.role != "admin":
         if asked.kind != OF_A_SITE or asked.site not in (None, key.site) or asked.options.allow_http:
@@ -168,7 +169,7 @@ async def create_destination(request: Request, key: CurrentKey, asked: NewDestin
 
 @router.get("/v1/destinations")
 async def list_destinations(request: Request, key: CurrentKey) -> DestinationList:
-    """All destinations, the ended ones too, oldest first."""
+    """All destinations, also the ended ones, oldest first."""
     _expect_manager(key)
     query = _visible(select(DestinationRow), key).order_by(DestinationRow.created_at, DestinationRow.id)
     rows = await service_of(request).database.read(lambda session: session.scalars(query).all())
@@ -177,10 +178,10 @@ async def list_destinations(request: Request, key: CurrentKey) -> DestinationLis
 
 @router.delete("/v1/destinations/{destination_id}", status_code=204, responses=problem_responses(errors.NotFound))
 async def end_destination(request: Request, key: CurrentKey, destination_id: DestinationId) -> Response:
-    """Send nothing more there; what waits is dead, and the secret is forgotten."""
+    """Send nothing more there: its waiting deliveries become `dead`, and its secret is deleted."""
     _expect_manager(key)
 
-    def finish(session: Session) -> int:
+    def end_it(session: Session) -> int:
         now = database_now(session)
         mine = _visible(select(DestinationRow.id), key).where(
             DestinationRow.id == destination_id, DestinationRow.ended_at.is_(None)
@@ -192,7 +193,7 @@ async def end_destination(request: Request, key: CurrentKey, destination_id: Des
             session.execute(end(destination_id, now))
         return ended
 
-    if not await service_of(request).database.write(finish):
+    if not await service_of(request).database.write(end_it):
         raise NotFound
     return Response(status_code=204)
 
@@ -205,10 +206,10 @@ async def list_deliveries(
     state: Literal["waiting", "delivered", "dead"] | None = None,
     destination: Annotated[str | None, Query(max_length=36)] = None,
     visit: Annotated[str | None, Query(max_length=36)] = None,
-    cursor: Annotated[str | None, Query(max_length=300, description="`next` of the page before")] = None,
+    cursor: Annotated[str | None, Query(max_length=300, description="`next` of the previous page")] = None,
     limit: Annotated[int, Query(ge=1, le=MAX_PAGE)] = PAGE,
 ) -> DeliveryList:
-    """Page through deliveries, each under its visit, version and destination; `state=dead` are those given up."""
+    """Page through deliveries, ordered by visit, version and destination; `state=dead` are those that were given up."""
     _expect_manager(key)
     query = select(DeliveryRow).order_by(*_KEY).limit(limit + 1)
     if key.role != "admin":
@@ -231,14 +232,14 @@ async def list_deliveries(
 
 @router.post("/v1/deliveries/retry", responses=problem_responses(errors.NotFound))
 async def retry_deliveries(request: Request, key: CurrentKey, asked: Retry) -> Retried:
-    """Send dead deliveries again, under the identifiers that they had."""
+    """Send `dead` deliveries again, with the same identifiers."""
     _expect_manager(key)
     service = service_of(request)
     which = [DELIVERIES.c.destination_id == asked.destination]
     if asked.visit is not None:
         which += [DELIVERIES.c.visit_id == asked.visit, DELIVERIES.c.version == asked.version]
 
-    def retried(session: Session) -> int | None:
+    def retry_them(session: Session) -> int | None:
         mine = _visible(select(DestinationRow.id), key).where(
             DestinationRow.id == asked.destination, DestinationRow.ended_at.is_(None)
         )
@@ -246,21 +247,21 @@ async def retry_deliveries(request: Request, key: CurrentKey, asked: Retry) -> R
             return None
         return retry(session, database_now(session), *which)
 
-    found = await service.database.write(retried)
+    found = await service.database.write(retry_them)
     if found is None or (asked.visit is not None and not found):
         raise NotFound
     service.deliveries.try_now(asked.destination)
     return Retried(retried=found)
 
 
-# ---------------------------------------------------------------------- who may, and what is an address
+# ---------------------------------------------------------------------- checks
 def _expect_manager(key: Key) -> None:
     if key.role not in ("admin", "site"):
         raise Forbidden
 
 
 def _visible(query: Select, key: Key) -> Select:  # type: ignore[type-arg]
-    """``query`` over the destinations, narrowed to those that ``key`` manages."""
+    """A query over destinations, limited to those that ``key`` manages."""
     if key.role == "admin":
         return query
     return query.where(DestinationRow.site == key.site, DestinationRow.kind == OF_A_SITE)

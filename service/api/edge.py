@@ -1,8 +1,8 @@
-"""The outermost layer: what holds for every request, whatever it asks for.
+"""The outermost layer of the application, for all requests.
 
-A body is bounded in size and in time before anything reads it; a request that is answered before its body was read to
-the end has its connection closed, after a short while in which the client can take the answer in; a fault of the
-service becomes a problem document; security headers, one line of log, and the counters are added.
+It limits the size and the time of a body, answers a fault of the service with a problem document, and adds security
+headers, one line of log, and the counters. If a request is answered before its whole body was read, the connection is
+closed, after a short time in which the client can read the answer.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ from service.state import Service
 VISITS, MODELS, STOW = "/v1/visits", "/v2/models/", "/dicomweb/studies"
 POST_PAGE, UPLOADS = "/post", "/v1/uploads/"
 SMALL_BODY_BYTES = 100_000
-"""For every body but a posted visit, DICOM objects and tensors."""
+"""For all bodies except posted visits, DICOM objects, uploads and tensors."""
 LINGER_S = 2.0
 LINGER_BYTES = 4_000_000
-"""How long, and how far, a body that nobody wants is still read, so that closing does not destroy the answer before
-the client has seen it (RFC 9112, section 9.6)."""
+"""How long, and how many bytes, the rest of a body is read after the answer: closing the connection at once could
+destroy the answer before the client has read it (RFC 9112, section 9.6)."""
 
 CLIENT_LEFT = 499
-"""In the log and the counters only: the client closed the connection before its request was complete."""
+"""For the log and the counters: the client closed the connection before its request was complete."""
 
 SECURITY_HEADERS = {
     "content-security-policy": "default-src 'self'; img-src 'self' data:; object-src 'none'; base-uri 'none'; "
@@ -78,7 +78,7 @@ class _Exchange:
         settings = service.settings
         self._app, self._service = app, service
         self._method = scope["method"]
-        # answered as the GET that it stands for; the server itself leaves the content out (RFC 9110, section 9.3.2)
+        # answered like a GET; the server leaves the content out (RFC 9110, section 9.3.2)
         self._scope = {**scope, "method": "GET"} if self._method == "HEAD" else scope
         self._receive, self._send = receive, send
         self._headers = Headers(scope=scope)
@@ -108,7 +108,7 @@ class _Exchange:
         try:
             if self._declared() > self._limit:
                 self._refusal = BodyTooLarge("", self._limit_text)
-            elif "\0" in self._scope["path"]:  # nothing has such an address, and PostgreSQL cannot be asked for it
+            elif "\0" in self._scope["path"]:  # no such address exists, and PostgreSQL cannot look it up
                 self._refusal = NotFound()
             elif b"%00" in self._scope["query_string"] and self._scope["path"].startswith("/v1/"):
                 self._refusal = InvalidRequest(FieldFault("query", "field_invalid", "≠ U+0000"))
@@ -130,7 +130,7 @@ class _Exchange:
 
     # ------------------------------------------------------------------ what comes in
     def _other_charset(self) -> str:
-        """What a form says it is written in, where that is not UTF-8: Python would decode it by any codec it has.
+        """The charset that a form names, if it is not UTF-8: Python would decode the form by any codec of this name.
 
         References
         ----------
@@ -171,7 +171,7 @@ class _Exchange:
     # ------------------------------------------------------------------ what goes out
     async def _finishing_send(self, message: Message) -> None:
         if self._refusal is not None and not self._status:
-            return  # the framework's own words for a body that could not be read: ours follow
+            return  # the framework's own answer to a body that could not be read; ours follows
         await self._answer(message)
 
     async def _answer(self, message: Message) -> None:
@@ -205,7 +205,7 @@ class _Exchange:
                 while not self._body_ended and self._n_bytes < enough:
                     self._note(await self._receive())
         except TimeoutError:
-            pass  # it had its time
+            pass  # the client has had its time to read the answer
 
     def _route(self) -> str:
         route = self._scope.get("route")

@@ -1,4 +1,4 @@
-"""What ``/openapi.json`` shows: the posted body, which is read as it streams and so has no model, and a visit."""
+"""Examples in ``/openapi.json``: a visit, and a posted body, which has no model because it is read as a stream."""
 
 from __future__ import annotations
 
@@ -103,13 +103,15 @@ def _files(most: int, description: str) -> dict[str, Any]:
 POSTED_VISIT: dict[str, Any] = {
     "parameters": [
         _header(
-            "Idempotency-Key", "Same key and same body: the first visit. Another body: 409.", "visit-2026-11-21-17"
+            "Idempotency-Key",
+            "Same key and same body: the answer is the first visit. Another body: 409.",
+            "visit-2026-11-21-17",
         ),
-        _header("Prefer", "`wait=SECONDS` (30 without it, at most 120) or `respond-async`", "wait=10"),
+        _header("Prefer", "`wait=SECONDS` (default 30, at most 120) or `respond-async`", "wait=10"),
         _header("Accept-Language", "`vi`, `fr` or `en`", "vi"),
         _header(
             "Sangloc-Context",
-            "The `context` of a visit that is posted as one file: its JSON in base64, of either alphabet",
+            "The `context` of a visit that is posted as one file: its JSON in base64 or base64url",
             b64encode(b'{"person": {"age_years": 54}}').decode(),
         ),
     ],
@@ -122,7 +124,10 @@ POSTED_VISIT: dict[str, Any] = {
                     "additionalProperties": False,
                     "properties": {
                         "image": _files(8, "Chest X-ray as DICOM, PNG, JPEG or TIFF"),
-                        "ecg": _files(16, "Recordings; files with one stem make one, a .zip may hold them"),
+                        "ecg": _files(
+                            16,
+                            "Recordings; files with one stem are one recording; a .zip may hold them",
+                        ),
                         "context": {"$ref": "#/components/schemas/Context"},
                     },
                 },
@@ -132,11 +137,11 @@ POSTED_VISIT: dict[str, Any] = {
             **{
                 kind: {"schema": {"type": "string", "format": "binary", "description": description}}
                 for kind, description in (
-                    ("application/dicom", "One film, or one ECG: its SOP class says which"),
+                    ("application/dicom", "One film or one ECG, by its SOP class"),
                     ("image/png", "One film"),
                     ("image/jpeg", "One film"),
                     ("image/tiff", "One film"),
-                    ("application/zip", "Films and recordings, each as if it had been posted by itself"),
+                    ("application/zip", "Films and recordings, each as if it were posted by itself"),
                 )
             },
         },
@@ -146,7 +151,6 @@ POSTED_VISIT: dict[str, Any] = {
 
 def schemas_beyond_the_routes() -> dict[str, Any]:
     """Schemas that no route's signature mentions: the context, and the problem document."""
-
     found: dict[str, Any] = {}
     for model in (Context, ProblemDocument):
         schema = model.model_json_schema(ref_template="#/components/schemas/{model}")

@@ -1,4 +1,4 @@
-"""``/v1/visits/{id}/opinions``, ``…/referrals``, ``…/outcomes``, ``/v1/referrals``: what doctors do with a visit."""
+"""``/v1/visits/{id}/opinions``, ``…/referrals``, ``…/outcomes`` and ``/v1/referrals``: what doctors add to a visit."""
 
 from __future__ import annotations
 
@@ -29,17 +29,17 @@ router = APIRouter(
     ),
 )
 VisitId = Annotated[str, Path(max_length=36, description="The visit's id")]
-_conflicts = problem_responses(errors.NotFinished, errors.VersionChanged, errors.AlreadyAsked)
+_CONFLICTS = problem_responses(errors.NotFinished, errors.VersionChanged, errors.AlreadyAsked)
 
 
 class SignedOpinion(NewOpinion):
-    """An opinion about to be signed. ``version`` is the report's version that its author read."""
+    """An opinion to sign. ``version`` is the version of the report that its author has read."""
 
     version: Annotated[int, Field(ge=1, le=2**31 - 1)]
 
 
 class Question(BaseModel):
-    """A referral, and the visit that it is about."""
+    """A referral, and its visit."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -53,7 +53,7 @@ class QuestionList(BaseModel):
 
 @router.get("/visits/{visit_id}/history")
 async def get_history(request: Request, key: CurrentKey, visit_id: VisitId) -> History:
-    """Opinions, questions, outcomes and deliveries of a visit."""
+    """Opinions, referrals, outcomes and deliveries of a visit."""
     service = service_of(request)
     row = await load_visit(service, key, visit_id)
     return await service.database.read(lambda session: followup.history(session, key, row))
@@ -61,20 +61,20 @@ async def get_history(request: Request, key: CurrentKey, visit_id: VisitId) -> H
 
 @router.get("/visits/{visit_id}/comparison")
 async def get_comparison(request: Request, key: CurrentKey, visit_id: VisitId) -> Comparison:
-    """The visit beside the person's earlier ones at the same site: what changed, and where values go."""
+    """The visit compared with the person's earlier ones at the same site: changes, and the course of values."""
     return await comparison(service_of(request), key, visit_id)
 
 
-@router.post("/visits/{visit_id}/opinions", status_code=201, responses=_conflicts)
+@router.post("/visits/{visit_id}/opinions", status_code=201, responses=_CONFLICTS)
 async def post_opinion(request: Request, key: CurrentKey, visit_id: VisitId, signed: SignedOpinion) -> Opinion:
-    """Sign: as found, or with what the doctor agrees with, disagrees with, or adds. Makes the report's next version."""
+    """Sign the findings as they are, or with what the doctor confirms, rejects or adds. Makes a new report version."""
     new = NewOpinion(**signed.model_dump(exclude={"version"}))
     return await followup.sign(service_of(request), key, visit_id, new, version=signed.version)
 
 
-@router.post("/visits/{visit_id}/referrals", status_code=201, responses=_conflicts)
+@router.post("/visits/{visit_id}/referrals", status_code=201, responses=_CONFLICTS)
 async def post_referral(request: Request, key: CurrentKey, visit_id: VisitId, question: NewReferral) -> Referral:
-    """Ask a specialist."""
+    """Ask a specialist for a second opinion."""
     return await followup.ask(service_of(request), key, visit_id, question)
 
 
@@ -82,14 +82,14 @@ async def post_referral(request: Request, key: CurrentKey, visit_id: VisitId, qu
 async def delete_referral(
     request: Request, key: CurrentKey, visit_id: VisitId, referral_id: Annotated[str, Path(max_length=36)]
 ) -> Response:
-    """Take a question back that nobody has answered."""
+    """Withdraw a question that has no answer yet."""
     await followup.withdraw(service_of(request), key, visit_id, referral_id)
     return Response(status_code=204)
 
 
-@router.post("/visits/{visit_id}/outcomes", status_code=201, responses=_conflicts)
+@router.post("/visits/{visit_id}/outcomes", status_code=201, responses=_CONFLICTS)
 async def post_outcome(request: Request, key: CurrentKey, visit_id: VisitId, outcome: NewOutcome) -> RecordedOutcome:
-    """Record what became of a finding."""
+    """Record the later outcome of a finding."""
     return await followup.record_outcome(service_of(request), key, visit_id, outcome)
 
 
@@ -100,7 +100,7 @@ async def get_referrals(
     state: Literal["open", "closed"] = "open",
     limit: Annotated[int, Query(ge=1, le=200)] = 50,
 ) -> QuestionList:
-    """Questions that the key may see: the specialist's worklist, most pressing first, then longest waiting."""
+    """Questions that the key may see: the specialist's worklist, the most urgent first, then the oldest."""
     service, language = service_of(request), language_of(request)
     found = await list_questions(service, key, state=state, limit=limit)
     return QuestionList(items=[Question(referral=referral, visit=visit_view(row, language)) for referral, row in found])

@@ -1,6 +1,6 @@
-"""HTTP/1.1 as uvicorn speaks it, with the two bounds it has no setting for: headers in size, and headers in time.
+"""HTTP/1.1 by uvicorn, with two limits that uvicorn has no setting for: the size and the time of the headers.
 
-Without them a client without a key could have memory by sending headers without end, and a connection by sending none.
+Without them a client without a key could use up memory with endless headers, and connections by sending none.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ HEADER_SECONDS = 15.0
 
 
 class BoundedProtocol(HttpToolsProtocol):
-    """Closes a connection whose headers are too large, or do not come."""
+    """Closes a connection whose headers are too large or too late."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -25,28 +25,28 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        self._expect_headers()
+        self._wait_for_headers()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._cease_waiting()
+        self._stop_waiting()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
         if not self._in_body:
             self._n_header_bytes += len(data)
         super().data_received(data)
-        # what came in one piece with the end of the headers is body, and counts no further
+        # bytes that came together with the end of the headers are body, and are not counted any more
         if not self._in_body and self._n_header_bytes > MAX_HEADER_BYTES and not self.transport.is_closing():
             self.send_400_response("Headers too large.")
 
     def on_message_begin(self) -> None:
         self._in_body = False
         if self._waiting is None:
-            self._expect_headers()
+            self._wait_for_headers()
         super().on_message_begin()
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        if self._in_body:  # a trailer: headers too, and nobody has asked for them
+        if self._in_body:  # a trailer: headers after the body
             self._n_header_bytes += len(name) + len(value)
             if self._n_header_bytes > MAX_HEADER_BYTES:
                 raise ValueError("trailers too large")  # the parser answers 400
@@ -55,14 +55,14 @@ class BoundedProtocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         self._in_body = True
         self._n_header_bytes = 0
-        self._cease_waiting()
+        self._stop_waiting()
         super().on_headers_complete()
 
     def on_message_complete(self) -> None:
         self._in_body = False
         super().on_message_complete()
 
-    def _expect_headers(self) -> None:
+    def _wait_for_headers(self) -> None:
         self._waiting = self.loop.call_later(HEADER_SECONDS, self._headers_too_late)
 
     def _headers_too_late(self) -> None:
@@ -70,7 +70,7 @@ class BoundedProtocol(HttpToolsProtocol):
         if not self.transport.is_closing():
             self.transport.close()
 
-    def _cease_waiting(self) -> None:
+    def _stop_waiting(self) -> None:
         if self._waiting is not None:
             self._waiting.cancel()
             self._waiting = None

@@ -1,4 +1,4 @@
-"""``/v1/keys``: what an admin may do with keys."""
+"""``/v1/keys``: access keys, for admins."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ DoctorId = Annotated[str, StringConstraints(min_length=1, max_length=200, patter
 
 
 class NewKey(BaseModel):
-    """What a key is for. ``doctor_id`` is the ``referrer.id`` whose visits a doctor's key shows, or a specialist's own
+    """A new key. ``doctor_id`` is the ``referrer.id`` whose visits a doctor's key shows, or a specialist's own
     identifier; ``label`` is the name that they sign with."""
 
     model_config = ConfigDict(extra="forbid")
@@ -59,7 +59,7 @@ class KeyView(BaseModel):
 
 
 class CreatedKey(KeyView):
-    """A new key. ``key`` is shown this once, and kept as a hash only."""
+    """A new key. ``key`` is shown this one time; only its hash is stored."""
 
     key: str
 
@@ -74,19 +74,19 @@ def _view(row: KeyRow) -> dict[str, object]:
 
 @router.post("", status_code=201)
 async def create_key(request: Request, _: AdminKey, asked: NewKey) -> CreatedKey:
-    """Make a key for a site, a doctor or another admin."""
+    """Make a key for a site, a doctor, a specialist or an admin."""
     row, secret = await service_of(request).keys.create(asked.role, asked.site, asked.doctor_id, asked.label)
     return CreatedKey.model_validate({**_view(row), "key": secret})
 
 
 @router.get("")
 async def list_keys(request: Request, _: AdminKey) -> KeyList:
-    """All keys, the revoked ones too, oldest first."""
+    """All keys, also the revoked ones, oldest first."""
     return KeyList.model_validate({"items": [_view(row) for row in await service_of(request).keys.list()]})
 
 
 @router.delete("/{key_id}", status_code=204, responses=problem_responses(errors.NotFound))
 async def revoke_key(request: Request, _: AdminKey, key_id: Annotated[str, Path(max_length=36)]) -> Response:
-    """Make a key, and every session opened with it, unknown from now on."""
+    """Make a key, and all sessions that were opened with it, invalid."""
     await service_of(request).keys.revoke(key_id)
     return Response(status_code=204)

@@ -1,8 +1,8 @@
-"""``/v2``: the Open Inference Protocol, so that the tools that engineers have drive the batchers that visits use.
+"""``/v2``: the Open Inference Protocol, by which common tools run the same models and batchers as visits.
 
-For those who run and measure the models: a tensor carries no person, and nothing of it is stored. What is refused is
-refused in the protocol's own form, ``{"error": "…"}`` (:mod:`service.api.refusals`). The same keys hold: a site's or an
-admin's may infer, a doctor's only reads visits; metadata and health are open, as ``/v1/models`` and ``/readyz`` are.
+It is for operators who test and measure the models: a tensor is not linked to a person, and nothing is stored. Refusals
+have the protocol's own form, ``{"error": "…"}`` (:mod:`service.api.refusals`). A site's or an admin's key may infer;
+metadata and health need no key, like ``/v1/models`` and ``/readyz``.
 
 References
 ----------
@@ -54,11 +54,11 @@ if TYPE_CHECKING:
 
 ROWS_AT_ONCE = 16
 PIECES_AHEAD = 2
-"""A request's rows go to the batcher in pieces of so many, so many pieces at a time: a visit that comes meanwhile waits
-for these, not for the whole request."""
+"""A request's rows go to the batcher in pieces, a few at a time, so that a visit waits for these pieces and not for
+the whole request."""
 ALIGNED = 64
 SMALL = 50_000
-"""Bytes of JSON, and values to write as JSON, up to which a thread costs more than it gives."""
+"""Bytes of JSON to read, or values to write, up to which a thread would cost more time than it saves."""
 _WINDOW = {"gzip": 16 + zlib.MAX_WBITS, "deflate": zlib.MAX_WBITS}
 """``deflate`` is the zlib format (RFC 9110, section 8.4.1.2)."""
 
@@ -66,7 +66,7 @@ router = APIRouter(prefix="/v2", tags=["open inference"])
 log = structlog.get_logger()
 
 Name = Annotated[str, Path(max_length=60, description="Name of a bundle: lung, cardiac, kidney, cxr_gate")]
-Version = Annotated[str, Path(max_length=60, description="The version in service; no other is served")]
+Version = Annotated[str, Path(max_length=60, description="The version in service; other versions are not served")]
 _MODEL = protocol_responses(errors.ModelUnknown, errors.Unavailable)
 _INFER: dict[str, Any] = {
     "responses": {
@@ -88,7 +88,7 @@ _INFER: dict[str, Any] = {
     "openapi_extra": {
         "requestBody": {
             "required": True,
-            "description": "JSON, or with `Inference-Header-Content-Length` JSON and the binary tensors after it",
+            "description": "JSON; with `Inference-Header-Content-Length`, JSON and then the binary tensors",
             "content": {"application/json": {}, "application/octet-stream": {}},
         }
     },
@@ -98,7 +98,7 @@ _INFER: dict[str, Any] = {
 # ------------------------------------------------------------------ server
 @router.get("")
 async def server_metadata(request: Request) -> dict[str, Any]:
-    """What this is, and which extensions of the protocol it has."""
+    """Name and version of the server, and its extensions of the protocol."""
     return {"name": "sangloc", "version": request.app.version, "extensions": ["binary_tensor_data"]}
 
 
@@ -110,7 +110,7 @@ async def server_live() -> dict[str, bool]:
 
 @router.get("/health/ready", responses=protocol_responses(errors.Unavailable))
 async def server_ready(request: Request) -> dict[str, bool]:
-    """Bundles loaded, and not draining."""
+    """Whether the bundles are loaded and the service is not draining."""
     if not service_of(request).available:
         raise Unavailable(retry_after_s=1)
     return {"ready": True}
@@ -131,7 +131,7 @@ async def repository_index(request: Request) -> list[dict[str, str]]:
 @router.get("/models/{name}", responses=_MODEL)
 @router.get("/models/{name}/versions/{version}", responses=_MODEL)
 async def model_metadata(request: Request, name: Name, version: str | None = None) -> dict[str, Any]:
-    """Its inputs and outputs; -1 stands for the number of rows."""
+    """Inputs and outputs of a model; -1 stands for the number of rows."""
     service = service_of(request)
     bundle = _bundle(service, name, version)
     return {
@@ -146,7 +146,7 @@ async def model_metadata(request: Request, name: Name, version: str | None = Non
 @router.get("/models/{name}/ready", responses=_MODEL)
 @router.get("/models/{name}/versions/{version}/ready", responses=_MODEL)
 async def model_ready(request: Request, name: Name, version: str | None = None) -> dict[str, Any]:
-    """The model is in service."""
+    """Whether a model is in service."""
     service = service_of(request)
     _bundle(service, name, version)
     if not service.available:
@@ -156,13 +156,13 @@ async def model_ready(request: Request, name: Name, version: str | None = None) 
 
 @router.post("/models/{name}/infer", **_INFER)
 async def infer(request: Request, key: CurrentKey, name: Name) -> Response:
-    """Outputs for rows, computed in the batches that visits are computed in."""
+    """Outputs for rows, computed in the same batches as visits."""
     return await _infer(request, key, name, None)
 
 
 @router.post("/models/{name}/versions/{version}/infer", **_INFER)
 async def infer_version(request: Request, key: CurrentKey, name: Name, version: Version) -> Response:
-    """As without the version, where it is the one in service."""
+    """As without a version, if it is the version in service."""
     return await _infer(request, key, name, version)
 
 
@@ -202,7 +202,7 @@ async def _infer(request: Request, key: Key, name: str, version: str | None) -> 
 
 
 async def _read_body(request: Request, n_bytes: int | None, n_json: int | None) -> memoryview:
-    """The whole body in one buffer, its binary part where a tensor of any datatype may begin."""
+    """The whole body in one buffer, its binary part aligned for every datatype."""
     if n_bytes is None:
         return memoryview(b"".join([chunk async for chunk in request.stream()]))
     shift = -(n_json or 0) % ALIGNED
@@ -229,8 +229,8 @@ def _inflated(body: memoryview, encoding: str, service: Service) -> memoryview:
 
 
 async def _run(service: Service, name: str, version: str, rows: Array) -> tuple[Array, ...]:
-    """Outputs for all rows, from the batcher of this very version."""
-    from inference.runtime.batcher import InferenceFailed  # noqa: PLC0415  with the runtimes behind it, loaded by now
+    """Outputs for all rows, from the batcher of this version."""
+    from inference.runtime.batcher import InferenceFailed  # noqa: PLC0415  it imports the runtimes, which are loaded by now
 
     turn = asyncio.Semaphore(PIECES_AHEAD)
 
@@ -250,13 +250,13 @@ async def _run(service: Service, name: str, version: str, rows: Array) -> tuple[
             raise InvalidRequest(FieldFault("outputs.0.data", "field_invalid", FINITE)) from None
         raise ModelFault(failure.code) from None
     finally:
-        for each in pieces:
-            each.cancel()
+        for task in pieces:
+            task.cancel()
     return found[0] if len(found) == 1 else tuple(np.concatenate(parts) for parts in zip(*found, strict=True))
 
 
 async def _unless_left(request: Request, work: Any) -> tuple[Array, ...]:
-    """The work's result; a client that leaves takes its rows out of the queue.
+    """The result of ``work``; if the client leaves, ``work`` is cancelled and its rows leave the queue.
 
     Raises
     ------
@@ -292,7 +292,7 @@ def _bundle(service: Service, name: str, version: str | None = None) -> Bundle:
     Raises
     ------
     ModelUnknown
-        There is none, or it is in service in another version.
+        There is none, or another version is in service.
     """
     bundles = _engine(service).bundles
     bundle: Bundle | None = bundles.get(name)
@@ -304,7 +304,7 @@ def _bundle(service: Service, name: str, version: str | None = None) -> Bundle:
 
 
 def input_of(bundle: Bundle) -> InputSpec:
-    """The input that every bundle has, as its manifest says."""
+    """The input of a bundle, from its manifest."""
     given = bundle.manifest.input
     if given.modality == "cxr":
         return InputSpec("input", "UINT8", (1, given.size_px, given.size_px))
@@ -314,7 +314,7 @@ def input_of(bundle: Bundle) -> InputSpec:
 
 
 async def _outputs(service: Service, name: str, bundle: Bundle) -> tuple[TensorSpec, ...]:
-    """The outputs as one golden row shows them: the manifest has their names only."""
+    """The outputs, found by running one golden row: the manifest has only their names."""
     manifest = bundle.manifest
     known = service.tensors.outputs
     if manifest.weights.sha256 not in known:

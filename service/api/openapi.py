@@ -1,4 +1,4 @@
-"""The OpenAPI document: FastAPI's own, completed by what it cannot know."""
+"""The OpenAPI document: FastAPI's, completed by what FastAPI cannot know."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ def openapi(app: FastAPI) -> dict[str, Any]:
             version=app.version,
             routes=app.routes,
             summary="AI screening inference for chest X-ray and ECG",
-            description="Refusals are RFC 9457 problem documents. A refused file is an outcome of its visit, not an "
-            "error. Sentences come in the language of `Accept-Language`: vi, fr or en.",
+            description="Refusals are RFC 9457 problem documents. A refused file is part of its visit's result, not an "
+            "error. Sentences are in the language of `Accept-Language`: vi, fr or en.",
         )
         components = document.setdefault("components", {})
         components.setdefault("schemas", {}).update(schemas_beyond_the_routes())
@@ -32,7 +32,7 @@ def openapi(app: FastAPI) -> dict[str, Any]:
 
 
 def _complete(operation: dict[str, Any], *, secured: bool) -> None:
-    """Say which operations need a key, and drop the framework's own shape of a 422: nothing here answers in it."""
+    """Mark the operations that need a key, and remove FastAPI's own form of 422, which no answer here has."""
     if secured:
         operation["security"] = [{"key": []}]
     invalid = operation["responses"].get("422", {}).get("content", {})

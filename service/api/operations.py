@@ -1,4 +1,4 @@
-"""For those who run the service: is it alive, is it ready, how much does it do, what is loaded."""
+"""For operators: whether the service runs and is ready, its metrics, and the loaded models."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Health(BaseModel):
 
 
 class Readiness(BaseModel):
-    """``checks`` are ``ok`` or say what is amiss; ``providers`` are those that the loaded models run on."""
+    """``checks`` are ``ok`` or name the problem; ``providers`` are those that the loaded models run on."""
 
     ready: bool
     checks: dict[str, str]
@@ -49,7 +49,8 @@ async def alive() -> Health:
 
 @router.get("/readyz", response_model=Readiness, responses={503: {"model": Readiness, "description": "Not ready"}})
 async def ready(request: Request) -> Response:
-    """Bundles loaded and their golden cases passed on the asked-for device, database and store writable."""
+    """Whether the bundles are loaded and have passed their golden cases on the device of the setting, and the database
+    and the store can be used."""
     service = service_of(request)
     checks = {
         "engine": "ok" if service.engine is not None and service.engine.ready else "starting",
@@ -65,7 +66,7 @@ async def ready(request: Request) -> Response:
 
 @router.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}})
 async def metrics(request: Request) -> Response:
-    """Prometheus exposition; nothing in it names a person."""
+    """Metrics for Prometheus; they name no person."""
     service = service_of(request)
     query = select(func.count()).select_from(VisitRow).where(VisitRow.status == "accepted")
     service.metrics.unfinished.set(await service.database.read(lambda session: session.scalars(query).one()))
@@ -75,7 +76,7 @@ async def metrics(request: Request) -> Response:
 
 @router.get("/v1/models", responses=problem_responses(errors.Unavailable))
 async def models(request: Request) -> ModelList:
-    """What is loaded, with its card and its evaluation."""
+    """The loaded models, each with its card and its evaluation."""
     service: Service = service_of(request)
     if service.engine is None:
         raise Unavailable(retry_after_s=1)
@@ -88,7 +89,7 @@ def _providers(service: Service) -> list[str]:
 
 
 def _device(service: Service) -> str:
-    """Asked for a GPU, nothing else will do: a provider that fell back to the CPU is no readiness."""
+    """Whether the setting's device is used: a service that asks for a GPU and runs on the CPU is not ready."""
     providers = _providers(service)
     if service.settings.device == "cuda" and not any(each.startswith(ON_A_GPU) for each in providers):
         return f"not active: {', '.join(providers) or 'starting'}"

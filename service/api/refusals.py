@@ -1,4 +1,4 @@
-"""From what went wrong to what goes over the wire: one table of statuses, one shape of answer.
+"""Refusals as HTTP answers: one table of status codes, one form of answer.
 
 References
 ----------
@@ -56,7 +56,7 @@ STATUS: dict[type[ServiceError], HTTPStatus] = {
 
 MEDIA_TYPE = "application/problem+json"
 PROTOCOL = "/v2"
-"""Under this path the Open Inference Protocol holds: ``{"error": "…"}``, and 400 for a request that cannot be used."""
+"""Path of the Open Inference Protocol: errors are ``{"error": "…"}``, and a request that cannot be used gets 400."""
 
 
 class FieldProblem(BaseModel):
@@ -68,7 +68,7 @@ class FieldProblem(BaseModel):
 
 
 class ProblemDocument(BaseModel):
-    """RFC 9457 problem document; ``code`` is stable, the sentences are in the asked language."""
+    """RFC 9457 problem document. ``code`` is stable; the sentences are in the language of the request."""
 
     type: str
     title: str
@@ -98,7 +98,7 @@ def problem_document(error: ServiceError, language: Language, instance: str) -> 
 
 
 def problem_response(error: ServiceError, request: Request) -> Response:
-    """The refusal as a response, in the language that ``request`` asks for."""
+    """The refusal as a response, in the language of the request."""
     language = language_of(request)
     document = problem_document(error, language, request.url.path)
     headers = {"Content-Language": language, "Vary": "Accept-Language"}
@@ -119,7 +119,7 @@ def _protocol_status(kind: type[ServiceError]) -> HTTPStatus:
 
 
 def add_refusals(app: FastAPI) -> None:
-    """Have every refusal of ``app``, the framework's own ones too, answered as a problem document."""
+    """Answer every refusal of ``app``, also those of the framework, with a problem document."""
 
     async def refused(request: Request, error: Exception) -> Response:
         assert isinstance(error, ServiceError)  # noqa: S101  registered for this class
@@ -142,8 +142,8 @@ def add_refusals(app: FastAPI) -> None:
 
 
 def _methods(request: Request) -> list[str]:
-    """All that the address offers: the framework names those of one of its routes only (RFC 9110, section 10.2.1)."""
-    if request.url.path.startswith("/static/"):  # a mounted application, which says yes to every method
+    """All methods of an address; the framework names only those of one route (RFC 9110, section 10.2.1)."""
+    if request.url.path.startswith("/static/"):  # a mounted application, which matches every method
         return ["GET", "HEAD"]
     routes = request.app.routes
     offered = [
@@ -165,7 +165,7 @@ def _of_framework(error: HTTPException, method: str) -> ServiceError:
 
 
 def problem_responses(*kinds: type[ServiceError]) -> dict[int | str, dict[str, Any]]:
-    """For OpenAPI: the refusals that a route may answer with, each with an example."""
+    """For OpenAPI: the refusals of a route, each with an example."""
     responses: dict[int | str, dict[str, Any]] = {}
     for kind in kinds:
         fault = FieldFault("context.person.age_years", "field_invalid", f"0 … {MAX_AGE_YEARS}")

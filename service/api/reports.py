@@ -1,4 +1,4 @@
-"""``/v1/visits/{id}/report…``: any version of the report in any of its renderings and languages."""
+"""``/v1/visits/{id}/report…``: any version of the report, in any format and language."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ router = APIRouter(
     ),
 )
 VisitId = Annotated[str, Path(max_length=36, description="The visit's id")]
-Version = Annotated[int | None, Query(ge=1, description="The latest without it")]
+Version = Annotated[int | None, Query(ge=1, description="Default: the latest")]
 _CONTENT: dict[str, Any] = {"content": {each.partition(";")[0]: {} for each in MEDIA_TYPES.values()}}
 
 
@@ -60,7 +60,7 @@ async def get_report(
         "Vary": "Accept-Language, Authorization, Cookie",
     }
     if kind == "html":
-        from service.report.html import content_security_policy  # noqa: PLC0415  for who asks for a page
+        from service.report.html import content_security_policy  # noqa: PLC0415  needed for pages only
 
         headers["Content-Security-Policy"] = f"{content_security_policy()}; frame-ancestors 'self'"
     return Response(content, 200, headers, MEDIA_TYPES[kind])
@@ -81,19 +81,18 @@ async def get_report_object(
     """The structured report, a heatmap (secondary capture) or a presentation state, as a DICOM file."""
     service, language = service_of(request), language_of(request)
     report = await _report(service, key, visit_id, version)
-    from service.report.dicom.identity import instances  # noqa: PLC0415  for who asks for DICOM
+    from service.report.dicom.identity import instances  # noqa: PLC0415  needed for DICOM only
 
-    for each in instances(report, language):
-        if uid in (each.sop_instance_uid, each.kind if each.kind == "sr" else None):
-            content = await dicom_file(service, report, language, each)
-            return Response(
-                content, 200, _headers(report, f"{report.visit[:8]}-v{report.version}-{each.kind}.dcm"), DICOM
-            )
+    for instance in instances(report, language):
+        if uid == instance.sop_instance_uid or uid == instance.kind == "sr":
+            content = await dicom_file(service, report, language, instance)
+            headers = _headers(report, f"{report.visit[:8]}-v{report.version}-{instance.kind}.dcm")
+            return Response(content, 200, headers, DICOM)
     raise NotFound
 
 
 async def _report(service: Service, key: CurrentKey, visit_id: str, version: int | None) -> Report:
-    """The report, for whom it is to be read by; who is to read blind first gets none."""
+    """The report, if the key may see it: a specialist who has to read blind first may not."""
     row = await load_visit(service, key, visit_id)
     if row.blind:
         raise errors.Forbidden

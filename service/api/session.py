@@ -1,8 +1,7 @@
-"""Who is asking: the key in the header, or the session that a browser opened with one.
+"""The key of a request: from its header, or from the session that a browser opened with a key.
 
-A session is a row: a random cookie, kept as a hash like a key, that ends when its key is revoked. The cookie is
-``HttpOnly`` and ``SameSite=Strict``; a request that changes something and is known by its cookie alone must also say
-that it comes from this origin.
+A session has a random cookie, which is stored as a hash, and ends when its key is revoked. The cookie is ``HttpOnly``
+and ``SameSite=Strict``; a request that changes something by its cookie alone must also come from this origin.
 """
 
 from __future__ import annotations
@@ -31,14 +30,14 @@ router = APIRouter(include_in_schema=False)
 
 
 async def current_key(request: Request) -> Key:
-    """The key that the request is made with.
+    """The key of the request.
 
     Raises
     ------
     Unauthorised
-        There is none, or it is not known.
+        There is no key, or it is unknown.
     Forbidden
-        It is known by its cookie, and the request does not come from this origin.
+        The request has a cookie and does not come from this origin.
     """
     key = await page_key(request)
     if key is None:
@@ -47,7 +46,7 @@ async def current_key(request: Request) -> Key:
 
 
 async def admin_key(request: Request) -> Key:
-    """As :func:`current_key`, for what only an admin may do."""
+    """As :func:`current_key`, for operations that only an admin may use."""
     key = await current_key(request)
     if key.role != "admin":
         raise Forbidden
@@ -59,7 +58,7 @@ AdminKey = Annotated[Key, Depends(admin_key)]
 
 
 async def page_key(request: Request) -> Key | None:
-    """As :func:`current_key`, but ``None`` where nobody is known: a page then asks for the key."""
+    """As :func:`current_key`, but ``None`` without a known key: a page then shows the login."""
     service = service_of(request)
     header = request.headers.get("authorization")
     if header is not None:
@@ -82,7 +81,7 @@ async def page_key(request: Request) -> Key | None:
 
 
 def from_this_origin(request: Request) -> bool:
-    """Whether a page of this service sent the request, as far as the browser says."""
+    """Whether a page of this service sent the request, by the headers of the browser."""
     site = request.headers.get("sec-fetch-site")
     if site is not None:
         return site == "same-origin"
@@ -94,11 +93,11 @@ def from_this_origin(request: Request) -> bool:
 async def login(
     request: Request, key: Annotated[str, Form(max_length=MAX_SECRET)] = "", next: Annotated[str, Form()] = "/"
 ) -> RedirectResponse:
-    """Open a session with a key, and go on to ``next``, an address of this service."""
+    """Open a session with a key, and redirect to ``next``, an address of this service."""
     service = service_of(request)
     if request.headers.get("origin") is not None and not from_this_origin(request):
         raise Forbidden
-    onward = next if local(next) else "/"
+    onward = next if _is_local(next) else "/"
     known = await service.keys.find(key.strip())
     if known is None:
         return RedirectResponse(f"/login?failed=1&next={quote(onward, safe='')}", 303)
@@ -128,8 +127,8 @@ async def logout(request: Request) -> RedirectResponse:
     return response
 
 
-def local(address: str) -> bool:
-    """Whether an address stays on this service: a path, and none that a browser reads as another host."""
+def _is_local(address: str) -> bool:
+    """Whether an address is a path of this service, and a browser does not read it as another host."""
     return address.startswith("/") and not address.startswith(("//", "/\\")) and address.isprintable()
 
 

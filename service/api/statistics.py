@@ -1,4 +1,4 @@
-"""``/v1/statistics``: turn-around, agreement, and persons referred without an outcome, as JSON and as CSV."""
+"""``/v1/statistics``: turn-around times, agreement, and persons who were referred and have no outcome; JSON and CSV."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ router = APIRouter(
     tags=["follow-up"],
     responses=problem_responses(errors.Unauthorised, errors.Forbidden, errors.InvalidRequest, errors.InternalFault),
 )
-Days = Annotated[int, Query(ge=1, le=MAX_DAYS, description="Visits received within so many days")]
+Days = Annotated[int, Query(ge=1, le=MAX_DAYS, description="Visits received in the last days, so many")]
 
 
 @router.get("")
 async def get_statistics(request: Request, key: CurrentKey, days: Days = DAYS) -> Statistics:
-    """Over the visits that the key may see."""
+    """Statistics of the visits that the key may see."""
     now = datetime.now(UTC)
     return await statistics(service_of(request), key, now - timedelta(days=days), now)
 
@@ -38,7 +38,7 @@ async def get_statistics(request: Request, key: CurrentKey, days: Days = DAYS) -
     responses={200: {"description": "The table", "content": {"text/csv": {}}}},
 )
 async def get_table(request: Request, key: CurrentKey, table: Table, days: Days = DAYS) -> Response:
-    """One of the tables, for a spreadsheet."""
+    """One of the tables as CSV, for a spreadsheet."""
     now = datetime.now(UTC)
     found = await statistics(service_of(request), key, now - timedelta(days=days), now)
     headers = {"Content-Disposition": f'attachment; filename="{table}.csv"'}

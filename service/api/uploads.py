@@ -1,8 +1,8 @@
-"""``/v1/uploads``: resumable upload by the tus protocol, for links that no file of ten megabytes gets through at once.
+"""``/v1/uploads``: resumable upload by the tus protocol, for connections that break before a large file has passed.
 
 Core, creation, expiration and termination of version 1.0.0. Of ``Upload-Metadata`` the service keeps ``filename`` and
-``field`` (``image`` or ``ecg``), and gives those back. Not offered: checksum (a piece that was cut off keeps what has
-arrived of it, and would have to give it up), concatenation, an upload whose length is told later.
+``field`` (``image`` or ``ecg``), and returns those. Not offered: checksum (of a piece that was cut off, the bytes that
+have arrived are kept, which a checksum would not allow), concatenation, and an upload without a length.
 
 References
 ----------
@@ -58,7 +58,7 @@ NO_STORE = {"Cache-Control": "no-store"}
 
 
 class TusRoute(APIRoute):
-    """Speaks version 1.0.0 alone, and says so in every answer, refusals among them."""
+    """Accepts version 1.0.0 only, and names it in every answer, also in refusals."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         answer = super().get_route_handler()
@@ -86,17 +86,17 @@ tus = APIRouter(
 )
 router = APIRouter()
 
-UploadId = Annotated[str, Path(max_length=40, description="Last part of the `Location` that the upload was given")]
+UploadId = Annotated[str, Path(max_length=40, description="Last part of the upload's `Location`")]
 _STATE = {
-    "Upload-Offset": {"description": "Bytes that have come, on the disk", "schema": {"type": "integer"}},
-    "Upload-Expires": {"description": "Until when it may be gone on with", "schema": {"type": "string"}},
+    "Upload-Offset": {"description": "Bytes that have arrived and are on disk", "schema": {"type": "integer"}},
+    "Upload-Expires": {"description": "When it expires", "schema": {"type": "string"}},
 }
 _GONE = problem_responses(errors.NotFound, errors.UploadGone, errors.TusVersion)
 
 
 @tus.options("", status_code=204, response_class=Response)
 async def get_protocol(request: Request) -> Response:
-    """What of the protocol is spoken here; asked without a key."""
+    """The parts of the protocol that are offered. No key is needed."""
     headers = {
         "Tus-Version": VERSION,
         "Tus-Extension": EXTENSIONS,
@@ -110,7 +110,7 @@ async def get_protocol(request: Request) -> Response:
     status_code=201,
     response_class=Response,
     responses={
-        201: {"description": "Begun: send its bytes to `Location`"},
+        201: {"description": "Created: send its bytes to `Location`"},
         **problem_responses(
             errors.TusVersion, errors.BodyTooLarge, errors.InvalidRequest, errors.TooManyUploads, errors.InternalFault
         ),
@@ -134,10 +134,10 @@ async def post_upload(request: Request, key: CurrentKey) -> Response:
 @tus.get(
     "/{upload_id}",
     response_class=Response,
-    responses={200: {"description": "How far it has come", "headers": _STATE, "content": {}}, **_GONE},
+    responses={200: {"description": "How many bytes have arrived", "headers": _STATE, "content": {}}, **_GONE},
 )
 async def get_upload(request: Request, key: CurrentKey, upload_id: UploadId) -> Response:
-    """How far an upload has come; to be asked with HEAD."""
+    """How many bytes of an upload have arrived. Use HEAD."""
     service = service_of(request)
     row = await find_upload(service, key, upload_id)
     headers = {
@@ -157,7 +157,7 @@ async def get_upload(request: Request, key: CurrentKey, upload_id: UploadId) -> 
     status_code=204,
     response_class=Response,
     responses={
-        204: {"description": "Taken in and on the disk", "headers": _STATE},
+        204: {"description": "Received, and on disk", "headers": _STATE},
         **_GONE,
         **problem_responses(
             errors.OffsetMismatch,
@@ -171,7 +171,7 @@ async def get_upload(request: Request, key: CurrentKey, upload_id: UploadId) -> 
     openapi_extra={"requestBody": {"content": {PIECE: {"schema": {"type": "string", "format": "binary"}}}}},
 )
 async def patch_upload(request: Request, key: CurrentKey, upload_id: UploadId) -> Response:
-    """Send bytes that go on at `Upload-Offset`. What arrives before a cut-off is kept."""
+    """Send the bytes from `Upload-Offset` on. If the connection breaks, the bytes that have arrived are kept."""
     service = service_of(request)
     row = await find_upload(service, key, upload_id)
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
@@ -187,7 +187,7 @@ async def patch_upload(request: Request, key: CurrentKey, upload_id: UploadId) -
 
 @tus.delete("/{upload_id}", status_code=204, response_class=Response, responses=_GONE)
 async def delete_upload(request: Request, key: CurrentKey, upload_id: UploadId) -> Response:
-    """Take an upload back."""
+    """Delete an upload."""
     service = service_of(request)
     await remove_upload(service, await find_upload(service, key, upload_id))
     return Response(status_code=204)
@@ -195,7 +195,7 @@ async def delete_upload(request: Request, key: CurrentKey, upload_id: UploadId) 
 
 @tus.post("/{upload_id}", include_in_schema=False)
 async def overridden(request: Request, key: CurrentKey, upload_id: UploadId) -> Response:
-    """For clients behind something that lets no PATCH through: the method in ``X-HTTP-Method-Override``."""
+    """For clients whose proxy does not pass PATCH: the method is in ``X-HTTP-Method-Override``."""
     method = request.headers.get("x-http-method-override", "").upper()
     routes = {"PATCH": patch_upload, "DELETE": delete_upload, "HEAD": get_upload}
     if method not in routes:
@@ -209,7 +209,7 @@ async def overridden(request: Request, key: CurrentKey, upload_id: UploadId) -> 
     response_model=Visit,
     tags=["uploads"],
     responses={
-        201: {"description": "The finished visit; the first one, where the Idempotency-Key and the body are repeated"},
+        201: {"description": "The finished visit; for a repeated Idempotency-Key with the same body, the first visit"},
         202: {"description": "Accepted and on disk, not finished yet", "model": Visit},
         **problem_responses(
             errors.Unauthorised,
@@ -245,7 +245,7 @@ async def overridden(request: Request, key: CurrentKey, upload_id: UploadId) -> 
     },
 )
 async def post_visit_of_uploads(request: Request, key: CurrentKey) -> Response:
-    """Make finished uploads a visit, as if their files had been posted to `/v1/visits`; they are uploads no more."""
+    """Make a visit of complete uploads, as if their files were posted to `/v1/visits`. The uploads are then deleted."""
     if not key.may_post:
         raise Forbidden
     upload_ids, context = _asked(await _small_body(request))
@@ -268,7 +268,7 @@ async def _small_body(request: Request) -> bytes:
 
 
 def _asked(body: bytes) -> tuple[list[str], bytes]:
-    """Ids of the uploads, and the context as a document that is still to be read."""
+    """Ids of the uploads, and the context as JSON that is read later."""
     try:
         asked = json.loads(body, object_pairs_hook=_once)
     except (ValueError, RecursionError):
@@ -286,7 +286,7 @@ def _asked(body: bytes) -> tuple[list[str], bytes]:
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """A member given twice could be read in two ways."""
+    """The members of a JSON object; a repeated name is refused, since it is not clear which value is meant."""
     if len({name for name, _ in pairs}) != len(pairs):
         raise ValueError
     return dict(pairs)
@@ -300,13 +300,13 @@ def _number(request: Request, header: str) -> int:
 
 
 def _metadata(header: str) -> dict[str, str]:
-    """``Upload-Metadata``: pairs of a key and a value in base64, the value left out where it is empty."""
+    """``Upload-Metadata``: pairs of a key and a value in base64; an empty value is left out."""
     if len(header) > MAX_METADATA:
         raise InvalidRequest(FieldFault("Upload-Metadata", "field_too_large", f"{MAX_METADATA} B"))
     try:
         pairs = [pair.strip().partition(" ") for pair in header.split(",") if pair.strip()]
         return {name: b64decode(value.strip(), validate=True).decode("utf-8") for name, _, value in pairs}
-    except ValueError:  # binascii.Error and UnicodeDecodeError are some
+    except ValueError:  # binascii.Error and UnicodeDecodeError are ValueErrors
         raise InvalidRequest(FieldFault("Upload-Metadata", "field_invalid", "filename <base64>")) from None
 
 

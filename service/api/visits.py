@@ -1,4 +1,4 @@
-"""``/v1/visits``: post, look up, page through, and what was posted and found, to look at."""
+"""``/v1/visits``: post a visit, read it, list visits, and get its files and pictures."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class VisitList(BaseModel):
     response_model=Visit,
     responses={
         201: {
-            "description": "The finished visit; the first one, where the Idempotency-Key and the body are repeated",
+            "description": "The finished visit; for a repeated Idempotency-Key with the same body, the first visit",
             "headers": _LOCATED,
             **_HAS_VISIT,
         },
@@ -82,8 +82,8 @@ class VisitList(BaseModel):
 async def post_visit(request: Request, key: CurrentKey) -> Response:
     """Post one person's images, recordings and context of one day.
 
-    Every part is optional: what is missing makes an organ `not_assessed` or a finding absent, never normal; a body
-    without any part is a visit that is `unassessed`. The answer leaves when the visit is on disk.
+    Every part is optional. A missing part makes an organ `not_assessed` or a finding absent, never normal; a body
+    without any part is a visit that is `unassessed`. The visit is on disk before it is answered.
     """
     service = service_of(request)
     if not key.may_post:
@@ -95,12 +95,12 @@ async def post_visit(request: Request, key: CurrentKey) -> Response:
 
 
 async def finished_or_not(request: Request, key: Key, row: VisitRow) -> Response:
-    """The answer to who posted a visit: 201 when it is finished in the time that ``Prefer`` gives it, else 202."""
+    """The answer to a posted visit: 201 if it is finished within the time of ``Prefer``, else 202."""
     service = service_of(request)
     wait_s, applied = _prefer(request)
     if row.status == "accepted" and wait_s > 0:
         await service.work.wait(row.id, wait_s, request.is_disconnected)
-        if row.status == "accepted":  # not finished, or not here
+        if row.status == "accepted":  # not finished, or finished by another process
             row = await load_visit(service, key, row.id)
     response = _visit_response(request, row)
     response.headers["Location"] = f"/v1/visits/{row.id}"
@@ -122,9 +122,9 @@ async def get_visits(
     priority: Priority | None = None,
     status: Status | None = None,
     since: Annotated[
-        datetime | None, Query(description="Received at or after this moment; UTC where it names no zone")
+        datetime | None, Query(description="Received at or after this time; UTC if it names no zone")
     ] = None,
-    cursor: Annotated[str | None, Query(max_length=200, description="`next` of the page before")] = None,
+    cursor: Annotated[str | None, Query(max_length=200, description="`next` of the previous page")] = None,
     limit: Annotated[int, Query(ge=1, le=MAX_PAGE)] = PAGE,
 ) -> Response:
     """Page through the visits that the key may see, newest first."""
@@ -132,7 +132,7 @@ async def get_visits(
     page = await list_visits(service, key, priority=priority, status=status, since=since, cursor=cursor, limit=limit)
 
     def listed() -> str:
-        """A page of visits is a good deal of JSON to read and to write: in a thread."""
+        """Runs in a thread, because a page of visits is much JSON to read and to write."""
         items = [visit_view(row, language) for row in page.rows]
         return VisitList(items=items, next=page.next).model_dump_json()
 
@@ -141,7 +141,7 @@ async def get_visits(
 
 @router.get("/{visit_id}", response_model=Visit, responses={200: _HAS_VISIT, **_FOUND})
 async def get_visit(request: Request, key: CurrentKey, visit_id: VisitId) -> Response:
-    """The visit, as far as it has come."""
+    """The visit in its present state."""
     row = await load_visit(service_of(request), key, visit_id)
     response = _visit_response(request, row)
     if row.status == "accepted":
@@ -168,18 +168,16 @@ async def get_input(request: Request, key: CurrentKey, visit_id: VisitId, index:
 @router.get(
     "/{visit_id}/inputs/{index}/film.png",
     response_class=Response,
-    responses={200: {"description": "The image, to look at", "content": {"image/png": {}}}, **_FOUND},
+    responses={200: {"description": "The image for display", "content": {"image/png": {}}}, **_FOUND},
 )
 async def get_film(
     request: Request,
     key: CurrentKey,
     visit_id: VisitId,
     index: Index,
-    max_px: Annotated[
-        int | None, Query(ge=16, le=10_000, description="Longest side; the film's own without it")
-    ] = None,
+    max_px: Annotated[int | None, Query(ge=16, le=10_000, description="Longest side; default: the film's own")] = None,
 ) -> Response:
-    """An accepted image as it is looked at."""
+    """An accepted image for display."""
     service = service_of(request)
     with service.metrics.stages.labels("evidence").time():
         return Response(await evidence.film(service, key, visit_id, index, max_px), 200, AN_HOUR, "image/png")
@@ -188,7 +186,7 @@ async def get_film(
 @router.get(
     "/{visit_id}/inputs/{index}/trace.svg",
     response_class=Response,
-    responses={200: {"description": "The recording, to look at", "content": {"image/svg+xml": {}}}, **_FOUND},
+    responses={200: {"description": "The recording for display", "content": {"image/svg+xml": {}}}, **_FOUND},
 )
 async def get_trace(
     request: Request,
@@ -206,7 +204,7 @@ async def get_trace(
 @router.get(
     "/{visit_id}/evidence/{finding}/{index}.png",
     response_class=Response,
-    responses={200: {"description": "Where the finding came from", "content": {"image/png": {}}}, **_FOUND},
+    responses={200: {"description": "The evidence of the finding", "content": {"image/png": {}}}, **_FOUND},
 )
 async def get_evidence(
     request: Request,
@@ -219,7 +217,7 @@ async def get_evidence(
         evidence.Layer, Query(description="`film`: blended over the film or trace; `overlay`: a heatmap alone")
     ] = "film",
 ) -> Response:
-    """Where a finding came from, as the model gave it."""
+    """The evidence of a finding, as the model gave it."""
     service = service_of(request)
     with service.metrics.stages.labels("evidence").time():
         image = await evidence.evidence_png(service, key, visit_id, finding, index, layer=layer)
@@ -227,10 +225,10 @@ async def get_evidence(
 
 
 def _prefer(request: Request) -> tuple[float, str]:
-    """Seconds to wait, and what to say of it.
+    """Seconds to wait, and the value of ``Preference-Applied``.
 
-    A preference that cannot be read is no preference (RFC 7240, section 2). With both, ``respond-async, wait=10``
-    means: asynchronously, when it takes longer than that (section 4.3).
+    A preference that cannot be read is ignored (RFC 7240, section 2). Both together, ``respond-async, wait=10``, mean:
+    asynchronously, if it takes longer than that (section 4.3).
     """
     header = ",".join(request.headers.getlist("prefer"))[:500].lower()
     if found := re.search(r"(?:^|[,;\s])wait\s*=\s*\"?(\d{1,6})\"?\s*(?=$|[,;])", header):
@@ -248,7 +246,7 @@ def _visit_response(request: Request, row: VisitRow) -> Response:
 
 
 def _timing(row: VisitRow) -> str:
-    """Time in the queue and at work, so far.
+    """Time in the queue, and time of the assessment so far.
 
     References
     ----------

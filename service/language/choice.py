@@ -1,8 +1,8 @@
-"""The language of an answer: the reader's choice, else ``Accept-Language``, else the setting.
+"""The language of an answer: the reader's choice (a cookie), else ``Accept-Language``, else the setting.
 
 References
 ----------
-RFC 9110, section 12.5.4 (Accept-Language); RFC 4647, section 3.4 (lookup: ``vi-VN`` is served as ``vi``).
+RFC 9110, section 12.5.4 (Accept-Language); RFC 4647, section 3.4 (lookup: ``vi-VN`` gets ``vi``).
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from data_specs.vocabulary import LANGUAGES, Language
 
 COOKIE = "language"
 MAX_HEADER = 500
-"""Characters of the header that are looked at; browsers send some dozens."""
+"""Characters of the header that are read; browsers send fewer than 100."""
 
 
 def accepted_language(header: str, default: Language) -> Language:
-    """The offered language that ``header`` prefers; ``default`` where it names none, or only with ``q=0``.
+    """The language that ``header`` prefers; ``default`` if it names none of ours, or refuses them with ``q=0``.
 
-    Of two languages with the same weight the one named first wins.
+    Of two languages with the same weight the first is taken.
     """
     best: Language = default
     best_weight = 0.0

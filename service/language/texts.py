@@ -1,4 +1,4 @@
-"""The words of the pages in three languages, and numbers, ages and times as each language writes them."""
+"""The texts of the pages in three languages, and numbers, ages and times as each language writes them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ UNITS = {
     "mL/min/1.73 m2": {"vi": "mL/phút/1,73 m²", "fr": "mL/min/1,73 m²", "en": "mL/min/1.73 m²"},
     "mL/min/{1.73_m2}": {"vi": "mL/phút/1,73 m²", "fr": "mL/min/1,73 m²", "en": "mL/min/1.73 m²"},
 }
-"""Units that readers know under another spelling than the wire's; every other unit is written as it travels."""
+"""Units that readers write in another way than the API; any other unit is shown as it is in the API."""
 
 
 @cache
@@ -32,18 +32,18 @@ def text(key: str, language: Language, **values: object) -> str:
     Raises
     ------
     KeyError
-        There is no such text; a test holds the templates to the table.
+        There is no such text; a test checks the keys of all templates.
     """
     return texts()[key][language].format(**values)
 
 
 def opening(words: str) -> str:
-    """``words`` as they stand at the beginning of a line; the vocabulary writes them as within a sentence."""
+    """``words`` with a capital at the beginning; the vocabulary writes them as within a sentence."""
     return words[:1].upper() + words[1:]
 
 
 def number(value: float, language: Language) -> str:
-    """Three figures that carry, with the language's decimal mark."""
+    """A number with about three digits and the language's decimal mark."""
     decimals = 0 if abs(value) >= 100 else 1 if abs(value) >= 10 else 2
     written = f"{value:.{decimals}f}"
     if "." in written:
@@ -52,13 +52,13 @@ def number(value: float, language: Language) -> str:
 
 
 def signed(change: float, language: Language) -> str:
-    """A change, with its sign: a true minus, which does not break from its number."""
+    """A change with its sign; the sign is U+2212, at which no line is broken."""
     written = number(abs(change), language)
     return written if written == "0" else f"{'−' if change < 0 else '+'}{written}"
 
 
 def percent(share: float, language: Language) -> str:
-    """A probability as people read it; what rounds to nothing or to certainty is not written as such."""
+    """A probability in percent; it is never rounded to 0% or 100%."""
     space = NARROW_SPACE if language == "fr" else ""
     if share < 0.001:
         return f"<{number(0.1, language)}{space}%"
@@ -70,7 +70,7 @@ def percent(share: float, language: Language) -> str:
 
 
 def measured(value: float | str, unit: str | None, language: Language) -> tuple[str, str]:
-    """A measured value and its unit as the language writes them; a value that is a word becomes that language's."""
+    """A measured value and its unit in the language; a value that is a word is translated."""
     if isinstance(value, str):
         key = f"value_{value.replace(' ', '_')}"
         shown = text(key, language) if key in texts() else value
@@ -88,7 +88,7 @@ def age(years: float | None, language: Language) -> str:
 
 
 def moment(at: datetime, language: Language) -> str:
-    """Date and time in UTC; the page's script says it again in the reader's own zone."""
+    """Date and time in UTC; the page's script shows it in the reader's own zone."""
     return f"{at:%-d %b %Y %H:%M} UTC" if language == "en" else f"{at:%d/%m/%Y %H:%M} UTC"
 
 

@@ -1,4 +1,4 @@
-"""The frame of every page: the reader's language and words, the templates, the way to sign in."""
+"""What all pages share: rendering of templates in the reader's language, and the redirect to the login."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ def to_login(request: Request) -> Response:
 
 
 def page(request: Request, template: str, status_code: int = 200, /, *, key: Key | None, **values: Any) -> Response:
-    """Render ``template`` in the reader's language, for who is signed in with ``key``."""
+    """Render ``template`` in the reader's language, for the reader who signed in with ``key``."""
     asked = request.query_params.get("lang")
     if asked in LANGUAGES:
         return _remember_language(request, asked)
     language = language_of(request)
-    words: dict[str, Any] = {
+    functions: dict[str, Any] = {
         "t": lambda key, **filled: text(key, language, **filled),
         "percent": partial(percent, language=language),
         "measured": partial(measured, language=language),
@@ -51,14 +51,14 @@ def page(request: Request, template: str, status_code: int = 200, /, *, key: Key
         "in_words": partial(_in_words, language=language),
         "with_language": partial(_address, request),
     }
-    standing = {"key": key, "language": language, "organs": ORGANS, "path": request.url.path, "here": _address(request)}
-    html = _templates().get_template(template).render({**standing, **words, **values})
+    common = {"key": key, "language": language, "organs": ORGANS, "path": request.url.path, "here": _address(request)}
+    html = _templates().get_template(template).render({**common, **functions, **values})
     headers = {"Cache-Control": "no-store", "Content-Language": language, "Vary": "Accept-Language, Cookie"}
     return HTMLResponse(html, status_code, headers=headers)
 
 
 def _remember_language(request: Request, language: str) -> Response:
-    """A cookie for a year, and back to the address without the question."""
+    """Set a cookie for a year, and redirect to the address without ``lang``."""
     response = RedirectResponse(_address(request), 303)
     secure = request.url.scheme == "https"
     response.set_cookie(COOKIE, language, max_age=365 * 86_400, samesite="lax", secure=secure)
@@ -81,13 +81,13 @@ def _templates() -> Environment:
 
 @cache
 def _static(name: str) -> str:
-    """Address of a static file that changes with its content, so that browsers may keep it for ever."""
+    """Address of a static file, which changes with its content, so that browsers may keep it for a year."""
     digest = hashlib.sha256((HERE / "static" / name).read_bytes()).hexdigest()
     return f"/static/{name}?v={digest[:12]}"
 
 
 def _address(request: Request, language: str | None = None) -> str:
-    """This address, asking for ``language`` where one is given."""
+    """The address of this page; with ``language``, in that language."""
     asked = [(name, value) for name, value in request.query_params.multi_items() if name != "lang"]
     if language is not None:
         asked.append(("lang", language))
@@ -100,7 +100,7 @@ def _person(person: Person, language: Language) -> str:
 
 
 def _in_words(point: OperatingPoint, language: Language) -> str:
-    """Sensitivity and specificity as natural frequencies, which readers judge better than percentages.
+    """Sensitivity and specificity as natural frequencies ("of 100 people"), which readers understand better.
 
     References
     ----------
@@ -116,10 +116,13 @@ def _in_words(point: OperatingPoint, language: Language) -> str:
 
 
 def _tone(finding: Finding) -> str:
-    """How a row looks. Good news is no alarm, and nothing looks reassuring."""
+    """Colour of a finding's row: ``positive`` for a finding that needs attention, ``quiet`` for all others.
+
+    A negative result gets no colour of its own, because it does not exclude a disease.
+    """
     return "positive" if finding.positive and finding.name not in REASSURING else "quiet"
 
 
 def by_weight(findings: Iterable[Finding]) -> list[Finding]:
-    """What is above its threshold first; otherwise in the model's own order."""
+    """Findings above their threshold first; otherwise in the model's order."""
     return sorted(findings, key=lambda finding: not finding.positive)

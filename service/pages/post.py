@@ -1,7 +1,7 @@
-"""``/post``: a visit posted from a page. Without script it is one form; with it the files go ahead as uploads.
+"""``/post``: the page that posts a visit. Without script it is one form; with script the files are uploaded before.
 
-What ``static/upload.js`` has sent by the tus protocol comes back with the form as ids in hidden fields, so that the
-form is read, checked and answered in one place, whichever way its files came.
+The form then has the ids of the uploads that ``static/upload.js`` has made, in hidden fields. So the form is read and
+checked in one place, in both cases.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ FIELDS = {
     "image": "image",
     "ecg": "ecg",
 }
-"""Path of a field in a posted visit to the field of the form; the rest is told above the form."""
+"""Path of a field in a posted visit, and its field in the form; any other problem is shown above the form."""
 
 router = APIRouter(include_in_schema=False, default_response_class=HTMLResponse)
 
@@ -68,7 +68,7 @@ async def empty_form(request: Request) -> Response:
 
 @router.post("/post")
 async def post_form(request: Request) -> Response:
-    """Take the visit on and lead to its page; or the form again, with what is wrong beside each field."""
+    """Accept the visit and redirect to its page; or show the form again, with the problem next to each field."""
     key = await page_key(request)
     if key is None:
         return to_login(request)
@@ -83,15 +83,15 @@ async def post_form(request: Request) -> Response:
             context = _context(given)
             if wrong := _wrong_labs(context, language_of(request)):
                 return _form(request, key, given, upload_ids, wrong, 422)
-            beside = [part for field in ("image", "ecg") for part in await _files(form, field, drafts)]
-            if not (beside or upload_ids or context.labs):
+            files = [part for field in ("image", "ecg") for part in await _files(form, field, drafts)]
+            if not (files or upload_ids or context.labs):
                 raise InvalidRequest(FieldFault("image", "field_missing"))
             accepted = await visit_of_uploads(
                 service_of(request),
                 key,
                 upload_ids,
                 context,
-                posted=beside,
+                posted=files,
                 idempotency_key=f"page-{given['token']}" if given["token"].isalnum() else None,
             )
         except ServiceError as error:
@@ -110,7 +110,7 @@ def _form(
     wrong: Mapping[str, Sequence[str]] = MappingProxyType({}),
     status: int = 200,
 ) -> Response:
-    """The form as it was filled in, under a new token: what is posted next is another attempt."""
+    """The form as it was filled in, with a new token, because the next post is a new request."""
     settings = service_of(request).settings
     return page(
         request,
@@ -120,17 +120,17 @@ def _form(
         given={**dict.fromkeys(TEXTS, ""), "conditions": [], **given, "token": secrets.token_hex(16)},
         wrong=wrong,
         upload_ids=upload_ids,
-        conditions=CONDITIONS,  # nothing ticked says nothing, `none` says that the person has none of them
+        conditions=CONDITIONS,  # nothing chosen means not known; `none` means that the person has none of them
         units=UNITS,
         max_files=LIMITS,
         max_bytes=settings.max_upload_bytes,
         max_mb=settings.max_upload_mb,
-        today=datetime.now(UTC).date() + timedelta(days=1),  # somewhere it is tomorrow already
+        today=datetime.now(UTC).date() + timedelta(days=1),  # in some time zones it is already tomorrow
     )
 
 
 def _wrong(error: ServiceError, language: Language) -> dict[str, list[str]]:
-    """Sentences by the field of the form that they stand beside."""
+    """Sentences about problems, by field of the form."""
     if not isinstance(error, InvalidRequest):
         return {"": [problem_document(error, language, "/post").detail]}
     wrong: dict[str, list[str]] = {}
@@ -141,19 +141,19 @@ def _wrong(error: ServiceError, language: Language) -> dict[str, list[str]]:
 
 
 def _wrong_labs(context: Context, language: Language) -> dict[str, list[str]]:
-    """What the assessment would leave out: told while the laboratory's paper is still at hand."""
-    told = {lab.name: standard_labs([lab])[1] for lab in context.labs}
-    return {name: [each.message(language) for each in problems] for name, problems in told.items() if problems}
+    """Values that the assessment could not use, shown now, while the user still has the laboratory's report."""
+    found = {lab.name: standard_labs([lab])[1] for lab in context.labs}
+    return {name: [each.message(language) for each in problems] for name, problems in found.items() if problems}
 
 
 def _context(given: Mapping[str, Any]) -> Context:
-    """The context that the form says, by the same reading as a posted one; a field left empty is left out.
+    """The context of the form, read in the same way as a posted one; an empty field is left out.
 
     Raises
     ------
     InvalidRequest
     """
-    said: dict[str, Any] = {
+    fields: dict[str, Any] = {
         "person": {
             "id": given["person_id"],
             "age_years": _number("context.person.age_years", given["age"]),
@@ -162,8 +162,8 @@ def _context(given: Mapping[str, Any]) -> Context:
         "referrer": {"id": given["referrer_id"]},
         "visited_on": given["visited_on"],
     }
-    said["person"] = {name: value for name, value in said["person"].items() if value not in ("", None)}
-    document = {name: value for name, value in said.items() if value and value != {"id": ""}}
+    fields["person"] = {name: value for name, value in fields["person"].items() if value not in ("", None)}
+    document = {name: value for name, value in fields.items() if value and value != {"id": ""}}
     labs = [
         {"name": name, "value": _number(name, given[name]), "unit": given[f"{name}_unit"]}
         for name in UNITS
@@ -200,7 +200,7 @@ def _texts(form: FormData, name: str) -> list[str]:
 
 
 async def _files(form: FormData, field: Field, drafts: Drafts) -> list[Part]:
-    """The files of one field; a browser sends an empty one where none was chosen."""
+    """The files of one field; a browser sends an empty file if none was chosen."""
     parts: list[Part] = []
     for value in form.getlist(field):
         if isinstance(value, UploadFile) and (value.filename or value.size):

@@ -1,8 +1,8 @@
-"""Pages of the loop between doctors: what stands beside a visit, its forms, the specialist's worklist, the figures."""
+"""The page of a visit with its forms, the specialist's worklist of questions, and the statistics."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, get_args
@@ -26,8 +26,8 @@ from service.followup.questions import list_questions
 from service.followup.statistics import statistics
 from service.keys import Key
 from service.language.choice import language_of
-from service.pages.figures import Film, films, traces
 from service.pages.frame import page, to_login
+from service.pages.pictures import Film, films, traces
 from service.report.issue import issue
 from service.state import Service, service_of
 from service.storage.tables import VisitRow
@@ -35,15 +35,17 @@ from service.visits.earlier import compare_with_earlier
 from service.visits.stored import load_visit, visit_view
 
 PERIODS_DAYS = (30, 365)
+Action = Callable[[Service, Key], Awaitable[object]]
+"""What a form of the page asks for; raises a ``ServiceError`` if it is refused."""
 
 router = APIRouter(include_in_schema=False, default_response_class=HTMLResponse)
 
 
 @dataclass(frozen=True, slots=True)
-class Beside:
-    """What stands beside a visit: what came after the machine, the latest report, the earlier visits.
+class VisitSidebar:
+    """What the page shows next to the assessment: opinions and questions, the latest report, earlier visits.
 
-    ``prior``: the film of the latest earlier visit that has one, to be looked at beside today's.
+    ``prior`` is the film of the latest earlier visit that has one, for comparison.
     """
 
     history: History
@@ -52,25 +54,26 @@ class Beside:
     prior: Film | None
 
 
-async def beside(service: Service, key: Key, row: VisitRow) -> Beside:
+async def load_sidebar(service: Service, key: Key, row: VisitRow) -> VisitSidebar:
     history = await service.database.read(lambda session: followup.history(session, key, row))
     finished = row.status == "complete" and not row.blind
     report = await issue(service, row.id, row.version) if finished else None
     compared, earlier = await compare_with_earlier(service, key, row)
-    shown = (films(visit_view(each, service.settings.language)) for each in earlier)
-    return Beside(history, report, compared, next((each[0] for each in shown if each), None))
+    earlier_films = (films(visit_view(visit, service.settings.language)) for visit in earlier)
+    return VisitSidebar(history, report, compared, next((found[0] for found in earlier_films if found), None))
 
 
 async def visit_response(
     request: Request, key: Key, visit_id: str, *, problem: str | None = None, status_code: int = 200
 ) -> Response:
-    """The visit's page; ``problem`` is why what was sent from it was not done."""
+    """The visit's page; ``problem`` is the reason why a form that was sent from it was refused."""
     service, language = service_of(request), language_of(request)
     try:
         row = await load_visit(service, key, visit_id)
     except (NotFound, Forbidden):
         return page(request, "missing.html", 404, key=key)
     visit = visit_view(row, language)
+    sidebar = await load_sidebar(service, key, row)
     return page(
         request,
         "visit.html",
@@ -80,8 +83,8 @@ async def visit_response(
         blind=row.blind,
         films=films(visit),
         traces=traces(visit),
-        beside=(around := await beside(service, key, row)),
-        may_sign=_may_sign(key, around.history),
+        sidebar=sidebar,
+        may_sign=_may_sign(key, sidebar.history),
         judged=_judged(visit),
         addable=_addable(visit),
         advices=get_args(Advice),
@@ -91,41 +94,41 @@ async def visit_response(
 
 
 def _may_sign(key: Key, history: History) -> bool:
-    """A specialist signs what they were asked about, and not what they see beside it."""
+    """Whether the key may sign this visit: a specialist only if a question about it was asked to them."""
     asked = (
-        each.to_site in (None, key.site) and (each.closed_at is None or each.answered_by is not None)
-        for each in history.referrals
+        referral.to_site in (None, key.site) and (referral.closed_at is None or referral.answered_by is not None)
+        for referral in history.referrals
     )
     return key.may_sign and (key.role != "specialist" or any(asked))
 
 
 def _judged(visit: Visit) -> list[Finding]:
-    """What the machine says of a film or a trace, where a doctor can say otherwise."""
+    """The model's findings on films and traces with which a doctor can agree or disagree."""
     return [
-        each
+        finding
         for organ in ORGANS
         if organ in visit.organs
-        for each in visit.organs[organ].findings
-        if each.name in visible_findings(organ) and each.positive is not None
+        for finding in visit.organs[organ].findings
+        if finding.name in visible_findings(organ) and finding.positive is not None
     ]
 
 
 def _addable(visit: Visit) -> list[str]:
-    """Findings that a doctor may see and the machine has not judged."""
+    """Findings that a doctor may add, because the model has not judged them."""
     judged = {each.name for each in _judged(visit)}
     return [name for organ in ORGANS for name in visible_findings(organ) if name not in judged]
 
 
-# ---------------------------------------------------------------------- what is sent from a visit's page
+# ---------------------------------------------------------------------- forms of a visit's page
 @router.post("/visits/{visit_id}/sign")
 async def sign(request: Request, visit_id: str) -> Response:
     form = await request.form()
 
-    async def done(service: Service, key: Key) -> None:
+    async def action(service: Service, key: Key) -> None:
         version, new = _opinion(form)
         await followup.sign(service, key, visit_id, new, version=version)
 
-    return await _do(request, visit_id, done, "opinions")
+    return await run_and_return(request, visit_id, action, "opinions")
 
 
 @router.post("/visits/{visit_id}/ask")
@@ -136,16 +139,16 @@ async def ask(
     to_site: Annotated[str, Form()] = "",
     blind: Annotated[str, Form()] = "",
 ) -> Response:
-    async def done(service: Service, key: Key) -> None:
+    async def action(service: Service, key: Key) -> None:
         asked = {"question": question, "to_site": to_site.strip() or None, "blind": bool(blind) or None}
         await followup.ask(service, key, visit_id, _checked(NewReferral, asked))
 
-    return await _do(request, visit_id, done, "questions")
+    return await run_and_return(request, visit_id, action, "questions")
 
 
 @router.post("/visits/{visit_id}/withdraw/{referral_id}")
 async def withdraw(request: Request, visit_id: str, referral_id: str) -> Response:
-    return await _do(
+    return await run_and_return(
         request, visit_id, lambda service, key: followup.withdraw(service, key, visit_id, referral_id), "questions"
     )
 
@@ -158,34 +161,33 @@ async def outcome(
     outcome: Annotated[str, Form()] = "",
     source: Annotated[str, Form()] = "",
 ) -> Response:
-    async def done(service: Service, key: Key) -> None:
+    async def action(service: Service, key: Key) -> None:
         new = _checked(NewOutcome, {"finding": finding, "outcome": outcome, "source": source})
         await followup.record_outcome(service, key, visit_id, new)
 
-    return await _do(request, visit_id, done, "outcome")
+    return await run_and_return(request, visit_id, action, "outcome")
 
 
-async def _do(request: Request, visit_id: str, what: Any, section: str) -> Response:
-    """Do it and go back to the page, or show the page with the reason why it was not done."""
+async def run_and_return(request: Request, visit_id: str, action: Action, section: str) -> Response:
+    """Run the action and return to a section of the visit's page, or show the page with the reason of a refusal."""
     key = await page_key(request)
     if key is None:
         return to_login(request)
     try:
-        doing: Awaitable[None] = what(service_of(request), key)
-        await doing
+        await action(service_of(request), key)
     except ServiceError as error:
-        said = message(error.code, language_of(request), found=error.found, expected=error.expected)
-        return await visit_response(request, key, visit_id, problem=said, status_code=STATUS[type(error)].value)
+        problem = message(error.code, language_of(request), found=error.found, expected=error.expected)
+        return await visit_response(request, key, visit_id, problem=problem, status_code=STATUS[type(error)].value)
     return RedirectResponse(f"/visits/{visit_id}#{section}", 303)
 
 
 def _opinion(form: FormData) -> tuple[int, NewOpinion]:
-    """The version that was read, and the opinion on it.
+    """The report version that was read, and the opinion on it.
 
     Raises
     ------
     InvalidRequest
-        Something in the form is not what the page offers.
+        The form has something that the page does not offer.
     """
     judgements = [
         {"finding": name.removeprefix("verdict:"), "verdict": verdict, "note": ""}
@@ -211,10 +213,10 @@ def _checked(kind: Any, given: dict[str, Any]) -> Any:
         raise InvalidRequest(*field_faults(error.errors(include_url=False))) from None
 
 
-# ---------------------------------------------------------------------- worklist of questions, figures
+# ---------------------------------------------------------------------- questions, statistics
 @router.get("/questions")
 async def questions(request: Request, state: str = "open") -> Response:
-    """Questions to specialists that the reader may see."""
+    """The questions to specialists that the key may see."""
     key = await page_key(request)
     if key is None:
         return to_login(request)

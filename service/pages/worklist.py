@@ -1,4 +1,4 @@
-"""The pages that people read: signing in, the worklist, a visit. Rendered here, with little script and no framework."""
+"""Pages: the login, the worklist, a visit. They are rendered on the server and need no script."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from service.visits.stored import visit_view
 from service.visits.worklist import Filter, worklist
 
 RECENT_DAYS = 7
-"""The worklist opens on this many days: what is older is done, or asked for."""
+"""The worklist begins with visits of this many days; older ones are a filter away."""
 
 router = APIRouter(include_in_schema=False, default_response_class=HTMLResponse)
 
 
 @router.get("/")
 async def root(request: Request) -> Response:
-    """The worklist; a specialist's is of questions."""
+    """Redirect to the worklist, for a specialist to the list of questions."""
     key = await page_key(request)
     return RedirectResponse("/questions" if key and key.role == "specialist" else "/worklist", 303)
 
@@ -47,7 +47,7 @@ async def worklist_page(
     period: str | None = None,
     cursor: str | None = None,
 ) -> Response:
-    """Visits by urgency and waiting time. A filter that is none is left aside rather than refused."""
+    """Visits by urgency and waiting time. An unknown filter is ignored."""
     key = await page_key(request)
     if key is None:
         return to_login(request)
@@ -79,6 +79,6 @@ async def visit_page(request: Request, visit_id: str) -> Response:
 
 
 def _filtered(chosen: dict[str, str | None], **change: str | None) -> str:
-    """Address of the worklist with the filters in force and one of them changed."""
+    """Address of the worklist with the chosen filters and some of them changed."""
     asked = {name: value for name, value in {**chosen, **change}.items() if value is not None}
     return f"/worklist?{urlencode(asked)}" if asked else "/worklist"

@@ -1,7 +1,7 @@
-"""HL7 v2 messages as they travel (ER7): separators, escapes, character sets. What a message means is not known here.
+"""HL7 v2 messages as text (ER7): separators, escapes, character sets. What a message means is not known here.
 
-Read lazily and by hand: a parser that makes an object of every component turns one megabyte of separators into
-hundreds of megabytes, and a message of that size is what anybody may send.
+Fields are split only when they are asked for. A parser that makes an object of every component turns one megabyte of
+separators into hundreds of megabytes of memory, and any peer can send such a message.
 
 References
 ----------
@@ -18,19 +18,21 @@ from functools import cached_property
 
 OUR_APPLICATION = "SANGLOC"
 OWN_SYSTEM = "99SANGLOC"
-"""Our own codes, ``urn:sangloc:term`` elsewhere; table 0396 keeps names that begin with 99 for such."""
+"""The system of our own codes, elsewhere ``urn:sangloc:term``; table 0396 keeps names with 99 for local codes."""
 CHARSETS = {"": "ascii", "ASCII": "ascii", "UNICODE UTF-8": "utf-8"} | {
     f"8859/{part}": f"iso8859-{part}" for part in (1, 2, 3, 4, 5, 6, 7, 8, 9, 15)
 }
-"""Table 0211: those whose bytes below 128 are ASCII's, so that the separators can be found before they are known."""
+"""Of table 0211 those in which bytes below 128 are ASCII, so that separators are found before the set is known."""
 VERSIONS = frozenset(
     {"2.1", "2.2", "2.3", "2.3.1", "2.4", "2.5", "2.5.1", "2.6", "2.7", "2.7.1", "2.8", "2.8.1", "2.8.2", "2.9"}
 )
-"""Table 0104: in all of them the fields that are read here stand where they stand in 2.5.1."""
+"""Table 0104: versions in which the fields that are read here have the same place as in 2.5.1."""
 MAX_SEGMENTS, MAX_REPETITIONS = 10_000, 1000
-_BLANK = {each: " " for each in (*range(32), 127) if each != 10}
-"""Controls that no text of a message can have: among them those that end a segment or a frame."""
-_OURS = _BLANK | str.maketrans({"\\": "\\E\\", "|": "\\F\\", "^": "\\S\\", "&": "\\T\\", "~": "\\R\\", "\n": "\\.br\\"})
+_BLANK = {code: " " for code in (*range(32), 127) if code != 10}
+"""Control characters become spaces, among them those that end a segment or a frame; a line feed is kept."""
+_ESCAPED = _BLANK | str.maketrans(
+    {"\\": "\\E\\", "|": "\\F\\", "^": "\\S\\", "&": "\\T\\", "~": "\\R\\", "\n": "\\.br\\"}
+)
 
 SEGMENT_SEQUENCE, FIELD_MISSING, DATA_TYPE, TABLE_VALUE = 100, 101, 102, 103
 UNKNOWN_TYPE, UNKNOWN_EVENT, UNKNOWN_PROCESSING, UNKNOWN_VERSION = 200, 201, 202, 203
@@ -56,11 +58,11 @@ class NotUsable(Exception):
     Parameters
     ----------
     code
-        Of table 0357.
+        Code of table 0357.
     location
-        Where, as ``segment^number^field``; never what stands there.
+        Where, as ``segment^number^field``; never the value itself.
     rejected
-        The message as such is not for us (``AR``), whatever its content; else its content is at fault (``AE``).
+        Whether the message as a whole is not accepted (``AR``); else its content has an error (``AE``).
     """
 
     def __init__(self, code: int, location: str = "", *, rejected: bool = False) -> None:
@@ -72,22 +74,22 @@ class NotUsable(Exception):
 
 # ---------------------------------------------------------------- writing
 def escaped(text: str) -> str:
-    """Text as it may stand anywhere in a message of ours; a line's end becomes ``\\.br\\``, other controls a space."""
-    return text.replace("\r\n", "\n").replace("\r", "\n").translate(_OURS)
+    """Text for any field of a message; the end of a line becomes ``\\.br\\``, another control character a space."""
+    return text.replace("\r\n", "\n").replace("\r", "\n").translate(_ESCAPED)
 
 
 def line(text: str) -> str:
-    """As :func:`escaped`, for data types without lines (names, codes)."""
+    """As :func:`escaped`, for data types of one line (names, codes)."""
     return escaped(" ".join(text.translate(_BLANK).split()))
 
 
 def composed(*parts: str, by: str = "^") -> str:
-    """Components (already escaped) as one field, without empty ones at its end."""
+    """Components, escaped before, as one field without empty components at its end."""
     return by.join(parts).rstrip(by)
 
 
 def segment(name: str, fields: Mapping[int, str]) -> str:
-    """A segment from its fields by number; for MSH the two that hold the separators are written as they have to be."""
+    """A segment from its fields by number; of MSH the two fields with the separators are added."""
     last = max((number for number, field in fields.items() if field), default=0)
     if name == "MSH":
         return "|".join(["MSH", "^~\\&", *(fields.get(number, "") for number in range(3, last + 1))])
@@ -96,7 +98,7 @@ def segment(name: str, fields: Mapping[int, str]) -> str:
 
 def encoded(segments: list[str]) -> bytes:
     """The message's bytes, in UTF-8."""
-    return "".join(f"{each}\r" for each in segments).encode("utf-8", "replace")
+    return "".join(f"{text}\r" for text in segments).encode("utf-8", "replace")
 
 
 # ---------------------------------------------------------------- reading
@@ -110,7 +112,7 @@ class Separators:
 
 
 class Segment:
-    """One segment of a message that was read. ``number`` counts those of its name from 1."""
+    """One segment of a message; ``number`` counts the segments of its name from 1."""
 
     def __init__(self, text: str, number: int, separators: Separators, charset: str) -> None:
         self.name = text[:3]
@@ -125,16 +127,16 @@ class Segment:
         return [fields[0], self._by.field, *fields[1:]] if self.name == "MSH" else fields
 
     def at(self, field: int) -> str:
-        """Where a field stands, as an error says it."""
+        """The place of a field, as an ERR segment has it."""
         return f"{self.name}^{self.number}^{field}"
 
     def repetitions(self, field: int) -> list[str]:
-        """The field's repetitions as they came; for :meth:`part`.
+        """The field's repetitions as raw text, for :meth:`part`.
 
         Raises
         ------
         NotUsable
-            There are more than anybody means.
+            There are more than ``MAX_REPETITIONS``.
         """
         raw = self._fields[field] if field < len(self._fields) else ""
         found = raw.split(self._by.repetition, MAX_REPETITIONS)
@@ -143,20 +145,20 @@ class Segment:
         return [each for each in found if each]
 
     def part(self, field: int, repetition: str, component: int = 1) -> str:
-        """First subcomponent of a component, as text; ``""`` where it is absent or null.
+        """First subcomponent of a component, as text; ``""`` if it is absent or null.
 
         Raises
         ------
         NotUsable
-            An escape sequence or a control character that no text can have.
+            It has an escape sequence that cannot be read, or a control character.
         """
         components = repetition.split(self._by.component, component)
         raw = components[component - 1] if component <= len(components) else ""
         raw = raw.split(self._by.subcomponent, 1)[0].strip()
-        if raw == '""':  # HL7's null: 'delete the value'
+        if raw == '""':  # HL7's null, which means 'delete the value'
             return ""
         text = self._unescaped(raw, field).strip()
-        if not all(each == "\n" or each.isprintable() for each in text):
+        if not all(character == "\n" or character.isprintable() for character in text):
             raise NotUsable(DATA_TYPE, self.at(field))
         return text
 
@@ -169,11 +171,11 @@ class Segment:
         by, escape = self._by, re.escape(self._by.escape)
         meant = {"F": by.field, "S": by.component, "T": by.subcomponent, "R": by.repetition, "E": by.escape}
 
-        def one(sequence: re.Match[str]) -> str:
+        def replaced(sequence: re.Match[str]) -> str:
             code = sequence[1]
             if code in meant:
                 return meant[code]
-            if code in {"H", "N"}:  # highlighted, or not
+            if code in {"H", "N"}:  # highlighting begins or ends
                 return ""
             if code[:1] == ".":
                 return "\n" if code in {".br", ".sp"} else " "
@@ -182,25 +184,23 @@ class Segment:
                     return bytes.fromhex(code[1:]).decode(self._charset)
                 except ValueError:
                     pass
-            raise NotUsable(DATA_TYPE, self.at(field))  # other character sets, local sequences: not to be guessed
+            raise NotUsable(DATA_TYPE, self.at(field))  # other character sets and local sequences are not guessed
 
-        return re.sub(f"{escape}([^{escape}]*){escape}", one, raw) if by.escape in raw else raw
+        return re.sub(f"{escape}([^{escape}]*){escape}", replaced, raw) if by.escape in raw else raw
 
 
 class Message:
-    """A message that was read.
+    """A message, read from its bytes.
 
     Parameters
     ----------
-    frame
-        Its bytes.
     charset
-        Codec to read it with, whatever it says itself: for a message of which only ASCII is wanted.
+        Codec to read it with instead of the one of MSH-18: for a message of which only ASCII fields are used.
 
     Raises
     ------
     NotUsable
-        It has no MSH with separators, is not in a character set of :data:`CHARSETS`, or not in the one that it says.
+        It has no MSH with separators, names no character set of :data:`CHARSETS`, or its bytes are not in that set.
     """
 
     def __init__(self, frame: bytes, charset: str | None = None) -> None:
@@ -216,9 +216,9 @@ class Message:
             raise NotUsable(SEGMENT_SEQUENCE)
         counted: dict[str, int] = {}
         self.segments: list[Segment] = []
-        for each in filter(None, (text.strip("\n") for text in texts)):
-            counted[each[:3]] = counted.get(each[:3], 0) + 1
-            self.segments.append(Segment(each, counted[each[:3]], separators, charset))
+        for line_ in filter(None, (text.strip("\n") for text in texts)):
+            counted[line_[:3]] = counted.get(line_[:3], 0) + 1
+            self.segments.append(Segment(line_, counted[line_[:3]], separators, charset))
         self.body = frame[len(start) :]
 
     @property
@@ -227,7 +227,7 @@ class Message:
 
 
 def header_of(frame: bytes) -> Segment | None:
-    """The MSH alone, of a message that may be unreadable otherwise: whom to answer, and about which message."""
+    """The MSH of a message whose rest may be unreadable: it says whom to answer, about which message."""
     start, _, _ = frame[:10_000].partition(b"\r")
     try:
         return Segment(start.decode("ascii", "replace"), 1, _separators(start), "ascii")
@@ -236,16 +236,16 @@ def header_of(frame: bytes) -> Segment | None:
 
 
 def _separators(start: bytes) -> Separators:
-    """Those that MSH-1 and MSH-2 name."""
+    """The separators of MSH-1 and MSH-2."""
     chosen = start[3:4] + start[4:9].split(start[3:4])[0] if len(start) > 8 else b""
-    ascii_marks = all(33 <= each <= 126 and not chr(each).isalnum() for each in chosen)
+    ascii_marks = all(33 <= mark <= 126 and not chr(mark).isalnum() for mark in chosen)
     if start[:3] != b"MSH" or len(chosen) < 5 or not ascii_marks or len(set(chosen)) < len(chosen):
         raise NotUsable(SEGMENT_SEQUENCE, "MSH^1^2", rejected=True)
     return Separators(*chosen[:5].decode("ascii"))
 
 
 def _charset(header: Segment) -> str:
-    """Codec of the one character set that MSH-18 names; more than one would need escapes between them."""
+    """Codec of the character set that MSH-18 names; a message in several sets is not read."""
     names = header.repetitions(18)
     codec = CHARSETS.get(names[0].strip().upper() if names else "")
     if codec is None or len(names) > 1:

@@ -1,6 +1,6 @@
-"""MLLP, the frame around an HL7 v2 message on a socket: read within bounds, and sent with its answer awaited.
+"""MLLP, the frame around an HL7 v2 message on a socket: reading one, and sending one and reading its acknowledgement.
 
-No TLS: what crosses a network that others share goes through a tunnel (``docs/reference/hl7.md``).
+There is no TLS: outside a trusted network, use a tunnel (``docs/reference/hl7.md``).
 
 References
 ----------
@@ -21,24 +21,24 @@ START, END, CARRIAGE_RETURN = b"\x0b", b"\x1c", b"\r"
 MAX_MESSAGE_BYTES = 1_000_000
 MAX_ANSWER_BYTES = 64 * 1024
 BETWEEN_FRAMES = b"\r\n"
-"""Bytes that some senders leave between two frames, and that mean nothing."""
+"""Bytes without meaning that some senders write between two frames."""
 
 Code = Literal["AA", "AE", "AR", "CA", "CE", "CR"]
 Failure = Literal["unreachable", "timeout", "closed", "malformed_answer", "other_answer"]
 
 
 class BadFrame(Exception):
-    """What came is not a frame, or a larger one than is read; where the next one begins is not known."""
+    """The bytes are not a frame, or the frame is too large; where the next one begins is not known."""
 
 
 class SendFailed(Exception):
-    """No acknowledgement came: the message may have arrived or not, and is to be sent again as it is.
+    """No acknowledgement came. The message may have arrived or not; it has to be sent again unchanged.
 
     Parameters
     ----------
     code
-        ``unreachable``, ``timeout``, ``closed`` (before it answered), ``malformed_answer``, or ``other_answer``
-        (an answer to another message).
+        ``unreachable``, ``timeout``, ``closed`` (before an answer), ``malformed_answer``, or ``other_answer`` (an
+        answer to another message).
     """
 
     def __init__(self, code: Failure) -> None:
@@ -48,16 +48,16 @@ class SendFailed(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Acknowledgement:
-    """What the receiver said.
+    """The receiver's answer.
 
     Parameters
     ----------
     code
-        ``AA`` or ``CA``: it has the message. ``AE``, ``CE``: an error in it. ``AR``, ``CR``: rejected.
+        ``AA`` or ``CA``: accepted. ``AE`` or ``CE``: an error in the message. ``AR`` or ``CR``: rejected.
     control_id
         MSH-10 of the message that is acknowledged.
     error
-        Code of table 0357, ``""`` where none is given. The receiver's words are not kept: they may name a person.
+        Code of table 0357, ``""`` if there is none. The receiver's text is not kept: it may name a person.
     """
 
     code: Code
@@ -75,31 +75,31 @@ def framed(message: bytes) -> bytes:
     Raises
     ------
     ValueError
-        It holds a byte that ends or begins a frame.
+        It contains a byte that begins or ends a frame.
     """
     if START in message or END in message:
-        raise ValueError("a message cannot hold the bytes of its frame")
+        raise ValueError("a message cannot contain the bytes of its frame")
     return START + message + END + CARRIAGE_RETURN
 
 
 async def read_frame(
     reader: asyncio.StreamReader, *, idle_seconds: float | None, frame_seconds: float | None
 ) -> bytes | None:
-    """The next message; ``None`` where the peer has closed instead.
+    """The next message; ``None`` if the peer has closed the connection.
 
     Parameters
     ----------
     reader
-        Its ``limit`` is the size up to which a frame is read.
+        Its ``limit`` is the largest size of a frame.
     idle_seconds
-        How long to wait for its first byte.
+        How long to wait for the first byte; ``None``: without limit.
     frame_seconds
-        How long the rest may take.
+        How long the rest may take; ``None``: without limit.
 
     Raises
     ------
     BadFrame
-        Bytes outside of a frame, one within another, one that is cut off or too large.
+        Bytes outside a frame, a frame within another, or one that is cut off or too large.
     TimeoutError
         It did not come in time.
     """
@@ -126,14 +126,14 @@ async def send(host: str, port: int, message: bytes, *, timeout_s: float) -> Ack
     Parameters
     ----------
     timeout_s
-        For all of it, from the connection to the answer.
+        For the whole exchange, from the connection to the answer.
 
     Raises
     ------
     SendFailed
         No acknowledgement of this message came.
     ValueError
-        It is not a message with a control id (MSH-10).
+        The message has no control id (MSH-10).
     """
     header = header_of(message)
     control_id = header.text(10) if header else ""
@@ -151,7 +151,7 @@ async def send(host: str, port: int, message: bytes, *, timeout_s: float) -> Ack
 async def _exchange(host: str, port: int, frame: bytes) -> bytes:
     try:
         reader, writer = await asyncio.open_connection(host, port, limit=MAX_ANSWER_BYTES)
-    except (OSError, UnicodeError):  # a name that cannot be one, too
+    except (OSError, UnicodeError):  # UnicodeError: it cannot be a host's name
         raise SendFailed("unreachable") from None
     try:
         writer.write(frame)
@@ -165,21 +165,25 @@ async def _exchange(host: str, port: int, frame: bytes) -> bytes:
     except OSError:
         raise SendFailed("closed") from None
     finally:
-        writer.transport.abort()  # to wait for a peer that takes nothing would outlast the time-out
+        writer.transport.abort()  # a normal close would wait for a peer that does not read
     if answer is None:
         raise SendFailed("closed")
     return answer
 
 
 def _acknowledgement(answer: bytes, control_id: str) -> Acknowledgement:
-    """What an answer says of the message with ``control_id``."""
+    """Read the answer to the message with ``control_id``.
+
+    Raises
+    ------
+    SendFailed
+    """
     try:
-        # receivers write their own words in whichever character set; codes and ids are ASCII in all of them
-        segments = Message(answer, "latin-1").segments
-        said = next((each for each in segments if each.name == "MSA"), None)
-        code, about = (said.text(1), said.text(2)) if said else ("", "")
-        wrong = next((each for each in segments if each.name == "ERR"), None)
-        error = (wrong.text(3) or wrong.text(1, 4)) if wrong else ""
+        # the receiver's text may be in any character set; codes and ids are ASCII in all of them
+        first = {segment.name: segment for segment in reversed(Message(answer, "latin-1").segments)}
+        msa, err = first.get("MSA"), first.get("ERR")
+        code, about = (msa.text(1), msa.text(2)) if msa else ("", "")
+        error = (err.text(3) or err.text(1, 4)) if err else ""
     except NotUsable:
         raise SendFailed("malformed_answer") from None
     if code not in get_args(Code):

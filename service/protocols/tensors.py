@@ -1,13 +1,13 @@
-"""Tensors over the wire: the Open Inference Protocol's request and answer, as bytes.
+"""Requests and answers of the Open Inference Protocol, as bytes.
 
-JSON carries small tensors; the binary extension carries any, after the JSON, without a copy on the way in. What a
-tensor may not be is refused by the name of its member, as in a visit's context.
+Small tensors are part of the JSON. The binary extension appends any tensor after the JSON, and it is read without a
+copy. A refusal names the member of the JSON that cannot be used.
 
 References
 ----------
 Open Inference Protocol v2, "HTTP/REST" and "Tensor Data Types"; its binary tensor data extension.
-NaN and the infinities travel in JSON under those names, as Triton reads and writes them; JSON itself has no word for
-them (RFC 8259, section 6).
+In JSON, ``NaN`` and ``Infinity`` are written as Triton writes them; JSON itself has no such values (RFC 8259,
+section 6).
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ DATATYPES: dict[str, np.dtype[Any]] = {
     "FP64": np.dtype("<f8"),
 }
 MAX_JSON_BYTES = 4_000_000
-"""A parser of JSON holds the interpreter to its end: a tenth of a second for this much. More comes as binary."""
+"""Parsing JSON blocks the interpreter, a tenth of a second for this much. A larger tensor has to be binary."""
 MAX_ID = 200
 RETRY_AFTER_S = 5
 FINITE = "-∞ < x < ∞"
@@ -40,7 +40,7 @@ FINITE = "-∞ < x < ∞"
 
 @dataclass(frozen=True, slots=True)
 class TensorSpec:
-    """A tensor of a model; ``shape`` is that of one row, before it stands the number of rows."""
+    """A tensor of a model; ``shape`` is that of one row, without the number of rows."""
 
     name: str
     datatype: str
@@ -52,14 +52,14 @@ class TensorSpec:
 
 @dataclass(frozen=True, slots=True)
 class InputSpec(TensorSpec):
-    """``unknown`` says whether NaN may stand for a value that is not known (laboratory values)."""
+    """``unknown``: whether NaN stands for a value that is not known (laboratory values)."""
 
     unknown: bool = False
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
-    """A request, read: ``rows`` ``(n, *shape)``, and the outputs that are wanted, each as binary or not."""
+class InferRequest:
+    """A request: ``rows`` has the shape ``(n, *shape)``; ``outputs`` are the names asked for, and whether as binary."""
 
     id: str | None
     rows: Array
@@ -68,15 +68,15 @@ class Asked:
 
 @dataclass
 class Tensors:
-    """What this process holds of tensor requests, bounded: a full one is refused, not made to wait without end.
+    """Tensor requests that this process works on, with limits: beyond them a request is refused and does not wait.
 
     Parameters
     ----------
     max_rows, max_bytes
-        Rows that are not answered yet, and bytes of their bodies. A single request may bring more rows than the
-        first, where it finds nothing before it.
+        Rows that are not answered yet, and bytes of their bodies. A request may have more than ``max_rows`` if no
+        other is worked on.
     outputs
-        Specifications by the hash of a bundle's weights, once they are known.
+        Output tensors by the hash of a bundle's weights, once they are known.
     """
 
     max_rows: int
@@ -87,7 +87,7 @@ class Tensors:
 
     @contextmanager
     def hold(self, *, rows: int = 0, n_bytes: int = 0) -> Iterator[None]:
-        """Take a place for so much.
+        """Count a request's rows or bytes while it is worked on.
 
         Raises
         ------
@@ -105,15 +105,17 @@ class Tensors:
             self.n_bytes -= n_bytes
 
 
-def read_request(body: memoryview, n_json: int | None, spec: InputSpec, outputs: Sequence[str], max_rows: int) -> Asked:
+def read_request(
+    body: memoryview, n_json: int | None, spec: InputSpec, outputs: Sequence[str], max_rows: int
+) -> InferRequest:
     """The request in ``body``.
 
     Parameters
     ----------
     n_json
-        Length of the JSON before the binary tensors; ``None``: it is all JSON.
+        Length of the JSON before the binary tensors; ``None``: the whole body is JSON.
     outputs
-        Names of the model's outputs, all of which are answered where none is asked for.
+        Names of the model's outputs; a request that asks for none gets all.
 
     Raises
     ------
@@ -137,7 +139,7 @@ def read_request(body: memoryview, n_json: int | None, spec: InputSpec, outputs:
         raise _malformed("inputs", "1")
     rows = _rows(_member(inputs[0], "inputs.0", dict), binary, spec, max_rows)
     by_default = _parameters(asked, "parameters").get("binary_data_output", False) is True
-    return Asked(request_id, rows, _wanted(asked.get("outputs"), outputs, by_default))
+    return InferRequest(request_id, rows, _wanted(asked.get("outputs"), outputs, by_default))
 
 
 def _rows(given: Mapping[str, Any], binary: memoryview, spec: InputSpec, max_rows: int) -> Array:
@@ -185,7 +187,7 @@ def _from_json(data: object, dtype: np.dtype[Any], n_values: int) -> Array:
         raise _malformed("inputs.0.data", expected)
     if dtype.kind == "u" and (values.min() < 0 or values.max() > np.iinfo(dtype).max):
         raise _malformed("inputs.0.data", f"0 … {np.iinfo(dtype).max}")
-    with np.errstate(over="ignore"):  # what leaves the range becomes infinite, and is refused as that
+    with np.errstate(over="ignore"):  # a value out of range becomes infinite, which is refused
         cast: Array = values.astype(dtype)
     return cast
 
@@ -194,9 +196,9 @@ def _wanted(given: object, known: Sequence[str], by_default: bool) -> tuple[tupl
     if given is None or given == []:
         return tuple((name, by_default) for name in known)
     wanted: dict[str, bool] = {}
-    for index, each in enumerate(_member(given, "outputs", list)[: len(known) + 1]):
+    for index, item in enumerate(_member(given, "outputs", list)[: len(known) + 1]):
         path = f"outputs.{index}"
-        output = _member(each, path, dict)
+        output = _member(item, path, dict)
         name = output.get("name")
         if name not in known:
             raise _malformed(f"{path}.name", ", ".join(known))
@@ -207,7 +209,7 @@ def _wanted(given: object, known: Sequence[str], by_default: bool) -> tuple[tupl
 
 
 def _parameters(given: Mapping[str, Any], path: str) -> dict[str, Any]:
-    """Parameters; those that ask for what is not done here are refused, others are for servers that know them."""
+    """Parameters; those that ask for a feature that is not offered are refused, unknown ones are ignored."""
     parameters: dict[str, Any] = _member(given.get("parameters", {}), path, dict)
     for name in ("shared_memory_region", "classification"):
         if name in parameters:
@@ -226,14 +228,14 @@ def _malformed(path: str, expected: str) -> InvalidRequest:
 
 
 def write_answer(
-    model: Mapping[str, str], asked: Asked, names: Sequence[str], results: Sequence[Array]
+    model: Mapping[str, str], asked: InferRequest, names: Sequence[str], results: Sequence[Array]
 ) -> tuple[bytes, int | None]:
-    """The answer's body, and the length of its JSON where binary tensors follow it.
+    """The answer's body, and the length of its JSON if binary tensors follow it.
 
     Parameters
     ----------
     names, results
-        The model's outputs, all of them.
+        All outputs of the model.
     """
     by_name = dict(zip(names, results, strict=True))
     outputs: list[dict[str, Any]] = []

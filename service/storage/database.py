@@ -1,7 +1,7 @@
-"""The one way to the tables: short transactions on a few threads of their own.
+"""The database: short transactions, on threads of their own. No other module opens a connection.
 
-SQLite (WAL, ``synchronous=FULL``) by default, PostgreSQL by URL. SQLAlchemy is used synchronously: a transaction here
-is a handful of statements, and a thread hop costs less than what an asynchronous driver adds to each of them.
+SQLite (WAL, ``synchronous=FULL``) by default, PostgreSQL by URL. SQLAlchemy is used synchronously: a transaction has a
+few statements, and changing the thread once costs less than an asynchronous driver adds to each statement.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ from service.storage.tables import Base
 T = TypeVar("T")
 THREADS = 8
 BUSY_TIMEOUT_MS = 30_000
-"""How long a writer waits for another one; transactions last milliseconds, so that this is never reached in order."""
+"""How long a writer waits for another; transactions last milliseconds, so only a fault can reach this."""
 
 
 class Database:
-    """The engine and the threads its transactions run on.
+    """The engine, and the threads on which transactions run.
 
     Parameters
     ----------
@@ -48,12 +48,12 @@ class Database:
 
     def __init__(self, url: str) -> None:
         self.is_sqlite = make_url(url).get_backend_name() == "sqlite"
-        # A statement's values may name a person; an error that quotes them would carry the name into the log.
+        # a statement's values may name a person, and an error that quotes them would bring the name into the log
         self.engine: Engine = create_engine(
             url, hide_parameters=True, pool_size=THREADS, pool_pre_ping=not self.is_sqlite
         )
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="database")
-        # PostgreSQL has many writers, and shares their fsync itself
+        # PostgreSQL has many writers, and groups their commits itself
         self._writer = GroupCommit(lambda: self.transaction(write=True)) if self.is_sqlite else None
         if self.is_sqlite:
             event.listen(self.engine, "connect", _open_sqlite)
@@ -61,10 +61,10 @@ class Database:
 
     @contextmanager
     def transaction(self, *, write: bool = False) -> Iterator[Session]:
-        """A session whose work is committed at the end, or rolled back.
+        """A session whose work is committed at the end, or rolled back after an error.
 
-        On SQLite a writing transaction takes the write lock at its start (``BEGIN IMMEDIATE``), so that what it read
-        still holds when it writes.
+        On SQLite a writing transaction takes the write lock at its start (``BEGIN IMMEDIATE``), so that what it has
+        read does not change before it writes.
         """
         with Session(self.engine, expire_on_commit=False) as session, session.begin():
             session.connection(execution_options={"sangloc_write": write})
@@ -74,10 +74,10 @@ class Database:
         return await self._run(work, False)
 
     async def write(self, work: Callable[[Session], T]) -> T:
-        """Run ``work`` in a committed transaction; once this returns, the change survives the machine's power cord.
+        """Run ``work`` in a transaction; when this returns, its changes survive a loss of power.
 
-        On SQLite what is asked for meanwhile goes into one transaction, one after the other; ``work`` may then be
-        called a second time, after the first was rolled back, and must not depend on having been called once.
+        On SQLite several works share one transaction. If that fails, it is rolled back and ``work`` is called again:
+        it must give the same result when it is called twice.
         """
         return await (self._writer.run(work) if self._writer else self._run(work, True))
 
@@ -96,7 +96,7 @@ class Database:
 
 
 def database_now(session: Session) -> datetime:
-    """Time by the clock that all who share the database share: its own, or for SQLite the machine's."""
+    """The time on the clock that all processes share: the database's own, or the machine's for SQLite."""
     if session.get_bind().dialect.name == "sqlite":
         return datetime.now(UTC)
     now: datetime = session.execute(select(text("clock_timestamp()"))).scalar_one()
@@ -104,19 +104,19 @@ def database_now(session: Session) -> datetime:
 
 
 def insert_rows(session: Session, *rows: Base) -> None:
-    """Insert new rows as they are, one statement each: a third of what the unit of work takes for the same."""
+    """Insert new rows, one statement each; SQLAlchemy's unit of work takes three times as long."""
     for row in rows:
         table = cast("Table", row.__table__)
         session.execute(insert(table), {column.name: getattr(row, column.name) for column in table.columns})
 
 
 def rowcount(result: Result[Any]) -> int:
-    """How many rows an UPDATE or DELETE touched: the answer of a compare-and-set."""
+    """How many rows an UPDATE or DELETE changed: whether its condition still held."""
     return cast("CursorResult[Any]", result).rowcount
 
 
 def _open_sqlite(connection: sqlite3.Connection, _record: Any) -> None:
-    connection.isolation_level = None  # the driver starts no transactions of its own; _begin_sqlite does
+    connection.isolation_level = None  # _begin_sqlite starts the transactions, not the driver
     cursor = connection.cursor()
     for pragma in (
         f"busy_timeout = {BUSY_TIMEOUT_MS}",

@@ -1,4 +1,4 @@
-"""Files on their way into the store: hashed as they come, gone at the request's end unless they were put."""
+"""Drafts: files that are being received. They are hashed while they come, and removed unless the store takes them."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import IO
 
 START_BYTES = 4096
-"""As much of a file as tells a film from a recording."""
+"""How much of a file shows whether it is a film or a recording."""
 HELD_BYTES = 128 * 1024
-"""A file up to this size is held in memory until the store takes it; a larger one is written as it comes."""
+"""A file up to this size is kept in memory until the store takes it; a larger one is written to disk while it comes."""
 
 
 class Draft:
-    """One file as it comes in. It blocks: to be used from a thread."""
+    """One file that is being received. It blocks: use it in a thread."""
 
     def __init__(self, folder: Path) -> None:
         self.n_bytes = 0
@@ -37,14 +37,14 @@ class Draft:
         (self._file or self._held).write(piece)
 
     def open(self) -> IO[bytes]:
-        """What was written so far, from its beginning."""
+        """What was written so far, open at its beginning."""
         if self._file is None:
             return io.BytesIO(self._held.getbuffer())
         self._file.flush()
         return self._path.open("rb")
 
     def durable_file(self) -> Path:
-        """The finished draft as a file on the disk; nothing is written to it any more."""
+        """Finish the draft, and make it durable as a file on disk."""
         if self._file is None:
             self._to_disk()
         assert self._file is not None  # noqa: S101
@@ -54,10 +54,10 @@ class Draft:
         return self._path
 
     def remove(self) -> None:
-        """Remove its file, if it has one that the store has not taken over.
+        """Remove its file, if the store has not taken it.
 
-        What is held in memory stays as it is: a request that is cut off leaves a thread behind that may be about to
-        put it, and must not put something else under its name.
+        What is kept in memory is not changed: after a request was cut off, a thread may still be storing it, and must
+        not store other bytes under its name.
         """
         if self._file is not None:
             self._file.close()
@@ -75,7 +75,7 @@ class Drafts:
     Parameters
     ----------
     folder
-        Where they are written; it has to be on the store's own disk.
+        Where they are written; it has to be on the same disk as the store.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -88,10 +88,10 @@ class Drafts:
         return draft
 
     def __bool__(self) -> bool:
-        """Whether some may be left."""
+        """Whether there are drafts to remove."""
         return bool(self._made)
 
     def remove(self) -> None:
-        """Remove what the store has not taken over."""
+        """Remove all that the store has not taken."""
         while self._made:
             self._made.pop().remove()

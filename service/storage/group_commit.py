@@ -1,7 +1,7 @@
-"""Group commit: what waits while one transaction is written goes together into the next.
+"""Group commit: all writes that wait while a transaction is committed go into the next one together.
 
-A commit waits for the disk, and SQLite has one writer at a time: visits that arrive together share both. As in
-``inference.runtime.batcher`` nothing is held back for company; where a group fails its members are tried one by one.
+A commit waits for the disk, and SQLite has one writer at a time: writes that come together share both. As in
+``inference.runtime.batcher``, no write waits for others to come. If a group fails, its writes are tried one by one.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from typing import Any, TypeVar
 from sqlalchemy.orm import Session
 
 T = TypeVar("T")
-MOST = 64
-"""Writes in one transaction, so that none is kept waiting for long by those before it."""
+MAX_WRITES = 64
+"""Of one transaction, so that no write waits long for those before it."""
 
 
 @dataclass(eq=False, slots=True)
@@ -29,7 +29,7 @@ class _Write:
 
 
 class GroupCommit:
-    """One thread that writes.
+    """One thread that runs all writes.
 
     Parameters
     ----------
@@ -46,9 +46,9 @@ class GroupCommit:
         self._thread.start()
 
     async def run(self, work: Callable[[Session], T]) -> T:
-        """Result of ``work`` once it is committed.
+        """The result of ``work``, once it is committed.
 
-        ``work`` may be called twice: where the group that it went with has failed, the first time was rolled back.
+        ``work`` may be called twice: if its group failed, the first call was rolled back.
         """
         loop = asyncio.get_running_loop()
         write = _Write(work, loop, loop.create_future())
@@ -61,7 +61,7 @@ class GroupCommit:
         return result
 
     def close(self) -> None:
-        """Write what waits, and end."""
+        """Run the writes that wait, and stop."""
         with self._wake:
             self._closed = True
             self._wake.notify()
@@ -75,7 +75,7 @@ class GroupCommit:
         with self._wake:
             while True:
                 group: list[_Write] = []
-                while self._queue and len(group) < MOST:
+                while self._queue and len(group) < MAX_WRITES:
                     write = self._queue.popleft()
                     if not write.future.cancelled():
                         group.append(write)
@@ -110,5 +110,5 @@ def _settle(write: _Write, result: Any) -> None:
         else:
             write.future.set_result(result)
 
-    with suppress(RuntimeError):  # the caller's loop is closed: it is written, and nobody waits to hear it
+    with suppress(RuntimeError):  # the caller's loop is closed, so no one waits for the result
         write.loop.call_soon_threadsafe(settle)

@@ -1,7 +1,7 @@
-"""Where posted files are kept: content-addressed by SHA-256, never changed, durable before ``put`` returns.
+"""The store of posted files: each under the SHA-256 of its content, never changed, durable before ``put`` returns.
 
-One small interface, two kinds: a folder (``file://``), and whatever fsspec opens by URL (``s3://bucket/prefix``,
-``memory://``). A folder is done here because fsspec's local files are neither fsynced nor renamed into place.
+A store is a folder (``file://``), or any URL that fsspec opens (``s3://bucket/prefix``, ``memory://``). Folders do not
+go through fsspec, which neither syncs its local files nor renames them into place.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ from service.storage.drafts import Draft
 from service.storage.tables import InputRow
 
 ABANDONED_S = 3600.0
-"""A draft that nobody has written to for this long belongs to a process that is gone."""
+"""A draft without a write for this long belongs to a process that has stopped."""
 
 
 class Store(Protocol):
-    """Files by the SHA-256 of their content. All methods block: call them from a thread."""
+    """Files by the SHA-256 of their content. All methods block: call them in a thread."""
 
     @property
     def drafts(self) -> Path:
-        """Local folder where files are written before they are ``put``."""
+        """Local folder of the drafts."""
         ...
 
     def put(self, draft: Draft) -> None:
-        """Take over ``draft`` under its SHA-256; when this returns, the content is durable."""
+        """Take ``draft`` into the store under its SHA-256; when this returns, the content is durable."""
         ...
 
     def read(self, sha256: str) -> bytes:
@@ -41,25 +41,25 @@ class Store(Protocol):
         Raises
         ------
         StoredFileMissing, StoredFileDamaged
-            It is not there, or no longer itself.
+            The store does not have it, or its content has changed.
         """
         ...
 
     def probe(self) -> None:
-        """Write and remove a small file; raises ``OSError`` where the store cannot be written."""
+        """Write and remove a small file; raises ``OSError`` if that fails."""
         ...
 
 
 def open_store(url: str, data_dir: Path) -> Store:
-    """The store at ``url``; drafts lie beside a folder's files, else in ``data_dir``."""
+    """The store at ``url``; drafts are within a folder's own root, else in ``data_dir``."""
     parts = urlsplit(url)
-    if parts.scheme in ("file", "local"):  # fsspec knows a folder under both names
+    if parts.scheme in ("file", "local"):  # fsspec has both names for a folder
         return FolderStore(Path(unquote(parts.path)))
     return RemoteStore(url, data_dir / "drafts")
 
 
 class FolderStore:
-    """``ROOT/ab/cd…``: written aside, fsynced, renamed, and the folder fsynced."""
+    """Files ``ROOT/ab/cd…``: each is written as a draft, synced and renamed, then its folder is synced."""
 
     def __init__(self, root: Path) -> None:
         self._root = root
@@ -72,7 +72,7 @@ class FolderStore:
         target = self._path(draft.sha256)
         file = draft.durable_file()
         if target.parent not in self._durable_folders:
-            # that another process has made it does not say that its entry in the root is on the disk yet
+            # even if another process made it, its entry in the root may not be on disk yet
             target.parent.mkdir(exist_ok=True)
             fsync_folder(self._root)
             self._durable_folders.add(target.parent)
@@ -84,7 +84,7 @@ class FolderStore:
             content = self._path(sha256).read_bytes()
         except FileNotFoundError:
             raise StoredFileMissing from None
-        return _whole(content, sha256)
+        return _checked(content, sha256)
 
     def probe(self) -> None:
         draft = self.drafts / f"probe-{uuid.uuid4().hex}"
@@ -96,10 +96,10 @@ class FolderStore:
 
 
 class RemoteStore:
-    """Objects ``PREFIX/ab/cd…`` of an object store, by fsspec; such a store shows an object whole or not at all."""
+    """Objects ``PREFIX/ab/cd…`` of an object store, by fsspec; such a store never shows half an object."""
 
     def __init__(self, url: str, drafts: Path) -> None:
-        import fsspec  # type: ignore[import-untyped]  # noqa: PLC0415  with the client of the store behind it, needed by this kind alone
+        import fsspec  # type: ignore[import-untyped]  # noqa: PLC0415  it imports the store's client
 
         self._files: Any
         self._files, self._root = fsspec.core.url_to_fs(url)
@@ -120,7 +120,7 @@ class RemoteStore:
             content: bytes = self._files.cat_file(self._path(sha256))
         except FileNotFoundError:
             raise StoredFileMissing from None
-        return _whole(content, sha256)
+        return _checked(content, sha256)
 
     def probe(self) -> None:
         path = f"{self._root}/probe-{uuid.uuid4().hex}"
@@ -133,7 +133,7 @@ class RemoteStore:
 
 @dataclass(frozen=True, slots=True)
 class StoredInput:
-    """A visit's file that is read from the store when its turn has come."""
+    """A posted file of a visit, which is read from the store when it is needed."""
 
     index: int
     field: Literal["image", "ecg"]
@@ -150,17 +150,17 @@ class StoredInput:
 
 
 def remove_abandoned(folder: Path) -> None:
-    """Remove drafts of processes that died while a body came in; younger ones may be a living process's."""
+    """Remove old drafts, of processes that stopped while they received a file; newer ones may be in use."""
     oldest = time.time() - ABANDONED_S
     for draft in folder.iterdir():
         try:
             if draft.stat().st_mtime < oldest:
                 draft.unlink()
-        except FileNotFoundError:  # another process that starts removes them too
+        except FileNotFoundError:  # another process removes them at the same time
             continue
 
 
-def _whole(content: bytes, sha256: str) -> bytes:
+def _checked(content: bytes, sha256: str) -> bytes:
     if hashlib.sha256(content).hexdigest() != sha256:
         raise StoredFileDamaged
     return content

@@ -1,4 +1,4 @@
-"""The tables: what is kept of keys, visits, and what follows them."""
+"""The tables of the database."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from data_specs.visit.context import Context
 
 
 class UtcDateTime(TypeDecorator[datetime]):
-    """An aware datetime in UTC; SQLite, which has no zones, stores it without one."""
+    """A datetime with zone UTC; SQLite, which has no zones, stores it without one."""
 
     impl = DateTime(timezone=True)
     cache_ok = True
@@ -49,7 +49,7 @@ class Base(DeclarativeBase):
 
 
 class KeyRow(Base):
-    """A key that was handed out; only its SHA-256 is here."""
+    """An access key; only its SHA-256 is stored."""
 
     __tablename__ = "keys"
 
@@ -74,10 +74,10 @@ class SessionRow(Base):
 
 
 class VisitRow(Base):
-    """One visit: what was posted, who works on it, what came of it.
+    """One visit: what was posted, which process works on it, and its assessment.
 
     ``owner``, ``lease_until``, ``attempts``, ``faults`` and ``decoding`` belong to ``service.visits.leases``;
-    ``attempts`` grows with every lease and so tells a late owner that its lease is gone.
+    ``attempts`` grows with every lease, so that a process whose lease has passed to another can notice it.
     """
 
     __tablename__ = "visits"
@@ -114,7 +114,7 @@ class VisitRow(Base):
     referrer_id: Mapped[str | None] = mapped_column(String(200))
     person_id: Mapped[str | None] = mapped_column(String(200))
     study_uid: Mapped[str | None] = mapped_column(String(64))
-    """The study that the report belongs to: of the DICOM objects that came with the visit, else one of our own."""
+    """The study of the report: that of the visit's DICOM objects, else one that was made for it."""
     accession_number: Mapped[str | None] = mapped_column(String(64))
     context: Mapped[str] = mapped_column(Text)
     status: Mapped[str] = mapped_column(String(10))
@@ -124,7 +124,7 @@ class VisitRow(Base):
     completed_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     assessment: Mapped[str | None] = mapped_column(Text)
     version: Mapped[int] = mapped_column(Integer, default=1)
-    """Of its report: one more than the opinions signed so far."""
+    """Version of its report: one more than the number of signed opinions."""
     idempotency_key: Mapped[str | None] = mapped_column(String(255))
     body_hash: Mapped[str] = mapped_column(String(64))
     owner: Mapped[str | None] = mapped_column(String(64))
@@ -133,20 +133,20 @@ class VisitRow(Base):
     faults: Mapped[int] = mapped_column(Integer, default=0)
     decoding: Mapped[int | None] = mapped_column(Integer)
     blind = False
-    """Not stored: the findings are left out for a specialist who reads without them (``service.visits.stored``)."""
+    """Not stored: set for a specialist who has to read without the findings (``service.visits.stored``)."""
     inputs: Mapped[list[InputRow]] = relationship(order_by="InputRow.index", lazy="selectin")
 
     def read_assessment(self) -> Assessment | None:
-        """What the engine found; ``None`` while the visit is unfinished."""
+        """The engine's assessment; ``None`` while the visit is unfinished."""
         return None if self.assessment is None else Assessment.model_validate_json(self.assessment)
 
     def read_context(self) -> Context:
-        """What was posted with the files."""
+        """The context that was posted with the files."""
         return Context.model_validate_json(self.context)
 
 
 class InputRow(Base):
-    """One posted file of a visit; its bytes are in the store under ``sha256``."""
+    """One posted file of a visit; its content is in the store under ``sha256``."""
 
     __tablename__ = "inputs"
 
@@ -157,13 +157,13 @@ class InputRow(Base):
     sha256: Mapped[str] = mapped_column(String(64))
     n_bytes: Mapped[int] = mapped_column(BigInteger)
     refused: Mapped[bool] = mapped_column(Boolean, default=False)
-    """Found in a decoder's hands when the process died, twice: never decoded again."""
+    """Two processes stopped while they decoded it: it is never decoded again."""
     dicom: Mapped[str | None] = mapped_column(Text)
-    """What a DICOM header says of where it belongs (``data_specs.dicom.reference.DicomReference``)."""
+    """What its DICOM header says of study, series and person: a ``data_specs.dicom.reference.DicomReference``."""
 
 
 class ShadowRow(Base):
-    """What a bundle in the shadow said of a visit. No route reads this table: ``python -m models compare`` does."""
+    """A shadow bundle's assessment of a visit. No route reads this table: ``python -m models compare`` does."""
 
     __tablename__ = "shadow_answers"
 
@@ -172,13 +172,13 @@ class ShadowRow(Base):
     version: Mapped[str] = mapped_column(String(20), primary_key=True)
     sha256: Mapped[str] = mapped_column(String(64))
     in_service: Mapped[str] = mapped_column(String(20))
-    """Version in service when the shadow answered; the visit's own ``models`` say what it was computed with."""
+    """Version in service at that time; the visit's own ``models`` say which version assessed it."""
     answered_at: Mapped[datetime] = mapped_column(UtcDateTime)
     assessment: Mapped[str] = mapped_column(Text)
 
 
 class OpinionRow(Base):
-    """A signed opinion. Nothing in it is ever changed."""
+    """A signed opinion. It never changes."""
 
     __tablename__ = "opinions"
 
@@ -193,7 +193,7 @@ class OpinionRow(Base):
 
 
 class ReferralRow(Base):
-    """A referring doctor's question to the specialists of a hospital, or of any.
+    """A referring doctor's question to the specialists of one hospital, or of any hospital.
 
     ``answered_by`` is the number of the opinion that answers it.
     """
@@ -225,7 +225,7 @@ class ReferralRow(Base):
 
 
 class OutcomeRow(Base):
-    """What became of a finding, found out later. Rows are added; the latest of a finding counts."""
+    """The later outcome of a finding. Rows are only added; the latest one of a finding counts."""
 
     __tablename__ = "outcomes"
     __table_args__ = (Index("ix_outcomes_visit", "visit_id", "finding"),)
@@ -251,7 +251,7 @@ class ReportRow(Base):
 
 
 class DestinationRow(Base):
-    """Where reports are sent to. ``options`` is JSON, by kind; ``secret`` signs webhooks or is a server's token."""
+    """A destination of reports. ``options`` is JSON; ``secret`` signs webhooks or is a server's token."""
 
     __tablename__ = "destinations"
 
@@ -267,7 +267,7 @@ class DestinationRow(Base):
 
 
 class DeliveryRow(Base):
-    """One version of one report on its way to one destination: written with the version itself, leased like a visit."""
+    """One version of one report for one destination: written in the version's own transaction, leased like a visit."""
 
     __tablename__ = "deliveries"
     __table_args__ = (
@@ -290,14 +290,14 @@ class DeliveryRow(Base):
     owner: Mapped[str | None] = mapped_column(String(64))
     lease_until: Mapped[datetime | None] = mapped_column(UtcDateTime)
     last_problem: Mapped[str | None] = mapped_column(String(200))
-    """What the destination said, coded and without anybody's name."""
+    """Code of the last failure, without any name in it."""
     delivered_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
 
 
 class ArrivalRow(Base):
-    """A DICOM object that came in by itself, in the store, until its study has come together as a visit.
+    """A DICOM object that was received by C-STORE or STOW-RS, and waits until its study becomes a visit.
 
-    ``visit_id`` then says which; the row stays, so that an object sent again is known.
+    ``visit_id`` then says which visit; the row stays, so that an object that is sent again is recognised.
     """
 
     __tablename__ = "arrivals"
@@ -320,13 +320,13 @@ class ArrivalRow(Base):
     dicom: Mapped[str] = mapped_column(Text)
     """``data_specs.dicom.reference.DicomReference``"""
     source: Mapped[str] = mapped_column(String(100))
-    """Who sent it: a calling AE title, or the id of the key that a STOW request came with."""
+    """The sender: a calling AE title, or the id of the key of a STOW-RS request."""
     received_at: Mapped[datetime] = mapped_column(UtcDateTime)
     visit_id: Mapped[str | None] = mapped_column(ForeignKey("visits.id"))
 
 
 class OrderRow(Base):
-    """An order that a hospital's system sent ahead (HL7 v2), found again by its accession number."""
+    """An order that a hospital's system sent before the visit (HL7 v2), looked up by its accession number."""
 
     __tablename__ = "orders"
 
@@ -338,7 +338,7 @@ class OrderRow(Base):
 
 
 class OrderMessageRow(Base):
-    """An order message (HL7 v2) that was carried out: sent again, it is acknowledged and changes nothing.
+    """An order message (HL7 v2) that was carried out. Sent again, it is acknowledged and changes nothing.
 
     ``sender`` is MSH-3 and MSH-4: control ids are unique to a sending application.
     """
@@ -351,12 +351,12 @@ class OrderMessageRow(Base):
     """SHA-256"""
     control_id: Mapped[str] = mapped_column(String(200), primary_key=True)
     sha256: Mapped[str] = mapped_column(String(64))
-    """Of all that follows its header."""
+    """SHA-256 of all that follows its header."""
     received_at: Mapped[datetime] = mapped_column(UtcDateTime)
 
 
 class UploadRow(Base):
-    """A resumable upload (tus) that is under way: its file lies in ``uploads`` of the data folder that took it."""
+    """A resumable upload (tus). Its file is in the folder ``uploads`` of the process that received it."""
 
     __tablename__ = "uploads"
 
@@ -370,4 +370,4 @@ class UploadRow(Base):
 
 
 VISITS = cast("Table", VisitRow.__table__)
-"""The table itself, for statements that are made for every visit: they need no unit of work."""
+"""The table itself, for statements that run for every visit and need no unit of work."""

@@ -1,4 +1,4 @@
-"""What a QIDO-RS query asks for: its parameters checked, and one header held against them.
+"""A QIDO-RS query: its parameters are checked, and headers are matched with it.
 
 References
 ----------
@@ -54,14 +54,14 @@ SERIES = (
 )
 INSTANCE = ("SOPClassUID", "SOPInstanceUID", "InstanceNumber", "InstanceCreationDate", "InstanceCreationTime")
 MATCHED = frozenset({*STUDY[1:], *SERIES, *INSTANCE, "ModalitiesInStudy"})
-"""Attributes (by keyword) that a query may match on: all that it returns."""
+"""Keywords of the attributes that a query may match: all that it returns."""
 _UID = re.compile(r"[0-9.]{1,64}")
 _TAG = re.compile(r"[0-9A-Fa-f]{8}")
 
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """What is asked for, checked.
+    """A checked query.
 
     Parameters
     ----------
@@ -82,9 +82,9 @@ def read_query(level: Level, parameters: Sequence[tuple[str, str]], **path: str 
     Raises
     ------
     InvalidRequest
-        A parameter is not known, stands there twice, or has a value that its kind does not have.
+        A parameter is unknown, is repeated, or has a value that its type does not allow.
     NotFound
-        The address has something in place of a UID.
+        A part of the address is not a UID.
     """
     matching: dict[str, str] = {}
     numbers = {"limit": LIMIT, "offset": 0}
@@ -99,7 +99,7 @@ def read_query(level: Level, parameters: Sequence[tuple[str, str]], **path: str 
                 warnings.append(
                     "The fuzzymatching parameter is not supported. Only literal matching has been performed."
                 )
-        elif name != "includefield":  # everything that is known is returned anyway
+        elif name != "includefield":  # all known attributes are always returned
             keyword = _keyword(name)
             if keyword in matching:
                 raise InvalidRequest(FieldFault(f"query.{keyword}", "field_repeated"))
@@ -115,12 +115,12 @@ def read_query(level: Level, parameters: Sequence[tuple[str, str]], **path: str 
 
 
 def known_uid(text: str) -> str:
-    """A UID of an address.
+    """A UID from an address.
 
     Raises
     ------
     NotFound
-        Nothing has such a UID.
+        It is not a UID.
     """
     if not _UID.fullmatch(text):
         raise NotFound
@@ -134,7 +134,7 @@ def _number(name: str, value: str) -> int:
 
 
 def _keyword(name: str) -> str:
-    from pydicom.datadict import keyword_for_tag  # noqa: PLC0415  only who speaks DICOM loads pydicom
+    from pydicom.datadict import keyword_for_tag  # noqa: PLC0415  pydicom is loaded for DICOM only
 
     keyword = keyword_for_tag(int(name, 16)) if _TAG.fullmatch(name) else name
     if keyword not in MATCHED:
@@ -169,7 +169,7 @@ def _vr(keyword: str) -> str:
 
 
 def value_range(value: str, point: str) -> tuple[str, str] | None:
-    """Both ends of a range, an open one empty; a single value is both; ``None`` where it is neither."""
+    """Both ends of a range, ``""`` for an open end; a single value is both ends; ``None`` if it is neither."""
     if re.fullmatch(point, value, re.ASCII):
         return value, value
     low, dash, high = value.partition("-")
@@ -178,11 +178,11 @@ def value_range(value: str, point: str) -> tuple[str, str] | None:
 
 
 def matches(header: Dataset, keyword: str, wanted: str) -> bool:
-    """One attribute against one value, by its kind: list of UIDs or codes, range, wildcard or single value.
+    """Match one attribute with one value, by its VR: list of UIDs or codes, range, wildcard or single value.
 
     References
     ----------
-    DICOM PS3.4, sections C.2.2.2.1 to C.2.2.2.5; names match whatever their case (section C.2.2.2.1.1 leaves it open).
+    DICOM PS3.4, sections C.2.2.2.1 to C.2.2.2.5; names match without regard to case (section C.2.2.2.1.1 allows both).
     """
     value = header.get(keyword)
     if not wanted:
@@ -198,12 +198,12 @@ def matches(header: Dataset, keyword: str, wanted: str) -> bool:
         return ends is not None and _within(values[0], *ends)
     if kind == "PN":
         values, wanted = [each.casefold() for each in values], wanted.casefold()
-    return any(_any_like(values, each) for each in (listed(wanted) if kind == "CS" else [wanted]))
+    return any(_any_matches(values, each) for each in (listed(wanted) if kind == "CS" else [wanted]))
 
 
-def _any_like(values: Sequence[str], wanted: str) -> bool:
-    """Whether one of them is ``wanted``, in which ``*`` and ``?`` stand for anything and for one character."""
-    # in linear time: the standard library's wildcards never go back over what they matched
+def _any_matches(values: Sequence[str], wanted: str) -> bool:
+    """Whether one value matches ``wanted``, in which ``*`` is any text and ``?`` any one character."""
+    # takes linear time, because the patterns of fnmatch do not backtrack
     pattern = re.compile(fnmatch.translate(unicodedata.normalize("NFC", wanted).replace("[", "[[]")))
     return any(pattern.match(unicodedata.normalize("NFC", each)) for each in values)
 
@@ -213,5 +213,5 @@ def _within(value: str, low: str, high: str) -> bool:
 
 
 def listed(value: str) -> list[str]:
-    """A list of UIDs, or of codes: parted by commas, or as in DICOM itself by backslashes."""
+    """A list of UIDs or codes, separated by commas, or by backslashes as in DICOM files."""
     return [each.strip() for each in re.split(r"[,\\]", value) if each.strip()]

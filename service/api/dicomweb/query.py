@@ -1,8 +1,8 @@
-"""QIDO-RS: the objects that the service makes, found by what their headers say.
+"""QIDO-RS: search for the objects that the service makes, by their headers.
 
-A header is made as its object's is (:func:`service.report.dicom.identity.new_dataset`), and a study or series matches
-where one of its objects does. Nothing is there that the key may not see, and no visit that is not finished; one that
-its reader is to read without the findings is not there either.
+The header is made as for the object itself (:func:`service.report.dicom.identity.new_dataset`). A study or series
+matches if one of its objects does. Only finished visits that the key may see are searched, and none that its reader has
+to read without the findings.
 
 References
 ----------
@@ -40,29 +40,29 @@ if TYPE_CHECKING:
 
 PAGE_STUDIES = 50
 MAX_STUDIES = 500
-"""Studies that one query looks at, newest first; a query that is cut off there says so."""
+"""Studies that one query searches, newest first; a warning says if there are more."""
 LAST_DAY = "99991231"
 
 
 @dataclass(frozen=True, slots=True)
 class Version:
-    """One version of one visit's report, and the objects that it has in one language."""
+    """One version of one visit's report, and its objects in one language."""
 
     report: Report
     language: Language
     instances: Sequence[MadeInstance]
 
 
-# ---------------------------------------------------------------------- what there is
+# ---------------------------------------------------------------------- studies
 async def made_studies(
     service: Service, key: Key, matching: dict[str, str], languages: Sequence[Language]
 ) -> AsyncIterator[list[Version]]:
-    """Studies with what was made for them, those with the latest visit first; newest version first in each.
+    """Studies with their report versions, the study with the latest visit first, the newest version first in each.
 
     Parameters
     ----------
     matching
-        Narrows which visits are looked at; it is still to be matched against each object.
+        Limits the visits that are read; the caller still has to match each object.
     """
     place = 0
     studies = _finished(select(VisitRow.study_uid), key).where(*_narrowing(matching)).group_by(VisitRow.study_uid)
@@ -78,7 +78,7 @@ async def made_studies(
 
 
 def _page(key: Key, studies: Select[Any], session: Session) -> tuple[Sequence[str], Sequence[VisitRow]]:
-    """Some studies, and all their visits: also those that a query does not name by person or order."""
+    """Some studies with all their visits, also visits that the query's person or order does not match."""
     uids = session.scalars(studies).all()
     visits = _finished(select(VisitRow), key).where(VisitRow.study_uid.in_(uids))
     return uids, seen_by(session, key, visits.order_by(VisitRow.received_at.desc(), VisitRow.id))
@@ -94,21 +94,21 @@ async def _versions(service: Service, row: VisitRow, languages: Sequence[Languag
 async def find_made(
     service: Service, key: Key, language: Language, study: str, series: str | None = None, instance: str | None = None
 ) -> list[tuple[Version, MadeInstance]]:
-    """The objects at an address: of a whole study in ``language``, of a series or instance in the one that it is in.
+    """The objects at an address: of a study those in ``language``; a series or instance has a language of its own.
 
     Raises
     ------
     NotFound
-        There are none that ``key`` may see.
+        There is none that ``key`` may see.
     """
     languages = LANGUAGES if series else (language,)
     found = []
     async for versions in made_studies(service, key, {"StudyInstanceUID": known_uid(study)}, languages):
         for version in versions:
             found += [
-                (version, each)
-                for each in version.instances
-                if series in (None, each.series_instance_uid) and instance in (None, each.sop_instance_uid)
+                (version, made)
+                for made in version.instances
+                if series in (None, made.series_instance_uid) and instance in (None, made.sop_instance_uid)
             ]
     if not found:
         raise NotFound
@@ -120,7 +120,7 @@ def _finished(query: Select[Any], key: Key) -> Select[Any]:
 
 
 def _narrowing(matching: dict[str, str]) -> list[ColumnElement[bool]]:
-    """What of the matching the database can do: it leaves out only visits that cannot match."""
+    """The part of the matching that the database can do; it leaves out only visits that cannot match."""
     clauses: list[ColumnElement[bool]] = []
     if uids := listed(matching.get("StudyInstanceUID", "")):
         clauses.append(VisitRow.study_uid.in_(uids))
@@ -134,8 +134,8 @@ def _narrowing(matching: dict[str, str]) -> list[ColumnElement[bool]]:
 
 
 def _on_days(low: str, high: str) -> ColumnElement[bool]:
-    """A study's date is its header's, else the visit's, else the day on which it came (``dicom_identity``)."""
-    prefix = os.path.commonprefix([low, high])  # noqa: RUF071  digits, of no path
+    """Visits whose StudyDate may be in a range; the date is the header's, else the visit's, else the day of receipt."""
+    prefix = os.path.commonprefix([low, high])  # noqa: RUF071  digits, not paths
     visited = "-".join(part for part in (prefix[:4], prefix[4:6], prefix[6:]) if part)
     came = [VisitRow.received_at >= _day(low)] if low else []
     if high and high < LAST_DAY:
@@ -159,14 +159,14 @@ def _header_has(value: str) -> ColumnElement[bool]:
 # ---------------------------------------------------------------------- the answer
 @dataclass(slots=True)
 class Answer:
-    """Matches in DICOM JSON, and what is to be said beside them."""
+    """Matches in DICOM JSON, and warnings."""
 
     items: list[dict[str, Any]] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
 
 
 async def search(service: Service, key: Key, language: Language, query: Query, root: str) -> Answer:
-    """One page of what matches.
+    """One page of matches.
 
     Parameters
     ----------
@@ -192,7 +192,7 @@ async def search(service: Service, key: Key, language: Language, query: Query, r
 
 
 def _matches(versions: Sequence[Version], query: Query, root: str) -> list[dict[str, Any]]:
-    """What of one study matches, at the level that is asked for."""
+    """The matches in one study, at the level of the query."""
     headers = [_header(version, each) for version in versions for each in version.instances]
     modalities = sorted({header.Modality for header in headers})
     for header in headers:

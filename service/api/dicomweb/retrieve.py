@@ -1,4 +1,4 @@
-"""WADO-RS: the objects that the service makes, rendered one at a time while they are sent.
+"""WADO-RS: retrieval of the objects that the service makes; each is rendered when it is sent.
 
 References
 ----------
@@ -32,7 +32,7 @@ Found = Sequence[tuple["Version", "MadeInstance"]]
 
 RELATED, DICOM, JSON = "multipart/related", "application/dicom", "application/dicom+json"
 EXPLICIT_LITTLE = "1.2.840.10008.1.2.1"
-"""Explicit VR Little Endian: what is made is written in it, and what is not asked for otherwise is sent in it (PS3.18,
+"""Explicit VR Little Endian: the transfer syntax of all objects that are made, and the default of the protocol (PS3.18,
 section 8.7.3.5.2)."""
 MAX_ACCEPT = 2000
 
@@ -50,20 +50,20 @@ class MediaRange:
 
 
 def chosen(request: Request, *offered: str) -> str:
-    """Which of the offered media types is liked best; the first, where the request does not say.
+    """The offered media type that the request prefers; the first, if it has no ``Accept``.
 
-    ``multipart/related`` stands for one of DICOM objects. A transfer syntax that nothing is written in is no choice.
+    ``multipart/related`` means one of DICOM objects. Another transfer syntax than ours is not acceptable.
 
     Raises
     ------
     NotAcceptable
-        None of them is.
+        The request accepts none of them.
     """
     header = ",".join(request.headers.getlist("accept"))[:MAX_ACCEPT]
     ranges = _ranges(header) or [MediaRange("*/*", {}, 1.0)]
-    for each in sorted(ranges, key=lambda each: -each.weight):
+    for wanted in sorted(ranges, key=lambda each: -each.weight):
         for kind in offered:
-            if each.weight and each.covers(kind) and _fits(each, kind):
+            if wanted.weight and wanted.covers(kind) and _fits(wanted, kind):
                 return kind
     shown = ", ".join(sorted({each.kind for each in ranges}))[:100]
     raise NotAcceptable(shown, ", ".join(offered))
@@ -79,11 +79,11 @@ def _fits(wanted: MediaRange, kind: str) -> bool:
 
 def _ranges(header: str) -> list[MediaRange]:
     found = []
-    for each in re.findall(r'(?:[^,"]|"[^"]*")+', header):
-        kind, options = parse_options_header(each)
-        said = {name.decode("latin-1").lower(): value.decode("latin-1").lower() for name, value in options.items()}
+    for entry in re.findall(r'(?:[^,"]|"[^"]*")+', header):
+        kind, raw = parse_options_header(entry)
+        options = {name.decode("latin-1").lower(): value.decode("latin-1").lower() for name, value in raw.items()}
         if b"/" in kind:
-            found.append(MediaRange(kind.decode("latin-1").strip().lower(), said, _weight(said.get("q", "1"))))
+            found.append(MediaRange(kind.decode("latin-1").strip().lower(), options, _weight(options.get("q", "1"))))
     return found
 
 
@@ -93,7 +93,7 @@ def _weight(text: str) -> float:
 
 # ---------------------------------------------------------------------- objects
 async def as_related(service: Service, found: Found, boundary: str, root: str) -> AsyncIterator[bytes]:
-    """The objects as the parts of a ``multipart/related`` body; none is held longer than it is sent."""
+    """The objects as parts of a ``multipart/related`` body; one at a time is in memory."""
     for version, instance in found:
         content = await dicom_file(service, version.report, version.language, instance)
         head = (
@@ -107,7 +107,7 @@ async def as_related(service: Service, found: Found, boundary: str, root: str) -
 
 
 async def begun(pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    """The same pieces, the first one made already: what cannot be rendered is then still refused with a status."""
+    """The same pieces, with the first one made before the answer begins: a failure then still gets its status."""
     first = await anext(pieces)
 
     async def all_of_them() -> AsyncIterator[bytes]:
@@ -127,7 +127,7 @@ def address_of(instance: MadeInstance, root: str) -> str:
     return f"{series}/instances/{instance.sop_instance_uid}"
 
 
-# ---------------------------------------------------------------------- what they say, and how they look
+# ---------------------------------------------------------------------- metadata and pictures
 async def as_metadata(service: Service, found: Found) -> AsyncIterator[bytes]:
     """The objects' attributes without pixels, as one JSON array."""
     start = b"["
@@ -139,7 +139,7 @@ async def as_metadata(service: Service, found: Found) -> AsyncIterator[bytes]:
 
 
 def _metadata(content: bytes) -> bytes:
-    from pydicom import dcmread  # noqa: PLC0415  only who speaks DICOM loads pydicom
+    from pydicom import dcmread  # noqa: PLC0415  pydicom is loaded for DICOM only
 
     document: dict[str, Any] = dcmread(io.BytesIO(content), stop_before_pixels=True).to_json_dict()
     return json.dumps(document, ensure_ascii=False).encode()
@@ -151,7 +151,7 @@ async def as_picture(service: Service, found: Found, kind: str) -> bytes:
     Raises
     ------
     NotAcceptable
-        It is no picture.
+        The object is not a secondary capture.
     """
     ((version, instance),) = found
     if instance.kind != "sc":
@@ -161,7 +161,7 @@ async def as_picture(service: Service, found: Found, kind: str) -> bytes:
 
 
 def _picture(content: bytes, kind: str) -> bytes:
-    from PIL import Image  # noqa: PLC0415  for who looks at it
+    from PIL import Image  # noqa: PLC0415  needed for pictures only
     from pydicom import dcmread  # noqa: PLC0415
 
     out = io.BytesIO()

@@ -1,6 +1,6 @@
-"""``/dicomweb``: STOW-RS for what a hospital posts, QIDO-RS and WADO-RS for what the service makes of it.
+"""``/dicomweb``: STOW-RS to post objects, QIDO-RS and WADO-RS for the objects that the service makes of them.
 
-What was posted is not given out again: its archive has it.
+Posted objects are not returned: the hospital's archive has them.
 
 References
 ----------
@@ -54,9 +54,9 @@ _STORED = {"content": {JSON: {"schema": {"type": "object"}}}}
 _STORE: dict[str, Any] = {
     "response_class": Response,
     "responses": {
-        200: {"description": "All were taken (Store Instances Response Module)", **_STORED},
-        202: {"description": "Some were taken; FailedSOPSequence says which were not, and why", **_STORED},
-        409: {"description": "None was taken", **_STORED},
+        200: {"description": "All objects were accepted (Store Instances Response Module)", **_STORED},
+        202: {"description": "Some were accepted; FailedSOPSequence lists the others, with the reason", **_STORED},
+        409: {"description": "None was accepted", **_STORED},
         **problem_responses(
             errors.Forbidden,
             errors.NotFound,
@@ -74,12 +74,12 @@ _STORE: dict[str, Any] = {
         "requestBody": {"required": True, "content": {RELATED: {"schema": {"type": "string", "format": "binary"}}}}
     },
 }
-_WARNED = {"Warning": {"description": "299, where there is more than was listed", "schema": {"type": "string"}}}
+_WARNED = {"Warning": {"description": "299, if there are more matches than are listed", "schema": {"type": "string"}}}
 _SEARCH: dict[str, Any] = {
     "response_class": Response,
     "responses": {
         200: {
-            "description": "What matches, an empty array where nothing does",
+            "description": "The matches; an empty array if there are none",
             "headers": _WARNED,
             "content": {JSON: {"schema": {"type": "array", "items": {"type": "object"}}}},
         },
@@ -89,12 +89,12 @@ _SEARCH: dict[str, Any] = {
         "parameters": [
             {"name": name, "in": "query", "schema": {"type": kind}, "description": words}
             for name, kind, words in (
-                ("limit", "integer", "At most so many"),
-                ("offset", "integer", "Leave out so many at the beginning"),
-                ("includefield", "string", "May stand there: everything that is known is returned anyway"),
-                ("StudyInstanceUID", "string", "One, or several parted by commas; other attributes likewise by name"),
-                ("AccessionNumber", "string", "With * and ?"),
-                ("PatientID", "string", "With * and ?"),
+                ("limit", "integer", "Largest number of matches"),
+                ("offset", "integer", "Number of matches to skip"),
+                ("includefield", "string", "Accepted, without effect: all known attributes are always returned"),
+                ("StudyInstanceUID", "string", "One, or several separated by commas; other attributes by their name"),
+                ("AccessionNumber", "string", "May have the wildcards * and ?"),
+                ("PatientID", "string", "May have the wildcards * and ?"),
                 ("StudyDate", "string", "YYYYMMDD, or a range YYYYMMDD-YYYYMMDD"),
                 ("ModalitiesInStudy", "string", "SR, OT, PR"),
             )
@@ -115,13 +115,13 @@ def _answers(description: str, *kinds: str) -> dict[str, Any]:
 # ---------------------------------------------------------------------- STOW-RS
 @router.post("/studies", **_STORE)
 async def store(request: Request, key: CurrentKey) -> Response:
-    """Post DICOM objects. Those of one study become one visit."""
+    """Post DICOM objects. The objects of one study become one visit."""
     return await _store(request, key, None)
 
 
 @router.post("/studies/{study}", **_STORE)
 async def store_in_study(request: Request, key: CurrentKey, study: Study) -> Response:
-    """Post DICOM objects of one study; one of another study is not taken."""
+    """Post DICOM objects of one study; an object of another study is refused."""
     return await _store(request, key, known_uid(study))
 
 
@@ -139,37 +139,37 @@ async def _store(request: Request, key: Key, study: str | None) -> Response:
 # ---------------------------------------------------------------------- QIDO-RS
 @router.get("/studies", **_SEARCH)
 async def search_studies(request: Request, key: CurrentKey) -> Response:
-    """Studies that something was made for."""
+    """Search studies for which objects were made."""
     return await _search(request, key, "study")
 
 
 @router.get("/series", **_SEARCH)
 async def search_series(request: Request, key: CurrentKey) -> Response:
-    """Series that were made."""
+    """Search series that were made."""
     return await _search(request, key, "series")
 
 
 @router.get("/instances", **_SEARCH)
 async def search_instances(request: Request, key: CurrentKey) -> Response:
-    """Objects that were made."""
+    """Search objects that were made."""
     return await _search(request, key, "instance")
 
 
 @router.get("/studies/{study}/series", **_SEARCH)
 async def search_series_of_study(request: Request, key: CurrentKey, study: Study) -> Response:
-    """Series that were made for a study."""
+    """Search series that were made for a study."""
     return await _search(request, key, "series", study)
 
 
 @router.get("/studies/{study}/instances", **_SEARCH)
 async def search_instances_of_study(request: Request, key: CurrentKey, study: Study) -> Response:
-    """Objects that were made for a study."""
+    """Search objects that were made for a study."""
     return await _search(request, key, "instance", study)
 
 
 @router.get("/studies/{study}/series/{series}/instances", **_SEARCH)
 async def search_instances_of_series(request: Request, key: CurrentKey, study: Study, series: Series) -> Response:
-    """Objects of one series."""
+    """Search objects of one series."""
     return await _search(request, key, "instance", study, series)
 
 
@@ -181,8 +181,8 @@ async def _search(
     query = read_query(level, asked, StudyInstanceUID=study, SeriesInstanceUID=series)
     answer = await search(service_of(request), key, language_of(request), query, _root(request))
     response = _json(answer.items)
-    for each in answer.warnings:
-        response.headers.append("Warning", f'299 sangloc "{each}"')
+    for warning in answer.warnings:
+        response.headers.append("Warning", f'299 sangloc "{warning}"')
     return response
 
 
@@ -190,18 +190,18 @@ async def _search(
 _OBJECTS = _answers("The objects, as the parts of a multipart body", RELATED)
 _OBJECT = _answers("The object", RELATED, DICOM)
 _METADATA = _answers("All attributes but the pixels", JSON)
-_PICTURE = _answers("A secondary capture, to look at", "image/png", "image/jpeg")
+_PICTURE = _answers("A secondary capture as a picture", "image/png", "image/jpeg")
 
 
 @router.get("/studies/{study}", **_OBJECTS)
 async def retrieve_study(request: Request, key: CurrentKey, study: Study) -> Response:
-    """What was made for a study, in the language of the request: every version's objects."""
+    """The objects that were made for a study, of every report version, in the language of the request."""
     return await _retrieve(request, key, study)
 
 
 @router.get("/studies/{study}/metadata", **_METADATA)
 async def study_metadata(request: Request, key: CurrentKey, study: Study) -> Response:
-    """The attributes of what was made for a study."""
+    """The attributes of the objects that were made for a study."""
     return await _metadata(request, key, study)
 
 
@@ -213,7 +213,7 @@ async def retrieve_series(request: Request, key: CurrentKey, study: Study, serie
 
 @router.get("/studies/{study}/series/{series}/metadata", **_METADATA)
 async def series_metadata(request: Request, key: CurrentKey, study: Study, series: Series) -> Response:
-    """The attributes of one series' objects."""
+    """The attributes of the objects of one series."""
     return await _metadata(request, key, study, series)
 
 
@@ -221,7 +221,7 @@ async def series_metadata(request: Request, key: CurrentKey, study: Study, serie
 async def retrieve_instance(
     request: Request, key: CurrentKey, study: Study, series: Series, instance: Instance
 ) -> Response:
-    """One object, in a multipart body or as it is."""
+    """One object, in a multipart body or as a file."""
     return await _retrieve(request, key, study, series, instance)
 
 

@@ -1,4 +1,4 @@
-// The pages work without this file; it adds local times, and manners to what htmx renews.
+// The pages work without this file. It shows local times, and decides when htmx may load a part of the page again.
 'use strict';
 
 const language = document.documentElement.lang;
@@ -19,7 +19,7 @@ function wire(root) {
   document.dispatchEvent(new CustomEvent('wire', { detail: root }));  // viewer.js and trace.js listen
 }
 
-// A page that renews itself (htmx, hx-trigger="every …") waits while the reader is elsewhere or selects text.
+// A part that is loaded again (htmx, hx-trigger="every …") waits while the page is hidden or text is selected.
 document.addEventListener('htmx:beforeRequest', (event) => {
   const byClock = event.target.id === 'content';
   if (byClock && (document.hidden || !document.getSelection().isCollapsed)) event.preventDefault();

@@ -89,7 +89,7 @@
       span.dataset.said = said;
       read.textContent = Object.keys(calipers).filter((each) => !calipers[each].box.hidden).map(reading).join('  ·  ');
     }
-    // Opens on whole centimetres in the part of the paper that is in sight: a second wide, a millivolt high.
+    // The calipers open in the visible part of the paper, on whole centimetres: 1 s wide, 1 mV high.
     function caliper(axis) {
       const { box, legs } = calipers[axis];
       box.hidden = !box.hidden;

@@ -1,5 +1,5 @@
-// Posting a visit over a bad link: files go ahead by the tus protocol (1.0.0) in pieces of a megabyte, each resumed
-// where it was cut off, also after the page was closed. The form then goes with their ids in place of the files.
+// Posting a visit over a bad connection: files are uploaded first, by the tus protocol (1.0.0) in pieces of a megabyte.
+// An upload that was cut off is resumed, also after the page was closed. The form then has the ids of the uploads.
 // Without this file the form posts everything at once.
 'use strict';
 
@@ -13,7 +13,7 @@
   });
   const base64 = (text) => btoa(String.fromCharCode(...new TextEncoder().encode(text)));
 
-  // Where an upload was left, by what tells a file from another; the name itself is not kept on a shared machine.
+  // Unfinished uploads, by what identifies a file; its name is not stored, because the machine may be shared.
   function keyOf(file, field) {
     let hash = 2166136261;
     for (const unit of `${field}/${file.name}`) hash = Math.imul(hash ^ unit.codePointAt(0), 16777619);
@@ -29,7 +29,7 @@
 
   class Refused extends Error {}
 
-  // One request. Rejects with Refused for what another attempt would not change, else with what went wrong.
+  // One request. Rejects with Refused if another attempt would not help, else with the error.
   function ask(method, url, headers, body, progress, sending) {
     return new Promise((resolve, reject) => {
       const request = new XMLHttpRequest();
@@ -56,7 +56,7 @@
     });
   }
 
-  // Send one file to its end; its id, or null where it was taken back. `show` is told how far it is, or what is wrong.
+  // Send one file; resolves to its id, or null if it was removed. `show` gets the progress or the problem.
   async function send(file, field, sending, show, words) {
     const key = keyOf(file, field);
     let url = remembered(key), offset = url ? null : 0, pause = 1000;
@@ -196,7 +196,7 @@
     });
   }
 
-  // The form again, with what is wrong beside each field.
+  // The form again, with the problem next to each field.
   function show(html) {
     const fresh = new DOMParser().parseFromString(html, 'text/html').getElementById('content');
     if (!fresh) { location.reload(); return; }

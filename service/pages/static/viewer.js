@@ -1,4 +1,4 @@
-// The film: window and level, zoom, heatmap, an earlier film beside it. All of it on the 8-bit presentation that the
+// The film: window and level, zoom, heatmap, an earlier film next to it. All of it changes the 8-bit picture that the
 // service renders. Without this file the film, its full resolution and its heatmaps are links.
 'use strict';
 
@@ -197,7 +197,7 @@
     draw();
   }
 
-  // A dark page for a dark room, kept for the next visit.
+  // A dark page for a dark room; the choice is kept.
   const isDark = () => document.documentElement.classList.contains('reading');
   function darken(on) {
     document.documentElement.classList.toggle('reading', on);

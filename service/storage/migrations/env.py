@@ -1,4 +1,4 @@
-"""Alembic's entry: migrate over the connection on which ``service.storage.migrate`` holds its lock and transaction."""
+"""Alembic runs this file: it migrates on the connection in which ``service.storage.migrate`` holds its lock."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ from sqlalchemy import Column, Integer, MetaData, Table, create_engine, func, in
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from service.storage.group_commit import MOST, GroupCommit
+from service.storage.group_commit import GroupCommit
 
 ROWS = Table("rows", MetaData(), Column("id", Integer, primary_key=True))
 
@@ -78,8 +78,8 @@ async def test_writes_that_wait_together_are_committed_together(database):
 
 
 async def test_the_size_of_a_group_is_limited(database):
-    await while_held(database, [add(n) for n in range(MOST + 5)])
-    assert database.commits == [1, MOST, 5]
+    await while_held(database, [add(n) for n in range(MAX_WRITES + 5)])
+    assert database.commits == [1, MAX_WRITES, 5]
 
 
 async def test_a_failed_write_fails_alone_and_nothing_is_written_twice(database):

@@ -1,4 +1,4 @@
-"""Answers of bundles that run in the shadow."""
+"""Assessments of shadow bundles."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The report and its loop: opinions, referrals, outcomes, destinations, deliveries; DICOM arrivals, orders, uploads."""
+"""Reports, opinions, referrals, outcomes, destinations, deliveries; DICOM arrivals, orders, uploads."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Films and traces of a visit as its page shows them: where a picture is, and each finding's evidence on it."""
+"""Films and traces of a visit for its page: the addresses of the pictures, and of each finding's evidence."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ PREVIEW_PX = 768
 
 @dataclass(frozen=True, slots=True)
 class EvidenceLink:
-    """One finding's map over a film or a trace: the overlay that the page lays on, and the blended image."""
+    """The evidence of one finding on a film or trace: the overlay that the page draws, and the blended picture."""
 
     display: str
     probability: float | None
@@ -41,18 +41,18 @@ class Trace:
 def films(visit: Visit) -> list[Film]:
     return [
         Film(
-            filename=each.filename,
-            preview=f"/v1/visits/{visit.id}/inputs/{each.index}/film.png?max_px={PREVIEW_PX}",
-            full=f"/v1/visits/{visit.id}/inputs/{each.index}/film.png",
-            maps=_maps(visit, "heatmap", [each.index], "{href}?layer=overlay"),
+            filename=posted.filename,
+            preview=f"/v1/visits/{visit.id}/inputs/{posted.index}/film.png?max_px={PREVIEW_PX}",
+            full=f"/v1/visits/{visit.id}/inputs/{posted.index}/film.png",
+            maps=_maps(visit, "heatmap", [posted.index], "{href}?layer=overlay"),
         )
-        for each in visit.inputs
-        if each.field == "image" and each.accepted
+        for posted in visit.inputs
+        if posted.field == "image" and posted.accepted
     ]
 
 
 def traces(visit: Visit) -> list[Trace]:
-    """One per recording: files with one stem are one recording (wire contract)."""
+    """One trace for each recording: files with one stem are one recording (wire contract)."""
     files = sorted((each for each in visit.inputs if each.field == "ecg" and each.accepted), key=_stem)
     found = []
     for _, group in groupby(files, key=_stem):
