@@ -80,7 +80,7 @@ class Course(Schema):
     Parameters
     ----------
     per_year
-        Slope of the least-squares line in ``unit`` per year; ``None`` under :data:`MIN_SLOPE_DAYS`.
+        Slope of the least-squares line in ``unit`` per year; ``None`` where the values cover too short a time.
     provisional
         Whether there are too few values, or over too short a time, to rely on the slope.
     """

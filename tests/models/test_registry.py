@@ -300,7 +300,7 @@ def test_damage_in_the_midst_leaves_the_other_lines(kidney: Path, capsys: pytest
     (kidney / LOG).write_bytes(lines[0] + b"\xff\x00{}\n" + lines[1])
     assert read_registry(kidney).in_service("kidney") == "1.1.0"
     main(["--bundles", str(kidney), "list"])
-    assert "torn or changed: 2" in capsys.readouterr().out
+    assert "(incomplete or changed): 2" in capsys.readouterr().out
 
 
 def _toggle(folder: Path, start: object, done: object) -> None:
