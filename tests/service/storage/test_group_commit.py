@@ -1,4 +1,4 @@
-"""Group commit: who waits together is written together, and one that fails takes nobody with it."""
+"""Group commit: writes that wait together are committed together; a failed write fails alone."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from sqlalchemy import Column, Integer, MetaData, Table, create_engine, func, in
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from service.storage.group_commit import GroupCommit
+from service.storage.group_commit import MAX_WRITES, GroupCommit
 
 ROWS = Table("rows", MetaData(), Column("id", Integer, primary_key=True))
 
