@@ -32,6 +32,13 @@ _ALIASES = {"DI": "I", "DII": "II", "DIII": "III", "D1": "I", "D2": "II", "D3": 
 _ALIASES |= {f"C{n}": f"V{n}" for n in range(1, 7)}
 """D1-D3 is French and Spanish usage; C1-C6 are the chest electrodes of IEC 60601-2-25, table 201.102."""
 
+PULSE_WITHIN_S = 2.0
+"""How far from either end of a recording a calibration pulse is looked for."""
+MIN_PULSE_MV, MIN_PULSE_S, MAX_PULSE_SPREAD_MV = 0.5, 0.1, 0.2
+"""All leads are at least so high, for so long, and no further apart: half of the usual pulse of 1 mV and 200 ms."""
+PULSE_EDGE_S, MAX_FLAT_SPREAD_MV = 0.02, 0.03
+"""A pulse ends with its edge, and with the line behind it on which the leads still are no further apart than this."""
+
 Sex = Literal["female", "male"]
 
 
@@ -175,7 +182,7 @@ def recording(
     largest = max(float(np.fmax.reduce(np.abs(samples), initial=0.0)) for samples in leads.values())
     if not largest < 1e6:
         raise Refused("amplitude_implausible", found=f"{largest:.0e} mV", expected="0.05-10 mV")
-    leads = _without_calibration_pulse(leads, fs_hz)
+    leads = without_calibration_pulse(leads, fs_hz)
     check_duration(leads["I"].size, fs_hz)
     samples = standard_leads({name: values.astype(np.float32) for name, values in leads.items()})
     return Recording(
@@ -190,18 +197,35 @@ def recording(
     )
 
 
-def _without_calibration_pulse(leads: dict[str, NDArray[np.floating]], fs_hz: float) -> dict[str, NDArray[np.floating]]:
-    """Cut a calibration pulse off the end: up to 2 s in which all leads are 0 and 1 mV together.
+def without_calibration_pulse(leads: dict[str, NDArray[np.floating]], fs_hz: float) -> dict[str, NDArray[np.floating]]:
+    """Cut off the calibration pulse that some machines put into the first or the last two seconds.
 
-    Philips PageWriters record 10 s and append such a second. No heart makes it: where I and II are equal, III is 0.
+    Philips PageWriters record 10 s and append a second in which all leads are 0 mV, then 1 mV, then 0 mV together. No
+    heart does that: where I and II are equal, III is 0.
     """
-    tail = int(2 * fs_hz)
-    ends = np.stack([samples[-tail:] for samples in leads.values()])
-    apart = np.flatnonzero(np.ptp(ends, axis=0) > 0.03)
-    pulse = ends[:, apart[-1] + 1 :] if apart.size else ends[:, :0]
-    if pulse.shape[1] < 0.2 * fs_hz or not np.ptp(pulse) > 0.9 or np.abs(np.abs(pulse).max() - 1) > 0.1:
-        return leads
-    return {name: samples[: samples.size - pulse.shape[1]] for name, samples in leads.items()}
+    n, n_end = leads["I"].size, int(PULSE_WITHIN_S * fs_hz)
+    first = _samples_to_cut(np.stack([values[:n_end] for values in leads.values()]), fs_hz)
+    last = _samples_to_cut(np.stack([values[::-1][:n_end] for values in leads.values()]), fs_hz)
+    return {name: values[first : n - last] for name, values in leads.items()} if first or last else leads
+
+
+def _samples_to_cut(samples: NDArray[np.floating], fs_hz: float) -> int:
+    """Samples from the first one to the end of the last pulse and of the flat line behind it; 0 without a pulse.
+
+    Parameters
+    ----------
+    samples
+        ``(n_leads, n_samples)`` floats in mV, from an end of the recording inwards.
+    """
+    spread = np.ptp(samples, axis=0)
+    together = (spread < MAX_PULSE_SPREAD_MV) & (np.abs(samples).min(axis=0) > MIN_PULSE_MV)
+    stretches = np.flatnonzero(np.diff(together, prepend=False, append=False)).reshape(-1, 2)
+    pulses = stretches[np.diff(stretches, axis=1)[:, 0] >= MIN_PULSE_S * fs_hz]
+    if not len(pulses):
+        return 0
+    end = int(pulses[-1, 1]) + round(PULSE_EDGE_S * fs_hz)
+    signal = np.flatnonzero(~(spread[end:] <= MAX_FLAT_SPREAD_MV))  # so written, a gap (NaN) counts as signal
+    return end + int(signal[0]) if signal.size else len(spread)
 
 
 # ---------------------------------------------------------------- the person and the day

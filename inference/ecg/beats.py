@@ -142,39 +142,14 @@ def representative_beat(beats: Beats) -> RepresentativeBeat:
 
 
 def prepare(recording: Recording) -> Signal:
-    """``(12, n_samples) float64, mV`` at 500 Hz: gaps bridged, calibration pulse cut off, baseline removed."""
+    """``(12, n_samples) float64, mV`` at 500 Hz: gaps bridged, baseline removed."""
     first_minute = recording.samples[:, : int(MAX_SECONDS * recording.fs_hz)]
     finite = np.isfinite(first_minute)
     if not finite.all():
         first_minute = np.where(finite, first_minute, np.float32(np.nan))
     samples = resample(fill_gaps(first_minute), recording.fs_hz, FS_HZ)
-    samples = samples[:, without_calibration_pulse(samples)]
     samples = samples - median(samples[:, ::10])[:, None]
     return zero_phase(samples, 2, BASELINE_HZ, FS_HZ)
-
-
-def without_calibration_pulse(samples: Signal) -> slice:
-    """The longest stretch without the 1 mV pulse that some machines append to every lead.
-
-    A pulse put on I, II and III alike breaks Einthoven's law by its own height, which no heart can do.
-    """
-    limb = samples[:3] - median(samples[:3, ::10])[:, None]
-    high = np.min(np.abs(limb), axis=0) > 0.5
-    hold = int(0.08 * FS_HZ)
-    if np.count_nonzero(high) < hold:
-        return slice(None)
-    alike = high & (np.ptp(limb, axis=0) < 0.2)
-    pulse = np.convolve(alike, np.ones(hold), mode="same") > hold - 1
-    if not pulse.any() or pulse.mean() > 0.1:  # a few pulses, or no ECG at all
-        return slice(None)
-    edges = np.concatenate([[-1], np.flatnonzero(pulse), [len(pulse)]])
-    longest = int(np.argmax(np.diff(edges)))
-    margin = int(0.2 * FS_HZ)
-    if edges[longest + 1] - edges[longest] < 4 * FS_HZ:
-        return slice(None)
-    start = 0 if longest == 0 else edges[longest] + margin
-    stop = len(pulse) if longest == len(edges) - 2 else edges[longest + 1] - margin
-    return slice(int(start), int(stop))
 
 
 def smooth(samples: Signal, n: int) -> Signal:
