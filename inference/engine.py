@@ -12,7 +12,8 @@ from types import MappingProxyType
 from typing import Any, Literal, Protocol
 
 from data_specs.bundle import BundleManifest
-from data_specs.ecg.files import PostedFile, RecordingFiles, group_recordings
+from data_specs.ecg.files import RecordingFiles, group_recordings
+from data_specs.ecg.posted import PostedFile
 from data_specs.labs import standard_labs
 from data_specs.problems import Problem
 from data_specs.visit.assessment import AssessedInput, AssessedOrgan, Assessment

@@ -1,7 +1,6 @@
-"""Twelve-lead ECG: the recording, the one function that reads every accepted format, and the one that conforms it.
+"""A twelve-lead ECG recording in millivolts, its standard leads, and its form for the network.
 
-Training and serving call the same two functions: :func:`read_recording` (files to millivolts) and :func:`conform`
-(millivolts to the network's array).
+Training and serving call the same :func:`conform`, after the same :func:`data_specs.ecg.files.read_recording`.
 """
 
 from __future__ import annotations
@@ -36,11 +35,11 @@ class Recording:
     fs_hz
         Sampling rate of ``samples``.
     format
-        ``wfdb``, ``dicom``, ``mat``, ``csv``, ``scp``, ``aecg``, ``muse``, ``cardiosoft``, ``philips`` or ``edf``.
+        The reader's short name of the format: ``wfdb``, ``dicom``, …
     age_years, sex, person_id, recorded_on
         As the file says them, ``None`` where it does not.
     problems
-        Reserves met on the way (severity ``warn``).
+        Reserves with which it was read (severity ``warn``).
     """
 
     samples: NDArray[np.float32]

@@ -132,7 +132,8 @@ def write_case(case: Case, *, store: Store, folder: Path, wanted: Wanted) -> Wri
 
 
 def _recordings(case: Case, contents: Sequence[bytes]) -> Sequence[ChestImage | Recording]:
-    from data_specs.ecg.files import PostedFile, group_recordings, read_recording  # noqa: PLC0415  with all its readers
+    from data_specs.ecg.files import group_recordings, read_recording  # noqa: PLC0415  with all its readers
+    from data_specs.ecg.posted import PostedFile  # noqa: PLC0415
 
     posted = [
         PostedFile(each.index, each.filename, content) for each, content in zip(case.files, contents, strict=True)

@@ -82,7 +82,8 @@ async def _recordings(service: Service, row: VisitRow, index: int) -> list[tuple
 
 
 def _recording(files: Sequence[tuple[InputRow, bytes]], index: int, context: Context) -> Recording:
-    from data_specs.ecg.files import PostedFile, group_recordings, read_recording  # noqa: PLC0415  all the readers
+    from data_specs.ecg.files import group_recordings, read_recording  # noqa: PLC0415  all the readers
+    from data_specs.ecg.posted import PostedFile  # noqa: PLC0415
 
     posted = [PostedFile(each.index, each.filename, content) for each, content in files]
     for group in group_recordings(posted):

@@ -58,6 +58,15 @@ class _Header:
     stated: dict[str, str] = field(default_factory=dict)
 
 
+_CONTROL = re.compile(rb"[\x00-\x08\x0e-\x1f]")
+
+
+def is_text(content: bytes) -> bool:
+    """Whether a file begins like a text: without control characters but blanks, or with a UTF-16 byte order mark."""
+    start = content[:2048]
+    return bool(start) and (start.startswith((b"\xff\xfe", b"\xfe\xff")) or not _CONTROL.search(start))
+
+
 def read(content: bytes, *, ecg_unit: VoltageUnit | None) -> Recording:
     """One CSV file with a header.
 

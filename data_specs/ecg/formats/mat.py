@@ -100,6 +100,10 @@ def variables(content: bytes) -> dict[str, Value]:
         raise Refused("unreadable", found="MAT", expected="MAT 5") from error
 
 
+def is_mat(content: bytes) -> bool:
+    return content.startswith(b"MATLAB") or is_level4(content)
+
+
 def is_level4(content: bytes) -> bool:
     """Whether the first 20 bytes are a level 4 header: type below 5000, small name, a size that fits the file."""
     if len(content) < 24:

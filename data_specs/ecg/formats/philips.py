@@ -31,7 +31,7 @@ from data_specs.ecg.header import (
     require_leads,
     sex,
 )
-from data_specs.ecg.recording import LEADS, Recording
+from data_specs.ecg.recording import LEADS, Recording, VoltageUnit
 from data_specs.problems import Refused
 
 TYPES = ("SierraECG", "PhilipsECG")
@@ -41,8 +41,8 @@ _CODE_BITS = 10
 _LAST_CODE = (1 << _CODE_BITS) - 2
 
 
-def read(root: Element) -> Recording:
-    """The parsed waveforms of a ``restingecgdata`` document.
+def read(root: Element, *, ecg_unit: VoltageUnit | None) -> Recording:
+    """The parsed waveforms of a ``restingecgdata`` document. ``ecg_unit`` is not needed: counts are stated in µV.
 
     Raises
     ------

@@ -37,7 +37,7 @@ from data_specs.ecg.header import (
     require_leads,
     ymd,
 )
-from data_specs.ecg.recording import Recording
+from data_specs.ecg.recording import Recording, VoltageUnit
 from data_specs.problems import Problem, Refused
 
 _SECTION_HEADER = 16
@@ -69,8 +69,8 @@ def is_scp(content: bytes) -> bool:
     return len(content) > 32 and content[8:10] == b"\0\0" and int.from_bytes(content[2:6], "little") == len(content)
 
 
-def read(content: bytes) -> Recording:
-    """Twelve leads of an SCP-ECG record. Unit and rate are part of the format.
+def read(content: bytes, *, ecg_unit: VoltageUnit | None) -> Recording:
+    """Twelve leads of an SCP-ECG record. ``ecg_unit`` is not needed: the format always states unit and rate.
 
     Raises
     ------
