@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data_specs.bundle import BundleManifest, Calibration, FindingSpec
+from data_specs.problems import Problem
 from data_specs.visit.assessment import EvidenceMap, FoundFinding
 from data_specs.visit.contract import Category, OperatingPoint
 
@@ -28,6 +29,21 @@ class Answer:
     @property
     def by_name(self) -> dict[str, FoundFinding]:
         return {f.name: f for f in self.findings}
+
+
+@dataclass
+class InputResult:
+    """What became of one posted input: its problems, and its answer where it was used."""
+
+    indices: tuple[int, ...]
+    format: str | None = None
+    problems: list[Problem] = field(default_factory=list)
+    reserves: list[Problem] = field(default_factory=list)
+    answer: Answer | None = None
+
+    @property
+    def accepted(self) -> bool:
+        return not any(p.severity == "reject" for p in self.problems)
 
 
 def offered(manifest: BundleManifest, age_years: float | None) -> tuple[FindingSpec, ...]:

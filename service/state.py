@@ -66,7 +66,7 @@ class Service:
 
     @property
     def available(self) -> bool:
-        return self.engine is not None and self.engine.ready and not self.draining
+        return self.engine is not None and not self.draining
 
     async def read_file(self, sha256: str) -> bytes:
         return await asyncio.to_thread(self.store.read, sha256)

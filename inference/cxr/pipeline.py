@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
@@ -17,27 +17,12 @@ from data_specs.visit.context import Context
 from inference.bundles.loading import Bundle
 from inference.cxr.gate import judge, saturated_share
 from inference.decoding import Decoders
-from inference.findings import Answer, ages_offered, answer, offered, positive_share
+from inference.findings import InputResult, ages_offered, answer, offered, positive_share
 from inference.person import age_of, age_told, mismatch
 from inference.runtime.batcher import Batcher, InferenceFailed
 from inference.runtime.session import Array
 
 _NO_PIXELS = np.empty((0, 0), np.uint8)
-
-
-@dataclass
-class InputResult:
-    """What became of one posted input: its problems, and its answer where it was used."""
-
-    indices: tuple[int, ...]
-    format: str | None = None
-    problems: list[Problem] = field(default_factory=list)
-    reserves: list[Problem] = field(default_factory=list)
-    answer: Answer | None = None
-
-    @property
-    def accepted(self) -> bool:
-        return not any(p.severity == "reject" for p in self.problems)
 
 
 @dataclass(frozen=True)

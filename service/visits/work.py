@@ -56,9 +56,6 @@ class Engine(Protocol):
     touches it, one file at a time: while it is given, the next file is not begun before the last one is decoded.
     """
 
-    @property
-    def ready(self) -> bool: ...
-
     async def assess(
         self,
         inputs: Sequence[Input],

@@ -16,6 +16,7 @@ from data_specs.visit.context import Context
 from inference.bundles.registry import LOG
 from inference.engine import Engine
 from inference.runtime.batcher import Batcher
+from inference.runtime.session import Machine
 from models.registry import deciding, promote, rollback, set_shadow
 from tests.inference.conftest import SAMPLES, posted
 from tests.models.versions import shifted, shipped, version
@@ -40,7 +41,7 @@ def bundles(tmp_path: Path) -> Path:
 @pytest.fixture
 def running(bundles: Path) -> Iterator[Engine]:
     others = {*threading.enumerate()}
-    engine = Engine(bundles, device="cpu", poll_s=POLL_S)
+    engine = Engine(bundles, Machine("cpu"), poll_s=POLL_S)
     yield engine
     engine.close()
     left = {thread.name for thread in {*threading.enumerate()} - others}
