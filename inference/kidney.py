@@ -13,7 +13,7 @@ from data_specs.visit.context import Context
 from data_specs.visit.contract import Category
 from inference.bundles.loading import Bundle
 from inference.findings import ADULT_YEARS, Answer, answer
-from inference.person import age_told
+from inference.person import age_text
 from inference.runtime.batcher import Batcher, InferenceFailed
 
 CONDITIONS = {
@@ -33,7 +33,7 @@ CONDITIONS = {
     "dyslipidaemia": frozenset({"dyslipidaemia", "dyslipidemia", "hyperlipidaemia", "hyperlipidemia"}),
     "obesity": frozenset({"obesity"}),
 }
-"""Feature to the names that state it in ``context.conditions``; a list that is given is taken as complete."""
+"""Feature to the names that state it in ``context.conditions``; where there is a list, it is taken as complete."""
 
 CATEGORY_OF_KDIGO: dict[str, Category] = {
     "low": "low",
@@ -42,7 +42,7 @@ CATEGORY_OF_KDIGO: dict[str, Category] = {
     "very high": "high",
 }
 CATEGORY_AT_LEAST: dict[str, Category] = {"G3a": "intermediate", "G3b": "high", "G4": "high", "G5": "high"}
-"""Category that a G stage has whatever the albuminuria (KDIGO 2024, column A1 of the risk table)."""
+"""Lowest category of a G stage at any albuminuria (KDIGO 2024, column A1 of the risk table)."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ class KidneyPipeline:
 
 
 def known_features(context: Context, labs: dict[str, float]) -> dict[str, float]:
-    """Feature name to value, for what is known; nothing is imputed."""
+    """Feature name to value, for the features that are known; nothing is imputed."""
     features = {**labs, **context.vitals.model_dump(exclude_none=True)}
     if context.person.age_years is not None:
         features["age_years"] = context.person.age_years
@@ -86,7 +86,7 @@ def known_features(context: Context, labs: dict[str, float]) -> dict[str, float]
 
 
 def missing(context: Context, features: dict[str, float]) -> Problem | None:
-    """Why not even the eGFR can be computed, if so."""
+    """Why the eGFR, and so everything else, cannot be computed; ``None`` where it can."""
     absent = [
         name
         for name, feature in (("creatinine", "creatinine_umol_per_l"), ("age_years", "age_years"))
@@ -99,12 +99,12 @@ def missing(context: Context, features: dict[str, float]) -> Problem | None:
     if "female" not in features:
         return Problem("sex_unknown", "reject")
     if features["age_years"] < ADULT_YEARS:
-        return Problem("age_out_of_range", "reject", age_told(features["age_years"]), f"≥ {ADULT_YEARS:.0f}")
+        return Problem("age_out_of_range", "reject", age_text(features["age_years"]), f"≥ {ADULT_YEARS:.0f}")
     return None
 
 
 def risk(found: Answer) -> float | None:
-    """Five-year risk of kidney failure where it applies, else the risk of CKD 3 to 5 to come."""
+    """Five-year risk of kidney failure where it applies, else the risk of developing CKD 3 to 5."""
     for name in ("kfre_5y", "incident_ckd"):
         if name in found.by_name:
             return found.by_name[name].probability
@@ -112,7 +112,7 @@ def risk(found: Answer) -> float | None:
 
 
 def category(found: Answer) -> Category | None:
-    """From the KDIGO cell; without albuminuria, from what the G stage alone implies, or a positive incidence model."""
+    """From the KDIGO cell; without albuminuria from the G stage alone, else from a positive incidence model."""
     cell = found.by_name.get("kdigo_risk")
     if cell is not None:
         return CATEGORY_OF_KDIGO[str(cell.value)]

@@ -1,4 +1,4 @@
-"""Whether a file and the context speak of the same person, and which age counts."""
+"""Whether a file and the context are of the same person, and which age is used."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from data_specs.problems import Problem
 from data_specs.visit.context import Context, Person
 
 AGE_TOLERANCE_YEARS = 2.0
-"""Ages are rounded, and birthdays fall between a file and its visit; further apart it is someone else's."""
+"""Ages are rounded, and a birthday may lie between a file and its visit; a larger difference is another person."""
 
 
 class FromFile(Protocol):
@@ -27,8 +27,8 @@ class FromFile(Protocol):
 def mismatch(file: FromFile, context: Context) -> list[Problem]:
     """``person_mismatch`` where file and context disagree.
 
-    Sex and age are the person's own: a contradiction refuses the file. Identifiers differ between hospitals (a local
-    record number here, a national number there): a difference is a reserve. Where both dates are known, the age is
+    A different sex or age refuses the file. A different identifier is only a reserve, because hospitals use different
+    identifiers for one person: a local record number, a national number. Where both dates are known, the age is
     taken back from the day of the visit to the day on which the file was made.
     """
     person = context.person
@@ -53,11 +53,11 @@ def mismatch(file: FromFile, context: Context) -> list[Problem]:
     return []
 
 
-def age_told(age_years: float | None) -> str:
-    """An age for a message about bounds of age: never rounded up, or 17.9 would be told as the 18 that it is not."""
+def age_text(age_years: float | None) -> str:
+    """An age for a message about limits of age, rounded down: 17.96 must not be shown as 18."""
     return "" if age_years is None else f"{math.floor(age_years * 10) / 10:g}"
 
 
 def age_of(file: FromFile, person: Person) -> float | None:
-    """The age in years that counts: the context's, else the file's."""
+    """The age in years that is used: the context's, else the file's."""
     return person.age_years if person.age_years is not None else file.age_years

@@ -1,4 +1,4 @@
-"""What the header of a recording states, whatever the format: unit, sampling rate, leads, person, day.
+"""The header of a recording in any format: unit, sampling rate, leads, person, day.
 
 Every reader ends in :func:`recording`, so that the same checks hold for all formats and refuse with the same codes.
 """
@@ -18,14 +18,14 @@ from data_specs.ecg.recording import LEADS, MAX_FS_HZ, MIN_DURATION_S, MIN_FS_HZ
 from data_specs.problems import Problem, Refused
 
 MAX_DURATION_S = 3600.0
-"""Longer ones are Holter recordings, which a resting-ECG network is no judge of. Also bounds memory: 173 MB."""
+"""Longer ones are Holter recordings, which a network for resting ECGs cannot assess. It limits memory to 173 MB."""
 
 _MILLIVOLTS = {"nv": 1e-6, "uv": 1e-3, "mv": 1.0, "v": 1e3, "microvolt": 1e-3, "millivolt": 1.0, "volt": 1e3}
 _MILLIVOLTS |= {"nanovolt": 1e-6, "microvolts": 1e-3, "millivolts": 1.0, "volts": 1e3, "nanovolts": 1e-6}
 
 MDC_LEADS = {1: "I", 2: "II", **{n + 2: f"V{n}" for n in range(1, 7)}, 61: "III", 62: "aVR", 63: "aVL", 64: "aVF"}
-"""Lead numbers of SCP-ECG (EN 1064, table of lead identification, section 5.6.3), taken over by ISO/IEEE 11073-10101
-(``2:n``) and by DICOM PS3.16 CID 3001. The other numbers are leads that the standard twelve do not contain."""
+"""Lead numbers of SCP-ECG (EN 1064, table of lead identification, section 5.6.3), the same in ISO/IEEE 11073-10101
+(``2:n``) and in DICOM PS3.16 CID 3001. The other numbers are leads outside the standard twelve."""
 MDC_MINUS_AVR = 65
 
 _ALIASES = {"DI": "I", "DII": "II", "DIII": "III", "D1": "I", "D2": "II", "D3": "III"}
@@ -58,9 +58,9 @@ def millivolts_per(unit: str | None, ecg_unit: VoltageUnit | None) -> float:
     Parameters
     ----------
     unit
-        As the file writes it, without case (``uV``, ``µV``, ``MICROVOLTS``, ``mV``, ``V``); empty where it is silent.
+        As the file writes it, in any case (``uV``, ``µV``, ``MICROVOLTS``, ``mV``, ``V``); empty where it states none.
     ecg_unit
-        What the visit's context says, for files that do not.
+        As the visit's context states it, for files that state none.
 
     Raises
     ------
@@ -78,10 +78,10 @@ def millivolts_per(unit: str | None, ecg_unit: VoltageUnit | None) -> float:
 def lead_name(label: str) -> str:
     """A lead's usual name from a file's label: ``EKG aVR`` and ``MDC_ECG_LEAD_AVR`` give ``AVR``, ``DII`` gives ``II``.
 
-    A label of no standard lead comes back in capitals; a leading minus sign stays.
+    The label of any other lead is returned in capitals; a leading minus sign stays.
     """
     name = label.strip().upper()
-    if name in _STANDARD:  # as in most files
+    if name in _STANDARD:  # so in most files
         return name
     name = re.sub(r"^(MDC_ECG_LEAD_|MDC_ECG_|ECG|EKG)[\s_:-]*(?=\S)", "", name)
     name = re.sub(r"^(LEAD|DERIVATION|ABL\.?)[\s_:]*(?=\S)", "", name)
@@ -110,7 +110,7 @@ def is_lead(label: str) -> bool:
 
 
 def require_leads(labels: Iterable[str]) -> None:
-    """Refuse early, before anything is decoded, a file whose labels cannot give the standard twelve.
+    """Refuse a file whose labels cannot give the standard twelve leads, before its samples are decoded.
 
     Raises
     ------
@@ -121,7 +121,7 @@ def require_leads(labels: Iterable[str]) -> None:
 
 
 def check_rate(fs_hz: float) -> float:
-    """The rate, freed of the rounding of a stored interval.
+    """The rate, rounded to 0.001 Hz, because some files store a rounded interval.
 
     Raises
     ------
@@ -138,7 +138,7 @@ def check_rate(fs_hz: float) -> float:
 
 
 def check_duration(n_samples: int, fs_hz: float) -> None:
-    """Refuse, before anything is decoded, what is too short or too long.
+    """Refuse a recording that is too short or too long, before its samples are decoded.
 
     Raises
     ------

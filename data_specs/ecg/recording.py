@@ -26,7 +26,7 @@ VoltageUnit = Literal["uV", "mV"]
 
 @dataclass(frozen=True, slots=True)
 class Recording:
-    """One recording as a clinic's machine wrote it, in millivolts.
+    """One recording in millivolts.
 
     Parameters
     ----------
@@ -37,7 +37,7 @@ class Recording:
     format
         The reader's short name of the format: ``wfdb``, ``dicom``, …
     age_years, sex, person_id, recorded_on
-        As the file says them, ``None`` where it does not.
+        As the file states them, ``None`` where it does not.
     problems
         Reserves with which it was read (severity ``warn``).
     """
@@ -71,7 +71,7 @@ def standard_leads(by_name: dict[str, NDArray[np.float32]]) -> NDArray[np.float3
     Raises
     ------
     Refused
-        ``lead_missing``, naming the leads that are neither stored nor derivable.
+        ``lead_missing``, with the leads that are neither stored nor derivable.
 
     References
     ----------
@@ -107,7 +107,7 @@ def conform(recording: Recording, *, fs_hz: int, n_samples: int, max_windows: in
     Parameters
     ----------
     recording
-        Checked recording; NaN gaps are bridged linearly.
+        Checked recording; gaps of NaN are interpolated linearly.
     fs_hz, n_samples
         Rate and length of the network's input.
     max_windows

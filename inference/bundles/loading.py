@@ -1,4 +1,4 @@
-"""Bundles from disk: read, checked against their own hashes and golden cases, or refused."""
+"""Bundles read from disk and checked against their hashes and golden cases."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ NEEDED: dict[str, tuple[str, int]] = {
     "cardiac": ("ecg", 2),
     "kidney": ("labs", 1),
 }
-"""The bundles that the engine needs: what each takes, and how many outputs are read from it."""
+"""The bundles that the engine needs: the modality that each takes, and how many outputs are read from it."""
 NAMES = tuple(NEEDED)
 
 
 class BundleError(RuntimeError):
-    """A bundle is missing, damaged or does not compute what it promises; the service must not start with it."""
+    """A bundle is missing, damaged or misses its golden cases; the service must not start with it."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Bundle:
         Raises
         ------
         BundleError
-            The bundle takes something else, say a recording where films are posted.
+            The bundle takes another kind of input.
         """
         if not isinstance(self.manifest.input, kind):
             raise BundleError(f"{self.folder.name}: input is '{self.manifest.input.modality}'")
@@ -118,9 +118,9 @@ def load_bundle(folder: Path, machine: Machine = ONE_THREAD) -> Bundle:
         manifest = BundleManifest.model_validate_json((folder / "screening.json").read_bytes())
     except (OSError, ValidationError) as error:
         raise BundleError(f"{folder.name}: screening.json cannot be used: {error}") from error
-    nameless = [finding.name for finding in manifest.findings if manifest.organ and finding.name not in terms()]
-    if nameless:
-        raise BundleError(f"{folder.name}: not in the vocabulary: {', '.join(nameless)}")
+    unknown = [finding.name for finding in manifest.findings if manifest.organ and finding.name not in terms()]
+    if unknown:
+        raise BundleError(f"{folder.name}: not in the vocabulary: {', '.join(unknown)}")
     try:
         card = (folder / "docs" / "README.md").read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:

@@ -18,7 +18,7 @@ from inference.bundles.loading import Bundle
 from inference.cxr.gate import judge, saturated_share
 from inference.decoding import Decoders
 from inference.findings import InputResult, ages_offered, answer, offered, positive_share
-from inference.person import age_of, age_told, mismatch
+from inference.person import age_of, age_text, mismatch
 from inference.runtime.batcher import Batcher, InferenceFailed
 from inference.runtime.session import Array
 
@@ -48,16 +48,16 @@ class FilmPipeline:
             specs = offered(self.lung.manifest, age)
             if result.accepted and not specs:
                 offer = ages_offered(self.lung.manifest)
-                result.problems.append(Problem("age_out_of_range", "reject", age_told(age), offer))
+                result.problems.append(Problem("age_out_of_range", "reject", age_text(age), offer))
             if result.accepted:
                 if age is None:
                     result.reserves.append(Problem("age_unknown", "warn", expected="≥ 18"))
-                # An imported architecture may have no activation map: findings come without a heatmap then.
+                # A bundle of an imported architecture may have no activation map: its findings have no heatmap.
                 logits, *activations = await self.lung_batcher.infer(for_lung)
                 result.answer = answer(specs, _floats(logits[0]), evidence=partial(_heatmaps, index, activations))
-                bare = [found.name for found in result.answer.findings if found.calibrated is False]
-                if bare:
-                    result.reserves.append(Problem("uncalibrated", "warn", found=", ".join(bare)))
+                uncalibrated = [found.name for found in result.answer.findings if found.calibrated is False]
+                if uncalibrated:
+                    result.reserves.append(Problem("uncalibrated", "warn", found=", ".join(uncalibrated)))
         except Refused as refusal:
             result.problems.append(refusal.problem)
         except InferenceFailed as failure:
@@ -65,7 +65,7 @@ class FilmPipeline:
         return result
 
     def _read(self, read: Callable[[], bytes]) -> tuple[ChestImage, float, Array, Array]:
-        """What the file says, and all that is needed of its pixels; they themselves would wait beside the networks."""
+        """The file's header and what is computed from its pixels, which are dropped: they would fill the memory."""
         image = read_image(read())
         sizes = (self.gate.input_as(CxrInput).size_px, self.lung.input_as(CxrInput).size_px)
         for_gate, for_lung = (conform(image.pixels, size)[None] for size in sizes)

@@ -20,7 +20,7 @@ from inference.ecg.delineate import Examined, examine
 from inference.ecg.gate import gate
 from inference.ecg.measure import Intervals, measure
 from inference.findings import Answer, InputResult, ages_offered, answer, offered, positive_share
-from inference.person import age_of, age_told, mismatch
+from inference.person import age_of, age_text, mismatch
 from inference.runtime.batcher import Batcher, InferenceFailed
 from inference.runtime.session import Array
 
@@ -44,7 +44,7 @@ class RecordingPipeline:
             specs = offered(self.cardiac.manifest, age)
             if result.accepted and not specs:
                 offer = ages_offered(self.cardiac.manifest)
-                result.problems.append(Problem("age_out_of_range", "reject", age_told(age), offer))
+                result.problems.append(Problem("age_out_of_range", "reject", age_text(age), offer))
             if not result.accepted:
                 return result
             if age is None:

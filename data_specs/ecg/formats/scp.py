@@ -2,11 +2,11 @@
 
 Decisions:
 
-* The encoder's ``start`` of 0 instead of 1 is taken for what it is (one sample fewer).
-* Section 6 gives each lead's length in 16 bits. Writers that overflow it store 65534 bytes of a longer recording:
-  what is there is read, with the reserve ``truncated``.
-* Bimodal compression (rhythm data at a lower rate outside the QRS zones) is refused as ``unsupported_format``: no
-  real file of that kind was at hand to hold a reader to.
+* A lead that starts at sample 0 instead of 1 has one sample fewer.
+* Section 6 gives each lead's length in 16 bits. Writers of longer recordings store only 65534 bytes: these are read,
+  with the reserve ``truncated``.
+* Bimodal compression (rhythm data at a lower rate outside the QRS zones) is refused as ``unsupported_format``: there
+  was no real file of that kind to test a reader with.
 
 References
 ----------
@@ -203,7 +203,7 @@ def _summed(values: NDArray[np.int64], differences: int) -> NDArray[np.int64]:
 def _overflown(
     leads: list[_Lead], wanted: list[int], decoded: dict[int, NDArray[np.int64]], *, raw: bool
 ) -> tuple[list[_Lead], tuple[Problem, ...]]:
-    """Leads with the lengths that are there: refused where they fall short, but for the 16-bit length overflow."""
+    """Leads with the lengths that were decoded; shorter ones are refused unless the 16-bit length overflowed."""
     have = min(values.size for values in decoded.values())
     stated = max(leads[k].n_samples for k in wanted)
     if all(decoded[k].size >= leads[k].n_samples for k in wanted):
@@ -217,7 +217,7 @@ def _overflown(
 def _add_reference_beats(
     decoded: dict[int, NDArray[np.int64]], leads: list[_Lead], rhythm: _Coded, sections: dict[int, bytes]
 ) -> None:
-    """Put beat type 0 of section 5 back at every QRS of section 4 that it was subtracted at (5.7.4), in place."""
+    """Add beat type 0 of section 5, in place, at every QRS of section 4 where it was subtracted (5.7.4)."""
     body = _required(sections, 4)
     _, fiducial, count = struct.unpack_from("<HHH", body)
     beats = _coded(_required(sections, 5), len(leads))
