@@ -35,9 +35,10 @@ _ALIASES |= {f"C{n}": f"V{n}" for n in range(1, 7)}
 PULSE_WITHIN_S = 2.0
 """How far from either end of a recording a calibration pulse is looked for."""
 MIN_PULSE_MV, MIN_PULSE_S, MAX_PULSE_SPREAD_MV = 0.5, 0.1, 0.2
-"""All leads are at least so high, for so long, and no further apart: half of the usual pulse of 1 mV and 200 ms."""
+"""In a pulse all leads are at least this high, for this long, and differ by less than this. A usual pulse has 1 mV and
+200 ms; the lower limits allow for filters."""
 PULSE_EDGE_S, MAX_FLAT_SPREAD_MV = 0.02, 0.03
-"""A pulse ends with its edge, and with the line behind it on which the leads still are no further apart than this."""
+"""The length of a pulse's edge, and how much leads may differ on the flat line next to it; both are cut off too."""
 
 Sex = Literal["female", "male"]
 
@@ -204,19 +205,22 @@ def without_calibration_pulse(leads: dict[str, NDArray[np.floating]], fs_hz: flo
     heart does that: where I and II are equal, III is 0.
     """
     n, n_end = leads["I"].size, int(PULSE_WITHIN_S * fs_hz)
-    first = _samples_to_cut(np.stack([values[:n_end] for values in leads.values()]), fs_hz)
-    last = _samples_to_cut(np.stack([values[::-1][:n_end] for values in leads.values()]), fs_hz)
+    first = _samples_to_cut([values[:n_end] for values in leads.values()], fs_hz)
+    last = _samples_to_cut([values[::-1][:n_end] for values in leads.values()], fs_hz)
     return {name: values[first : n - last] for name, values in leads.items()} if first or last else leads
 
 
-def _samples_to_cut(samples: NDArray[np.floating], fs_hz: float) -> int:
-    """Samples from the first one to the end of the last pulse and of the flat line behind it; 0 without a pulse.
+def _samples_to_cut(leads: list[NDArray[np.floating]], fs_hz: float) -> int:
+    """Number of samples up to the end of the last pulse and of the flat line after it; 0 without a pulse.
 
     Parameters
     ----------
-    samples
-        ``(n_leads, n_samples)`` floats in mV, from an end of the recording inwards.
+    leads
+        Each ``(n_samples,)`` floats in mV, from an end of the recording inwards.
     """
+    if np.count_nonzero(np.abs(leads[0]) > MIN_PULSE_MV) < MIN_PULSE_S * fs_hz:
+        return 0  # one lead rules out a pulse in most recordings
+    samples = np.stack(leads)
     spread = np.ptp(samples, axis=0)
     together = (spread < MAX_PULSE_SPREAD_MV) & (np.abs(samples).min(axis=0) > MIN_PULSE_MV)
     stretches = np.flatnonzero(np.diff(together, prepend=False, append=False)).reshape(-1, 2)
@@ -224,7 +228,7 @@ def _samples_to_cut(samples: NDArray[np.floating], fs_hz: float) -> int:
     if not len(pulses):
         return 0
     end = int(pulses[-1, 1]) + round(PULSE_EDGE_S * fs_hz)
-    signal = np.flatnonzero(~(spread[end:] <= MAX_FLAT_SPREAD_MV))  # so written, a gap (NaN) counts as signal
+    signal = np.flatnonzero(~(spread[end:] <= MAX_FLAT_SPREAD_MV))  # not '>', so that a gap (NaN) is kept
     return end + int(signal[0]) if signal.size else len(spread)
 
 
