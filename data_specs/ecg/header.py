@@ -35,8 +35,8 @@ _ALIASES |= {f"C{n}": f"V{n}" for n in range(1, 7)}
 PULSE_WITHIN_S = 2.0
 """How far from either end of a recording a calibration pulse is looked for."""
 MIN_PULSE_MV, MIN_PULSE_S, MAX_PULSE_SPREAD_MV = 0.5, 0.1, 0.2
-"""In a pulse all leads are at least this high, for this long, and differ by less than this. A usual pulse has 1 mV and
-200 ms; the lower limits allow for filters."""
+"""In a pulse a lead is at least this high, for this long, and no lead differs from another by more than this. A usual
+pulse has 1 mV and 200 ms; the lower limits allow for filters."""
 PULSE_EDGE_S, MAX_FLAT_SPREAD_MV = 0.02, 0.03
 """The length of a pulse's edge, and how much leads may differ on the flat line next to it; both are cut off too."""
 
@@ -218,11 +218,10 @@ def _samples_to_cut(leads: list[NDArray[np.floating]], fs_hz: float) -> int:
     leads
         Each ``(n_samples,)`` floats in mV, from an end of the recording inwards.
     """
-    if np.count_nonzero(np.abs(leads[0]) > MIN_PULSE_MV) < MIN_PULSE_S * fs_hz:
-        return 0  # one lead rules out a pulse in most recordings
-    samples = np.stack(leads)
-    spread = np.ptp(samples, axis=0)
-    together = (spread < MAX_PULSE_SPREAD_MV) & (np.abs(samples).min(axis=0) > MIN_PULSE_MV)
+    spread = np.ptp(np.stack(leads), axis=0)
+    together = (spread < MAX_PULSE_SPREAD_MV) & (np.abs(leads[0]) > MIN_PULSE_MV)
+    if np.count_nonzero(together) < MIN_PULSE_S * fs_hz:
+        return 0  # nearly every recording
     stretches = np.flatnonzero(np.diff(together, prepend=False, append=False)).reshape(-1, 2)
     pulses = stretches[np.diff(stretches, axis=1)[:, 0] >= MIN_PULSE_S * fs_hz]
     if not len(pulses):
