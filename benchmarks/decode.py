@@ -53,7 +53,8 @@ def works() -> dict[str, tuple[int, Callable[[], object]]]:
     from data_specs.bundle import EcgInput  # noqa: PLC0415
     from data_specs.cxr.files import read_image  # noqa: PLC0415
     from data_specs.cxr.image import conform  # noqa: PLC0415
-    from data_specs.ecg.files import PostedFile, group_recordings, read_recording  # noqa: PLC0415
+    from data_specs.ecg.files import group_recordings, read_recording  # noqa: PLC0415
+    from data_specs.ecg.posted import PostedFile  # noqa: PLC0415
     from data_specs.ecg.recording import LEADS  # noqa: PLC0415
     from data_specs.ecg.recording import conform as conform_recording  # noqa: PLC0415
 

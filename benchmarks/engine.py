@@ -27,6 +27,7 @@ from benchmarks.raw import in_service, own_batch, random_rows, rate_of
 from benchmarks.report import Cell, Report, table
 from data_specs.visit.context import Context
 from inference.engine import Engine, PostedInput
+from inference.runtime.session import Machine
 
 Scenario = Literal["Offline", "SingleStream", "Server"]
 SCENARIOS: tuple[Scenario, ...] = ("SingleStream", "Offline", "Server")
@@ -133,7 +134,7 @@ def run(
 def _measured(
     report: Report, bundles: Path, network: str, scenarios: Sequence[Scenario], seconds: float, rounds: int
 ) -> dict[str, Any]:
-    engine = Engine(bundles, session="auto")
+    engine = Engine(bundles, Machine(session="auto"))
     library = Library.made()
     sut = SystemUnderTest(engine, library)
     verdicts: dict[str, Verdict] = {}

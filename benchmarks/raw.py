@@ -15,6 +15,7 @@ from benchmarks.report import COLOURS, Cell, Report, cores, table
 from data_specs.bundle import CxrInput, EcgInput
 from inference.bundles.loading import Bundle
 from inference.engine import Engine
+from inference.runtime.session import Machine
 
 BATCHES = (1, 2, 4, 8, 16, 32, 64)
 Rows = NDArray[Any]
@@ -54,7 +55,7 @@ def run(
     found: list[Measured] = []
     missing: list[str] = []
     with bundles_of("densenet121" if densenet else "lung") as bundles:
-        engine = Engine(bundles, session="auto")
+        engine = Engine(bundles, Machine(session="auto"))
         try:
             for name in names:
                 bundle = engine.bundles[name]

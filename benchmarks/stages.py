@@ -27,6 +27,7 @@ from benchmarks.raw import own_batch
 from benchmarks.report import COLOURS, Report, table
 from benchmarks.serving import Server, serving
 from inference.engine import Engine
+from inference.runtime.session import Machine
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
@@ -74,7 +75,7 @@ def run(
     alone: dict[str, list[Cost]] = {}
     service: list[float] = []
     with bundles_of(network) as bundles:
-        engine = Engine(bundles, session="auto")
+        engine = Engine(bundles, Machine(session="auto"))
         try:
             with tempfile.TemporaryDirectory() as folder, serving(bundles) as server:
                 warmed(server, "png")

@@ -1,4 +1,4 @@
-"""Worker threads for what is native, slow and may be hostile: decoding, gates, filters, measurements."""
+"""Worker threads for native and slow work on untrusted files: decoding, gates, filters, measurements."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ T = TypeVar("T")
 
 
 class Decoders:
-    """A pool of as many threads as there are cores; the event loop waits for none of them."""
+    """A pool of threads, by default one per core, so that their work never blocks the event loop."""
 
     def __init__(self, threads: int | None = None) -> None:
         self._pool = ThreadPoolExecutor(threads or os.cpu_count() or 1, thread_name_prefix="decode")

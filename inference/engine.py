@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -12,33 +11,34 @@ from types import MappingProxyType
 from typing import Any, Literal, Protocol
 
 from data_specs.bundle import BundleManifest
-from data_specs.ecg.files import PostedFile, RecordingFiles, group_recordings
+from data_specs.ecg.files import RecordingFiles, group_recordings
+from data_specs.ecg.posted import PostedFile
 from data_specs.labs import standard_labs
 from data_specs.problems import Problem
 from data_specs.visit.assessment import AssessedInput, AssessedOrgan, Assessment
 from data_specs.visit.context import Context
 from data_specs.visit.contract import ModelUsed, Organ
-from inference.bundles.lineup import POLL_S, SHADOW, LineupFollower, Loaded
 from inference.bundles.loading import Bundle
-from inference.cxr.pipeline import FilmPipeline, InputResult
+from inference.bundles.serving_set import POLL_S, SHADOW, RegistryFollower, ServedBundle
+from inference.cxr.pipeline import FilmPipeline
 from inference.decoding import Decoders
 from inference.ecg.pipeline import RecordingPipeline
-from inference.findings import Answer, merge, operating_point
+from inference.findings import Answer, InputResult, merge, operating_point
 from inference.kidney import KidneyPipeline
 from inference.priority import prioritise
 from inference.runtime.batcher import Batcher
-from inference.runtime.choice import FIXED
+from inference.runtime.session import Machine
 
 BeforeDecode = Callable[[int], Awaitable[None]]
 FIELD_OF: dict[str, Literal["image", "ecg"] | None] = {"cxr": "image", "ecg": "ecg", "labs": None}
-"""What a bundle takes to where it is posted; labs come with the context."""
+"""Modality of a bundle to the field in which its files are posted; labs come with the context."""
 
 
 class Input(Protocol):
     """One file of a visit; ``index`` is its place in the visit's list of inputs.
 
-    ``read`` gives its content and may block: a thread calls it when the file's turn has come, so that files that wait
-    take no memory.
+    ``read`` gives its content and may block: a thread calls it when the file is decoded, so that waiting files take no
+    memory.
     """
 
     @property
@@ -55,7 +55,7 @@ class Input(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class PostedInput:
-    """An input whose content is at hand."""
+    """An input whose content is in memory."""
 
     index: int
     field: Literal["image", "ecg"]
@@ -68,9 +68,9 @@ class PostedInput:
 
 @dataclass(frozen=True, slots=True)
 class ShadowAnswer:
-    """What a bundle in the shadow says of a visit, next to the version in service; for comparison, never shown.
+    """What a bundle in the shadow finds in a visit, to be compared with the version in service; never shown.
 
-    ``assessment`` holds its organ alone (every organ for the gate, which has none of its own), and no evidence.
+    ``assessment`` has only its organ (for the gate, which has none, every organ) and no evidence.
     """
 
     model: ModelUsed
@@ -79,18 +79,16 @@ class ShadowAnswer:
 
 
 class Engine:
-    """Bundles in service, kept to the registry, and the threads that decode.
+    """The bundles that the registry says are in service, and the threads that decode.
 
     Parameters
     ----------
     bundles
         Folder of the bundles.
-    device
-        ``cpu``, ``cuda`` or ``auto``.
+    machine
+        Where the bundles compute; by default on every core, or on a GPU where there is one.
     decode_threads
         Threads for decoding and gates; by default one per core.
-    session, cache
-        How each session is chosen, and where that is remembered: see :func:`inference.runtime.choice.choose`.
 
     Raises
     ------
@@ -101,52 +99,52 @@ class Engine:
     def __init__(
         self,
         bundles: Path,
+        machine: Machine | None = None,
         *,
-        device: str = "auto",
         decode_threads: int | None = None,
         poll_s: float = POLL_S,
-        session: str = FIXED,
-        cache: Path | None = None,
     ) -> None:
-        self._lineups = LineupFollower(
-            bundles, device=device, threads=os.cpu_count() or 1, poll_s=poll_s, session=session, cache=cache
-        )
+        self._registry = RegistryFollower(bundles, machine or Machine(), poll_s=poll_s)
         self._decoders = Decoders(decode_threads)
         self._shadow_decoders = Decoders(1)
 
     @property
-    def ready(self) -> bool:
-        return True
-
-    @property
     def bundles(self) -> Mapping[str, Bundle]:
-        return {name: loaded.bundle for name, loaded in self._lineups.current.in_service.items()}
+        return {name: served.bundle for name, served in self._registry.current.in_service.items()}
 
     @property
     def batchers(self) -> Mapping[str, Batcher]:
-        return {name: loaded.batcher for name, loaded in self._lineups.current.in_service.items()}
+        return {name: served.batcher for name, served in self._registry.current.in_service.items()}
 
     @property
     def has_shadows(self) -> bool:
-        return bool(self._lineups.current.shadows)
+        return bool(self._registry.current.shadows)
 
     def models(self) -> list[dict[str, Any]]:
-        """What is in service, with manifest, card and active provider, and what the registry asks for beside it."""
-        lineup = self._lineups.current
+        """What is in service, with manifest, card and active provider, its shadow, and what could not be loaded.
+
+        ``amiss`` repeats ``problems`` for clients that know the earlier name.
+        """
+        serving = self._registry.current
+        problems = {
+            name: [problem for key, problem in serving.problems.items() if key.removesuffix(SHADOW) == name]
+            for name in serving.in_service
+        }
         return [
             {
                 **bundle.used.model_dump(),
                 "organ": bundle.manifest.organ,
                 "provider": bundle.session.provider,
-                "session": bundle.choice.describe(),
+                "session": bundle.chosen.describe(),
                 "purpose": bundle.manifest.purpose,
                 "findings": [finding.model_dump() for finding in bundle.manifest.findings],
                 "limits": bundle.manifest.limits,
                 "card": bundle.card,
-                "shadow": lineup.shadows[name].bundle.manifest.version if name in lineup.shadows else None,
-                "amiss": [said for key, said in lineup.amiss.items() if key.removesuffix(SHADOW) == name],
+                "shadow": serving.shadows[name].bundle.manifest.version if name in serving.shadows else None,
+                "problems": problems[name],
+                "amiss": problems[name],
             }
-            for name, bundle in ((name, loaded.bundle) for name, loaded in lineup.in_service.items())
+            for name, bundle in ((name, served.bundle) for name, served in serving.in_service.items())
         ]
 
     async def assess(
@@ -157,37 +155,37 @@ class Engine:
         before_decode: BeforeDecode | None = None,
         refused: Mapping[int, Problem] | None = None,
     ) -> Assessment:
-        """Assess one visit. What is wrong with an input becomes its problems; neighbours are not concerned.
+        """Assess one visit. What is wrong with an input becomes its problems and does not affect other inputs.
 
         Parameters
         ----------
         before_decode
-            Awaited with an input's index before any decoder touches its bytes. When it is given, inputs are taken one
-            after the other, so that a process that dies has died of the input that was named last.
+            Awaited with an input's index before any decoder reads its bytes. When it is given, inputs are decoded one
+            after the other, so that a crash of the process was caused by the input that was named last.
         refused
             Inputs that must not be decoded, with the reason.
         """
-        with self._lineups.hold() as lineup:
+        with self._registry.hold() as serving:
             return await self._assess(
-                lineup.in_service, self._decoders, inputs, context, before_decode=before_decode, refused=refused or {}
+                serving.in_service, self._decoders, inputs, context, before_decode=before_decode, refused=refused or {}
             )
 
     async def assess_shadows(self, inputs: Sequence[Input], context: Context) -> list[ShadowAnswer]:
-        """What each bundle in the shadow says of a visit that has something for it."""
+        """The answer of each bundle in the shadow whose kind of input the visit has."""
         answers = []
-        with self._lineups.hold() as lineup:
-            for name, shadow in lineup.shadows.items():
+        with self._registry.hold() as serving:
+            for name, shadow in serving.shadows.items():
                 manifest = shadow.bundle.manifest
                 field = FIELD_OF[manifest.input.modality]
-                mine = [i for i in inputs if i.field == field]
-                if field is None or mine:
-                    bundles = {**lineup.in_service, name: shadow}
-                    found = await self._assess(bundles, self._shadow_decoders, mine, context)
-                    of_organ = {o: a for o, a in found.organs.items() if manifest.organ in (None, o)}
+                taken = [i for i in inputs if i.field == field]
+                if field is None or taken:
+                    bundles = {**serving.in_service, name: shadow}
+                    found = await self._assess(bundles, self._shadow_decoders, taken, context)
+                    of_organ = {name: organ for name, organ in found.organs.items() if manifest.organ in (None, name)}
                     answers.append(
                         ShadowAnswer(
                             model=shadow.bundle.used,
-                            in_service=lineup.in_service[name].bundle.manifest.version,
+                            in_service=serving.in_service[name].bundle.manifest.version,
                             assessment=found.model_copy(update={"organs": without_evidence(of_organ)}),
                         )
                     )
@@ -195,7 +193,7 @@ class Engine:
 
     async def _assess(
         self,
-        bundles: Mapping[str, Loaded],
+        bundles: Mapping[str, ServedBundle],
         decoders: Decoders,
         inputs: Sequence[Input],
         context: Context,
@@ -221,7 +219,7 @@ class Engine:
             "cardiac": organ(results[len(films) :], "no_ecg", any(i.field == "ecg" for i in inputs)),
             "kidney": await KidneyPipeline(kidney.bundle, kidney.batcher).assess(context, labs, lab_problems),
         }
-        manifests = [loaded.bundle.manifest for loaded in bundles.values()]
+        manifests = [served.bundle.manifest for served in bundles.values()]
         vitals = {name: value for name, value in context.vitals.model_dump().items() if value is not None}
         measured = {
             f.name: float(f.value) for o in organs.values() for f in o.findings if isinstance(f.value, (int, float))
@@ -231,9 +229,9 @@ class Engine:
             organs=organs,
             inputs=assessed_inputs(inputs, results, refused),
             models=[
-                loaded.bundle.used
-                for loaded in bundles.values()
-                if (mine := loaded.bundle.manifest.organ) is not None and organs[mine].status == "assessed"
+                served.bundle.used
+                for served in bundles.values()
+                if (name := served.bundle.manifest.organ) is not None and organs[name].status == "assessed"
             ],
             priority=priority,
             priority_reasons=reasons,
@@ -246,11 +244,11 @@ class Engine:
         """Finish what is queued and end the threads."""
         self._decoders.close()
         self._shadow_decoders.close()
-        self._lineups.close()
+        self._registry.close()
 
 
 def _grouped(inputs: Sequence[Input]) -> list[RecordingFiles]:
-    return group_recordings([PostedFile(each.index, each.filename, each.read()) for each in inputs])
+    return group_recordings([PostedFile(posted.index, posted.filename, posted.read()) for posted in inputs])
 
 
 @dataclass(frozen=True)
@@ -289,7 +287,7 @@ def organ(results: Sequence[InputResult], nothing_sent: str, was_sent: bool) -> 
 
 
 def past_rule_in(manifests: Iterable[BundleManifest], organs: Mapping[Organ, AssessedOrgan]) -> frozenset[str]:
-    """Findings whose probability is past the ``rule_in`` point of the specification they were read with."""
+    """Findings whose probability is past the ``rule_in`` point of the specification that gave them."""
     past = set()
     for manifest in manifests:
         if manifest.organ is None:
@@ -306,23 +304,23 @@ def past_rule_in(manifests: Iterable[BundleManifest], organs: Mapping[Organ, Ass
 def without_evidence(organs: Mapping[Organ, AssessedOrgan]) -> dict[Organ, AssessedOrgan]:
     """The same answers without their maps."""
     return {
-        name: each.model_copy(update={"findings": [f.model_copy(update={"evidence": []}) for f in each.findings]})
-        for name, each in organs.items()
+        name: organ.model_copy(update={"findings": [f.model_copy(update={"evidence": []}) for f in organ.findings]})
+        for name, organ in organs.items()
     }
 
 
 def assessed_inputs(
     inputs: Sequence[Input], results: Sequence[InputResult], refused: Mapping[int, Problem]
 ) -> list[AssessedInput]:
-    """One line per posted file: a recording's files share its fate; a zip is accepted when one recording in it is."""
+    """One row a posted file. A recording's files have its problems; a zip is accepted when one recording in it is."""
     rows = []
     for posted in inputs:
-        mine = [r for r in results if posted.index in r.indices]
-        problems = _distinct(p for r in mine for p in r.problems)
+        of_file = [r for r in results if posted.index in r.indices]
+        problems = _distinct(p for r in of_file for p in r.problems)
         if posted.index in refused:
             problems = [refused[posted.index]]
-        accepted = any(r.accepted for r in mine) or not (mine or problems)
-        format_ = next((r.format for r in mine if r.format), None)
+        accepted = any(r.accepted for r in of_file) or not (of_file or problems)
+        format_ = next((r.format for r in of_file if r.format), None)
         rows.append(AssessedInput(index=posted.index, format=format_, accepted=accepted, problems=problems))
     return rows
 

@@ -1,4 +1,4 @@
-"""From a bundle's numbers to findings: calibration, for whom it holds, operating points, risk and category."""
+"""From a bundle's numbers to findings: calibration, ages, operating points, risk and category."""
 
 from __future__ import annotations
 
@@ -10,16 +10,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data_specs.bundle import BundleManifest, Calibration, FindingSpec
+from data_specs.problems import Problem
 from data_specs.visit.assessment import EvidenceMap, FoundFinding
 from data_specs.visit.contract import Category, OperatingPoint
 
 ADULT_YEARS = 18.0
-"""Where the age is unknown, only what was evaluated from this age on is offered."""
+"""Where the age is unknown, only findings that were evaluated from this age on are offered."""
 
 
 @dataclass
 class Answer:
-    """What one bundle says of one input (or of one person's labs)."""
+    """The result of one bundle for one input, or for one person's labs."""
 
     findings: list[FoundFinding] = field(default_factory=list)
     risk: float | None = None
@@ -30,8 +31,33 @@ class Answer:
         return {f.name: f for f in self.findings}
 
 
+@dataclass
+class InputResult:
+    """The result of one film or one recording: its problems, and its answer where it was used.
+
+    Parameters
+    ----------
+    indices
+        Of its files among the visit's inputs.
+    problems
+        Of the input: why it was refused, or with which reserve it was used.
+    reserves
+        Of the organ: what limits the answer.
+    """
+
+    indices: tuple[int, ...]
+    format: str | None = None
+    problems: list[Problem] = field(default_factory=list)
+    reserves: list[Problem] = field(default_factory=list)
+    answer: Answer | None = None
+
+    @property
+    def accepted(self) -> bool:
+        return not any(p.severity == "reject" for p in self.problems)
+
+
 def offered(manifest: BundleManifest, age_years: float | None) -> tuple[FindingSpec, ...]:
-    """Findings that were evaluated for this age; for adults where it is unknown."""
+    """Findings that were evaluated for this age, or for adults where it is unknown."""
 
     def holds(spec: FindingSpec) -> bool:
         if spec.age_years is None:
@@ -64,9 +90,9 @@ def answer(
     numbers
         ``(n_columns,)``: logits, risks or values.
     features
-        Tabular features that are known; a finding that requires another, or holds for other values, is left out.
+        Tabular features that are known. A finding that requires another feature, or other values, is left out.
     evidence
-        Maps of a finding; asked for where it is positive.
+        Gives the maps of a finding; called where it is positive.
     """
     result = Answer()
     values = dict(features or {})
@@ -109,7 +135,7 @@ def calibrate(spec: FindingSpec, number: float) -> float:
         logits, probabilities = zip(*calibration.knots, strict=True)
         return float(np.interp(number, logits, probabilities))
     x = calibration.slope * number + calibration.intercept
-    # Written so that exp never overflows.
+    # Two forms of one formula, so that exp never overflows.
     return 1 / (1 + math.exp(-x)) if x >= 0 else math.exp(x) / (1 + math.exp(x))
 
 
@@ -118,9 +144,9 @@ def operating_point(spec: FindingSpec, name: str) -> OperatingPoint | None:
 
 
 def categorise(specs: Sequence[FindingSpec], result: Answer) -> Category | None:
-    """``high``: a finding past its ``rule_in`` point. ``intermediate``: one is positive. ``low``: none is.
+    """``high``: a finding is past its ``rule_in`` point. ``intermediate``: one is positive. ``low``: no finding is.
 
-    For a finding whose complement is the risk (``normal_ecg``), not being positive is what counts.
+    For a finding whose complement is the risk (``normal_ecg``), the opposite of positive counts.
     """
     by_name = {spec.name: spec for spec in specs}
     level = -1
@@ -139,9 +165,9 @@ def categorise(specs: Sequence[FindingSpec], result: Answer) -> Category | None:
 
 
 def merge(answers: Sequence[Answer]) -> Answer:
-    """One answer from several inputs of an organ: of each finding the most suspicious, with every input's evidence.
+    """One answer from several inputs of an organ: the highest probability of each finding, with the evidence of all.
 
-    A measured value is that of the first input that has it. For ``normal_ecg`` the lowest probability counts.
+    A measured value is that of the first input that has it. For ``normal_ecg`` the lowest probability is taken.
     """
     merged = Answer(
         risk=max((a.risk for a in answers if a.risk is not None), default=None),
@@ -162,7 +188,7 @@ def merge(answers: Sequence[Answer]) -> Answer:
 
 
 def positive_share(activation: NDArray[np.floating]) -> list[list[int]]:
-    """Class activation map to 0..255: the positive contributions, relative to the largest one."""
+    """Positive part of a class activation map as whole numbers, 255 for the largest."""
     positive = np.clip(np.atleast_2d(activation), 0, None)
     largest = float(positive.max())
     scaled = positive / largest * 255 if largest > 0 else positive

@@ -24,7 +24,7 @@ CATEGORY_OF_KDIGO: dict[str, Category] = {
     "very high": "high",
 }
 CATEGORY_AT_LEAST: dict[str, Category] = {"G3a": "intermediate", "G3b": "high", "G4": "high", "G5": "high"}
-"""Category that a G stage has whatever the albuminuria (KDIGO 2024, column A1 of the risk table)."""
+"""Lowest category of a G stage at any albuminuria (KDIGO 2024, column A1 of the risk table)."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class KidneyPipeline:
 
 
 def known_features(context: Context, labs: dict[str, float]) -> dict[str, float]:
-    """Feature name to value, for what is known; nothing is imputed."""
+    """Feature name to value, for the features that are known; nothing is imputed."""
     features = {**labs, **context.vitals.model_dump(exclude_none=True)}
     if context.person.age_years is not None:
         features["age_years"] = context.person.age_years
@@ -68,7 +68,7 @@ def known_features(context: Context, labs: dict[str, float]) -> dict[str, float]
 
 
 def missing(context: Context, features: dict[str, float]) -> Problem | None:
-    """Why not even the eGFR can be computed, if so."""
+    """Why the eGFR, and so everything else, cannot be computed; ``None`` where it can."""
     absent = [
         name
         for name, feature in (("creatinine", "creatinine_umol_per_l"), ("age_years", "age_years"))
@@ -86,7 +86,7 @@ def missing(context: Context, features: dict[str, float]) -> Problem | None:
 
 
 def risk(found: Answer) -> float | None:
-    """Five-year risk of kidney failure where it applies, else the risk of CKD 3 to 5 to come."""
+    """Five-year risk of kidney failure where it applies, else the risk of developing CKD 3 to 5."""
     for name in ("kfre_5y", "incident_ckd"):
         if name in found.by_name:
             return found.by_name[name].probability
@@ -94,7 +94,7 @@ def risk(found: Answer) -> float | None:
 
 
 def category(found: Answer) -> Category | None:
-    """From the KDIGO cell; without albuminuria, from what the G stage alone implies, or a positive incidence model."""
+    """From the KDIGO cell; without albuminuria from the G stage alone, else from a positive incidence model."""
     cell = found.by_name.get("kdigo_risk")
     if cell is not None:
         return CATEGORY_OF_KDIGO[str(cell.value)]

@@ -1,4 +1,4 @@
-"""Whether a file and the context speak of the same person, and which age counts."""
+"""Whether a file and the context are of the same person, and which age is used."""
 
 from __future__ import annotations
 
@@ -60,5 +60,5 @@ def format_age(age_years: float | None) -> str:
 
 
 def age_of(file: FromFile, person: Person) -> float | None:
-    """The age in years that counts: the context's, else the file's."""
+    """The age in years that is used: the context's, else the file's."""
     return person.age_years if person.age_years is not None else file.age_years

@@ -1,7 +1,7 @@
-"""Who is seen first: a short table of rules over findings, laboratory values and vitals.
+"""The priority of a visit: rules over findings, laboratory values and vitals.
 
-``urgent`` is reserved for what a doctor acts on the same day. ``soon`` is a high category or a value that should not
-wait for the next round. Everything else that was assessed is ``routine``.
+``urgent``: a doctor acts on it on the same day. ``soon``: a high category, or a value that should not wait until the
+next regular appointment. Everything else that was assessed is ``routine``.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ URGENT_WHEN_HIGH = (
     frozenset({"myocardial_infarction", "st_t_change"}),
 )
 """Findings that make the visit urgent when all of a set are past their ``rule_in`` points. Pneumonia: WHO IMCI, treated
-the same day. Infarction: the trace cannot tell how old it is, and most are old; with ST-T change it may be new."""
+the same day. Infarction: the ECG does not show how old it is, and most are old; with ST-T change it may be new."""
 
 
 def prioritise(
@@ -74,6 +74,6 @@ def prioritise(
         return "soon", reasons
     if not assessed:
         return "unassessed", [*reasons, Problem("nothing_assessed", "warn")]
-    # What a bare output says is neither a finding nor the absence of one.
-    bare = [p for name in assessed for p in organs[name].reasons if p.code == "uncalibrated"]
-    return "routine", [*reasons, *bare] or [Problem("nothing_found", "warn")]
+    # An uncalibrated output is neither a finding nor the absence of one.
+    uncalibrated = [p for name in assessed for p in organs[name].reasons if p.code == "uncalibrated"]
+    return "routine", [*reasons, *uncalibrated] or [Problem("nothing_found", "warn")]

@@ -175,7 +175,7 @@ def check_servable(registry: Registry, name: str, version: str) -> BundleManifes
     if changed(registry, name, version):
         raise NotDone(f"{name} {version} is no longer what it was when it was first logged; a version never changes")
     try:
-        manifest = load_version(registry.folder, name, version, device="cpu", threads=1).manifest
+        manifest = load_version(registry.folder, name, version).manifest
     except BundleError as error:
         raise NotDone(str(error)) from error
     if not manifest.golden.tolerance <= MAX_TOLERANCE:

@@ -178,8 +178,8 @@ async def _listen(service: Service, closing: AsyncExitStack) -> bool:
 
 def _inference_engine(settings: Settings) -> Engine:
     from inference.engine import Engine as InferenceEngine  # noqa: PLC0415  the runtimes take seconds to load
+    from inference.runtime.session import Machine  # noqa: PLC0415
 
-    engine: Engine = InferenceEngine(
-        settings.bundles, device=settings.device, session=settings.session, cache=settings.data_dir
-    )
+    machine = Machine(settings.device, session=settings.session, cache=settings.data_dir)
+    engine: Engine = InferenceEngine(settings.bundles, machine)
     return engine

@@ -56,7 +56,7 @@ class Service(Parts):
     @property
     def available(self) -> bool:
         """Whether visits are accepted."""
-        return self.engine is not None and self.engine.ready and not self.draining
+        return self.engine is not None and not self.draining
 
 
 def service_of(request: Request) -> Service:

@@ -1,7 +1,7 @@
-"""Arithmetic on leads that conforming, measuring and gating share: gaps, filters, resampling, order statistics.
+"""Filters, resampling, gaps and order statistics of leads, for the network's input, the measurement and the gate.
 
-Every posted recording comes through here, so what is the same for all of them (coefficients, steady states, taps) is
-computed once, and the order statistics take the way through numpy that is fast.
+Every posted recording needs them. Filter coefficients are therefore computed once, and the order statistics use the
+fastest functions of numpy.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ Signal = NDArray[np.float64]
 
 
 def fill_gaps(samples: NDArray[np.float32]) -> Signal:
-    """Bridge NaN samples of each lead linearly; a lead with no value at all becomes zero."""
+    """Interpolate NaN samples of each lead linearly; a lead without any value becomes zero."""
     filled = samples.astype(np.float64)
     gaps = np.isnan(filled)
     for i in np.flatnonzero(gaps.any(axis=1)):
@@ -30,7 +30,7 @@ def resample(samples: Signal, from_hz: float, to_hz: float) -> Signal:
     """Polyphase resampling along the last axis, by the nearest ratio of numbers up to 500 (an odd rate such as
     333.33 Hz would otherwise need a filter of a million taps; the error is under 0.1 % of the rate).
     """
-    from scipy import signal  # noqa: PLC0415  half a second to load, for who has a recording
+    from scipy import signal  # noqa: PLC0415  half a second to load, needed for recordings only
 
     ratio = _ratio(from_hz, to_hz)
     if ratio == 1:
@@ -47,7 +47,7 @@ def _ratio(from_hz: float, to_hz: float) -> Fraction:
 
 @lru_cache(maxsize=64)
 def _low_pass(rate: int) -> Signal:
-    """The filter that ``resample_poly`` designs anew at every call."""
+    """The filter that ``resample_poly`` would compute at every call."""
     from scipy import signal  # noqa: PLC0415
 
     return np.asarray(signal.firwin(20 * rate + 1, 1.0 / rate, window=("kaiser", 5.0)))
@@ -68,7 +68,7 @@ def zero_phase(samples: Signal, order: int, band_hz: float | tuple[float, float]
 
 @cache
 def _butterworth(order: int, band_hz: float | tuple[float, float], fs_hz: float) -> Signal:
-    """Second-order sections; designing them takes as long as filtering ten seconds."""
+    """Second-order sections; computing them takes as long as filtering ten seconds."""
     from scipy import signal  # noqa: PLC0415
 
     if isinstance(band_hz, tuple):
@@ -77,8 +77,9 @@ def _butterworth(order: int, band_hz: float | tuple[float, float], fs_hz: float)
 
 
 def median(samples: NDArray[np.floating] | NDArray[np.integer]) -> Signal:
-    """:func:`numpy.median` over the last axis, of finite values: numpy selects one rank several times faster than the
-    two or three at once that its own median asks for.
+    """:func:`numpy.median` over the last axis, of finite values.
+
+    Faster, because it selects one rank where numpy's own median selects two or three.
     """
     half = samples.shape[-1] // 2
     parted = np.partition(samples, half, axis=-1)
@@ -87,12 +88,12 @@ def median(samples: NDArray[np.floating] | NDArray[np.integer]) -> Signal:
 
 
 def percentiles(samples: NDArray[np.floating], wanted: Sequence[float]) -> list[Signal]:
-    """:func:`numpy.percentile` over the last axis, of finite values; for several ranks a whole sort is fastest."""
+    """:func:`numpy.percentile` over the last axis, of finite values; sorting is fastest where there are several."""
     ordered = np.sort(samples, axis=-1)
     found = []
     for percent in wanted:
         below, rest = divmod(percent / 100 * (samples.shape[-1] - 1), 1.0)
         low, high = ordered[..., int(below)], ordered[..., min(int(below) + 1, samples.shape[-1] - 1)]
-        share = np.float64(rest)  # as numpy does, the result is double where the samples are single
+        share = np.float64(rest)  # as in numpy: a float64 result of float32 samples
         found.append(low + (high - low) * share if share < 0.5 else high - (high - low) * (1 - share))
     return found

@@ -1,4 +1,4 @@
-"""What the header of a recording states, whatever the format: unit, sampling rate, leads, person, day.
+"""The header of a recording in any format: unit, sampling rate, leads, person, day.
 
 Every reader ends in :func:`recording`, so that the same checks hold for all formats and refuse with the same codes.
 """
@@ -18,19 +18,27 @@ from data_specs.person import BinarySex
 from data_specs.problems import Problem, Refused
 
 MAX_DURATION_S = 3600.0
-"""Longer ones are Holter recordings, which a resting-ECG network is no judge of. Also bounds memory: 173 MB."""
+"""Longer ones are Holter recordings, which a network for resting ECGs cannot assess. It limits memory to 173 MB."""
 
 _MILLIVOLTS = {"nv": 1e-6, "uv": 1e-3, "mv": 1.0, "v": 1e3, "microvolt": 1e-3, "millivolt": 1.0, "volt": 1e3}
 _MILLIVOLTS |= {"nanovolt": 1e-6, "microvolts": 1e-3, "millivolts": 1.0, "volts": 1e3, "nanovolts": 1e-6}
 
 MDC_LEADS = {1: "I", 2: "II", **{n + 2: f"V{n}" for n in range(1, 7)}, 61: "III", 62: "aVR", 63: "aVL", 64: "aVF"}
-"""Lead numbers of SCP-ECG (EN 1064, table of lead identification, section 5.6.3), taken over by ISO/IEEE 11073-10101
-(``2:n``) and by DICOM PS3.16 CID 3001. The other numbers are leads that the standard twelve do not contain."""
+"""Lead numbers of SCP-ECG (EN 1064, table of lead identification, section 5.6.3), the same in ISO/IEEE 11073-10101
+(``2:n``) and in DICOM PS3.16 CID 3001. The other numbers are leads outside the standard twelve."""
 MDC_MINUS_AVR = 65
 
 _ALIASES = {"DI": "I", "DII": "II", "DIII": "III", "D1": "I", "D2": "II", "D3": "III"}
 _ALIASES |= {f"C{n}": f"V{n}" for n in range(1, 7)}
 """D1-D3 is French and Spanish usage; C1-C6 are the chest electrodes of IEC 60601-2-25, table 201.102."""
+
+PULSE_WITHIN_S = 2.0
+"""How far from either end of a recording a calibration pulse is looked for."""
+MIN_PULSE_MV, MIN_PULSE_S, MAX_PULSE_SPREAD_MV = 0.5, 0.1, 0.2
+"""In a pulse a lead is at least this high, for this long, and no lead differs from another by more than this. A usual
+pulse has 1 mV and 200 ms; the lower limits allow for filters."""
+PULSE_EDGE_S, MAX_FLAT_SPREAD_MV = 0.02, 0.03
+"""The length of a pulse's edge, and how much leads may differ on the flat line next to it; both are cut off too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,9 +57,9 @@ def millivolts_per(unit: str | None, ecg_unit: VoltageUnit | None) -> float:
     Parameters
     ----------
     unit
-        As the file writes it, without case (``uV``, ``µV``, ``MICROVOLTS``, ``mV``, ``V``); empty where it is silent.
+        As the file writes it, in any case (``uV``, ``µV``, ``MICROVOLTS``, ``mV``, ``V``); empty where it states none.
     ecg_unit
-        What the visit's context says, for files that do not.
+        As the visit's context states it, for files that state none.
 
     Raises
     ------
@@ -69,10 +77,10 @@ def millivolts_per(unit: str | None, ecg_unit: VoltageUnit | None) -> float:
 def lead_name(label: str) -> str:
     """A lead's usual name from a file's label: ``EKG aVR`` and ``MDC_ECG_LEAD_AVR`` give ``AVR``, ``DII`` gives ``II``.
 
-    A label of no standard lead comes back in capitals; a leading minus sign stays.
+    The label of any other lead is returned in capitals; a leading minus sign stays.
     """
     name = label.strip().upper()
-    if name in _STANDARD:  # as in most files
+    if name in _STANDARD:  # so in most files
         return name
     name = re.sub(r"^(MDC_ECG_LEAD_|MDC_ECG_|ECG|EKG)[\s_:-]*(?=\S)", "", name)
     name = re.sub(r"^(LEAD|DERIVATION|ABL\.?)[\s_:]*(?=\S)", "", name)
@@ -101,7 +109,7 @@ def is_lead(label: str) -> bool:
 
 
 def require_leads(labels: Iterable[str]) -> None:
-    """Refuse early, before anything is decoded, a file whose labels cannot give the standard twelve.
+    """Refuse a file whose labels cannot give the standard twelve leads, before its samples are decoded.
 
     Raises
     ------
@@ -112,7 +120,7 @@ def require_leads(labels: Iterable[str]) -> None:
 
 
 def check_rate(fs_hz: float) -> float:
-    """The rate, freed of the rounding of a stored interval.
+    """The rate, rounded to 0.001 Hz, because some files store a rounded interval.
 
     Raises
     ------
@@ -129,7 +137,7 @@ def check_rate(fs_hz: float) -> float:
 
 
 def check_duration(n_samples: int, fs_hz: float) -> None:
-    """Refuse, before anything is decoded, what is too short or too long.
+    """Refuse a recording that is too short or too long, before its samples are decoded.
 
     Raises
     ------
@@ -173,7 +181,7 @@ def recording(
     largest = max(float(np.fmax.reduce(np.abs(samples), initial=0.0)) for samples in leads.values())
     if not largest < 1e6:
         raise Refused("amplitude_implausible", found=f"{largest:.0e} mV", expected="0.05-10 mV")
-    leads = _without_calibration_pulse(leads, fs_hz)
+    leads = without_calibration_pulse(leads, fs_hz)
     check_duration(leads["I"].size, fs_hz)
     samples = standard_leads({name: values.astype(np.float32) for name, values in leads.items()})
     return Recording(
@@ -188,18 +196,37 @@ def recording(
     )
 
 
-def _without_calibration_pulse(leads: dict[str, NDArray[np.floating]], fs_hz: float) -> dict[str, NDArray[np.floating]]:
-    """Cut a calibration pulse off the end: up to 2 s in which all leads are 0 and 1 mV together.
+def without_calibration_pulse(leads: dict[str, NDArray[np.floating]], fs_hz: float) -> dict[str, NDArray[np.floating]]:
+    """Cut off the calibration pulse that some machines put into the first or the last two seconds.
 
-    Philips PageWriters record 10 s and append such a second. No heart makes it: where I and II are equal, III is 0.
+    Philips PageWriters record 10 s and append a second in which all leads are 0 mV, then 1 mV, then 0 mV together. No
+    heart does that: where I and II are equal, III is 0.
     """
-    tail = int(2 * fs_hz)
-    ends = np.stack([samples[-tail:] for samples in leads.values()])
-    apart = np.flatnonzero(np.ptp(ends, axis=0) > 0.03)
-    pulse = ends[:, apart[-1] + 1 :] if apart.size else ends[:, :0]
-    if pulse.shape[1] < 0.2 * fs_hz or not np.ptp(pulse) > 0.9 or np.abs(np.abs(pulse).max() - 1) > 0.1:
-        return leads
-    return {name: samples[: samples.size - pulse.shape[1]] for name, samples in leads.items()}
+    n, n_end = leads["I"].size, int(PULSE_WITHIN_S * fs_hz)
+    first = _samples_to_cut([values[:n_end] for values in leads.values()], fs_hz)
+    last = _samples_to_cut([values[::-1][:n_end] for values in leads.values()], fs_hz)
+    return {name: values[first : n - last] for name, values in leads.items()} if first or last else leads
+
+
+def _samples_to_cut(leads: list[NDArray[np.floating]], fs_hz: float) -> int:
+    """Number of samples up to the end of the last pulse and of the flat line after it; 0 without a pulse.
+
+    Parameters
+    ----------
+    leads
+        Each ``(n_samples,)`` floats in mV, from an end of the recording inwards.
+    """
+    spread = np.ptp(np.stack(leads), axis=0)
+    together = (spread < MAX_PULSE_SPREAD_MV) & (np.abs(leads[0]) > MIN_PULSE_MV)
+    if np.count_nonzero(together) < MIN_PULSE_S * fs_hz:
+        return 0  # nearly every recording
+    stretches = np.flatnonzero(np.diff(together, prepend=False, append=False)).reshape(-1, 2)
+    pulses = stretches[np.diff(stretches, axis=1)[:, 0] >= MIN_PULSE_S * fs_hz]
+    if not len(pulses):
+        return 0
+    end = int(pulses[-1, 1]) + round(PULSE_EDGE_S * fs_hz)
+    signal = np.flatnonzero(~(spread[end:] <= MAX_FLAT_SPREAD_MV))  # not '>', so that a gap (NaN) is kept
+    return end + int(signal[0]) if signal.size else len(spread)
 
 
 def _quotable(text: str | None) -> str:

@@ -1,7 +1,6 @@
-"""Twelve-lead ECG: the recording, the one function that reads every accepted format, and the one that conforms it.
+"""A twelve-lead ECG recording in millivolts, its standard leads, and its form for the network.
 
-Training and serving call the same two functions: :func:`read_recording` (files to millivolts) and :func:`conform`
-(millivolts to the network's array).
+Training and serving call the same :func:`conform`, after the same :func:`data_specs.ecg.files.read_recording`.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ VoltageUnit = Literal["uV", "mV"]
 
 @dataclass(frozen=True, slots=True)
 class Recording:
-    """One recording as a clinic's machine wrote it, in millivolts.
+    """One recording in millivolts.
 
     Parameters
     ----------
@@ -37,11 +36,11 @@ class Recording:
     fs_hz
         Sampling rate of ``samples``.
     format
-        ``wfdb``, ``dicom``, ``mat``, ``csv``, ``scp``, ``aecg``, ``muse``, ``cardiosoft``, ``philips`` or ``edf``.
+        The reader's short name of the format: ``wfdb``, ``dicom``, …
     age_years, sex, person_id, recorded_on
-        As the file says them, ``None`` where it does not.
+        As the file states them, ``None`` where it does not.
     problems
-        Reserves met on the way (severity ``warn``).
+        Reserves with which it was read (severity ``warn``).
     """
 
     samples: NDArray[np.float32]
@@ -73,7 +72,7 @@ def standard_leads(by_name: dict[str, NDArray[np.float32]]) -> NDArray[np.float3
     Raises
     ------
     Refused
-        ``lead_missing``, naming the leads that are neither stored nor derivable.
+        ``lead_missing``, with the leads that are neither stored nor derivable.
 
     References
     ----------
@@ -109,7 +108,7 @@ def conform(recording: Recording, *, fs_hz: int, n_samples: int, max_windows: in
     Parameters
     ----------
     recording
-        Checked recording; NaN gaps are bridged linearly.
+        Checked recording; gaps of NaN are interpolated linearly.
     fs_hz, n_samples
         Rate and length of the network's input.
     max_windows

@@ -1,4 +1,4 @@
-"""Bundles from disk: read, checked against their own hashes and golden cases, or refused."""
+"""Bundles read from disk and checked against their hashes and golden cases."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from data_specs.bundle import BundleManifest, CxrInput, EcgInput, TabularInput
 from data_specs.visit.contract import ModelUsed
 from data_specs.vocabulary import terms
 from inference.bundles.registry import Registry, read_registry
-from inference.runtime.choice import FIXED, Choice, Disagrees, choose, largest_difference
-from inference.runtime.session import DeviceError, Session
+from inference.runtime.choice import ChosenSession, Disagrees, choose
+from inference.runtime.session import ONE_THREAD, DeviceError, Machine, Session
 
 InputT = TypeVar("InputT", CxrInput, EcgInput, TabularInput)
 
@@ -25,24 +25,24 @@ NEEDED: dict[str, tuple[str, int]] = {
     "cardiac": ("ecg", 2),
     "kidney": ("labs", 1),
 }
-"""The bundles that the engine needs: what each takes, and how many outputs are read from it."""
+"""The bundles that the engine needs: the modality that each takes, and how many outputs are read from it."""
 NAMES = tuple(NEEDED)
 
 
 class BundleError(RuntimeError):
-    """A bundle is missing, damaged or does not compute what it promises; the service must not start with it."""
+    """A bundle is missing, damaged or misses its golden cases; the service must not start with it."""
 
 
 @dataclass(frozen=True)
 class Bundle:
     manifest: BundleManifest
     folder: Path
-    choice: Choice
+    chosen: ChosenSession
     card: str
 
     @property
     def session(self) -> Session:
-        return self.choice.session
+        return self.chosen.session
 
     def input_as(self, kind: type[InputT]) -> InputT:
         """The input contract, which must be of ``kind``.
@@ -50,7 +50,7 @@ class Bundle:
         Raises
         ------
         BundleError
-            The bundle takes something else, say a recording where films are posted.
+            The bundle takes another kind of input.
         """
         if not isinstance(self.manifest.input, kind):
             raise BundleError(f"{self.folder.name}: input is '{self.manifest.input.modality}'")
@@ -62,15 +62,8 @@ class Bundle:
         return ModelUsed(name=m.name, version=m.version, sha256=m.weights.sha256)
 
 
-def load_bundles(
-    folder: Path, *, device: str, threads: int, session: str = FIXED, cache: Path | None = None
-) -> dict[str, Bundle]:
+def load_bundles(folder: Path, machine: Machine) -> dict[str, Bundle]:
     """Every needed bundle under ``folder`` in the version that is in service, verified.
-
-    Parameters
-    ----------
-    session, cache
-        How each one's session is chosen: see :func:`inference.runtime.choice.choose`.
 
     Raises
     ------
@@ -78,32 +71,18 @@ def load_bundles(
         One is missing or fails a check; the message says which and why.
     """
     registry = read_registry(folder)
-    return {
-        name: load_in_service(registry, name, device=device, threads=threads, session=session, cache=cache)
-        for name in NAMES
-    }
+    return {name: load_in_service(registry, name, machine) for name in NAMES}
 
 
-def load_in_service(
-    registry: Registry, name: str, *, device: str, threads: int, session: str = FIXED, cache: Path | None = None
-) -> Bundle:
+def load_in_service(registry: Registry, name: str, machine: Machine) -> Bundle:
     """The version of ``name`` that the registry says is in service, verified."""
     version = registry.in_service(name)
     if version is None:
         raise BundleError(f"{registry.folder}: expected a bundle '{name}', found none")
-    return load_version(registry.folder, name, version, device=device, threads=threads, session=session, cache=cache)
+    return load_version(registry.folder, name, version, machine)
 
 
-def load_version(
-    folder: Path,
-    name: str,
-    version: str,
-    *,
-    device: str,
-    threads: int,
-    session: str = FIXED,
-    cache: Path | None = None,
-) -> Bundle:
+def load_version(folder: Path, name: str, version: str, machine: Machine = ONE_THREAD) -> Bundle:
     """One version, verified, and fit for the pipeline that reads it.
 
     Raises
@@ -111,7 +90,7 @@ def load_version(
     BundleError
         It is not there, fails a check, or takes or gives something else than the engine needs under this name.
     """
-    bundle = load_bundle(folder / f"{name}-{version}", device=device, threads=threads, session=session, cache=cache)
+    bundle = load_bundle(folder / f"{name}-{version}", machine)
     m = bundle.manifest
     if name not in NEEDED:
         raise BundleError(f"{name}: nothing here serves it; known: {', '.join(NAMES)}")
@@ -125,15 +104,23 @@ def load_version(
     return bundle
 
 
-def load_bundle(folder: Path, *, device: str, threads: int, session: str = FIXED, cache: Path | None = None) -> Bundle:
-    """Read one bundle, compare its hashes, open its session and run its golden cases."""
+def load_bundle(folder: Path, machine: Machine = ONE_THREAD) -> Bundle:
+    """Read one bundle, compare its hashes, open its session and run its golden cases.
+
+    Raises
+    ------
+    BundleError
+        It is not there or fails a check.
+    DeviceError
+        The device or the runtime that ``machine`` asks for is not there.
+    """
     try:
         manifest = BundleManifest.model_validate_json((folder / "screening.json").read_bytes())
     except (OSError, ValidationError) as error:
         raise BundleError(f"{folder.name}: screening.json cannot be used: {error}") from error
-    nameless = [finding.name for finding in manifest.findings if manifest.organ and finding.name not in terms()]
-    if nameless:
-        raise BundleError(f"{folder.name}: not in the vocabulary: {', '.join(nameless)}")
+    unknown = [finding.name for finding in manifest.findings if manifest.organ and finding.name not in terms()]
+    if unknown:
+        raise BundleError(f"{folder.name}: not in the vocabulary: {', '.join(unknown)}")
     try:
         card = (folder / "docs" / "README.md").read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -145,18 +132,11 @@ def load_bundle(folder: Path, *, device: str, threads: int, session: str = FIXED
     try:
         with np.load(golden, allow_pickle=False) as arrays:
             cases = {name: arrays[name] for name in ("input", *manifest.outputs)}
-        choice = choose(model, manifest, cases, device=device, threads=threads, setting=session, cache=cache)
+        chosen = choose(model, manifest, cases, machine)
     except DeviceError:
         raise
     except Disagrees as error:
         raise BundleError(f"{folder.name}: {error}") from error
-    except Exception as error:  # the runtime has an exception of its own for each thing that can be wrong with a graph
+    except Exception as error:  # runtimes raise many types where a graph is wrong
         raise BundleError(f"{folder.name}: cannot be run: {type(error).__name__}") from error
-    return Bundle(manifest, folder, choice, card)
-
-
-def golden_difference(bundle: Bundle) -> float:
-    """Largest difference of the first output from the golden cases; infinite where NaN does not meet NaN."""
-    with np.load(bundle.folder / bundle.manifest.golden.path, allow_pickle=False) as golden:
-        (found, *_) = bundle.session.run(golden["input"])
-        return largest_difference(found, golden[bundle.manifest.outputs[0]])
+    return Bundle(manifest, folder, chosen, card)

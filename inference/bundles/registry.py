@@ -1,8 +1,8 @@
-"""Which version of a bundle is in service, and which runs in its shadow: read from folders and an append-only log.
+"""Which version of a bundle is in service, and which runs in the shadow, as the folders and the log say.
 
-``registry.jsonl`` lies beside the bundles, one line for each decision; ``models.registry`` appends to it. The folders
-``NAME-VERSION`` say what there is, the log's last line on a name what is in service; without a line it is the highest
-version.
+``registry.jsonl`` is in the folder of the bundles and has one line for each decision; ``models.registry`` appends to
+it. The folders ``NAME-VERSION`` are the versions that exist. The last line about a name says which is in service;
+without a line it is the highest version.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Entry(BaseModel):
     sha256
         Of the ``screening.json`` of ``to``, which names everything else by its hash.
     override
-        Why the refusals in ``overridden`` did not hold.
+        Why the refusals in ``overridden`` were set aside.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
@@ -52,11 +52,11 @@ class Registry:
     Parameters
     ----------
     versions
-        Name to the versions that lie there, rising.
+        Name to the versions that exist, in rising order.
     entries
         The log, oldest first.
     damaged
-        Numbers of the lines that cannot be read: torn while they were written, or changed by hand.
+        Numbers of the lines that cannot be read: written only in part, or changed by hand.
     """
 
     folder: Path
@@ -65,17 +65,17 @@ class Registry:
     damaged: tuple[int, ...] = ()
 
     def in_service(self, name: str) -> str | None:
-        """The version that serves; ``None`` where there is none."""
-        history = self._walk(name)
+        """The version in service; ``None`` where there is none."""
+        history = self._history(name)
         return history[-1] if history else None
 
     def previous(self, name: str) -> str | None:
         """The version that a rollback returns to."""
-        history = self._walk(name)
+        history = self._history(name)
         return history[-2] if len(history) > 1 else None
 
     def shadow(self, name: str) -> str | None:
-        """The version that runs in the shadow; one that came into service is none any more."""
+        """The version that runs in the shadow, until it comes into service."""
         shadow = None
         for entry in self._of(name):
             if entry.action == "shadow":
@@ -85,16 +85,16 @@ class Registry:
         return shadow
 
     def last(self, name: str) -> Entry | None:
-        """The decision that put the version in service there."""
+        """The decision that put the present version in service."""
         return next((e for e in reversed(self._of(name)) if e.action != "shadow"), None)
 
     def folder_of(self, name: str, version: str) -> Path:
         return self.folder / f"{name}-{version}"
 
-    def _walk(self, name: str) -> tuple[str, ...]:
-        """Versions that a rollback can walk back over, the one in service last.
+    def _history(self, name: str) -> tuple[str, ...]:
+        """Versions that were in service, oldest first, without those that were rolled back.
 
-        Before the first line the history is taken to be the versions in rising order.
+        Before the first line of the log, the versions are taken to have been in service in rising order.
         """
         have = self.versions.get(name, ())
         changes = [entry for entry in self._of(name) if entry.action != "shadow"]
@@ -116,13 +116,13 @@ class Registry:
 def read_registry(folder: Path) -> Registry:
     """Folders and log as they are now. Opens no model.
 
-    A line counts once it ends: what is being written, or was torn while it was, is no decision yet.
+    A line without its end is not a decision: it is still being written, or writing stopped in it.
     """
     found: dict[str, list[str]] = {}
     for path in folder.glob("*/screening.json"):
         if match := _FOLDER.fullmatch(path.parent.name):
             found.setdefault(match["name"], []).append(match["version"])
-    versions = {name: tuple(sorted(each, key=version_key)) for name, each in sorted(found.items())}
+    versions = {name: tuple(sorted(numbers, key=version_key)) for name, numbers in sorted(found.items())}
     entries, damaged = read_log(folder)
     return Registry(folder, versions, entries, damaged)
 
@@ -149,7 +149,7 @@ def version_key(version: str) -> tuple[int, ...]:
 
 
 def log_mark(folder: Path) -> tuple[int, int, int] | None:
-    """What changes whenever the log does: its inode, size and time; ``None`` without one."""
+    """Inode, size and time of the log, which change whenever it does; ``None`` without a log."""
     try:
         found = (folder / LOG).stat()
     except FileNotFoundError:

@@ -33,7 +33,7 @@ def judge(
     logits
         ``(3,)``: a frontal chest film; inverted; lungs cut off.
     distance
-        From the real chest films that the gate knows, in units of their spread.
+        From the chest films that the gate was trained on, in units of their spread.
     lungs
         ``(side, side)``: logits of the lung fields.
 
@@ -45,7 +45,7 @@ def judge(
     if inverted >= limit["inverted"] and chest >= limit["chest"]:
         return [Problem("inverted", "reject", found=f"{inverted:.0%}", expected=f"< {limit['inverted']:.0%}")]
     fields = lungs > 0
-    # Where hardly any lung can be drawn (a white-out, or no chest at all) the picture has to look more like one.
+    # Where hardly any lung is found (white lungs, or no chest at all), the picture has to look more like a chest.
     needed = limit["chest"] if fields.mean() >= limit["lung_area"] else limit["chest_without_lungs"]
     if chest < needed or distance > limit["distance"]:
         found = f"{chest:.0%}, Δ {distance:.1f}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
@@ -17,27 +17,12 @@ from data_specs.visit.context import Context
 from inference.bundles.loading import Bundle
 from inference.cxr.gate import judge, saturated_share
 from inference.decoding import Decoders
-from inference.findings import Answer, ages_offered, answer, offered, positive_share
+from inference.findings import InputResult, ages_offered, answer, offered, positive_share
 from inference.person import age_of, format_age, mismatch
 from inference.runtime.batcher import Batcher, InferenceFailed
 from inference.runtime.session import Array
 
 _NO_PIXELS = np.empty((0, 0), np.uint8)
-
-
-@dataclass
-class InputResult:
-    """What became of one posted input: its problems, and its answer where it was used."""
-
-    indices: tuple[int, ...]
-    format: str | None = None
-    problems: list[Problem] = field(default_factory=list)
-    reserves: list[Problem] = field(default_factory=list)
-    answer: Answer | None = None
-
-    @property
-    def accepted(self) -> bool:
-        return not any(p.severity == "reject" for p in self.problems)
 
 
 @dataclass(frozen=True)
@@ -67,12 +52,12 @@ class FilmPipeline:
             if result.accepted:
                 if age is None:
                     result.reserves.append(Problem("age_unknown", "warn", expected="≥ 18"))
-                # An imported architecture may have no activation map: findings come without a heatmap then.
+                # A bundle of an imported architecture may have no activation map: its findings have no heatmap.
                 logits, *activations = await self.lung_batcher.infer(for_lung)
                 result.answer = answer(specs, _floats(logits[0]), evidence=partial(_heatmaps, index, activations))
-                bare = [found.name for found in result.answer.findings if found.calibrated is False]
-                if bare:
-                    result.reserves.append(Problem("uncalibrated", "warn", found=", ".join(bare)))
+                uncalibrated = [found.name for found in result.answer.findings if found.calibrated is False]
+                if uncalibrated:
+                    result.reserves.append(Problem("uncalibrated", "warn", found=", ".join(uncalibrated)))
         except Refused as refusal:
             result.problems.append(refusal.problem)
         except InferenceFailed as failure:
@@ -80,7 +65,7 @@ class FilmPipeline:
         return result
 
     def _read(self, read: Callable[[], bytes]) -> tuple[ChestImage, float, Array, Array]:
-        """What the file says, and all that is needed of its pixels; they themselves would wait beside the networks."""
+        """The file's header and what is computed from its pixels, which are dropped: they would fill the memory."""
         image = read_image(read())
         sizes = (self.gate.input_as(CxrInput).size_px, self.lung.input_as(CxrInput).size_px)
         for_gate, for_lung = (conform(image.pixels, size)[None] for size in sizes)

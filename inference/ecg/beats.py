@@ -1,9 +1,8 @@
 """Heartbeats of a recording: where they are, which of them look alike, and the one beat that represents them.
 
-The order of work is that of the electrocardiographs themselves: beats are found on one signal made from all leads,
-aligned and grouped by shape over all leads together, and the dominant group gives one median beat per lead on a common
-time axis. Onsets and offsets are then looked for once, on a beat whose noise is down by the root of the number of beats
-(:mod:`inference.ecg.delineate`).
+The steps are those of electrocardiographs: beats are found on one signal made from all leads, aligned and grouped by
+shape over all leads together, and the dominant group gives one median beat per lead on a common time axis. Its noise is
+lower by the square root of the number of beats; onsets and offsets are found on it (:mod:`inference.ecg.delineate`).
 
 References
 ----------
@@ -26,22 +25,22 @@ FS_HZ = 500.0
 """Working rate. Kligfield 2007: 500 samples/s is the least for interval measurement; slower files are interpolated."""
 
 INDEPENDENT = tuple(LEADS.index(name) for name in ("I", "II", "V1", "V2", "V3", "V4", "V5", "V6"))
-"""The eight leads that carry all information; the other four are linear combinations of I and II."""
+"""The eight leads that are measured; the other four are computed from I and II."""
 
 MAX_SECONDS = 60.0
-"""A longer recording is measured over its first minute, which bounds the time that one file may take."""
+"""Of a longer recording only the first minute is measured, which limits the computing time for one file."""
 
 BASELINE_HZ = 0.5
 """Zero-phase high-pass. Kligfield 2007 allows 0.67 Hz where the filter has no phase distortion."""
 
 REFRACTORY_S = 0.2
-"""No two ventricular activations are nearer to each other (300/min)."""
+"""Shortest time between two ventricular activations (300/min)."""
 
 MIN_ALIKE = 0.85
-"""Correlation over all independent leads, 240 ms about the QRS, from which beats count as of one shape."""
+"""Least correlation of two beats of one shape, over all independent leads and 240 ms around the QRS."""
 
 MAX_NOISE_RATIO = 4.0
-"""Noise (median curvature) over that of the median lead, from which a lead is left out of alignment and delineation."""
+"""A lead with more noise (median curvature) than this times the median lead is not used to align and delineate."""
 
 BLUNT = 0.25
 """Curvature relative to the neighbouring QRS below which a deflection is a T or a P wave. Development recordings: the
@@ -50,8 +49,8 @@ tallest T waves reach 0.20, ventricular ectopic beats start at 0.32."""
 BEFORE, AFTER = 250, 400
 """Samples of the representative beat before and after its fiducial point (500 ms and 800 ms)."""
 
-_HALF, _LAG = 60, 24  # samples: half the window of comparison (120 ms), largest shift in alignment (48 ms)
-_EDGE = 30  # samples: a beat within 60 ms of an end is cut, and so has no shape to be aligned by
+_HALF, _LAG = 60, 24  # samples: half of the window in which beats are compared (120 ms), largest shift (48 ms)
+_EDGE = 30  # samples: a beat within 60 ms of an end of the recording is incomplete and cannot be aligned
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +66,7 @@ class Beats:
     likeness
         ``(n_beats,) float``: correlation with the dominant shape.
     contrast
-        Height of the typical beat in the detection signal over that signal's median: 1 for a steady noise or hum.
+        Typical height of a beat in the detection signal over the median of that signal: 1 for steady noise.
     filtered
         ``(12, n_samples) float64, mV`` at 500 Hz, baseline removed.
     """
@@ -92,14 +91,14 @@ class RepresentativeBeat:
     ----------
     samples
         ``(12, BEFORE + AFTER) float64, mV``; the fiducial point stands at index ``BEFORE``.
-    each
-        ``(n_used, 8, BEFORE + AFTER) float64, mV``: the beats that it was made from, independent leads only.
+    single_beats
+        ``(n_used, 8, BEFORE + AFTER) float64, mV``: the beats whose median it is, independent leads only.
     rr_s
         Median interval between successive beats of the dominant shape (of all beats where there are none).
     """
 
     samples: Signal
-    each: Signal
+    single_beats: Signal
     rr_s: float
 
 
@@ -114,12 +113,12 @@ def find_beats(recording: Recording) -> Beats:
     if len(at) < 2:
         return Beats(at, np.ones(len(at), dtype=bool), np.ones(len(at)), contrast, filtered)
     at, likeness = _group(calm, at)
-    at, likeness = _without_echoes(at, likeness)
+    at, likeness = _without_double_detections(at, likeness)
     return Beats(at, likeness >= MIN_ALIKE, likeness, contrast, filtered)
 
 
 def representative_beat(beats: Beats) -> RepresentativeBeat:
-    """Median of the dominant beats, leaving out premature ones and those cut by the ends where enough others remain.
+    """Median of the dominant beats, without premature and incomplete ones where enough others remain.
 
     Raises
     ------
@@ -137,44 +136,19 @@ def representative_beat(beats: Beats) -> RepresentativeBeat:
     for use in (dominant & whole & on_time, dominant & whole, dominant):
         if use.sum() >= max(3, 0.4 * dominant.sum()):
             break
-    each = _windows(beats.filtered, at[use], BEFORE, AFTER)
-    return RepresentativeBeat(median(each.transpose(1, 2, 0)), each[:, INDEPENDENT], typical)
+    single = _windows(beats.filtered, at[use], BEFORE, AFTER)
+    return RepresentativeBeat(median(single.transpose(1, 2, 0)), single[:, INDEPENDENT], typical)
 
 
 def prepare(recording: Recording) -> Signal:
-    """``(12, n_samples) float64, mV`` at 500 Hz: gaps bridged, calibration pulse cut off, baseline removed."""
+    """``(12, n_samples) float64, mV`` at 500 Hz: gaps bridged, baseline removed."""
     first_minute = recording.samples[:, : int(MAX_SECONDS * recording.fs_hz)]
     finite = np.isfinite(first_minute)
     if not finite.all():
         first_minute = np.where(finite, first_minute, np.float32(np.nan))
     samples = resample(fill_gaps(first_minute), recording.fs_hz, FS_HZ)
-    samples = samples[:, without_calibration_pulse(samples)]
     samples = samples - median(samples[:, ::10])[:, None]
     return zero_phase(samples, 2, BASELINE_HZ, FS_HZ)
-
-
-def without_calibration_pulse(samples: Signal) -> slice:
-    """The longest stretch without the 1 mV pulse that some machines append to every lead.
-
-    A pulse put on I, II and III alike breaks Einthoven's law by its own height, which no heart can do.
-    """
-    limb = samples[:3] - median(samples[:3, ::10])[:, None]
-    high = np.min(np.abs(limb), axis=0) > 0.5
-    hold = int(0.08 * FS_HZ)
-    if np.count_nonzero(high) < hold:
-        return slice(None)
-    alike = high & (np.ptp(limb, axis=0) < 0.2)
-    pulse = np.convolve(alike, np.ones(hold), mode="same") > hold - 1
-    if not pulse.any() or pulse.mean() > 0.1:  # a few pulses, or no ECG at all
-        return slice(None)
-    edges = np.concatenate([[-1], np.flatnonzero(pulse), [len(pulse)]])
-    longest = int(np.argmax(np.diff(edges)))
-    margin = int(0.2 * FS_HZ)
-    if edges[longest + 1] - edges[longest] < 4 * FS_HZ:
-        return slice(None)
-    start = 0 if longest == 0 else edges[longest] + margin
-    stop = len(pulse) if longest == len(edges) - 2 else edges[longest + 1] - margin
-    return slice(int(start), int(stop))
 
 
 def smooth(samples: Signal, n: int) -> Signal:
@@ -183,20 +157,20 @@ def smooth(samples: Signal, n: int) -> Signal:
 
 
 def calm_leads(leads: Signal) -> NDArray[np.bool_]:
-    """``(n_leads,) bool``: neither dead nor several times noisier than the others, which would blur all of them."""
+    """``(n_leads,) bool``: the lead has a signal, and not several times the noise of the others."""
     middle = leads[:, 1:-1:3]
     noise = median(np.abs((leads[:, 2::3] - middle) - (middle - leads[:, :-2:3])))
-    alive = noise > 1e-9
-    if not alive.any():
+    has_signal = noise > 1e-9
+    if not has_signal.any():
         return np.ones(len(leads), dtype=bool)
-    return np.asarray(alive & (noise <= MAX_NOISE_RATIO * median(noise[alive])))
+    return np.asarray(has_signal & (noise <= MAX_NOISE_RATIO * median(noise[has_signal])))
 
 
 def _activity(filtered: Signal) -> Signal:
-    """Detection signal at 250 Hz: slope over 20 ms, each lead in units of its own steep parts, averaged over leads.
+    """Detection signal at 250 Hz: slope over 20 ms, divided by the lead's own steepest slopes, averaged over leads.
 
-    The scale per lead keeps one lead with a loose electrode from drowning the others; a difference over 20 ms is zero
-    at 50 Hz and its harmonics.
+    The division keeps a lead with a loose electrode from dominating the others. A difference over 20 ms is zero at 50
+    Hz and its harmonics, so mains hum has no slope.
     """
     leads = filtered[list(INDEPENDENT)]
     n = leads.shape[1] // 2 * 2
@@ -204,10 +178,10 @@ def _activity(filtered: Signal) -> Signal:
     slope = np.zeros_like(leads)
     np.abs(leads[:, 5:] - leads[:, :-5], out=slope[:, 2:-3])
     (steep,) = percentiles(slope[:, ::2], [98])
-    alive = steep > 1e-3
-    if not alive.any():
+    has_signal = steep > 1e-3
+    if not has_signal.any():
         return np.zeros(n // 2)
-    return smooth(np.mean(slope[alive] / steep[alive, None], axis=0), 21)
+    return smooth(np.mean(slope[has_signal] / steep[has_signal, None], axis=0), 21)
 
 
 def _detect(filtered: Signal) -> tuple[NDArray[np.int64], float]:
@@ -226,9 +200,9 @@ def _detect(filtered: Signal) -> tuple[NDArray[np.int64], float]:
 
 
 def _ventricular(leads: Signal, at: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Leave out what is blunter than its neighbour: T waves (within 0.5 s after) and P waves (within 0.25 s before).
+    """Leave out T waves (within 0.5 s after a QRS) and P waves (within 0.25 s before it), which are less sharp.
 
-    Sharpness is the curvature over 20 ms: a T wave as steep as half the QRS is still several times less curved.
+    Sharpness is the curvature over 20 ms: even a T wave half as steep as the QRS is several times less curved.
     """
     if len(at) < 2:
         return at
@@ -275,13 +249,13 @@ def _windows(samples: Signal, at: NDArray[np.int64], before: int, after: int) ->
 
 
 def _shape(windows: Signal) -> Signal:
-    """Each beat as one unit vector over its leads, mean per lead removed, so that a product is a correlation."""
+    """Each beat as one unit vector over its leads, mean per lead removed: a product of two is their correlation."""
     flat = (windows - windows.mean(axis=-1, keepdims=True)).reshape(len(windows), -1)
     return np.asarray(flat / np.maximum(np.sqrt(np.einsum("ij,ij->i", flat, flat)), 1e-12)[:, None])
 
 
 def _group(leads: Signal, at: NDArray[np.int64]) -> tuple[NDArray[np.int64], Signal]:
-    """Align the beats on the dominant shape; returns their fiducial points and their correlation with that shape."""
+    """Fiducial points of the beats, aligned with the dominant shape, and their correlation with it."""
     windows = _windows(leads, at, _HALF, _HALF)
     template = windows[_seed(_shape(windows), 0.8)]
     for _ in range(2):
@@ -303,14 +277,14 @@ def _seed(shape: Signal, alike: float) -> int:
 
 def _lags(windows: Signal, template: Signal) -> NDArray[np.int64]:
     """Shift of each beat, in samples, at which it fits the template best, summed over leads."""
-    n = windows.shape[-1]  # no shift of interest wraps around
-    beat = np.fft.rfft(windows)  # the mean of the template is zero, so that of a window does not matter
+    n = windows.shape[-1]  # longer than the template by twice the largest shift, so that no shift wraps around
+    beat = np.fft.rfft(windows)  # with its mean, which has no effect: the template's mean is zero
     fit = np.fft.irfft((beat * np.fft.rfft(template - template.mean(axis=-1, keepdims=True), n).conj()).sum(axis=1), n)
     return np.asarray(fit[:, : 2 * _LAG + 1].argmax(axis=1) - _LAG, dtype=np.int64)
 
 
-def _without_echoes(at: NDArray[np.int64], likeness: Signal) -> tuple[NDArray[np.int64], Signal]:
-    """Drop what stands within 300 ms of a dominant beat and looks unlike it: a T wave, a spike, not a ventricle."""
+def _without_double_detections(at: NDArray[np.int64], likeness: Signal) -> tuple[NDArray[np.int64], Signal]:
+    """Leave out what is within 300 ms of a dominant beat and has another shape: a T wave or an artefact."""
     keep = np.ones(len(at), dtype=bool)
     near = np.diff(at) < 0.3 * FS_HZ
     unlike = likeness < 0.5

@@ -1,8 +1,8 @@
 """Onsets and offsets of P, QRS and T on the representative beat, global over the leads.
 
-Every boundary is looked for on one curve, the spatial velocity: the root mean square of the slope over the independent
-leads. A wave starts where the first lead starts to move and ends where the last one comes to rest, which is what the
-standards call the global interval.
+Every boundary is found on one curve, the spatial velocity: the root mean square of the slope over the independent
+leads. A wave starts where the first lead starts to change and ends where the last one becomes flat; the standards call
+this the global interval.
 
 References
 ----------
@@ -36,20 +36,20 @@ from inference.ecg.beats import (
 QRS_ONSET_SHARE, QRS_OFFSET_SHARE = 0.05, 0.045
 P_ONSET_SHARE, P_OFFSET_SHARE = 0.15, 0.15
 T_OFFSET_SHARE = 0.15
-"""Shares of a wave's largest spatial velocity below which it counts as at rest. Set on recordings that carry the global
-measurements of their machine (GE MUSE, GE CardioSoft, Philips, SCP-ECG, DICOM, aECG)."""
+"""Shares of a wave's largest spatial velocity below which it counts as flat. Chosen on recordings that contain the
+global measurements of their machine (GE MUSE, GE CardioSoft, Philips, SCP-ECG, DICOM, aECG)."""
 
 MAX_PR_S = 0.42
-"""How far before the QRS an atrial wave is looked for."""
+"""Longest time before the QRS in which a P wave is searched."""
 
 MAX_RESTLESSNESS = 0.06
-"""Spatial velocity at rest over that of the QRS: above it the beat has no quiet stretch to start from or to end in."""
+"""Spatial velocity between waves over that of the QRS; above this limit no boundary of the QRS can be found."""
 
 QRS_MS = (50.0, 240.0)
-"""Limits outside which what was delineated is taken for a failure of the method, not for a QRS."""
+"""Limits; a duration outside them is taken for a failure of the method."""
 
 MAX_P_RISE_S = 0.12
-"""Longest time from the onset to the peak of a P wave: a whole P wave of 0.12 s or more is already prolonged."""
+"""Longest time from the onset to the peak of a P wave; even a whole P wave is prolonged from 0.12 s on."""
 
 _E = np.asarray(INDEPENDENT)
 
@@ -61,10 +61,10 @@ class Marks:
     Parameters
     ----------
     restlessness
-        Spatial velocity at rest over that of the QRS: how far the beat is from having quiet stretches at all.
+        Spatial velocity between waves over that of the QRS: 0 where the signal is flat between waves.
     p_consistency
-        Median correlation of the single beats' P waves with the median one: near 1 in sinus rhythm, near 0 where
-        atrial waves do not keep step with the QRS.
+        Median correlation of the P waves of single beats with the median P wave: near 1 in sinus rhythm, near 0 where
+        P waves have no fixed distance from the QRS.
     p_amplitude_mv, t_amplitude_mv
         Root mean square over the independent leads at the peak.
     """
@@ -83,7 +83,7 @@ class Marks:
 
     @property
     def qrs_ms(self) -> float | None:
-        """QRS duration, where there is a QRS that stands out of its surroundings."""
+        """QRS duration; ``None`` where the QRS is not clear."""
         if self.qrs_onset is None or self.qrs_offset is None or self.restlessness > MAX_RESTLESSNESS:
             return None
         duration = (self.qrs_offset - self.qrs_onset) * 1000.0 / FS_HZ
@@ -92,7 +92,7 @@ class Marks:
 
 @dataclass(frozen=True, slots=True)
 class Examined:
-    """What gate and measurement both start from, so that it is computed once; ``None`` where there is no beat."""
+    """What gate and measurement both need, computed once; ``None`` where there is no beat."""
 
     beats: Beats
     beat: RepresentativeBeat | None
@@ -100,7 +100,7 @@ class Examined:
 
 
 def examine(recording: Recording) -> Examined:
-    """Find the beats of a recording, their representative and its boundaries."""
+    """Find the beats of a recording, the representative beat and its boundaries."""
     beats = find_beats(recording)
     if not beats.dominant.any():
         return Examined(beats, None, None)
@@ -120,7 +120,7 @@ def delineate(beat: RepresentativeBeat) -> Marks:
     t_end = (t[1] or t[0] + int(0.06 * FS_HZ)) if t else offset + int(0.1 * FS_HZ)
     p = _p_wave(leads, onset, previous_t=t_end - int(beat.rr_s * FS_HZ))
     if p and t and t[0] > onset + beat.rr_s * FS_HZ - (onset - p[1]) - 20:
-        t = _t_wave(leads, onset, offset, beat.rr_s, next_p=p[1])  # what was taken for T is the next P
+        t = _t_wave(leads, onset, offset, beat.rr_s, next_p=p[1])  # the wave that was taken for T is the next P
     return Marks(
         onset,
         offset,
@@ -132,7 +132,7 @@ def delineate(beat: RepresentativeBeat) -> Marks:
         p_peak=p[1] if p else None,
         p_offset=p[2] if p else None,
         p_amplitude_mv=p[3] if p else 0.0,
-        p_consistency=_consistency(beat.each[:, calm], p[0], p[2]) if p and p[0] is not None else 0.0,
+        p_consistency=_consistency(beat.single_beats[:, calm], p[0], p[2]) if p and p[0] is not None else 0.0,
     )
 
 
@@ -151,7 +151,7 @@ def _first_rest(velocity: Signal, start: int, threshold: float, hold: int) -> in
 
 
 def _last_rest(velocity: Signal, start: int, threshold: float, hold: int) -> int | None:
-    """The same, towards earlier samples."""
+    """As :func:`_first_rest`, towards earlier samples."""
     mirrored = _first_rest(velocity[::-1], len(velocity) - 1 - start, threshold, hold)
     return None if mirrored is None else len(velocity) - 1 - mirrored
 
@@ -159,15 +159,15 @@ def _last_rest(velocity: Signal, start: int, threshold: float, hold: int) -> int
 def _qrs(leads: Signal) -> tuple[int | None, int | None, float]:
     velocity = _velocity(smooth(leads, 5))
     near = slice(BEFORE - 35, BEFORE + 45)
-    held = float(np.sort(velocity[near])[-int(0.03 * FS_HZ)])  # for 30 ms: no pacing spike does that
+    held = float(np.sort(velocity[near])[-int(0.03 * FS_HZ)])  # for 30 ms, which no pacing spike lasts
     top = min(float(velocity[near].max()), 1.6 * held)
     steepest = near.start + int(np.argmax(smooth(np.minimum(velocity, top), 11)[near]))
     rest = float(percentiles(velocity[BEFORE - 200 : BEFORE + 250], [15])[0])
     onset = _last_rest(velocity, steepest, rest + QRS_ONSET_SHARE * (top - rest), hold=6)
-    st_segment = float(velocity[steepest + 30 : steepest + 90].min())  # in bundle branch block it never comes to rest
+    st_segment = float(velocity[steepest + 30 : steepest + 90].min())  # not flat in bundle branch block
     offset = _first_rest(velocity, steepest, max(rest + QRS_OFFSET_SHARE * (top - rest), 1.25 * st_segment), hold=6)
     if onset is not None and onset < BEFORE - int(0.3 * FS_HZ):
-        onset = None  # no rest within 300 ms before the beat: not its onset
+        onset = None  # more than 300 ms before the beat: not its onset
     return onset, offset, rest / max(top, 1e-9)
 
 
@@ -222,7 +222,7 @@ def _p_wave(leads: Signal, onset: int, previous_t: int) -> tuple[int | None, int
         threshold = rest + share * (velocity[steepest] - rest)
         start = _last_rest(velocity[first:], steepest - first, threshold, hold=8)
         if start is not None and first + start >= max(peak - int(MAX_P_RISE_S * FS_HZ), previous_t + 12):
-            break  # neither too long nor run together with the end of the last T
+            break  # neither too long nor merged with the end of the last T wave
     else:
         start = None
     fall = peak + int(np.argmax(velocity[peak : min(onset, peak + 35)]))
@@ -230,9 +230,9 @@ def _p_wave(leads: Signal, onset: int, previous_t: int) -> tuple[int | None, int
     return None if start is None else first + start, peak, min(onset, end or onset), float(height[peak])
 
 
-def _consistency(each: Signal, start: int, end: int) -> float:
-    """Median correlation of the single beats' segments ``[start, end]``, detrended, with their median."""
-    segments = smooth(each[:, :, start : end + 1], 9)[..., ::3]
+def _consistency(single_beats: Signal, start: int, end: int) -> float:
+    """Median correlation of the detrended segments ``[start, end]`` of single beats with their median."""
+    segments = smooth(single_beats[:, :, start : end + 1], 9)[..., ::3]
     ramp = np.linspace(-1.0, 1.0, segments.shape[-1])
     segments = segments - segments.mean(axis=-1, keepdims=True)
     segments = segments - (segments @ ramp)[..., None] * ramp / (ramp @ ramp)

@@ -1,7 +1,7 @@
-"""Quality gate for recordings, judged from the samples: is this an ECG that may be assessed, and with which reserve?
+"""Quality gate for recordings: whether the samples are an ECG that may be assessed, and with which reserve.
 
-A network answers whatever it is given, so what is no heartbeat, what is on the wrong scale and what comes from
-exchanged electrodes is refused here, with the reason.
+A network gives an answer for any input. Signals without heartbeats, in a wrong unit or from exchanged electrodes are
+therefore refused here, with the reason.
 """
 
 from __future__ import annotations
@@ -18,20 +18,20 @@ from inference.ecg.beats import BEFORE, FS_HZ, INDEPENDENT, Beats, Representativ
 from inference.ecg.delineate import Examined, Marks, examine
 
 WARN_MISSING, MAX_MISSING = 0.01, 0.2
-"""Shares of missing samples, leads that are missing altogether aside (those count as flat)."""
+"""Shares of missing samples in leads that have any sample; a lead without any counts as flat."""
 
 FLAT_MV = 0.02
 """Peak to peak below which a lead counts as flat: 0.2 mm on paper, a fifth of what is called isoelectric.
 Real leads of the development recordings have at least 0.05 mV."""
 
 FLAT_SECONDS = 4.0
-"""A lead that holds one value for this long is flat too: longer than any interval between beats above 15/min."""
+"""A lead that keeps one value for this long is flat too: no interval between beats is as long above 15/min."""
 
 MAX_FLAT_PRECORDIAL = 2
-"""Up to two flat precordial leads leave an ECG that is read with reserve; three leave no precordial progression.
+"""With up to two flat precordial leads an ECG is assessed with reserve; with three, R progression cannot be read.
 
-A flat limb lead is always refused: I, II and III share three electrodes, so no limb lead can be trusted then, and a
-flat line there is the sign of a limb cable exchanged with the neutral one (Batchvarov et al., Europace 2007;9:1081).
+A flat limb lead is always refused: I, II and III share three electrodes, so no limb lead is reliable then. A flat limb
+lead is typical of a limb cable exchanged with the neutral one (Batchvarov et al., Europace 2007;9:1081).
 """
 
 MIN_QRS_MV, MAX_QRS_MV = 0.1, 8.0
@@ -46,22 +46,22 @@ MIN_BEATS = 3
 """Beats in a recording of 8 s or more: 20/min."""
 
 MIN_CONTRAST, MIN_DOMINANT_SHARE, MIN_LIKENESS = 1.5, 0.4, 0.8
-"""A heartbeat stands out of the detection signal and repeats itself. Development recordings, ventricular tachycardia
-and atrial fibrillation among them: contrast at least 1.8, share at least 0.58, median likeness at least 0.89."""
+"""Least contrast of the detection signal, share of dominant beats, and median likeness to them. Development recordings,
+with ventricular tachycardia and atrial fibrillation: at least 1.8, 0.58 and 0.89."""
 
 MAX_TWO_LEVELS = 0.9
-"""Share of time within a tenth of the range from either extreme, above which a lead is a rectangular pulse: an ECG
-passes less than 2 % of its time near the tip of its QRS."""
+"""Share of time within a tenth of the range from either extreme; a lead with more is a rectangular pulse. An ECG is
+less than 2 % of the time near the peak of its QRS."""
 
 MAX_ONE_SOURCE, MAX_ONE_SOURCE_WITHOUT_QRS = 0.999, 0.98
-"""Share of the power of a beat that one waveform, common to all leads, may have. The heart is an extended source and
-leaves 3 % and more to the others (development recordings), a patient simulator 0.4 %."""
+"""Largest share of a beat's power in one waveform that all leads have in common. In real recordings (development set)
+3 % or more are in other waveforms, because the heart is a source with extension; in a patient simulator's, 0.4 %."""
 
 NOISY_MV, NOISY_SHARE = 0.15, 0.25
 """Deviation of the single beats from the median beat (robust standard deviation), absolute and relative to QRS."""
 
 CLIPPED_SECONDS, CLIPPED_BEATS = 0.01, 3
-"""A lead is clipped where it stays at its own extreme for 10 ms in at least three places."""
+"""A lead is clipped where it stays at its highest or lowest value for 10 ms in at least three places."""
 
 MAX_LAW_RESIDUAL = 0.5
 """Root mean square of III - (II - I), and of the augmented leads likewise, relative to the leads themselves.
@@ -73,10 +73,10 @@ LAWS = {
     4: (1.0, -0.5, "aVL = I − II/2"),
     5: (-0.5, 1.0, "aVF = II − I/2"),
 }
-"""Einthoven and Goldberger: index of the derived lead, its shares of I and of II, the law in words."""
+"""Einthoven and Goldberger: index of the derived lead, its shares of I and of II, the law as shown to users."""
 
 MAX_IDENTICAL = 0.005
-"""Root mean square of the difference of two independent leads relative to theirs, below which they are one lead."""
+"""Two independent leads whose difference, as a share of the larger (root mean squares), is less are one lead."""
 
 REVERSED_QRS, REVERSED_QRST = -0.2, -0.5
 """Correlation of I with V6 over the QRS where the P wave in I is inverted too; over QRS and T where there is no P.
@@ -121,8 +121,8 @@ def _flat(recording: Recording, beats: Beats) -> NDArray[np.bool_]:
     low, high = percentiles(beats.filtered[:, ::4], [0.5, 99.5])  # at 125 Hz
     flat = (high - low < FLAT_MV) | ~np.isfinite(samples).any(axis=1)
     hold = int(FLAT_SECONDS * recording.fs_hz)
-    changes = (samples[:, 1:] != samples[:, :-1]) | ~np.isfinite(samples[:, 1:])  # no missing sample equals another
-    half = hold // 2  # a lead that holds still that long has a whole block of this length without a change
+    changes = (samples[:, 1:] != samples[:, :-1]) | ~np.isfinite(samples[:, 1:])  # a missing sample counts as a change
+    half = hold // 2  # a lead that is constant for ``hold`` samples has a whole block of this length without a change
     n_blocks = changes.shape[1] // half
     blocks = changes[:, : n_blocks * half].reshape(len(LEADS), n_blocks, half)
     for i in np.flatnonzero(~blocks.any(axis=2).all(axis=1)):
@@ -135,7 +135,7 @@ def _flat_problems(flat: NDArray[np.bool_], beats: Beats) -> list[Problem]:
     if not flat.any():
         return []
     largest = float(np.ptp(beats.filtered, axis=1).max())
-    if 1e-6 < largest < MIN_QRS_MV:  # all leads tiny: a matter of the unit, not of the electrodes
+    if 1e-6 < largest < MIN_QRS_MV:  # all leads tiny: the unit is wrong, not an electrode
         return [Problem("amplitude_implausible", "reject", _mv(largest), f"≥ {_mv(MIN_QRS_MV)}")]
     limb, precordial = flat[:3].any(), int(flat[6:].sum())
     refused = bool(limb or precordial > MAX_FLAT_PRECORDIAL)
@@ -144,13 +144,13 @@ def _flat_problems(flat: NDArray[np.bool_], beats: Beats) -> list[Problem]:
 
 def _content(recording: Recording, examined: Examined, flat: NDArray[np.bool_]) -> list[Problem]:
     beats, beat, marks = examined.beats, examined.beat, examined.marks
-    alive = [i for i in INDEPENDENT if not flat[i]]
-    problem = _no_heartbeat(recording, examined, alive)
+    usable = [i for i in INDEPENDENT if not flat[i]]
+    problem = _no_heartbeat(recording, examined, usable)
     if problem or beat is None or marks is None:
         return [problem] if problem else []
     qrs = beat.samples[:, BEFORE - 60 : BEFORE + 60]
     height = np.ptp(qrs, axis=1)
-    typical = float(median(height[alive]))
+    typical = float(median(height[usable]))
     if height.max() < MIN_QRS_MV or typical > MAX_QRS_MV:
         found = height.max() if height.max() < MIN_QRS_MV else typical
         limits = f"{MIN_QRS_MV:g}–{_mv(MAX_QRS_MV)}"
@@ -158,15 +158,15 @@ def _content(recording: Recording, examined: Examined, flat: NDArray[np.bool_]) 
     products = beats.filtered @ beats.filtered.T / beats.filtered.shape[1]
     checks = (
         _clipped(recording, flat),
-        _unlawful(products, flat),
-        _identical(products, alive),
+        _limb_leads_contradict(products, flat),
+        _identical(products, usable),
         _arms_exchanged(beat, marks) if not flat[[0, 11]].any() else None,
         _noisy(beat, height, flat),
     )
     return [problem for problem in checks if problem]
 
 
-def _no_heartbeat(recording: Recording, examined: Examined, alive: list[int]) -> Problem | None:
+def _no_heartbeat(recording: Recording, examined: Examined, usable: list[int]) -> Problem | None:
     beats = examined.beats
     seconds = beats.filtered.shape[1] / FS_HZ
     expected = f"≥ {MIN_BEATS} QRS"
@@ -175,29 +175,29 @@ def _no_heartbeat(recording: Recording, examined: Examined, alive: list[int]) ->
     share = float(beats.dominant.mean())
     if share < MIN_DOMINANT_SHARE or float(median(beats.likeness)) < MIN_LIKENESS:
         return Problem("no_heartbeat", "reject", f"{beats.dominant.sum()} QRS / {seconds:.0f} s", expected)
-    two_levels = median(_two_levels(recording.samples[alive, ::4])) > MAX_TWO_LEVELS
-    one_source = _one_source(examined, alive)
+    two_levels = median(_two_levels(recording.samples[usable, ::4])) > MAX_TWO_LEVELS
+    one_source = _one_source(examined, usable)
     if one_source and not two_levels and examined.marks is not None and examined.marks.qrs_ms is not None:
-        # Beats there are, but each lead is a multiple of the next: a simulator's test signal, or one cable for all.
-        return Problem("leads_identical", "reject", " ∝ ".join(LEADS[i] for i in alive), str(len(INDEPENDENT)))
+        # There are beats, but all leads have one shape: the test signal of a simulator, or one cable for all leads.
+        return Problem("leads_identical", "reject", " ∝ ".join(LEADS[i] for i in usable), str(len(INDEPENDENT)))
     if two_levels or one_source:
         return Problem("no_heartbeat", "reject", "0 QRS", expected)
     return None
 
 
-def _one_source(examined: Examined, alive: list[int]) -> bool:
-    """Every lead is a multiple of one signal: hum, a generator, a voice."""
+def _one_source(examined: Examined, usable: list[int]) -> bool:
+    """Whether every lead is a multiple of one signal, such as mains hum or a signal generator."""
     beat, marks = examined.beat, examined.marks
     if beat is None or marks is None:
         return False
-    leads = beat.samples[alive] - beat.samples[alive].mean(axis=1, keepdims=True)
+    leads = beat.samples[usable] - beat.samples[usable].mean(axis=1, keepdims=True)
     power = np.linalg.eigvalsh(leads @ leads.T)
     limit = MAX_ONE_SOURCE_WITHOUT_QRS if marks.qrs_ms is None else MAX_ONE_SOURCE
     return bool(power[-1] > limit * power.sum())
 
 
 def _two_levels(leads: NDArray[np.float32]) -> Signal:
-    """``(n_leads,)``: share of time that a lead passes near either extreme, 0 where it passes little near one."""
+    """``(n_leads,)``: share of time near either extreme, 0 for a lead that is hardly ever near one of them."""
     if np.isfinite(leads).all():
         low, high = percentiles(leads, [0.5, 99.5])
     else:
@@ -209,15 +209,15 @@ def _two_levels(leads: NDArray[np.float32]) -> Signal:
 
 
 def _clipped(recording: Recording, flat: NDArray[np.bool_]) -> Problem | None:
-    """Leads cut at the rails of the converter; refused where half of the independent leads are."""
+    """Leads cut off at the range of the converter; refused where half of the independent leads are."""
     hold = max(3, round(CLIPPED_SECONDS * recording.fs_hz))
     samples = recording.samples
     clipped = np.zeros(len(LEADS), dtype=bool)
-    for rails in (np.fmin.reduce(samples, axis=1), np.fmax.reduce(samples, axis=1)):
-        at_rail = samples == rails[:, None]
-        often = np.count_nonzero(at_rail, axis=1) >= hold * CLIPPED_BEATS  # fewer cannot be enough: most leads
+    for limits in (np.fmin.reduce(samples, axis=1), np.fmax.reduce(samples, axis=1)):
+        at_limit = samples == limits[:, None]
+        often = np.count_nonzero(at_limit, axis=1) >= hold * CLIPPED_BEATS  # rules out most leads quickly
         for i in np.flatnonzero(often & ~flat):
-            edges = np.flatnonzero(np.diff(at_rail[i].astype(np.int8), prepend=0, append=0))
+            edges = np.flatnonzero(np.diff(at_limit[i].astype(np.int8), prepend=0, append=0))
             clipped[i] |= bool(((edges[1::2] - edges[::2]) >= hold).sum() >= CLIPPED_BEATS)
     if not clipped.any():
         return None
@@ -225,13 +225,13 @@ def _clipped(recording: Recording, flat: NDArray[np.bool_]) -> Problem | None:
     return Problem("amplitude_implausible", severity, _names(clipped), f"≤ {_mv(float(np.nanmax(recording.samples)))}")
 
 
-def _unlawful(products: Signal, flat: NDArray[np.bool_]) -> Problem | None:
-    """Limb leads that contradict Einthoven and Goldberger: stored inverted, or under each other's names.
+def _limb_leads_contradict(products: Signal, flat: NDArray[np.bool_]) -> Problem | None:
+    """Limb leads that contradict Einthoven and Goldberger: a lead is inverted, or two leads have changed names.
 
     Parameters
     ----------
     products
-        ``(12, 12) float64, mV²``: mean product of every two leads, from which the power of any sum of leads follows.
+        ``(12, 12) float64, mV²``: mean product of every two leads; the power of any sum of leads follows from it.
     """
     for i, (share_one, share_two, expected) in LAWS.items():
         law = np.array([share_one, share_two])
@@ -243,12 +243,12 @@ def _unlawful(products: Signal, flat: NDArray[np.bool_]) -> Problem | None:
     return None
 
 
-def _identical(products: Signal, alive: list[int]) -> Problem | None:
-    """Two independent leads that carry the same samples: one of them was never recorded."""
+def _identical(products: Signal, usable: list[int]) -> Problem | None:
+    """Two independent leads with the same samples: one of them was not recorded."""
     power = np.diagonal(products)
     difference = power[:, None] + power - 2 * products
     same = difference < MAX_IDENTICAL**2 * np.maximum(power[:, None], power)
-    pairs = [f"{LEADS[i]} = {LEADS[j]}" for i, j in combinations(alive, 2) if same[i, j]]
+    pairs = [f"{LEADS[i]} = {LEADS[j]}" for i, j in combinations(usable, 2) if same[i, j]]
     if not pairs:
         return None
     return Problem("leads_identical", "reject" if len(pairs) > 1 else "warn", "; ".join(pairs), f"{len(INDEPENDENT)}")
@@ -284,7 +284,7 @@ def _correlation(a: Signal, b: Signal) -> float:
 
 
 def _noisy(beat: RepresentativeBeat, height: Signal, flat: NDArray[np.bool_]) -> Problem | None:
-    apart = beat.each - beat.samples[list(INDEPENDENT)]
+    apart = beat.single_beats - beat.samples[list(INDEPENDENT)]
     np.abs(apart, out=apart)
     deviation = median(apart.transpose(1, 0, 2).reshape(len(INDEPENDENT), -1)) * 1.4826
     noisy = np.zeros(len(LEADS), dtype=bool)

@@ -1,6 +1,6 @@
 """Measured findings of a twelve-lead ECG: heart rate, PR interval, QRS duration, corrected QT interval.
 
-What cannot be measured with confidence is ``None`` and named: a wrong number is worse than none.
+An interval that cannot be measured reliably is ``None``, and its name is listed: a wrong number is worse than none.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ rate and predict mortality best, Bazett worst. ICH E14 (2005) and its Q&A: Fride
 """
 
 MIN_BEATS = 3
-"""Dominant beats below which there is no representative beat to measure on."""
+"""Least number of dominant beats for a representative beat."""
 
 MIN_DOMINANT_SHARE = 0.4
-"""Share of the beats that have to be of the dominant shape: below it no shape represents the recording."""
+"""Least share of dominant beats: with fewer, no single shape represents the recording."""
 
 IRREGULAR_RR_SPREAD = 0.25
 """(90th - 10th percentile) / median of the RR intervals between dominant beats above which the rhythm is irregular.
@@ -47,12 +47,12 @@ HEART_RATE_PER_MIN = (20.0, 300.0)
 PR_MS = (80.0, 420.0)
 QT_MS = (200.0, 750.0)
 QTC_MS = (280.0, 700.0)
-"""Limits outside which a measurement is taken for a failure of the method, not for a finding."""
+"""Limits; a measurement outside them is taken for a failure of the method, not for a finding."""
 
 
 @dataclass(frozen=True, slots=True)
 class Intervals:
-    """What was measured; ``None`` where confidence is poor.
+    """The measured intervals; ``None`` where a measurement is not reliable.
 
     Parameters
     ----------
@@ -133,7 +133,7 @@ def _rr_spread(beats: Beats) -> float | None:
 
 
 def _pr_ms(marks: Marks, regular: bool | None) -> float | None:
-    """PR where atrial waves keep step with the QRS; the bar is higher where the rhythm is irregular."""
+    """PR where P waves have a fixed distance from the QRS; the limit is stricter where the rhythm is irregular."""
     consistent = marks.p_consistency >= (MIN_P_CONSISTENCY if regular else MIN_P_CONSISTENCY_IRREGULAR)
     if not consistent or marks.p_amplitude_mv < MIN_P_MV:
         return None

@@ -16,12 +16,11 @@ from data_specs.visit.assessment import EvidenceMap, FoundFinding
 from data_specs.visit.context import Context
 from data_specs.vocabulary import terms
 from inference.bundles.loading import Bundle
-from inference.cxr.pipeline import InputResult
 from inference.decoding import Decoders
 from inference.ecg.delineate import Examined, examine
 from inference.ecg.gate import gate
 from inference.ecg.measure import Intervals, measure
-from inference.findings import Answer, ages_offered, answer, offered, positive_share
+from inference.findings import Answer, InputResult, ages_offered, answer, offered, positive_share
 from inference.person import age_of, format_age, mismatch
 from inference.runtime.batcher import Batcher, InferenceFailed
 from inference.runtime.session import Array

@@ -1,8 +1,8 @@
-"""A twelve-lead recording laid out on millimetre paper: where each stroke, label and band of shading stands.
+"""A twelve-lead recording on millimetre paper: the places of strokes, labels and shading.
 
 The layout is the printed page that cardiologists read: three rows of four columns, 2.5 s each, and lead II over ten
-seconds beneath. Time runs on from column to column, so that one abscissa is one moment for the whole page. Everything
-is in millimetres from the upper left corner; :mod:`inference.render.pictures` turns it into SVG and PNG.
+seconds below them. Time runs on from column to column, so that one abscissa is one moment for the whole page.
+Everything is in millimetres from the upper left corner; :mod:`inference.render.pictures` turns it into SVG and PNG.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from data_specs.ecg.recording import LEADS, Recording
 from data_specs.visit.assessment import EvidenceMap
 
 MM_PER_S, MM_PER_MV = 25.0, 10.0
-"""Paper speed and gain, and the 1 mV pulse that proves the gain.
+"""Paper speed and gain.
 
 References
 ----------
@@ -33,8 +33,8 @@ PULSE_MM = 5.0
 LEFT_MM, RIGHT_MM, FOOT_MM = 15.0, 5.0, 10.0
 LABEL_MM = 5.0
 MIN_UP_MM, MIN_DOWN_MM, MAX_SIDE_MM = 10.0, 5.0, 50.0
-"""A row is at least 1.5 mV high and opens with its signal up to 5 mV to a side. What is higher runs off the row, as a
-pen runs off the paper: a flat top would look like a reading."""
+"""A row is at least 1.5 mV high and grows with its signal up to 5 mV on either side. Beyond that the stroke is
+interrupted: a flat top would look like a measured value."""
 
 Points = NDArray[np.float64]
 
@@ -54,16 +54,15 @@ class Paper:
     Parameters
     ----------
     width_mm, height_mm
-        Multiples of 5 mm, so that the grid closes.
+        Multiples of 5 mm, so that the grid ends with a heavy line.
     strokes
         Each ``(n, 2) float64``, mm: unbroken pieces of the trace.
     marks
-        Each ``(n, 2) float64``, mm: calibration pulses and the ticks where one lead gives way to the next.
+        Each ``(n, 2) float64``, mm: calibration pulses and the ticks between two leads of a row.
     labels
-        Names of leads and the line of scale.
+        Names of leads and the line that states the scale.
     shading
-        ``(n, 2) float64``: abscissa in mm and strength in 0 to 1, from the first shaded moment to the last; ``None``
-        where there is no evidence.
+        ``(n, 2) float64``: abscissa in mm and strength from 0 to 1; ``None`` where there is no evidence.
     """
 
     width_mm: float
@@ -76,7 +75,7 @@ class Paper:
 
 @dataclass(frozen=True, slots=True)
 class _Segment:
-    """A lead's share of a row: ``x_mm`` and height over the baseline in mm, both ``(n,)``."""
+    """A lead's part of a row: abscissa and height over the baseline in mm, both ``(n,)``."""
 
     lead: str
     start_mm: float
@@ -90,8 +89,8 @@ def lay_out(recording: Recording, evidence: EvidenceMap | None = None) -> Paper:
     Parameters
     ----------
     recording
-        ``samples`` in mV; each lead is drawn about its own median, so that an electrode offset does not carry it off
-        the paper. Nothing is filtered.
+        ``samples`` in mV; the median of each lead is drawn on the baseline, so that an electrode offset does not
+        move it out of its row. Nothing is filtered.
     evidence
         A ``trace`` map to shade the page with.
     """
@@ -153,7 +152,7 @@ def _segment(recording: Recording, lead: str, start_s: float, offset_s: float, d
 
 
 def _row_extent(row: list[_Segment]) -> tuple[float, float]:
-    """Room over and under a row's baseline, in steps of 5 mm, so that every baseline lies on a heavy line."""
+    """Space over and under a row's baseline, in steps of 5 mm, so that every baseline is on a heavy line."""
     heights = np.concatenate([segment.up_mm for segment in row])
     heights = heights[np.isfinite(heights)]
     highest, lowest = (float(heights.max()), float(heights.min())) if heights.size else (0.0, 0.0)
@@ -178,14 +177,14 @@ def _pulse(baseline_mm: float) -> Points:
 
 
 def _unbroken(points: Points) -> list[Points]:
-    """Split a stroke where samples are missing or run off; a gap is shown as a gap."""
+    """Split a stroke where samples are missing or too high for the row, so that a gap is visible."""
     known = np.isfinite(points[:, 1])
     edges = np.flatnonzero(np.diff(known.astype(np.int8))) + 1
     return [piece for piece in np.split(points, edges) if len(piece) > 1 and np.isfinite(piece[0, 1])]
 
 
 def _shading(evidence: EvidenceMap | None, start_s: float, end_s: float) -> Points | None:
-    """The map along this page's time; it holds at the middle of each of its steps and runs straight in between."""
+    """The map along this page's time: a value applies at the middle of its step, with straight lines in between."""
     if evidence is None or evidence.kind != "trace" or evidence.span is None or not evidence.values:
         return None
     strength = np.clip(np.asarray(evidence.values[0], dtype=np.float64) / 255.0, 0.0, 1.0)

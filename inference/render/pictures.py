@@ -1,6 +1,6 @@
-"""What a person looks at: the film, the heatmap over it, the trace on millimetre paper. Bytes in, PNG or SVG out.
+"""Pictures for people: the film, the heatmap over it, the trace on millimetre paper, as PNG or SVG.
 
-Pure and without shared state, so that worker threads may call it; evidence is drawn as the model gave it.
+No shared state, so that worker threads may call it. Evidence is drawn as the model gave it.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from inference.render.paper import FOOT_MM, Paper, Points, lay_out
 INFERNO = (
     "000004", "160b39", "420a68", "6a176e", "932667", "bc3754", "dd513a", "f3771a", "fca50a", "f6d645", "fcffa4",
 )  # fmt: skip
-"""Eleven even stops of a perceptually uniform colour scale: equal steps of evidence look equally large.
+"""Eleven equal steps of a perceptually uniform colour scale: equal differences of evidence look equal.
 
 References
 ----------
@@ -26,19 +26,19 @@ References
 """
 
 FAINTEST, HEAVIEST = 0.12, 0.72
-"""Opacity of the overlay grows from nothing at ``FAINTEST`` of the map's range to ``HEAVIEST`` at its top, so that the
-film stays visible under the strongest evidence."""
+"""The overlay's opacity rises from 0 at ``FAINTEST`` of the map's range to ``HEAVIEST``, so that the film stays visible
+under the strongest evidence."""
 
 PAPER, FINE, HEAVY, INK, SHADE = "#fffaf7", "#f6d9d2", "#e7a79b", "#16181d", "#2456c9"
 SHADE_OPACITY = 0.34
 UNIT_MM = 0.025
-"""SVG coordinates are whole numbers of this: 1 ms of paper, 2.5 µV, well under the width of the ink."""
+"""SVG coordinates are whole multiples of it: 1 ms or 2.5 µV, much less than the width of a line."""
 
 PX_PER_MM, OVERSAMPLING = 5, 2
 
 
 def film_png(content: bytes, max_px: int | None = None) -> bytes:
-    """An accepted film as it is looked at.
+    """An accepted film as a picture.
 
     Parameters
     ----------
@@ -56,13 +56,13 @@ def film_png(content: bytes, max_px: int | None = None) -> bytes:
 
 
 def heatmap_png(shape: tuple[int, int], evidence: EvidenceMap, max_px: int | None = 512) -> bytes:
-    """The overlay alone, on a transparent ground, to be laid over the whole of a film.
+    """The overlay alone, with a transparent background, to be put over a whole film.
 
     Parameters
     ----------
     shape
-        ``(rows, columns)`` of the film, or any other: the map covers the film squeezed to a square, so a reader who
-        stretches a square overlay over the film sees the same.
+        ``(rows, columns)`` of the film, or any other: the map covers the whole film in any shape, so that a square
+        overlay stretched over the film shows the same.
     evidence
         A ``heatmap``.
     max_px
@@ -137,7 +137,7 @@ def trace_png(recording: Recording, evidence: EvidenceMap | None = None) -> byte
 
 
 def _film(content: bytes) -> Image.Image:
-    from data_specs.cxr.files import read_image  # noqa: PLC0415  decoders are loaded by who decodes
+    from data_specs.cxr.files import read_image  # noqa: PLC0415  the decoders are slow to load
 
     return Image.fromarray(read_image(content).pixels)
 
@@ -160,7 +160,7 @@ def _overlay(evidence: EvidenceMap, size: tuple[int, int]) -> NDArray[np.uint8]:
 
 
 def _colour_scale() -> NDArray[np.uint8]:
-    """``(256, 4) uint8`` RGBA by level of evidence; the darkest third of the scale would vanish on a film."""
+    """``(256, 4) uint8`` RGBA by level of evidence, without the darkest third of the scale, which a film would hide."""
     level = np.linspace(0.0, 1.0, 256)
     stops = np.array([[int(colour[i : i + 2], 16) for i in (0, 2, 4)] for colour in INFERNO], dtype=np.float64)
     at = np.linspace(0.0, 1.0, len(INFERNO))

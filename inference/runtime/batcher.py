@@ -1,8 +1,8 @@
-"""Batches without a delay timer: whatever is queued when a stream frees goes together, up to the largest batch.
+"""Batches without a delay timer: a free stream takes all requests that are queued, up to the largest batch.
 
-A request may bring several rows (the windows of one recording); they stay together. What fails is the request that
-brought it: rows of the wrong shape are refused on entry, rows whose result is not finite fail alone, and when a whole
-run fails its requests are tried one by one. A request whose caller has left is dropped before it costs anything.
+A request may have several rows (the windows of one recording); they stay together. A bad request fails alone: rows of
+the wrong shape are refused at once, a result that is not finite fails its own request, and where a whole run fails,
+its requests are run one by one. A request that its caller has cancelled is dropped before it is computed.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from inference.runtime.session import Array, Session
 
 
 class InferenceFailed(Exception):
-    """This request has no result; ``code`` says why. Its neighbours are not concerned."""
+    """A request has no result; ``code`` says why. Other requests of its batch are not affected."""
 
     def __init__(self, code: str) -> None:
         super().__init__(code)
@@ -63,12 +63,12 @@ class BatcherCounts:
 
 
 class Batcher:
-    """Feeds one session, from as many threads as it has streams.
+    """Runs the requests for one session, in as many threads as it has streams.
 
     Parameters
     ----------
     max_batch
-        Most rows in a run of a session with a free batch, unless one request brings more.
+        Most rows in one run where the session does not fix it, unless a single request has more.
     finite
         Whether a NaN in the first output is an error (it is not for tabular bundles, where NaN means unknown).
     """
@@ -130,7 +130,7 @@ class Batcher:
                 self._idle += 1
 
     def _take(self) -> list[_Request]:
-        """Wait for the first request, then take what is there; empty when closed."""
+        """Wait for the first request, then take those that are queued; empty when closed."""
         with self._wake:
             while True:
                 taken: list[_Request] = []
@@ -148,7 +148,7 @@ class Batcher:
                 self._wake.wait()
 
     def _share(self) -> int:
-        """Rows that a stream may take: a whole batch where padding would fill it anyway, else its part of the queue."""
+        """Most rows for one stream: a whole batch where padding would fill it, else its equal part of the queue."""
         if self._fixed is not None or self._idle == 1:
             return self._max_batch
         return min(self._max_batch, ceil(self.rows_waiting / self._idle))
@@ -193,6 +193,6 @@ class Batcher:
         try:
             request.loop.call_soon_threadsafe(settle)
         except RuntimeError:
-            # The caller's loop is closed: nobody waits for this any more.
+            # The caller's loop is closed, so there is no one to give the result to.
             with self._wake:
                 self.counts.left += 1

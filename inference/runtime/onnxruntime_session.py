@@ -1,4 +1,4 @@
-"""ONNX Runtime: the reference on the CPU, and what computes on an NVIDIA GPU."""
+"""ONNX Runtime: the reference on the CPU, and every session on an NVIDIA GPU."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class OnnxRuntimeSession:
         options = ort.SessionOptions()
         options.intra_op_num_threads = max(1, threads // setup.streams)
         options.inter_op_num_threads = 1
-        # Idle threads sleep: they share their cores with the decoders.
+        # Idle threads must not use a core: decoders need it.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.log_severity_level = 3
         if setup.batch is not None:
@@ -60,7 +60,7 @@ class OnnxRuntimeSession:
         self._row = _row_shape(first)
         self._slots: SimpleQueue[_Slot] = SimpleQueue()
         if setup.batch is not None:
-            shapes = {each.name: _row_shape(each) for each in self._session.get_outputs()}
+            shapes = {node.name: _row_shape(node) for node in self._session.get_outputs()}
             for _ in range(setup.streams):
                 self._slots.put(
                     _Slot(
@@ -98,27 +98,27 @@ class _Slot:
         self._binding = session.io_binding()
         name, row = input_
         self._staged = np.zeros((batch, *row.fixed()), row.dtype)
-        self._given = ort.OrtValue.ortvalue_from_shape_and_type(self._staged.shape, row.dtype.type, device, 0)
-        self._given.update_inplace(self._staged)
-        self._binding.bind_ortvalue_input(name, self._given)
-        self._found = []
+        self._input = ort.OrtValue.ortvalue_from_shape_and_type(self._staged.shape, row.dtype.type, device, 0)
+        self._input.update_inplace(self._staged)
+        self._binding.bind_ortvalue_input(name, self._input)
+        self._outputs = []
         for name, row in outputs:
             value = ort.OrtValue.ortvalue_from_shape_and_type((batch, *row.fixed()), row.dtype.type, device, 0)
             self._binding.bind_ortvalue_output(name, value)
-            self._found.append(value)
+            self._outputs.append(value)
 
     def run(self, rows: Array) -> list[Array]:
         fill(self._staged, rows)
-        self._given.update_inplace(self._staged)
+        self._input.update_inplace(self._staged)
         self._session.run_with_iobinding(self._binding)
-        return [np.array(value.numpy()[: len(rows)]) for value in self._found]
+        return [np.array(value.numpy()[: len(rows)]) for value in self._outputs]
 
 
 def _providers(setup: Setup, device: str) -> tuple[str, list[Any]]:
-    """The provider that has to be active, and the list to ask for."""
+    """The provider that has to be active, and the list that is given to ONNX Runtime."""
     if device == "cpu" and setup.precision == "fp32":
         return "CPUExecutionProvider", ["CPUExecutionProvider"]
-    # TF32 keeps ten bits of a mantissa: what is called fp32 here has all of them.
+    # TF32 would keep only ten bits of the mantissa, which is not fp32.
     cuda = {"use_tf32": "0", "enable_cuda_graph": "0" if setup.batch is None else "1"}
     if device == "cuda" and setup.precision == "fp32":
         return "CUDAExecutionProvider", [("CUDAExecutionProvider", cuda), "CPUExecutionProvider"]
@@ -134,13 +134,13 @@ def _row_shape(node: Any) -> RowShape:
 
 
 def cuda_loads() -> bool:
-    """Whether there is a GPU at all: the GPU build of ONNX Runtime also runs where there is none."""
+    """Whether there is a GPU; the GPU build of ONNX Runtime runs without one too."""
     marks = ("/proc/driver/nvidia/version", "/dev/nvidia0", "/dev/dxg")
     return "CUDAExecutionProvider" in ort.get_available_providers() and any(Path(mark).exists() for mark in marks)
 
 
 def has_tensorrt() -> bool:
-    """Whether TensorRT's own library can be loaded: the provider is listed where it cannot."""
+    """Whether TensorRT's library can be loaded; ONNX Runtime lists the provider even where it cannot."""
     from ctypes import CDLL  # noqa: PLC0415
 
     if "TensorrtExecutionProvider" not in ort.get_available_providers():

@@ -1,4 +1,4 @@
-"""OpenVINO on the CPU, in fp32, or in fp16 or bf16 where the cores multiply in it. Imported only where asked for."""
+"""OpenVINO on the CPU, in fp32, or in fp16 or bf16 where the CPU computes in it. Imported only where it is used."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _PRECISIONS = {"fp32": "f32", "fp16": "f16", "bf16": "bf16"}
 
 
 class OpenvinoSession:
-    """A graph compiled for one batch size: a row's result is then the same to the bit whatever stands beside it.
+    """A graph compiled for one batch size, so that a row's result never depends on the other rows, to the bit.
 
     Parameters
     ----------
@@ -27,7 +27,7 @@ class OpenvinoSession:
     Raises
     ------
     DeviceError
-        OpenVINO is not installed, or these cores do not compute in the precision.
+        OpenVINO is not installed, or this CPU does not compute in the precision.
     ValueError
         The setup names no batch, or the graph has no fixed shape.
     """
@@ -44,9 +44,9 @@ class OpenvinoSession:
         self.outputs, self.setup, self.provider = outputs, setup, "OpenVINO CPU"
         core = _core()
         network = core.read_model(model)
-        (given,) = network.inputs
-        sizes = tuple(None if size.is_dynamic else size.get_length() for size in given.partial_shape)[1:]
-        self._row = RowShape(np.dtype(given.element_type.to_dtype()), sizes)
+        (first,) = network.inputs
+        sizes = tuple(None if size.is_dynamic else size.get_length() for size in first.partial_shape)[1:]
+        self._row = RowShape(np.dtype(first.element_type.to_dtype()), sizes)
         network.reshape([setup.batch, *self._row.fixed()])
         compiled = core.compile_model(
             network,
@@ -55,7 +55,7 @@ class OpenvinoSession:
                 "INFERENCE_PRECISION_HINT": _PRECISIONS[setup.precision],
                 "NUM_STREAMS": setup.streams,
                 "INFERENCE_NUM_THREADS": max(threads, setup.streams),
-                # Pinned to cores, several sessions and the decoders would wait for the same one.
+                # With pinning, several sessions and the decoders would wait for the same core.
                 "ENABLE_CPU_PINNING": False,
             },
         )
@@ -71,26 +71,26 @@ class OpenvinoSession:
         """Outputs of any number of rows, in the manifest's order; releases the GIL while it computes."""
         slot = self._slots.get()
         try:
-            return in_runs(batch, len(slot.given), slot.run)
+            return in_runs(batch, len(slot.rows), slot.run)
         finally:
             self._slots.put(slot)
 
 
 class _Slot:
-    """One request, which reads its rows where they are put; results are copied once, to the caller."""
+    """One request of the runtime, which reads its rows from a fixed buffer; results are copied once."""
 
-    def __init__(self, compiled: Any, outputs: tuple[str, ...], given: Array) -> None:
+    def __init__(self, compiled: Any, outputs: tuple[str, ...], rows: Array) -> None:
         import openvino  # type: ignore[import-untyped]  # noqa: PLC0415
 
-        self.given = given
+        self.rows = rows
         self._request = compiled.create_infer_request()
-        self._request.set_input_tensor(openvino.Tensor(given, shared_memory=True))
-        self._found = [compiled.output(name) for name in outputs]
+        self._request.set_input_tensor(openvino.Tensor(rows, shared_memory=True))
+        self._outputs = [compiled.output(name) for name in outputs]
 
     def run(self, rows: Array) -> list[Array]:
-        fill(self.given, rows)
+        fill(self.rows, rows)
         self._request.infer(share_outputs=True)
-        return [np.array(self._request.get_tensor(port).data[: len(rows)]) for port in self._found]
+        return [np.array(self._request.get_tensor(port).data[: len(rows)]) for port in self._outputs]
 
 
 def is_installed() -> bool:
@@ -98,14 +98,14 @@ def is_installed() -> bool:
 
 
 def precisions() -> tuple[str, ...]:
-    """What these cores compute in, as the runtime says."""
+    """The precisions in which this CPU computes, as the runtime says."""
     capabilities = _core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
     return tuple(name for name in _PRECISIONS if name.upper() in capabilities)
 
 
 @cache
 def _core() -> Any:
-    # Its converter, which nothing here needs, reports every import to its maker unless it cannot be found.
+    # The converter is not needed here, and importing it sends usage data to its vendor.
     sys.modules.setdefault("openvino.tools.ovc", None)  # type: ignore[arg-type]
     import openvino  # noqa: PLC0415
 

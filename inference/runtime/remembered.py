@@ -1,4 +1,4 @@
-"""Which session was chosen on this machine, kept in a file: the next start opens it without measuring again."""
+"""The session that was chosen on this machine, kept in a file so that the next start need not measure again."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Measured:
-    """One candidate: its rate, or why it was out."""
+    """One candidate: its rate, or in ``out`` why it has none."""
 
     setup: str
     rows_per_s: float | None = None
@@ -39,33 +39,34 @@ _CACHE = TypeAdapter(dict[str, Remembered])
 
 
 def key_of(manifest: BundleManifest, device: str, threads: int) -> str:
-    """Of the weights, the runtimes and the machine: where one changes, it is measured again."""
+    """A hash of weights, runtimes and machine: where one of them changes, sessions are measured again."""
     versions = []
     for name in ("onnxruntime", "onnxruntime-gpu", "openvino"):
         try:
             versions.append(f"{name} {version(name)}")
         except PackageNotFoundError:
             versions.append(f"{name} none")
-    what = [manifest.weights.sha256, *versions, device, threads, _machine(device)]
-    return sha256(json.dumps(what).encode()).hexdigest()
+    parts = [manifest.weights.sha256, *versions, device, threads, _machine(device)]
+    return sha256(json.dumps(parts).encode()).hexdigest()
 
 
 def _machine(device: str) -> str:
-    """CPU with what it can do, or GPUs with their driver."""
+    """The CPU and its features, or the GPUs and their driver, as the system names them."""
     if device == "cuda":
         driver = Path("/proc/driver/nvidia")
         files = [driver / "version", *sorted(driver.glob("gpus/*/information"))]
     else:
         files = [Path("/proc/cpuinfo")]
-    said: dict[str, None] = {}
+    found: dict[str, None] = {}
     for file in files:
         if file.is_file():
             lines = file.read_text(errors="replace").splitlines()
-            said.update({line: None for line in lines if line.startswith(("model name", "flags", "NVRM", "Model"))})
-    return "\n".join(said) or f"{platform.machine()} {platform.processor()}"
+            found.update({line: None for line in lines if line.startswith(("model name", "flags", "NVRM", "Model"))})
+    return "\n".join(found) or f"{platform.machine()} {platform.processor()}"
 
 
 def recall(cache: Path | None) -> dict[str, Remembered]:
+    """The kept choices by :func:`key_of`; empty where there is no file, or none that can be read."""
     if cache is None:
         return {}
     try:
@@ -78,7 +79,7 @@ def recall(cache: Path | None) -> dict[str, Remembered]:
 
 
 def remember(cache: Path | None, key: str, found: Remembered) -> None:
-    """Keep a choice; processes that share the folder replace the file as a whole, and the last one stays."""
+    """Keep a choice. Processes that share the folder replace the file as a whole; the last one to write wins."""
     if cache is None:
         return
     try:

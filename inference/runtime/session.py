@@ -1,10 +1,12 @@
-"""What a loaded graph is to the rest of the service, whichever runtime computes it."""
+"""A loaded graph as the rest of the program sees it, in whichever runtime it is computed, and where it is computed."""
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal, Protocol, Self, cast
 
 import numpy as np
@@ -16,7 +18,7 @@ Precision = Literal["fp32", "fp16", "bf16"]
 
 
 class DeviceError(RuntimeError):
-    """The device or runtime that was asked for is not active; falling back in silence would hide it."""
+    """The device or runtime that was asked for is not active; a silent fallback to another one would hide that."""
 
 
 @dataclass(frozen=True)
@@ -26,9 +28,9 @@ class Setup:
     Parameters
     ----------
     batch
-        Rows that every run has, those of padding included; ``None``: any number.
+        Rows of every run, padding included; ``None``: any number.
     streams
-        Runs that may be under way at once.
+        Runs that may be computed at the same time.
     """
 
     runtime: Runtime
@@ -47,7 +49,7 @@ class Setup:
         Raises
         ------
         ValueError
-            It is none.
+            ``text`` is not a setup.
         """
         found = re.fullmatch(r"(onnxruntime|openvino):(fp32|fp16|bf16):(\*|[1-9]\d{0,3})x([1-9]\d{0,2})", text)
         if found is None:
@@ -59,7 +61,37 @@ class Setup:
 
 
 REFERENCE = Setup("onnxruntime", "fp32")
-"""What every other setup has to agree with, and what is taken where nothing is known to be better."""
+"""Every other setup has to give its results; used where no other setup is known to be faster."""
+
+FIXED = "onnxruntime:fp32"
+"""The session of a :class:`Machine` whose user asks for none; it is opened without measuring."""
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Where sessions compute.
+
+    Parameters
+    ----------
+    device
+        ``cpu``, ``cuda`` or ``auto``.
+    threads
+        On the CPU, for each bundle; by default one per core.
+    session
+        ``auto``: the fastest one. ``RUNTIME:PRECISION``: that one, in fp32 where a manifest does not allow the
+        precision.
+    cache
+        Folder in which an earlier choice of a session may be found and a new one is kept.
+    """
+
+    device: str = "auto"
+    threads: int = field(default_factory=lambda: os.cpu_count() or 1)
+    session: str = FIXED
+    cache: Path | None = None
+
+
+ONE_THREAD = Machine("cpu", threads=1)
+"""For checking a bundle or reading what it contains, not for serving it."""
 
 
 class Session(Protocol):
@@ -105,12 +137,12 @@ class RowShape:
         )
 
     def fixed(self) -> tuple[int, ...]:
-        """The sizes, none of which may be free.
+        """The sizes as numbers.
 
         Raises
         ------
         ValueError
-            One is.
+            One of them is free.
         """
         if None in self.sizes:
             raise ValueError(f"a graph with free sizes {self.sizes} has no fixed shape")
@@ -126,6 +158,6 @@ def in_runs(rows: Array, size: int, run: Callable[[Array], Sequence[Array]]) -> 
 
 
 def fill(buffer: Array, rows: Array) -> None:
-    """Put ``rows`` first in ``buffer``; what a run before has left behind them becomes zero."""
+    """Put ``rows`` first in ``buffer`` and zeros, not the rows of an earlier run, behind them."""
     buffer[: len(rows)] = rows
     buffer[len(rows) :] = 0

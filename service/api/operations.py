@@ -53,7 +53,7 @@ async def ready(request: Request) -> Response:
     and the store can be used."""
     service = service_of(request)
     checks = {
-        "engine": "ok" if service.engine is not None and service.engine.ready else "starting",
+        "engine": "ok" if service.engine is not None else "starting",
         "device": _device(service),
         "process": "draining" if service.draining else "ok",
         "database": await _probe(service.database.read(lambda session: session.execute(text("SELECT 1")))),

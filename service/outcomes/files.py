@@ -141,7 +141,8 @@ def write_case(case: Case, *, store: Store, folder: Path, request: ExportRequest
 
 
 def _recordings(case: Case, contents: Sequence[bytes]) -> Sequence[ChestImage | Recording]:
-    from data_specs.ecg.files import PostedFile, group_recordings, read_recording  # noqa: PLC0415  loads all ECG readers
+    from data_specs.ecg.files import group_recordings, read_recording  # noqa: PLC0415  loads all ECG readers
+    from data_specs.ecg.posted import PostedFile  # noqa: PLC0415
 
     posted = [
         PostedFile(file.index, file.filename, content) for file, content in zip(case.files, contents, strict=True)

@@ -22,7 +22,8 @@ from typing import Protocol
 
 from fastapi import Request
 
-from data_specs.ecg.files import PostedFile, check_zip_bounds, is_leaflet, is_zip_member
+from data_specs.ecg.files import is_not_a_recording
+from data_specs.ecg.posted import PostedFile, check_zip_bounds, is_zip_member
 from data_specs.problems import Refused
 from service.errors import FieldFault, InvalidRequest, UnsupportedMediaType
 from service.receive.multipart import FormReader
@@ -165,7 +166,7 @@ def _members(archive: Part, drafts: Drafts) -> list[Part]:
             name = clean_filename(info.filename) or f"{field}-{len(parts)}"
             if field == "ecg":
                 with draft.open() as member:
-                    if is_leaflet(PostedFile(0, name, member.read())):
+                    if is_not_a_recording(PostedFile(0, name, member.read())):
                         continue
                 _count(counts, field)
                 if name.lower() in names:

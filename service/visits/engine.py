@@ -22,9 +22,6 @@ class Engine(Protocol):
     native code reads it; where it is given, files are decoded one after the other.
     """
 
-    @property
-    def ready(self) -> bool: ...
-
     async def assess(
         self,
         inputs: Sequence[Input],

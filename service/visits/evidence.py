@@ -82,7 +82,8 @@ async def _recordings(parts: Parts, row: VisitRow, index: int) -> list[tuple[Inp
 
 
 def _recording(files: Sequence[tuple[InputRow, bytes]], index: int, context: Context) -> Recording:
-    from data_specs.ecg.files import PostedFile, group_recordings, read_recording  # noqa: PLC0415  loads all ECG readers
+    from data_specs.ecg.files import group_recordings, read_recording  # noqa: PLC0415  loads all ECG readers
+    from data_specs.ecg.posted import PostedFile  # noqa: PLC0415
 
     posted = [PostedFile(file.index, file.filename, content) for file, content in files]
     for group in group_recordings(posted):

@@ -10,7 +10,8 @@ from PIL import Image
 
 from benchmarks import files
 from data_specs.cxr.files import read_image
-from data_specs.ecg.files import PostedFile, group_recordings, read_recording
+from data_specs.ecg.files import group_recordings, read_recording
+from data_specs.ecg.posted import PostedFile
 
 
 @pytest.mark.parametrize("syntax", [files.EXPLICIT, files.JPEG_LOSSLESS, files.J2K])

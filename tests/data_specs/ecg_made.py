@@ -10,7 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from data_specs.ecg.files import PostedFile, group_recordings, read_recording
+from data_specs.ecg.files import group_recordings, read_recording
+from data_specs.ecg.posted import PostedFile
 from data_specs.ecg.recording import LEADS, Recording
 
 FS = 500

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from inference.engine import Engine, PostedInput
+from inference.runtime.session import Machine
 from tests.conftest import ROOT
 
 SAMPLES = ROOT / "samples"
@@ -14,7 +15,7 @@ SAMPLES = ROOT / "samples"
 
 @pytest.fixture(scope="session")
 def engine() -> Iterator[Engine]:
-    engine = Engine(ROOT / "models" / "bundles", device="cpu")
+    engine = Engine(ROOT / "models" / "bundles", Machine("cpu"))
     yield engine
     engine.close()
 

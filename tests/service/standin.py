@@ -19,7 +19,6 @@ MAP = EvidenceMap(kind="heatmap", input=0, values=[[0, 128], [255, 64]])
 
 
 class StandIn:
-    ready = True
     has_shadows = False
     bundles = batchers = MappingProxyType({})
 
@@ -60,7 +59,7 @@ class StandIn:
         return [{"name": "lung", "version": "0.0.0", "sha256": "0" * 64, "card": "# stand-in"}]
 
     async def aclose(self):
-        self.ready = False
+        """Nothing is open."""
 
 
 def _assessment(assessed, inputs):

@@ -181,7 +181,7 @@ def agree(folder: Path, evaluated: Evaluated, *, out: Path, version: str) -> Pat
     FileExistsError
         This version exists; a bundle is never replaced.
     """
-    manifest = load_bundle(folder, device="cpu", threads=1).manifest
+    manifest = load_bundle(folder).manifest
     target = out / f"{manifest.name}-{version}"
     if target.exists():
         raise FileExistsError(f"{target.name} exists; a bundle is never replaced")
@@ -211,7 +211,7 @@ def main(argv: list[str] | None = None) -> int:
     from training.cohorts.local import local_cohort  # noqa: PLC0415
 
     try:
-        manifest = load_bundle(arguments.bundle, device="cpu", threads=1).manifest
+        manifest = load_bundle(arguments.bundle).manifest
         if manifest.name not in ("lung", "cardiac"):
             raise ValueError(f"{manifest.name}: lung and cardiac are measured here; the gate is when it is exported")
         organ = importlib.import_module(f"training.organs.{manifest.name}")

@@ -39,7 +39,7 @@ def write_derived(
         metadata_file.write_text(json.dumps(metadata, indent=1) + "\n")
         (folder / "screening.json").write_text(manifest.model_dump_json(indent=1) + "\n")
         (docs / "README.md").write_text(card(manifest, parity_difference=None, docs=docs))
-        load_bundle(folder, device="cpu", threads=1)
+        load_bundle(folder)
         folder.rename(target)
 
 

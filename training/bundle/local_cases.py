@@ -20,7 +20,8 @@ from data_specs.cohort import read_manifest
 from data_specs.cxr import image as cxr
 from data_specs.cxr.files import read_image
 from data_specs.ecg import recording as ecg
-from data_specs.ecg.files import PostedFile, group_recordings, read_recording
+from data_specs.ecg.files import group_recordings, read_recording
+from data_specs.ecg.posted import PostedFile
 from data_specs.ecg.recording import VoltageUnit
 from data_specs.problems import Refused
 from inference.bundles.loading import Bundle

@@ -163,7 +163,7 @@ def recalibrate(folder: Path, table: Table, *, out: Path, version: str) -> Path:
     """
     if not re.fullmatch(r"\d+\.\d+\.\d+", version):
         raise CannotRecalibrate(f"version '{version}' is not of the form 1.0.1")
-    bundle = load_bundle(folder, device="cpu", threads=1)
+    bundle = load_bundle(folder)
     manifest = bundle.manifest
     target = out / f"{manifest.name}-{version}"
     if target.exists():

@@ -32,8 +32,9 @@ import data_specs
 from data_specs.bundle import CxrInput, EcgInput
 from data_specs.cxr.files import read_image
 from data_specs.cxr.image import conform as conform_film
-from data_specs.ecg.files import PostedFile, RecordingFiles, group_recordings, read_recording
+from data_specs.ecg.files import RecordingFiles, group_recordings, read_recording
 from data_specs.ecg.formats.wfdb import named_files
+from data_specs.ecg.posted import PostedFile
 from data_specs.ecg.recording import LEADS, VoltageUnit
 from data_specs.ecg.recording import conform as conform_recording
 from data_specs.problems import Problem, Refused

@@ -217,7 +217,7 @@ def from_bundle(
     if not len(columns) == len(ages) == classifier.out_channels:
         raise ValueError(f"{classifier.out_channels} columns, {len(columns)} names and {len(ages)} ages")
     try:
-        manifest = load_bundle(bundle, device="cpu", threads=1).manifest
+        manifest = load_bundle(bundle).manifest
     except BundleError as error:
         raise CannotStart(f"--from-bundle {bundle}: {error}") from None
     _same_input(network, manifest, takes)

@@ -2,7 +2,7 @@
 
 The header may carry units (``I (mV)``), as may a row under it or a comment; the rate comes from a time column that
 names its unit (``time_ms``, ``t (s)``) or from a comment or a row before the header (``# fs=500``,
-``Sampling rate;500 Hz``). What is not stated is not guessed.
+``Sampling rate;500 Hz``). Nothing is guessed.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ _UNIT_KEYS = {"unit", "units", "ecgunit", "amplitudeunit", "amplitudeunits", "vo
 
 @dataclass(slots=True)
 class _Header:
-    """Columns that count, and what is stated outside of them."""
+    """The columns that are read, and what the file states outside the table."""
 
     delimiter: str = ","
     leads: dict[int, tuple[str, str]] = field(default_factory=dict)
@@ -55,6 +55,15 @@ class _Header:
     stated: dict[str, str] = field(default_factory=dict)
 
 
+_CONTROL = re.compile(rb"[\x00-\x08\x0e-\x1f]")
+
+
+def is_text(content: bytes) -> bool:
+    """Whether a file begins like a text: without control characters but blanks, or with a UTF-16 byte order mark."""
+    start = content[:2048]
+    return bool(start) and (start.startswith((b"\xff\xfe", b"\xfe\xff")) or not _CONTROL.search(start))
+
+
 def read(content: bytes, *, ecg_unit: VoltageUnit | None) -> Recording:
     """One CSV file with a header.
 
@@ -62,7 +71,7 @@ def read(content: bytes, *, ecg_unit: VoltageUnit | None) -> Recording:
     ------
     Refused
         ``lead_missing`` (also without a header), ``sampling_rate``, ``unit_unknown``, ``truncated`` (a last row that
-        is cut off), ``unreadable`` (a cell that is no number), and what
+        is cut off), ``unreadable`` (a cell that is not a number), and what
         :func:`data_specs.ecg.header.recording` refuses.
     """
     n_rows = content.count(b"\n")
@@ -147,7 +156,7 @@ def _units_row(header: _Header, body: list[str]) -> list[str]:
 
 
 def _table(body: list[str], header: _Header) -> NDArray[np.float64]:
-    """``(n_rows, leads[ + time])`` of the columns that count; empty cells are NaN."""
+    """``(n_rows, leads[ + time])`` of the columns that are read; empty cells are NaN."""
     columns = [*header.leads] + ([header.time[0]] if header.time else [])
     rows = [line for line in body if line.strip() and not line.lstrip().startswith(_COMMENT)]
     if not rows:
@@ -160,13 +169,13 @@ def _table(body: list[str], header: _Header) -> NDArray[np.float64]:
 
 
 def _numbers(rows: list[str], delimiter: str, columns: list[int]) -> NDArray[np.float64]:
-    """``(n_rows, n_columns)``; the fast way where every cell holds a number, else cell by cell."""
+    """``(n_rows, n_columns)``; cell by cell only where the fast reader of numpy fails."""
     if delimiter != ",":
         rows = [row.replace(",", ".") for row in rows]
     try:
         return np.loadtxt(rows, np.float64, comments=None, delimiter=delimiter, usecols=columns, ndmin=2)
     except ValueError:
-        pass  # an empty cell or a quoted one, or a cell that is no number
+        pass  # a cell is empty, quoted or not a number
     try:
         cells = [row.split(delimiter) for row in rows]
         return np.array([[row[k].strip().strip('"') or "nan" for k in columns] for row in cells], np.float64)
@@ -175,12 +184,12 @@ def _numbers(rows: list[str], delimiter: str, columns: list[int]) -> NDArray[np.
 
 
 def _rate(header: _Header, table: NDArray[np.float64]) -> float:
-    """From the statement or the time column, 0 where neither is there.
+    """As stated or from the time column; 0 where the file has neither.
 
     Raises
     ------
     Refused
-        ``sampling_rate`` where the steps are uneven or the two contradict each other.
+        ``sampling_rate`` where the steps are uneven, or the two are different.
     """
     text = next((value for key, value in header.stated.items() if key in _RATE_KEYS), "")
     number = re.match(r"\d+(?:[.,]\d+)?(?=\s*(?:$|Hz|/s|sps|[,;\s]))", text, re.IGNORECASE)

@@ -43,13 +43,13 @@ _TYPES = {"SB": "i1", "UB": "u1", "SS": "i2", "US": "u2", "SL": "i4", "UL": "u4"
 def read(content: bytes, *, ecg_unit: VoltageUnit | None) -> Recording:
     """The rhythm of a DICOM waveform object.
 
-    Of several multiplex groups, those of the rate, the start and the length of the longest that lasts 8 s are read
-    together, so that a median beat never is, and leads that are spread over simultaneous groups come together.
+    Of several multiplex groups, the rhythm of 8 s or more is read, never the median beat, together with all groups of
+    its rate, start and length: leads may be spread over simultaneous groups.
 
     Raises
     ------
     Refused
-        ``unsupported_format`` (no waveform, or a coding that is none of an ECG), ``unreadable``, ``truncated``,
+        ``unsupported_format`` (no waveform, or a coding that is not for ECGs), ``unreadable``, ``truncated``,
         ``unit_unknown``, and what :func:`data_specs.ecg.header.recording` refuses.
     """
     dataset, little_endian = _dataset(content)
@@ -57,26 +57,26 @@ def read(content: bytes, *, ecg_unit: VoltageUnit | None) -> Recording:
         return _read(dataset, little_endian, ecg_unit)
     except Refused:
         raise
-    except Exception as error:  # pydicom decodes an element when it is first read, and may raise anything then
+    except Exception as error:  # pydicom decodes an element at first use and may raise any type
         raise Refused("unreadable", found="DICOM", expected="PS3.3 C.10.9") from error
 
 
 def _dataset(content: bytes) -> tuple[Dataset, bool]:
     import pydicom  # noqa: PLC0415  # heavy, and not every visit holds DICOM
 
-    if content.count(b"\xfe\xff\x00\xe0") > MAX_ITEMS:  # item tags, each of them costs pydicom time
+    if content.count(b"\xfe\xff\x00\xe0") > MAX_ITEMS:  # item tags, of which each takes pydicom time
         raise Refused("unreadable", found=f"DICOM > {MAX_ITEMS}", expected=f"≤ {MAX_ITEMS}")
     if _DEFLATED in content[132:2048]:
         _check_inflated_size(content)
     try:
         dataset = pydicom.dcmread(io.BytesIO(content))
         return dataset, bool(dataset.original_encoding[1])
-    except Exception as error:  # pydicom's readers raise no common type
+    except Exception as error:  # pydicom's readers raise many types
         raise Refused("unreadable", found="DICOM", expected="PS3.10") from error
 
 
 def _check_inflated_size(content: bytes) -> None:
-    """Refuse a deflated object that grows beyond bounds, before pydicom inflates it whole."""
+    """Refuse a deflated object that would be too large, before pydicom inflates all of it."""
     start = 144 + int.from_bytes(content[140:144], "little")
     inflater = zlib.decompressobj(-zlib.MAX_WBITS)
     try:
@@ -117,7 +117,7 @@ def _fs_hz(group: Dataset) -> float:
 
 
 def _rhythm(groups: list[Dataset], labels: list[list[str]]) -> list[int]:
-    """Groups that together are the rhythm: those like the best one in rate, start and number of samples."""
+    """Groups that together are the rhythm: the best one, and those of its rate, start and number of samples."""
 
     def timing(k: int) -> tuple[float, float, int]:
         group = groups[k]
@@ -135,7 +135,7 @@ def _rhythm(groups: list[Dataset], labels: list[list[str]]) -> list[int]:
 
 
 def _labels(group: Dataset) -> list[str]:
-    """Standard lead name of each channel, empty for a channel that is none."""
+    """Standard lead name of each channel; empty for a channel that is not a standard lead."""
     return [_label(channel) for channel in group.ChannelDefinitionSequence]
 
 
@@ -154,7 +154,7 @@ def _label(channel: Dataset) -> str:
 
 
 def _counts(group: Dataset, n_channels: int, little_endian: bool) -> tuple[NDArray[np.number], Any]:
-    """``(n_samples, n_channels)`` counts, and the value that stands for 'no sample', or ``None``."""
+    """``(n_samples, n_channels)`` counts, and the value that means 'no sample', or ``None``."""
     code = _TYPES.get(str(group.WaveformSampleInterpretation))
     if code is None or n_channels != int(group.NumberOfWaveformChannels):
         found = f"DICOM {group.WaveformSampleInterpretation} {group.NumberOfWaveformChannels}"

@@ -1,7 +1,7 @@
 """EDF, EDF+ and BDF recordings.
 
-Physical values are taken as the header scales them. An ``EDF Annotations`` signal is skipped, but for the onsets of
-a discontinuous file's records.
+Samples are scaled to physical values as the header states. Of an ``EDF Annotations`` signal only the onsets of a
+discontinuous file's records are read.
 
 References
 ----------
@@ -43,7 +43,7 @@ class _Channel:
     digital: tuple[int, int]
     samples: int
     first: int
-    """Samples per data record, and where they begin in it."""
+    """Samples per data record, and the place of the first one in it."""
 
 
 def is_edf(content: bytes) -> bool:
@@ -131,15 +131,15 @@ def _counts(part: NDArray[np.uint8], width: int) -> NDArray[np.integer]:
 
 def _millivolts(counts: NDArray[np.integer], channel: _Channel, ecg_unit: VoltageUnit | None) -> NDArray[np.floating]:
     (low, high), (digital_low, digital_high) = channel.physical, channel.digital
-    values = counts.astype(np.float64)  # before the subtraction, which would wrap in 16 bits
-    if digital_low >= digital_high or low == high:  # an EDF file that calls itself uncalibrated
+    values = counts.astype(np.float64)  # floats, because the subtraction would overflow 16 bits
+    if digital_low >= digital_high or low == high:  # uncalibrated, as EDF writes it
         return values * millivolts_per(None, ecg_unit)
     gain = (high - low) / (digital_high - digital_low)
     return ((values - digital_low) * gain + low) * millivolts_per(channel.dimension, ecg_unit)
 
 
 def _require_no_gap(raw: NDArray[np.uint8], channels: list[_Channel], record_s: float) -> None:
-    """Refuse an EDF+D file whose records do not follow each other; their onsets open the first annotation signal."""
+    """Refuse an EDF+D file with gaps between records, whose onsets are at the start of the annotation signal."""
     marks = next((channel for channel in channels if channel.label == "EDF Annotations"), None)
     if marks is None:
         raise Refused("unreadable", found="EDF+D", expected="EDF+C")

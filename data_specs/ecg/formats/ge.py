@@ -1,7 +1,7 @@
 """GE MUSE ``RestingECG`` and GE CardioSoft ``CardiologyXML``.
 
 MUSE stores eight leads as Base64 of 16-bit little-endian counts; III, aVR, aVL and aVF follow from I and II.
-CardioSoft writes twelve leads as text. Of both, the rhythm strip is read, never the median beat.
+CardioSoft writes twelve leads as text. In both, the rhythm strip is read, not the median beat.
 
 References
 ----------

@@ -1,15 +1,15 @@
-"""MATLAB files: the ``ECG`` struct of the China Physiological Signal Challenge 2018, and bare matrices.
+"""MATLAB files: the ``ECG`` struct of the China Physiological Signal Challenge 2018, and matrices.
 
-A reader of its own, of level 4 and 5 files and of the few element types that ECGs use: ``scipy.io.loadmat``
-allocates what a header claims and inflates without a limit.
+This reader knows level 4 and 5 files and the few element types that ECGs use. ``scipy.io.loadmat`` is not used: it
+allocates as much memory as a header states, and inflates without a limit.
 
 Decisions:
 
 * The struct ``ECG`` with the fields ``sex``, ``age``, ``data`` is a published format: twelve rows in the order
-  :data:`data_specs.ecg.recording.LEADS` at 500 Hz. Its publication gives no unit of ``data``, and the file none either:
+  :data:`data_specs.ecg.recording.LEADS` at 500 Hz. Neither its publication nor the file gives the unit of ``data``:
   ``unit_unknown`` unless the context states it.
-* A bare matrix ``val`` (PhysioNet) says neither rate nor lead order: those stand in its ``.hea``. Alone it is refused
-  with ``sampling_rate``; the sets that use it come at 257, 500 and 1000 Hz.
+* A matrix ``val`` (PhysioNet) has its rate and its lead order in a ``.hea`` file. Without that file it is refused with
+  ``sampling_rate``: the data sets that use it have 257, 500 and 1000 Hz.
 
 References
 ----------
@@ -44,13 +44,13 @@ _MAX_DEPTH = 4
 
 
 def read(content: bytes, *, ecg_unit: VoltageUnit | None) -> Recording:
-    """A MATLAB file that is a recording by itself.
+    """A MATLAB file that is a recording without a header file.
 
     Raises
     ------
     Refused
-        ``unsupported_format`` (HDF5-based files of level 7.3, no ECG in it), ``unreadable``, ``truncated``,
-        ``sampling_rate`` (a bare matrix), ``unit_unknown``.
+        ``unsupported_format`` (level 7.3, which is HDF5, or no ECG in the file), ``unreadable``, ``truncated``,
+        ``sampling_rate`` (a matrix ``val``), ``unit_unknown``.
     """
     found = variables(content)
     ecg = found.get("ECG")
@@ -75,7 +75,7 @@ def matrix(content: bytes, name: str) -> NDArray[np.number]:
     Raises
     ------
     Refused
-        ``unreadable`` where there is none.
+        ``unreadable`` where the file has no such matrix.
     """
     value = variables(content).get(name)
     if not isinstance(value, np.ndarray):
@@ -99,6 +99,10 @@ def variables(content: bytes) -> dict[str, Value]:
         return _level4(content)
     except (struct.error, ValueError, TypeError, IndexError, OverflowError, zlib.error, UnicodeError) as error:
         raise Refused("unreadable", found="MAT", expected="MAT 5") from error
+
+
+def is_mat(content: bytes) -> bool:
+    return content.startswith(b"MATLAB") or is_level4(content)
 
 
 def is_level4(content: bytes) -> bool:

@@ -1,8 +1,8 @@
 """Philips Sierra ECG XML (PageWriter, TraceMaster, HeartStart), versions 1.03 and 1.04, XLI compressed or plain.
 
-XLI holds one chunk per lead: size (32 bit), a start value, then LZW codes of ten bits, first bit highest. What they
-unpack to is all high bytes, then all low bytes, of second differences with an offset of 64. Of the limb leads, III,
-aVR, aVL and aVF are stored as the residual against what I and II predict.
+XLI data have one chunk per lead: size (32 bit), a start value, then LZW codes of ten bits, first bit highest. They
+unpack to all high bytes, then all low bytes, of second differences with an offset of 64. III, aVR, aVL and aVF are
+stored as differences from the values that follow from I and II.
 
 References
 ----------
@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from data_specs.ecg.formats.xml import decoded, number, text
 from data_specs.ecg.header import Subject, check_duration, check_rate, recording, require_leads
-from data_specs.ecg.recording import LEADS, Recording
+from data_specs.ecg.recording import LEADS, Recording, VoltageUnit
 from data_specs.person import age_at_examination, file_day, read_age, read_binary_sex, read_identifier
 from data_specs.problems import Refused
 
@@ -31,8 +31,8 @@ _CODE_BITS = 10
 _LAST_CODE = (1 << _CODE_BITS) - 2
 
 
-def read(root: Element) -> Recording:
-    """The parsed waveforms of a ``restingecgdata`` document.
+def read(root: Element, *, ecg_unit: VoltageUnit | None) -> Recording:
+    """The parsed waveforms of a ``restingecgdata`` document. ``ecg_unit`` is not needed: counts are stated in µV.
 
     Raises
     ------
@@ -63,7 +63,7 @@ def read(root: Element) -> Recording:
 
 
 def _labels(waves: Element, signal: Element | None) -> list[str]:
-    """Lead labels; version 1.03 has none and orders a standard twelve-lead acquisition as :data:`LEADS`."""
+    """Lead labels; version 1.03 has none and stores a standard acquisition in the order of :data:`LEADS`."""
     if stated := (waves.get("leadlabels") or "").split():
         return stated
     kind = text(signal, "acquisitiontype") or text(signal, "leadset")
@@ -87,7 +87,7 @@ def _counts(waves: Element, labels: list[str], n_samples: int) -> dict[str, NDAr
         (waves.get("compressmethod") or waves.get("compression") or "Uncompressed") if compressed else "Uncompressed"
     )
     if method == "XLI":
-        return _predicted_back(dict(zip(labels, _xli(data, len(labels), n_samples), strict=True)))
+        return _limb_leads_restored(dict(zip(labels, _xli(data, len(labels), n_samples), strict=True)))
     if method not in {"Uncompressed", "None"}:
         raise Refused("unsupported_format", found="compression", expected="XLI")
     need = len(labels) * n_samples * 2
@@ -97,8 +97,8 @@ def _counts(waves: Element, labels: list[str], n_samples: int) -> dict[str, NDAr
     return dict(zip(labels, plain, strict=True))
 
 
-def _predicted_back(counts: dict[str, NDArray[np.int64]]) -> dict[str, NDArray[np.int64]]:
-    """Limb leads from their residuals; halves are rounded down, as the encoder does."""
+def _limb_leads_restored(counts: dict[str, NDArray[np.int64]]) -> dict[str, NDArray[np.int64]]:
+    """Limb leads from their stored differences; halves are rounded down, as the encoder does."""
     if not {"I", "II", "III", "aVR", "aVL", "aVF"} <= counts.keys():
         return counts
     one, two = counts["I"], counts["II"]

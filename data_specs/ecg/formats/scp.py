@@ -2,11 +2,11 @@
 
 Decisions:
 
-* The encoder's ``start`` of 0 instead of 1 is taken for what it is (one sample fewer).
-* Section 6 gives each lead's length in 16 bits. Writers that overflow it store 65534 bytes of a longer recording:
-  what is there is read, with the reserve ``truncated``.
-* Bimodal compression (rhythm data at a lower rate outside the QRS zones) is refused as ``unsupported_format``: no
-  real file of that kind was at hand to hold a reader to.
+* A lead that starts at sample 0 instead of 1 has one sample fewer.
+* Section 6 gives each lead's length in 16 bits. Writers of longer recordings store only 65534 bytes: these are read,
+  with the reserve ``truncated``.
+* Bimodal compression (rhythm data at a lower rate outside the QRS zones) is refused as ``unsupported_format``: there
+  was no real file of that kind to test a reader with.
 
 References
 ----------
@@ -33,7 +33,7 @@ from data_specs.ecg.header import (
     recording,
     require_leads,
 )
-from data_specs.ecg.recording import Recording
+from data_specs.ecg.recording import Recording, VoltageUnit
 from data_specs.person import age_at_examination, calendar_day, read_age, read_binary_sex, read_identifier
 from data_specs.problems import Problem, Refused
 
@@ -66,8 +66,8 @@ def is_scp(content: bytes) -> bool:
     return len(content) > 32 and content[8:10] == b"\0\0" and int.from_bytes(content[2:6], "little") == len(content)
 
 
-def read(content: bytes) -> Recording:
-    """Twelve leads of an SCP-ECG record. Unit and rate are part of the format.
+def read(content: bytes, *, ecg_unit: VoltageUnit | None) -> Recording:
+    """Twelve leads of an SCP-ECG record. ``ecg_unit`` is not needed: the format always states unit and rate.
 
     Raises
     ------
@@ -200,7 +200,7 @@ def _summed(values: NDArray[np.int64], differences: int) -> NDArray[np.int64]:
 def _overflown(
     leads: list[_Lead], wanted: list[int], decoded: dict[int, NDArray[np.int64]], *, raw: bool
 ) -> tuple[list[_Lead], tuple[Problem, ...]]:
-    """Leads with the lengths that are there: refused where they fall short, but for the 16-bit length overflow."""
+    """Leads with the lengths that were decoded; shorter ones are refused unless the 16-bit length overflowed."""
     have = min(values.size for values in decoded.values())
     stated = max(leads[k].n_samples for k in wanted)
     if all(decoded[k].size >= leads[k].n_samples for k in wanted):
@@ -214,7 +214,7 @@ def _overflown(
 def _add_reference_beats(
     decoded: dict[int, NDArray[np.int64]], leads: list[_Lead], rhythm: _Coded, sections: dict[int, bytes]
 ) -> None:
-    """Put beat type 0 of section 5 back at every QRS of section 4 that it was subtracted at (5.7.4), in place."""
+    """Add beat type 0 of section 5, in place, at every QRS of section 4 where it was subtracted (5.7.4)."""
     body = _required(sections, 4)
     _, fiducial, count = struct.unpack_from("<HHH", body)
     beats = _coded(_required(sections, 5), len(leads))

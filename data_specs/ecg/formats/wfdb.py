@@ -1,17 +1,17 @@
 """WFDB records: ``.hea`` with its signal files, in every storage format, from bytes in memory.
 
-Why not ``wfdb.rdrecord``: it opens the paths and the URLs that a header names, raises on real headers (dates written
-where the standard has the time), and trusts claimed sizes. Its formats are few and small; they are read here, and the
-tests hold them to what the wfdb library writes.
+``wfdb.rdrecord`` is not used: it opens the paths and URLs that a header names, raises on some real headers (a date
+where the standard has the time), and allocates the sizes that a header states. The tests compare this reader with files
+that the wfdb library writes.
 
 Decisions:
 
-* Gain stated, unit omitted: millivolts, as header(5) defines; the format says so, it is no guess (PTB's records).
-* Gain omitted or 0: header(5) calls the signal uncalibrated, so ``unit_unknown``; where the context states the unit,
-  one count is one of it.
+* Gain stated, unit omitted: millivolts, as header(5) defines (so in the PTB records).
+* Gain omitted or 0: uncalibrated after header(5), so ``unit_unknown``; where the context states the unit, one count is
+  one such unit.
 * Rate omitted: 250 Hz, as header(5) defines.
-* A checksum that is stated (and not 0, which writers that compute none put there) has to be that of the samples: a
-  header beside the signals of someone else is refused, ``checksum_mismatch``.
+* A stated checksum has to be that of the samples, so that a header with the signals of another person is refused,
+  ``checksum_mismatch``. 0 counts as not stated: writers that compute no checksum write it.
 
 References
 ----------
@@ -52,7 +52,7 @@ Find = Callable[[str], bytes | None]
 
 @dataclass(frozen=True, slots=True)
 class Signal:
-    """One signal line. ``gain`` 0 means uncalibrated, ``None`` of ``unit`` that the header omits it."""
+    """One signal line. ``gain`` 0: uncalibrated. ``unit`` ``None``: the header omits it."""
 
     file: str
     storage: int
@@ -69,7 +69,7 @@ class Signal:
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """``segments`` (record name, frames) of a multi-segment record, else ``signals``; 0 frames means unstated."""
+    """``segments`` (record name, frames) of a multi-segment record, else ``signals``; 0 frames: not stated."""
 
     fs_hz: float
     n_frames: int
@@ -226,7 +226,7 @@ def _read_signals(header: Header, find: Find, ecg_unit: VoltageUnit | None) -> d
 
 
 def _check_sum(counts: NDArray[np.integer], signal: Signal) -> None:
-    """Hold the samples to the header's 16-bit checksum, where it states one."""
+    """Compare the samples with the 16-bit checksum of the header, where it states one."""
     found = int(counts.sum(dtype=np.int64))
     if signal.checksum and (found - signal.checksum) % 65536:
         raise Refused("checksum_mismatch", found % 65536, signal.checksum % 65536)
@@ -310,12 +310,12 @@ def _frames(content: bytes, signals: list[Signal], n_frames: int) -> NDArray[np.
 
 
 def _integers(values: NDArray[np.number]) -> NDArray[np.integer]:
-    """Counts that a MATLAB file may hold as floating point numbers.
+    """Counts from a MATLAB file, which may store them as floating point numbers.
 
     Raises
     ------
     Refused
-        ``unreadable`` where they are no whole numbers.
+        ``unreadable`` where they are not whole numbers.
     """
     if values.dtype.kind in "iu" and values.dtype.itemsize <= 2:  # as PhysioNet's sets are stored
         return values.astype(np.dtype(f"{values.dtype.kind}{values.dtype.itemsize}"), copy=False)

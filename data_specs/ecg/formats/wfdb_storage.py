@@ -32,12 +32,12 @@ def decode(content: bytes, storage: int, *, offset: int, width: int, n_samples: 
     width
         Samples per frame, all signals of the file together.
     n_samples
-        How many are wanted; 0 for all.
+        Number of samples that are needed; 0 for all.
 
     Raises
     ------
     Refused
-        ``unsupported_format`` for a number that is no storage format.
+        ``unsupported_format`` for an unknown storage format.
     """
     if storage in _FLAC_BITS:
         return _flac(content, _FLAC_BITS[storage], width)
@@ -63,7 +63,7 @@ def _signed(values: NDArray[np.integer], bits: int) -> NDArray[np.integer]:
 
 
 def _packed212(raw: NDArray[np.uint8]) -> NDArray[np.integer]:
-    """Two 12-bit two's complement samples in three bytes; a last lone sample takes two."""
+    """Two 12-bit two's complement samples in three bytes; a single last sample takes two."""
     padded = np.append(raw, np.zeros(-raw.size % 3, np.uint8)).reshape(-1, 3).astype(np.int32)
     pairs = np.stack([padded[:, 0] | (padded[:, 1] & 0x0F) << 8, padded[:, 2] | (padded[:, 1] & 0xF0) << 4], axis=1)
     return _signed(pairs.reshape(-1)[: raw.size * 2 // 3], 12)

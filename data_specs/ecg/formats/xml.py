@@ -1,6 +1,6 @@
-"""XML made safe to read, and the small look-ups that the XML readers share.
+"""Safe reading of XML, and the small functions that all XML readers use.
 
-Entities are refused, external DTDs never fetched (MUSE files name one), size and number of elements bounded.
+Entities are refused, external DTDs (MUSE files name one) are never fetched, size and number of elements are limited.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from data_specs.problems import Refused
 
 MAX_XML_BYTES, MAX_ELEMENTS = 48 << 20, 100_000
-"""An hour of twelve leads does not fit; ten minutes at 1000 Hz do. A full report has some 5,000 elements."""
+"""Enough for ten minutes of twelve leads at 1000 Hz, not for an hour. A full report has some 5,000 elements."""
 
 
 def is_xml(content: bytes) -> bool:
@@ -29,7 +29,7 @@ def is_xml(content: bytes) -> bool:
 
 
 def parse(content: bytes) -> Element:
-    """Root element with the namespaces taken off every tag and attribute.
+    """Root element, without the namespaces of tags and attributes.
 
     Raises
     ------
@@ -56,7 +56,7 @@ def parse(content: bytes) -> Element:
 
 
 def _parse_again(content: bytes, error: ParseError) -> Element:
-    """Exporters name encodings that expat does not know (``ISO8859-1``) or write another one than they name."""
+    """Parse with another encoding: some files name one that expat does not know, or are written in another one."""
     declared = re.match(rb"\s*<\?xml[^>]*?encoding\s*=\s*[\"']([\w.-]+)[\"'][^>]*\?>", content[:400])
     if declared is None:
         raise _malformed(content, error) from error
@@ -75,14 +75,14 @@ def _parse_again(content: bytes, error: ParseError) -> Element:
 
 
 def _malformed(content: bytes, error: ParseError) -> Refused:
-    """A document whose last tag is not closed was cut off; any other is broken."""
+    """``truncated`` for a document that does not end with a tag, else ``unreadable``."""
     line, column = error.position
     if not content.rstrip(b"\0 \r\n\t").endswith(b">"):
         return Refused("truncated", found=f"XML {line}:{column}", expected="</…>")
     return Refused("unreadable", found=f"XML {line}:{column}", expected="XML")
 
 
-# ---------------------------------------------------------------- what the readers share
+# ---------------------------------------------------------------- for all readers
 
 
 def text(element: Element | None, path: str = "") -> str:

@@ -15,7 +15,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from data_specs.ecg.files import MAX_ZIP_MEMBERS, PostedFile, RecordingFiles, group_recordings, read_recording
+from data_specs.ecg.files import RecordingFiles, group_recordings, read_recording
+from data_specs.ecg.formats.table import NAMES
+from data_specs.ecg.posted import MAX_ZIP_MEMBERS, PostedFile
 from data_specs.ecg.recording import LEADS, Recording, conform
 from data_specs.problems import Refused, _messages
 from tests.data_specs.ecg_made import counts, csv, dicom, every_format, millivolts, on_disk, read, wfdb16
@@ -78,6 +80,10 @@ def test_content_decides_not_the_extension(kind: str) -> None:
     assert recording.format == kind
     assert recording.samples.dtype == np.float32
     np.testing.assert_allclose(recording.samples, millivolts(counts()), atol=1e-4)
+
+
+def test_every_format_that_is_named_to_users_has_a_made_file() -> None:
+    assert len(NAMES.split(", ")) == len(every_format())
 
 
 def test_a_header_that_is_no_header() -> None:

@@ -16,6 +16,7 @@ from data_specs.visit.context import Context
 from inference.bundles.registry import LOG
 from inference.engine import Engine
 from inference.runtime.batcher import Batcher
+from inference.runtime.session import Machine
 from models.registry import deciding, promote, rollback, set_shadow
 from tests.inference.conftest import SAMPLES, posted
 from tests.models.versions import shifted, shipped, version
@@ -40,7 +41,7 @@ def bundles(tmp_path: Path) -> Path:
 @pytest.fixture
 def running(bundles: Path) -> Iterator[Engine]:
     others = {*threading.enumerate()}
-    engine = Engine(bundles, device="cpu", poll_s=POLL_S)
+    engine = Engine(bundles, Machine("cpu"), poll_s=POLL_S)
     yield engine
     engine.close()
     left = {thread.name for thread in {*threading.enumerate()} - others}
@@ -163,15 +164,16 @@ async def test_what_fails_its_checks_is_not_taken_and_said(
     with deciding(bundles) as (registry, append):
         weights.write_bytes(whole[:-100])
         append(registry.entries[0].model_copy(update={"from_version": "1.0.0", "to_version": "1.1.0"}))
-    await until(lambda: any(model["amiss"] for model in running.models()))
-    amiss = {model["name"]: (model["version"], model["amiss"]) for model in running.models()}
-    assert amiss["lung"] == ("1.0.0", ["lung-1.1.0: model.onnx is not the file that the manifest names"])
-    assert amiss["cardiac"][1] == []
+    await until(lambda: any(model["problems"] for model in running.models()))
+    assert all(model["amiss"] == model["problems"] for model in running.models()), "the earlier name stays"
+    found = {model["name"]: (model["version"], model["problems"]) for model in running.models()}
+    assert found["lung"] == ("1.0.0", ["lung-1.1.0: model.onnx is not the file that the manifest names"])
+    assert found["cardiac"][1] == []
     answer = await running.assess(posted(("image", "f.jpg", abnormal_film)), CONTEXT)
     assert (used(answer), answer.organs["lung"].status) == ("1.0.0", "assessed")
     promote(bundles, "lung", "1.2.0", **FORCED)
     await until(lambda: served(running) == "1.2.0")
-    assert not any(model["amiss"] for model in running.models())
+    assert not any(model["problems"] for model in running.models())
 
 
 async def test_a_graph_that_cannot_be_run_is_not_taken(running: Engine, bundles: Path) -> None:
@@ -185,7 +187,7 @@ async def test_a_graph_that_cannot_be_run_is_not_taken(running: Engine, bundles:
     (folder / "screening.json").write_text(json.dumps(manifest))
     with deciding(bundles) as (registry, append):
         append(registry.entries[0].model_copy(update={"from_version": "1.0.0", "to_version": "1.2.0"}))
-    await until(lambda: any("cannot be run" in said for model in running.models() for said in model["amiss"]))
+    await until(lambda: any("cannot be run" in said for model in running.models() for said in model["problems"]))
     assert served(running) == "1.0.0"
     rollback(bundles, "lung", **SIGNED)
     promote(bundles, "lung", "1.1.0", **FORCED)

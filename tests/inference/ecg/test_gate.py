@@ -11,7 +11,8 @@ import pytest
 from numpy.typing import NDArray
 from scipy import signal
 
-from data_specs.ecg.files import PostedFile, group_recordings, read_recording
+from data_specs.ecg.files import group_recordings, read_recording
+from data_specs.ecg.posted import PostedFile
 from data_specs.ecg.recording import LEADS, Recording
 from data_specs.problems import Problem
 from data_specs.vocabulary import LANGUAGES

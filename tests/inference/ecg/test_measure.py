@@ -10,8 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data_specs.ecg.files import PostedFile, group_recordings, read_recording
-from data_specs.ecg.recording import Recording
+from data_specs.ecg.files import group_recordings, read_recording
+from data_specs.ecg.header import Subject
+from data_specs.ecg.header import recording as checked
+from data_specs.ecg.posted import PostedFile
+from data_specs.ecg.recording import LEADS, Recording
 from data_specs.vocabulary import terms
 from inference.ecg.beats import find_beats
 from inference.ecg.delineate import examine
@@ -119,7 +122,8 @@ def test_a_calibration_pulse_at_the_end_is_no_beat() -> None:
     samples = clean.samples.copy()
     samples[:, 5000:] = 0.0
     samples[:, 5150:5250] = 1.0
-    found = measure(replace(clean, samples=samples))
+    as_read = checked(dict(zip(LEADS, samples, strict=True)), fs_hz=500.0, format="made", subject=Subject())
+    found = measure(as_read)
     assert found.heart_rate_per_min == pytest.approx(70, abs=0.5)
     assert max(found.r_peaks_s) < 10.2
 

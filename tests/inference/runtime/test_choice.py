@@ -10,10 +10,10 @@ import pytest
 from data_specs.bundle import Agreement, BundleManifest
 from inference.bundles.loading import BundleError, load_bundle
 from inference.runtime import choice, remembered
-from inference.runtime.choice import _best, agrees, answers, choose, open_session, setups
+from inference.runtime.choice import _best, agrees, choose, decision_values, open_session, setups
 from inference.runtime.onnxruntime_session import cuda_loads
 from inference.runtime.openvino_session import is_installed, precisions
-from inference.runtime.session import REFERENCE, Array, DeviceError, Setup
+from inference.runtime.session import REFERENCE, Array, DeviceError, Machine, Setup
 from tests.conftest import ROOT
 
 NEEDS_OPENVINO = pytest.mark.skipif(not is_installed(), reason="OpenVINO is not installed here")
@@ -80,7 +80,7 @@ def test_labs_have_the_reference_alone() -> None:
 
 def test_no_fp16_where_tensorrt_cannot_be_loaded() -> None:
     held = BF16_HELD.model_copy(update={"runtime": "onnxruntime", "precision": "fp16"})
-    if choice._place("auto") == "cpu":
+    if choice.resolve_device("auto") == "cpu":
         assert "fp16" not in {each.precision for each in setups(manifest("lung", held), "cuda", 2)}
 
 
@@ -95,15 +95,12 @@ def test_the_smaller_batch_of_equals_and_the_reference_unless_another_is_worth_i
 def test_what_was_measured_is_remembered_until_something_changes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def asked(threads: int = 2) -> choice.Choice:
+    def asked(threads: int = 2) -> choice.ChosenSession:
         return choose(
             model("cxr_gate"),
             manifest("cxr_gate"),
             golden("cxr_gate"),
-            device="cpu",
-            threads=threads,
-            setting="auto",
-            cache=tmp_path,
+            Machine("cpu", threads, "auto", tmp_path),
         )
 
     first = asked()
@@ -123,23 +120,23 @@ def test_what_was_measured_is_remembered_until_something_changes(
 def test_a_damaged_memory_is_measured_again(tmp_path: Path, damage: bytes | None) -> None:
     file = tmp_path / remembered.CACHE_FILE
     file.mkdir() if damage is None else file.write_bytes(damage)
-    how = {"device": "cpu", "threads": 1, "setting": "auto", "cache": tmp_path}
-    assert not choose(model("cxr_gate"), manifest("cxr_gate"), golden("cxr_gate"), **how).remembered
+    machine = Machine("cpu", 1, "auto", tmp_path)
+    assert not choose(model("cxr_gate"), manifest("cxr_gate"), golden("cxr_gate"), machine).remembered
     if damage is not None:
-        assert choose(model("cxr_gate"), manifest("cxr_gate"), golden("cxr_gate"), **how).remembered
+        assert choose(model("cxr_gate"), manifest("cxr_gate"), golden("cxr_gate"), machine).remembered
     assert [each.name for each in tmp_path.iterdir()] == [remembered.CACHE_FILE]
 
 
 @pytest.mark.usefixtures("short")
 def test_a_remembered_setup_that_is_not_allowed_is_not_used(tmp_path: Path) -> None:
-    how = {"device": "cpu", "threads": 1, "setting": "auto", "cache": tmp_path}
-    choose(model("cxr_gate"), manifest("cxr_gate"), golden("cxr_gate"), **how)
+    machine = Machine("cpu", 1, "auto", tmp_path)
+    choose(model("cxr_gate"), manifest("cxr_gate"), golden("cxr_gate"), machine)
     file = tmp_path / remembered.CACHE_FILE
     content = remembered._CACHE.validate_json(file.read_bytes())
     for each in content.values():
         each.setup = "openvino:bf16:1x1"
     file.write_bytes(remembered._CACHE.dump_json(content))
-    chosen = choose(model("cxr_gate"), manifest("cxr_gate"), golden("cxr_gate"), **how)
+    chosen = choose(model("cxr_gate"), manifest("cxr_gate"), golden("cxr_gate"), machine)
     assert not chosen.remembered
     assert chosen.session.setup.precision == "fp32"
 
@@ -151,9 +148,7 @@ def test_a_setting_fixes_it_as_far_as_the_bundle_allows() -> None:
             model("cxr_gate"),
             manifest("cxr_gate", *agreement),
             golden("cxr_gate"),
-            device="cpu",
-            threads=2,
-            setting=setting,
+            Machine("cpu", 2, setting),
         )
         assert found.measured == ()
         return found.session.setup
@@ -169,13 +164,13 @@ def test_a_setting_fixes_it_as_far_as_the_bundle_allows() -> None:
 @pytest.mark.parametrize("setting", ["auto", "onnxruntime:fp32", "openvino:bf16"])
 def test_a_device_that_is_not_there_stops_the_start(setting: str) -> None:
     with pytest.raises(DeviceError):
-        choose(model("cxr_gate"), manifest("cxr_gate"), golden("cxr_gate"), device="cuda", threads=1, setting=setting)
+        choose(model("cxr_gate"), manifest("cxr_gate"), golden("cxr_gate"), Machine("cuda", 1, setting))
 
 
 def test_a_runtime_that_is_not_there_stops_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("inference.runtime.openvino_session.is_installed", lambda: False)
     with pytest.raises(DeviceError, match="openvino"):
-        load_bundle(folder("cxr_gate"), device="cpu", threads=1, session="openvino:fp32")
+        load_bundle(folder("cxr_gate"), Machine("cpu", 1, "openvino:fp32"))
     assert {each.runtime for each in setups(manifest("lung"), "cpu", 2)} == {"onnxruntime"}
 
 
@@ -187,9 +182,9 @@ def test_bf16_of_the_shipped_bundles_is_within_a_hundredth_and_not_fp32(name: st
     read, cases = manifest(name), golden(name)
     session = open_session(model(name), read.outputs, Setup("openvino", "bf16", 8), device="cpu", threads=1)
     assert agrees(session, read, cases) is None
-    probabilities = answers(read, tuple(cases[output] for output in read.outputs))
+    probabilities = decision_values(read, tuple(cases[output] for output in read.outputs))
     assert probabilities.shape[0] == len(cases["input"])
-    assert np.abs(answers(read, session.run(cases["input"])) - probabilities).max() > 1e-6
+    assert np.abs(decision_values(read, session.run(cases["input"])) - probabilities).max() > 1e-6
     shifted = {**cases, "logits": cases["logits"] + 0.2}
     assert "golden cases differ" in str(agrees(session, read, shifted))
 
@@ -199,20 +194,20 @@ def test_a_gate_has_to_agree_in_everything_that_it_decides_on(column: str) -> No
     read, cases = manifest("cxr_gate"), golden("cxr_gate")
     here = [cases[name] for name in read.outputs]
     there = [cases[name] + (20.0 if name == column else 0.0) for name in read.outputs]
-    assert choice.largest_difference(answers(read, there), answers(read, here)) > 0.01
+    assert choice.largest_difference(decision_values(read, there), decision_values(read, here)) > 0.01
 
 
 def test_the_reference_itself_has_to_meet_the_golden_cases(tmp_path: Path) -> None:
     cases = golden("cxr_gate")
     cases["logits"] = cases["logits"] + 0.01
     with pytest.raises(choice.Disagrees, match="golden cases differ"):
-        choose(model("cxr_gate"), manifest("cxr_gate"), cases, device="cpu", threads=1, setting="auto", cache=tmp_path)
+        choose(model("cxr_gate"), manifest("cxr_gate"), cases, Machine("cpu", 1, "auto", tmp_path))
     assert not list(tmp_path.iterdir())
 
 
 def test_a_bundle_that_no_runtime_reads_is_refused() -> None:
     with pytest.raises(BundleError):
-        load_bundle(ROOT / "models/bundles/none-1.0.0", device="cpu", threads=1, session="auto")
+        load_bundle(ROOT / "models/bundles/none-1.0.0", Machine("cpu", 1, "auto"))
 
 
 def test_a_run_that_fails_is_not_a_fast_one() -> None:

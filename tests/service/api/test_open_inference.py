@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import gzip
 import json
-import os
 import socket
 import threading
 import zlib
@@ -18,6 +17,7 @@ from hypothesis import strategies as st
 
 from inference.bundles.loading import load_bundles
 from inference.bundles.registry import read_registry
+from inference.runtime.session import Machine
 from service.errors import QueueFull, ServiceError
 from service.protocols.tensors import InputSpec, Tensors, read_request
 from tests.conftest import ROOT
@@ -35,7 +35,7 @@ DATATYPE = {"uint8": "UINT8", "float32": "FP32"}
 
 @pytest.fixture(scope="module")
 def bundles():
-    return load_bundles(ROOT / "models/bundles", device="cpu", threads=os.cpu_count())
+    return load_bundles(ROOT / "models/bundles", Machine("cpu"))
 
 
 @pytest.fixture(scope="module")

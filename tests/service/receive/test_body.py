@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from data_specs.dicom.reference import is_waveform
-from data_specs.ecg.files import MAX_ZIP_MEMBERS
+from data_specs.ecg.posted import MAX_ZIP_MEMBERS
 from service.receive.body import KINDS
 from service.receive.posted import ACCEPTED
 from tests.conftest import ROOT

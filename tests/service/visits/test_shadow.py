@@ -13,6 +13,7 @@ from alembic.migration import MigrationContext
 from sqlalchemy import inspect, select, text
 
 from inference.engine import Engine
+from inference.runtime.session import Machine
 from models.__main__ import main
 from models.compare import ACCEPTED, compare
 from models.registry import promote, rollback, set_shadow
@@ -46,7 +47,7 @@ def server(tmp_path, bundles, new_database):
     """A server on the real engine, and the address of its database."""
     (tmp_path / "data").mkdir()
     settings = settings_for(tmp_path / "data", database_url=new_database(), bundles=bundles)
-    with serving(settings, Engine(bundles, device="cpu", poll_s=0.05)) as it:
+    with serving(settings, Engine(bundles, Machine("cpu"), poll_s=0.05)) as it:
         it.database = settings.database
         yield it
 

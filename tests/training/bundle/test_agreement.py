@@ -32,7 +32,7 @@ def evaluated() -> Evaluated:
     chance = np.random.default_rng(3)
     x = np.concatenate([recordings(1000) * size for size in (0.5, 0.8, 1.0, 1.4)])
     x = (x + chance.normal(0, 0.05, x.shape)).astype(np.float32)
-    bundle = load_bundle(BUNDLES / "cardiac-1.0.0", device="cpu", threads=1)
+    bundle = load_bundle(BUNDLES / "cardiac-1.0.0")
     logits = bundle.session.run(x)[0]
     columns = {spec.column for spec in bundle.manifest.findings}
     return Evaluated(x, {c: (logits[:, c] > np.median(logits[:, c])).astype(float) for c in columns}, "made-up")
@@ -72,7 +72,7 @@ def test_columns_without_outcomes_or_of_one_kind_are_errors(evaluated: Evaluated
 
 def test_a_new_version_has_the_same_weights_and_says_what_was_measured(evaluated: Evaluated, tmp_path: Path) -> None:
     folder = agree(BUNDLES / "cardiac-1.0.0", evaluated, out=tmp_path, version="1.0.9")
-    made, was = load_bundle(folder, device="cpu", threads=1).manifest, parent()
+    made, was = load_bundle(folder).manifest, parent()
     assert (made.version, made.weights, made.findings) == ("1.0.9", was.weights, was.findings)
     assert sorted(each.precision for each in made.agreement) == sorted(LOWER)
     assert (made.from_bundle[-1].version, made.from_bundle[-1].weights_sha256) == ("1.0.0", was.weights.sha256)

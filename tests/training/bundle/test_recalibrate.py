@@ -114,7 +114,7 @@ def test_the_weights_are_the_same_file_and_the_parent_is_untouched(made: Path) -
         p.relative_to(made) for p in made.rglob("*")
     }
     assert [p.name for p in made.parent.iterdir()] == ["lung-1.0.1"], "nothing half-made is left behind"
-    load_bundle(made, device="cpu", threads=1)
+    load_bundle(made)
 
 
 def test_the_card_says_on_what(made: Path) -> None:
@@ -196,7 +196,7 @@ def test_a_network_that_does_not_tell_the_cases_apart_is_not_dressed_up(tmp_path
 
 @pytest.fixture(scope="module")
 def lung() -> object:
-    return load_bundle(LUNG, device="cpu", threads=1)
+    return load_bundle(LUNG)
 
 
 def faulty(**changes: object) -> pd.DataFrame:
@@ -268,7 +268,7 @@ def test_a_recording_is_read_with_the_files_of_its_header() -> None:
 def test_laboratory_values_have_no_files(tmp_path: Path) -> None:
     table = pd.DataFrame({"person": list("ab"), "incident_ckd": [0, 1], "file": ["x", "y"]})
     with pytest.raises(CannotRecalibrate, match="give logits"):
-        read_cases(written(table, tmp_path), load_bundle(KIDNEY, device="cpu", threads=1))
+        read_cases(written(table, tmp_path), load_bundle(KIDNEY))
 
 
 def test_each_finding_gets_what_its_own_cases_allow(tmp_path: Path) -> None:

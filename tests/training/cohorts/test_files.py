@@ -21,7 +21,8 @@ from PIL import Image
 from data_specs.bundle import CxrInput
 from data_specs.cxr.files import read_image
 from data_specs.cxr.image import conform
-from data_specs.ecg.files import PostedFile, group_recordings, read_recording
+from data_specs.ecg.files import group_recordings, read_recording
+from data_specs.ecg.posted import PostedFile
 from data_specs.ecg.recording import conform as conform_recording
 from training.cohorts import files as cohort_files
 from training.cohorts.checks import check_cohort, main, unusable

@@ -185,7 +185,7 @@ def test_the_real_torchxrayvision_class_becomes_a_bundle(tmp_path: Path) -> None
             licence="Apache-2.0",
         )
         model.op_threshs = None
-        bundle = load_bundle(folder, device="cpu", threads=1)
+        bundle = load_bundle(folder)
         x = films(224, None)[3:]
         logits, evidence = bundle.session.run(x)
         image = np.stack([xrv.utils.normalize(film[0].astype(np.float32), 255)[None] for film in x])
@@ -234,7 +234,7 @@ def imported(tmp_path_factory: pytest.TempPathFactory, resnet: nn.Module) -> Pat
 def test_the_bundle_computes_what_the_checkpoint_does_on_real_films(
     imported: Path, resnet: nn.Module, shared_data: Path
 ) -> None:
-    bundle = load_bundle(imported, device="cpu", threads=1)
+    bundle = load_bundle(imported)
     x = films(64, shared_data / "cxr/dicom/chest")
     logits, evidence = bundle.session.run(x)
     mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
@@ -264,8 +264,8 @@ def test_the_bundle_says_where_it_came_from_and_claims_nothing(imported: Path) -
 
 
 async def test_serving_says_that_its_numbers_are_uncalibrated(imported: Path) -> None:
-    gate = load_bundle(next((ROOT / "models/bundles").glob("cxr_gate-*")), device="cpu", threads=1)
-    lung = load_bundle(imported, device="cpu", threads=1)
+    gate = load_bundle(next((ROOT / "models/bundles").glob("cxr_gate-*")))
+    lung = load_bundle(imported)
     batchers = [Batcher(b.session, name=n, finite=True) for n, b in (("cxr_gate", gate), ("lung", lung))]
     decoders = Decoders(1)
     try:
@@ -289,7 +289,7 @@ async def test_serving_says_that_its_numbers_are_uncalibrated(imported: Path) ->
 
 
 def test_shipped_findings_are_said_to_be_calibrated() -> None:
-    manifest = load_bundle(next((ROOT / "models/bundles").glob("lung-*")), device="cpu", threads=1).manifest
+    manifest = load_bundle(next((ROOT / "models/bundles").glob("lung-*"))).manifest
     found = answer(manifest.findings[:1], np.zeros(20)).findings
     assert [f.calibrated for f in found] == [True]
 
@@ -318,7 +318,7 @@ def test_an_architecture_without_maps_is_imported_and_says_so(tmp_path: Path) ->
     spec = Spec.model_validate({**RESNET, "architecture": "squeezenet1_1", "classes": ["Pneumonia"]})
     source = saved(tmp_path / "s.pt", network.state_dict())
     how: Any = {"bundles": tmp_path / "b", "name": "lung", "version": "9.2.0", "licence": "MIT"}
-    bundle = load_bundle(import_weights(source, spec, **how), device="cpu", threads=1)
+    bundle = load_bundle(import_weights(source, spec, **how))
     assert bundle.manifest.outputs == ("logits",)
     assert "no class activation map" in bundle.card
     with pytest.raises(FileExistsError, match="never replaced"):

@@ -141,7 +141,7 @@ def nothing_trains(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_manifest_becomes_a_bundle_that_serving_takes(parent: Path) -> None:
-    bundle = load_bundle(parent, device="cpu", threads=1)
+    bundle = load_bundle(parent)
     manifest = bundle.manifest
     (finding,) = manifest.findings
     assert (finding.name, finding.column, finding.age_years) == ("pneumonia", 0, (18.0, 90.0))
@@ -213,8 +213,8 @@ def test_killed_and_started_again_it_writes_the_same_bytes(visible: Path, parent
 def test_from_a_bundle_with_its_backbone_frozen(visible: Path, parent: Path, tmp_path: Path) -> None:
     more = ("--from-bundle", str(parent), "--freeze", "--version", "1.0.1")
     assert main(command(tmp_path, visible, epochs=1, more=more)) == 0
-    manifest = load_bundle(tmp_path / "lung-1.0.1", device="cpu", threads=1).manifest
-    before = load_bundle(parent, device="cpu", threads=1).manifest
+    manifest = load_bundle(tmp_path / "lung-1.0.1").manifest
+    before = load_bundle(parent).manifest
     (ancestor,) = manifest.from_bundle
     assert (ancestor.name, ancestor.version) == ("lung", "1.0.0")
     assert ancestor.weights_sha256 == sha256(parent / "models/model.onnx")
@@ -233,7 +233,7 @@ def test_from_a_bundle_with_its_backbone_frozen(visible: Path, parent: Path, tmp
 
 def test_two_cohorts_share_the_network_and_no_column(visible: Path, hidden: Path, tmp_path: Path) -> None:
     assert main(command(tmp_path, hidden, visible)) == 0
-    manifest = load_bundle(tmp_path / "lung-1.0.0", device="cpu", threads=1).manifest
+    manifest = load_bundle(tmp_path / "lung-1.0.0").manifest
     # What is not to be seen is not offered, and says why; what is has the column behind it.
     assert [(f.name, f.column) for f in manifest.findings] == [("pneumonia", 2)]
     assert [(w.name, w.cohort) for w in manifest.withheld] == [("abnormal", "by-chance"), ("edema", "by-chance")]
@@ -366,7 +366,7 @@ def test_two_processes_write_one_bundle(visible: Path, parent: Path, tmp_path: P
     assert done.returncode == 0, done.stderr[-4000:]
     assert done.stdout.count("written: ") == 1
     assert {each.name for each in tmp_path.iterdir()} == {"lung-1.0.0", "lung-1.0.0.run"}
-    manifest = load_bundle(tmp_path / "lung-1.0.0", device="cpu", threads=1).manifest
+    manifest = load_bundle(tmp_path / "lung-1.0.0").manifest
     assert [f.name for f in manifest.findings] == ["pneumonia"]
     run = tmp_path / "lung-1.0.0.run"
     # The path of one process, up to the rounding of sums, which grows with every step.
@@ -406,7 +406,7 @@ def test_real_films_are_all_accounted_for(
     if status == 2:
         reasons = re.findall(r"  - (\w+): (.+)", said.err)
     else:
-        manifest = load_bundle(tmp_path / "out/lung-1.0.0", device="cpu", threads=1).manifest
+        manifest = load_bundle(tmp_path / "out/lung-1.0.0").manifest
         reasons = [(w.name, w.reason) for w in manifest.withheld] + [(f.name, "offered") for f in manifest.findings]
     assert sorted(name for name, _ in reasons) == sorted(names), said.err
     kinds = ("AUROC", "too few to say", "not true enough", "offered")

@@ -123,7 +123,7 @@ def folder(cohort: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def bundle(folder: Path) -> Bundle:
-    return load_bundle(folder, device="cpu", threads=1)
+    return load_bundle(folder)
 
 
 def test_a_clinics_own_table_makes_a_bundle_that_answers_its_visits(bundle: Bundle) -> None:
@@ -194,7 +194,7 @@ def test_twice_gives_the_same_bundle(cohort: Path, folder: Path, tmp_path: Path)
 
 
 def test_where_the_outcome_is_chance_the_equations_ship_alone(tmp_path: Path) -> None:
-    made_of_chance = load_bundle(train(write(tmp_path, made(told=False)), tmp_path), device="cpu", threads=1)
+    made_of_chance = load_bundle(train(write(tmp_path, made(told=False)), tmp_path))
     assert not [f for f in made_of_chance.manifest.findings if f.name == "incident_ckd"]
     (withheld,) = made_of_chance.manifest.withheld
     assert "AUROC" in withheld.reason
@@ -387,7 +387,7 @@ def test_a_manifest_of_the_published_cohort_gives_the_same_persons(tmp_path: Pat
 def test_the_shipped_cohort_still_gives_the_shipped_model(shared_data: Path) -> None:
     rows = kidney.shipped(shared_data).rows
     fitted = search(rows.table, rows.y, rows.person, rows.candidates)
-    shipped = load_bundle(ROOT / "models/bundles/kidney-1.0.0", device="cpu", threads=1)
+    shipped = load_bundle(ROOT / "models/bundles/kidney-1.0.0")
     names = [f.name for f in shipped.manifest.input.features]
     (values,) = shipped.session.run(rows.table.reindex(columns=names).to_numpy(dtype=np.float32))
     assert expit(values[:, -1].astype(float)) == pytest.approx(probabilities(fitted, rows.table), abs=1e-6)

@@ -1,0 +1,118 @@
+"""A posted file, the parts of its name, and the files in a zip."""
+
+from __future__ import annotations
+
+import io
+import zipfile
+import zlib
+from dataclasses import dataclass
+
+from data_specs.problems import Refused
+
+MAX_ZIP_MEMBERS = 512
+MAX_ZIP_BYTES, MAX_ZIPS_BYTES = 128 << 20, 256 << 20
+"""Of one archive, and of all archives of a visit together."""
+MAX_ZIP_RATIO = 200
+"""Inflated to packed size of a whole archive; ECGs pack to a half or a third, a flat trace to a hundredth."""
+
+
+@dataclass(frozen=True, slots=True)
+class PostedFile:
+    """One file of a visit. ``index`` is its place among the visit's inputs; a zip's members carry the zip's."""
+
+    index: int
+    filename: str
+    content: bytes
+
+    @property
+    def folder(self) -> str:
+        """Folders of the name, in lower case; empty where it has none."""
+        return _path(self.filename).lower().rpartition("/")[0]
+
+    @property
+    def base(self) -> str:
+        return base(self.filename)
+
+    @property
+    def stem(self) -> str:
+        """The name without folders and extension, in lower case."""
+        return self.base.rpartition(".")[0] or self.base
+
+    @property
+    def extension(self) -> str:
+        return extension(self.filename)
+
+
+def base(filename: str) -> str:
+    """A name without folders, in lower case."""
+    return _path(filename).rsplit("/", 1)[-1].lower()
+
+
+def extension(filename: str) -> str:
+    """The extension of a name, in lower case and without its dot; empty where there is none."""
+    return base(filename).rpartition(".")[2] if "." in filename else ""
+
+
+def _path(filename: str) -> str:
+    return filename.replace("\\", "/")
+
+
+# ---------------------------------------------------------------- zip
+
+
+def is_zip(content: bytes) -> bool:
+    return content.startswith((b"PK\x03\x04", b"PK\x05\x06", b"PK\x07\x08"))
+
+
+def unzip(file: PostedFile, budget: int = MAX_ZIP_BYTES) -> list[PostedFile]:
+    """The files in a zip, without folders and what macOS adds.
+
+    Parameters
+    ----------
+    budget
+        Bytes that the members may have together.
+
+    Raises
+    ------
+    Refused
+        ``unreadable``: damaged, encrypted or out of bounds.
+    """
+    try:
+        with zipfile.ZipFile(io.BytesIO(file.content)) as archive:
+            members = [info for info in archive.infolist() if is_zip_member(info.filename)]
+            check_zip_bounds(members, len(file.content))
+            posted = []
+            for info in members:
+                with archive.open(info) as opened:
+                    content = opened.read(budget + 1)
+                budget -= len(content)
+                if budget < 0:
+                    raise Refused("unreadable", found=f"ZIP > {MAX_ZIP_BYTES >> 20} MB", expected="ZIP")
+                posted.append(PostedFile(file.index, info.filename, content))
+            return posted
+    except Refused:
+        raise
+    except (zipfile.BadZipFile, zlib.error, RuntimeError, NotImplementedError, ValueError, EOFError, OSError) as error:
+        raise Refused("unreadable", found="ZIP", expected="ZIP") from error
+
+
+def is_zip_member(name: str) -> bool:
+    """Whether a zip's entry is a file that somebody put there: no folder, no hidden file, nothing that macOS adds."""
+    last = _path(name).rsplit("/", 1)[-1]
+    return bool(last) and not last.startswith((".", "DICOMDIR")) and not name.startswith("__MACOSX/")
+
+
+def check_zip_bounds(members: list[zipfile.ZipInfo], packed: int) -> None:
+    """Refuse an archive whose directory states too many files, or too large ones; ``packed``: its size in bytes.
+
+    Raises
+    ------
+    Refused
+        ``unreadable``
+    """
+    size = sum(info.file_size for info in members)
+    if len(members) > MAX_ZIP_MEMBERS:
+        raise Refused("unreadable", found=f"ZIP {len(members)}", expected=f"ZIP ≤ {MAX_ZIP_MEMBERS}")
+    if size > MAX_ZIP_BYTES or size > max(packed, 1 << 16) * MAX_ZIP_RATIO:
+        expected = f"ZIP ≤ {MAX_ZIP_BYTES >> 20} MB, ≤ {MAX_ZIP_RATIO}:1"
+        raise Refused("unreadable", found=f"ZIP {size >> 20} MB", expected=expected)
