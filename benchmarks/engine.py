@@ -23,7 +23,9 @@ from numpy.typing import NDArray
 
 from benchmarks import files
 from benchmarks.figures import median_ratio, percentiles
-from benchmarks.raw import in_service, own_batch, random_rows, rate_of
+from benchmarks.over_http import bundles_of
+from benchmarks.raw import in_service, own_batch, rate_of
+from benchmarks.raw_runtimes import random_rows
 from benchmarks.report import Cell, Report, table
 from data_specs.visit.context import Context
 from inference.engine import Engine, PostedInput
@@ -124,8 +126,6 @@ def run(
         import mlperf_loadgen  # type: ignore[import-not-found]  # noqa: F401, PLC0415
     except ImportError:
         raise SystemExit("engine: mlcommons-loadgen is not installed (the extra 'test')") from None
-    from benchmarks.over_http import bundles_of  # noqa: PLC0415
-
     with bundles_of(network) as bundles:
         return _measured(report, bundles, network, scenarios, seconds, rounds)
 

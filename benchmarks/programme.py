@@ -161,15 +161,13 @@ def clinics_of(programme: Programme) -> NDArray[np.int64]:
     return np.repeat(np.arange(len(people)), np.diff(upto, prepend=0))
 
 
-def week(programme: Programme, outage: tuple[float, float] | None = None, only: Sequence[int] = ()) -> Visits:
+def week(programme: Programme, outage: tuple[float, float] | None = None) -> Visits:
     """The busiest week.
 
     Parameters
     ----------
     outage
         Begin and end, seconds from Monday midnight, between which nothing reaches the service.
-    only
-        Provinces whose links the outage takes; empty: all of them.
     """
     chance = np.random.default_rng(programme.seed)
     provinces = clinics_of(programme)
@@ -191,9 +189,9 @@ def week(programme: Programme, outage: tuple[float, float] | None = None, only: 
     made_s, clinics = made_s[order], clinics[order]
     posted_s = np.empty_like(made_s)
     ends = np.cumsum(np.bincount(clinics, minlength=len(provinces)))
-    for number, (begin, end) in enumerate(zip(np.concatenate([[0], ends[:-1]]), ends, strict=True)):
+    for begin, end in zip(np.concatenate([[0], ends[:-1]]), ends, strict=True):
         down = failures(programme, chance)
-        if outage is not None and (not only or provinces[number] in only):
+        if outage is not None:
             down = merged([*down, outage])
         posted_s[begin:end] = uploaded(made_s[begin:end], programme.upload_s, down)
     cv = programme.core_cv

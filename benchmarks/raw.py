@@ -3,32 +3,26 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
+from benchmarks.over_http import bundles_of
+from benchmarks.raw_runtimes import (
+    Rows,
+    Run,
+    Variant,
+    onnxruntime_variants,
+    openvino_variants,
+    random_rows,
+    torch_variants,
+)
 from benchmarks.report import COLOURS, Cell, Report, cores, table
-from data_specs.bundle import CxrInput, EcgInput
 from inference.bundles.loading import Bundle
 from inference.engine import Engine
 
 BATCHES = (1, 2, 4, 8, 16, 32, 64)
-Rows = NDArray[Any]
-Run = Callable[[int], None]
-"""Runs a number of batches."""
-
-
-@dataclass(frozen=True)
-class Variant:
-    """One way to compute a bundle's graph: what it is, and how to prepare it for rows of a fixed shape."""
-
-    runtime: str
-    precision: str
-    prepare: Callable[[Rows], Run]
 
 
 @dataclass(frozen=True)
@@ -49,8 +43,6 @@ def run(
     seconds: float = 0.7, with_torch: bool = False, densenet: bool = False,
 ) -> dict[str, Any]:  # fmt: skip
     """Measure every session that there is on this machine, and say which there are not, and why."""
-    from benchmarks.over_http import bundles_of  # noqa: PLC0415
-
     found: list[Measured] = []
     missing: list[str] = []
     with bundles_of("densenet121" if densenet else "lung") as bundles:
@@ -81,17 +73,6 @@ def run(
     return figures
 
 
-def random_rows(bundle: Bundle, batch: int) -> Rows:
-    """A batch as the bundle takes it: grey noise, or a recording's worth of it."""
-    chance = np.random.default_rng(2026)
-    contract = bundle.manifest.input
-    if isinstance(contract, CxrInput):
-        return chance.integers(0, 256, (batch, 1, contract.size_px, contract.size_px), dtype=np.uint8)
-    if isinstance(contract, EcgInput):
-        return chance.standard_normal((batch, len(contract.leads), contract.n_samples), dtype=np.float32)
-    return chance.uniform(1, 100, (batch, len(contract.features))).astype(np.float32)
-
-
 def rate_of(run: Run, batch: int, seconds: float) -> float:
     """Rows per second: as many runs as fill about ``seconds``, at least three, after one that warms up."""
     run(1)
@@ -110,11 +91,9 @@ def variants(bundle: Bundle, missing: list[str], *, with_torch: bool, densenet: 
         f"in service: {setup.runtime} {setup.streams}×", setup.precision, lambda rows: in_service(bundle, rows)
     )
     model = bundle.folder / bundle.manifest.weights.path
-    from benchmarks import raw_runtimes  # noqa: PLC0415
-
-    yield from raw_runtimes.onnxruntime_variants(model, missing)
-    yield from raw_runtimes.openvino_variants(model, missing)
-    yield from raw_runtimes.torch_variants(bundle, missing, on_cpu=with_torch, densenet=densenet)
+    yield from onnxruntime_variants(model, missing)
+    yield from openvino_variants(model, missing)
+    yield from torch_variants(bundle, missing, on_cpu=with_torch, densenet=densenet)
 
 
 def in_service(bundle: Bundle, rows: Rows) -> Run:

@@ -5,14 +5,43 @@ from __future__ import annotations
 import importlib.util
 import os
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.raw import Rows, Run, Variant
+import numpy as np
+from numpy.typing import NDArray
+
 from benchmarks.report import cores
+from data_specs.bundle import CxrInput, EcgInput
 from inference.bundles.loading import Bundle
 
 PROVIDERS = {"CUDAExecutionProvider": "ORT CUDA", "TensorrtExecutionProvider": "ORT TensorRT"}
+
+
+Rows = NDArray[Any]
+Run = Callable[[int], None]
+"""Runs a number of batches."""
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One way to compute a bundle's graph: what it is, and how to prepare it for rows of a fixed shape."""
+
+    runtime: str
+    precision: str
+    prepare: Callable[[Rows], Run]
+
+
+def random_rows(bundle: Bundle, batch: int) -> Rows:
+    """A batch as the bundle takes it: grey noise, or a recording's worth of it."""
+    chance = np.random.default_rng(2026)
+    contract = bundle.manifest.input
+    if isinstance(contract, CxrInput):
+        return chance.integers(0, 256, (batch, 1, contract.size_px, contract.size_px), dtype=np.uint8)
+    if isinstance(contract, EcgInput):
+        return chance.standard_normal((batch, len(contract.leads), contract.n_samples), dtype=np.float32)
+    return chance.uniform(1, 100, (batch, len(contract.features))).astype(np.float32)
 
 
 def onnxruntime_variants(model: Path, missing: list[str]) -> Iterator[Variant]:
@@ -185,8 +214,6 @@ def network_of(bundle: Bundle, *, densenet: bool) -> Any:
 
 
 def _shape(bundle: Bundle) -> tuple[int, ...]:
-    from benchmarks.raw import random_rows  # noqa: PLC0415
-
     return random_rows(bundle, 1).shape[1:]
 
 

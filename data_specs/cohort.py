@@ -26,7 +26,6 @@ from data_specs.labs import standard_labs
 from data_specs.visit.context import Lab
 from data_specs.vocabulary import terms
 
-SCHEMA_VERSION = 1
 MAX_YAML_BYTES = 1 << 20
 """A manifest is a page; what is larger is not one."""
 
@@ -255,15 +254,6 @@ def read_manifest(path: Path) -> CohortManifest:
     if faults:
         raise ManifestInvalid(path, faults)
     return manifest
-
-
-def manifest_schema() -> dict[str, Any]:
-    """JSON schema (2020-12) of the document."""
-    return {
-        "$schema": "https://json-schema.org/draft/2020-12/schema",
-        "$id": f"urn:sangloc:schema:cohort:{SCHEMA_VERSION}",
-        **CohortManifest.model_json_schema(),
-    }
 
 
 def _fault(tree: Any, error: Any, yaml: Any) -> str:

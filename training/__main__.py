@@ -88,8 +88,8 @@ def train_network(arguments: argparse.Namespace) -> Path | None:
     """One of the networks; ``None`` on a process that only helped to train."""
     import torch  # noqa: PLC0415
 
+    from training.cohorts.cohort import with_persons  # noqa: PLC0415
     from training.cohorts.local import local_cohort  # noqa: PLC0415
-    from training.cohorts.shipped import with_persons  # noqa: PLC0415
     from training.learning.processes import Processes  # noqa: PLC0415
     from training.learning.workflow import Start, make_bundle  # noqa: PLC0415
 

@@ -14,7 +14,7 @@ from data_specs.bundle import BundleManifest, CxrInput, EcgInput, TabularInput
 from data_specs.visit.contract import ModelUsed
 from data_specs.vocabulary import terms
 from inference.bundles.registry import Registry, read_registry
-from inference.runtime.choice import FIXED, Choice, Disagrees, choose, largest_difference
+from inference.runtime.choice import FIXED, Choice, Disagrees, choose
 from inference.runtime.session import DeviceError, Session
 
 InputT = TypeVar("InputT", CxrInput, EcgInput, TabularInput)
@@ -153,10 +153,3 @@ def load_bundle(folder: Path, *, device: str, threads: int, session: str = FIXED
     except Exception as error:  # the runtime has an exception of its own for each thing that can be wrong with a graph
         raise BundleError(f"{folder.name}: cannot be run: {type(error).__name__}") from error
     return Bundle(manifest, folder, choice, card)
-
-
-def golden_difference(bundle: Bundle) -> float:
-    """Largest difference of the first output from the golden cases; infinite where NaN does not meet NaN."""
-    with np.load(bundle.folder / bundle.manifest.golden.path, allow_pickle=False) as golden:
-        (found, *_) = bundle.session.run(golden["input"])
-        return largest_difference(found, golden[bundle.manifest.outputs[0]])

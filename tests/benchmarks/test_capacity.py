@@ -105,14 +105,6 @@ def test_an_outage_holds_visits_and_its_backlog_drains() -> None:
     assert 0 < two.drained_after_min < one.drained_after_min < 10 * 60
 
 
-def test_an_outage_of_one_province_leaves_the_others_alone() -> None:
-    calm = replace(SMALL, link_down_share=0.0)
-    cut = week(calm, (NINE, NINE + HOUR_S), only=[0])
-    silent = (cut.posted_s > NINE) & (cut.posted_s < NINE + HOUR_S)
-    assert 0 not in cut.province[silent]
-    assert 1 in cut.province[silent]
-
-
 def test_the_fewest_machines_are_enough_and_one_less_is_not() -> None:
     busy = replace(SMALL, people=2e6, wait_s=5.0)
     visits = week(busy)

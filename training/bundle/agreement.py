@@ -26,7 +26,7 @@ from inference.runtime.onnxruntime_session import cuda_loads, has_tensorrt
 from inference.runtime.openvino_session import is_installed, precisions
 from inference.runtime.session import REFERENCE, Array, Setup
 from training.bundle.derive import ancestor, write_derived
-from training.cohorts.shipped import Cohort
+from training.cohorts.cohort import Cohort
 
 BATCH = 8
 """Rows handed to a session at a time."""

@@ -39,8 +39,6 @@ from training.bundle.card import card
 from training.bundle.plots import write_plot
 from training.figures.offer import Offered
 
-Parts = Mapping[str, tuple[NDArray[np.float64], NDArray[np.float64]]]
-
 PARITY_TOLERANCE = 1e-4
 """Largest difference of a logit between torch and ONNX Runtime, both in fp32, that a bundle ships with."""
 
@@ -82,7 +80,7 @@ def write_bundle(
     parity: NDArray[np.generic],
     bundles: Path,
     *,
-    plots: Mapping[int, Parts] | Sequence[Offered] = (),
+    plots: Sequence[Offered] = (),
     evaluated: Evaluated | None = None,
 ) -> Path:
     """Export ``network``, prove parity and write ``NAME-VERSION/`` under ``bundles``: whole, or not at all.
@@ -94,8 +92,7 @@ def write_bundle(
     parity
         ``(n, ...)`` further tensors, real ones, compared but not kept.
     plots
-        Outcomes and probabilities by part (:func:`training.bundle.plots.write_plot`), by the finding's column;
-        or what was offered, which brings its own.
+        Findings to draw, with their outcomes and probabilities by part (:func:`training.bundle.plots.write_plot`).
     evaluated
         Cases on which lower precisions are compared with fp32; without them the bundle is served in fp32.
 
@@ -112,13 +109,9 @@ def write_bundle(
     bundles.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=bundles, prefix=".partial-") as partial:
         folder = Path(partial) / target.name
-        _write(network, draft, golden, parity, folder, _by_column(plots), evaluated)
+        _write(network, draft, golden, parity, folder, plots, evaluated)
         folder.rename(target)
     return target
-
-
-def _by_column(plots: Mapping[int, Parts] | Sequence[Offered]) -> Mapping[int, Parts]:
-    return plots if isinstance(plots, Mapping) else {one.spec.column: one.parts for one in plots}
 
 
 def _write(
@@ -127,7 +120,7 @@ def _write(
     golden: NDArray[np.generic],
     parity: NDArray[np.generic],
     folder: Path,
-    plots: Mapping[int, Parts],
+    plots: Sequence[Offered],
     evaluated: Evaluated | None,
 ) -> None:
     (folder / "models").mkdir(parents=True)
@@ -163,9 +156,8 @@ def _write(
         else measure(model, draft.outputs, evaluated.x, evaluated.outcomes, draft.findings, part=evaluated.part),
     )
     docs = folder / "docs"
-    for finding in draft.findings:
-        if finding.column in plots:
-            write_plot(docs, finding, plots[finding.column])
+    for offered in plots:
+        write_plot(docs, offered.spec, offered.parts)
     (folder / "screening.json").write_text(manifest.model_dump_json(indent=1, exclude_defaults=False) + "\n")
     (folder / "configs" / "metadata.json").write_text(json.dumps(_monai_metadata(manifest, golden), indent=1) + "\n")
     (docs / "README.md").write_text(card(manifest, parity_difference=difference, docs=docs))

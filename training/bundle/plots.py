@@ -12,7 +12,8 @@ from scipy.stats import binomtest
 from sklearn.metrics import roc_auc_score, roc_curve
 
 from data_specs.bundle import FindingSpec
-from training.figures.evaluate import MIN_CASES, expected_calibration_error
+from training.cohorts.cohort import MIN_CASES
+from training.figures.evaluate import expected_calibration_error
 
 Floats = NDArray[np.float64]
 

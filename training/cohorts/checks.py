@@ -18,12 +18,12 @@ from numpy.typing import NDArray
 
 from data_specs.cohort import ManifestInvalid
 from inference.findings import ADULT_YEARS
+from training.cohorts.cohort import MIN_CASES
 from training.cohorts.confounds import label_by_look, label_by_tag
 from training.cohorts.files import CohortTable, Inputs, TableUnusable, load_inputs, load_table
 from training.cohorts.likeness import alike
 from training.cohorts.table import part_of, sex_of
 from training.cohorts.verdicts import Check, Verdict, about, doubts, few, report, unusable
-from training.figures.evaluate import MIN_CASES
 
 FEWEST_CASES = 2
 """Fewer positives or negatives than this in validation or test: nothing can be chosen or evaluated."""

@@ -25,10 +25,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import mannwhitneyu
 
+from training.cohorts.cohort import MIN_CASES
 from training.cohorts.files import CohortTable, Inputs
 from training.cohorts.likeness import cramers_v, looks, told_by
 from training.cohorts.verdicts import Check, Index, Verdict, about, known_rows
-from training.figures.evaluate import MIN_CASES
 
 V_STOP, V_DOUBT, P_DOUBT = 0.7, 0.1, 0.001
 """Cramér's V with a tag: above 0.7 half of the label's variance is the tag's. 'No finding' of NIH ChestX-ray14 has

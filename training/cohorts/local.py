@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from data_specs.bundle import CxrInput, EcgInput
 from training.cohorts.checks import MAX_AGE_YEARS, ages_to_offer, check_cohort, outside_ages
+from training.cohorts.cohort import Cohort, even_over
 from training.cohorts.files import load_inputs
-from training.cohorts.shipped import Cohort, even_over
 from training.cohorts.table import load_table
 from training.cohorts.verdicts import doubts, report, unusable
 

@@ -15,7 +15,7 @@ from data_specs.cohort import CONDITIONS, VITALS, CohortManifest, read_manifest
 from data_specs.labs import standard_labs
 from data_specs.problems import Problem
 from data_specs.visit.context import Lab
-from training.cohorts.shipped import part_of_person
+from training.cohorts.cohort import part_of_person
 
 PARTS = ("train", "validation", "test", "unused")
 SEXES = {"f": "female", "female": "female", "m": "male", "male": "male", "o": "other", "other": "other"}

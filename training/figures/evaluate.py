@@ -15,11 +15,9 @@ from sklearn.metrics import average_precision_score, brier_score_loss, roc_auc_s
 
 from data_specs.bundle import Calibration, Estimate, Evaluation
 from data_specs.visit.contract import OperatingPoint
+from training.cohorts.cohort import MIN_CASES
 
 Metric = Callable[[NDArray[np.float64], NDArray[np.float64]], float]
-
-MIN_CASES = 10
-"""Fewer positives or negatives than this: 'too few to say', no figure."""
 
 
 def fit_platt(y: NDArray[np.float64], logits: NDArray[np.float64]) -> Calibration:

@@ -15,7 +15,6 @@ validation alone is a small sample of them, or as the cohort states. All figures
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -24,10 +23,9 @@ from sklearn.metrics import roc_auc_score
 
 from data_specs.bundle import Calibration, Evaluation, FindingSpec, Withheld
 from data_specs.visit.contract import OperatingPoint
-from training.cohorts.shipped import Cohort
+from training.cohorts.cohort import MIN_CASES, Cohort
 from training.figures.calibrate import FOLDS, at_prevalence, calibration_figures, choose_calibration, holds, roc_points
 from training.figures.evaluate import (
-    MIN_CASES,
     Metric,
     bootstrap,
     calibrated,
@@ -36,8 +34,6 @@ from training.figures.evaluate import (
     sensitivity_at,
     specificity_at,
 )
-
-__all__ = ["Offered", "Rule", "Withheld", "offer"]
 
 Floats = NDArray[np.float64]
 
@@ -50,8 +46,6 @@ class Rule:
     ----------
     decides_at
         Operating point at which it is called positive.
-    risk
-        What it says of the organ's risk; see :class:`data_specs.bundle.FindingSpec`.
     negative
         The term names the absence of disease (``normal_ecg``). Screening must not miss the diseased: 'normal' is said
         only where 95 % of them lie below, and suspicion is high only where 95 % of the normal ones lie above. So
@@ -61,7 +55,6 @@ class Rule:
     """
 
     decides_at: str = "balanced"
-    risk: Literal["direct", "complement"] | None = None
     negative: bool = False
     holds_from: float = 0.65
 
@@ -148,7 +141,6 @@ def offer(
         age_years=cohort.age_years,
         calibration=calibration,
         decides_at=rule.decides_at,
-        risk=rule.risk,
         operating_points=points,
         evaluation=(
             *evaluate(

@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from torch.nn.functional import mse_loss
 from tqdm import tqdm
 
-from training.cohorts.shipped import Cohort
+from training.cohorts.cohort import Cohort
 from training.learning import augment
 from training.learning.start import parts_of
 

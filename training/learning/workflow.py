@@ -12,13 +12,13 @@ from numpy.typing import NDArray
 from sklearn.metrics import roc_auc_score
 from torch import nn
 
-from data_specs.bundle import CxrInput, EcgInput, Evaluation
+from data_specs.bundle import CxrInput, EcgInput, Evaluation, Withheld
 from data_specs.visit.contract import Organ
 from training.bundle.agreement import evaluated_on
 from training.bundle.export import Draft, write_bundle
-from training.cohorts.shipped import Cohort, one_answer_each
+from training.cohorts.cohort import Cohort, one_answer_each
 from training.figures.evaluate import bootstrap
-from training.figures.offer import Offered, Rule, Withheld, offer
+from training.figures.offer import Offered, Rule, offer
 from training.figures.offer import elsewhere as elsewhere_figures
 from training.learning.fit import Augment, Cases, Recipe, fit, predict
 from training.learning.processes import Processes

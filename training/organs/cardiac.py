@@ -12,7 +12,8 @@ from data_specs.bundle import EcgInput
 from data_specs.ecg.recording import LEADS
 from models.networks import RecordingNet
 from training.bundle import golden
-from training.cohorts.shipped import PTBXL_MAIN, Cohort, ptbxl
+from training.cohorts.cohort import Cohort
+from training.cohorts.shipped import PTBXL_MAIN, ptbxl
 from training.learning import augment
 from training.learning.fit import Recipe
 from training.learning.workflow import Task

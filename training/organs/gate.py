@@ -22,7 +22,8 @@ from training.bundle import golden
 from training.bundle.agreement import Evaluated
 from training.bundle.export import Draft, write_bundle
 from training.cohorts import negatives
-from training.cohorts.shipped import Cohort, kermany, nih
+from training.cohorts.cohort import Cohort
+from training.cohorts.shipped import kermany, nih
 from training.learning import augment
 
 SIZE_PX = 64

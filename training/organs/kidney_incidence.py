@@ -23,8 +23,9 @@ from tqdm import tqdm
 from data_specs.bundle import Calibration, Evaluation, FindingSpec
 from data_specs.visit.contract import OperatingPoint
 from models.equations import LOG_ACR, KidneyGraph
+from training.cohorts.cohort import MIN_CASES
 from training.figures.calibrate import Verdict, calibration_figures, holds, roc_points
-from training.figures.evaluate import MIN_CASES, evaluate, operating_points, prevalence_among
+from training.figures.evaluate import evaluate, operating_points, prevalence_among
 from training.figures.offer import Offered
 from training.organs.kidney_at_risk import AT_RISK_EGFR, AtRisk, Flags, Floats
 

@@ -12,7 +12,8 @@ from pathlib import Path
 from data_specs.bundle import CxrInput
 from models.networks import FilmNet
 from training.bundle import golden
-from training.cohorts.shipped import Cohort, kermany, nih, tb
+from training.cohorts.cohort import Cohort
+from training.cohorts.shipped import kermany, nih, tb
 from training.learning import augment
 from training.learning.fit import Recipe
 from training.learning.workflow import Task

@@ -14,7 +14,7 @@ from inference.runtime.openvino_session import is_installed, precisions
 from tests.conftest import ROOT
 from training.bundle.agreement import Evaluated, agree, evaluated_on, main, measure
 from training.bundle.golden import recordings
-from training.cohorts.shipped import Cohort
+from training.cohorts.cohort import Cohort
 
 BUNDLES = ROOT / "models" / "bundles"
 LOWER = [each for each in precisions() if each != "fp32"] if is_installed() else []

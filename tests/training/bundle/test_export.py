@@ -36,6 +36,7 @@ from training.bundle.export import (
     write_bundle,
 )
 from training.figures.evaluate import operating_points
+from training.figures.offer import Offered
 
 SHIPPED = ROOT / "models" / "bundles"
 
@@ -114,7 +115,8 @@ def recordings(n: int, seed: int) -> np.ndarray:
 def bundles(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two bundles of made-up weights: films and recordings."""
     folder = tmp_path_factory.mktemp("written") / "bundles"
-    plots = {1: {"validation": outcomes(0), "test": outcomes(1)}}
+    finding = next(spec for spec in film_draft().findings if spec.column == 1)
+    plots = [Offered(finding, {"validation": outcomes(0), "test": outcomes(1)}, "")]
     write_bundle(film_net(), film_draft(), films(3, 0), films(5, 1), folder, plots=plots)
     write_bundle(recording_net(), recording_draft(), recordings(3, 0), recordings(5, 1), folder)
     return folder
@@ -209,7 +211,7 @@ def test_failed_parity_leaves_nothing_behind(tmp_path: Path) -> None:
 
 
 def test_a_failure_after_the_weights_leaves_nothing_behind(tmp_path: Path) -> None:
-    wrong = {1: {"validation": (np.zeros(5), np.zeros(4))}}
+    wrong = [Offered(film_draft().findings[0], {"validation": (np.zeros(5), np.zeros(4))}, "")]
     with pytest.raises((ValueError, IndexError)):
         write_bundle(film_net(), film_draft(), films(3, 0), films(5, 1), tmp_path, plots=wrong)
     assert not list(tmp_path.iterdir())

@@ -19,7 +19,7 @@ from tests.conftest import ROOT
 from training.bundle.derive import ancestor
 from training.bundle.local_cases import CannotRecalibrate, Table, _read, read_cases, read_cohort, read_csv
 from training.bundle.recalibrate import check_enough, left_out, main, recalibrate
-from training.cohorts.shipped import part_of_person
+from training.cohorts.cohort import part_of_person
 from training.figures.evaluate import bootstrap, calibrated, expected_calibration_error, operating_points
 
 LUNG, CARDIAC, KIDNEY = (ROOT / "models" / "bundles" / f"{name}-1.0.0" for name in ("lung", "cardiac", "kidney"))

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from data_specs.bundle import TrainingData
 from models.networks import FilmNet, RecordingNet
 from tests.training.cohorts.test_checks import made, planted, write
-from training.cohorts.shipped import Cohort
+from training.cohorts.cohort import Cohort
 from training.learning import pretrain as module
 from training.learning.pretrain import CannotPretrain, Pretext, Unlabelled, pooled, pretrain, unlabelled, vicreg
 from training.learning.start import initialise, parts_of

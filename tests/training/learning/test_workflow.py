@@ -31,7 +31,7 @@ from tests.conftest import ROOT
 from tests.training.cohorts.test_checks import film, planted, write
 from tests.training.learning.ddp_curve import curve
 from training.__main__ import main
-from training.cohorts.shipped import Cohort, with_persons
+from training.cohorts.cohort import Cohort, with_persons
 from training.learning import augment, workflow
 from training.organs import lung
 
