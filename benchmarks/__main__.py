@@ -19,7 +19,7 @@ COMMANDS = {
     "profile": "where the server's time goes at full load",
     "table": "all figures that were to be reached (make bench)",
 }
-ELSEWHERE = {
+WITH_OWN_OPTIONS = {
     "peers": "other serving frameworks with the same weights (make bench-peers)",
     "capacity": "from core-milliseconds to a national programme",
 }
@@ -34,7 +34,7 @@ def parser() -> argparse.ArgumentParser:
     for name, says in COMMANDS.items():
         of[name] = commands.add_parser(name, help=says, description=says)
         of[name].add_argument("--out", type=Path, default=OUT, help="folder of plots and JSON (default: %(default)s)")
-    for name, says in ELSEWHERE.items():
+    for name, says in WITH_OWN_OPTIONS.items():
         commands.add_parser(name, help=says, add_help=False)
     for name in ("engine", "http", "stages", "profile"):
         of[name].add_argument("--network", "--bundle", choices=["lung", "densenet121"], default="lung")
@@ -67,57 +67,57 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    told, others = parser().parse_known_args(arguments)
-    if told.command in ELSEWHERE:
-        importlib.import_module(f"benchmarks.{told.command}").main(others)
+    options, others = parser().parse_known_args(arguments)
+    if options.command in WITH_OWN_OPTIONS:
+        importlib.import_module(f"benchmarks.{options.command}").main(others)
         return
     if others:
         parser().error(f"unrecognised: {' '.join(others)}")
-    report = Report(told.command, told.out)
-    command(told, report)()
+    report = Report(options.command, options.out)
+    command(options, report)()
 
 
-def command(told: argparse.Namespace, report: Report) -> Callable[[], object]:  # noqa: PLR0911  one for each command
+def command(options: argparse.Namespace, report: Report) -> Callable[[], object]:  # noqa: PLR0911  one for each command
     """What a command line asks for; modules are imported when they are needed, since some need torch."""
-    if told.command == "raw":
+    if options.command == "raw":
         from benchmarks import raw  # noqa: PLC0415
 
         return lambda: raw.run(
-            report, names=told.names, batches=told.batches, seconds=told.seconds, with_torch=told.torch,
-            densenet=told.densenet,
+            report, names=options.names, batches=options.batches, seconds=options.seconds, with_torch=options.torch,
+            densenet=options.densenet,
         )  # fmt: skip
-    if told.command == "engine":
+    if options.command == "engine":
         from benchmarks import engine  # noqa: PLC0415
 
-        return lambda: engine.run(report, network=told.network, seconds=told.duration_s, rounds=told.rounds)
-    if told.command == "http":
+        return lambda: engine.run(report, network=options.network, seconds=options.duration_s, rounds=options.rounds)
+    if options.command == "http":
         from benchmarks import over_http  # noqa: PLC0415
 
         return lambda: over_http.run(
-            report, network=told.network, kinds=told.kinds, clients=told.clients, shares=told.shares,
-            seconds=told.seconds, raw=told.raw_body,
+            report, network=options.network, kinds=options.kinds, clients=options.clients, shares=options.shares,
+            seconds=options.seconds, raw=options.raw_body,
         )  # fmt: skip
-    if told.command == "train":
+    if options.command == "train":
         from benchmarks import train  # noqa: PLC0415
 
-        return lambda: train.run(report, steps=told.steps, precisions=told.precisions, threads=told.threads)
-    if told.command == "profile":
+        return lambda: train.run(report, steps=options.steps, precisions=options.precisions, threads=options.threads)
+    if options.command == "profile":
         from benchmarks import profiling  # noqa: PLC0415
 
         return lambda: profiling.run(
-            report, network=told.network, kind=told.kind, seconds=told.seconds, native=told.native
+            report, network=options.network, kind=options.kind, seconds=options.seconds, native=options.native
         )
-    if told.command == "stages":
+    if options.command == "stages":
         from benchmarks import stages  # noqa: PLC0415
 
-        return lambda: stages.run(report, network=told.network, seconds=told.seconds, rounds=told.rounds)
-    if told.command == "decode":
+        return lambda: stages.run(report, network=options.network, seconds=options.seconds, rounds=options.rounds)
+    if options.command == "decode":
         from benchmarks import decode  # noqa: PLC0415
 
-        return lambda: decode.run(report, seconds=told.seconds)
+        return lambda: decode.run(report, seconds=options.seconds)
     from benchmarks import table  # noqa: PLC0415
 
-    return lambda: table.run(report, rounds=told.rounds, seconds=told.seconds)
+    return lambda: table.run(report, rounds=options.rounds, seconds=options.seconds)
 
 
 if __name__ == "__main__":

@@ -35,7 +35,7 @@ OUT = Path(__file__).parent / "out"
 
 
 @dataclass(frozen=True)
-class Told:
+class LayoutResult:
     """What a layout did in the week. Waits are between arrival at the service and the start of the work, seconds."""
 
     layout: str
@@ -80,13 +80,13 @@ def enough(programme: Programme, visits: Visits, machines: int) -> bool:
     return bool(np.percentile(starts - visits.posted_s, 99) <= programme.wait_s)
 
 
-def tell(
+def simulate_layout(
     layout: str,
     programme: Programme,
     visits: Visits,
     machines: NDArray[np.int64],
     outage: tuple[float, float] | None = None,
-) -> tuple[Told, Times]:
+) -> tuple[LayoutResult, Times]:
     """Simulate a layout; ``machines`` as ``servers`` in :func:`served`. What it did, and when each visit's work began.
 
     ``drained_after_min`` counts from the outage's end until nobody waits for longer than ``wait_s`` any more.
@@ -101,7 +101,7 @@ def tell(
     held = np.zeros(len(visits), bool)
     if outage is not None:
         held = (visits.made_s >= outage[0]) & (visits.made_s < outage[1]) & (visits.posted_s >= outage[1])
-    told = Told(
+    result = LayoutResult(
         layout=layout,
         machines=int(machines.sum()),
         visits=len(visits),
@@ -115,7 +115,7 @@ def tell(
         held_by_outage=int(held.sum()),
         drained_after_min=drained_after_min(programme, waits, starts, outage[1]) if outage else None,
     )
-    return told, starts
+    return result, starts
 
 
 def drained_after_min(programme: Programme, waits: Times, starts: Times, end_s: float) -> float:
@@ -137,11 +137,11 @@ def steps(names: Sequence[str]) -> Iterator[str]:
         yield name
 
 
-def simulate(programme: Programme) -> tuple[list[Told], dict[str, tuple[Visits, Times]]]:
+def simulate(programme: Programme) -> tuple[list[LayoutResult], dict[str, tuple[Visits, Times]]]:
     """Both layouts, as they are and with an outage on Monday morning; and the visits behind the plot."""
     begin = 9 * HOUR_S
     outage = (begin, begin + programme.outage_h * HOUR_S)
-    told, behind = [], {}
+    results, behind = [], {}
     usual, cut = week(programme), None
     centre = provinces = np.zeros(1, np.int64)
     for step in steps(["centre", "provinces", "outage", "centre, outage", "centre + 1, outage", "provinces, outage"]):
@@ -155,10 +155,10 @@ def simulate(programme: Programme) -> tuple[list[Told], dict[str, tuple[Visits, 
             provinces = np.array([machines_needed(programme, part) for part in parts])
         machines = provinces if step.startswith("provinces") else centre + step.startswith("centre + 1")
         visits = usual if cut is None else cut
-        one, starts = tell(step, programme, visits, machines, outage if cut is not None else None)
-        told.append(one)
+        result, starts = simulate_layout(step, programme, visits, machines, outage if cut is not None else None)
+        results.append(result)
         behind[step] = (visits, starts)
-    return told, behind
+    return results, behind
 
 
 def core_ms_of(path: Path, kinds: Sequence[str]) -> float:
@@ -192,39 +192,43 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--files", nargs="+", default=["dicom", "wfdb"], help="what a visit brings (%(default)s)")
     parser.add_argument("--machine-cost", type=float, help="of one machine for a year, in any currency")
     parser.add_argument("--out", type=Path, default=OUT)
-    told = parser.parse_args(arguments)
-    core_ms = told.core_ms if told.core_ms is not None else core_ms_of(told.http, told.files)
-    given = {name: getattr(told, name) for name in asdict(Programme())}
+    options = parser.parse_args(arguments)
+    core_ms = options.core_ms if options.core_ms is not None else core_ms_of(options.http, options.files)
+    given = {name: getattr(options, name) for name in asdict(Programme())}
     programme = replace(Programme(), **given | {"core_ms": core_ms})
     layouts, behind = simulate(programme)
     print_layouts(programme, layouts)
-    report = Report("capacity", told.out)
+    report = Report("capacity", options.out)
     report.plot(lambda axes: draw(axes, programme, behind), title="Visits that wait for a core, busiest Monday")
     yearly = programme.people * programme.visits_per_person
-    costs = {one.layout: one.machines * told.machine_cost / yearly for one in layouts} if told.machine_cost else None
-    if costs:
-        for layout in ("centre", "provinces"):
-            print(f"{layout}: {costs[layout]:.6f} a visit at {told.machine_cost:g} a machine and year")
+    costs = None
+    if options.machine_cost:
+        costs = {layout.layout: layout.machines * options.machine_cost / yearly for layout in layouts}
+        for name in ("centre", "provinces"):
+            print(f"{name}: {costs[name]:.6f} a visit at {options.machine_cost:g} a machine and year")
     report.end(
         {
             "programme": asdict(programme),
-            "core_ms_from": "--core-ms" if told.core_ms is not None else {"http": str(told.http), "files": told.files},
+            "core_ms_from": "--core-ms"
+            if options.core_ms is not None
+            else {"http": str(options.http), "files": options.files},
             "visits_per_year": yearly,
-            "machine_years_per_million_visits": {one.layout: one.machines / yearly * 1e6 for one in layouts},
+            "machine_years_per_million_visits": {layout.layout: layout.machines / yearly * 1e6 for layout in layouts},
             "cost_per_visit": costs,
-            "layouts": [asdict(one) for one in layouts],
+            "layouts": [asdict(layout) for layout in layouts],
         }
     )
 
 
-def print_layouts(programme: Programme, layouts: Sequence[Told]) -> None:
+def print_layouts(programme: Programme, layouts: Sequence[LayoutResult]) -> None:
     rows: list[list[Cell]] = [
         [
-            one.layout, one.machines, 100 * one.utilisation_working_hours, 100 * one.utilisation_busiest_hour,
-            one.wait_p50_s, one.wait_p95_s, one.wait_p99_s, one.wait_max_s, one.longest_queue, one.held_by_outage,
-            one.drained_after_min,
+            layout.layout, layout.machines,
+            100 * layout.utilisation_working_hours, 100 * layout.utilisation_busiest_hour,
+            layout.wait_p50_s, layout.wait_p95_s, layout.wait_p99_s, layout.wait_max_s,
+            layout.longest_queue, layout.held_by_outage, layout.drained_after_min,
         ]
-        for one in layouts
+        for layout in layouts
     ]  # fmt: skip
     columns = ["layout", "machines", "used %", "used % at most", "wait p50 s", "p95", "p99", "max", "longest queue"]
     table(

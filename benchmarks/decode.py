@@ -17,7 +17,7 @@ SIZES_PX = (64, 224)
 def run(report: Report, *, seconds: float = 2.0) -> dict[str, Any]:
     """Milliseconds and MB/s (of the file) for each kind."""
     found: dict[str, dict[str, float]] = {}
-    for name, (n_bytes, work) in works().items():
+    for name, (n_bytes, work) in decoders().items():
         one = _seconds_each(work, 1, seconds)
         all_ = _seconds_each(work, cores(), seconds)
         found[name] = {
@@ -48,7 +48,7 @@ def run(report: Report, *, seconds: float = 2.0) -> dict[str, Any]:
     return figures
 
 
-def works() -> dict[str, tuple[int, Callable[[], object]]]:
+def decoders() -> dict[str, tuple[int, Callable[[], object]]]:
     """Size in bytes and the work of each kind of file."""
     from data_specs.bundle import EcgInput  # noqa: PLC0415
     from data_specs.cxr.files import read_image  # noqa: PLC0415

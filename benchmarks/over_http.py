@@ -73,9 +73,9 @@ def run(
         "ready_s": ready,
         "peak_rss_mb": peak,
         "trivial_route": {"rate_per_s": own.rate_per_s, "client_core_ms": client_ms, "server_core_ms": trivial_ms},
-        "closed": {str(n): told(*o) for n, o in closed.items()},
-        "open": {f"{s:g}": told(*o) for s, o in opened.items()},
-        "files": {kind: told(*o) for kind, o in files.items()},
+        "closed": {str(n): outcome_json(*o) for n, o in closed.items()},
+        "open": {f"{s:g}": outcome_json(*o) for s, o in opened.items()},
+        "files": {kind: outcome_json(*o) for kind, o in files.items()},
     }
     report.end(figures)
     return figures
@@ -86,7 +86,7 @@ def row(name: str, outcome: Outcome, core_ms: float) -> list[Cell]:
     return [name, outcome.rate_per_s, *latency, core_ms, outcome.done, outcome.statuses.get("429", 0), outcome.failed]
 
 
-def told(outcome: Outcome, core_ms: float) -> dict[str, Any]:
+def outcome_json(outcome: Outcome, core_ms: float) -> dict[str, Any]:
     """One outcome for the JSON line."""
     return {
         "rate_per_s": outcome.rate_per_s,
@@ -114,6 +114,6 @@ def _draw(axes: Any, closed: Measured, opened: Measured) -> None:
     axes.legend(fontsize=8, frameon=False)
 
 
-def warmed(server: Server, kind: str, seconds: float = 3.0) -> None:
+def warm_up(server: Server, kind: str, seconds: float = 3.0) -> None:
     """Post for a moment, so that what follows meets a server that has seen everything once."""
     server.post(KINDS[kind](False), clients=AT_ONCE, seconds=seconds)

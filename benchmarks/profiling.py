@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import files
-from benchmarks.over_http import AT_ONCE, bundles_of, warmed
+from benchmarks.over_http import AT_ONCE, bundles_of, warm_up
 from benchmarks.report import Report, table
 from benchmarks.serving import Server, serving
 
@@ -33,7 +33,7 @@ def run(
     report.out.mkdir(parents=True, exist_ok=True)
     stacks, flames = report.out / "profile.txt", report.out / "profile.svg"
     with bundles_of(network) as bundles, serving(bundles) as server:
-        warmed(server, kind)
+        warm_up(server, kind)
         for path, form in ((stacks, "raw"), (flames, "flamegraph")):
             _sampled(spy, server, kind, seconds, path, form, native=native)
     lines = stacks.read_text().splitlines()

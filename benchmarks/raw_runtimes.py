@@ -193,7 +193,7 @@ def network_of(bundle: Bundle, *, densenet: bool) -> Any:
     """The torch module of a bundle's architecture; ``None`` where there is none."""
     from models.imported import ImportedNet, Normalisation, build  # noqa: PLC0415
     from models.networks import FilmNet, GateNet, RecordingNet  # noqa: PLC0415
-    from training.bundle.export import CannotRestore, restore  # noqa: PLC0415
+    from training.bundle.restore import CannotRestore, restore  # noqa: PLC0415
 
     n = 1 + max((finding.column for finding in bundle.manifest.findings), default=0)
     networks: dict[str, Callable[[], Any]] = {

@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks import files
-from benchmarks.over_http import bundles_of, warmed
+from benchmarks.over_http import bundles_of, warm_up
 from benchmarks.raw import own_batch
 from benchmarks.report import COLOURS, Report, table
 from benchmarks.serving import Server, serving
@@ -77,7 +77,7 @@ def run(
         engine = Engine(bundles, session="auto")
         try:
             with tempfile.TemporaryDirectory() as folder, serving(bundles) as server:
-                warmed(server, "png")
+                warm_up(server, "png")
                 for _ in range(rounds):
                     for name, cost in stage_costs(engine, Path(folder), seconds / 2).items():
                         alone.setdefault(name, []).append(cost)

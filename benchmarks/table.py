@@ -19,8 +19,8 @@ from tqdm import tqdm
 from benchmarks import stages
 from benchmarks.clients import Outcome
 from benchmarks.files import KINDS
-from benchmarks.over_http import AT_ONCE, bundles_of, warmed
-from benchmarks.peers.alternation import OURS
+from benchmarks.over_http import AT_ONCE, bundles_of, warm_up
+from benchmarks.peers.alternation import SERVICE_ROWS
 from benchmarks.report import Cell, Report, table
 from benchmarks.serving import Server, serving
 
@@ -94,7 +94,7 @@ def _network_lines(network: str, bundles: Path, rounds: int, seconds: float, *, 
             with serving(bundles, data=Path(folder)) as server:
                 starts.append(server.ready_s)
         with serving(bundles, data=Path(folder)) as server:
-            warmed(server, "png", seconds)
+            warm_up(server, "png", seconds)
             turns = [turn(server, seconds) for _ in tqdm(range(rounds), desc=network, unit="turn")]
             n_ecg = rounds if whole else 0
             ecg = [server.post(KINDS["wfdb"](False), clients=AT_ONCE, seconds=seconds) for _ in range(n_ecg)]
@@ -162,7 +162,7 @@ def flooded(bundles: Path, seconds: float) -> list[Line]:
     ]
 
 
-SERVICE, SERVICE_FP32 = OURS
+SERVICE, SERVICE_FP32 = SERVICE_ROWS
 
 
 def _peers(network: str, out: Path) -> list[Line]:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from benchmarks.report import Cell, Report, cores, table
 
 if TYPE_CHECKING:
-    from training.learning.workflow import Task
+    from training.learning.task import Task
 
 Precision = Literal["bf16", "fp32"]
 N_COLUMNS = 6

@@ -88,10 +88,11 @@ def train_network(arguments: argparse.Namespace) -> Path | None:
     """One of the networks; ``None`` on a process that only helped to train."""
     import torch  # noqa: PLC0415
 
-    from training.cohorts.cohort import with_persons  # noqa: PLC0415
+    from training.cohorts.cohort import keep_share_of_persons  # noqa: PLC0415
     from training.cohorts.local import local_cohort  # noqa: PLC0415
     from training.learning.processes import Processes  # noqa: PLC0415
-    from training.learning.workflow import Start, make_bundle  # noqa: PLC0415
+    from training.learning.task import Start  # noqa: PLC0415
+    from training.learning.workflow import make_bundle  # noqa: PLC0415
 
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
@@ -102,7 +103,7 @@ def train_network(arguments: argparse.Namespace) -> Path | None:
             cohorts = [local_cohort(path, organ.INPUT, cache=run / "cache") for path in arguments.cohort]
         else:
             cohorts = list(organ.shipped(arguments.data))
-        cohorts = [with_persons(cohort, arguments.persons) for cohort in cohorts]
+        cohorts = [keep_share_of_persons(cohort, arguments.persons) for cohort in cohorts]
         task = organ.task(cohorts, arguments.data)
         given = {"epochs": arguments.epochs, "batch_size": arguments.batch_size, "seed": arguments.seed}
         given |= {"learning_rate": arguments.learning_rate, "precision": arguments.precision}

@@ -20,7 +20,16 @@ import numpy as np
 from benchmarks.clients import Load, Outcome, send
 from benchmarks.figures import median_ratio, percentiles
 from benchmarks.files import ROOT, film, one_file, png
-from benchmarks.peers.servers import PEERS, PYTHON, Peer, PeerFailed, RunningPeer, Setting, believed_not, running
+from benchmarks.peers.servers import (
+    PEERS,
+    PYTHON,
+    Peer,
+    PeerFailed,
+    RunningPeer,
+    Setting,
+    difference_from_bare,
+    running,
+)
 from benchmarks.peers.weights import NETWORKS, BareSession, bundles_with, model_of
 from benchmarks.report import Report, cores, table
 from benchmarks.serving import BUNDLES, serving
@@ -28,7 +37,7 @@ from data_specs.cxr.image import conform
 
 BARE = "bare session, ORT fp32, batch 16"
 BARE_BATCH = 16
-OURS: Mapping[str, Mapping[str, str]] = {
+SERVICE_ROWS: Mapping[str, Mapping[str, str]] = {
     "Sàng Lọc": {},
     "Sàng Lọc fp32": {"SANGLOC_SESSION": "onnxruntime:fp32"},
 }
@@ -55,7 +64,7 @@ class Plan:
     bundles: Path
     networks: tuple[str, ...]
     peers: tuple[Peer, ...]
-    ours: Mapping[str, Mapping[str, str]]
+    service_rows: Mapping[str, Mapping[str, str]]
     out: Path
 
 
@@ -115,7 +124,7 @@ def run(arguments: argparse.Namespace) -> None:
         bundles=arguments.bundles.absolute(),
         networks=tuple(arguments.networks),
         peers=chosen(arguments.only),
-        ours={**OURS, **dict(map(also, arguments.also))},
+        service_rows={**SERVICE_ROWS, **dict(map(extra_row, arguments.also))},
         out=arguments.out,
     )
     if os.getloadavg()[0] > cores() / 2:
@@ -148,7 +157,7 @@ def chosen(only: Sequence[str] | None) -> tuple[Peer, ...]:
     return tuple(peer for peer in PEERS if any(part.lower() in peer.name.lower() for part in only))
 
 
-def also(text: str) -> tuple[str, dict[str, str]]:
+def extra_row(text: str) -> tuple[str, dict[str, str]]:
     """``LABEL:NAME=VALUE,NAME=VALUE`` to a row's label and its settings."""
     label, colon, settings = text.partition(":")
     pairs = [pair.partition("=") for pair in settings.split(",")]
@@ -176,29 +185,33 @@ def measure(network: str, plan: Plan) -> dict[str, Any]:
             rows[peer.name] = Row(setting=str(settings[peer.name]))
         except PeerFailed as reason:
             failed[peer.name] = str(reason)
-            say(f"{network}: {peer.name} cannot be measured: {reason}")
-    contests: dict[str, Callable[[], None]] = {BARE: lambda: rows[BARE].rates.append(bare_rate(bare, plan.window_s))}
-    for label, extra in plan.ours.items():
+            log_progress(f"{network}: {peer.name} cannot be measured: {reason}")
+    measurements: dict[str, Callable[[], None]] = {
+        BARE: lambda: rows[BARE].rates.append(bare_rate(bare, plan.window_s))
+    }
+    for label, extra in plan.service_rows.items():
         rows[label] = Row(setting="as it chooses" if not extra else ", ".join(extra.values()))
-        contests[label] = lambda label=label, extra=extra: measure_service(rows[label], bundles, extra, plan)  # type: ignore[misc]
+        measurements[label] = lambda label=label, extra=extra: measure_service(rows[label], bundles, extra, plan)  # type: ignore[misc]
     for peer in plan.peers:
         if peer.name in settings:
-            contests[peer.name] = lambda peer=peer: measure_peer(  # type: ignore[misc]
+            measurements[peer.name] = lambda peer=peer: measure_peer(  # type: ignore[misc]
                 rows[peer.name], peer, model, settings[peer.name], expected, plan
             )
     for number in range(plan.rounds):
-        order = list(contests)[number % len(contests) :] + list(contests)[: number % len(contests)]
+        order = list(measurements)[number % len(measurements) :] + list(measurements)[: number % len(measurements)]
         for name in order:
             if name in failed:
                 continue
             try:
-                contests[name]()
+                measurements[name]()
             except (PeerFailed, RuntimeError) as reason:
                 failed[name] = f"in round {number + 1}: {reason}"
-            say(f"{network}, round {number + 1} of {plan.rounds}: {name} {rows[name].rates[-1:] or failed.get(name)}")
+            log_progress(
+                f"{network}, round {number + 1} of {plan.rounds}: {name} {rows[name].rates[-1:] or failed.get(name)}"
+            )
     for name in failed:
         rows.pop(name, None)
-    return tell(network, rows, failed, plan)
+    return report_network(network, rows, failed, plan)
 
 
 def best_setting(peer: Peer, model: Path, bare: BareSession, expected: Sequence[float], plan: Plan) -> Setting:
@@ -214,24 +227,24 @@ def best_setting(peer: Peer, model: Path, bare: BareSession, expected: Sequence[
     for setting in peer.settings(cores()):
         try:
             with running(peer, model, setting) as server:
-                believe(server, expected)
+                check_answers(server, expected)
                 load(server, plan.clients, plan.warm_s)
                 rate, beside = load(server, plan.clients, plan.tune_s).rate_per_s, bare_rate(bare, plan.tune_s / 2)
                 # On a machine that others share, only ratios taken at the same time can be compared.
                 rates[setting] = rate / beside
-                say(
+                log_progress(
                     f"{peer.name}, {setting}: {rate:.1f} per second, {rates[setting]:.2f} of the bare session, "
                     f"ready after {server.ready_s:.1f} s"
                 )
         except PeerFailed as reason:
             reasons.append(f"{setting}: {reason}")
-            say(f"{peer.name}, {reasons[-1]}")
+            log_progress(f"{peer.name}, {reasons[-1]}")
     if not rates:
         raise PeerFailed("; ".join(reasons))
     return max(rates, key=lambda setting: rates[setting])
 
 
-def believe(server: RunningPeer, expected: Sequence[float]) -> None:
+def check_answers(server: RunningPeer, expected: Sequence[float]) -> None:
     """Ask for the sample film and compare.
 
     Raises
@@ -239,7 +252,7 @@ def believe(server: RunningPeer, expected: Sequence[float]) -> None:
     PeerFailed
         The probabilities are not those of the bare session.
     """
-    reason = believed_not(server.ask(), expected)
+    reason = difference_from_bare(server.ask(), expected)
     if reason:
         raise PeerFailed(reason)
 
@@ -257,7 +270,7 @@ def load(server: RunningPeer, clients: int, seconds: float) -> Outcome:
 
 def measure_peer(row: Row, peer: Peer, model: Path, setting: Setting, expected: Sequence[float], plan: Plan) -> None:
     with running(peer, model, setting) as server:
-        believe(server, expected)
+        check_answers(server, expected)
         load(server, plan.clients, plan.warm_s)
         before = server.core_s()
         outcome = load(server, plan.clients, plan.window_s)
@@ -302,10 +315,10 @@ def bare_rate(bare: BareSession, seconds: float) -> float:
     return done / (time.perf_counter() - started)
 
 
-def tell(network: str, rows: Mapping[str, Row], failed: Mapping[str, str], plan: Plan) -> dict[str, Any]:
+def report_network(network: str, rows: Mapping[str, Row], failed: Mapping[str, str], plan: Plan) -> dict[str, Any]:
     """Print the table, and give its figures back."""
     bare = rows[BARE].rates
-    peers = {name: row for name, row in rows.items() if name != BARE and name not in plan.ours}
+    peers = {name: row for name, row in rows.items() if name != BARE and name not in plan.service_rows}
     best = max(peers, key=lambda name: statistics.median(peers[name].rates)) if peers else None
     figures: dict[str, Any] = {}
     lines: list[list[Any]] = []
@@ -360,6 +373,6 @@ def versions() -> dict[str, dict[str, str]]:
     return found
 
 
-def say(text: str) -> None:
+def log_progress(text: str) -> None:
     """How far it is, on standard error: stdout is for the result."""
     print(f"{time.strftime('%H:%M:%S')} {text}", file=sys.stderr, flush=True)

@@ -189,7 +189,7 @@ class RunningPeer:
             raise PeerFailed(f"its answer cannot be read: {type(error).__name__}: {error}") from None
 
 
-def believed_not(found: Sequence[float], expected: Sequence[float]) -> str | None:
+def difference_from_bare(found: Sequence[float], expected: Sequence[float]) -> str | None:
     """Why probabilities are not those of the bare session; ``None`` where they are."""
     if len(found) == len(expected) and np.allclose(found, expected, rtol=0, atol=TOLERANCE):
         return None

@@ -38,24 +38,25 @@ class Cohort:
     part
         ``(n,)`` of ``train``, ``validation``, ``test``.
     subgroups
-        Columns to report apart (sex, view, age band, site), text, ``None`` where unknown.
+        Columns to report separately (sex, view, age band, site), text, ``None`` where unknown.
     source
-        What the card says of it.
+        Name, citation, licence and counts, for the card.
     title, part_names
-        How the card and the operating points call it and its parts; parts without a name are 'TITLE, PART'.
+        Names of the cohort and of its parts in the card and the operating points; a part without a name is called
+        'TITLE, PART'.
     age_years
-        Whom its findings may be offered for: lower bound included, upper bound not; ``None``: any age.
+        Ages that its findings may be offered for: lower bound included, upper bound not; ``None``: any age.
     further
-        Tasks that help to learn and are never offered: one column each, 0, 1 or NaN.
+        Tasks that help the network to learn and are never offered: one column each, 0, 1 or NaN.
     weight
         ``(n,)`` how often a case is drawn in training, relative to the others of this cohort; ``None``: evenly.
     limits
-        What its checks doubt, for the card.
+        The doubtful results of its checks, for the card.
     prevalence
-        Share of positives that its probabilities are to presume; ``None``: that of its cases that do not test.
+        Prevalence that its probabilities assume; ``None``: that of its train and validation cases.
     test_apart
-        Its test part was collected apart from the others: what is right on validation may not be right there, so
-        calibration also looks at validation cases as they might have been taken elsewhere.
+        Whether its test part was collected separately. Calibration then also uses perturbed validation cases, because
+        what is right for the validation cases may not be right there.
     """
 
     name: str
@@ -77,13 +78,13 @@ class Cohort:
     def rows(self, part: str) -> NDArray[np.intp]:
         return np.flatnonzero(self.part == part)
 
-    def called(self, part: str) -> str:
-        """How a part stands in the card; a promotion compares figures of parts of one name."""
+    def part_title(self, part: str) -> str:
+        """Name of a part in the card; a promotion compares the figures of parts that have the same name."""
         return self.part_names.get(part, f"{self.title or self.name}, {part}")
 
 
 def part_of_person(person: str, shares: dict[str, float], salt: str) -> str:
-    """Part of a person, by hash: stable when rows come and go, and the same person always lands in the same part."""
+    """Part of a person, by hash: it stays the same when rows are added or removed, and for all rows of the person."""
     point = int(hashlib.sha256(f"{salt}:{person}".encode()).hexdigest()[:12], 16) / 16**12
     for part, share in shares.items():
         point -= share
@@ -92,36 +93,51 @@ def part_of_person(person: str, shares: dict[str, float], salt: str) -> str:
     return next(reversed(shares))
 
 
-def with_persons(cohort: Cohort, share: float) -> Cohort:
-    """The cohort with a share of its training persons, by hash; the others are left out, for a learning curve."""
+def keep_share_of_persons(cohort: Cohort, share: float) -> Cohort:
+    """The cohort with only a share of its training persons, chosen by hash; for a learning curve.
+
+    Raises
+    ------
+    ValueError
+        The share is not above 0 and at most 1.
+    """
     if not 0 < share <= 1:
-        raise ValueError(f"the share of training persons is {share:g}; it lies above 0 and is at most 1")
+        raise ValueError(f"the share of training persons is {share:g}; it must be above 0 and at most 1")
     if share == 1:
         return cohort
     kept = {p: part_of_person(p, {"train": share, "unused": 1 - share}, "persons") for p in set(cohort.person)}
     part = [kept[p] if part == "train" else part for p, part in zip(cohort.person, cohort.part, strict=True)]
-    return replace(cohort, part=np.array(part), source=counted(cohort.source, cohort.person[np.array(part) == "train"]))
+    return replace(
+        cohort, part=np.array(part), source=with_counts(cohort.source, cohort.person[np.array(part) == "train"])
+    )
 
 
-def one_answer_each(cohorts: Sequence[Cohort]) -> None:
-    """Refuse what would give one person two answers to one question, and cohorts that nobody could tell apart."""
+def refuse_two_answers(cohorts: Sequence[Cohort]) -> None:
+    """Check that no two cohorts have the same name, or the same label for the same ages.
+
+    Raises
+    ------
+    ValueError
+        Two of them have.
+    """
     for one, other in combinations(cohorts, 2):
         if one.name == other.name:
-            raise ValueError(f"two cohorts are called {one.name}; give them names of their own")
+            raise ValueError(f"two cohorts are called {one.name}; give each its own name")
         (low, high), (low2, high2) = (c.age_years or (0.0, np.inf) for c in (one, other))
         both = [label for label in one.labels if label in other.labels]
         if both and max(low, low2) < min(high, high2):
             raise ValueError(
-                f"{', '.join(both)}: asked by {one.name} and by {other.name} for the same ages, so a person would be "
-                "given two answers; join the tables, with a column for the site, or state age_years that do not meet"
+                f"{', '.join(both)}: a label of {one.name} and of {other.name} for the same ages, so a person would "
+                "get two answers; join the tables, with a column for the site, or state age_years that do not overlap"
             )
 
 
-def counted(source: TrainingData, person: NDArray[np.str_]) -> TrainingData:
+def with_counts(source: TrainingData, person: NDArray[np.str_]) -> TrainingData:
+    """The source with the number of persons and of cases; ``person`` is ``(n_cases,)``."""
     return source.model_copy(update={"n_persons": len(set(person)), "n_items": len(person)})
 
 
-def even_over(cells: pd.Series, counted: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """``(n,)`` weights under which each cell is drawn as often as any other; ``counted`` are the rows that train."""
-    sizes = cells[counted].value_counts()
+def even_weights(cells: pd.Series, train: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """``(n,)`` weights by which each cell is drawn equally often; ``train`` marks the rows that train."""
+    sizes = cells[train].value_counts()
     return 1.0 / cells.map(sizes).fillna(np.inf).to_numpy(dtype=np.float64)

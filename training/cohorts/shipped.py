@@ -1,7 +1,6 @@
-"""The cohorts that the shipped bundles are trained on: files and tables to arrays, labels and person-level splits.
+"""The public cohorts that the shipped bundles are trained on, as :class:`Cohort`.
 
-Paths point into a folder of real data that is not part of the repository (``--data``). Labels are 0, 1 or NaN
-(unknown). Parts: ``train``, ``validation`` (calibration, thresholds, choices), ``test`` (evaluated once).
+Their files are in a folder of real data that is not part of the repository (``--data``).
 """
 
 from __future__ import annotations
@@ -17,11 +16,11 @@ from tqdm import tqdm
 from data_specs.bundle import TrainingData
 from data_specs.cxr.files import read_image
 from data_specs.cxr.image import conform
-from training.cohorts.cohort import Cohort, counted, even_over, part_of_person
+from training.cohorts.cohort import Cohort, even_weights, part_of_person, with_counts
 
 
 def read_films(paths: list[Path], size_px: int) -> NDArray[np.uint8]:
-    """``(n, 1, size_px, size_px) uint8`` by the same reader and conform step as serving."""
+    """``(n, 1, size_px, size_px) uint8`` read and conformed as in serving."""
     return np.stack([conform(read_image(p.read_bytes()).pixels, size_px) for p in tqdm(paths, unit="film")])
 
 
@@ -77,12 +76,12 @@ NIH_LABELS = (
 
 
 def kermany(data: Path, size_px: int) -> Cohort:
-    """Children of one to five years, Guangzhou: ``pneumonia``. A tenth of the train part's persons validate.
+    """Children of one to five years, Guangzhou; label: ``pneumonia``.
 
-    The published test part is the test part.
+    The published test part is the test part; a tenth of the persons of the published train part are for validation.
     """
     table = pd.read_csv(data / "cxr/kermany/labels.csv")
-    # A person number may stand for a bacterial and a viral episode: keep both in one part.
+    # One person may have a bacterial and a viral episode; both must be in the same part.
     person = ("kermany:" + table.person_no.astype(str)).to_numpy(dtype=str)
     part = np.array(
         [
@@ -97,24 +96,25 @@ def kermany(data: Path, size_px: int) -> Cohort:
         person=person,
         part=part,
         subgroups=pd.DataFrame(index=table.index),
-        source=counted(KERMANY, person[part == "train"]),
+        source=with_counts(KERMANY, person[part == "train"]),
         title="Kermany 2018",
         part_names={
             "validation": "Kermany 2018, validation part of train",
             "test": "Kermany 2018, published test part",
         },
         age_years=(1.0, 6.0),
-        # Films were collected by class, three with pneumonia to one without: their share says nothing of any clinic.
+        # Films were collected by class (3:1), so their share of positives is not the prevalence of any clinic.
         prevalence=0.5,
         test_apart=True,
     )
 
 
 def nih(data: Path, size_px: int) -> Cohort:
-    """Adults and some minors, Bethesda: fourteen labels mined from reports, and ``abnormal``, any of them.
+    """Adults and some minors, Bethesda; fourteen labels mined from reports, and ``abnormal``, which is any of them.
 
-    Persons are split 60/20/20; films of minors train but do not validate or test, as nothing is offered for them.
-    Views and normality are drawn evenly: in this subset they go together. Age and sex are further tasks.
+    Persons are split 60/20/20. Films of minors are used for training only, because nothing is offered for minors. Each
+    pair of view and normality is drawn equally often, because the two are correlated in this subset. Age and sex are
+    further tasks.
     """
     table = pd.read_csv(data / "cxr/nih/labels.csv")
     person = ("nih:" + table.patient_id.astype(str)).to_numpy(dtype=str)
@@ -130,20 +130,22 @@ def nih(data: Path, size_px: int) -> Cohort:
         person=person,
         part=part,
         subgroups=pd.DataFrame({"view": table.view, "sex": table.sex, "age": age_band}),
-        source=counted(NIH, person[part == "train"]),
+        source=with_counts(NIH, person[part == "train"]),
         title="NIH subset, adults",
         part_names={part: f"NIH subset, adults, {part} persons" for part in ("validation", "test")},
         age_years=(18.0, 86.0),
         further=pd.DataFrame(
             {"female": table.sex == "F", "age_over_45": table.age > 45, "age_over_60": table.age > 60}
         ).astype(float),
-        weight=even_over(labels.abnormal.astype(str) + table.view, part == "train"),
+        weight=even_weights(labels.abnormal.astype(str) + table.view, part == "train"),
     )
 
 
 def tb(data: Path, size_px: int) -> Cohort:
-    """Adults with tuberculosis, other scanners, positives only: never trained on, to see what an adult finding makes
-    of them. Their publisher squeezed them to squares; their aspect is given back before the conform step."""
+    """Adults with tuberculosis, other scanners, positives only; for evaluation, never for training.
+
+    The publisher resized the films to squares, so their aspect ratio is restored before the conform step.
+    """
     table = pd.read_csv(data / "cxr/tb/labels.csv")
     films = []
     for row in tqdm(table.itertuples(), total=len(table), unit="film"):
@@ -175,9 +177,10 @@ PTBXL_MAIN = {
 
 
 def ptbxl(data: Path) -> Cohort:
-    """Adults, Berlin: the five superclasses and atrial fibrillation; every statement seen 20 times is a further task.
+    """Adults, Berlin; labels: the five superclasses and atrial fibrillation.
 
-    The published folds: 1 to 8 train, 9 validates, 10 tests. Rhythm is unknown where no rhythm was stated.
+    Every other statement that occurs at least 20 times is a further task. Published folds 1 to 8 are the train part, 9
+    is validation, 10 is test. Rhythm is unknown where no rhythm was stated.
     """
     table = pd.read_csv(data / "ecg/ptbxl/labels.csv")
     with np.load(data / "ecg/ptbxl/signals_100hz.npz", allow_pickle=False) as f:
@@ -195,7 +198,7 @@ def ptbxl(data: Path) -> Cohort:
         person=person,
         part=part,
         subgroups=pd.DataFrame(index=table.index),
-        source=counted(PTBXL, person[part == "train"]),
+        source=with_counts(PTBXL, person[part == "train"]),
         title="PTB-XL subset",
         part_names={"validation": "PTB-XL subset, fold 9", "test": "PTB-XL subset, fold 10"},
         age_years=(18.0, 96.0),

@@ -16,7 +16,7 @@ from training.cohorts.cohort import Cohort
 from training.cohorts.shipped import PTBXL_MAIN, ptbxl
 from training.learning import augment
 from training.learning.fit import Recipe
-from training.learning.workflow import Task
+from training.learning.task import Task
 
 INPUT = EcgInput(fs_hz=100, n_samples=1000, leads=LEADS, max_windows=6)
 RECIPE = Recipe(epochs=30, batch_size=64, learning_rate=3e-3, weight_decay=0.05, mixup=0.3)

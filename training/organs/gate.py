@@ -110,7 +110,7 @@ def batch(
     cases: GateCases, rows: NDArray[np.intp], rng: np.random.Generator, generator: torch.Generator
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Films of ``rows`` and as many pictures that are none: ``x``, lungs, ``(chest, inverted, cut_off)`` targets."""
-    films, lungs, lost = turned_alike(cases.films[rows], cases.lungs[rows], generator)
+    films, lungs, lost = transform_together(cases.films[rows], cases.lungs[rows], generator)
     films = augment.grey_values(films, generator)
     side = films.shape[-1]
     others = np.stack(
@@ -130,7 +130,7 @@ def batch(
     return torch.cat([films, other_films]), torch.cat([lungs, torch.zeros_like(lungs)]), target
 
 
-def turned_alike(films: Tensor, lungs: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+def transform_together(films: Tensor, lungs: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
     """One geometric change for a film and its lung fields, and the share of the lungs that it puts outside.
 
     Half of the films are turned and scaled a little, half are cropped; where no lungs are drawn the share is NaN.
@@ -238,7 +238,9 @@ def counted_refusals(network: GateNet, sets: Mapping[str, NDArray[np.uint8]]) ->
             column=0,
             kind="measured",
             evaluation=tuple(
-                Evaluation(cohort=name, metric=f"share with {code}", estimate=share([code in p for p in per_film]))
+                Evaluation(
+                    cohort=name, metric=f"share with {code}", estimate=wilson_share([code in p for p in per_film])
+                )
                 for name, per_film in raised.items()
             ),
         )
@@ -272,7 +274,7 @@ def cut_off(cohort: Cohort, drawn: Tensor, rng: np.random.Generator) -> NDArray[
     return np.stack(cropped)
 
 
-def share(found: list[bool]) -> Estimate:
+def wilson_share(found: list[bool]) -> Estimate:
     """Share with its 95 % interval (Wilson, JASA 1927;22:209)."""
     n, k, z = len(found), sum(found), 1.96
     centre = (k / n + z**2 / (2 * n)) / (1 + z**2 / n)

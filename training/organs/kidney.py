@@ -15,19 +15,19 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import torch
 from numpy.typing import NDArray
 
-from data_specs.bundle import Feature, FindingSpec, TabularInput, TrainingData, Withheld
+from data_specs.bundle import Feature, TabularInput, TrainingData, Withheld
 from data_specs.cohort import CONDITIONS, VITALS
 from data_specs.labs import ANALYTES
-from data_specs.visit.contract import OperatingPoint
-from models.equations import KDIGO_A, KDIGO_G, KDIGO_RISK, KidneyGraph
 from training.bundle.export import Draft, write_bundle
-from training.cohorts.checks import check_cohort, doubts, report, unusable
-from training.cohorts.files import load_inputs, load_table
+from training.cohorts.checks import check_cohort
+from training.cohorts.inputs import load_inputs
 from training.cohorts.local import CohortUnusable
+from training.cohorts.table import load_table
+from training.cohorts.verdicts import doubts, report, unusable
 from training.organs.kidney_at_risk import AtRisk, CannotTrain, at_risk
+from training.organs.kidney_equations import EQUATION_LIMITS, equations, equations_alone
 from training.organs.kidney_incidence import FOLDS, TARGET, Incidence, learn
 
 FEATURES = (
@@ -42,12 +42,6 @@ FEATURES = (
 """Of every bundle; a hospital's own may take further ones, behind these."""
 UNITS = {analyte.key: analyte.unit for analyte in ANALYTES} | VITALS | dict.fromkeys(CONDITIONS, "1")
 
-REFERRAL = {
-    "2y": OperatingPoint(name="referral", threshold=0.10, cohort="KDIGO 2024, practice point 2.2.3"),
-    "5y": OperatingPoint(name="referral", threshold=0.05, cohort="KDIGO 2024, practice point 2.2.2"),
-}
-"""Risk of kidney failure from which to refer: 3 to 5 % in five years to a nephrologist, over 10 % in two years to
-multidisciplinary care (KDIGO 2024 CKD guideline, section 2.2)."""
 
 ALSHAMSI = TrainingData(
     name="Al-Shamsi 2018, adults with vascular risk at Tawam Hospital, Al Ain",
@@ -59,14 +53,6 @@ ALSHAMSI = TrainingData(
     n_items=0,
 )
 
-EQUATION_LIMITS = (
-    "eGFR: CKD-EPI 2021 by creatinine, adults, without race (Inker et al., N Engl J Med 2021;385:1737). One value is "
-    "no chronic kidney disease: KDIGO asks for three months.",
-    "KDIGO stages and risk cell: KDIGO 2024, Kidney Int 2024;105(4S). Without albuminuria only the G stage is given.",
-    "KFRE: four variables, Tangri et al., JAMA 2016;315:164; `kfre_2y` and `kfre_5y` with the baseline survival "
-    "recalibrated outside North America, the others with the North American one. For eGFR under 60 with a known "
-    "albumin-to-creatinine ratio. Not calibrated in Viet Nam.",
-)
 ALSHAMSI_LIMITS = (
     "`incident_ckd`: 491 adults of one hospital in the Emirates at high vascular risk, 56 events over up to nine "
     "years; a general population has a lower risk. HbA1c is missing in 15 of them, whose rows were left out. One "
@@ -125,7 +111,7 @@ def run(
         raise FileExistsError(f"kidney-{version} exists in {bundles}: a version is never replaced")
     if len(cohorts) > 1:
         raise CannotTrain("kidney learns from one cohort: join the tables, with a column for the site")
-    learnable = own(cohorts[0], progress=progress) if cohorts else shipped(data)
+    learnable = hospital_cohort(cohorts[0], progress=progress) if cohorts else shipped(data)
     found = learn(learnable.rows, repeats=repeats, folds=folds, draws=draws, progress=progress)
     return export(learnable, found, bundles, version)
 
@@ -151,7 +137,7 @@ def shipped(data: Path) -> Learnable:
     return Learnable(rows, source, ALSHAMSI_LIMITS)
 
 
-def own(manifest: Path, *, progress: bool = True) -> Learnable:
+def hospital_cohort(manifest: Path, *, progress: bool = True) -> Learnable:
     """A hospital's own cohort, checked.
 
     Raises
@@ -227,52 +213,6 @@ def export(learnable: Learnable, found: Incidence, bundles: Path, version: str) 
     return write_bundle(network, draft, golden_rows(further, found)[:, : len(names)], real, bundles, plots=plots)
 
 
-def equations_alone(features: tuple[str, ...]) -> KidneyGraph:
-    """The graph without an incidence model: that column is unknown for everyone."""
-    nothing = torch.zeros(1)
-    return KidneyGraph(features, ("egfr",), nothing, torch.ones(1), nothing, float("nan")).eval()
-
-
-def equations() -> tuple[FindingSpec, ...]:
-    """The published findings; ``column`` is the graph's."""
-    column = {name: i for i, name in enumerate(KidneyGraph.columns)}
-    blood = ("creatinine_umol_per_l", "age_years", "female")
-    urine = ("urine_acr_mg_per_g",)
-    measured = (
-        FindingSpec(
-            name="egfr",
-            column=column["egfr"],
-            kind="measured",
-            unit="mL/min/1.73 m2",
-            digits=1,
-            requires=blood,
-        ),
-        FindingSpec(name="kdigo_g", column=column["kdigo_g"], kind="measured", labels=KDIGO_G, requires=blood),
-        FindingSpec(name="kdigo_a", column=column["kdigo_a"], kind="measured", labels=KDIGO_A, requires=urine),
-        FindingSpec(
-            name="kdigo_risk",
-            column=column["kdigo_risk"],
-            kind="measured",
-            labels=KDIGO_RISK,
-            requires=(*blood, *urine),
-        ),
-    )
-    kfre = tuple(
-        FindingSpec(
-            name=name,
-            column=column[name],
-            kind="risk",
-            requires=(*blood, *urine),
-            applies_when={"egfr": (0, 60), "urine_acr_mg_per_g": (1e-9, 1e9)},
-            decides_at="referral",
-            operating_points=(REFERRAL["2y" if "2y" in name else "5y"],),
-        )
-        for name in KidneyGraph.columns
-        if name.startswith("kfre")
-    )
-    return (*measured, *kfre)
-
-
 def golden_rows(further: tuple[Feature, ...] = (), found: Incidence | None = None) -> NDArray[np.float32]:
     """``(48, n_features) float32`` over the whole range of the equations, with and without albuminuria; nobody's.
 
@@ -289,7 +229,7 @@ def golden_rows(further: tuple[Feature, ...] = (), found: Incidence | None = Non
             rng.uniform(4, 14, n),
             rng.integers(0, 2, n),
             rng.integers(0, 2, n),
-            *(drawn(feature.name, found, n, rng) for feature in further if found is not None),
+            *(drawn_values(feature.name, found, n, rng) for feature in further if found is not None),
         ],
         axis=1,
     )
@@ -298,7 +238,7 @@ def golden_rows(further: tuple[Feature, ...] = (), found: Incidence | None = Non
     return rows.astype(np.float32)
 
 
-def drawn(name: str, found: Incidence, n: int, rng: np.random.Generator) -> NDArray[np.float64]:
+def drawn_values(name: str, found: Incidence, n: int, rng: np.random.Generator) -> NDArray[np.float64]:
     """``(n,)`` values of a predictor as wide as the cohort's."""
     if name in CONDITIONS:
         return rng.integers(0, 2, n).astype(np.float64)

@@ -11,8 +11,7 @@ from numpy.typing import NDArray
 
 from inference.findings import ADULT_YEARS
 from models.equations import LOG_ACR, egfr_ckd_epi_2021, log_acr
-from training.cohorts.checks import MAX_AGE_YEARS
-from training.cohorts.local import age_band
+from training.cohorts.ages import MAX_AGE_YEARS, age_band
 
 Floats = NDArray[np.float64]
 Flags = NDArray[np.bool_]
@@ -131,7 +130,7 @@ def at_risk(
     if age_years is not None:
         leave((age < age_years[0]) | (age >= age_years[1]), f"not of {age_years[0]:g} to {age_years[1] - 1:g} years")
     leave(egfr < AT_RISK_EGFR, f"with an eGFR under {AT_RISK_EGFR:g} at the start")
-    taken, not_taken = usable(features[keep], only=None if everything else {p for c in CANDIDATES for p in c})
+    taken, not_taken = usable_features(features[keep], only=None if everything else {p for c in CANDIDATES for p in c})
     for feature in taken:
         leave(features[feature].isna().to_numpy(), f"without {feature}")
     table = features.assign(egfr=egfr)
@@ -167,7 +166,7 @@ def check_enough(rows: AtRisk) -> None:
         )
 
 
-def usable(features: pd.DataFrame, only: set[str] | None = None) -> tuple[tuple[str, ...], list[str]]:
+def usable_features(features: pd.DataFrame, only: set[str] | None = None) -> tuple[tuple[str, ...], list[str]]:
     """Features that can be predictors beside age, sex and eGFR, and why the others cannot.
 
     Those that fewest lack come first; one that would leave less than four fifths of the rows complete is not taken.

@@ -24,9 +24,10 @@ from data_specs.bundle import Calibration, Evaluation, FindingSpec
 from data_specs.visit.contract import OperatingPoint
 from models.equations import LOG_ACR, KidneyGraph
 from training.cohorts.cohort import MIN_CASES
-from training.figures.calibrate import Verdict, calibration_figures, holds, roc_points
+from training.figures.calibration_error import Verdict, calibration_figures, judge_calibration
 from training.figures.evaluate import evaluate, operating_points, prevalence_among
 from training.figures.offer import Offered
+from training.figures.roc import roc_points
 from training.organs.kidney_at_risk import AT_RISK_EGFR, AtRisk, Flags, Floats
 
 TARGET = "incident_ckd"
@@ -36,7 +37,7 @@ PENALTIES = (0.03, 0.1, 0.3, 1.0)
 REPEATS, FOLDS, INNER_FOLDS = 10, 10, 5
 ROWS_ENOUGH = 20_000
 """Rows that are cross-validated in all: repeats steady the figures of a small cohort, a large one needs fewer."""
-TELLS_FROM = 0.65
+MIN_AUROC = 0.65
 """Offered where the lower bound of the AUROC is above this, as with films: a model that says the same of everyone is
 calibrated too."""
 
@@ -144,15 +145,15 @@ def measure(
 
 def verdict(evaluation: tuple[Evaluation, ...]) -> Verdict:
     """Offered where the probabilities are true enough, and tell persons apart."""
-    calibrated = holds(evaluation)
+    calibrated = judge_calibration(evaluation)
     auroc = [e for e in evaluation if e.metric == "auroc" and e.subgroup == "all"]
-    told = "; ".join(
+    auroc_reason = "; ".join(
         f"{e.cohort}: AUROC {e.estimate.value:.3f} ({e.estimate.low:.3f} to {e.estimate.high:.3f}), lower bound above "
-        f"{TELLS_FROM:g} wanted"
+        f"{MIN_AUROC:g} wanted"
         for e in auroc
     )
     return Verdict(
-        calibrated.offered and all(e.estimate.low > TELLS_FROM for e in auroc), f"{told}; {calibrated.reason}"
+        calibrated.offered and all(e.estimate.low > MIN_AUROC for e in auroc), f"{auroc_reason}; {calibrated.reason}"
     )
 
 

@@ -16,7 +16,7 @@ from training.cohorts.cohort import Cohort
 from training.cohorts.shipped import kermany, nih, tb
 from training.learning import augment
 from training.learning.fit import Recipe
-from training.learning.workflow import Task
+from training.learning.task import Task
 
 INPUT = CxrInput(size_px=224)
 RECIPE = Recipe(epochs=6, batch_size=32, learning_rate=5e-4, weight_decay=0.05, average_decay=0.998)

@@ -12,7 +12,7 @@ from data_specs.bundle import BundleManifest, TrainingData
 from inference.bundles.loading import load_bundle
 from inference.runtime.openvino_session import is_installed, precisions
 from tests.conftest import ROOT
-from training.bundle.agreement import Evaluated, agree, evaluated_on, main, measure
+from training.bundle.agreement import Evaluated, add_agreement, evaluated_on, main, measure
 from training.bundle.golden import recordings
 from training.cohorts.cohort import Cohort
 
@@ -71,7 +71,7 @@ def test_columns_without_outcomes_or_of_one_kind_are_errors(evaluated: Evaluated
 
 
 def test_a_new_version_has_the_same_weights_and_says_what_was_measured(evaluated: Evaluated, tmp_path: Path) -> None:
-    folder = agree(BUNDLES / "cardiac-1.0.0", evaluated, out=tmp_path, version="1.0.9")
+    folder = add_agreement(BUNDLES / "cardiac-1.0.0", evaluated, out=tmp_path, version="1.0.9")
     made, was = load_bundle(folder, device="cpu", threads=1).manifest, parent()
     assert (made.version, made.weights, made.findings) == ("1.0.9", was.weights, was.findings)
     assert sorted(each.precision for each in made.agreement) == sorted(LOWER)
@@ -79,7 +79,7 @@ def test_a_new_version_has_the_same_weights_and_says_what_was_measured(evaluated
     card = (folder / "docs" / "README.md").read_text()
     assert all(f"In {each} by openvino, on 24 cases (made-up)" in card for each in LOWER)
     with pytest.raises(FileExistsError):
-        agree(BUNDLES / "cardiac-1.0.0", evaluated, out=tmp_path, version="1.0.9")
+        add_agreement(BUNDLES / "cardiac-1.0.0", evaluated, out=tmp_path, version="1.0.9")
 
 
 def cohort(name: str, labels: dict[str, list[float]], ages: tuple[float, float]) -> Cohort:

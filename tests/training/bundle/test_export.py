@@ -26,15 +26,8 @@ from data_specs.ecg.recording import LEADS
 from inference.bundles.loading import load_bundle
 from models.networks import FilmNet, RecordingNet
 from tests.conftest import ROOT
-from training.bundle.export import (
-    CannotRestore,
-    Draft,
-    ParityError,
-    export_onnx,
-    restore,
-    worst_difference,
-    write_bundle,
-)
+from training.bundle.export import Draft, ParityError, export_onnx, worst_difference, write_bundle
+from training.bundle.restore import CannotRestore, restore
 from training.figures.evaluate import operating_points
 from training.figures.offer import Offered
 
@@ -166,7 +159,7 @@ def test_manifest_card_and_metadata_say_how_it_came_about(bundles: Path) -> None
         "| epochs | 14 |",
         "lung 1.0.0: screening.json sha256 `aaaa",
         "](abnormal-1.png)",
-        "presumes a prevalence of 40 %",
+        "assumes a prevalence of 40 %",
     ):
         assert said in text, said
     assert (folder / "docs/abnormal-1.png").stat().st_size > 1000
@@ -221,7 +214,7 @@ def test_a_failure_after_the_weights_leaves_nothing_behind(tmp_path: Path) -> No
 def test_a_shipped_bundle_with_folded_batch_norms_is_refused(name: str) -> None:
     network = film_net(16) if name.startswith("lung") else recording_net()
     before = {key: value.clone() for key, value in network.state_dict().items()}
-    with pytest.raises(CannotRestore, match="Batch norms were folded into the convolutions") as refused:
+    with pytest.raises(CannotRestore, match="Its batch norms were merged into the convolutions") as refused:
         restore(network, SHIPPED / name / "models/model.onnx")
     assert "missing" in str(refused.value)
     assert "more" in str(refused.value)

@@ -18,7 +18,7 @@ from inference.findings import calibrate
 from tests.conftest import ROOT
 from training.bundle.derive import ancestor
 from training.bundle.local_cases import CannotRecalibrate, Table, _read, read_cases, read_cohort, read_csv
-from training.bundle.recalibrate import check_enough, left_out, main, recalibrate
+from training.bundle.recalibrate import check_enough, cross_validate, main, recalibrate
 from training.cohorts.cohort import part_of_person
 from training.figures.evaluate import bootstrap, calibrated, expected_calibration_error, operating_points
 
@@ -160,7 +160,7 @@ def test_noise_looks_good_only_to_who_fitted_it(monkeypatch: pytest.MonkeyPatch)
         y, z = (rng.random(60) < 0.5).astype(float), rng.normal(size=60)
         balanced = next(p for p in operating_points(y, expit(z), "c") if p.name == "balanced")
         own.append((balanced.sensitivity or 0) + (balanced.specificity or 0) - 1)
-        decided = left_out(y, z, np.arange(60).astype(str))[1]["balanced"]
+        decided = cross_validate(y, z, np.arange(60).astype(str))[1]["balanced"]
         others.append(decided[y == 1].mean() - decided[y == 0].mean())
     assert np.mean(own) > 0.12
     assert abs(np.mean(others)) < 0.07
@@ -206,7 +206,7 @@ def faulty(**changes: object) -> pd.DataFrame:
 @pytest.mark.parametrize(
     ("table", "said"),
     [
-        (faulty().drop(columns="abnormal"), "no column is named like a finding"),
+        (faulty().drop(columns="abnormal"), "no column has the name of a finding"),
         (faulty().drop(columns="person"), "no column 'person'"),
         (faulty().drop(columns="logit"), "neither a column 'file' nor logits"),
         (faulty(person=["a", " ", *["b"] * 58]), "no person: line 3"),
@@ -284,8 +284,8 @@ def test_each_finding_gets_what_its_own_cases_allow(tmp_path: Path) -> None:
     assert new[columns["edema"]] == old[columns["edema"]]
     assert columns["effusion"] not in new
     limits = "\n".join(manifest_of(folder).limits)
-    assert "Not offered any more: effusion (18 to 85 years): the network does not tell these cases apart" in limits
-    assert "Left as in the bundle it came from: edema (18 to 85 years): too few to recalibrate on: 8 labelled" in limits
+    assert "No longer offered: effusion (18 to 85 years): the network does not tell the classes apart" in limits
+    assert "Not changed: edema (18 to 85 years): too few to recalibrate on: 8 labelled" in limits
 
 
 def test_people_that_a_finding_is_not_offered_for_do_not_count(tmp_path: Path, lung: object) -> None:

@@ -12,7 +12,7 @@ from scipy.special import expit
 from data_specs.bundle import FindingSpec, TrainingData, Withheld
 from training.bundle.card_tables import TOO_FEW, groups
 from training.cohorts.cohort import Cohort
-from training.figures.calibrate import moved
+from training.figures.calibrate import move_prevalence
 from training.figures.evaluate import calibrated, evaluate, expected_calibration_error
 from training.figures.offer import Offered, Rule, offer
 
@@ -86,7 +86,7 @@ def test_what_holds_is_offered_with_all_that_serving_and_planning_need() -> None
     assert screening.specificity == pytest.approx((p[y[v] == 0] < screening.threshold).mean(), abs=1e-3)
     assert figure(spec, "auroc", "validation") > 0.75
     assert {e.subgroup for e in spec.evaluation} == {"all", "sex F", "sex M"}
-    assert "log loss of persons left out" in one.chosen
+    assert "log loss of left-out persons" in one.chosen
     assert FindingSpec.model_validate_json(spec.model_dump_json()) == spec
 
 
@@ -123,7 +123,7 @@ def test_a_network_that_tells_nothing_apart_is_withheld_before_test_is_looked_at
     assert "on 1300 validation cases" in reason
     assert "above 0.65" in reason
     made, logits = cohort()
-    assert "above 0.99" in withheld(offer(made, "abnormal", 0, logits, Rule(holds_from=0.99), draws=DRAWS))
+    assert "above 0.99" in withheld(offer(made, "abnormal", 0, logits, Rule(min_auroc=0.99), draws=DRAWS))
 
 
 @pytest.mark.parametrize(("part", "left"), [("validation", 4), ("test", 9)])
@@ -226,7 +226,7 @@ def test_a_stated_prevalence_moves_probabilities_and_thresholds_and_no_decision(
     assert a.calibration.prevalence is not None
     assert b.calibration is not None
     assert b.calibration.prevalence == prevalence
-    expected = moved(calibrated(logits, a.calibration), a.calibration.prevalence, prevalence)
+    expected = move_prevalence(calibrated(logits, a.calibration), a.calibration.prevalence, prevalence)
     np.testing.assert_allclose(calibrated(logits, b.calibration), expected, atol=1e-9)
     t = made.rows("test")
     for before, after in zip(a.operating_points, b.operating_points, strict=True):

@@ -26,7 +26,7 @@ from tests.conftest import ROOT
 from training.__main__ import main
 from training.cohorts.local import CohortUnusable
 from training.organs import kidney
-from training.organs.kidney_at_risk import CannotTrain, at_risk, usable
+from training.organs.kidney_at_risk import CannotTrain, at_risk, usable_features
 from training.organs.kidney_incidence import learn, probabilities, search, splits
 
 FAST = {"repeats": 1, "folds": 3, "draws": 100, "progress": False}
@@ -297,14 +297,14 @@ def test_features_that_few_have_are_not_taken() -> None:
     full.loc[850:, "b"] = np.nan
     full.loc[:300, "c"] = np.nan
     full["d"] = 1.0
-    taken, not_taken = usable(full)
+    taken, not_taken = usable_features(full)
     assert taken == ("a", "hba1c_percent")
     assert not_taken == [
         "d (the same in everyone)",
         "b (with the others, more than 20% would lack one)",
         "c (unknown in 30%)",
     ]
-    assert usable(full, only={"hba1c_percent"}) == (("hba1c_percent",), [])
+    assert usable_features(full, only={"hba1c_percent"}) == (("hba1c_percent",), [])
 
 
 def test_a_person_is_never_on_both_sides() -> None:
