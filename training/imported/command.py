@@ -129,12 +129,12 @@ def limits(described: Description, spec: Spec, gives_evidence: bool, largest: fl
     low, high = spec.age_years
     lines = [
         "UNCALIBRATED. The probability of each finding is only the sigmoid of the network's logit; it is not the "
-        "share of people who have it. Not evaluated: sensitivity, specificity and AUROC are unknown. Recalibrate it on a "
-        "local cohort (`python -m training recalibrate`) before it is used.",
-        f"Offered from {low:g} to {high - 1:g} years because of the YAML or the default; it was not evaluated for these "
-        "ages.",
-        "Films are resized to a square here, without keeping the aspect ratio; torchxrayvision and many others crop the "
-        "middle square instead. The effect was not measured.",
+        "share of people who have it. Not evaluated: sensitivity, specificity and AUROC are unknown. Recalibrate it on "
+        "a local cohort (`python -m training recalibrate`) before it is used.",
+        f"Offered from {low:g} to {high - 1:g} years because of the YAML or the default; it was not evaluated for "
+        "these ages.",
+        "Films are resized to a square here, without keeping the aspect ratio; torchxrayvision and many others crop "
+        "the middle square instead. The effect was not measured.",
     ]
     if any(t is not None for t in described.thresholds):
         lines.append(
@@ -150,8 +150,8 @@ def limits(described: Description, spec: Spec, gives_evidence: bool, largest: fl
         lines.append("The architecture has no class activation map, so findings have no heatmap.")
     if largest > SATURATED_LOGIT:
         lines.append(
-            f"Logits reach {largest:.0f} on the compared films, but are usually below 10 in a trained network: check the "
-            "weights and the normalisation. fp32 does not keep four decimals of such a number, so torch and ONNX were "
+            f"Logits reach {largest:.0f} on the compared films, but are usually below 10 in a trained network: check "
+            "the weights and the normalisation. fp32 does not keep four decimals of such a number, so torch and ONNX were "
             "compared by their probabilities, within 1e-4."
         )
     return tuple(lines)

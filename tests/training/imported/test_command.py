@@ -430,8 +430,8 @@ def test_any_bytes_whatsoever_are_refused_or_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        ({"architecture": None}, "do not say architecture"),
-        ({"classes": None, "normalisation": None}, "do not say classes, normalisation"),
+        ({"architecture": None}, "architecture cannot be found in the weights"),
+        ({"classes": None, "normalisation": None}, "classes, normalisation cannot be found"),
         ({"architecture": "resnet17"}, "no classifier of this name"),
         ({"architecture": "inception_v3"}, "transform_input"),
         ({"channels": 1}, "1 channels, the first convolution takes 3"),
@@ -444,7 +444,7 @@ def test_any_bytes_whatsoever_are_refused_or_read(tmp_path: Path) -> None:
         ({"normalisation": {"mean": 127, "std": 60}}, "pixels of 0 to 1"),
         ({"age_years": [40, 20]}, "no range of ages"),
         ({"op_threshs": [0.5]}, "1 op_threshs for 3 classes"),
-        ({"op_threshs": [0.5, None, 1.5]}, "1.5 is no probability"),
+        ({"op_threshs": [0.5, None, 1.5]}, "1.5 is not a probability"),
     ],
 )
 def test_what_is_wrong_with_a_description_is_said(
