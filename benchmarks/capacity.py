@@ -1,8 +1,8 @@
 """``python -m benchmarks capacity``: from measured core-milliseconds to the machines of a national programme.
 
-Visits arrive at clinics over a week of working days, wait there while the link is down, go up it one after the other,
-and are served in the order of their arrival by as many cores as there are: in one data centre, or in each province.
-Every visit of the week is simulated. ``docs/capacity.md`` says what is assumed and what came out.
+Visits are made at clinics over a week of working days, wait there while the link is down, are uploaded one after the
+other, and are served in the order of arrival by all cores of one data centre, or of each province. Every visit of the
+week is simulated. ``docs/capacity.md`` has the assumptions and the results.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ OUT = Path(__file__).parent / "out"
 
 @dataclass(frozen=True)
 class LayoutResult:
-    """What a layout did in the week. Waits are between arrival at the service and the start of the work, seconds."""
+    """Result of a layout in the week. Waits are from arrival at the service to the start of the work, in seconds."""
 
     layout: str
     machines: int
@@ -53,7 +53,7 @@ class LayoutResult:
 
 
 def served(visits: Visits, servers: NDArray[np.int64]) -> Times:
-    """When each visit is done; ``servers`` are the cores of each province, or a single number for the centre."""
+    """When each visit is done, in seconds; ``servers`` are the cores of each province, or one number for the centre."""
     if len(servers) == 1:
         return departures(visits.posted_s, visits.work_s, int(servers[0]))
     done = np.empty(len(visits))
@@ -64,7 +64,7 @@ def served(visits: Visits, servers: NDArray[np.int64]) -> Times:
 
 
 def machines_needed(programme: Programme, visits: Visits) -> int:
-    """The fewest machines at which 99 of 100 visits wait no longer than ``wait_s``, found by halving."""
+    """The fewest machines with which 99 of 100 visits wait at most ``wait_s``, found by bisection."""
     low = max(1, int(visits.work_s.sum() / (visits.posted_s[-1] - visits.posted_s[0]) / programme.cores))
     high = low
     while not enough(programme, visits, high):
@@ -76,6 +76,7 @@ def machines_needed(programme: Programme, visits: Visits) -> int:
 
 
 def enough(programme: Programme, visits: Visits, machines: int) -> bool:
+    """Whether 99 of 100 visits wait at most ``wait_s``."""
     starts = departures(visits.posted_s, visits.work_s, machines * programme.cores) - visits.work_s
     return bool(np.percentile(starts - visits.posted_s, 99) <= programme.wait_s)
 
@@ -87,9 +88,9 @@ def simulate_layout(
     machines: NDArray[np.int64],
     outage: tuple[float, float] | None = None,
 ) -> tuple[LayoutResult, Times]:
-    """Simulate a layout; ``machines`` as ``servers`` in :func:`served`. What it did, and when each visit's work began.
+    """Simulate a layout; returns its result, and when the work of each visit starts.
 
-    ``drained_after_min`` counts from the outage's end until nobody waits for longer than ``wait_s`` any more.
+    ``machines`` are those of each province, or one number for the centre.
     """
     starts = served(visits, machines * programme.cores) - visits.work_s
     waits = starts - visits.posted_s
@@ -119,13 +120,13 @@ def simulate_layout(
 
 
 def drained_after_min(programme: Programme, waits: Times, starts: Times, end_s: float) -> float:
-    """Minutes from ``end_s`` until the last visit begins that has waited for longer than ``wait_s``; 0: none has."""
+    """Minutes from the end of the outage to the start of the last visit that waited longer than ``wait_s``, else 0."""
     late = starts[(waits > programme.wait_s) & (starts > end_s)]
     return float(late.max() - end_s) / 60 if len(late) else 0.0
 
 
 def steps(names: Sequence[str]) -> Iterator[str]:
-    """The names, under a progress bar where tqdm is installed (on standard error)."""
+    """The names, with a progress bar if tqdm is installed."""
     try:
         from tqdm import tqdm  # noqa: PLC0415
     except ImportError:
@@ -138,7 +139,7 @@ def steps(names: Sequence[str]) -> Iterator[str]:
 
 
 def simulate(programme: Programme) -> tuple[list[LayoutResult], dict[str, tuple[Visits, Times]]]:
-    """Both layouts, as they are and with an outage on Monday morning; and the visits behind the plot."""
+    """Both layouts, without and with an outage on Monday morning; also the visits of each, for the plot."""
     begin = 9 * HOUR_S
     outage = (begin, begin + programme.outage_h * HOUR_S)
     results, behind = [], {}
@@ -167,7 +168,7 @@ def core_ms_of(path: Path, kinds: Sequence[str]) -> float:
     Raises
     ------
     SystemExit
-        There is no such file, or it lacks one of the kinds.
+        The file does not exist, or has no figure for one of the kinds.
     """
     try:
         files = json.loads(path.read_text())["files"]
@@ -180,16 +181,16 @@ def core_ms_of(path: Path, kinds: Sequence[str]) -> float:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Print what a programme needs; write its JSON and its plot."""
+    """Print the machines that a programme needs; write JSON and plot."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks capacity", description=__doc__.split("\n")[0])
     for name, default in asdict(Programme()).items():
         if name != "core_ms":
             parser.add_argument(
                 f"--{name.replace('_', '-')}", type=type(default), default=default, help="(%(default)s)"
             )
-    parser.add_argument("--core-ms", type=float, help="core-milliseconds of a visit, in place of the measured ones")
+    parser.add_argument("--core-ms", type=float, help="core-milliseconds of a visit, instead of the measured ones")
     parser.add_argument("--http", type=Path, default=OUT / "http.json", help="JSON of the http benchmark (%(default)s)")
-    parser.add_argument("--files", nargs="+", default=["dicom", "wfdb"], help="what a visit brings (%(default)s)")
+    parser.add_argument("--files", nargs="+", default=["dicom", "wfdb"], help="files of a visit (%(default)s)")
     parser.add_argument("--machine-cost", type=float, help="of one machine for a year, in any currency")
     parser.add_argument("--out", type=Path, default=OUT)
     options = parser.parse_args(arguments)

@@ -151,8 +151,8 @@ def limits(described: Description, spec: Spec, gives_evidence: bool, largest: fl
     if largest > SATURATED_LOGIT:
         lines.append(
             f"Logits reach {largest:.0f} on the compared films, but are usually below 10 in a trained network: check "
-            "the weights and the normalisation. fp32 does not keep four decimals of such a number, so torch and ONNX were "
-            "compared by their probabilities, within 1e-4."
+            "the weights and the normalisation. fp32 does not keep four decimals of such a number, so torch and ONNX "
+            "were compared by their probabilities, within 1e-4."
         )
     return tuple(lines)
 

@@ -1,4 +1,4 @@
-"""``cardiac``: a twelve-lead recording to its findings; shipped: five superclasses and atrial fibrillation.
+"""``cardiac``: findings of a twelve-lead recording; in the shipped bundle five superclasses and atrial fibrillation.
 
 Every other statement of the shipped recordings is a further task, in training only.
 """
@@ -35,12 +35,12 @@ SHIPPED_LIMITS = (
 
 
 def shipped(data: Path) -> tuple[Cohort, ...]:
-    """The cohorts that the shipped bundle is made from."""
+    """The cohorts of the shipped bundle."""
     return (ptbxl(data),)
 
 
 def task(cohorts: Sequence[Cohort], _: Path) -> Task:
-    """How recordings are learnt from these cohorts."""
+    """The task for these cohorts."""
     is_shipped = {cohort.name for cohort in cohorts} == {"ptbxl"}
     return Task(
         name="cardiac",

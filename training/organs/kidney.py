@@ -1,10 +1,9 @@
-"""``kidney``: published equations and, of one cohort, a fitted model of incident CKD 3 to 5, exported as one graph.
+"""``kidney``: published equations and a fitted model of incident CKD 3 to 5, exported as one graph.
 
-The equations bring their own figures (cited in the card) and need no cohort. The incidence model comes from the
-published cohort that the shipped bundle was made from, or from a hospital's own table of modality ``labs`` with the
-label ``incident_ckd`` (:mod:`training.organs.kidney_at_risk` says who of it counts,
-:mod:`training.organs.kidney_incidence` how it is learnt). It is offered only where its
-cross-validated probabilities hold; else the equations alone make the bundle.
+The equations need no cohort (:mod:`training.organs.kidney_equations`). The incidence model is fitted to the published
+cohort of the shipped bundle, or to a hospital's own table of modality ``labs`` with the label ``incident_ckd``
+(:mod:`training.organs.kidney_at_risk` selects the persons, :mod:`training.organs.kidney_incidence` fits the model). It
+is offered only if its cross-validated probabilities are calibrated; otherwise the bundle has the equations only.
 """
 
 from __future__ import annotations
@@ -39,7 +38,7 @@ FEATURES = (
     Feature(name="diabetes", unit="1"),
     Feature(name="coronary_heart_disease", unit="1"),
 )
-"""Of every bundle; a hospital's own may take further ones, behind these."""
+"""Input of every bundle; a hospital's own bundle may have further features after these."""
 UNITS = {analyte.key: analyte.unit for analyte in ANALYTES} | VITALS | dict.fromkeys(CONDITIONS, "1")
 
 
@@ -63,7 +62,7 @@ ALSHAMSI_LIMITS = (
 
 @dataclass(frozen=True)
 class Learnable:
-    """Those at risk, what the card cites, and what it says against them."""
+    """The persons at risk, the source and the limits of a cohort."""
 
     rows: AtRisk
     source: TrainingData
@@ -88,29 +87,29 @@ def run(
     Parameters
     ----------
     data
-        Folder of the published cohorts; not read where ``cohorts`` names a manifest.
+        Folder of the published cohorts; not read if ``cohorts`` has a manifest.
     out, epochs
-        Not used: there is no run to go on with, and a regression has no epochs.
+        Not used: there is no run to resume, and a regression has no epochs.
     cohorts
-        At most one manifest of modality ``labs``; none: the published cohort.
+        At most one manifest of modality ``labs``; if empty, the published cohort is used.
     repeats, folds, draws
-        Of the outer cross-validation (``None``: by the number of rows), and of each bootstrap.
+        Repeats and folds of the outer cross-validation (``None``: by the number of rows), draws of each bootstrap.
 
     Raises
     ------
     CannotTrain
-        The cohort holds nothing that can be learnt here; the message is for the researcher.
+        The cohort cannot be used for this model.
     CohortUnusable
-        A check stops it; the message is the whole report.
+        A check found it unusable; the message is the report.
     data_specs.cohort.ManifestInvalid, training.cohorts.table.TableUnusable
-        Manifest or table cannot be read.
+        The manifest or the table cannot be read.
     FileExistsError
         The version exists.
     """
     if (bundles / f"kidney-{version}").exists():
         raise FileExistsError(f"kidney-{version} exists in {bundles}: a version is never replaced")
     if len(cohorts) > 1:
-        raise CannotTrain("kidney learns from one cohort: join the tables, with a column for the site")
+        raise CannotTrain("kidney is trained on one cohort: join the tables, with a column for the site")
     learnable = hospital_cohort(cohorts[0], progress=progress) if cohorts else shipped(data)
     found = learn(learnable.rows, repeats=repeats, folds=folds, draws=draws, progress=progress)
     return export(learnable, found, bundles, version)
@@ -137,26 +136,26 @@ def shipped(data: Path) -> Learnable:
     return Learnable(rows, source, ALSHAMSI_LIMITS)
 
 
-def hospital_cohort(manifest: Path, *, progress: bool = True) -> Learnable:
-    """A hospital's own cohort, checked.
+def hospital_cohort(path: Path, *, progress: bool = True) -> Learnable:
+    """A hospital's own cohort, after the checks.
 
     Raises
     ------
     CannotTrain
         Another modality or label, no eGFR, or too few events.
     CohortUnusable
-        A check stops it.
+        A check found it unusable.
     """
-    table = load_table(manifest)
-    said = table.manifest
-    if said.modality != "labs":
-        raise CannotTrain(f"{said.name}: kidney learns from a cohort of modality labs, not {said.modality}")
-    if set(said.labels) != {TARGET}:
+    table = load_table(path)
+    manifest = table.manifest
+    if manifest.modality != "labs":
+        raise CannotTrain(f"{manifest.name}: kidney needs a cohort of modality labs, not {manifest.modality}")
+    if set(manifest.labels) != {TARGET}:
         raise CannotTrain(
-            f"{said.name}: kidney learns one outcome, `{TARGET}` (1 where chronic kidney disease of stage 3 to 5 came "
-            f"after a start with an eGFR of 60 or more, 0 where it did not), and nothing else; the manifest's labels "
-            f"are {', '.join(said.labels)}. eGFR, KDIGO stages and kidney failure risk (KFRE) are published equations "
-            "and are not learnt"
+            f"{manifest.name}: kidney needs one label, `{TARGET}` (1 if chronic kidney disease of stage 3 to 5 "
+            f"developed after a start with an eGFR of 60 or more, else 0), and no other; the manifest's labels "
+            f"are {', '.join(manifest.labels)}. eGFR, KDIGO stages and kidney failure risk (KFRE) are published "
+            "equations and are not trained"
         )
     inputs = load_inputs(table, progress=progress)
     checks = check_cohort(table, inputs)
@@ -167,28 +166,28 @@ def hospital_cohort(manifest: Path, *, progress: bool = True) -> Learnable:
         table.features,
         table.labels[TARGET].to_numpy(dtype=np.float64),
         table.person,
-        name=said.name,
+        name=manifest.name,
         everything=True,
         site=table.site,
         part=table.frame.part.to_numpy(dtype=str) if by_table else None,
-        age_years=said.age_years,
+        age_years=manifest.age_years,
     )
     inside = rows.table.index.to_numpy()[~rows.held_out]
     n_events = int(rows.y[~rows.held_out].sum())
-    about = (
-        f"`{TARGET}`: learnt from {said.name}, {len(inside)} rows of {len(set(rows.person[~rows.held_out]))} persons, "
-        f"{n_events} events, over whatever time that cohort was followed; elsewhere, or over another time, the risk is "
-        "another. Only for eGFR of 60 and more."
+    limit = (
+        f"`{TARGET}`: fitted to {manifest.name}, {len(inside)} rows of {len(set(rows.person[~rows.held_out]))} "
+        f"persons, {n_events} events, over the time that this cohort was followed; at another site, or over another time, the "
+        "risk is different. Only for eGFR of 60 and more."
     )
-    return Learnable(rows, table.source(inside), (about, *rows.left_out, *doubts(checks)))
+    return Learnable(rows, table.source(inside), (limit, *rows.left_out, *doubts(checks)))
 
 
 def export(learnable: Learnable, found: Incidence, bundles: Path, version: str) -> Path:
-    """The bundle: equations, and the incidence model where it may be offered."""
+    """Write the bundle: the equations, and the incidence model if it may be offered."""
     rows, spec = learnable.rows, found.finding.spec
     shipped_names = {f.name for f in FEATURES}
     further = tuple(Feature(name=n, unit=UNITS[n]) for n in spec.requires if n not in shipped_names)
-    # The equations alone take the first four.
+    # The equations alone need only the first four.
     features = (*FEATURES, *further) if found.verdict else FEATURES[:4]
     names = tuple(f.name for f in features)
     draft = Draft(
@@ -207,16 +206,16 @@ def export(learnable: Learnable, found: Incidence, bundles: Path, version: str) 
         recipe=found.recipe if found.verdict else {},
     )
     network = found.graph(names) if found.verdict else equations_alone(names)
-    # Features that the cohort does not have are unknown in its rows.
+    # Features that are not in the cohort are NaN.
     real = rows.table.reindex(columns=list(names)).to_numpy(dtype=np.float32)
     plots = [found.finding] if found.verdict else []
     return write_bundle(network, draft, golden_rows(further, found)[:, : len(names)], real, bundles, plots=plots)
 
 
 def golden_rows(further: tuple[Feature, ...] = (), found: Incidence | None = None) -> NDArray[np.float32]:
-    """``(48, n_features) float32`` over the whole range of the equations, with and without albuminuria; nobody's.
+    """``(48, n_features) float32`` over the whole range of the equations, with and without albuminuria; synthetic.
 
-    Features beyond the shipped ones are drawn around the mean that stands in the graph.
+    Further features are drawn around the mean in the cohort.
     """
     rng = np.random.default_rng(2026)
     n = 48
@@ -239,7 +238,7 @@ def golden_rows(further: tuple[Feature, ...] = (), found: Incidence | None = Non
 
 
 def drawn_values(name: str, found: Incidence, n: int, rng: np.random.Generator) -> NDArray[np.float64]:
-    """``(n,)`` values of a predictor as wide as the cohort's."""
+    """``(n,)`` values of a predictor with the mean and deviation of the cohort."""
     if name in CONDITIONS:
         return rng.integers(0, 2, n).astype(np.float64)
     k, scale = found.predictors.index(name), found.model["scale"]

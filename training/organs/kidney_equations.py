@@ -1,4 +1,4 @@
-"""HEAD"""
+"""The published kidney equations as findings: eGFR, KDIGO stages and the risk of kidney failure (KFRE)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ REFERRAL = {
     "2y": OperatingPoint(name="referral", threshold=0.10, cohort="KDIGO 2024, practice point 2.2.3"),
     "5y": OperatingPoint(name="referral", threshold=0.05, cohort="KDIGO 2024, practice point 2.2.2"),
 }
-"""Risk of kidney failure from which to refer: 3 to 5 % in five years to a nephrologist, over 10 % in two years to
+"""Risk of kidney failure above which to refer: 3 to 5 % in five years to a nephrologist, over 10 % in two years to
 multidisciplinary care (KDIGO 2024 CKD guideline, section 2.2)."""
 EQUATION_LIMITS = (
     "eGFR: CKD-EPI 2021 by creatinine, adults, without race (Inker et al., N Engl J Med 2021;385:1737). One value is "
@@ -25,13 +25,13 @@ EQUATION_LIMITS = (
 
 
 def equations_alone(features: tuple[str, ...]) -> KidneyGraph:
-    """The graph without an incidence model: that column is unknown for everyone."""
+    """The graph without an incidence model: its column is NaN for every person."""
     nothing = torch.zeros(1)
     return KidneyGraph(features, ("egfr",), nothing, torch.ones(1), nothing, float("nan")).eval()
 
 
 def equations() -> tuple[FindingSpec, ...]:
-    """The published findings; ``column`` is the graph's."""
+    """The findings of the published equations, by column of the graph."""
     column = {name: i for i, name in enumerate(KidneyGraph.columns)}
     blood = ("creatinine_umol_per_l", "age_years", "female")
     urine = ("urine_acr_mg_per_g",)

@@ -301,7 +301,7 @@ def test_features_that_few_have_are_not_taken() -> None:
     assert taken == ("a", "hba1c_percent")
     assert not_taken == [
         "d (the same in everyone)",
-        "b (with the others, more than 20% would lack one)",
+        "b (with the others, more than 20% of rows would be incomplete)",
         "c (unknown in 30%)",
     ]
     assert usable_features(full, only={"hba1c_percent"}) == (("hba1c_percent",), [])
