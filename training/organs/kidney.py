@@ -176,8 +176,8 @@ def hospital_cohort(path: Path, *, progress: bool = True) -> Learnable:
     n_events = int(rows.y[~rows.held_out].sum())
     limit = (
         f"`{TARGET}`: fitted to {manifest.name}, {len(inside)} rows of {len(set(rows.person[~rows.held_out]))} "
-        f"persons, {n_events} events, over the time that this cohort was followed; at another site, or over another time, the "
-        "risk is different. Only for eGFR of 60 and more."
+        f"persons, {n_events} events, over the time that this cohort was followed; at another site, or over "
+        "another time, the risk is different. Only for eGFR of 60 and more."
     )
     return Learnable(rows, table.source(inside), (limit, *rows.left_out, *doubts(checks)))
 

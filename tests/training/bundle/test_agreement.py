@@ -109,12 +109,12 @@ def test_each_finding_is_known_for_the_cases_of_the_cohort_that_answers_it() -> 
     np.testing.assert_array_equal(found.outcomes[0], [1, 0, np.nan])
     np.testing.assert_array_equal(found.outcomes[1], [np.nan, np.nan, 1])
     assert found.part == "children, test, adults, test"
-    with pytest.raises(ValueError, match="0 cohorts answer"):
+    with pytest.raises(ValueError, match="0 cohorts have"):
         evaluated_on(cohorts[:1], [adults])
 
 
 def test_the_gate_is_measured_where_it_is_exported(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     arguments = ["--bundle", str(BUNDLES / "cxr_gate-1.0.0"), "--version", "1.0.9", "--out", str(tmp_path)]
     assert main(arguments) == 2
-    assert "the gate is when it is exported" in capsys.readouterr().err
+    assert "the gate is measured when it is exported" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())

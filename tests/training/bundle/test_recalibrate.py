@@ -189,7 +189,7 @@ def test_many_films_of_few_persons_are_too_few() -> None:
 
 def test_a_network_that_does_not_tell_the_cases_apart_is_not_dressed_up(tmp_path: Path) -> None:
     table = made_up(200, 2).assign(logit=np.random.default_rng(101).normal(size=200))
-    with pytest.raises(CannotRecalibrate, match="does not tell these cases apart"):
+    with pytest.raises(CannotRecalibrate, match="does not tell the classes apart"):
         recalibrate(LUNG, written(table, tmp_path), out=tmp_path / "out", version="1.0.1")
     assert not (tmp_path / "out").exists()
 
@@ -212,7 +212,7 @@ def faulty(**changes: object) -> pd.DataFrame:
         (faulty(person=["a", " ", *["b"] * 58]), "no person: line 3"),
         (faulty(abnormal=[0, 1, 2, "yes", *[1] * 56]), "but not in line 4, 5$"),
         (faulty(abnormal=[7] * 60), "line 2, 3, 4, 5, 6, 7, 8, 9, 10, 11 and 50 more"),
-        (faulty(logit=[0.1, "inf", *[1.0] * 58]), "no finite number in line 3"),
+        (faulty(logit=[0.1, "inf", *[1.0] * 58]), "not a finite number in line 3"),
         (faulty(pneumonia=1).drop(columns="age_years"), "'pneumonia' for several ages"),
         (faulty(effusion=1, logit_effusion=0.1), "missing logit_abnormal"),
     ],

@@ -214,7 +214,7 @@ def test_ages_say_whom_a_finding_is_offered_for(tmp_path: Path, capsys: pytest.C
     assert found.verdict == "doubtful"
     assert "4 to 70" in found.message
     assert "1 are under 18 years, 0 of them in test" in found.message
-    assert "no age is known in 1 of 40" in found.message
+    assert "the age is unknown in 1 of 40" in found.message
 
 
 def test_cases_of_ages_that_are_not_offered_do_not_count(tmp_path: Path) -> None:
@@ -335,7 +335,7 @@ def test_positives_of_one_collection_and_negatives_of_another_are_stopped(
         assert site.verdict == "unusable"
         assert site.figure == pytest.approx(1.0)
     else:
-        assert "Nothing says which site" in look.message
+        assert "The site of the cases is not stated" in look.message
 
 
 @pytest.mark.parametrize("said", [True, False])

@@ -116,7 +116,7 @@ def test_what_cannot_be_trained_says_why(tmp_path: Path) -> None:
     path = write(tmp_path, made(tmp_path), columns={"person": "patient", "file": "image", "split": "part"})
     with pytest.raises(CohortUnusable, match=r"age_years: \[from, to\]"):
         local_cohort(path, FILM, cache=None, progress=False)
-    with pytest.raises(CohortUnusable, match="modality cxr, where ecg is to be trained"):
+    with pytest.raises(CohortUnusable, match="its modality is cxr, but ecg is needed"):
         local_cohort(path, RECORDING, cache=None, progress=False)
     path.write_text("name: [")
     with pytest.raises(ManifestInvalid):

@@ -316,7 +316,7 @@ def test_what_cannot_be_done_is_said(
     ("argv", "said"),
     [
         (["--version", "2"], "three numbers"),
-        (["--init", "imagenet", "--from-bundle", "lung-1.0.0"], "begin at one place"),
+        (["--init", "imagenet", "--from-bundle", "lung-1.0.0"], "not both"),
         (["--epochs", "0"], "at least 1"),
     ],
 )

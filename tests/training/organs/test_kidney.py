@@ -208,7 +208,7 @@ def test_where_the_outcome_is_chance_the_equations_ship_alone(tmp_path: Path) ->
 
 def test_other_outcomes_and_other_modalities_are_refused(tmp_path: Path, cohort: Path) -> None:
     for labels in ({"pneumonia": "Suy than"}, {"incident_ckd": "Suy than", "kfre_5y": "DTD"}):
-        with pytest.raises(CannotTrain, match="one outcome, `incident_ckd`"):
+        with pytest.raises(CannotTrain, match="one label, `incident_ckd`"):
             train(write(tmp_path, made(), labels=labels), tmp_path)
     films = yaml.safe_load(cohort.read_text()) | {"modality": "cxr"}
     films["columns"]["file"] = "Ma so"
