@@ -203,7 +203,10 @@ def add_agreement(folder: Path, evaluated: Evaluated, *, out: Path, version: str
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m training agree", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m training agree",
+        description="Measure how far lower precisions are from fp32, and write a new version of the bundle with it.",
+    )
     parser.add_argument("--bundle", type=Path, required=True, help="folder of the bundle: lung or cardiac")
     parser.add_argument("--cohort", type=Path, action="append", help="manifest (YAML) with a test part")
     parser.add_argument("--data", type=Path, default=Path("../shared/data"), help="the shipped cohorts' folder")

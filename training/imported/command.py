@@ -37,7 +37,9 @@ SATURATED_LOGIT = 32.0
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns 0, or 2 after an error message on standard error."""
-    parser = argparse.ArgumentParser(prog="python -m training import", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m training import", description="Make a bundle from a classifier that was trained elsewhere."
+    )
     parser.add_argument("source", type=Path, metavar="SOURCE", help="checkpoint file (a state dict)")
     parser.add_argument("--spec", type=Path, help="YAML: " + ", ".join(Spec.model_fields))
     parser.add_argument("--out", type=Path, default=Path("models/bundles"), help="folder of bundles")
