@@ -1,4 +1,4 @@
-"""``python -m benchmarks COMMAND``: a table, a plot where it says more, one JSON line at the end of stdout."""
+"""``python -m benchmarks COMMAND``: prints a table and, as the last line, JSON; some commands draw a plot."""
 
 from __future__ import annotations
 
@@ -10,35 +10,37 @@ from pathlib import Path
 from benchmarks.report import Report
 
 COMMANDS = {
-    "raw": "the bare sessions, by runtime, precision and batch",
+    "raw": "the sessions alone, by runtime, precision and batch",
     "engine": "MLPerf LoadGen over the engine: SingleStream, Offline, Server, accuracy",
-    "http": "closed and open loop over HTTP, real files",
-    "decode": "each kind of file from bytes to tensor, alone",
-    "stages": "what each stage of a visit costs, beside what the service spends",
+    "http": "closed and open loop over HTTP, with real files",
+    "decode": "each kind of file from bytes to tensor",
+    "stages": "cost of each stage of a visit, compared with the whole service",
     "train": "cases per second of the training loop",
     "profile": "where the server's time goes at full load",
-    "table": "all figures that were to be reached (make bench)",
+    "table": "all figures with a goal (make bench)",
 }
-ELSEWHERE = {
+WITH_OWN_OPTIONS = {
     "peers": "other serving frameworks with the same weights (make bench-peers)",
     "capacity": "from core-milliseconds to a national programme",
 }
-"""Commands that bring their own arguments: ``benchmarks.NAME.main(arguments)``."""
+"""Commands with their own options: ``benchmarks.NAME.main(arguments)``."""
 OUT = Path(__file__).parent / "out"
 
 
 def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    of = {}
-    for name, says in COMMANDS.items():
-        of[name] = commands.add_parser(name, help=says, description=says)
-        of[name].add_argument("--out", type=Path, default=OUT, help="folder of plots and JSON (default: %(default)s)")
-    for name, says in ELSEWHERE.items():
-        commands.add_parser(name, help=says, add_help=False)
+    by_name = {}
+    for name, text in COMMANDS.items():
+        by_name[name] = commands.add_parser(name, help=text, description=text)
+        by_name[name].add_argument(
+            "--out", type=Path, default=OUT, help="folder of plots and JSON (default: %(default)s)"
+        )
+    for name, text in WITH_OWN_OPTIONS.items():
+        commands.add_parser(name, help=text, add_help=False)
     for name in ("engine", "http", "stages", "profile"):
-        of[name].add_argument("--network", "--bundle", choices=["lung", "densenet121"], default="lung")
-    of["engine"].add_argument("--duration-s", type=float, default=10.0, help="of each LoadGen run")
+        by_name[name].add_argument("--network", "--bundle", choices=["lung", "densenet121"], default="lung")
+    by_name["engine"].add_argument("--duration-s", type=float, default=10.0, help="of each LoadGen run")
     for name, seconds in (
         ("raw", 0.7),
         ("http", 5.0),
@@ -47,77 +49,77 @@ def parser() -> argparse.ArgumentParser:
         ("profile", 15.0),
         ("table", 3.0),
     ):
-        of[name].add_argument("--seconds", type=float, default=seconds, help="of each measurement (%(default)s)")
+        by_name[name].add_argument("--seconds", type=float, default=seconds, help="of each measurement (%(default)s)")
     for name in ("engine", "stages", "table"):
-        of[name].add_argument("--rounds", type=int, default=5, help="alternations; medians are told")
-    of["raw"].add_argument("--names", nargs="+", default=["lung", "cardiac", "cxr_gate"], help="bundles")
-    of["raw"].add_argument("--batches", nargs="+", type=int, default=[1, 2, 4, 8, 16, 32, 64])
-    of["raw"].add_argument("--torch", action="store_true", help="torch on the CPU too")
-    of["raw"].add_argument("--densenet", action="store_true", help="DenseNet-121 in the lung bundle's place")
-    of["http"].add_argument("--kinds", nargs="+", default=["png", "dicom", "jpeg-lossless", "j2k", "wfdb"])
-    of["http"].add_argument("--clients", nargs="+", type=int, default=[1, 8, 32, 64, 128, 256])
-    of["http"].add_argument("--shares", nargs="*", type=float, default=[0.3, 0.5, 0.7, 0.9], help="open loop")
-    of["http"].add_argument("--raw-body", action="store_true", help="the file itself instead of multipart")
-    of["train"].add_argument("--steps", type=int, default=4, help="per epoch")
-    of["train"].add_argument("--threads", nargs="*", type=int, default=[])
-    of["train"].add_argument("--precisions", nargs="+", choices=["bf16", "fp32"], default=["bf16", "fp32"])
-    of["profile"].add_argument("--kind", default="png")
-    of["profile"].add_argument("--native", action="store_true", help="frames of native code too")
+        by_name[name].add_argument("--rounds", type=int, default=5, help="alternations; medians are reported")
+    by_name["raw"].add_argument("--names", nargs="+", default=["lung", "cardiac", "cxr_gate"], help="bundles")
+    by_name["raw"].add_argument("--batches", nargs="+", type=int, default=[1, 2, 4, 8, 16, 32, 64])
+    by_name["raw"].add_argument("--torch", action="store_true", help="torch on the CPU too")
+    by_name["raw"].add_argument("--densenet", action="store_true", help="DenseNet-121 instead of the lung bundle")
+    by_name["http"].add_argument("--kinds", nargs="+", default=["png", "dicom", "jpeg-lossless", "j2k", "wfdb"])
+    by_name["http"].add_argument("--clients", nargs="+", type=int, default=[1, 8, 32, 64, 128, 256])
+    by_name["http"].add_argument("--shares", nargs="*", type=float, default=[0.3, 0.5, 0.7, 0.9], help="open loop")
+    by_name["http"].add_argument("--raw-body", action="store_true", help="the file itself instead of multipart")
+    by_name["train"].add_argument("--steps", type=int, default=4, help="per epoch")
+    by_name["train"].add_argument("--threads", nargs="*", type=int, default=[])
+    by_name["train"].add_argument("--precisions", nargs="+", choices=["bf16", "fp32"], default=["bf16", "fp32"])
+    by_name["profile"].add_argument("--kind", default="png")
+    by_name["profile"].add_argument("--native", action="store_true", help="frames of native code too")
     return top
 
 
 def main(arguments: list[str] | None = None) -> None:
-    told, others = parser().parse_known_args(arguments)
-    if told.command in ELSEWHERE:
-        importlib.import_module(f"benchmarks.{told.command}").main(others)
+    options, others = parser().parse_known_args(arguments)
+    if options.command in WITH_OWN_OPTIONS:
+        importlib.import_module(f"benchmarks.{options.command}").main(others)
         return
     if others:
         parser().error(f"unrecognised: {' '.join(others)}")
-    report = Report(told.command, told.out)
-    command(told, report)()
+    report = Report(options.command, options.out)
+    command(options, report)()
 
 
-def command(told: argparse.Namespace, report: Report) -> Callable[[], object]:  # noqa: PLR0911  one for each command
-    """What a command line asks for; modules are imported when they are needed, since some need torch."""
-    if told.command == "raw":
+def command(options: argparse.Namespace, report: Report) -> Callable[[], object]:  # noqa: PLR0911  one for each command
+    """The function of a command; modules are imported only when needed, because some need torch."""
+    if options.command == "raw":
         from benchmarks import raw  # noqa: PLC0415
 
         return lambda: raw.run(
-            report, names=told.names, batches=told.batches, seconds=told.seconds, with_torch=told.torch,
-            densenet=told.densenet,
+            report, names=options.names, batches=options.batches, seconds=options.seconds, with_torch=options.torch,
+            densenet=options.densenet,
         )  # fmt: skip
-    if told.command == "engine":
+    if options.command == "engine":
         from benchmarks import engine  # noqa: PLC0415
 
-        return lambda: engine.run(report, network=told.network, seconds=told.duration_s, rounds=told.rounds)
-    if told.command == "http":
+        return lambda: engine.run(report, network=options.network, seconds=options.duration_s, rounds=options.rounds)
+    if options.command == "http":
         from benchmarks import over_http  # noqa: PLC0415
 
         return lambda: over_http.run(
-            report, network=told.network, kinds=told.kinds, clients=told.clients, shares=told.shares,
-            seconds=told.seconds, raw=told.raw_body,
+            report, network=options.network, kinds=options.kinds, clients=options.clients, shares=options.shares,
+            seconds=options.seconds, raw=options.raw_body,
         )  # fmt: skip
-    if told.command == "train":
+    if options.command == "train":
         from benchmarks import train  # noqa: PLC0415
 
-        return lambda: train.run(report, steps=told.steps, precisions=told.precisions, threads=told.threads)
-    if told.command == "profile":
+        return lambda: train.run(report, steps=options.steps, precisions=options.precisions, threads=options.threads)
+    if options.command == "profile":
         from benchmarks import profiling  # noqa: PLC0415
 
         return lambda: profiling.run(
-            report, network=told.network, kind=told.kind, seconds=told.seconds, native=told.native
+            report, network=options.network, kind=options.kind, seconds=options.seconds, native=options.native
         )
-    if told.command == "stages":
+    if options.command == "stages":
         from benchmarks import stages  # noqa: PLC0415
 
-        return lambda: stages.run(report, network=told.network, seconds=told.seconds, rounds=told.rounds)
-    if told.command == "decode":
+        return lambda: stages.run(report, network=options.network, seconds=options.seconds, rounds=options.rounds)
+    if options.command == "decode":
         from benchmarks import decode  # noqa: PLC0415
 
-        return lambda: decode.run(report, seconds=told.seconds)
+        return lambda: decode.run(report, seconds=options.seconds)
     from benchmarks import table  # noqa: PLC0415
 
-    return lambda: table.run(report, rounds=told.rounds, seconds=told.seconds)
+    return lambda: table.run(report, rounds=options.rounds, seconds=options.seconds)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
 """``python -m benchmarks capacity``: from measured core-milliseconds to the machines of a national programme.
 
-Visits arrive at clinics over a week of working days, wait there while the link is down, go up it one after the other,
-and are served in the order of their arrival by as many cores as there are: in one data centre, or in each province.
-Every visit of the week is simulated. ``docs/why/capacity.md`` says what is assumed and what came out.
+Visits are made at clinics over a week of working days, wait there while the link is down, are uploaded one after the
+other, and are served in the order of arrival by all cores of one data centre, or of each province. Every visit of the
+week is simulated. ``docs/why/capacity.md`` has the assumptions and the results.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ OUT = Path(__file__).parent / "out"
 
 
 @dataclass(frozen=True)
-class Told:
-    """What a layout did in the week. Waits are between arrival at the service and the start of the work, seconds."""
+class LayoutResult:
+    """Result of a layout in the week. Waits are from arrival at the service to the start of the work, in seconds."""
 
     layout: str
     machines: int
@@ -53,7 +53,7 @@ class Told:
 
 
 def served(visits: Visits, servers: NDArray[np.int64]) -> Times:
-    """When each visit is done; ``servers`` are the cores of each province, or a single number for the centre."""
+    """When each visit is done, in seconds; ``servers`` are the cores of each province, or one number for the centre."""
     if len(servers) == 1:
         return departures(visits.posted_s, visits.work_s, int(servers[0]))
     done = np.empty(len(visits))
@@ -64,7 +64,7 @@ def served(visits: Visits, servers: NDArray[np.int64]) -> Times:
 
 
 def machines_needed(programme: Programme, visits: Visits) -> int:
-    """The fewest machines at which 99 of 100 visits wait no longer than ``wait_s``, found by halving."""
+    """The fewest machines with which 99 of 100 visits wait at most ``wait_s``, found by bisection."""
     low = max(1, int(visits.work_s.sum() / (visits.posted_s[-1] - visits.posted_s[0]) / programme.cores))
     high = low
     while not enough(programme, visits, high):
@@ -76,20 +76,21 @@ def machines_needed(programme: Programme, visits: Visits) -> int:
 
 
 def enough(programme: Programme, visits: Visits, machines: int) -> bool:
+    """Whether 99 of 100 visits wait at most ``wait_s``."""
     starts = departures(visits.posted_s, visits.work_s, machines * programme.cores) - visits.work_s
     return bool(np.percentile(starts - visits.posted_s, 99) <= programme.wait_s)
 
 
-def tell(
+def simulate_layout(
     layout: str,
     programme: Programme,
     visits: Visits,
     machines: NDArray[np.int64],
     outage: tuple[float, float] | None = None,
-) -> tuple[Told, Times]:
-    """Simulate a layout; ``machines`` as ``servers`` in :func:`served`. What it did, and when each visit's work began.
+) -> tuple[LayoutResult, Times]:
+    """Simulate a layout; returns its result, and when the work of each visit starts.
 
-    ``drained_after_min`` counts from the outage's end until nobody waits for longer than ``wait_s`` any more.
+    ``machines`` are those of each province, or one number for the centre.
     """
     starts = served(visits, machines * programme.cores) - visits.work_s
     waits = starts - visits.posted_s
@@ -101,7 +102,7 @@ def tell(
     held = np.zeros(len(visits), bool)
     if outage is not None:
         held = (visits.made_s >= outage[0]) & (visits.made_s < outage[1]) & (visits.posted_s >= outage[1])
-    told = Told(
+    result = LayoutResult(
         layout=layout,
         machines=int(machines.sum()),
         visits=len(visits),
@@ -115,17 +116,17 @@ def tell(
         held_by_outage=int(held.sum()),
         drained_after_min=drained_after_min(programme, waits, starts, outage[1]) if outage else None,
     )
-    return told, starts
+    return result, starts
 
 
 def drained_after_min(programme: Programme, waits: Times, starts: Times, end_s: float) -> float:
-    """Minutes from ``end_s`` until the last visit begins that has waited for longer than ``wait_s``; 0: none has."""
+    """Minutes from the end of the outage to the start of the last visit that waited longer than ``wait_s``, else 0."""
     late = starts[(waits > programme.wait_s) & (starts > end_s)]
     return float(late.max() - end_s) / 60 if len(late) else 0.0
 
 
 def steps(names: Sequence[str]) -> Iterator[str]:
-    """The names, under a progress bar where tqdm is installed (on standard error)."""
+    """The names, with a progress bar if tqdm is installed."""
     try:
         from tqdm import tqdm  # noqa: PLC0415
     except ImportError:
@@ -137,11 +138,11 @@ def steps(names: Sequence[str]) -> Iterator[str]:
         yield name
 
 
-def simulate(programme: Programme) -> tuple[list[Told], dict[str, tuple[Visits, Times]]]:
-    """Both layouts, as they are and with an outage on Monday morning; and the visits behind the plot."""
+def simulate(programme: Programme) -> tuple[list[LayoutResult], dict[str, tuple[Visits, Times]]]:
+    """Both layouts, without and with an outage on Monday morning; also the visits of each, for the plot."""
     begin = 9 * HOUR_S
     outage = (begin, begin + programme.outage_h * HOUR_S)
-    told, behind = [], {}
+    results, behind = [], {}
     usual, cut = week(programme), None
     centre = provinces = np.zeros(1, np.int64)
     for step in steps(["centre", "provinces", "outage", "centre, outage", "centre + 1, outage", "provinces, outage"]):
@@ -155,10 +156,10 @@ def simulate(programme: Programme) -> tuple[list[Told], dict[str, tuple[Visits, 
             provinces = np.array([machines_needed(programme, part) for part in parts])
         machines = provinces if step.startswith("provinces") else centre + step.startswith("centre + 1")
         visits = usual if cut is None else cut
-        one, starts = tell(step, programme, visits, machines, outage if cut is not None else None)
-        told.append(one)
+        result, starts = simulate_layout(step, programme, visits, machines, outage if cut is not None else None)
+        results.append(result)
         behind[step] = (visits, starts)
-    return told, behind
+    return results, behind
 
 
 def core_ms_of(path: Path, kinds: Sequence[str]) -> float:
@@ -167,7 +168,7 @@ def core_ms_of(path: Path, kinds: Sequence[str]) -> float:
     Raises
     ------
     SystemExit
-        There is no such file, or it lacks one of the kinds.
+        The file does not exist, or has no figure for one of the kinds.
     """
     try:
         files = json.loads(path.read_text())["files"]
@@ -180,51 +181,55 @@ def core_ms_of(path: Path, kinds: Sequence[str]) -> float:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Print what a programme needs; write its JSON and its plot."""
+    """Print the machines that a programme needs; write JSON and plot."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks capacity", description=__doc__.split("\n")[0])
     for name, default in asdict(Programme()).items():
         if name != "core_ms":
             parser.add_argument(
                 f"--{name.replace('_', '-')}", type=type(default), default=default, help="(%(default)s)"
             )
-    parser.add_argument("--core-ms", type=float, help="core-milliseconds of a visit, in place of the measured ones")
+    parser.add_argument("--core-ms", type=float, help="core-milliseconds of a visit, instead of the measured ones")
     parser.add_argument("--http", type=Path, default=OUT / "http.json", help="JSON of the http benchmark (%(default)s)")
-    parser.add_argument("--files", nargs="+", default=["dicom", "wfdb"], help="what a visit brings (%(default)s)")
+    parser.add_argument("--files", nargs="+", default=["dicom", "wfdb"], help="files of a visit (%(default)s)")
     parser.add_argument("--machine-cost", type=float, help="of one machine for a year, in any currency")
     parser.add_argument("--out", type=Path, default=OUT)
-    told = parser.parse_args(arguments)
-    core_ms = told.core_ms if told.core_ms is not None else core_ms_of(told.http, told.files)
-    given = {name: getattr(told, name) for name in asdict(Programme())}
+    options = parser.parse_args(arguments)
+    core_ms = options.core_ms if options.core_ms is not None else core_ms_of(options.http, options.files)
+    given = {name: getattr(options, name) for name in asdict(Programme())}
     programme = replace(Programme(), **given | {"core_ms": core_ms})
     layouts, behind = simulate(programme)
     print_layouts(programme, layouts)
-    report = Report("capacity", told.out)
+    report = Report("capacity", options.out)
     report.plot(lambda axes: draw(axes, programme, behind), title="Visits that wait for a core, busiest Monday")
     yearly = programme.people * programme.visits_per_person
-    costs = {one.layout: one.machines * told.machine_cost / yearly for one in layouts} if told.machine_cost else None
-    if costs:
-        for layout in ("centre", "provinces"):
-            print(f"{layout}: {costs[layout]:.6f} a visit at {told.machine_cost:g} a machine and year")
+    costs = None
+    if options.machine_cost:
+        costs = {layout.layout: layout.machines * options.machine_cost / yearly for layout in layouts}
+        for name in ("centre", "provinces"):
+            print(f"{name}: {costs[name]:.6f} a visit at {options.machine_cost:g} a machine and year")
     report.end(
         {
             "programme": asdict(programme),
-            "core_ms_from": "--core-ms" if told.core_ms is not None else {"http": str(told.http), "files": told.files},
+            "core_ms_from": "--core-ms"
+            if options.core_ms is not None
+            else {"http": str(options.http), "files": options.files},
             "visits_per_year": yearly,
-            "machine_years_per_million_visits": {one.layout: one.machines / yearly * 1e6 for one in layouts},
+            "machine_years_per_million_visits": {layout.layout: layout.machines / yearly * 1e6 for layout in layouts},
             "cost_per_visit": costs,
-            "layouts": [asdict(one) for one in layouts],
+            "layouts": [asdict(layout) for layout in layouts],
         }
     )
 
 
-def print_layouts(programme: Programme, layouts: Sequence[Told]) -> None:
+def print_layouts(programme: Programme, layouts: Sequence[LayoutResult]) -> None:
     rows: list[list[Cell]] = [
         [
-            one.layout, one.machines, 100 * one.utilisation_working_hours, 100 * one.utilisation_busiest_hour,
-            one.wait_p50_s, one.wait_p95_s, one.wait_p99_s, one.wait_max_s, one.longest_queue, one.held_by_outage,
-            one.drained_after_min,
+            layout.layout, layout.machines,
+            100 * layout.utilisation_working_hours, 100 * layout.utilisation_busiest_hour,
+            layout.wait_p50_s, layout.wait_p95_s, layout.wait_p99_s, layout.wait_max_s,
+            layout.longest_queue, layout.held_by_outage, layout.drained_after_min,
         ]
-        for one in layouts
+        for layout in layouts
     ]  # fmt: skip
     columns = ["layout", "machines", "used %", "used % at most", "wait p50 s", "p95", "p99", "max", "longest queue"]
     table(

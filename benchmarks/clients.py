@@ -1,8 +1,8 @@
-"""Clients in a process of their own: closed loop and open loop over real HTTP, on raw sockets, at a cost that is told.
+"""Clients in another process: closed loop and open loop over HTTP, on raw sockets; their own CPU time is measured.
 
-``python -m benchmarks.clients`` reads a load (JSON) from stdin and writes what came of it to stdout. A closed loop
-posts when the last answer is there; an open one posts when a Poisson process says so, and its latencies count from
-that moment, so that a server that stalls is charged for those who wait (no coordinated omission).
+``python -m benchmarks.clients`` reads a load (JSON) from stdin and writes its outcome to stdout. A client of the closed
+loop posts when it has the last answer. The open loop posts at the times of a Poisson process, and latencies count from
+these times, so that a slow server does not delay the measurement (no coordinated omission).
 """
 
 from __future__ import annotations
@@ -23,25 +23,25 @@ from benchmarks.figures import percentiles, poisson_arrivals
 from benchmarks.files import ROOT, Body, pieces_of
 
 GIVE_UP_S = 120.0
-"""A request without an answer for this long counts as timed out."""
+"""A request without an answer after this time counts as failed."""
 
 
 @dataclass(frozen=True)
 class Load:
-    """What to send.
+    """The requests to send.
 
     Parameters
     ----------
     body
-        File with the body, with its mark; empty for ``GET``.
+        File with the body and its marks (:data:`benchmarks.files.MARK`); empty for ``GET``.
     expect
-        What an answer of status 201 has to contain to count as done.
+        Text that an answer with status 201 has to contain to count as done.
     clients
-        Connections of the closed loop; the most of them in the open one.
+        Connections of the closed loop; the maximum of the open loop.
     rate_per_s
-        Of the open loop; 0 for the closed one.
+        Rate of the open loop; 0 for the closed loop.
     visits
-        Stop after this many requests where it is not 0, else when ``seconds`` are over.
+        Stop after this many requests; if 0, stop after ``seconds``.
     """
 
     port: int
@@ -59,18 +59,18 @@ class Load:
 
 @dataclass
 class Outcome:
-    """What came of a load.
+    """The outcome of a load.
 
     Parameters
     ----------
     statuses
-        Answers by status; ``not_assessed`` for a 2xx without what was expected, ``failed`` for no answer.
+        Answers by status; ``not_assessed`` for a 201 without the expected text, ``failed`` for no answer.
     elapsed_s
         From the first request to the last answer.
     seconds
-        Latency of each answer that counts as done, in the order in which they came.
+        Latency of each answer that counts as done, in the order of arrival.
     client_cpu_s
-        CPU time of the client while it ran.
+        CPU time of the clients.
     """
 
     statuses: dict[str, int]
@@ -88,7 +88,7 @@ class Outcome:
 
     @property
     def failed(self) -> int:
-        """Requests that were answered by nothing good, a refusal with 429 apart."""
+        """Requests that are not done, except refusals with 429."""
         return self.sent - self.done - self.statuses.get("429", 0)
 
     @property
@@ -100,7 +100,7 @@ class Outcome:
 
 
 def send(load: Load, body: Body | None = None) -> Outcome:
-    """Run a load in a process of its own."""
+    """Run a load in a new process."""
     with tempfile.NamedTemporaryFile() as file:
         if body is not None:
             file.write(body.content)
@@ -120,7 +120,7 @@ def send(load: Load, body: Body | None = None) -> Outcome:
 
 
 class _Connection(asyncio.Protocol):
-    """One connection that carries one request at a time."""
+    """A connection with one request at a time."""
 
     def __init__(self, expect: bytes) -> None:
         from httptools import HttpResponseParser  # noqa: PLC0415
@@ -170,7 +170,7 @@ class _Connection(asyncio.Protocol):
 
 
 class _Run:
-    """One load as it runs."""
+    """A running load."""
 
     def __init__(self, load: Load) -> None:
         self.load = load
@@ -192,7 +192,7 @@ class _Run:
         _, connection = await loop.create_connection(lambda: _Connection(expect), "127.0.0.1", self.load.port)
         return connection
 
-    async def one(self, connection: _Connection, since: float) -> None:
+    async def request(self, connection: _Connection, since: float) -> None:
         number, self._next = self._next, self._next + 1
         status = await connection.ask([self._head, *(self._pieces(number) if self._pieces else [])])
         self.statuses[status] += 1
@@ -211,7 +211,7 @@ class _Run:
                 left -= 1
                 if not connection.open:
                     connection = await self.connect()
-                await self.one(connection, time.perf_counter())
+                await self.request(connection, time.perf_counter())
 
         await asyncio.gather(*(client() for _ in range(load.clients)))
 
@@ -226,7 +226,7 @@ class _Run:
                 connection = self._idle.popleft() if self._idle else await self.connect()
                 if not connection.open:
                     connection = await self.connect()
-                await self.one(connection, due)
+                await self.request(connection, due)
                 self._idle.append(connection)
 
         for at in poisson_arrivals(load.rate_per_s, load.seconds, load.seed):
@@ -236,7 +236,7 @@ class _Run:
 
 
 def main() -> None:
-    """Run the load that stdin names."""
+    """Run the load that is given on stdin."""
     import uvloop  # noqa: PLC0415
 
     run = _Run(Load(**json.load(sys.stdin)))

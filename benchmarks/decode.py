@@ -1,4 +1,4 @@
-"""``decode``: each kind of file from bytes to the network's tensor, alone: one thread, then every core."""
+"""``decode``: each kind of file from bytes to the network's tensor, on one thread and on all cores."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from benchmarks import files
 from benchmarks.report import COLOURS, Report, cores, table
 
 SIZES_PX = (64, 224)
-"""Sides that a film is brought to, for gate and network."""
+"""Side of a film after the conform step, for gate and network."""
 
 
 def run(report: Report, *, seconds: float = 2.0) -> dict[str, Any]:
     """Milliseconds and MB/s (of the file) for each kind."""
     found: dict[str, dict[str, float]] = {}
-    for name, (n_bytes, work) in works().items():
+    for name, (n_bytes, work) in decoders().items():
         one = _seconds_each(work, 1, seconds)
         all_ = _seconds_each(work, cores(), seconds)
         found[name] = {
@@ -48,8 +48,8 @@ def run(report: Report, *, seconds: float = 2.0) -> dict[str, Any]:
     return figures
 
 
-def works() -> dict[str, tuple[int, Callable[[], object]]]:
-    """Size in bytes and the work of each kind of file."""
+def decoders() -> dict[str, tuple[int, Callable[[], object]]]:
+    """Size in bytes and the function that reads each kind of file."""
     from data_specs.bundle import EcgInput  # noqa: PLC0415
     from data_specs.cxr.files import read_image  # noqa: PLC0415
     from data_specs.cxr.image import conform  # noqa: PLC0415
@@ -86,7 +86,7 @@ def works() -> dict[str, tuple[int, Callable[[], object]]]:
 
 
 def _seconds_each(work: Callable[[], object], threads: int, seconds: float) -> float:
-    """Wall seconds for each piece of work, done on so many threads for about so long."""
+    """Wall seconds per call of ``work``, called on ``threads`` threads for about ``seconds``."""
     work()
     end = time.perf_counter() + seconds
 

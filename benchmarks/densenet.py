@@ -1,4 +1,4 @@
-"""DenseNet-121 in the lung bundle's place: random weights, the same contract, for comparison on a network all know."""
+"""DenseNet-121 instead of the lung bundle, with random weights and the same input: a well-known network."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ N_PICTURES = 96
 def densenet_bundles(shipped: Path, folder: Path) -> Path:
     """A folder of bundles under ``folder`` in which ``lung`` is DenseNet-121, exported as every bundle is.
 
-    The weights say nothing of any film; what is measured is their cost.
+    The findings mean nothing, because only the speed is measured.
 
     Raises
     ------
@@ -41,7 +41,7 @@ def densenet_bundles(shipped: Path, folder: Path) -> Path:
     lung = shipped / f"lung-{registry.in_service('lung')}"
     manifest = BundleManifest.model_validate_json((lung / "screening.json").read_bytes())
     if not isinstance(manifest.input, CxrInput):
-        raise TypeError(f"{lung.name} takes no films")
+        raise TypeError(f"{lung.name} has no film input")
     torch.manual_seed(2026)
     n_columns = 1 + max(finding.column for finding in manifest.findings)
     imagenet = Normalisation(mean=(123.675, 116.28, 103.53), std=(58.395, 57.12, 57.375))
@@ -51,7 +51,7 @@ def densenet_bundles(shipped: Path, folder: Path) -> Path:
         name="lung",
         version=VERSION,
         organ="lung",
-        purpose="DenseNet-121 with random weights: for measuring speed, for nothing else.",
+        purpose="DenseNet-121 with random weights, for measuring speed only.",
         input=manifest.input,
         outputs=network.outputs,
         findings=manifest.findings,
@@ -62,11 +62,11 @@ def densenet_bundles(shipped: Path, folder: Path) -> Path:
     pictures = made_up(manifest.input.size_px)
     with torch.inference_mode():
         logits = network(torch.from_numpy(pictures))[0].numpy()
-    # nobody knows what is right here: lower precisions are held to fp32's own order
+    # There are no labels, so lower precisions are compared with the order of fp32.
     above = {
         column: (logits[:, column] > np.median(logits[:, column])).astype(np.float64) for column in range(n_columns)
     }
-    evaluated = Evaluated(pictures, above, "made-up pictures; outcome: fp32 above its own median")
+    evaluated = Evaluated(pictures, above, "synthetic pictures; outcome: fp32 above its median")
     write_bundle(network, draft, golden, golden[::-1].copy(), bundles, evaluated=evaluated)
     return bundles
 

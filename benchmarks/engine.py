@@ -1,7 +1,6 @@
-"""``engine``: MLPerf LoadGen over the in-process engine: Offline, SingleStream and Server, for speed and for answers.
+"""``engine``: MLPerf LoadGen with the engine in this process: Offline, SingleStream and Server, speed and accuracy.
 
-The system under test is one object in all runs: what accuracy mode asks and what the performance runs are timed on go
-the same way, and their answers are compared.
+The system under test is the same object in accuracy mode and in the performance runs, and their answers are compared.
 """
 
 from __future__ import annotations
@@ -23,7 +22,9 @@ from numpy.typing import NDArray
 
 from benchmarks import files
 from benchmarks.figures import median_ratio, percentiles
-from benchmarks.raw import in_service, own_batch, random_rows, rate_of
+from benchmarks.over_http import bundles_of
+from benchmarks.raw import in_service, own_batch, rate_of
+from benchmarks.raw_runtimes import random_rows
 from benchmarks.report import Cell, Report, table
 from data_specs.visit.context import Context
 from inference.engine import Engine, PostedInput
@@ -34,16 +35,16 @@ SCENARIOS: tuple[Scenario, ...] = ("SingleStream", "Offline", "Server")
 ADULT = Context.model_validate({"person": {"age_years": 42}})
 N_FILMS = 64
 SERVER_SHARE = 0.7
-"""Of the Offline rate: what the Server scenario is asked for."""
+"""Rate of the Server scenario, as a share of the Offline rate."""
 SERVER_LATENCY = 3.0
-"""Times the SingleStream median: what 99 % of the Server scenario's answers have to keep to."""
+"""Latency limit of 99 % of the answers in the Server scenario, as a multiple of the SingleStream median."""
 AT_ONCE = 64
-"""Visits in the engine's hands; beyond it Offline's queries wait, as the service's would."""
+"""Visits in the engine at a time; further queries wait, as in the service."""
 
 
 @dataclass
 class Library:
-    """Films of the sample, each a little different, as PNG 512²."""
+    """The sample films as PNG 512², each with other bytes."""
 
     films: list[bytes] = field(default_factory=list)
 
@@ -53,7 +54,7 @@ class Library:
 
 
 class SystemUnderTest:
-    """The engine on an event loop in a thread of its own, as LoadGen drives it.
+    """The engine on an event loop in another thread, called by LoadGen.
 
     An answer is the probabilities of the lung findings, float32, in the order of the bundle's findings.
     """
@@ -68,14 +69,16 @@ class SystemUnderTest:
         self.faults: list[str] = []
 
     def issue(self, samples: Sequence[Any]) -> None:
-        """Take queries on; LoadGen calls this and does not wait."""
+        """Start queries without waiting for them; called by LoadGen."""
         queries = [(sample.id, sample.index) for sample in samples]
-        self._loop.call_soon_threadsafe(lambda: [self._loop.create_task(self._one(*query)) for query in queries])
+        self._loop.call_soon_threadsafe(
+            lambda: [self._loop.create_task(self._answer_query(*query)) for query in queries]
+        )
 
     def flush(self) -> None:
-        """Nothing is held back."""
+        """Called by LoadGen; there is nothing to do."""
 
-    async def _one(self, query: int, index: int) -> None:
+    async def _answer_query(self, query: int, index: int) -> None:
         import mlperf_loadgen as lg  # noqa: PLC0415
 
         probabilities: list[float] = []
@@ -83,7 +86,7 @@ class SystemUnderTest:
             async with self._places:
                 probabilities = await self.answer(index)
             self.answers[index] = probabilities
-        except Exception as error:  # LoadGen has to hear of every query; the fault is told at the end
+        except Exception as error:  # LoadGen needs an answer for every query; the fault is reported at the end
             self.faults.append(f"{type(error).__name__}: {error}")
         buffer = array.array("f", probabilities)
         address, n = buffer.buffer_info()
@@ -105,13 +108,13 @@ class SystemUnderTest:
 
 @dataclass(frozen=True)
 class Verdict:
-    """LoadGen's own words on one run."""
+    """LoadGen's result of one run."""
 
     valid: bool
     summary: dict[str, str]
 
     def number(self, name: str) -> float:
-        """A figure of the summary; NaN where it is not in it."""
+        """A figure of the summary; NaN if it is missing."""
         found = next((value for key, value in self.summary.items() if key.startswith(name)), "nan")
         return float(found)
 
@@ -120,13 +123,11 @@ def run(
     report: Report, *, network: str = "lung", scenarios: Sequence[Scenario] = SCENARIOS, seconds: float = 10.0,
     rounds: int = 5,
 ) -> dict[str, Any]:  # fmt: skip
-    """All scenarios, then accuracy mode; and Offline's share of the bare session, measured in turns."""
+    """All scenarios, accuracy mode, and the Offline rate as a share of the session alone, measured alternately."""
     try:
         import mlperf_loadgen  # type: ignore[import-not-found]  # noqa: F401, PLC0415
     except ImportError:
         raise SystemExit("engine: mlcommons-loadgen is not installed (the extra 'test')") from None
-    from benchmarks.over_http import bundles_of  # noqa: PLC0415
-
     with bundles_of(network) as bundles:
         return _measured(report, bundles, network, scenarios, seconds, rounds)
 
@@ -203,9 +204,9 @@ def load(
     Parameters
     ----------
     offline
-        Rate to expect of Offline, from which LoadGen makes one query that lasts ``seconds``.
+        Expected rate of Offline; LoadGen makes one query of it that lasts ``seconds``.
     server, latency_ms
-        Rate to ask of Server, and the latency that 99 % have to keep to.
+        Rate of Server, and the latency limit of 99 % of its answers.
     """
     import mlperf_loadgen as lg  # noqa: PLC0415
 
@@ -224,7 +225,7 @@ def load(
 
 
 def accuracy_answers(sut: SystemUnderTest) -> dict[int, NDArray[np.float32]]:
-    """Every film's answer as LoadGen's accuracy log has it."""
+    """The answer for each film, from LoadGen's accuracy log."""
     import mlperf_loadgen as lg  # noqa: PLC0415
 
     settings = lg.TestSettings()
@@ -233,7 +234,7 @@ def accuracy_answers(sut: SystemUnderTest) -> dict[int, NDArray[np.float32]]:
     with tempfile.TemporaryDirectory() as folder:
         _start(sut, settings, folder)
         entries = json.loads((Path(folder) / "mlperf_log_accuracy.json").read_text())
-    return {each["qsl_idx"]: np.frombuffer(bytes.fromhex(each["data"]), np.float32) for each in entries}
+    return {entry["qsl_idx"]: np.frombuffer(bytes.fromhex(entry["data"]), np.float32) for entry in entries}
 
 
 def _start(sut: SystemUnderTest, settings: Any, folder: str) -> None:

@@ -1,4 +1,4 @@
-"""The arithmetic of the measurements: percentiles, arrivals, shares, core time. Pure, so that tests can hold it."""
+"""Percentiles, arrival times, ratios, core time and memory of processes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 
 
 def percentiles(values: Sequence[float], wanted: Sequence[float]) -> list[float]:
-    """Nearest-rank percentiles, each a value that was measured; NaN where nothing was.
+    """Nearest-rank percentiles, each one of the values; NaN if there are none.
 
     References
     ----------
@@ -37,7 +37,7 @@ def poisson_arrivals(rate_per_s: float, seconds: float, seed: int) -> list[float
 
 
 def median_ratio(over: Sequence[float], under: Sequence[float]) -> float:
-    """Median of the ratios of what was measured side by side, pair by pair."""
+    """Median of the ratios of values that were measured in pairs."""
     return statistics.median(a / b for a, b in zip(over, under, strict=True))
 
 
@@ -50,14 +50,14 @@ class CoreTime:
 
     @classmethod
     def of(cls, pid: int) -> CoreTime:
-        """From ``/proc``: the process's own time, that of its ended children, and that of its living ones."""
+        """From ``/proc``: the process's own time, that of its ended children, and that of its running ones."""
         user, system = parse_stat(Path(f"/proc/{pid}/stat").read_text())
         for child in _children(pid):
             try:
-                one = cls.of(child)
-            except (FileNotFoundError, ProcessLookupError):  # ended meanwhile: its parent has its time now, or nobody
+                time = cls.of(child)
+            except (FileNotFoundError, ProcessLookupError):  # it has ended; its time may now be counted by its parent
                 continue
-            user, system = user + one.user_s, system + one.system_s
+            user, system = user + time.user_s, system + time.system_s
         return cls(user, system)
 
     def ms_per(self, later: CoreTime, n: int) -> float:
@@ -67,7 +67,7 @@ class CoreTime:
 
 
 def parse_stat(line: str, ticks_per_s: int | None = None) -> tuple[float, float]:
-    """User and system seconds of a line of ``/proc/PID/stat``, with those of the children that were waited for.
+    """User and system seconds of a line of ``/proc/PID/stat``, including those of ended children that were waited for.
 
     References
     ----------
@@ -80,12 +80,12 @@ def parse_stat(line: str, ticks_per_s: int | None = None) -> tuple[float, float]
 
 
 def peak_rss_mb(pid: int) -> float:
-    """Largest resident memory so far, MB (10^6 bytes), summed over the process and its living children."""
+    """Largest resident memory so far, MB (10^6 bytes), summed over the process and its running children."""
     return _status_mb(pid, "VmHWM") + sum(peak_rss_mb(child) for child in _children(pid))
 
 
 def rss_mb(pid: int) -> float:
-    """Resident memory now, MB, summed over the process and its living children."""
+    """Resident memory now, MB, summed over the process and its running children."""
     return _status_mb(pid, "VmRSS") + sum(rss_mb(child) for child in _children(pid))
 
 
@@ -99,7 +99,7 @@ def _status_mb(pid: int, field: str) -> float:
 
 
 def _children(pid: int) -> list[int]:
-    """Living children, of whichever thread."""
+    """Running children of all threads."""
     found: list[int] = []
     for children in Path(f"/proc/{pid}/task").glob("*/children"):
         try:

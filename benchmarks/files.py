@@ -1,7 +1,7 @@
-"""The files that are posted: the sample film as PNG and in three DICOM transfer syntaxes, and the sample recording.
+"""The files to post: the sample film as PNG and in three DICOM transfer syntaxes, and the sample recording.
 
-Each body has a place for a number, so that no two visits carry the same bytes: a store that knows a file already has
-less to do, and a service that is asked the same twice may be tempted to answer from memory.
+Each body has a place for a number, so that no two visits have the same bytes. Otherwise a store would not write a known
+file again, and a service might answer from a cache.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from PIL import Image
 ROOT = Path(__file__).resolve().parents[1]
 SAMPLES = ROOT / "samples"
 MARK = b"@NUMBER-OF-VISIT"
-"""Where a visit's number goes: 16 digits."""
+"""Place of a visit's number, 16 digits."""
 PNG_TEXT = b"tEXtComment\x00"
 PNG_MARK = PNG_TEXT + MARK + b"CRC!"
 BOUNDARY = "----benchmark-boundary"
@@ -31,16 +31,16 @@ EXPLICIT, JPEG_LOSSLESS, J2K = "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.4.70", 
 
 @dataclass(frozen=True)
 class Body:
-    """What one visit posts.
+    """The body of one visit.
 
     Parameters
     ----------
     content
-        With :data:`MARK` at least once.
+        Body with at least one :data:`MARK`.
     organ
-        Which organ the answer has to have assessed.
+        Organ that has to be assessed in the answer.
     n_bytes
-        Of the files alone.
+        Size of the files in it.
     """
 
     content: bytes
@@ -66,12 +66,12 @@ def png(size_px: int = 512, which: str = "film-normal") -> bytes:
 
 
 def digits(number: int) -> bytes:
-    """A visit's number in 16 digits, the first of which is not zero, as a UID's components want it."""
+    """A visit's number in 16 digits; the first is not zero, because a component of a UID must not start with zero."""
     return str(10**15 + number).encode()
 
 
 def pieces_of(content: bytes) -> Callable[[int], list[bytes]]:
-    """From a visit's number to its body, in pieces; a PNG's text chunk gets its checksum."""
+    """A function from a visit's number to its body, in pieces; the checksum of a PNG's text chunk is computed."""
     if PNG_MARK in content:
         before, _, after = content.partition(PNG_MARK)
 
@@ -85,16 +85,17 @@ def pieces_of(content: bytes) -> Callable[[int], list[bytes]]:
 
 
 def numbered(content: bytes, number: int) -> bytes:
+    """The body of the visit with this number."""
     return b"".join(pieces_of(content)(number))
 
 
 def twelve_bit_film(size_px: int = DICOM_PX) -> NDArray[np.uint16]:
-    """The sample film as a detector would give it: 12 bit, ``size_px`` square, with the grain that enlarging removes.
+    """The sample film as from a detector: 12 bit, ``size_px`` square, with noise.
 
-    Without grain a lossless codec would find nothing to do: 8 of 4096 grey levels, one standard deviation.
+    An enlarged film has no noise and would compress too well. Its standard deviation is 8 of 4096 grey levels.
     """
-    grain = np.random.default_rng(2026).normal(0, 8, (size_px, size_px))
-    return np.rint(np.clip(film(size_px) * 16.0 + 8 + grain, 0, 4095)).astype(np.uint16)
+    noise = np.random.default_rng(2026).normal(0, 8, (size_px, size_px))
+    return np.rint(np.clip(film(size_px) * 16.0 + 8 + noise, 0, 4095)).astype(np.uint16)
 
 
 def dicom(syntax: str, size_px: int = DICOM_PX) -> bytes:
@@ -132,13 +133,13 @@ def dicom(syntax: str, size_px: int = DICOM_PX) -> bytes:
 
 
 def recording() -> tuple[bytes, bytes]:
-    """Header, with the mark in a comment, and signal of the sample recording (12 leads, 10 s, 500 Hz)."""
+    """Header (with the mark in a comment) and signal of the sample recording (12 leads, 10 s, 500 Hz)."""
     header = (SAMPLES / "E07517.hea").read_bytes()
     return header.rstrip(b"\n") + b"\n# visit " + MARK + b"\n", (SAMPLES / "E07517.mat").read_bytes()
 
 
 def multipart(parts: list[tuple[str, str, bytes]], organ: str) -> Body:
-    """A posted visit of ``(field, filename, content)`` and the context of an adult."""
+    """A visit of parts ``(field, filename, content)`` and the context of an adult."""
     pieces = [
         f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="{field}"; filename="{name}"\r\n'
         "Content-Type: application/octet-stream\r\n\r\n".encode()
@@ -155,7 +156,7 @@ def multipart(parts: list[tuple[str, str, bytes]], organ: str) -> Body:
 
 
 def one_file(content: bytes, name: str, content_type: str, *, raw: bool) -> Body:
-    """A visit of one film, as multipart or as a raw body (which brings no context)."""
+    """A visit of one film, as multipart or as a raw body (without context)."""
     return Body(content, content_type, "lung", len(content)) if raw else multipart([("image", name, content)], "lung")
 
 
@@ -180,5 +181,5 @@ def _wfdb(raw: bool) -> Body:
     with zipfile.ZipFile(stream, "w") as archive:
         archive.writestr("E07517.hea", header)
         archive.writestr("E07517.mat", signal)
-        archive.comment = MARK  # within the archive it would stand under a checksum
+        archive.comment = MARK  # not in a file, where a checksum would be wrong
     return Body(stream.getvalue(), "application/zip", "cardiac", len(stream.getvalue()))

@@ -1,4 +1,4 @@
-"""``http``: closed and open loop over real HTTP, real files, from a process of its own."""
+"""``http``: closed and open loop over HTTP with real files, from another process."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from benchmarks.serving import BUNDLES, Server, serving
 
 CLIENTS = (1, 8, 32, 64, 128, 256)
 SHARES = (0.3, 0.5, 0.7, 0.9)
-"""Of the best closed rate, for the open loop."""
+"""Rates of the open loop, as shares of the best closed rate."""
 SWEPT = "png"
 AT_ONCE = 32
 COLUMNS = ("", "rate/s", "p50 ms", "p95 ms", "p99 ms", "core-ms", "done", "429", "failed")
@@ -23,7 +23,7 @@ COLUMNS = ("", "rate/s", "p50 ms", "p95 ms", "p99 ms", "core-ms", "done", "429",
 
 @contextmanager
 def bundles_of(network: str, shipped: Path = BUNDLES) -> Iterator[Path]:
-    """Folder of bundles with ``lung`` as it ships, or DenseNet-121 in its place."""
+    """Folder of bundles with the shipped ``lung``, or DenseNet-121 instead."""
     if network == "lung":
         yield shipped
         return
@@ -43,10 +43,10 @@ def run(
     seconds: float = 5.0,
     raw: bool = False,
 ) -> dict[str, Any]:
-    """Sweep the clients with one kind of file, post every kind, then Poisson arrivals at shares of the best rate."""
+    """Vary the number of clients with one kind of file, then the open loop, then all kinds of files."""
     with bundles_of(network) as bundles, serving(bundles) as server:
         body = KINDS[SWEPT](raw)
-        server.post(body, clients=AT_ONCE, seconds=min(seconds, 3.0))  # caches, page faults, connections
+        server.post(body, clients=AT_ONCE, seconds=min(seconds, 3.0))  # warm up caches and connections
         own, trivial_ms = server.trivial(clients=AT_ONCE, seconds=min(seconds, 2.0))
         closed = {n: server.post(body, clients=n, seconds=seconds) for n in clients}
         best = max(outcome.rate_per_s for outcome, _ in closed.values())
@@ -73,9 +73,9 @@ def run(
         "ready_s": ready,
         "peak_rss_mb": peak,
         "trivial_route": {"rate_per_s": own.rate_per_s, "client_core_ms": client_ms, "server_core_ms": trivial_ms},
-        "closed": {str(n): told(*o) for n, o in closed.items()},
-        "open": {f"{s:g}": told(*o) for s, o in opened.items()},
-        "files": {kind: told(*o) for kind, o in files.items()},
+        "closed": {str(n): outcome_json(*o) for n, o in closed.items()},
+        "open": {f"{s:g}": outcome_json(*o) for s, o in opened.items()},
+        "files": {kind: outcome_json(*o) for kind, o in files.items()},
     }
     report.end(figures)
     return figures
@@ -86,8 +86,8 @@ def row(name: str, outcome: Outcome, core_ms: float) -> list[Cell]:
     return [name, outcome.rate_per_s, *latency, core_ms, outcome.done, outcome.statuses.get("429", 0), outcome.failed]
 
 
-def told(outcome: Outcome, core_ms: float) -> dict[str, Any]:
-    """One outcome for the JSON line."""
+def outcome_json(outcome: Outcome, core_ms: float) -> dict[str, Any]:
+    """One outcome, for the JSON line."""
     return {
         "rate_per_s": outcome.rate_per_s,
         "latency_ms": {f"p{p}": outcome.latency_ms(p) for p in (50, 95, 99)},
@@ -114,6 +114,6 @@ def _draw(axes: Any, closed: Measured, opened: Measured) -> None:
     axes.legend(fontsize=8, frameon=False)
 
 
-def warmed(server: Server, kind: str, seconds: float = 3.0) -> None:
-    """Post for a moment, so that what follows meets a server that has seen everything once."""
+def warm_up(server: Server, kind: str, seconds: float = 3.0) -> None:
+    """Post for some seconds, so that the server is warm for the measurement."""
     server.post(KINDS[kind](False), clients=AT_ONCE, seconds=seconds)

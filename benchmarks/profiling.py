@@ -1,4 +1,4 @@
-"""``profile``: where the server's time goes in an ``http`` run at full load, sampled by py-spy."""
+"""``profile``: the functions that the server spends its time in at full load, sampled by py-spy."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import files
-from benchmarks.over_http import AT_ONCE, bundles_of, warmed
+from benchmarks.over_http import AT_ONCE, bundles_of, warm_up
 from benchmarks.report import Report, table
 from benchmarks.serving import Server, serving
 
@@ -22,24 +22,24 @@ TOP = 25
 def run(
     report: Report, *, network: str = "lung", kind: str = "png", seconds: float = 15.0, native: bool = False
 ) -> dict[str, Any]:
-    """Sample the server under load, twice: for the table, and for the flame graph.
+    """Sample the server under load twice, for the table and for the flame graph.
 
     Parameters
     ----------
     native
-        Frames of native code too (slower to sample).
+        Also sample frames of native code (slower).
     """
     spy = _spy()
     report.out.mkdir(parents=True, exist_ok=True)
     stacks, flames = report.out / "profile.txt", report.out / "profile.svg"
     with bundles_of(network) as bundles, serving(bundles) as server:
-        warmed(server, kind)
+        warm_up(server, kind)
         for path, form in ((stacks, "raw"), (flames, "flamegraph")):
             _sampled(spy, server, kind, seconds, path, form, native=native)
     lines = stacks.read_text().splitlines()
     own, whole = self_samples(lines), sum(int(line.rpartition(" ")[2]) for line in lines)
     if not whole:
-        raise SystemExit("profile: py-spy saw nothing run")
+        raise SystemExit("profile: py-spy has no samples")
     rows = [[name, 100 * n / whole] for name, n in own.most_common(TOP)]
     table(f"{network}, {kind}, {AT_ONCE} clients: samples by function, itself", ("", "%"), rows)
     print(f"flame graph: {flames}")
@@ -59,8 +59,8 @@ def self_samples(lines: Iterable[str]) -> Counter[str]:
 
 
 def _spy() -> str:
-    beside = Path(sys.executable).with_name("py-spy")
-    found = str(beside) if beside.exists() else shutil.which("py-spy")
+    local = Path(sys.executable).with_name("py-spy")
+    found = str(local) if local.exists() else shutil.which("py-spy")
     if found is None:
         raise SystemExit("profile: py-spy is not installed (the extra 'test')")
     return found
@@ -75,4 +75,4 @@ def _sampled(spy: str, server: Server, kind: str, seconds: float, path: Path, fo
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     load.join()
     if done.returncode:
-        raise SystemExit(f"profile: py-spy cannot look into the server: {done.stderr.strip()[-300:]}")
+        raise SystemExit(f"profile: py-spy cannot sample the server: {done.stderr.strip()[-300:]}")

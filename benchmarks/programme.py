@@ -1,6 +1,6 @@
-"""A national programme's week: visits made at clinics, sent up links that fail, served in the order of their arrival.
+"""A week of a national programme: visits are made at clinics, uploaded over links that fail, and served in order.
 
-``benchmarks.capacity`` asks how many machines that takes; ``docs/why/capacity.md`` says what is assumed.
+``benchmarks.capacity`` computes the machines that it needs; ``docs/why/capacity.md`` has the assumptions.
 """
 
 from __future__ import annotations
@@ -26,24 +26,24 @@ POPULATION = {
     "Huế": 1_432_986, "Sơn La": 1_404_587, "Lạng Sơn": 881_384, "Điện Biên": 673_091,
     "Cao Bằng": 573_119, "Lai Châu": 512_601,
 }  # fmt: skip
-"""The 34 provinces of 2025, used for their ratios only.
+"""Population of the 34 provinces of 2025; only the ratios are used.
 
 References
 ----------
-National Assembly of Viet Nam, Resolution 202/2025/QH15 of 12 June 2025, for the 23 provinces it forms; for the eleven
-that it leaves as they are, figures of public listings of the 34, not checked against an official table.
+National Assembly of Viet Nam, Resolution 202/2025/QH15 of 12 June 2025, for the 23 new provinces; for the eleven
+unchanged ones public lists of the 34, not checked against an official table.
 """
 
 PROFILE = ((7.5, 0.20), (8.5, 0.24), (9.5, 0.20), (10.5, 0.10), (11.5, 0.02), (13.0, 0.10), (14.0, 0.09), (15.0, 0.05))
-"""Begin of a span, in hours, and its share of the day's visits; the last one ends with the working day. Assumed: most
-come in the morning, and few at noon."""
+"""Start of a time span, in hours, and its share of the day's visits; the last span ends with the working day. Assumed:
+most visits are in the morning, and few at noon."""
 WEEKDAYS = (1.30, 1.05, 0.95, 0.90, 0.80)
-"""Monday to Friday, as multiples of the mean working day. Assumed."""
+"""Visits from Monday to Friday, as multiples of the mean working day. Assumed."""
 
 
 @dataclass(frozen=True)
 class Programme:
-    """What is assumed; every value is an option of the command.
+    """The assumptions; every value is an option of the command.
 
     Parameters
     ----------
@@ -54,15 +54,15 @@ class Programme:
     clinics
         Sites that post, spread over the provinces by population. Viet Nam has had 3,321 communes since July 2025.
     visit_mb, link_mbit_s
-        What one visit sends, and how fast a clinic's link is; together the time a visit takes to go up.
+        Size of a visit and speed of a clinic's link; they give the upload time.
     link_down_share, link_repair_h
-        Share of time that a link is down, and the mean length of a failure (both exponential).
+        Share of time that a link is down, and mean length of a failure (exponentially distributed).
     core_ms, core_cv
         Core time of a visit and its coefficient of variation (gamma; 0: every visit the same).
     cores
-        Of one machine, of the kind that was measured.
+        Cores of one machine of the measured kind.
     wait_s
-        What 99 of 100 visits may wait at most between their arrival at the service and the start of their work.
+        Longest wait of 99 of 100 visits, from the arrival at the service to the start of the work.
     """
 
     people: float = 100e6
@@ -84,7 +84,7 @@ class Programme:
 
     @property
     def visits_per_day(self) -> float:
-        """Of a mean working day."""
+        """Visits of a mean working day."""
         return self.people * self.visits_per_person / self.days
 
     @property
@@ -99,9 +99,9 @@ class Visits:
     Parameters
     ----------
     made_s
-        When the person was there.
+        When the visit was made.
     posted_s
-        When the visit had come up the link.
+        When the visit was uploaded.
     province
         Index into :data:`POPULATION`.
     work_s
@@ -149,27 +149,25 @@ def departures(arrivals_s: Times, work_s: Times, servers: int) -> Times:
 
 
 def queue_length(arrivals_s: Times, starts_s: Times, at_s: Times) -> NDArray[np.int64]:
-    """How many have arrived and not begun at each of ``at_s``."""
+    """Number of visits that have arrived and not started, at each of ``at_s``."""
     return np.searchsorted(np.sort(arrivals_s), at_s, "right") - np.searchsorted(np.sort(starts_s), at_s, "right")
 
 
 def clinics_of(programme: Programme) -> NDArray[np.int64]:
-    """The province of each clinic: as many clinics as people, and one at least."""
+    """The province of each clinic, in proportion to the population, and at least one in each province."""
     people = np.array(list(POPULATION.values()), float)
     wanted = np.maximum(1.0, programme.clinics * people / people.sum())
     upto = np.round(np.cumsum(wanted)).astype(int)
     return np.repeat(np.arange(len(people)), np.diff(upto, prepend=0))
 
 
-def week(programme: Programme, outage: tuple[float, float] | None = None, only: Sequence[int] = ()) -> Visits:
-    """The busiest week.
+def week(programme: Programme, outage: tuple[float, float] | None = None) -> Visits:
+    """Visits of the busiest week.
 
     Parameters
     ----------
     outage
-        Begin and end, seconds from Monday midnight, between which nothing reaches the service.
-    only
-        Provinces whose links the outage takes; empty: all of them.
+        Start and end, in seconds from Monday midnight, between which no visit reaches the service.
     """
     chance = np.random.default_rng(programme.seed)
     provinces = clinics_of(programme)
@@ -191,9 +189,9 @@ def week(programme: Programme, outage: tuple[float, float] | None = None, only: 
     made_s, clinics = made_s[order], clinics[order]
     posted_s = np.empty_like(made_s)
     ends = np.cumsum(np.bincount(clinics, minlength=len(provinces)))
-    for number, (begin, end) in enumerate(zip(np.concatenate([[0], ends[:-1]]), ends, strict=True)):
+    for begin, end in zip(np.concatenate([[0], ends[:-1]]), ends, strict=True):
         down = failures(programme, chance)
-        if outage is not None and (not only or provinces[number] in only):
+        if outage is not None:
             down = merged([*down, outage])
         posted_s[begin:end] = uploaded(made_s[begin:end], programme.upload_s, down)
     cv = programme.core_cv
@@ -207,7 +205,7 @@ def week(programme: Programme, outage: tuple[float, float] | None = None, only: 
 
 
 def failures(programme: Programme, chance: np.random.Generator) -> list[tuple[float, float]]:
-    """When one link is down in the week, ``(begin, end)`` in seconds."""
+    """Failures of one link in the week, ``(begin, end)`` in seconds."""
     if not programme.link_down_share:
         return []
     repair_s = programme.link_repair_h * HOUR_S
@@ -232,9 +230,10 @@ def merged(spans: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
 
 
 def uploaded(made_s: Times, upload_s: float, down: Sequence[tuple[float, float]]) -> Times:
-    """When each of a clinic's visits has come up a link that is down in the spans ``down``.
+    """When each visit of a clinic is uploaded over a link that is down in the spans ``down``.
 
-    On a clock that runs only while the link is up this is one server (:func:`lindley`); the clock is turned back after.
+    Times are converted to a clock that runs only while the link is up, where the link is one server (:func:`lindley`),
+    and converted back.
     """
     if not len(made_s):
         return made_s
@@ -242,7 +241,7 @@ def uploaded(made_s: Times, upload_s: float, down: Sequence[tuple[float, float]]
     for begin, end in down:
         uptime += [uptime[-1] + begin - clock[-1]] * 2
         clock += [begin, end]
-    # Past the last failure the link is up for good.
+    # After the last failure the link stays up.
     clock.append(clock[-1] + 1e9)
     uptime.append(uptime[-1] + 1e9)
     done = lindley(np.interp(made_s, clock, uptime), np.full(len(made_s), upload_s))

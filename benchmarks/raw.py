@@ -1,39 +1,35 @@
-"""``raw``: the bare sessions of each bundle, by runtime, precision and batch; what the service is measured against."""
+"""``raw``: the sessions of each bundle alone, by runtime, precision and batch; the baseline of the service."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
+from benchmarks.over_http import bundles_of
+from benchmarks.raw_runtimes import (
+    Rows,
+    Run,
+    Variant,
+    onnxruntime_variants,
+    openvino_variants,
+    random_rows,
+    torch_variants,
+)
 from benchmarks.report import COLOURS, Cell, Report, cores, table
-from data_specs.bundle import CxrInput, EcgInput
 from inference.bundles.loading import Bundle
 from inference.engine import Engine
 from inference.runtime.session import Machine
 
 BATCHES = (1, 2, 4, 8, 16, 32, 64)
-Rows = NDArray[Any]
-Run = Callable[[int], None]
-"""Runs a number of batches."""
-
-
-@dataclass(frozen=True)
-class Variant:
-    """One way to compute a bundle's graph: what it is, and how to prepare it for rows of a fixed shape."""
-
-    runtime: str
-    precision: str
-    prepare: Callable[[Rows], Run]
 
 
 @dataclass(frozen=True)
 class Measured:
+    """Speed of one variant with one batch size."""
+
     bundle: str
     runtime: str
     precision: str
@@ -49,9 +45,7 @@ def run(
     report: Report, *, names: Sequence[str] = ("lung", "cardiac", "cxr_gate"), batches: Sequence[int] = BATCHES,
     seconds: float = 0.7, with_torch: bool = False, densenet: bool = False,
 ) -> dict[str, Any]:  # fmt: skip
-    """Measure every session that there is on this machine, and say which there are not, and why."""
-    from benchmarks.over_http import bundles_of  # noqa: PLC0415
-
+    """Measure every session that this machine can run; print which it cannot run, and why."""
     found: list[Measured] = []
     missing: list[str] = []
     with bundles_of("densenet121" if densenet else "lung") as bundles:
@@ -67,7 +61,7 @@ def run(
         finally:
             engine.close()
     for name in names:
-        _table(name, [each for each in found if each.bundle == name], batches)
+        _table(name, [m for m in found if m.bundle == name], batches)
     for reason in dict.fromkeys(missing):
         print(f"not measured: {reason}")
     report.plot(
@@ -82,19 +76,8 @@ def run(
     return figures
 
 
-def random_rows(bundle: Bundle, batch: int) -> Rows:
-    """A batch as the bundle takes it: grey noise, or a recording's worth of it."""
-    chance = np.random.default_rng(2026)
-    contract = bundle.manifest.input
-    if isinstance(contract, CxrInput):
-        return chance.integers(0, 256, (batch, 1, contract.size_px, contract.size_px), dtype=np.uint8)
-    if isinstance(contract, EcgInput):
-        return chance.standard_normal((batch, len(contract.leads), contract.n_samples), dtype=np.float32)
-    return chance.uniform(1, 100, (batch, len(contract.features))).astype(np.float32)
-
-
 def rate_of(run: Run, batch: int, seconds: float) -> float:
-    """Rows per second: as many runs as fill about ``seconds``, at least three, after one that warms up."""
+    """Rows per second, from at least three runs in about ``seconds``, after a warm-up."""
     run(1)
     started = time.perf_counter()
     run(1)
@@ -105,21 +88,19 @@ def rate_of(run: Run, batch: int, seconds: float) -> float:
 
 
 def variants(bundle: Bundle, missing: list[str], *, with_torch: bool, densenet: bool = False) -> Iterator[Variant]:
-    """Every variant that this machine can run; what it cannot is added to ``missing`` with the reason."""
+    """Every variant that this machine can run; the others are added to ``missing`` with the reason."""
     setup = bundle.session.setup
     yield Variant(
         f"in service: {setup.runtime} {setup.streams}×", setup.precision, lambda rows: in_service(bundle, rows)
     )
     model = bundle.folder / bundle.manifest.weights.path
-    from benchmarks import raw_runtimes  # noqa: PLC0415
-
-    yield from raw_runtimes.onnxruntime_variants(model, missing)
-    yield from raw_runtimes.openvino_variants(model, missing)
-    yield from raw_runtimes.torch_variants(bundle, missing, on_cpu=with_torch, densenet=densenet)
+    yield from onnxruntime_variants(model, missing)
+    yield from openvino_variants(model, missing)
+    yield from torch_variants(bundle, missing, on_cpu=with_torch, densenet=densenet)
 
 
 def in_service(bundle: Bundle, rows: Rows) -> Run:
-    """The bundle's own session, as many runs under way at once as it has streams."""
+    """The bundle's session in service, with as many runs at a time as it has streams."""
     session = bundle.session
     pool = ThreadPoolExecutor(session.setup.streams)
 
@@ -131,17 +112,21 @@ def in_service(bundle: Bundle, rows: Rows) -> Run:
 
 
 def own_batch(bundle: Bundle) -> int:
-    """Rows of a run as the service makes them: the session's fixed batch, or 8 where it is free."""
+    """Rows of a run in the service: the session's fixed batch, or 8 if it has none."""
     return bundle.session.setup.batch or 8
 
 
 def _table(name: str, found: Sequence[Measured], batches: Sequence[int]) -> None:
     by_variant: dict[tuple[str, str], dict[int, Measured]] = {}
-    for each in found:
-        by_variant.setdefault((each.runtime, each.precision), {})[each.batch] = each
+    for measured in found:
+        by_variant.setdefault((measured.runtime, measured.precision), {})[measured.batch] = measured
     rows: list[list[Cell]] = [
-        [f"{runtime} {precision}", *(mine[b].rows_per_s for b in batches), min(m.ms_per_batch for m in mine.values())]
-        for (runtime, precision), mine in by_variant.items()
+        [
+            f"{runtime} {precision}",
+            *(by_batch[b].rows_per_s for b in batches),
+            min(m.ms_per_batch for m in by_batch.values()),
+        ]
+        for (runtime, precision), by_batch in by_variant.items()
     ]
     columns = ("", *(f"batch {b}" for b in batches), "least ms/batch")
     table(f"{name}: rows per second, {cores()} cores", columns, rows)

@@ -1,22 +1,51 @@
-"""The bare runtimes themselves, without this project's session around them: ONNX Runtime, OpenVINO, torch."""
+"""The runtimes without this project's session: ONNX Runtime, OpenVINO, torch."""
 
 from __future__ import annotations
 
 import importlib.util
 import os
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.raw import Rows, Run, Variant
+import numpy as np
+from numpy.typing import NDArray
+
 from benchmarks.report import cores
+from data_specs.bundle import CxrInput, EcgInput
 from inference.bundles.loading import Bundle
 
 PROVIDERS = {"CUDAExecutionProvider": "ORT CUDA", "TensorrtExecutionProvider": "ORT TensorRT"}
 
 
+Rows = NDArray[Any]
+Run = Callable[[int], None]
+"""Runs a number of batches."""
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One way to compute a bundle's graph; ``prepare`` makes a run for rows of a fixed shape."""
+
+    runtime: str
+    precision: str
+    prepare: Callable[[Rows], Run]
+
+
+def random_rows(bundle: Bundle, batch: int) -> Rows:
+    """A random batch of the bundle's input."""
+    chance = np.random.default_rng(2026)
+    contract = bundle.manifest.input
+    if isinstance(contract, CxrInput):
+        return chance.integers(0, 256, (batch, 1, contract.size_px, contract.size_px), dtype=np.uint8)
+    if isinstance(contract, EcgInput):
+        return chance.standard_normal((batch, len(contract.leads), contract.n_samples), dtype=np.float32)
+    return chance.uniform(1, 100, (batch, len(contract.features))).astype(np.float32)
+
+
 def onnxruntime_variants(model: Path, missing: list[str]) -> Iterator[Variant]:
-    """ONNX Runtime on the CPU, and with IOBinding on each GPU provider that is really active; fp32 and fp16."""
+    """ONNX Runtime on the CPU, and with IOBinding on each GPU provider that can be loaded; fp32 and fp16."""
     import onnxruntime as ort  # noqa: PLC0415
 
     options = ort.SessionOptions()
@@ -53,7 +82,7 @@ def onnxruntime_variants(model: Path, missing: list[str]) -> Iterator[Variant]:
 
 
 def bound(session: Any, device: str) -> Callable[[Rows], Run]:
-    """IOBinding: input and outputs are allocated once on ``device``, nothing is copied between runs."""
+    """Runs with IOBinding: input and outputs are allocated once on ``device`` and not copied between runs."""
     import onnxruntime as ort  # noqa: PLC0415
 
     def prepare(rows: Rows) -> Run:
@@ -83,7 +112,7 @@ def half_precision(model: Path) -> bytes:
 
 
 def openvino_variants(model: Path, missing: list[str]) -> Iterator[Variant]:
-    """OpenVINO on the CPU: fp32 and, where the cores can, bf16; one stream, and as many asynchronous ones as cores."""
+    """OpenVINO on the CPU: fp32 and, if the cores support it, bf16; with one stream and with one for each core."""
     if importlib.util.find_spec("openvino") is None:
         missing.append("OpenVINO: not installed")
         return
@@ -123,7 +152,7 @@ def _openvino(core: Any, model: Path, settings: dict[str, Any], streams: int) ->
 def torch_variants(bundle: Bundle, missing: list[str], *, on_cpu: bool, densenet: bool) -> Iterator[Variant]:
     """The same architecture in torch: eager, ``torch.compile`` and a CUDA graph, in fp32 and fp16 (bf16 on a CPU).
 
-    The weights are the bundle's where its file lets them be restored, else random: the cost is the same.
+    The weights are the bundle's if they can be restored, else random, which takes the same time.
     """
     if importlib.util.find_spec("torch") is None:
         missing.append("torch eager, torch.compile, CUDA graph: torch is not installed")
@@ -138,7 +167,7 @@ def torch_variants(bundle: Bundle, missing: list[str], *, on_cpu: bool, densenet
             return
     network = network_of(bundle, densenet=densenet)
     if network is None:
-        missing.append(f"torch: no module here is the network of {bundle.manifest.name}")
+        missing.append(f"torch: there is no module for the network of {bundle.manifest.name}")
         return
     device = "cuda" if cuda else "cpu"
     network = network.to(device).eval()
@@ -154,17 +183,17 @@ def torch_variants(bundle: Bundle, missing: list[str], *, on_cpu: bool, densenet
             with torch.inference_mode():
                 _call(compiled, torch.zeros((1, *_shape(bundle)), dtype=_dtype(bundle), device=device), dtype)
             yield Variant("torch.compile", precision, _torch(compiled, device, dtype))
-        except Exception as error:  # a compiler may be missing, or not know the network: that is the result
+        except Exception as error:  # no compiler, or a network that it does not support
             missing.append(f"torch.compile {precision}: {type(error).__name__}: {str(error).splitlines()[0][:120]}")
         if cuda:
             yield Variant("CUDA graph", precision, _cuda_graph(network, dtype))
 
 
 def network_of(bundle: Bundle, *, densenet: bool) -> Any:
-    """The torch module of a bundle's architecture; ``None`` where there is none."""
+    """The torch module of a bundle's architecture; ``None`` if there is none."""
     from models.imported import ImportedNet, Normalisation, build  # noqa: PLC0415
     from models.networks import FilmNet, GateNet, RecordingNet  # noqa: PLC0415
-    from training.bundle.export import CannotRestore, restore  # noqa: PLC0415
+    from training.bundle.restore import CannotRestore, restore  # noqa: PLC0415
 
     n = 1 + max((finding.column for finding in bundle.manifest.findings), default=0)
     networks: dict[str, Callable[[], Any]] = {
@@ -185,8 +214,6 @@ def network_of(bundle: Bundle, *, densenet: bool) -> Any:
 
 
 def _shape(bundle: Bundle) -> tuple[int, ...]:
-    from benchmarks.raw import random_rows  # noqa: PLC0415
-
     return random_rows(bundle, 1).shape[1:]
 
 
@@ -222,7 +249,7 @@ def _torch(network: Any, device: str, dtype: Any) -> Callable[[Rows], Run]:
 
 
 def _cuda_graph(network: Any, dtype: Any) -> Callable[[Rows], Run]:
-    """Captured once for a fixed shape and replayed; three runs on a side stream first, as capture wants it."""
+    """Capture a graph for a fixed shape and replay it; capturing needs three runs on another stream before."""
     import torch  # noqa: PLC0415
 
     def prepare(rows: Rows) -> Run:

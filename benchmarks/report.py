@@ -1,4 +1,4 @@
-"""How a measurement is told: a table, a plot where it says more, and at the end one JSON line."""
+"""The report of a measurement: tables, a plot, and JSON as the last line."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from benchmarks.figures import percentiles
 Cell = str | int | float | None
 DISTRIBUTIONS = ("onnxruntime-gpu", "onnxruntime", "openvino", "torch", "numpy", "imagecodecs", "uvicorn")
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#F0E442", "#999999", "#000000")
-"""Told apart by colour-blind readers (Okabe and Ito 2008)."""
+"""Colours that colour-blind readers can distinguish (Okabe and Ito 2008)."""
 
 
 @dataclass(frozen=True)
 class Report:
-    """Where one command's results go.
+    """The output of one command.
 
     Parameters
     ----------
@@ -34,14 +34,14 @@ class Report:
     out: Path
 
     def end(self, figures: Mapping[str, Any]) -> None:
-        """Print the JSON line, which has to be the last one, and keep a copy of it in ``out``."""
+        """Print the JSON as the last line, and write it to ``out``."""
         self.out.mkdir(parents=True, exist_ok=True)
         line = json.dumps({"benchmark": self.name, **circumstances(), **figures})
         (self.out / f"{self.name}.json").write_text(line + "\n")
         print(line, flush=True)
 
     def plot(self, draw: Callable[[Any], None], *, title: str, size: tuple[float, float] = (7.0, 4.2)) -> None:
-        """Let ``draw`` fill the axes of ``NAME.png``; says so where matplotlib is not installed."""
+        """Write ``NAME.png``, whose axes are filled by ``draw``; prints a note if matplotlib is not installed."""
         try:
             from matplotlib.backends.backend_agg import FigureCanvasAgg  # noqa: PLC0415
             from matplotlib.figure import Figure  # noqa: PLC0415
@@ -61,7 +61,7 @@ class Report:
 
 
 def circumstances() -> dict[str, Any]:
-    """Date, machine and versions: without them a figure means nothing."""
+    """Date, machine and versions, which a figure depends on."""
     return {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "cpu": cpu_name(),
@@ -93,7 +93,7 @@ def _version(name: str) -> str | None:
 
 
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Cell]]) -> None:
-    """Print rows under their columns; the first column to the left, numbers to the right."""
+    """Print a table; the first column is left-aligned, the others right-aligned."""
     texts = [[_text(cell) for cell in row] for row in rows]
     widths = [max(len(column), *(len(row[i]) for row in texts), 0) for i, column in enumerate(columns)]
     print(f"\n{title}")

@@ -1,4 +1,4 @@
-"""The one place where a server is started: a process of its own, on loopback, with a data folder of its own."""
+"""Start a server for a measurement: a new process on loopback with its own data folder."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from benchmarks.files import ROOT, Body
 KEY = "benchmark-key-that-lives-for-this-run-only"
 BUNDLES = ROOT / "models" / "bundles"
 START_S = 180.0
-"""A first start may choose precisions and compile; beyond this something is wrong."""
+"""Limit for the start; the first one may be slow, because it chooses precisions and compiles."""
 
 
 @dataclass
@@ -33,7 +33,7 @@ class Server:
     Parameters
     ----------
     ready_s
-        From its start until ``/readyz`` answered 200.
+        Seconds from its start until ``/readyz`` answered 200.
     """
 
     process: subprocess.Popen[bytes]
@@ -53,8 +53,8 @@ class Server:
         return peak_rss_mb(self.pid)
 
     def post(self, body: Body, *, prefer: str = "wait=110", **load: Any) -> tuple[Outcome, float]:
-        """Visits posted by clients of another process, and the core-milliseconds that the server spent on each."""
-        self.numbers += 1_000_000  # no visit of this server has the bytes of another
+        """Post visits from another process; their outcome, and the server's core-milliseconds per visit."""
+        self.numbers += 1_000_000  # so that no two visits of this server have the same bytes
         headers = {"Authorization": f"Bearer {KEY}", "Content-Type": body.content_type, "Prefer": prefer}
         expect = f'"{body.organ}":{{"status":"assessed"'
         what = Load(self.port, "/v1/visits", headers, expect=expect, first_number=self.numbers, **load)
@@ -63,7 +63,7 @@ class Server:
         return outcome, before.ms_per(self.core_time(), outcome.done)
 
     def trivial(self, **load: Any) -> tuple[Outcome, float]:
-        """The same clients against a route that does nothing, and the server's core-milliseconds for each."""
+        """Request a route that does nothing; the outcome, and the server's core-milliseconds per request."""
         before = self.core_time()
         outcome = send(Load(self.port, "/healthz", **load))
         return outcome, before.ms_per(self.core_time(), outcome.done)
@@ -77,21 +77,21 @@ def serving(
     before: Sequence[str] = (),
     data: Path | None = None,
 ) -> Iterator[Server]:
-    """A server that is ready.
+    """A running server that is ready.
 
     Parameters
     ----------
     data
-        Its data folder, which may have served before; by default a new one.
+        Its data folder, which may have been used before; by default a new one.
     settings
         Further settings, by their name in the environment.
     before
-        A command that starts the server in its turn, say a profiler; the server is then its child.
+        A command that starts the server, such as a profiler; the server is then its child.
 
     Raises
     ------
     RuntimeError
-        It ended, or was not ready in time; the message has the end of its log.
+        The server ended, or was not ready in time; the message has the end of its log.
     """
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))

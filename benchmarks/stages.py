@@ -1,8 +1,7 @@
-"""``stages``: what each stage of a visit costs alone, in core-milliseconds, and what the service spends on the whole.
+"""``stages``: core-milliseconds of each stage of a visit alone, compared with the whole service.
 
-A core-millisecond is CPU time of the process, all threads together: what is left of it is what a machine can sell.
-Stages are the service's own functions, called in a loop; fsync waits for the disk and costs little CPU, so that it
-shows in the wall time beside it.
+A core-millisecond is CPU time of the process, all threads together. Stages are the functions of the service, called in
+a loop. fsync waits for the disk and needs little CPU, so its cost is seen in the wall time.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks import files
-from benchmarks.over_http import bundles_of, warmed
+from benchmarks.over_http import bundles_of, warm_up
 from benchmarks.raw import own_batch
 from benchmarks.report import COLOURS, Report, table
 from benchmarks.serving import Server, serving
@@ -38,17 +37,19 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 AT_ONCE = 32
 ON_DEMAND = "evidence render"
-"""Drawn when somebody looks; not part of a posted visit."""
+"""Done only when a user opens the picture; not part of a posted visit."""
 
 
 @dataclass(frozen=True)
 class Cost:
+    """CPU and wall time of one unit of work, in milliseconds."""
+
     core_ms: float
     wall_ms: float
 
 
 def cost_of(work: Callable[[], object], seconds: float, *, per_call: int = 1) -> Cost:
-    """CPU and wall time of one unit, from as many calls as fill about ``seconds``; ``per_call`` units in each."""
+    """CPU and wall time of one unit, from calls for about ``seconds``, each of ``per_call`` units."""
     work()
     n, cpu, started = 0, time.process_time(), time.perf_counter()
     while n == 0 or time.perf_counter() - started < seconds:
@@ -60,7 +61,7 @@ def cost_of(work: Callable[[], object], seconds: float, *, per_call: int = 1) ->
 
 
 def cost_of_each(work: Callable[[T], object], units: Sequence[T]) -> Cost:
-    """CPU and wall time of one unit; work that cannot be done twice."""
+    """CPU and wall time of one unit, for work that can be done only once per unit."""
     cpu, started = time.process_time(), time.perf_counter()
     for unit in units:
         work(unit)
@@ -71,14 +72,14 @@ def cost_of_each(work: Callable[[T], object], units: Sequence[T]) -> Cost:
 def run(
     report: Report, *, network: str = "lung", seconds: float = 1.0, http_seconds: float = 4.0, rounds: int = 5
 ) -> dict[str, Any]:
-    """Stages and the service in turns; medians."""
+    """Measure the stages and the service alternately; medians."""
     alone: dict[str, list[Cost]] = {}
     service: list[float] = []
     with bundles_of(network) as bundles:
         engine = Engine(bundles, Machine(session="auto"))
         try:
             with tempfile.TemporaryDirectory() as folder, serving(bundles) as server:
-                warmed(server, "png")
+                warm_up(server, "png")
                 for _ in range(rounds):
                     for name, cost in stage_costs(engine, Path(folder), seconds / 2).items():
                         alone.setdefault(name, []).append(cost)
@@ -111,19 +112,19 @@ def run(
 
 
 def _http_cost(server: Server, seconds: float) -> Cost:
-    """What the HTTP server spends on a request that asks for nothing."""
+    """Cost of an HTTP request to a route that does nothing."""
     outcome, core_ms = server.trivial(clients=AT_ONCE, seconds=max(0.5, seconds))
     return Cost(core_ms, 1000 / outcome.rate_per_s)
 
 
 def stage_costs(engine: Engine, folder: Path, seconds: float) -> dict[str, Cost]:
-    """Each stage of a PNG visit alone; ``folder`` is where the store and the database are."""
+    """Cost of each stage of a visit with a PNG; ``folder`` is for the store and the database."""
     return {**_intake_costs(folder, seconds), **_film_costs(engine, seconds), **_answer_costs(engine, folder, seconds)}
 
 
 def _intake_costs(folder: Path, seconds: float) -> dict[str, Cost]:
     from service.receive.multipart import MultipartReader, Part  # noqa: PLC0415
-    from service.storage.drafts import Drafts  # noqa: PLC0415  the very functions that the service calls
+    from service.storage.drafts import Drafts  # noqa: PLC0415
     from service.storage.store import open_store  # noqa: PLC0415
 
     body = files.KINDS["png"](False)
@@ -198,7 +199,7 @@ def _answer_costs(engine: Engine, folder: Path, seconds: float) -> dict[str, Cos
 
 
 def _visit_writer(folder: Path, assessment: Assessment, context: str) -> tuple[VisitRow, Callable[[], None]]:
-    """A finished visit's row, and what :data:`AT_ONCE` visits that come together do to the database."""
+    """The row of a finished visit, and a function that writes :data:`AT_ONCE` visits at a time to the database."""
     import uuid  # noqa: PLC0415
 
     from sqlalchemy import func, select  # noqa: PLC0415

@@ -1,6 +1,6 @@
-"""``table``: the figures that the service is held to, each beside what was to be reached, misses included.
+"""``table``: all figures of the service that have a goal, with the goal and whether it was reached.
 
-What is compared is measured in turns, and the medians of the turns' ratios are told. ``make bench`` runs this.
+What is compared is measured alternately, and the median of the ratios is reported. ``make bench`` runs this.
 """
 
 from __future__ import annotations
@@ -19,20 +19,20 @@ from tqdm import tqdm
 from benchmarks import stages
 from benchmarks.clients import Outcome
 from benchmarks.files import KINDS
-from benchmarks.over_http import AT_ONCE, bundles_of, warmed
-from benchmarks.peers.alternation import OURS
+from benchmarks.over_http import AT_ONCE, bundles_of, warm_up
+from benchmarks.peers.alternation import SERVICE_ROWS
 from benchmarks.report import Cell, Report, table
 from benchmarks.serving import Server, serving
 
 MANY = 256
 STARTS = 3
 QUEUE = 50
-"""Queue limit of the server that is flooded."""
+"""Queue limit of the server that gets too many requests."""
 
 
 @dataclass(frozen=True)
 class Line:
-    """One figure. ``value`` is ``None`` where it was not measured, and ``note`` says why."""
+    """One figure; ``value`` is ``None`` if it was not measured, and ``note`` says why."""
 
     name: str
     value: float | None
@@ -69,7 +69,7 @@ def run(report: Report, *, rounds: int = 5, seconds: float = 3.0) -> dict[str, A
     costs = stages.run(Report("stages", report.out), seconds=seconds / 4, http_seconds=seconds, rounds=rounds)
     lines.append(Line("lung: core-ms per visit ÷ sum of its stages alone", costs["ratio"], at_most=1.10))
     rows = [line.cells() for line in lines]
-    table(f"what was to be reached, {rounds} alternations, medians", ("", "measured", "reach", "", ""), rows)
+    table(f"figures and goals, {rounds} alternations, medians", ("", "measured", "reach", "", ""), rows)
     figures = {"rounds": rounds, "seconds": seconds, "lines": [{**asdict(x), "reached": x.reached} for x in lines]}
     report.end(figures)
     return figures
@@ -90,11 +90,11 @@ def _bundles_or_none(network: str) -> Iterator[Path | None]:
 def _network_lines(network: str, bundles: Path, rounds: int, seconds: float, *, whole: bool) -> list[Line]:
     with tempfile.TemporaryDirectory() as folder:
         starts = []
-        for _ in range(1 + STARTS):  # the first one chooses sessions, and remembers them
+        for _ in range(1 + STARTS):  # the first start chooses sessions and stores the choice
             with serving(bundles, data=Path(folder)) as server:
                 starts.append(server.ready_s)
         with serving(bundles, data=Path(folder)) as server:
-            warmed(server, "png", seconds)
+            warm_up(server, "png", seconds)
             turns = [turn(server, seconds) for _ in tqdm(range(rounds), desc=network, unit="turn")]
             n_ecg = rounds if whole else 0
             ecg = [server.post(KINDS["wfdb"](False), clients=AT_ONCE, seconds=seconds) for _ in range(n_ecg)]
@@ -123,7 +123,7 @@ def _network_lines(network: str, bundles: Path, rounds: int, seconds: float, *, 
 
 @dataclass(frozen=True)
 class Turn:
-    """What is compared, measured one after the other."""
+    """Outcomes that are compared, measured one after the other."""
 
     at_best: Outcome
     many: Outcome
@@ -151,7 +151,7 @@ def turn(server: Server, seconds: float) -> Turn:
 
 
 def flooded(bundles: Path, seconds: float) -> list[Line]:
-    """A server with a short queue, posted to without waiting for answers: it has to refuse, and never to fail."""
+    """A server with a short queue and too many requests: it has to refuse some, and must not fail."""
     with serving(bundles, settings={"SANGLOC_MAX_QUEUE": str(QUEUE)}) as server:
         outcome, _ = server.post(KINDS["png"](False), prefer="respond-async", clients=MANY, seconds=seconds)
     refused = outcome.statuses.get("429", 0)
@@ -162,11 +162,11 @@ def flooded(bundles: Path, seconds: float) -> list[Line]:
     ]
 
 
-SERVICE, SERVICE_FP32 = OURS
+SERVICE, SERVICE_FP32 = SERVICE_ROWS
 
 
 def _peers(network: str, out: Path) -> list[Line]:
-    """The rows of the peers, from their last run beside this service: it needs an environment of its own."""
+    """Lines of the comparison with peers, from its last run, because it needs another environment."""
     names = (
         (f"{network}: ÷ best of the peers, chosen precision", SERVICE, 4.0),
         (f"{network}: ÷ best of the peers, in their own fp32 runtime", SERVICE_FP32, 1.15),

@@ -1,4 +1,4 @@
-"""``train``: cases per second of the training loop for both networks, on made-up tensors."""
+"""``train``: cases per second of the training loop for both networks, on random tensors."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from benchmarks.report import Cell, Report, cores, table
 
 if TYPE_CHECKING:
-    from training.learning.workflow import Task
+    from training.learning.task import Task
 
 Precision = Literal["bf16", "fp32"]
 N_COLUMNS = 6
@@ -56,9 +56,9 @@ def _task(name: str) -> Task:
 
 
 def cases_per_s(name: str, precision: Precision, steps: int) -> float:
-    """Rate of the second epoch: the first pays for allocation and for the kernels' first use.
+    """Rate of the second epoch, because the first one also allocates memory and loads kernels.
 
-    It counts from the epoch's first augmented batch to its end, with augmentation, without the checkpoint.
+    Timed from the first augmented batch to the end of the epoch, with augmentation, without the checkpoint.
     """
     import torch  # noqa: PLC0415
 

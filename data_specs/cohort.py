@@ -29,7 +29,6 @@ from data_specs.schema import Schema
 from data_specs.visit.context import Lab
 from data_specs.vocabulary import terms
 
-SCHEMA_VERSION = 1
 MAX_YAML_BYTES = 1 << 20
 """A manifest is a page of text; a larger file is refused unread."""
 
@@ -249,15 +248,6 @@ def read_manifest(path: Path) -> CohortManifest:
     if faults:
         raise ManifestInvalid(path, faults)
     return manifest
-
-
-def manifest_schema() -> dict[str, Any]:
-    """JSON schema (2020-12) of the document."""
-    return {
-        "$schema": "https://json-schema.org/draft/2020-12/schema",
-        "$id": f"urn:sangloc:schema:cohort:{SCHEMA_VERSION}",
-        **CohortManifest.model_json_schema(),
-    }
 
 
 def _fault(tree: Any, error: Any, yaml: Any) -> str:

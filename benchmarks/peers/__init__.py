@@ -1,8 +1,8 @@
-"""The service beside five serving frameworks: same weights, same bytes, same clients, in alternation.
+"""The service compared with five serving frameworks: same weights, same bytes, same clients, measured alternately.
 
-Each framework is a real server in an environment of its own (``make bench-peers``), started, awaited, checked against
-the bare session's answers, warmed up, measured and stopped before the next one gets the machine. Before the rounds each
-tries the settings it is given and keeps its best one. What could not be started is named with its reason.
+Each framework is a real server in a separate environment (``make bench-peers``). It is started, checked against the
+answers of the session alone, warmed up, measured and stopped before the next one starts. Before the rounds the best of
+several settings is chosen for each. A framework that could not be started is named with the reason.
 """
 
 from benchmarks.peers.alternation import main

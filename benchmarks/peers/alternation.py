@@ -1,4 +1,4 @@
-"""Rounds in which the bare session, the service and each peer get the machine to themselves, one after the other."""
+"""Rounds in which the session alone, the service and each peer are measured, one after the other."""
 
 from __future__ import annotations
 
@@ -20,7 +20,16 @@ import numpy as np
 from benchmarks.clients import Load, Outcome, send
 from benchmarks.figures import median_ratio, percentiles
 from benchmarks.files import ROOT, film, one_file, png
-from benchmarks.peers.servers import PEERS, PYTHON, Peer, PeerFailed, RunningPeer, Setting, believed_not, running
+from benchmarks.peers.servers import (
+    PEERS,
+    PYTHON,
+    Peer,
+    PeerFailed,
+    RunningPeer,
+    Setting,
+    difference_from_bare,
+    running,
+)
 from benchmarks.peers.weights import NETWORKS, BareSession, bundles_with, model_of
 from benchmarks.report import Report, cores, table
 from benchmarks.serving import BUNDLES, serving
@@ -28,23 +37,23 @@ from data_specs.cxr.image import conform
 
 BARE = "bare session, ORT fp32, batch 16"
 BARE_BATCH = 16
-OURS: Mapping[str, Mapping[str, str]] = {
+SERVICE_ROWS: Mapping[str, Mapping[str, str]] = {
     "Sàng Lọc": {},
     "Sàng Lọc fp32": {"SANGLOC_SESSION": "onnxruntime:fp32"},
 }
-"""Rows of the service: as it chooses, and in the runtime and precision that the peers have."""
+"""Rows of the service: with its own choice of session, and with the runtime and precision of the peers."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What is to be measured.
+    """What to measure.
 
     Parameters
     ----------
     window_s, warm_s
-        How long a closed loop runs, and how long one runs unmeasured before it.
+        Seconds of a closed loop, and of the warm-up before it.
     ours
-        Rows of the service: label to further settings, by their name in the environment.
+        Rows of the service: label to further settings, as environment variables.
     """
 
     rounds: int
@@ -55,13 +64,13 @@ class Plan:
     bundles: Path
     networks: tuple[str, ...]
     peers: tuple[Peer, ...]
-    ours: Mapping[str, Mapping[str, str]]
+    service_rows: Mapping[str, Mapping[str, str]]
     out: Path
 
 
 @dataclass
 class Row:
-    """What one server did, a value for each round, and all latencies together."""
+    """Figures of one server, a value for each round, and the latencies of all rounds."""
 
     rates: list[float] = field(default_factory=list)
     seconds: list[float] = field(default_factory=list)
@@ -93,7 +102,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "out")
     parser.add_argument(
         "--also", action="append", default=[], metavar="LABEL:NAME=VALUE,…",
-        help="a further row of the service with these SANGLOC_ settings, say its precision fixed",
+        help="a further row of the service with these SANGLOC_ settings, such as a fixed precision",
     )  # fmt: skip
 
 
@@ -105,7 +114,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Measure, print and keep what the options ask for."""
+    """Measure, print and store the figures."""
     plan = Plan(
         rounds=arguments.rounds,
         clients=arguments.clients,
@@ -115,11 +124,12 @@ def run(arguments: argparse.Namespace) -> None:
         bundles=arguments.bundles.absolute(),
         networks=tuple(arguments.networks),
         peers=chosen(arguments.only),
-        ours={**OURS, **dict(map(also, arguments.also))},
+        service_rows={**SERVICE_ROWS, **dict(map(extra_row, arguments.also))},
         out=arguments.out,
     )
     if os.getloadavg()[0] > cores() / 2:
-        print(f"others use this machine (load {os.getloadavg()[0]:.1f}, {cores()} cores): rates mislead, core-ms less")
+        busy = f"load {os.getloadavg()[0]:.1f}, {cores()} cores"
+        print(f"other processes use this machine ({busy}): rates are unreliable, core-ms less affected")
     networks = {name: measure(name, plan) for name in plan.networks}
     Report("peers", plan.out).end(
         {
@@ -138,7 +148,7 @@ def chosen(only: Sequence[str] | None) -> tuple[Peer, ...]:
     Raises
     ------
     SystemExit
-        A name that is nobody's.
+        No peer has such a name.
     """
     if only is None:
         return PEERS
@@ -148,8 +158,8 @@ def chosen(only: Sequence[str] | None) -> tuple[Peer, ...]:
     return tuple(peer for peer in PEERS if any(part.lower() in peer.name.lower() for part in only))
 
 
-def also(text: str) -> tuple[str, dict[str, str]]:
-    """``LABEL:NAME=VALUE,NAME=VALUE`` to a row's label and its settings."""
+def extra_row(text: str) -> tuple[str, dict[str, str]]:
+    """Parse ``LABEL:NAME=VALUE,NAME=VALUE`` to a row's label and its settings."""
     label, colon, settings = text.partition(":")
     pairs = [pair.partition("=") for pair in settings.split(",")]
     if not colon or not label or any(not equals or not name for name, equals, _ in pairs):
@@ -158,7 +168,7 @@ def also(text: str) -> tuple[str, dict[str, str]]:
 
 
 def measure(network: str, plan: Plan) -> dict[str, Any]:
-    """One network: settings tried, rounds run, table printed; the figures for the JSON line."""
+    """Measure one network and print its table; returns the figures for the JSON line."""
     try:
         bundles = bundles_with(network, plan.bundles, plan.out)
     except ImportError as missing:
@@ -176,33 +186,37 @@ def measure(network: str, plan: Plan) -> dict[str, Any]:
             rows[peer.name] = Row(setting=str(settings[peer.name]))
         except PeerFailed as reason:
             failed[peer.name] = str(reason)
-            say(f"{network}: {peer.name} cannot be measured: {reason}")
-    contests: dict[str, Callable[[], None]] = {BARE: lambda: rows[BARE].rates.append(bare_rate(bare, plan.window_s))}
-    for label, extra in plan.ours.items():
+            log_progress(f"{network}: {peer.name} cannot be measured: {reason}")
+    measurements: dict[str, Callable[[], None]] = {
+        BARE: lambda: rows[BARE].rates.append(bare_rate(bare, plan.window_s))
+    }
+    for label, extra in plan.service_rows.items():
         rows[label] = Row(setting="as it chooses" if not extra else ", ".join(extra.values()))
-        contests[label] = lambda label=label, extra=extra: measure_service(rows[label], bundles, extra, plan)  # type: ignore[misc]
+        measurements[label] = lambda label=label, extra=extra: measure_service(rows[label], bundles, extra, plan)  # type: ignore[misc]
     for peer in plan.peers:
         if peer.name in settings:
-            contests[peer.name] = lambda peer=peer: measure_peer(  # type: ignore[misc]
+            measurements[peer.name] = lambda peer=peer: measure_peer(  # type: ignore[misc]
                 rows[peer.name], peer, model, settings[peer.name], expected, plan
             )
     for number in range(plan.rounds):
-        order = list(contests)[number % len(contests) :] + list(contests)[: number % len(contests)]
+        order = list(measurements)[number % len(measurements) :] + list(measurements)[: number % len(measurements)]
         for name in order:
             if name in failed:
                 continue
             try:
-                contests[name]()
+                measurements[name]()
             except (PeerFailed, RuntimeError) as reason:
                 failed[name] = f"in round {number + 1}: {reason}"
-            say(f"{network}, round {number + 1} of {plan.rounds}: {name} {rows[name].rates[-1:] or failed.get(name)}")
+            log_progress(
+                f"{network}, round {number + 1} of {plan.rounds}: {name} {rows[name].rates[-1:] or failed.get(name)}"
+            )
     for name in failed:
         rows.pop(name, None)
-    return tell(network, rows, failed, plan)
+    return report_network(network, rows, failed, plan)
 
 
 def best_setting(peer: Peer, model: Path, bare: BareSession, expected: Sequence[float], plan: Plan) -> Setting:
-    """The setting under which the peer is fastest; one that does not start is left out.
+    """The setting with which the peer is fastest; settings that do not start are left out.
 
     Raises
     ------
@@ -214,38 +228,38 @@ def best_setting(peer: Peer, model: Path, bare: BareSession, expected: Sequence[
     for setting in peer.settings(cores()):
         try:
             with running(peer, model, setting) as server:
-                believe(server, expected)
+                check_answers(server, expected)
                 load(server, plan.clients, plan.warm_s)
-                rate, beside = load(server, plan.clients, plan.tune_s).rate_per_s, bare_rate(bare, plan.tune_s / 2)
-                # On a machine that others share, only ratios taken at the same time can be compared.
-                rates[setting] = rate / beside
-                say(
+                rate, alone = load(server, plan.clients, plan.tune_s).rate_per_s, bare_rate(bare, plan.tune_s / 2)
+                # On a shared machine only ratios to a rate at the same time can be compared.
+                rates[setting] = rate / alone
+                log_progress(
                     f"{peer.name}, {setting}: {rate:.1f} per second, {rates[setting]:.2f} of the bare session, "
                     f"ready after {server.ready_s:.1f} s"
                 )
         except PeerFailed as reason:
             reasons.append(f"{setting}: {reason}")
-            say(f"{peer.name}, {reasons[-1]}")
+            log_progress(f"{peer.name}, {reasons[-1]}")
     if not rates:
         raise PeerFailed("; ".join(reasons))
     return max(rates, key=lambda setting: rates[setting])
 
 
-def believe(server: RunningPeer, expected: Sequence[float]) -> None:
-    """Ask for the sample film and compare.
+def check_answers(server: RunningPeer, expected: Sequence[float]) -> None:
+    """Check the peer's answer for the sample film.
 
     Raises
     ------
     PeerFailed
-        The probabilities are not those of the bare session.
+        The probabilities are not those of the session alone.
     """
-    reason = believed_not(server.ask(), expected)
+    reason = difference_from_bare(server.ask(), expected)
     if reason:
         raise PeerFailed(reason)
 
 
 def load(server: RunningPeer, clients: int, seconds: float) -> Outcome:
-    """The closed loop of a process of its own."""
+    """A closed loop of clients in another process."""
     content = png()
     body = server.peer.body(content)
     headers = {"Content-Type": body.content_type, **server.peer.headers(content)}
@@ -257,7 +271,7 @@ def load(server: RunningPeer, clients: int, seconds: float) -> Outcome:
 
 def measure_peer(row: Row, peer: Peer, model: Path, setting: Setting, expected: Sequence[float], plan: Plan) -> None:
     with running(peer, model, setting) as server:
-        believe(server, expected)
+        check_answers(server, expected)
         load(server, plan.clients, plan.warm_s)
         before = server.core_s()
         outcome = load(server, plan.clients, plan.window_s)
@@ -266,7 +280,7 @@ def measure_peer(row: Row, peer: Peer, model: Path, setting: Setting, expected: 
 
 
 def measure_service(row: Row, bundles: Path, extra: Mapping[str, str], plan: Plan) -> None:
-    """The service as it is started for everybody, each visit durably on disk before it is answered.
+    """Measure the service as shipped: each visit is stored on disk before it is answered.
 
     Raises
     ------
@@ -286,7 +300,7 @@ def measure_service(row: Row, bundles: Path, extra: Mapping[str, str], plan: Pla
 
 
 def bare_probabilities(bare: BareSession) -> list[float]:
-    """Of the sample film that the clients post, resized by the same filter."""
+    """Probabilities of the sample film, resized by the same filter."""
     logits = bare.logits(conform(film(), bare.side_px)[None])[0].astype(np.float64)
     return [float(p) for p in 1 / (1 + np.exp(-logits))]
 
@@ -302,10 +316,10 @@ def bare_rate(bare: BareSession, seconds: float) -> float:
     return done / (time.perf_counter() - started)
 
 
-def tell(network: str, rows: Mapping[str, Row], failed: Mapping[str, str], plan: Plan) -> dict[str, Any]:
-    """Print the table, and give its figures back."""
+def report_network(network: str, rows: Mapping[str, Row], failed: Mapping[str, str], plan: Plan) -> dict[str, Any]:
+    """Print the table and return its figures."""
     bare = rows[BARE].rates
-    peers = {name: row for name, row in rows.items() if name != BARE and name not in plan.ours}
+    peers = {name: row for name, row in rows.items() if name != BARE and name not in plan.service_rows}
     best = max(peers, key=lambda name: statistics.median(peers[name].rates)) if peers else None
     figures: dict[str, Any] = {}
     lines: list[list[Any]] = []
@@ -360,6 +374,6 @@ def versions() -> dict[str, dict[str, str]]:
     return found
 
 
-def say(text: str) -> None:
-    """How far it is, on standard error: stdout is for the result."""
+def log_progress(text: str) -> None:
+    """Print progress on standard error, because stdout is for the result."""
     print(f"{time.strftime('%H:%M:%S')} {text}", file=sys.stderr, flush=True)

@@ -1,4 +1,4 @@
-"""One peer as a real server in the peers' environment: started, awaited, asked, stopped to its last process."""
+"""One peer as a real server in the peers' environment: started, asked, and stopped with all its processes."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ PYTHON = ROOT / ".venv-peers" / "bin" / "python"
 START_S = 180.0
 STOP_S = 20.0
 TOLERANCE = 1e-4
-"""Largest difference of a probability from the bare session's: the same file resized by the same code."""
+"""Largest difference of a probability from that of the session alone, for the same file resized by the same code."""
 CLOCK_TICKS = os.sysconf("SC_CLK_TCK")
 
 
 class PeerFailed(Exception):
-    """A peer could not be installed, started or believed; the message says why."""
+    """A peer could not be installed or started, or its answers are wrong; the message says why."""
 
 
 @dataclass(frozen=True)
 class Setting:
-    """How a peer uses the cores: processes, ONNX Runtime's threads in each, and the largest batch."""
+    """How a peer uses the cores: processes, threads of ONNX Runtime in each, and the largest batch."""
 
     workers: int
     threads: int
@@ -54,15 +54,15 @@ class Peer:
     Parameters
     ----------
     distribution
-        On the package index; asked for its version.
+        Name of its distribution, for the version.
     ready, path
-        Where it says that it is ready, and where a film is posted.
+        Route of its readiness, and route for films.
     body
-        Makes the body from a PNG: the cheapest form that the framework takes.
+        Makes the body from a PNG, in the cheapest form that the framework accepts.
     read
         Probabilities from an answer.
     batches
-        Whether it forms batches, so that a batch size is a setting.
+        Whether it forms batches, so that the batch size is a setting.
     """
 
     name: str
@@ -76,7 +76,7 @@ class Peer:
     batches: bool = True
 
     def settings(self, cores: int) -> list[Setting]:
-        """What is worth trying: one process with all cores, one for each; without batches also runs side by side."""
+        """Settings to try: one process with all cores, one for each core; without batches also one with one thread."""
         if self.batches:
             tried = [Setting(1, cores, 16), Setting(cores, 1, 16)]
         else:
@@ -147,7 +147,7 @@ PEERS = (
 
 @dataclass(frozen=True)
 class RunningPeer:
-    """A peer that is ready; ``mark`` stands in the environment of each of its processes."""
+    """A peer that is ready; ``mark`` is in the environment of each of its processes."""
 
     peer: Peer
     port: int
@@ -155,7 +155,7 @@ class RunningPeer:
     ready_s: float
 
     def core_s(self) -> float:
-        """CPU time of all its living processes, seconds."""
+        """CPU time of all its running processes, seconds."""
         ticks = 0
         for pid in processes_marked(self.mark):
             with suppress(OSError):
@@ -189,8 +189,8 @@ class RunningPeer:
             raise PeerFailed(f"its answer cannot be read: {type(error).__name__}: {error}") from None
 
 
-def believed_not(found: Sequence[float], expected: Sequence[float]) -> str | None:
-    """Why probabilities are not those of the bare session; ``None`` where they are."""
+def difference_from_bare(found: Sequence[float], expected: Sequence[float]) -> str | None:
+    """How probabilities differ from those of the session alone; ``None`` if they do not."""
     if len(found) == len(expected) and np.allclose(found, expected, rtol=0, atol=TOLERANCE):
         return None
     return f"it answers {list(found[:3])}…, the bare session {list(expected[:3])}…"
@@ -204,7 +204,7 @@ def free_port() -> int:
 
 @contextmanager
 def running(peer: Peer, model: Path, setting: Setting) -> Iterator[RunningPeer]:
-    """A peer on a free port of loopback, in a private home and temporary folder, and gone afterwards.
+    """A peer on a free port of loopback, with its own temporary home folder; stopped afterwards.
 
     Raises
     ------
@@ -214,7 +214,7 @@ def running(peer: Peer, model: Path, setting: Setting) -> Iterator[RunningPeer]:
     if not PYTHON.exists():
         raise PeerFailed("the peers' environment is missing: make bench-peers")
     port, mark = free_port(), f"PEER_RUN={uuid.uuid4().hex}"
-    # Ray's sockets lie in this folder, and the path of a socket may have 107 characters.
+    # Ray's sockets are in this folder, and the path of a socket has at most 107 characters.
     with tempfile.TemporaryDirectory(prefix="peer", ignore_cleanup_errors=True) as folder:
         environment = {name: value for name, value in os.environ.items() if not name.startswith(("SANGLOC_", "OMP_"))}
         environment |= {
@@ -261,7 +261,7 @@ def _wait_until_ready(process: subprocess.Popen[bytes], peer: Peer, port: int, l
 
 
 def processes_marked(mark: str) -> list[int]:
-    """Processes that have ``mark`` in their environment, whichever group or session they moved to."""
+    """Processes with ``mark`` in their environment, in any process group or session."""
     wanted, found = mark.encode(), []
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
@@ -272,7 +272,7 @@ def processes_marked(mark: str) -> list[int]:
 
 
 def stop(process: subprocess.Popen[bytes], mark: str) -> None:
-    """Ask it to end, then end whatever is left of it: some frameworks' workers outlive their parent."""
+    """Terminate the server, then kill its remaining processes: workers of some frameworks outlive their parent."""
     with suppress(ProcessLookupError):
         process.send_signal(signal.SIGTERM)
     end = time.monotonic() + STOP_S

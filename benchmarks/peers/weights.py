@@ -1,4 +1,4 @@
-"""The networks that everyone serves: the lung bundle as it ships, and DenseNet-121 with random weights in its place."""
+"""The networks of the comparison: the shipped lung bundle, and DenseNet-121 with random weights instead."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ NETWORKS = ("lung", "densenet121")
 
 
 def bundles_with(network: str, shipped: Path, made: Path) -> Path:
-    """A folder of bundles whose ``lung`` is ``network``; DenseNet-121 is exported once and kept under ``made``.
+    """A folder of bundles whose ``lung`` is ``network``; DenseNet-121 is exported once and stored under ``made``.
 
     Raises
     ------
     ImportError
-        DenseNet-121 is not there yet, and torch is not installed.
+        DenseNet-121 has not been exported, and torch is not installed.
     """
     if network == "lung":
         return shipped
@@ -39,13 +39,13 @@ def model_of(bundles: Path) -> Path:
 
 
 class BareSession:
-    """ONNX Runtime fp32 on every core with nothing around it: what the shares are shares of."""
+    """ONNX Runtime alone, in fp32 on all cores; the baseline of the shares."""
 
     def __init__(self, model: Path, threads: int) -> None:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.log_severity_level = 3
-        # Between its measurements others need the cores.
+        # Between its measurements the other servers need the cores.
         options.add_session_config_entry("session.force_spinning_stop", "1")
         self._session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
         self.side_px = int(self._session.get_inputs()[0].shape[2])

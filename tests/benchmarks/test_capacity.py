@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from benchmarks import capacity
-from benchmarks.capacity import machines_needed, tell
+from benchmarks.capacity import machines_needed, simulate_layout
 from benchmarks.programme import HOUR_S, POPULATION, Programme, departures, lindley, uploaded, week
 
 SMALL = Programme(people=2e5, clinics=60, core_ms=2000.0, cores=1)
@@ -63,8 +63,8 @@ def test_a_week_has_its_visits_and_serves_them_all() -> None:
     assert len(visits) == pytest.approx(expected, abs=4 * math.sqrt(expected))
     assert (np.diff(visits.posted_s) >= 0).all()
     assert (visits.posted_s >= visits.made_s + SMALL.upload_s - 1e-6).all()
-    told, starts = tell("centre", SMALL, visits, np.array([2]))
-    apart, _ = tell("provinces", SMALL, visits, np.ones(len(POPULATION), int))
+    told, starts = simulate_layout("centre", SMALL, visits, np.array([2]))
+    apart, _ = simulate_layout("provinces", SMALL, visits, np.ones(len(POPULATION), int))
     assert told.visits == apart.visits == len(starts) == len(visits)
     assert (starts >= visits.posted_s - 1e-6).all()
     assert told.utilisation_busiest_hour <= 1 + 1e-9
@@ -95,9 +95,9 @@ def test_an_outage_holds_visits_and_its_backlog_drains() -> None:
     cut = week(calm, outage)
     assert len(cut) == len(week(calm))
     assert not ((cut.posted_s > outage[0]) & (cut.posted_s < outage[1])).any()
-    one, _ = tell("one", calm, cut, np.array([1]), outage)
-    two, _ = tell("two", calm, cut, np.array([2]), outage)
-    before, _ = tell("before", calm, week(calm), np.array([1]))
+    one, _ = simulate_layout("one", calm, cut, np.array([1]), outage)
+    two, _ = simulate_layout("two", calm, cut, np.array([2]), outage)
+    before, _ = simulate_layout("before", calm, week(calm), np.array([1]))
     assert one.held_by_outage > 0.1 * calm.visits_per_day
     assert one.longest_queue > before.longest_queue
     assert one.drained_after_min is not None
@@ -105,21 +105,13 @@ def test_an_outage_holds_visits_and_its_backlog_drains() -> None:
     assert 0 < two.drained_after_min < one.drained_after_min < 10 * 60
 
 
-def test_an_outage_of_one_province_leaves_the_others_alone() -> None:
-    calm = replace(SMALL, link_down_share=0.0)
-    cut = week(calm, (NINE, NINE + HOUR_S), only=[0])
-    silent = (cut.posted_s > NINE) & (cut.posted_s < NINE + HOUR_S)
-    assert 0 not in cut.province[silent]
-    assert 1 in cut.province[silent]
-
-
 def test_the_fewest_machines_are_enough_and_one_less_is_not() -> None:
     busy = replace(SMALL, people=2e6, wait_s=5.0)
     visits = week(busy)
     n = machines_needed(busy, visits)
     assert n > 1
-    assert tell("n", busy, visits, np.array([n]))[0].wait_p99_s <= 5.0
-    assert tell("n - 1", busy, visits, np.array([n - 1]))[0].wait_p99_s > 5.0
+    assert simulate_layout("n", busy, visits, np.array([n]))[0].wait_p99_s <= 5.0
+    assert simulate_layout("n - 1", busy, visits, np.array([n - 1]))[0].wait_p99_s > 5.0
 
 
 def test_core_milliseconds_come_from_the_http_benchmark(tmp_path: Path) -> None:

@@ -16,8 +16,17 @@ import pytest
 
 from benchmarks.files import ROOT, numbered, png
 from benchmarks.peers import alternation, servers
-from benchmarks.peers.alternation import BARE, Plan, Row, also, bare_probabilities, chosen, tell
-from benchmarks.peers.servers import APPS, PEERS, PYTHON, PeerFailed, Setting, believed_not, processes_marked, running
+from benchmarks.peers.alternation import BARE, Plan, Row, bare_probabilities, chosen, extra_row, report_network
+from benchmarks.peers.servers import (
+    APPS,
+    PEERS,
+    PYTHON,
+    PeerFailed,
+    Setting,
+    difference_from_bare,
+    processes_marked,
+    running,
+)
 from benchmarks.peers.weights import BareSession, bundles_with, model_of
 from benchmarks.serving import BUNDLES
 
@@ -89,9 +98,9 @@ def test_stopping_ends_workers_that_moved_to_another_session() -> None:
 
 def test_an_answer_that_is_not_the_networks_is_not_believed() -> None:
     expected = bare_probabilities(BareSession(model_of(bundles_with("lung", BUNDLES, Path())), 1))
-    assert believed_not(expected, expected) is None
-    assert believed_not([p + 0.01 for p in expected], expected)
-    assert believed_not(expected[:-1], expected)
+    assert difference_from_bare(expected, expected) is None
+    assert difference_from_bare([p + 0.01 for p in expected], expected)
+    assert difference_from_bare(expected[:-1], expected)
 
 
 def test_the_table_has_shares_of_the_same_round(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
@@ -102,7 +111,7 @@ def test_the_table_has_shares_of_the_same_round(capsys: pytest.CaptureFixture[st
         "LitServe": Row(rates=[5.0, 20.0], seconds=[0.1, 0.2], core_ms=[1.0, 1.0], memory_mb=[1.0, 1.0]),
     }
     rows["LitServe"].failed["500"] = 3
-    figures = tell("lung", rows, {"BentoML": "it ended with 1"}, plan)
+    figures = report_network("lung", rows, {"BentoML": "it ended with 1"}, plan)
     assert figures["best_peer"] == "LitServe"
     assert figures["rows"]["Sàng Lọc"]["share_of_bare"] == 2.0
     assert figures["rows"]["Sàng Lọc"]["times_best_peer"] == 4.0
@@ -113,12 +122,12 @@ def test_the_table_has_shares_of_the_same_round(capsys: pytest.CaptureFixture[st
 
 
 def test_the_options_that_name_things() -> None:
-    assert also("fp32:SANGLOC_A=1,SANGLOC_B=x") == ("fp32", {"SANGLOC_A": "1", "SANGLOC_B": "x"})
+    assert extra_row("fp32:SANGLOC_A=1,SANGLOC_B=x") == ("fp32", {"SANGLOC_A": "1", "SANGLOC_B": "x"})
     assert [peer.name for peer in chosen(["ray", "bento"])] == ["BentoML", "Ray Serve"]
     with pytest.raises(SystemExit, match="tf-serving"):
         chosen(["tf-serving"])
     with pytest.raises(SystemExit, match="LABEL"):
-        also("SANGLOC_A=1")
+        extra_row("SANGLOC_A=1")
 
 
 @pytest.mark.skipif(not PYTHON.exists(), reason="no peer is started: .venv-peers is missing (make bench-peers)")
@@ -126,7 +135,7 @@ def test_a_real_peer_answers_as_the_bare_session_does() -> None:
     model = model_of(BUNDLES)
     expected = bare_probabilities(BareSession(model, 1))
     with running(PEERS[0], model, Setting(1, 1, 1)) as server:
-        alternation.believe(server, expected)
+        alternation.check_answers(server, expected)
         outcome = alternation.load(server, 2, 0.5)
         assert outcome.done > 0
         assert outcome.failed == 0

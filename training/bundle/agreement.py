@@ -1,7 +1,7 @@
-"""How far each lower precision that this machine computes in is from fp32, over a bundle's evaluation cases.
+"""Difference between each lower precision of this machine and fp32, over the evaluation cases of a bundle.
 
-It is measured when a bundle is exported. ``python -m training agree`` does it for a bundle that was exported without,
-or on a machine with other precisions: a new version, its weights and numbers untouched.
+It is measured when a bundle is exported. ``python -m training agree`` measures it for a bundle without such figures, or
+on a machine with other precisions, and writes a new version with the same weights and numbers.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ from inference.runtime.onnxruntime_session import cuda_loads, has_tensorrt
 from inference.runtime.openvino_session import is_installed, precisions
 from inference.runtime.session import REFERENCE, Array, Setup
 from training.bundle.derive import ancestor, write_derived
-from training.cohorts.shipped import Cohort
+from training.cohorts.cohort import Cohort
 
 BATCH = 8
-"""Rows handed to a session at a time."""
+"""Rows of one run of a session."""
 
 
 @dataclass(frozen=True)
 class Evaluated:
-    """Cases ``(n, ...)`` that the bundle was evaluated on, and the outcomes ``(n,)`` of each offered column."""
+    """Cases ``(n, ...)`` of the evaluation, the outcomes ``(n,)`` of each offered column, and the name of the part."""
 
     x: NDArray[np.generic]
     outcomes: Mapping[int, NDArray[np.float64]]
@@ -56,20 +56,20 @@ def measure(
     Parameters
     ----------
     outputs
-        Of the graph, in the manifest's order; the first one is compared.
+        Outputs of the graph, in the manifest's order; the first one is compared.
     x
-        ``(n, ...)``, as the bundle takes them.
+        ``(n, ...)``, the bundle's input.
     outcomes
-        Column of the first output to ``(n,)``: 1, 0, or NaN where it is not known. Every offered column has to be in
-        it; a gate, which offers none, gives its logits'.
+        Column of the first output to ``(n,)``: 1, 0, or NaN (unknown). Every offered column has to be in it; for a
+        gate, which offers no finding, those of its logits.
     findings
-        What is offered; a column without one is compared as a plain sigmoid.
+        Offered findings; a column without a finding is compared by its sigmoid.
     part
-        Which cases these are, such as ``test``.
+        Name of the part that the cases are from, such as ``test``.
 
     Returns
     -------
-    One for each precision; none where this machine computes in fp32 alone.
+    One for each lower precision; empty if this machine computes in fp32 only.
 
     Raises
     ------
@@ -78,20 +78,22 @@ def measure(
     """
     if missing := {spec.column for spec in findings if spec.kind == "probability"} - outcomes.keys():
         raise ValueError(f"offered columns without outcomes: {sorted(missing)}")
-    lower = _lower(threads)
+    lower = _lower_precisions(threads)
     if not lower:
         return ()
-    reference = _numbers(model, outputs, x, REFERENCE, "cpu", threads)
+    reference = _first_output(model, outputs, x, REFERENCE, "cpu", threads)
     found = []
     for setup, device in lower:
-        numbers = _numbers(model, outputs, x, setup, device, threads)
+        numbers = _first_output(model, outputs, x, setup, device, threads)
         pairs = {column: (reference[:, column], numbers[:, column]) for column in outcomes}
         found.append(
             Agreement(
                 runtime=setup.runtime,
                 precision="fp16" if setup.precision == "fp16" else "bf16",
                 auc_difference=max(abs(_auc(y, a) - _auc(y, b)) for y, a, b in _known(outcomes, pairs)),
-                probability_difference=max(_apart(findings, column, *pair) for column, pair in pairs.items()),
+                probability_difference=max(
+                    _largest_probability_difference(findings, column, *pair) for column, pair in pairs.items()
+                ),
                 n=len(x),
                 part=part,
             )
@@ -99,7 +101,7 @@ def measure(
     return tuple(found)
 
 
-def _lower(threads: int) -> list[tuple[Setup, str]]:
+def _lower_precisions(threads: int) -> list[tuple[Setup, str]]:
     found: list[tuple[Setup, str]] = []
     if is_installed():
         for precision in ("fp16", "bf16"):
@@ -110,7 +112,7 @@ def _lower(threads: int) -> list[tuple[Setup, str]]:
     return found
 
 
-def _numbers(
+def _first_output(
     model: Path, outputs: tuple[str, ...], x: Array, setup: Setup, device: str, threads: int
 ) -> NDArray[np.float64]:
     session = open_session(model, outputs, setup, device=device, threads=threads)
@@ -137,10 +139,10 @@ def _auc(y: NDArray[np.floating], numbers: NDArray[np.float64]) -> float:
     return float(roc_auc_score(y, numbers))
 
 
-def _apart(
+def _largest_probability_difference(
     findings: Sequence[FindingSpec], column: int, reference: NDArray[np.float64], numbers: NDArray[np.float64]
 ) -> float:
-    """Largest difference of a probability that is read from this column."""
+    """Largest difference of a probability that is computed from this column."""
     plain = FindingSpec(name="", column=column, calibration=Calibration(slope=1.0, intercept=0.0))
     specs = [spec for spec in findings if spec.column == column and spec.kind != "measured"] or [plain]
     return max(
@@ -151,30 +153,30 @@ def _apart(
 
 
 def evaluated_on(cohorts: Sequence[Cohort], findings: Sequence[FindingSpec]) -> Evaluated:
-    """The test parts of all cohorts, with the outcomes of each offered finding; unknown for the others' cases.
+    """The test parts of all cohorts, with the outcomes of each offered finding; unknown in other cohorts.
 
     Raises
     ------
     ValueError
-        No cohort, or more than one, answers a finding for its ages.
+        Not exactly one cohort has a finding for its ages.
     """
     rows = [cohort.rows("test") for cohort in cohorts]
     starts = np.cumsum([0, *(len(r) for r in rows)])
     outcomes = {}
     for spec in findings:
-        mine = [i for i, c in enumerate(cohorts) if spec.name in c.labels and c.age_years == spec.age_years]
-        if len(mine) != 1:
-            raise ValueError(f"{spec.name}: {len(mine)} cohorts answer it for its ages, one has to")
-        (i,) = mine
+        having = [i for i, c in enumerate(cohorts) if spec.name in c.labels and c.age_years == spec.age_years]
+        if len(having) != 1:
+            raise ValueError(f"{spec.name}: {len(having)} cohorts have it for its ages; exactly one is needed")
+        (i,) = having
         y = np.full(starts[-1], np.nan)
         y[starts[i] : starts[i + 1]] = cohorts[i].labels[spec.name].to_numpy(dtype=np.float64)[rows[i]]
         outcomes[spec.column] = y
     x = np.concatenate([cohort.x[r] for cohort, r in zip(cohorts, rows, strict=True)])
-    return Evaluated(x, outcomes, ", ".join(cohort.called("test") for cohort in cohorts))
+    return Evaluated(x, outcomes, ", ".join(cohort.part_title("test") for cohort in cohorts))
 
 
-def agree(folder: Path, evaluated: Evaluated, *, out: Path, version: str) -> Path:
-    """Write ``NAME-VERSION/`` under ``out``: the bundle in ``folder`` with what was measured.
+def add_agreement(folder: Path, evaluated: Evaluated, *, out: Path, version: str) -> Path:
+    """Write ``NAME-VERSION/`` under ``out``: the bundle in ``folder`` with the measured differences.
 
     Raises
     ------
@@ -201,7 +203,10 @@ def agree(folder: Path, evaluated: Evaluated, *, out: Path, version: str) -> Pat
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m training agree", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m training agree",
+        description="Measure how far lower precisions are from fp32, and write a new version of the bundle with it.",
+    )
     parser.add_argument("--bundle", type=Path, required=True, help="folder of the bundle: lung or cardiac")
     parser.add_argument("--cohort", type=Path, action="append", help="manifest (YAML) with a test part")
     parser.add_argument("--data", type=Path, default=Path("../shared/data"), help="the shipped cohorts' folder")
@@ -213,7 +218,9 @@ def main(argv: list[str] | None = None) -> int:
     try:
         manifest = load_bundle(arguments.bundle).manifest
         if manifest.name not in ("lung", "cardiac"):
-            raise ValueError(f"{manifest.name}: lung and cardiac are measured here; the gate is when it is exported")
+            raise ValueError(
+                f"{manifest.name}: only lung and cardiac can be measured here; the gate is measured when it is exported"
+            )
         organ = importlib.import_module(f"training.organs.{manifest.name}")
         if arguments.cohort:
             with tempfile.TemporaryDirectory() as cache:
@@ -221,14 +228,14 @@ def main(argv: list[str] | None = None) -> int:
         else:
             cohorts = list(organ.shipped(arguments.data))
         evaluated = evaluated_on(cohorts, manifest.findings)
-        folder = agree(arguments.bundle, evaluated, out=arguments.out, version=arguments.version)
+        folder = add_agreement(arguments.bundle, evaluated, out=arguments.out, version=arguments.version)
     except (ValueError, BundleError, FileExistsError) as error:
-        print(f"cannot be measured: {error}", file=sys.stderr)
+        print(f"cannot measure: {error}", file=sys.stderr)
         return 2
-    for each in BundleManifest.model_validate_json((folder / "screening.json").read_bytes()).agreement:
+    for measured in BundleManifest.model_validate_json((folder / "screening.json").read_bytes()).agreement:
         print(
-            f"{each.runtime} {each.precision}: AUC differs by at most {each.auc_difference:.4f}, a probability by "
-            f"{each.probability_difference:.4f}, over {each.n} cases ({each.part})"
+            f"{measured.runtime} {measured.precision}: AUC differs by at most {measured.auc_difference:.4f}, "
+            f"a probability by {measured.probability_difference:.4f}, over {measured.n} cases ({measured.part})"
         )
     print(f"written: {folder}")
     return 0

@@ -1,4 +1,4 @@
-"""The model card, written from the manifest so that it cannot say anything else."""
+"""The model card, written from the manifest only, so that both always agree."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ def card(manifest: BundleManifest, *, parity_difference: float | None, docs: Pat
     Parameters
     ----------
     parity_difference
-        Between torch and ONNX Runtime; ``None`` where the weights are an ancestor's, whose card says it.
+        Largest difference between torch and ONNX Runtime; ``None`` if the weights are an ancestor's, whose card has it.
     docs
-        Folder that the card is written to: plots that lie there are linked.
+        Folder of the card: plots in it are linked.
     """
     parts = [
         f"# {manifest.name} {manifest.version}\n",
@@ -41,7 +41,7 @@ def card(manifest: BundleManifest, *, parity_difference: float | None, docs: Pat
             f"- {d.name}: {d.n_items} items of {d.n_persons} persons. {d.citation}. Licence: {d.licence}\n"
             for d in manifest.training_data
         )
-        + (f"- elsewhere, as said by who imported it: {manifest.imported.trained_on}\n" if manifest.imported else ""),
+        + (f"- elsewhere, as stated by the importer: {manifest.imported.trained_on}\n" if manifest.imported else ""),
         *_ancestry(manifest),
         "## File\n",
         f"`{manifest.weights.path}`, sha256 `{manifest.weights.sha256}`. {_parity(parity_difference)}\n",
@@ -55,18 +55,18 @@ def card(manifest: BundleManifest, *, parity_difference: float | None, docs: Pat
 
 
 def _reading_the_summary(manifest: BundleManifest) -> list[str]:
-    said = []
+    sentences = []
     if any(f.evaluation for f in manifest.findings):
-        said.append(
-            "Figures of the part that was evaluated once (95 % interval); sensitivity and specificity at the operating "
-            "point that decides. ECE: how far a probability lies from the frequency observed, on average."
+        sentences.append(
+            "Figures of the test part (95 % interval); sensitivity and specificity at the deciding operating point. "
+            "ECE: mean difference between a probability and the observed frequency."
         )
     if any(f.calibration and f.calibration.prevalence for f in manifest.findings):
-        said.append(
-            "A probability presumes how frequent the finding is: where it is rarer than `presumes` says, the "
-            "probability is too high, and it is too low where it is more frequent."
+        sentences.append(
+            "A probability assumes a prevalence (column `assumed prevalence`): where the finding is rarer "
+            "the probability is too high, and where it is more frequent the probability is too low."
         )
-    return [" ".join(said) + "\n"] if said else []
+    return [" ".join(sentences) + "\n"] if sentences else []
 
 
 def _withheld(manifest: BundleManifest) -> list[str]:
@@ -94,7 +94,7 @@ def _evaluation(finding: FindingSpec, docs: Path | None) -> str:
 
 
 def _calibration(finding: FindingSpec) -> list[str]:
-    """What turns a logit into a probability, and what the probability presumes."""
+    """How a logit becomes a probability, and which prevalence the probability assumes."""
     c = finding.calibration
     if c is None:
         return []
@@ -103,7 +103,7 @@ def _calibration(finding: FindingSpec) -> list[str]:
     )
     if not c.prevalence:
         return [f"Probability from the logit by {how}.\n"]
-    said = f"Probability from the logit by {how}; it presumes a prevalence of {prevalence(finding)}"
+    said = f"Probability from the logit by {how}; it assumes a prevalence of {prevalence(finding)}"
     first = finding.roc[0] if finding.roc else None
     if first is None:
         return [said + ".\n"]
@@ -118,41 +118,41 @@ def _calibration(finding: FindingSpec) -> list[str]:
 
 
 def _reading(manifest: BundleManifest) -> str:
-    """How the figures above it are to be read."""
+    """How to read the figures."""
     metrics = {e.metric for f in manifest.findings for e in f.evaluation}
     if manifest.imported and not metrics:
-        return "Not evaluated: no figure of any kind is claimed.\n"
+        return "Not evaluated: there are no figures.\n"
     said = (
-        "Intervals: 95 %, percentile bootstrap over persons (shares: Wilson). Drawing again adds noise, so the "
-        "interval of `ece`, which noise can only raise, lies above its value where that is near 0"
+        "Intervals: 95 %, percentile bootstrap over persons (shares: Wilson). The bootstrap adds noise, "
+        "and noise only raises `ece`, so its interval may be above its value if that is near 0"
     )
     if "ece_debiased" in metrics:
         said += (
-            "; `ece_by_chance` is what a perfectly calibrated model would show with these cases (95 % of draws), "
-            "`ece_debiased` what is left when that is taken away (as squares; the interval: what chance leaves). A "
-            "finding is withheld where the interval of `ece`, less chance, lies above 0.05: with few cases that shows "
-            "little, so look at `ece` itself and at n"
+            "; `ece_by_chance` is the ECE of a perfectly calibrated model with these cases (95 % of draws), "
+            "`ece_debiased` is `ece` less chance (as squares; its interval: values that chance explains). A finding is "
+            "withheld if the interval of `ece`, less chance, is above 0.05: with few cases this shows little, so look "
+            "at `ece` itself and at n"
         )
-    shown = "say so, with their counts" if "prevalence" in metrics else "are not shown: too few to say"
+    shown = "have only their counts" if "prevalence" in metrics else "are not shown: too few to say"
     return f"{said}. Groups with fewer than 10 positives or negatives {shown}.\n"
 
 
 def _planning(manifest: BundleManifest) -> list[str]:
-    """What the operating points cost at several prevalences, and for chest films the worked example."""
-    body = planner.section(manifest.findings)
+    """Recalls and missed cases at several prevalences, and for chest films the worked example."""
+    body = planner.card_section(manifest.findings)
     if not body:
         return []
-    return ["## Planning\n", body, *([planner.example() + "\n"] if manifest.organ == "lung" else [])]
+    return ["## Planning\n", body, *([planner.worked_example() + "\n"] if manifest.organ == "lung" else [])]
 
 
 def _training(manifest: BundleManifest) -> list[str]:
     if not manifest.recipe:
         return []
-    rows = "".join(f"| {name.replace('_', ' ')} | {_said(value)} |\n" for name, value in manifest.recipe.items())
+    rows = "".join(f"| {name.replace('_', ' ')} | {_cell(value)} |\n" for name, value in manifest.recipe.items())
     return ["## How it was trained\n", f"| | |\n|---|---|\n{rows}"]
 
 
-def _said(value: str | int | float) -> str:
+def _cell(value: str | int | float) -> str:
     text = f"{value:g}" if isinstance(value, float) else str(value)
     return text.replace("|", "\\|").replace("\n", " ")
 
@@ -162,11 +162,11 @@ def _origin(imported: Imported | None) -> list[str]:
         return []
     return [
         "## Where the weights come from\n",
-        f"Trained elsewhere and imported; nothing was learnt here. File `{imported.file}`, sha256 `{imported.sha256}`, "
+        f"Trained elsewhere and imported; not trained here. File `{imported.file}`, sha256 `{imported.sha256}`, "
         f"weights at `{imported.found_in or 'its top level'}`"
         + (f" (not taken: {', '.join(imported.not_taken)})" if imported.not_taken else "")
         + f". Conventions of {imported.source}, architecture {imported.architecture}. "
-        f"Licence, as said by who imported it: {imported.licence}. Citation: {imported.citation}.\n",
+        f"Licence, as stated by the importer: {imported.licence}. Citation: {imported.citation}.\n",
         f"Classes in the checkpoint's order: {', '.join(c or '(untrained)' for c in imported.classes)}. "
         f"Not offered: {', '.join(imported.left_out) or 'none'}. "
         f"Keys of the file that are no part of the network: {', '.join(imported.ignored_keys) or 'none'}.\n",
@@ -175,7 +175,7 @@ def _origin(imported: Imported | None) -> list[str]:
 
 def _parity(difference: float | None) -> str:
     if difference is None:
-        return "The same file as that of the bundle it came from, whose card says how near it is to torch."
+        return "The same file as in the bundle it was made from, whose card gives the difference from torch."
     return f"Largest difference of an output between torch and ONNX Runtime in fp32: {difference:.1e}."
 
 

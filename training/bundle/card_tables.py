@@ -12,28 +12,32 @@ _AT = tuple(f"{share}@" for share in SHARES)
 
 
 def title(finding: FindingSpec) -> str:
-    """Name and ages: two findings of one name differ in them."""
+    """Name and ages, because two findings may have one name for different ages."""
     return f"{finding.name}, {_ages(finding)} years" if finding.age_years else finding.name
 
 
 def main_cohort(finding: FindingSpec) -> str | None:
-    """The cohort part that the finding was evaluated on: the one whose calibration was measured, else the first."""
+    """The part that the finding was evaluated on: the one with a calibration error, else the first."""
     by_metric = {e.metric: e.cohort for e in reversed(finding.evaluation) if e.subgroup == "all"}
     first = finding.evaluation[0].cohort if finding.evaluation else None
     return by_metric.get("ece") or by_metric.get("auroc") or first
 
 
 def prevalence(finding: FindingSpec) -> str:
-    """Which prevalence its probability presumes."""
-    presumed = finding.calibration.prevalence if finding.calibration else None
-    return f"{100 * presumed:.3g} %" if presumed else "not recorded"
+    """The prevalence that its probability assumes."""
+    assumed = finding.calibration.prevalence if finding.calibration else None
+    return f"{100 * assumed:.3g} %" if assumed else "not recorded"
 
 
 def summary(findings: Sequence[FindingSpec]) -> str:
-    """One row for each finding: whom it is for, how well it does."""
+    """One row for each finding: ages, required values and main figures."""
     evaluated = any(f.evaluation for f in findings)
     head = ["finding", "for ages", "needs"]
-    head += ["AUROC", "sensitivity", "specificity", "ECE (by chance)", "presumes", "n (positive)"] if evaluated else []
+    head += (
+        ["AUROC", "sensitivity", "specificity", "ECE (by chance)", "assumed prevalence", "n (positive)"]
+        if evaluated
+        else []
+    )
     rows = [
         [f.name, _ages(f), ", ".join(f.requires) or "the input alone", *(_main_figures(f) if evaluated else ())]
         for f in findings
@@ -61,7 +65,7 @@ def _main_figures(finding: FindingSpec) -> list[str]:
 
 
 def points(finding: FindingSpec) -> str:
-    """Each operating point: threshold, what it promised where it was chosen, what it kept where it was measured."""
+    """Each operating point: threshold, sensitivity and specificity where it was chosen and where it was evaluated."""
     if not finding.operating_points:
         return "No operating point: an uncalibrated number.\n" if finding.kind == "probability" else ""
     found = {(e.cohort, e.metric): e.estimate for e in finding.evaluation if e.subgroup == "all"}
@@ -77,14 +81,14 @@ def points(finding: FindingSpec) -> str:
             _interval(found.get((chosen_on or "", f"{share}@{p.name}"))) or ("" if value is None else f"{value:.3f}")
             for share, value in zip(SHARES, (p.sensitivity, p.specificity), strict=True)
         ]
-        kept = [_interval(found.get((cohort, f"{share}@{p.name}"))) for cohort in measured for share in SHARES]
+        evaluated = [_interval(found.get((cohort, f"{share}@{p.name}"))) for cohort in measured for share in SHARES]
         name = f"**{p.name}** (decides)" if p.name == finding.decides_at else p.name
-        rows.append([name, f"{p.threshold:.3g}", p.cohort, *there, *kept])
+        rows.append([name, f"{p.threshold:.3g}", p.cohort, *there, *evaluated])
     return markdown(head, rows)
 
 
 def figures(finding: FindingSpec) -> str:
-    """All other figures of whole parts, and those over several findings."""
+    """All other figures of whole parts, and figures over several findings."""
     rows = [
         [
             e.metric if e.subgroup == "all" else f"{e.metric} ({e.subgroup})",
@@ -100,7 +104,7 @@ def figures(finding: FindingSpec) -> str:
 
 
 def groups(finding: FindingSpec) -> str:
-    """A row for each group: its counts, and AUROC, sensitivity and specificity where there were cases enough."""
+    """A row for each group: its counts, and AUROC, sensitivity and specificity if it has enough cases."""
     found: dict[tuple[str, str], dict[str, Estimate]] = {}
     for e in finding.evaluation:
         if _is_of_a_group(e.subgroup, e.metric):

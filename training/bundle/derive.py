@@ -1,4 +1,4 @@
-"""A bundle from a bundle: the same weights file, with something said anew. Nothing here needs torch."""
+"""A new version of a bundle with the same weights and another manifest. Nothing here needs torch."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from training.bundle.card import card
 def write_derived(
     parent: Path, manifest: BundleManifest, target: Path, *, change: str, draw: Callable[[Path], None] | None = None
 ) -> None:
-    """Copy the bundle in ``parent``, replace what ``manifest`` says anew, check it, and move it into place at once.
+    """Copy the bundle in ``parent``, write ``manifest`` and a new card, verify the bundle, and move it to ``target``.
 
     Parameters
     ----------
     change
-        What is new, for the changelog.
+        What has changed, for the changelog.
     draw
-        Draws new plots into the folder that it is given.
+        Draws new plots into the given folder.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=".partial-") as partial:
@@ -44,7 +44,7 @@ def write_derived(
 
 
 def ancestor(folder: Path, manifest: BundleManifest) -> Ancestor:
-    """The bundle in ``folder`` as a link of the chain of provenance."""
+    """The bundle in ``folder``, for the chain of bundles that a new one was made from."""
     return Ancestor(
         name=manifest.name,
         version=manifest.version,

@@ -1,6 +1,4 @@
-"""From a trained module to a bundle on disk: ONNX, parity with torch, golden cases, plots, model card, MONAI metadata;
-and from the bundle back to the module.
-"""
+"""From a trained module to a bundle: ONNX, parity with torch, golden cases, plots, model card, MONAI metadata."""
 
 from __future__ import annotations
 
@@ -15,9 +13,8 @@ import numpy as np
 import onnx
 import onnxruntime
 import torch
-from google.protobuf.message import DecodeError, Message
+from google.protobuf.message import Message
 from numpy.typing import NDArray
-from onnx import numpy_helper
 from torch import nn
 
 from data_specs.bundle import (
@@ -39,23 +36,17 @@ from training.bundle.card import card
 from training.bundle.plots import write_plot
 from training.figures.offer import Offered
 
-Parts = Mapping[str, tuple[NDArray[np.float64], NDArray[np.float64]]]
-
 PARITY_TOLERANCE = 1e-4
-"""Largest difference of a logit between torch and ONNX Runtime, both in fp32, that a bundle ships with."""
+"""Largest allowed difference of a logit between torch and ONNX Runtime, both in fp32."""
 
 
 class ParityError(RuntimeError):
-    """The exported graph does not compute what the torch module computes."""
-
-
-class CannotRestore(ValueError):
-    """A bundle's file does not hold the weights of this network, one for one."""
+    """The exported graph and the torch module give different results."""
 
 
 @dataclass(frozen=True)
 class Draft:
-    """Everything that a bundle says of itself before its weights are written."""
+    """Everything in a bundle's manifest that does not depend on the exported file."""
 
     name: str
     version: str
@@ -82,29 +73,28 @@ def write_bundle(
     parity: NDArray[np.generic],
     bundles: Path,
     *,
-    plots: Mapping[int, Parts] | Sequence[Offered] = (),
+    plots: Sequence[Offered] = (),
     evaluated: Evaluated | None = None,
 ) -> Path:
-    """Export ``network``, prove parity and write ``NAME-VERSION/`` under ``bundles``: whole, or not at all.
+    """Export ``network``, check parity and write ``NAME-VERSION/`` under ``bundles``, completely or not at all.
 
     Parameters
     ----------
     golden
-        ``(n, ...)`` tensors kept in the bundle with their outputs; small, and free to be published.
+        ``(n, ...)`` inputs stored in the bundle with their outputs; small, and such that may be published.
     parity
-        ``(n, ...)`` further tensors, real ones, compared but not kept.
+        ``(n, ...)`` further, real inputs, compared but not stored.
     plots
-        Outcomes and probabilities by part (:func:`training.bundle.plots.write_plot`), by the finding's column;
-        or what was offered, which brings its own.
+        Findings to draw, with their outcomes and probabilities by part (:func:`training.bundle.plots.write_plot`).
     evaluated
-        Cases on which lower precisions are compared with fp32; without them the bundle is served in fp32.
+        Cases for the comparison of lower precisions with fp32; without them the bundle is served in fp32 only.
 
     Raises
     ------
     ParityError
         An output differs from torch by more than :data:`PARITY_TOLERANCE`.
     FileExistsError
-        This version exists; a shipped bundle is never replaced.
+        This version exists; a bundle is never replaced.
     """
     target = bundles / f"{draft.name}-{draft.version}"
     if target.exists():
@@ -112,13 +102,9 @@ def write_bundle(
     bundles.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=bundles, prefix=".partial-") as partial:
         folder = Path(partial) / target.name
-        _write(network, draft, golden, parity, folder, _by_column(plots), evaluated)
+        _write(network, draft, golden, parity, folder, plots, evaluated)
         folder.rename(target)
     return target
-
-
-def _by_column(plots: Mapping[int, Parts] | Sequence[Offered]) -> Mapping[int, Parts]:
-    return plots if isinstance(plots, Mapping) else {one.spec.column: one.parts for one in plots}
 
 
 def _write(
@@ -127,7 +113,7 @@ def _write(
     golden: NDArray[np.generic],
     parity: NDArray[np.generic],
     folder: Path,
-    plots: Mapping[int, Parts],
+    plots: Sequence[Offered],
     evaluated: Evaluated | None,
 ) -> None:
     (folder / "models").mkdir(parents=True)
@@ -163,9 +149,8 @@ def _write(
         else measure(model, draft.outputs, evaluated.x, evaluated.outcomes, draft.findings, part=evaluated.part),
     )
     docs = folder / "docs"
-    for finding in draft.findings:
-        if finding.column in plots:
-            write_plot(docs, finding, plots[finding.column])
+    for offered in plots:
+        write_plot(docs, offered.spec, offered.parts)
     (folder / "screening.json").write_text(manifest.model_dump_json(indent=1, exclude_defaults=False) + "\n")
     (folder / "configs" / "metadata.json").write_text(json.dumps(_monai_metadata(manifest, golden), indent=1) + "\n")
     (docs / "README.md").write_text(card(manifest, parity_difference=difference, docs=docs))
@@ -179,7 +164,8 @@ def _write(
 def export_onnx(network: nn.Module, example: NDArray[np.generic], outputs: tuple[str, ...], path: Path) -> None:
     """Write ``network`` as one ONNX file with a free batch dimension and every weight under its torch name.
 
-    Nothing is folded here: every runtime does that when it loads the file, and :func:`restore` reads it back.
+    The graph is not optimised: each runtime does that when it loads the file, and
+    :func:`training.bundle.restore.restore` needs the weights as they are.
     """
     network.eval()
     batch = torch.export.Dim("batch", min=1, max=4096)
@@ -197,7 +183,7 @@ def export_onnx(network: nn.Module, example: NDArray[np.generic], outputs: tuple
     )
     if program is None:
         raise ParityError("torch.onnx.export gave no program")
-    # Values are named after the operation that makes them, weights after the module: `mean` may be both.
+    # A value named after its operation may have the name of a weight, such as `mean`.
     graph = program.model.graph
     for value in [value for node in graph.all_nodes() for value in node.outputs if value.name in graph.initializers]:
         value.name = f"{value.name}__value"
@@ -207,51 +193,8 @@ def export_onnx(network: nn.Module, example: NDArray[np.generic], outputs: tuple
     onnx.checker.check_model(path)
 
 
-def restore(network: nn.Module, onnx_path: Path) -> None:
-    """Load the weights of a bundle's graph into the module that it was exported from, bit for bit.
-
-    The number of batches that a batch norm has seen is in no graph and stays as it is in ``network``.
-
-    Raises
-    ------
-    CannotRestore
-        The file is no ONNX graph, or its weights and those of ``network`` differ in name, shape or type; ``network`` is
-        then unchanged.
-    """
-    try:
-        graph = onnx.load(onnx_path, load_external_data=False).graph
-        # Weights that lie in another file are none of a bundle's.
-        own = [each for each in graph.initializer if each.data_location == onnx.TensorProto.DEFAULT]
-        found = {each.name: torch.from_numpy(numpy_helper.to_array(each).copy()) for each in own}
-    except (OSError, ValueError, TypeError, DecodeError) as error:
-        raise CannotRestore(f"{onnx_path.name} cannot be read as an ONNX graph: {type(error).__name__}") from error
-    expected = {
-        name: value for name, value in network.state_dict().items() if not name.endswith(".num_batches_tracked")
-    }
-    faults = [
-        f"{word} {', '.join(sorted(names)[:5])}{f' and {len(names) - 5} more' if len(names) > 5 else ''}"
-        for word, names in (("missing", expected.keys() - found.keys()), ("unknown", found.keys() - expected.keys()))
-        if names
-    ]
-    faults += [
-        f"{name}: {tuple(found[name].shape)} {found[name].dtype}, expected {tuple(value.shape)} {value.dtype}"
-        for name, value in expected.items()
-        if name in found and (found[name].shape, found[name].dtype) != (value.shape, value.dtype)
-    ]
-    if faults:
-        normed = [name for name in expected if name.endswith(".running_var")]
-        folded = (
-            " Batch norms were folded into the convolutions when it was exported, as in all bundles of version 1.0.0: "
-            "such a file serves, and cannot be trained further."
-            if normed and not found.keys() & set(normed)
-            else ""
-        )
-        raise CannotRestore(f"{onnx_path.name} does not fit the network: {'; '.join(faults)}.{folded}")
-    network.load_state_dict(found, strict=False)
-
-
 def strip_notes(message: Message) -> None:
-    """Remove what the exporter noted of where it ran: stack traces and paths have no place in a published file."""
+    """Remove the exporter's stack traces and paths, which must not be published."""
     for descriptor, value in message.ListFields():
         if descriptor.name in ("metadata_props", "doc_string"):
             message.ClearField(descriptor.name)
@@ -261,7 +204,7 @@ def strip_notes(message: Message) -> None:
 
 
 def worst_difference(network: nn.Module, model: Path, x: NDArray[np.generic]) -> float:
-    """Largest absolute difference of the first output between torch and ONNX Runtime over ``x``; NaN equals NaN."""
+    """Largest absolute difference of the first output between torch and ONNX Runtime over ``x``; two NaN are equal."""
     session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
     with torch.inference_mode():
         expected = network(torch.from_numpy(x))

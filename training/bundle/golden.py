@@ -1,4 +1,4 @@
-"""Golden cases: small inputs made by rule, free to be published, that every copy of a bundle must answer alike."""
+"""Golden cases: small synthetic inputs that may be published, for which each copy of a bundle gives the same output."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ N_CASES = 6
 
 
 def films(size_px: int) -> NDArray[np.uint8]:
-    """``(6, 1, size_px, size_px) uint8``: made-up radiographs, a photograph, noise, a blank."""
+    """``(6, 1, size_px, size_px) uint8``: synthetic radiographs, a photograph, noise, a blank picture."""
     rng = np.random.default_rng(2026)
     kinds = (negatives.radiograph_of_something,) * 3 + (negatives.dead_leaves, negatives.clouds, negatives.blank)
     return np.stack([kind(rng, size_px) for kind in kinds])[:, None]
 
 
 def chest_films(size_px: int) -> NDArray[np.uint8]:
-    """``(2, 1, size_px, size_px) uint8``: the two real films in ``samples/``, which says whose they are."""
+    """``(2, 1, size_px, size_px) uint8``: the two real films in ``samples/``; their source is stated there."""
     files = sorted((Path(__file__).parents[2] / "samples").glob("film-*.jpg"))
     return np.stack([conform(read_image(file.read_bytes()).pixels, size_px) for file in files])
 
 
 def recordings(n_samples: int) -> NDArray[np.float32]:
-    """``(6, 12, n_samples) float32``: trains of beats at six rates with a different shape in each lead, and noise."""
+    """``(6, 12, n_samples) float32``: beats at six rates, with another shape in each lead, and noise."""
     rng = np.random.default_rng(2026)
     time = np.arange(n_samples) / 100.0
     cases = np.zeros((N_CASES, 12, n_samples))

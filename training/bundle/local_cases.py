@@ -1,8 +1,8 @@
-"""Labelled local cases, as a table and files or logits: checked, and run through a bundle's own session.
+"""Labelled local cases for a recalibration: read from a table, checked, and computed by the bundle's session.
 
-A CSV with ``person``, one column per finding (0, 1 or nothing: unknown), ``file`` (relative to the table) or the
-network's logits (``logit_FINDING``, or ``logit`` for a single finding), and where ages matter ``age_years``; or a
-cohort document (``data_specs.cohort``), which says all that of a table with other names.
+The table is a CSV with ``person``, one column per finding (0, 1, or empty for unknown), ``file`` (relative to the
+table) or the network's logits (``logit_FINDING``, or ``logit`` for a single finding), and ``age_years`` if the bundle
+has one finding for several ages; or it is described by a cohort manifest (``data_specs.cohort``).
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ BATCH = 32
 
 
 class CannotRecalibrate(ValueError):
-    """The cases, or the bundle, do not allow it; the message has one line per reason."""
+    """The cases or the bundle do not allow it; the message has one line per reason."""
 
 
 @dataclass(frozen=True)
@@ -44,9 +44,9 @@ class Cases:
     labels
         One column per finding, 0, 1 or NaN (unknown).
     logits
-        ``(n, n_columns)``: the network's first output; NaN where the table gives no logit for a column.
+        ``(n, n_columns)``: the network's first output; NaN in columns without a logit in the table.
     age_years
-        ``(n,)``, NaN where unknown; ``None`` where the table has no ages.
+        ``(n,)``, NaN where unknown; ``None`` if the table has no ages.
     """
 
     person: NDArray[np.str_]
@@ -55,7 +55,7 @@ class Cases:
     age_years: Floats | None
 
     def outcome(self, spec: FindingSpec) -> Floats:
-        """``(n,)`` labels of a finding; NaN for people that it is not offered for."""
+        """``(n,)`` labels of a finding; NaN for persons of ages that it is not offered for."""
         y = self.labels[spec.name].to_numpy(dtype=np.float64)
         if spec.age_years is None or self.age_years is None:
             return y
@@ -65,7 +65,7 @@ class Cases:
 
 @dataclass(frozen=True)
 class Table:
-    """A table under this module's column names, and where its files are."""
+    """A table with the column names of this module, and the folder of its files."""
 
     rows: pd.DataFrame
     files: Path
@@ -74,7 +74,13 @@ class Table:
 
 
 def read_csv(path: Path, source: TrainingData) -> Table:
-    """Raises :class:`CannotRecalibrate` where the file is no CSV."""
+    """Read a CSV that has the column names of this module.
+
+    Raises
+    ------
+    CannotRecalibrate
+        The file cannot be read as a CSV.
+    """
     try:
         return Table(pd.read_csv(path, dtype=str, keep_default_na=False), path.parent, source)
     except (OSError, ValueError) as error:  # a wrong encoding and pandas' parser errors are ValueErrors
@@ -82,12 +88,12 @@ def read_csv(path: Path, source: TrainingData) -> Table:
 
 
 def read_cohort(path: Path) -> Table:
-    """A cohort document and its table; rows that its split calls ``train`` or ``unused`` are left out.
+    """Read a cohort manifest and its table; only rows of validation and test are kept if it has a split.
 
     Raises
     ------
     CannotRecalibrate, ManifestInvalid
-        The table, or the document, cannot be read; a column that it names is missing.
+        The table or the manifest cannot be read, or a column that it names is missing.
     """
     manifest = read_manifest(path)
     file = path.parent / manifest.table
@@ -119,21 +125,21 @@ def read_cohort(path: Path) -> Table:
 
 
 def read_cases(table: Table, bundle: Bundle) -> Cases:
-    """Check the table and run the bundle's own session on the files, or take the logits that are given.
+    """Check the table, and compute the logits of its files with the bundle's session unless the table has logits.
 
     Raises
     ------
     CannotRecalibrate
-        With every fault found, and the lines it was found in.
+        The message has every fault with its lines.
     """
     rows, findings = table.rows, bundle.manifest.findings
     names = [n for n in dict.fromkeys(f.name for f in findings if f.kind == "probability") if n in rows.columns]
     faults: list[str] = []
     if not names:
         known = ", ".join(dict.fromkeys(f.name for f in findings if f.kind == "probability"))
-        faults.append(f"no column is named like a finding of the bundle ({known})")
+        faults.append(f"no column has the name of a finding of the bundle ({known})")
     if "person" not in rows.columns:
-        faults.append("there is no column 'person': people cannot be kept on one side of the split")
+        faults.append("there is no column 'person', so the cases of a person cannot be kept in one fold")
     elif (rows.person.str.strip() == "").any():
         faults.append(f"no person: {_lines(rows, rows.person.str.strip() == '')}")
     labels = rows[names].apply(pd.to_numeric, errors="coerce")
@@ -155,14 +161,14 @@ def read_cases(table: Table, bundle: Bundle) -> Cases:
 
 
 def _lines(rows: pd.DataFrame, wrong: pd.Series, most: int = 10) -> str:
-    """Lines of the file, the header being line 1."""
+    """Line numbers in the file; the header is line 1."""
     lines = [str(i + 2) for i in rows.index[wrong]]
     more = f" and {len(lines) - most} more" if len(lines) > most else ""
     return f"line {', '.join(lines[:most])}{more}"
 
 
 def _given_logits(rows: pd.DataFrame, names: list[str], manifest: BundleManifest) -> Floats | None:
-    """``(n, n_columns)`` from ``logit_FINDING`` or ``logit``; ``None`` where the table has neither."""
+    """``(n, n_columns)`` from ``logit_FINDING`` or ``logit``; ``None`` if the table has neither."""
     columns = {name: f"logit_{name}" for name in names}
     if len(names) == 1 and "logit" in rows.columns:
         columns = {names[0]: "logit"}
@@ -177,7 +183,7 @@ def _given_logits(rows: pd.DataFrame, names: list[str], manifest: BundleManifest
         values = pd.to_numeric(rows[column], errors="coerce").to_numpy(np.float64)
         wrong = pd.Series(~np.isfinite(values), index=rows.index)
         if wrong.any():
-            raise CannotRecalibrate(f"'{column}' is no finite number in {_lines(rows, wrong)}")
+            raise CannotRecalibrate(f"'{column}' is not a finite number in {_lines(rows, wrong)}")
         for spec in manifest.findings:
             if spec.name == name:
                 logits[:, spec.column] = values
@@ -185,18 +191,18 @@ def _given_logits(rows: pd.DataFrame, names: list[str], manifest: BundleManifest
 
 
 def _computed_logits(table: Table, bundle: Bundle) -> Floats:
-    """``(n, n_columns)`` from the files, read and conformed as serving does.
+    """``(n, n_columns)`` from the files, read and conformed as in serving.
 
     Raises
     ------
     CannotRecalibrate
-        Naming each line whose file cannot be used, and why.
+        The message has each line whose file cannot be used, with the reason.
     """
     rows = table.rows
     if "file" not in rows.columns:
         raise CannotRecalibrate("the table has neither a column 'file' nor logits ('logit' or 'logit_FINDING')")
     if not isinstance(bundle.manifest.input, CxrInput | EcgInput):
-        raise CannotRecalibrate("a bundle that takes laboratory values has no files to run: give logits")
+        raise CannotRecalibrate("the bundle takes laboratory values, which cannot be read from files; give logits")
     logits: list[Floats] = []
     waiting: list[NDArray[np.generic]] = []
     faults: list[str] = []
@@ -205,7 +211,7 @@ def _computed_logits(table: Table, bundle: Bundle) -> Floats:
         if waiting:
             out = np.asarray(bundle.session.run(np.concatenate(waiting))[0], dtype=np.float64)
             ends = np.cumsum([len(x) for x in waiting])
-            # A recording's windows are averaged, as in serving; a film has one row.
+            # Windows of a recording are averaged as in serving; a film has one row.
             logits.extend(part.mean(axis=0) for part in np.split(out, ends[:-1]))
             waiting.clear()
 
@@ -226,7 +232,7 @@ def _computed_logits(table: Table, bundle: Bundle) -> Floats:
 
 
 def _read(path: Path, contract: CxrInput | EcgInput, ecg_unit: VoltageUnit | None) -> NDArray[np.generic]:
-    """``(1 or n_windows, ...)``: one file as the network's input; a WFDB header brings the files of its stem."""
+    """``(1 or n_windows, ...)``: one file as the network's input; a WFDB header is read with the files of its stem."""
     if isinstance(contract, CxrInput):
         return cxr.conform(read_image(path.read_bytes()).pixels, contract.size_px)[None]
     paths = [path]

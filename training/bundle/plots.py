@@ -1,4 +1,4 @@
-"""The ROC and the reliability diagram of a finding, side by side in one small PNG in the bundle's ``docs/``."""
+"""The ROC and the reliability diagram of a finding, in one PNG in the bundle's ``docs/``."""
 
 from __future__ import annotations
 
@@ -12,32 +12,33 @@ from scipy.stats import binomtest
 from sklearn.metrics import roc_auc_score, roc_curve
 
 from data_specs.bundle import FindingSpec
-from training.figures.evaluate import MIN_CASES, expected_calibration_error
+from training.cohorts.cohort import MIN_CASES
+from training.figures.evaluate import expected_calibration_error
 
 Floats = NDArray[np.float64]
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7")
-"""Told apart by colour-blind readers (Okabe and Ito 2008)."""
+"""Colours that colour-blind readers can distinguish (Okabe and Ito 2008)."""
 GROUPS = 10
-"""Equal groups of the reliability diagram: those of the expected calibration error."""
+"""Equal groups of the reliability diagram, the same as those of the expected calibration error."""
 
 
 def plot_name(finding: FindingSpec) -> str:
-    """File name under ``docs/``; the column tells two findings of one name apart."""
+    """File name under ``docs/``; with the column, because two findings may have one name."""
     return f"{finding.name}-{finding.column}.png"
 
 
 def write_plot(docs: Path, finding: FindingSpec, parts: Mapping[str, tuple[Floats, Floats]]) -> Path | None:
-    """Draw one finding on its parts; ``None`` where no part has enough cases of both classes.
+    """Draw one finding; ``None`` if no part has enough cases of both classes.
 
     Parameters
     ----------
     parts
-        By the name that the legend shows: outcomes ``(n,)``, 0, 1 or NaN (left out), and calibrated probabilities,
-        ``(n,)`` or ``(n, n_repeats)`` of a repeated cross-validation: the mean probability is drawn, the figures in
-        the legend are the means over the repeats, as in the card.
+        By the name in the legend: outcomes ``(n,)``, 0, 1 or NaN (left out), and calibrated probabilities ``(n,)``, or
+        ``(n, n_repeats)`` of a repeated cross-validation: then the mean probability is drawn, and the figures in the
+        legend are means over the repeats, as in the card.
     """
-    # Not pyplot: no global state, no display. Here, because the card needs only the file's name.
+    # Not pyplot, which needs a display and global state. Imported here because the card needs only the file name.
     from matplotlib.backends.backend_agg import FigureCanvasAgg  # noqa: PLC0415
     from matplotlib.figure import Figure  # noqa: PLC0415
 
@@ -88,7 +89,7 @@ def _reliability(axes: Any, parts: Mapping[str, tuple[Floats, Floats]]) -> None:
     axes.plot([0, 1], [0, 1], color="0.8", linewidth=1)
     for colour, (name, (y, repeats)) in zip(COLOURS, parts.items(), strict=False):
         p = repeats.mean(axis=1)
-        # Groups of equal size, as in the ECE; fewer cases than groups leave some empty.
+        # Groups of equal size, as in the ECE; with fewer cases than groups some are empty.
         groups = [g for g in np.array_split(np.argsort(p, kind="stable"), GROUPS) if len(g)]
         predicted = np.array([p[g].mean() for g in groups])
         observed = np.array([y[g].mean() for g in groups])
@@ -98,7 +99,7 @@ def _reliability(axes: Any, parts: Mapping[str, tuple[Floats, Floats]]) -> None:
         label = f"{name}\nECE {_mean(expected_calibration_error, y, repeats):.3f}"
         style = {"color": colour, "fmt": "o-", "markersize": 4, "linewidth": 1.2, "elinewidth": 0.8}
         axes.errorbar(predicted, observed, yerr=[below, above], label=label, **style)
-        # Where the probabilities lie: each case a tick, positives at the top, negatives at the bottom.
+        # Each case is a tick at its probability, positives at the top, negatives at the bottom.
         axes.plot(p, np.where(y == 1, 1.03, -0.03), "|", color=colour, alpha=0.15, markersize=4)
     axes.set(
         xlabel="predicted probability",

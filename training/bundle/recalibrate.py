@@ -1,13 +1,13 @@
-"""``python -m training recalibrate``: a bundle's numbers set right for one hospital, its network untouched.
+"""``python -m training recalibrate``: new calibration and thresholds of a bundle for one hospital; same network.
 
-A network that ranks people well elsewhere may still say 80 % where 30 % have the finding: other films, other people,
-another prevalence. A few hundred labelled local cases set calibration and operating points right. The weights stay the
-very same file; the new version says which cases it was recalibrated on and which bundle it came from.
+A network that ranks persons well may still give 80 % where 30 % have the finding, because films, persons and prevalence
+differ. A few hundred labelled local cases are enough to fit calibration and operating points again. The weights stay
+the same file; the new version names the cases and the bundle that it was made from.
 
-The cases come as a table of files or logits (``training.bundle.local_cases``).
+The cases are a table of files or logits (``training.bundle.local_cases``).
 
-Every figure is of cases that neither calibration nor threshold was fitted to: persons are left out in turn, and for
-each turn the kind of calibration, its constants and the thresholds are found again without them.
+All figures are cross-validated by person: for the persons of each fold, the kind of calibration, its constants and the
+thresholds are fitted to the other persons.
 """
 
 from __future__ import annotations
@@ -28,32 +28,34 @@ from inference.bundles.loading import BundleError, load_bundle
 from training.bundle.derive import ancestor, write_derived
 from training.bundle.local_cases import CannotRecalibrate, Cases, Table, read_cases, read_cohort, read_csv
 from training.bundle.plots import write_plot
-from training.figures.calibrate import calibration_figures, choose_calibration, folds, holds, roc_points
+from training.figures.calibrate import choose_calibration, folds
+from training.figures.calibration_error import calibration_figures, judge_calibration
 from training.figures.evaluate import bootstrap, calibrated, evaluate, operating_points
+from training.figures.roc import roc_points
 
 Floats = NDArray[np.float64]
 
 MIN_CASES, MIN_PERSONS_PER_CLASS = 50, 10
-"""Fewer, and the two constants of Platt scaling and a threshold at 95 % sensitivity are mostly chance. (For a good
-estimate of the calibration curve itself, Van Calster et al., J Clin Epidemiol 2016;74:167, ask for 200 of each.)"""
+"""With fewer cases, Platt scaling and a threshold at 95 % sensitivity are mostly chance. (For a good estimate of the
+calibration curve itself, Van Calster et al., J Clin Epidemiol 2016;74:167, recommend 200 of each class.)"""
 REPEATS = 2
-"""Of the five-fold cross-validation by person that gives the figures."""
+"""Repeats of the five-fold cross-validation by person."""
 RECALIBRATED_ON = "Recalibrated on "
-"""How the limit begins that every recalibration writes about itself."""
+"""First words of the limit that every recalibration adds."""
 
 
 class TooFewCases(CannotRecalibrate):
-    """Of one finding: it stays as it was."""
+    """One finding has too few cases; it does not change."""
 
 
 @dataclass(frozen=True)
 class Recalibrated:
-    """A finding set right, with what its plot is drawn from: outcomes, and probabilities of cases left out."""
+    """A recalibrated finding, and the outcomes and cross-validated probabilities that its plot is drawn from."""
 
     spec: FindingSpec
     y: Floats
     p: Floats
-    said: str
+    calibration: str
 
 
 def recalibrate_finding(spec: FindingSpec, cases: Cases, cohort: str) -> Recalibrated:
@@ -62,9 +64,9 @@ def recalibrate_finding(spec: FindingSpec, cases: Cases, cohort: str) -> Recalib
     Raises
     ------
     TooFewCases
-        Of a class, or altogether.
+        There are too few cases, or too few persons in a class.
     CannotRecalibrate
-        The network does not tell the cases apart, which no calibration mends.
+        The network does not tell the classes apart, which calibration cannot change.
     """
     y = cases.outcome(spec)
     known = ~np.isnan(y)
@@ -73,13 +75,13 @@ def recalibrate_finding(spec: FindingSpec, cases: Cases, cohort: str) -> Recalib
     auroc = bootstrap(lambda y, p: float(roc_auc_score(y, p)), y, logits, person)
     if auroc.low <= 0.5:
         raise CannotRecalibrate(
-            f"{spec.name}{_ages(spec)}: the network does not tell these cases apart (AUROC {auroc.value:.3f}, "
-            f"{auroc.low:.3f} to {auroc.high:.3f}); recalibrating cannot mend that, training can"
+            f"{spec.name}{_ages(spec)}: the network does not tell the classes apart (AUROC {auroc.value:.3f}, "
+            f"{auroc.low:.3f} to {auroc.high:.3f}); it would have to be trained again"
         )
     choice = choose_calibration(y, logits, person)
     fitted = calibrated(logits, choice.calibration)
     points = operating_points(y, fitted, cohort)
-    p, decisions = left_out(y, logits, person)
+    p, decisions = cross_validate(y, logits, person)
     part = f"{cohort}, cross-validation by person"
     figures = (
         *evaluate(y, p, person, cohort=part, points=()),
@@ -98,7 +100,13 @@ def recalibrate_finding(spec: FindingSpec, cases: Cases, cohort: str) -> Recalib
 
 
 def check_enough(name: str, y: Floats, person: NDArray[np.str_]) -> None:
-    """Raises :class:`TooFewCases` with the counts where there are too few cases, or persons in a class."""
+    """Check that there are enough cases, and enough persons in each class.
+
+    Raises
+    ------
+    TooFewCases
+        The message has the counts.
+    """
     counts = {
         "with the finding": len(np.unique(person[y == 1])),
         "without it": len(np.unique(person[y == 0])),
@@ -113,12 +121,12 @@ def check_enough(name: str, y: Floats, person: NDArray[np.str_]) -> None:
         raise TooFewCases(f"{name}: too few to recalibrate on: " + "; ".join(reasons))
 
 
-def left_out(y: Floats, logits: Floats, person: NDArray[np.str_]) -> tuple[Floats, dict[str, Floats]]:
-    """Probabilities, and decisions (0 or 1) at each operating point, of cases that were not fitted to.
+def cross_validate(y: Floats, logits: Floats, person: NDArray[np.str_]) -> tuple[Floats, dict[str, Floats]]:
+    """Cross-validated probabilities, and decisions (0 or 1) at each operating point.
 
     Returns
     -------
-    ``(n, REPEATS)`` each; the kind of calibration, its constants and the thresholds come from the other persons.
+    ``(n, REPEATS)`` each; calibration and thresholds are fitted to the other persons.
     """
     p = np.zeros((len(y), REPEATS))
     decisions: dict[str, Floats] = {}
@@ -134,7 +142,7 @@ def left_out(y: Floats, logits: Floats, person: NDArray[np.str_]) -> tuple[Float
 def _decision_figures(
     y: Floats, decisions: dict[str, Floats], person: NDArray[np.str_], cohort: str
 ) -> tuple[Evaluation, ...]:
-    """Sensitivity and specificity at each operating point, from the decisions on cases left out."""
+    """Sensitivity and specificity at each operating point, from the cross-validated decisions."""
     figures = []
     for name, decided in decisions.items():
         for metric, share in (
@@ -147,10 +155,10 @@ def _decision_figures(
 
 
 def recalibrate(folder: Path, table: Table, *, out: Path, version: str) -> Path:
-    """Write ``NAME-VERSION/`` under ``out``: the weights of ``folder``, with numbers from ``table``.
+    """Write ``NAME-VERSION/`` under ``out``: the bundle in ``folder``, recalibrated on ``table``.
 
-    Findings without a label column, or with too few cases, stay as they are. One that the network does not tell apart
-    in these cases, or whose calibration error is still too large, is left out. The card says so.
+    Findings without a label column, or with too few cases, do not change. A finding is left out if the network does not
+    tell its classes apart, or if its calibration error is still too large. The card says so.
 
     Raises
     ------
@@ -174,30 +182,30 @@ def recalibrate(folder: Path, table: Table, *, out: Path, version: str) -> Path:
     done: list[Recalibrated] = []
     limits: list[str] = []
     for spec in manifest.findings:
-        if spec.name not in cases.labels.columns or spec.kind != "probability" or not _concerns(spec, cases):
+        if spec.name not in cases.labels.columns or spec.kind != "probability" or not _has_labels(spec, cases):
             findings.append(spec)
             continue
         try:
             result = recalibrate_finding(spec, cases, cohort)
         except TooFewCases as reason:
             findings.append(spec)
-            limits.append(f"Left as in the bundle it came from: {reason}.")
+            limits.append(f"Not changed: {reason}.")
             continue
         except CannotRecalibrate as reason:
-            limits.append(f"Not offered any more: {reason}.")
+            limits.append(f"No longer offered: {reason}.")
             continue
-        verdict = holds(result.spec.evaluation)
-        print(f"{spec.name}{_ages(spec)}: {result.said}. {verdict.reason}")
+        verdict = judge_calibration(result.spec.evaluation)
+        print(f"{spec.name}{_ages(spec)}: {result.calibration}. {verdict.reason}")
         if verdict:
             findings.append(result.spec)
             done.append(result)
         else:
-            limits.append(f"Not offered any more: {spec.name}{_ages(spec)}: {verdict.reason}.")
+            limits.append(f"No longer offered: {spec.name}{_ages(spec)}: {verdict.reason}.")
     for limit in limits:
         print(limit)
     if not done:
         raise CannotRecalibrate(
-            "\n".join(["no finding could be recalibrated:", *limits] if limits else [_nobody(cases)])
+            "\n".join(["no finding could be recalibrated:", *limits] if limits else [_no_labels(cases)])
         )
     source = table.source.model_copy(update={"n_persons": len(np.unique(cases.person)), "n_items": len(cases.person)})
     new = manifest.model_copy(
@@ -206,20 +214,20 @@ def recalibrate(folder: Path, table: Table, *, out: Path, version: str) -> Path:
             "findings": tuple(findings),
             "from_bundle": (*manifest.from_bundle, ancestor(folder, manifest)),
             "recalibrated_on": source,
-            "limits": (*_still_true(manifest), _limit(done, source, cases), *limits),
+            "limits": (*_limits_to_keep(manifest), _limit(done, source, cases), *limits),
         }
     )
     write_derived(folder, new, target, change="recalibrated; same weights", draw=lambda docs: _plot(docs, done))
     return target
 
 
-def _concerns(spec: FindingSpec, cases: Cases) -> bool:
-    """Whether any labelled case is of the ages that the finding is offered for, where a name stands for several."""
+def _has_labels(spec: FindingSpec, cases: Cases) -> bool:
+    """Whether any case of the finding's ages has a label."""
     return bool((~np.isnan(cases.outcome(spec))).any())
 
 
-def _nobody(cases: Cases) -> str:
-    return f"none of the {len(cases.person)} cases has a label at an age that its finding is offered for"
+def _no_labels(cases: Cases) -> str:
+    return f"none of the {len(cases.person)} cases has a label of a finding that is offered for its age"
 
 
 def _ages(spec: FindingSpec) -> str:
@@ -229,16 +237,20 @@ def _ages(spec: FindingSpec) -> str:
 def _limit(done: list[Recalibrated], source: TrainingData, cases: Cases) -> str:
     names = ", ".join(f"`{r.spec.name}`{_ages(r.spec)}, {len(r.y)} cases" for r in done)
     unchecked = any(r.spec.age_years for r in done) and cases.age_years is None
-    ages = " Ages were not given and are taken to be those that the findings are offered for." if unchecked else ""
+    ages = (
+        " Ages were not given; all cases are assumed to be of the ages that the findings are offered for."
+        if unchecked
+        else ""
+    )
     return (
         f"{RECALIBRATED_ON}{source.name} ({source.n_items} cases of {source.n_persons} persons): {names}. Their "
-        "figures are of cases left out in turn, from the same place; other findings are as in the bundle it came "
-        f"from.{ages}"
+        "figures are cross-validated by person, on cases of the same site; other findings are those of the bundle it "
+        f"was made from.{ages}"
     )
 
 
-def _still_true(manifest: BundleManifest) -> tuple[str, ...]:
-    """Limits without what an earlier recalibration said of itself: the chain of provenance leads there."""
+def _limits_to_keep(manifest: BundleManifest) -> tuple[str, ...]:
+    """Limits without those of an earlier recalibration, which are in the card of that bundle."""
     return tuple(limit for limit in manifest.limits if not limit.startswith(RECALIBRATED_ON))
 
 
@@ -250,20 +262,20 @@ def _plot(docs: Path, done: list[Recalibrated]) -> None:
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m training recalibrate",
-        description="Set a bundle's calibration and thresholds right on labelled local cases; the network stays.",
+        description="Fit a bundle's calibration and thresholds to labelled local cases; the network does not change.",
     )
     parser.add_argument("--bundle", type=Path, required=True, help="folder of the bundle to start from")
     cases = parser.add_mutually_exclusive_group(required=True)
     cases.add_argument("--table", type=Path, help="CSV: person, file or logit, one column per finding, age_years")
-    cases.add_argument("--cohort", type=Path, help="cohort document (YAML) in place of --table and --name")
-    parser.add_argument("--name", help="what the cases are called in the card (with --table)")
+    cases.add_argument("--cohort", type=Path, help="cohort manifest (YAML), instead of --table and --name")
+    parser.add_argument("--name", help="name of the cases in the card (with --table)")
     parser.add_argument("--citation", default="local cases, not published")
     parser.add_argument("--licence", default="not shared")
     parser.add_argument("--out", type=Path, default=Path("models/bundles"), help="where the new version is written")
     parser.add_argument("--version", required=True, help="of the new bundle, for example 1.0.1")
     arguments = parser.parse_args(argv)
     if arguments.table and not arguments.name:
-        parser.error("say --name: the card names the cases that a threshold comes from")
+        parser.error("give --name: the card names the cases that the thresholds come from")
     try:
         if arguments.cohort:
             table = read_cohort(arguments.cohort)

@@ -1,4 +1,4 @@
-"""How cases look: which are the same picture or recording, and what their mere look gives away."""
+"""The appearance of cases: which are copies of each other, and how well the appearance predicts a label."""
 
 from __future__ import annotations
 
@@ -13,28 +13,28 @@ from sklearn.model_selection import StratifiedGroupKFold
 
 MAX_HAMMING = 10
 """Bits of 64 in which the hashes of two candidates may differ. Films of NIH, Kermany and TBX11K saved again as JPEG
-of quality 60, at half the size or 20 % darker differ by 4 at most, by 10 at quality 30 and half the size."""
+of quality 60, at half the size or 20 % darker differ by 4 at most, and by 10 at quality 30 and half the size."""
 MIN_CORRELATION = 0.9
-"""Of the fine detail of two candidates. Copies as above: 0.95 and more; any two different films of those three
-collections, follow-ups of one person too: 0.80 and less. Chest films share their hash far too often to trust it
-alone."""
+"""Least correlation of the fine detail of two copies. Copies as above have 0.95 and more; different films of those
+three collections, even of one person, have 0.80 and less. The hash alone is not enough, because many chest films share
+it."""
 THUMBNAIL_PX = 16
 MAX_ROWS = 4000
-"""Rows that a look is learned from; more would only take longer."""
+"""Rows that the linear model learns from; more would only take longer."""
 MAX_PAIRS = 100_000
 MAX_CELLS, MAX_KEPT = 1 << 24, 20_000
-"""Hashes compared at a time (128 MB) and details kept (320 MB), whatever the size of the cohort."""
+"""Limits of memory: hashes compared at a time (128 MB) and details in memory (320 MB)."""
 
 
-def alike(x: NDArray[np.generic], rows: NDArray[np.intp]) -> list[tuple[int, int, float]]:
-    """Pairs of rows that show the same film or recording, with the correlation of their detail.
+def similar_pairs(x: NDArray[np.generic], rows: NDArray[np.intp]) -> list[tuple[int, int, float]]:
+    """Pairs of rows with the same film or recording, and the correlation of their detail.
 
     Parameters
     ----------
     x
         ``(n, 1, s, s) uint8`` films or ``(n, 12, n_samples) float32`` recordings, conformed.
     rows
-        Those to compare, each with each; featureless ones are left out.
+        Rows to compare, each with all others; blank ones are left out.
 
     Returns
     -------
@@ -42,8 +42,8 @@ def alike(x: NDArray[np.generic], rows: NDArray[np.intp]) -> list[tuple[int, int
 
     Notes
     -----
-    Hashes of 64 bits are compared by brute force (20,000 in four seconds on one core), so nothing is missed that an
-    index of buckets would miss; of real films one pair in 500 goes on to the comparison of detail.
+    All pairs of 64-bit hashes are compared (20,000 hashes in four seconds on one core), so that no pair is missed; of
+    real films one pair in 500 has similar hashes, and only these are compared by detail.
 
     References
     ----------
@@ -59,7 +59,7 @@ def alike(x: NDArray[np.generic], rows: NDArray[np.intp]) -> list[tuple[int, int
     pairs: list[tuple[int, int, float]] = []
     kept: dict[int, NDArray[np.float32]] = {}
 
-    def of(i: int) -> NDArray[np.float32]:
+    def detail_of(i: int) -> NDArray[np.float32]:
         if i not in kept:
             kept[i] = detail(x[rows[i]])
         return kept[i]
@@ -71,7 +71,7 @@ def alike(x: NDArray[np.generic], rows: NDArray[np.intp]) -> list[tuple[int, int
         near = np.bitwise_count(hashes[start : start + step, None] ^ hashes[None, start:]) <= MAX_HAMMING
         for i, j in np.argwhere(np.triu(near, k=1)):
             a, b = start + int(i), start + int(j)
-            correlation = float(of(a) @ of(b))
+            correlation = float(detail_of(a) @ detail_of(b))
             if correlation >= MIN_CORRELATION:
                 pairs.append((int(rows[a]), int(rows[b]), correlation))
                 if len(pairs) >= MAX_PAIRS:
@@ -84,12 +84,12 @@ def film_hashes(films: NDArray[np.generic]) -> NDArray[np.uint64]:
     small = np.stack([_shrink(film, 32) for film in films])
     low = dctn(small, axes=(1, 2))[:, :8, :8].reshape(len(small), 64)
     bits = low > np.median(low[:, 1:], axis=1, keepdims=True)
-    bits[:, 0] = False  # the mean says how bright it is, not what it shows
+    bits[:, 0] = False  # the mean is the brightness, which may differ between copies
     return np.packbits(bits, axis=1).view(np.uint64)[:, 0]
 
 
 def film_detail(film: NDArray[np.generic]) -> NDArray[np.float32]:
-    """Unit vector of what a film of ``(1, s, s)`` shows beyond its blur: what tells one chest from another."""
+    """Unit vector of the fine detail of a film ``(1, s, s)``, which differs between chests."""
     small = _shrink(film[0], 64)
     return _unit(small - gaussian_filter(small, 2.5))
 
@@ -103,13 +103,13 @@ def recording_hashes(recordings: NDArray[np.generic]) -> NDArray[np.uint64]:
 
 
 def recording_detail(recording: NDArray[np.generic]) -> NDArray[np.float32]:
-    """Unit vector of a recording of ``(12, n_samples)`` in steps of eight samples."""
+    """Unit vector of a recording ``(12, n_samples)``, as means of eight samples."""
     n = recording.shape[1] // 8 * 8
     return _unit(recording[:, :n].astype(np.float64).reshape(len(recording), -1, 8).mean(axis=2))
 
 
-def looks(x: NDArray[np.generic]) -> NDArray[np.float64]:
-    """The mere look of each case: a film's thumbnail of 16 × 16, or a recording's spectrum (12 leads × 10 bands)."""
+def appearance(x: NDArray[np.generic]) -> NDArray[np.float64]:
+    """``(n, n_features)``: a film's thumbnail of 16 × 16, or a recording's spectrum (12 leads × 10 bands)."""
     if x.ndim == 4:
         return np.stack([_shrink(film[0], THUMBNAIL_PX).ravel() for film in x])
     power = np.abs(np.fft.rfft(x.astype(np.float64), axis=2)) ** 2
@@ -117,10 +117,10 @@ def looks(x: NDArray[np.generic]) -> NDArray[np.float64]:
     return np.log(np.stack([band.mean(axis=2) for band in bands], axis=2) + 1e-6).reshape(len(x), -1)
 
 
-def told_by(look: NDArray[np.float64], y: NDArray[np.float64], person: NDArray[np.str_]) -> float | None:
-    """AUC at which a linear (ridge) model tells ``y`` from the look of persons it has not seen.
+def auc_of_appearance(look: NDArray[np.float64], y: NDArray[np.float64], person: NDArray[np.str_]) -> float | None:
+    """AUC of a linear (ridge) model that predicts ``y`` from the appearance, cross-validated in five folds by person.
 
-    Five folds by person; ``None`` where either class has fewer than ten persons.
+    ``None`` if a class has fewer than ten persons.
     """
     if min(len(set(person[y == 1])), len(set(person[y == 0]))) < 10:
         return None

@@ -1,4 +1,4 @@
-"""A hospital's own cases: from the manifest that describes them to a cohort that trains as the shipped ones do."""
+"""A hospital's own cases, from the manifest that describes them to a :class:`Cohort`."""
 
 from __future__ import annotations
 
@@ -10,24 +10,23 @@ from numpy.typing import NDArray
 
 from data_specs.bundle import CxrInput, EcgInput
 from data_specs.person import MAX_AGE_YEARS
-from training.cohorts.checks import ages_to_offer, check_cohort, outside_ages
-from training.cohorts.files import load_inputs
-from training.cohorts.shipped import Cohort, even_over
+from training.cohorts.ages import age_band, ages_to_offer, outside_ages
+from training.cohorts.checks import check_cohort
+from training.cohorts.cohort import Cohort, even_weights
+from training.cohorts.inputs import load_inputs
 from training.cohorts.table import load_table
 from training.cohorts.verdicts import doubts, report, unusable
 
-AGE_BANDS = {0: "<1", 1: "1-5", 6: "6-17", 18: "18-40", 41: "41-60", 61: "61-75", 76: "76+"}
-"""First year of life of each band: the adults' as in the shipped cohort, the children's finer."""
 MOST_OFTEN = 5.0
-"""A case is drawn at most so many times as often as the mean one: a handful of films would be learnt by heart."""
+"""A case is drawn at most this many times as often as the mean case; otherwise a few films would be memorised."""
 FEW_POSITIVES = 0.2
-"""Recordings are drawn evenly by label where fewer than this share are positive."""
+"""Below this share of positives, recordings with and without a finding are drawn equally often."""
 MIN_FURTHER = 20
-"""A further task wants so many cases of each kind to learn from."""
+"""A further task needs at least this many positive and negative training cases."""
 
 
 class CohortUnusable(ValueError):
-    """Nothing may be trained on this cohort; the text has every fault that was found, with its rows."""
+    """The cohort cannot be used for training; the message lists every fault with its rows."""
 
 
 def local_cohort(
@@ -42,26 +41,26 @@ def local_cohort(
     spec
         Input of the network that is to be trained.
     cache
-        Folder that keeps what the files became, for the next run; ``None``: nothing is kept.
+        Folder of the cache of read files; ``None``: no cache.
     progress
         Whether to draw a progress bar.
 
     Returns
     -------
-    The cases that can be used: without unreadable files, rows of no part, and those that would validate or test what
-    is not offered for their age. What was doubtful stands in ``limits``
+    The usable cases. Left out are unreadable files, rows without a part, and validation and test cases of ages that
+    nothing is offered for. Doubtful results of the checks are in ``limits``
 
     Raises
     ------
     data_specs.cohort.ManifestInvalid, training.cohorts.table.TableUnusable
         The manifest or the table cannot be read.
     CohortUnusable
-        The checks found what stops a training, or the cohort is of another modality.
+        A check found the cohort unusable, or it is of another modality.
     """
     table = load_table(manifest_path)
     manifest = table.manifest
     if manifest.modality != spec.modality:
-        raise CohortUnusable(f"{manifest.name}: modality {manifest.modality}, where {spec.modality} is to be trained")
+        raise CohortUnusable(f"{manifest.name}: its modality is {manifest.modality}, but {spec.modality} is needed")
     inputs = load_inputs(table, progress=progress, spec=spec, cache=cache)
     checks = check_cohort(table, inputs)
     if unusable(checks):
@@ -74,7 +73,7 @@ def local_cohort(
     train = part[rows] == "train"
     return Cohort(
         name=manifest.name,
-        # A copy doubles the memory, so none is made where every row is used.
+        # A copy would double the memory, so none is made if every row is used.
         x=inputs.x if used.all() else inputs.x[rows],
         labels=labels,
         person=table.person[rows],
@@ -84,14 +83,14 @@ def local_cohort(
         title=manifest.name,
         age_years=ages_to_offer(table, inputs),
         further=further_tasks(frame, train),
-        weight=draws(labels, frame.view, train, evenly_by_view=manifest.modality == "cxr"),
-        # Several cohorts may stand in one card.
+        weight=drawing_weights(labels, frame.view, train, evenly_by_view=manifest.modality == "cxr"),
+        # One card may list the limits of several cohorts.
         limits=tuple(f"{manifest.name}, {doubt.rstrip('.')}." for doubt in doubts(checks)),
     )
 
 
 def subgroups(frame: pd.DataFrame, site: NDArray[np.object_]) -> pd.DataFrame:
-    """Columns to report apart, each with at least one value known; text, ``None`` where unknown."""
+    """Columns to report separately, each with at least one known value; text, ``None`` where unknown."""
     columns = {
         "sex": frame.sex,
         "age": [age_band(age) for age in frame.age_years],
@@ -110,15 +109,8 @@ def subgroups(frame: pd.DataFrame, site: NDArray[np.object_]) -> pd.DataFrame:
     return table.loc[:, table.notna().any()]
 
 
-def age_band(age_years: float) -> str | None:
-    """Band of an age, by completed years; ``None`` where it is unknown or no age."""
-    if not 0 <= age_years <= MAX_AGE_YEARS:
-        return None
-    return AGE_BANDS[max(first for first in AGE_BANDS if first <= age_years)]
-
-
 def further_tasks(frame: pd.DataFrame, train: NDArray[np.bool_]) -> pd.DataFrame:
-    """Sex and age as tasks that help to learn and are never offered: 0, 1 or NaN where unknown."""
+    """Sex and age as tasks that help the network to learn and are never offered: 0, 1 or NaN where unknown."""
     age = frame.age_years.where(frame.age_years.between(0, MAX_AGE_YEARS))
     tasks = pd.DataFrame(
         {
@@ -132,14 +124,15 @@ def further_tasks(frame: pd.DataFrame, train: NDArray[np.bool_]) -> pd.DataFrame
     return tasks.loc[:, enough]
 
 
-def draws(
+def drawing_weights(
     labels: pd.DataFrame, view: pd.Series, train: NDArray[np.bool_], *, evenly_by_view: bool
 ) -> NDArray[np.float64] | None:
     """``(n,)`` how often each case is drawn, 1 on average over ``train``; ``None``: evenly.
 
-    Films: cases with and without any finding are drawn alike, in each view, so that neither the rarer kind nor the tie
-    of label and view is learnt. Recordings: with and without any finding alike, only where few are positive. A case
-    without a known label is not drawn; no other more than ``MOST_OFTEN`` times as often as the mean one.
+    Films with and without any finding are drawn equally often in each view, so that the network learns neither which
+    kind is rarer nor that a view predicts a label. Recordings with and without any finding are drawn equally often only
+    where few are positive. A case without a known label is not drawn; no case is drawn more than ``MOST_OFTEN`` times
+    as often as the mean case.
     """
     known, positive = labels.notna().any(axis=1), (labels == 1).any(axis=1)
     counted = train & known.to_numpy()
@@ -148,8 +141,8 @@ def draws(
     cells = positive.map({True: "with", False: "without"})
     if evenly_by_view:
         cells = cells + " " + view.fillna("").astype(str)
-    weight = np.where(known, even_over(cells, counted), 0.0)
-    # Cutting the largest lowers the mean, so it is cut again until it holds.
+    weight = np.where(known, even_weights(cells, counted), 0.0)
+    # Limiting the largest weights lowers the mean, so this is repeated until the limit is met.
     for _ in range(200):
         weight = weight / weight[counted].mean()
         if weight[counted].max() <= MOST_OFTEN * (1 + 1e-9):

@@ -1,7 +1,7 @@
-"""Pictures that are no chest X-ray, made by rule: what the gate learns to refuse.
+"""Synthetic pictures that are no chest X-ray: what the gate learns to refuse.
 
-No real picture of another body part is needed or used: real legs, teeth and abdomens stay for the test. Every function
-gives one ``(side, side) uint8`` picture from a numpy generator.
+No real picture of another body part is used for training. Every function makes one ``(side, side) uint8`` picture from
+a numpy generator.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ Picture = NDArray[np.uint8]
 
 
 def to_grey(values: NDArray[np.float64]) -> Picture:
-    """Stretch to 0 to 255."""
+    """Scale to 0 to 255."""
     low, high = float(values.min()), float(values.max())
     return np.asarray((values - low) / max(high - low, 1e-9) * 255, dtype=np.uint8)
 
 
 def radiograph_of_something(rng: np.random.Generator, side: int) -> Picture:
-    """Transmission of random soft shapes and long bones: a limb, a hand, a skull, a belly, nothing in particular.
+    """A radiograph of random soft shapes and long bones, similar to a limb, a hand, a skull or an abdomen.
 
-    Beer and Lambert: the film's grey is the exponential of the summed thickness of ellipsoids and tapered rods.
+    By the law of Beer and Lambert, grey is the exponential of the summed thickness of ellipsoids and tapered rods.
     """
     y, x = np.mgrid[0:side, 0:side] / side - 0.5
     thickness = np.zeros((side, side))
@@ -36,7 +36,7 @@ def radiograph_of_something(rng: np.random.Generator, side: int) -> Picture:
         density = rng.uniform(0.3, 2.5) * rng.choice([1.0, 1.0, 1.0, -0.5])
         thickness += density * _ellipsoid(x, y, rng, angle, long=(0.05, 0.7), wide=(0.015, 0.12))
     if rng.random() < 0.35:
-        # Heads, bellies and pelves are as symmetric as chests.
+        # Heads, abdomens and pelves are as symmetric as chests.
         thickness = thickness + thickness[:, ::-1]
     thickness = np.clip(thickness, 0, None) + 0.05 * _power_noise(rng, side, 1.5)
     exposure = rng.uniform(0.4, 2.5)
@@ -60,12 +60,12 @@ def dead_leaves(rng: np.random.Generator, side: int) -> Picture:
 
 
 def clouds(rng: np.random.Generator, side: int) -> Picture:
-    """Noise of every colour, from snow to fog."""
+    """Noise with a random spectrum, from fine to coarse."""
     return to_grey(_power_noise(rng, side, rng.uniform(0, 3)))
 
 
 def blank(rng: np.random.Generator, side: int) -> Picture:
-    """One grey, a slope, or a vignette, with a little noise."""
+    """A uniform grey, a gradient or a vignette, with a little noise."""
     y, x = np.mgrid[0:side, 0:side] / side - 0.5
     kind = rng.integers(3)
     base = [np.zeros_like(x), x * rng.normal() + y * rng.normal(), -np.hypot(x, y)][kind]
@@ -74,7 +74,7 @@ def blank(rng: np.random.Generator, side: int) -> Picture:
 
 
 def page(rng: np.random.Generator, side: int) -> Picture:
-    """Lines of print, tables, a graph on a grid: a letter, a form, an ECG strip sent as a picture."""
+    """A page with lines of print or with curves on a grid, like a letter, a form or a picture of an ECG strip."""
     dark_on_light = rng.random() < 0.7
     paper, ink = (255 - int(rng.integers(40)), int(rng.integers(80)))
     image = Image.new("L", (side, side), paper)
@@ -101,7 +101,7 @@ def page(rng: np.random.Generator, side: int) -> Picture:
 
 
 def pattern(rng: np.random.Generator, side: int) -> Picture:
-    """Stripes, checks and rings: test patterns, grids, cloth."""
+    """Stripes, checks or rings, like test patterns, grids or cloth."""
     y, x = np.mgrid[0:side, 0:side] / side - 0.5
     angle, frequency = rng.uniform(0, np.pi), rng.uniform(1, 30)
     along, across = x * np.cos(angle) + y * np.sin(angle), y * np.cos(angle) - x * np.sin(angle)
@@ -125,13 +125,13 @@ KINDS: tuple[tuple[Callable[[np.random.Generator, int], Picture], float], ...] =
 
 
 def draw(rng: np.random.Generator, side: int) -> Picture:
-    """One picture of a kind drawn by the shares in :data:`KINDS`."""
+    """One picture; its kind is drawn with the probabilities in :data:`KINDS`."""
     kinds, shares = zip(*KINDS, strict=True)
     return kinds[rng.choice(len(kinds), p=np.array(shares))](rng, side)
 
 
 def spoil(film: Picture, rng: np.random.Generator) -> Picture:
-    """A chest film that no longer is a frontal chest film: turned, upside down, a small detail, or shuffled pieces."""
+    """A chest film changed so that it is no frontal chest film: rotated, upside down, a detail, or shuffled pieces."""
     side = len(film)
     kind = rng.integers(4)
     if kind == 0:
@@ -161,7 +161,7 @@ def _ellipsoid(
     long: tuple[float, float],
     wide: tuple[float, float],
 ) -> NDArray[np.float64]:
-    """Projected thickness of an ellipsoid or of a rod with a taper, somewhere in the picture."""
+    """Projected thickness of an ellipsoid or a tapered rod at a random place."""
     cx, cy = rng.uniform(-0.4, 0.4, 2)
     u = (x - cx) * np.cos(angle) + (y - cy) * np.sin(angle)
     v = (y - cy) * np.cos(angle) - (x - cx) * np.sin(angle)

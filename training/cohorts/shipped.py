@@ -1,15 +1,10 @@
-"""The cohorts that the shipped bundles are trained on: files and tables to arrays, labels and person-level splits.
+"""The public cohorts that the shipped bundles are trained on, as :class:`Cohort`.
 
-Paths point into a folder of real data that is not part of the repository (``--data``). Labels are 0, 1 or NaN
-(unknown). Parts: ``train``, ``validation`` (calibration, thresholds, choices), ``test`` (evaluated once).
+Their files are in a folder of real data that is not part of the repository (``--data``).
 """
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -21,106 +16,11 @@ from tqdm import tqdm
 from data_specs.bundle import TrainingData
 from data_specs.cxr.files import read_image
 from data_specs.cxr.image import conform
-
-
-@dataclass(frozen=True)
-class Cohort:
-    """Cases of one source.
-
-    Parameters
-    ----------
-    name
-        As the card names it.
-    x
-        ``(n, ...)`` network input.
-    labels
-        One column per label, 0, 1 or NaN.
-    person
-        ``(n,)`` person identifier; never in two parts.
-    part
-        ``(n,)`` of ``train``, ``validation``, ``test``.
-    subgroups
-        Columns to report apart (sex, view, age band, site), text, ``None`` where unknown.
-    source
-        What the card says of it.
-    title, part_names
-        How the card and the operating points call it and its parts; parts without a name are 'TITLE, PART'.
-    age_years
-        Whom its findings may be offered for: lower bound included, upper bound not; ``None``: any age.
-    further
-        Tasks that help to learn and are never offered: one column each, 0, 1 or NaN.
-    weight
-        ``(n,)`` how often a case is drawn in training, relative to the others of this cohort; ``None``: evenly.
-    limits
-        What its checks doubt, for the card.
-    prevalence
-        Share of positives that its probabilities are to presume; ``None``: that of its cases that do not test.
-    test_apart
-        Its test part was collected apart from the others: what is right on validation may not be right there, so
-        calibration also looks at validation cases as they might have been taken elsewhere.
-    """
-
-    name: str
-    x: NDArray[np.generic]
-    labels: pd.DataFrame
-    person: NDArray[np.str_]
-    part: NDArray[np.str_]
-    subgroups: pd.DataFrame
-    source: TrainingData
-    title: str = ""
-    part_names: Mapping[str, str] = field(default_factory=dict)
-    age_years: tuple[float, float] | None = None
-    further: pd.DataFrame = field(default_factory=pd.DataFrame)
-    weight: NDArray[np.float64] | None = None
-    limits: tuple[str, ...] = ()
-    prevalence: float | None = None
-    test_apart: bool = False
-
-    def rows(self, part: str) -> NDArray[np.intp]:
-        return np.flatnonzero(self.part == part)
-
-    def called(self, part: str) -> str:
-        """How a part stands in the card; a promotion compares figures of parts of one name."""
-        return self.part_names.get(part, f"{self.title or self.name}, {part}")
-
-
-def part_of_person(person: str, shares: dict[str, float], salt: str) -> str:
-    """Part of a person, by hash: stable when rows come and go, and the same person always lands in the same part."""
-    point = int(hashlib.sha256(f"{salt}:{person}".encode()).hexdigest()[:12], 16) / 16**12
-    for part, share in shares.items():
-        point -= share
-        if point < 0:
-            return part
-    return next(reversed(shares))
-
-
-def with_persons(cohort: Cohort, share: float) -> Cohort:
-    """The cohort with a share of its training persons, by hash; the others are left out, for a learning curve."""
-    if not 0 < share <= 1:
-        raise ValueError(f"the share of training persons is {share:g}; it lies above 0 and is at most 1")
-    if share == 1:
-        return cohort
-    kept = {p: part_of_person(p, {"train": share, "unused": 1 - share}, "persons") for p in set(cohort.person)}
-    part = [kept[p] if part == "train" else part for p, part in zip(cohort.person, cohort.part, strict=True)]
-    return replace(cohort, part=np.array(part), source=counted(cohort.source, cohort.person[np.array(part) == "train"]))
-
-
-def one_answer_each(cohorts: Sequence[Cohort]) -> None:
-    """Refuse what would give one person two answers to one question, and cohorts that nobody could tell apart."""
-    for one, other in combinations(cohorts, 2):
-        if one.name == other.name:
-            raise ValueError(f"two cohorts are called {one.name}; give them names of their own")
-        (low, high), (low2, high2) = (c.age_years or (0.0, np.inf) for c in (one, other))
-        both = [label for label in one.labels if label in other.labels]
-        if both and max(low, low2) < min(high, high2):
-            raise ValueError(
-                f"{', '.join(both)}: asked by {one.name} and by {other.name} for the same ages, so a person would be "
-                "given two answers; join the tables, with a column for the site, or state age_years that do not meet"
-            )
+from training.cohorts.cohort import Cohort, even_weights, part_of_person, with_counts
 
 
 def read_films(paths: list[Path], size_px: int) -> NDArray[np.uint8]:
-    """``(n, 1, size_px, size_px) uint8`` by the same reader and conform step as serving."""
+    """``(n, 1, size_px, size_px) uint8`` read and conformed as in serving."""
     return np.stack([conform(read_image(p.read_bytes()).pixels, size_px) for p in tqdm(paths, unit="film")])
 
 
@@ -175,23 +75,13 @@ NIH_LABELS = (
 )
 
 
-def counted(source: TrainingData, person: NDArray[np.str_]) -> TrainingData:
-    return source.model_copy(update={"n_persons": len(set(person)), "n_items": len(person)})
-
-
-def even_over(cells: pd.Series, counted: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """``(n,)`` weights under which each cell is drawn as often as any other; ``counted`` are the rows that train."""
-    sizes = cells[counted].value_counts()
-    return 1.0 / cells.map(sizes).fillna(np.inf).to_numpy(dtype=np.float64)
-
-
 def kermany(data: Path, size_px: int) -> Cohort:
-    """Children of one to five years, Guangzhou: ``pneumonia``. A tenth of the train part's persons validate.
+    """Children of one to five years, Guangzhou; label: ``pneumonia``.
 
-    The published test part is the test part.
+    The published test part is the test part; a tenth of the persons of the published train part are for validation.
     """
     table = pd.read_csv(data / "cxr/kermany/labels.csv")
-    # A person number may stand for a bacterial and a viral episode: keep both in one part.
+    # One person may have a bacterial and a viral episode; both must be in the same part.
     person = ("kermany:" + table.person_no.astype(str)).to_numpy(dtype=str)
     part = np.array(
         [
@@ -206,24 +96,25 @@ def kermany(data: Path, size_px: int) -> Cohort:
         person=person,
         part=part,
         subgroups=pd.DataFrame(index=table.index),
-        source=counted(KERMANY, person[part == "train"]),
+        source=with_counts(KERMANY, person[part == "train"]),
         title="Kermany 2018",
         part_names={
             "validation": "Kermany 2018, validation part of train",
             "test": "Kermany 2018, published test part",
         },
         age_years=(1.0, 6.0),
-        # Films were collected by class, three with pneumonia to one without: their share says nothing of any clinic.
+        # Films were collected by class (3:1), so their share of positives is not the prevalence of any clinic.
         prevalence=0.5,
         test_apart=True,
     )
 
 
 def nih(data: Path, size_px: int) -> Cohort:
-    """Adults and some minors, Bethesda: fourteen labels mined from reports, and ``abnormal``, any of them.
+    """Adults and some minors, Bethesda; fourteen labels mined from reports, and ``abnormal``, which is any of them.
 
-    Persons are split 60/20/20; films of minors train but do not validate or test, as nothing is offered for them.
-    Views and normality are drawn evenly: in this subset they go together. Age and sex are further tasks.
+    Persons are split 60/20/20. Films of minors are used for training only, because nothing is offered for minors. Each
+    pair of view and normality is drawn equally often, because the two are correlated in this subset. Age and sex are
+    further tasks.
     """
     table = pd.read_csv(data / "cxr/nih/labels.csv")
     person = ("nih:" + table.patient_id.astype(str)).to_numpy(dtype=str)
@@ -239,20 +130,22 @@ def nih(data: Path, size_px: int) -> Cohort:
         person=person,
         part=part,
         subgroups=pd.DataFrame({"view": table.view, "sex": table.sex, "age": age_band}),
-        source=counted(NIH, person[part == "train"]),
+        source=with_counts(NIH, person[part == "train"]),
         title="NIH subset, adults",
         part_names={part: f"NIH subset, adults, {part} persons" for part in ("validation", "test")},
         age_years=(18.0, 86.0),
         further=pd.DataFrame(
             {"female": table.sex == "F", "age_over_45": table.age > 45, "age_over_60": table.age > 60}
         ).astype(float),
-        weight=even_over(labels.abnormal.astype(str) + table.view, part == "train"),
+        weight=even_weights(labels.abnormal.astype(str) + table.view, part == "train"),
     )
 
 
 def tb(data: Path, size_px: int) -> Cohort:
-    """Adults with tuberculosis, other scanners, positives only: never trained on, to see what an adult finding makes
-    of them. Their publisher squeezed them to squares; their aspect is given back before the conform step."""
+    """Adults with tuberculosis, other scanners, positives only; for evaluation, never for training.
+
+    The publisher resized the films to squares, so their aspect ratio is restored before the conform step.
+    """
     table = pd.read_csv(data / "cxr/tb/labels.csv")
     films = []
     for row in tqdm(table.itertuples(), total=len(table), unit="film"):
@@ -284,9 +177,10 @@ PTBXL_MAIN = {
 
 
 def ptbxl(data: Path) -> Cohort:
-    """Adults, Berlin: the five superclasses and atrial fibrillation; every statement seen 20 times is a further task.
+    """Adults, Berlin; labels: the five superclasses and atrial fibrillation.
 
-    The published folds: 1 to 8 train, 9 validates, 10 tests. Rhythm is unknown where no rhythm was stated.
+    Every other statement that occurs at least 20 times is a further task. Published folds 1 to 8 are the train part, 9
+    is validation, 10 is test. Rhythm is unknown where no rhythm was stated.
     """
     table = pd.read_csv(data / "ecg/ptbxl/labels.csv")
     with np.load(data / "ecg/ptbxl/signals_100hz.npz", allow_pickle=False) as f:
@@ -304,7 +198,7 @@ def ptbxl(data: Path) -> Cohort:
         person=person,
         part=part,
         subgroups=pd.DataFrame(index=table.index),
-        source=counted(PTBXL, person[part == "train"]),
+        source=with_counts(PTBXL, person[part == "train"]),
         title="PTB-XL subset",
         part_names={"validation": "PTB-XL subset, fold 9", "test": "PTB-XL subset, fold 10"},
         age_years=(18.0, 96.0),

@@ -1,4 +1,4 @@
-"""A researcher's own table: its columns under the project's names, its labels as numbers, its persons in parts."""
+"""The table of a cohort: columns under canonical names, labels as numbers, a part for each person."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from data_specs.labs import standard_labs
 from data_specs.person import read_sex
 from data_specs.problems import Problem
 from data_specs.visit.context import Lab
-from training.cohorts.shipped import part_of_person
+from training.cohorts.cohort import part_of_person
 
 PARTS = ("train", "validation", "test", "unused")
 EMPTY = ("", "NA", "N/A", "NaN", "nan", "NULL", "null")
-"""What a table writes for 'unknown'."""
+"""Values that mean 'unknown' in a table."""
 
 
 class TableUnusable(ValueError):
@@ -35,17 +35,17 @@ class CohortTable:
     Parameters
     ----------
     manifest, folder
-        The document, and the folder it stands in.
+        The manifest, and the folder it is in.
     frame
         One row per case: ``row`` (as a spreadsheet counts: 2 is the first case), ``person``, ``file``, ``site``,
         ``device``, ``view`` (str or ``None``), ``age_years`` (float), ``sex`` (``female``, ``male``, ``other`` or
         ``None``), ``made_on`` (timestamp or NaT), ``part``. A value that cannot be read is unknown here.
     labels
-        One column per finding, float: what the table says, NaN where it says nothing or no number.
+        One column per finding, float; NaN where the table has no number.
     features
         ``labs`` only: one column per canonical name (``creatinine_umol_per_l``), float, and the problems met.
     raw
-        What the table wrote, as text under the canonical names (labels as ``label:NAME``), ``None`` where empty.
+        Values as the table has them, as text under the canonical names (labels as ``label:NAME``), ``None`` if empty.
     absent, unnamed
         Columns that the manifest names and the table lacks, as ``(canonical name, column)``; columns of the table
         that the manifest does not name.
@@ -63,18 +63,18 @@ class CohortTable:
 
     @property
     def person(self) -> NDArray[np.str_]:
-        """Person identifiers under the cohort's name, so that two cohorts never share one by chance."""
+        """Person identifiers with the cohort's name before them, so that two cohorts never share one by chance."""
         return np.array([f"{self.manifest.name}:{p}" for p in self.frame.person], dtype=str)
 
     @property
     def site(self) -> NDArray[np.object_]:
-        """Site of each row; the manifest's one site, or ``None`` where nothing was said."""
+        """Site of each row: the manifest's, else the table's, ``None`` where unknown."""
         if self.manifest.site is not None:
             return np.full(len(self.frame), self.manifest.site, dtype=object)
         return np.asarray(self.frame.site, dtype=object)
 
     def source(self, rows: NDArray[np.intp]) -> TrainingData:
-        """What a model card says of these rows."""
+        """Name, citation, licence and counts of these rows, for the card."""
         manifest = self.manifest
         return TrainingData(
             name=manifest.name,
@@ -86,7 +86,7 @@ class CohortTable:
 
 
 def load_table(manifest_path: Path) -> CohortTable:
-    """Manifest and table of a cohort, every row in a part.
+    """Read the manifest and the table of a cohort; every row gets a part.
 
     Raises
     ------
@@ -98,7 +98,7 @@ def load_table(manifest_path: Path) -> CohortTable:
     manifest = read_manifest(manifest_path)
     folder = manifest_path.resolve().parent
     table = _read_table(folder / manifest.table, manifest.separator)
-    wanted = _wanted(manifest)
+    wanted = _named_columns(manifest)
     absent = tuple((name, column) for name, column in wanted.items() if column not in table)
     needed = {"person"} | ({"file"} if manifest.modality != "labs" else set())
     lacking = [f"columns.{name}: no column '{column}'" for name, column in absent if name in needed]
@@ -114,13 +114,13 @@ def load_table(manifest_path: Path) -> CohortTable:
     frame = pd.DataFrame({"row": table.index.to_numpy() + 2})
     for name in ("person", "file", "site", "device", "view"):
         frame[name] = raw[name].to_numpy(dtype=object)
-    # A row without a person is a person of its own until the checks have named it.
+    # A row without a person counts as one person until the checks report it.
     frame["person"] = [p or f"(row {r})" for p, r in zip(frame.person, frame.row, strict=True)]
-    frame["age_years"] = number(raw.age_years)
+    frame["age_years"] = to_numbers(raw.age_years)
     frame["sex"] = [sex_of(value, manifest) for value in raw.sex]
     frame["made_on"] = pd.to_datetime(raw.made_on.astype(object), errors="coerce", format="ISO8601", utc=True)
     frame["part"] = _parts(raw.split, frame.person, manifest)
-    labels = pd.DataFrame({finding: number(raw[f"label:{finding}"]) for finding in manifest.labels})
+    labels = pd.DataFrame({finding: to_numbers(raw[f"label:{finding}"]) for finding in manifest.labels})
     features, feature_problems = _features(raw, frame, manifest)
     named = set(wanted.values())
     return CohortTable(
@@ -136,8 +136,8 @@ def load_table(manifest_path: Path) -> CohortTable:
     )
 
 
-def number(values: pd.Series) -> NDArray[np.float64]:
-    """Numbers of a column of texts; NaN where there is none, and for infinity."""
+def to_numbers(values: pd.Series) -> NDArray[np.float64]:
+    """Numbers of a column of texts; NaN for what is no number, and for infinity."""
     parsed = pd.to_numeric(values.astype(object), errors="coerce").to_numpy(dtype=np.float64)
     return np.where(np.isfinite(parsed), parsed, np.nan)
 
@@ -153,24 +153,24 @@ def sex_of(value: str | None, manifest: CohortManifest) -> str | None:
     return None if sex == "unknown" else sex
 
 
-def _wanted(manifest: CohortManifest) -> dict[str, str]:
-    """Canonical name to the table's column, for everything that the manifest names."""
+def _named_columns(manifest: CohortManifest) -> dict[str, str]:
+    """Canonical name to the table's column, for every column that the manifest names."""
     named = {name: column for name, column in manifest.columns.model_dump().items() if column is not None}
     named |= {f"label:{finding}": column for finding, column in manifest.labels.items()}
     return named | {f"feature:{name}": feature.column for name, feature in manifest.features.items()}
 
 
 def _read_table(path: Path, separator: str) -> pd.DataFrame:
-    """The table with every value as it is written; the index counts rows from 0 as the file does."""
+    """The table with its values as text; the index counts the rows of the file from 0."""
     try:
         if path.suffix.lower() in {".parquet", ".pq"}:
             table = pd.read_parquet(path).reset_index(drop=True)
             columns = [str(column).strip() for column in table.columns]
         else:
             with warnings.catch_warnings():
-                # A row with more values than the header has names is an error, not a warning and lost values.
+                # A row with more values than the header has names must be an error: pandas would drop the values.
                 warnings.simplefilter("error", pd.errors.ParserWarning)
-                # Read apart, since pandas renames a column that comes twice.
+                # Read separately, because pandas renames a column that occurs twice.
                 first = pd.read_csv(path, sep=separator, header=None, nrows=1, dtype=str, encoding="utf-8-sig")
                 columns = [str(name).strip() for name in first.iloc[0] if isinstance(name, str)]
                 table = pd.read_csv(
@@ -183,10 +183,10 @@ def _read_table(path: Path, separator: str) -> pd.DataFrame:
                     index_col=False,
                 )
     except FileNotFoundError as error:
-        raise TableUnusable(f"{path.name}: there is no such file beside the manifest") from error
+        raise TableUnusable(f"{path.name}: there is no such file in the manifest's folder") from error
     except UnicodeDecodeError as error:
         raise TableUnusable(f"{path.name}: not UTF-8 at byte {error.start}; save the table as CSV UTF-8") from error
-    except Exception as error:  # parsers of tables raise anything on damaged bytes
+    except Exception as error:  # the parsers may raise any exception for damaged bytes
         raise TableUnusable(f"{path.name}: cannot be read ({type(error).__name__}: {str(error)[:200]})") from error
     table.columns = [str(column).strip() for column in table.columns]
     repeated = sorted({column for column in columns if columns.count(column) > 1})
@@ -199,7 +199,7 @@ def _read_table(path: Path, separator: str) -> pd.DataFrame:
 
 
 def _text(column: pd.Series) -> NDArray[np.object_]:
-    """Values as text without blanks around them, ``None`` where there is none; 7.0 in a column of numbers is '7'."""
+    """Values as stripped text, ``None`` where empty; 7.0 in a column of numbers is '7'."""
 
     def one(value: object) -> str | None:
         if value is None or value is pd.NaT or (isinstance(value, float) and np.isnan(value)):
@@ -215,28 +215,28 @@ def _text(column: pd.Series) -> NDArray[np.object_]:
 
 
 def _parts(split: pd.Series, person: pd.Series, manifest: CohortManifest) -> list[str]:
-    """Part of each row: as the table says it, else by a hash of the person.
+    """Part of each row: from the table's split, else by a hash of the person.
 
-    A table that trains and tests but has nothing to validate on gives a share of its training persons to validation,
-    by the same hash. A row whose part is empty or not understood is unused.
+    If the table has train and test but no validation, a share of its training persons becomes validation, by the same
+    hash. A row whose part is empty or not understood is unused.
     """
     shares = manifest.shares.model_dump()
     shares = {part: shares[part] for part in ("validation", "test", "train")}
     if split.isna().all():
         return [part_of_person(p, shares, manifest.name) for p in person]
-    said = [part_of(value, manifest) or "unused" for value in split]
-    if "validation" in said or "train" not in said:
-        return said
+    stated = [part_named(value, manifest) or "unused" for value in split]
+    if "validation" in stated or "train" not in stated:
+        return stated
     kept = shares["train"] + shares["test"]
     drawn = {"validation": shares["validation"], "train": kept}
     return [
         part_of_person(p, drawn, manifest.name) if part == "train" else part
-        for p, part in zip(person, said, strict=True)
+        for p, part in zip(person, stated, strict=True)
     ]
 
 
-def part_of(value: str | None, manifest: CohortManifest) -> str | None:
-    """Part that a table's own word means; ``None`` where it means none."""
+def part_named(value: str | None, manifest: CohortManifest) -> str | None:
+    """The part that a word of the table means; ``None`` if it means none."""
     if value is None:
         return None
     part = manifest.values.split.get(value, value)
@@ -246,12 +246,12 @@ def part_of(value: str | None, manifest: CohortManifest) -> str | None:
 def _features(
     raw: pd.DataFrame, frame: pd.DataFrame, manifest: CohortManifest
 ) -> tuple[pd.DataFrame, tuple[tuple[int, Problem], ...]]:
-    """Laboratory values in canonical units by the rules of serving, with age and sex where the table has them."""
+    """Laboratory values in canonical units, converted as in serving, with age and sex where the table has them."""
     if manifest.modality != "labs":
         return pd.DataFrame(index=frame.index), ()
     rows: list[dict[str, float]] = []
     problems: list[tuple[int, Problem]] = []
-    columns = {name: number(raw[f"feature:{name}"]) for name in manifest.features}
+    columns = {name: to_numbers(raw[f"feature:{name}"]) for name in manifest.features}
     as_it_is = set(VITALS) | set(CONDITIONS)
     for i in range(len(frame)):
         known = {name: float(values[i]) for name, values in columns.items() if not np.isnan(values[i])}

@@ -1,4 +1,4 @@
-"""What a check of a cohort says, and how it is said."""
+"""The result of one check of a cohort, and the report of all results."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from training.cohorts.files import CohortTable, Inputs
+from training.cohorts.inputs import Inputs
+from training.cohorts.table import CohortTable
 
 Verdict = Literal["ok", "doubtful", "unusable"]
 Index = NDArray[np.intp]
@@ -19,16 +20,16 @@ Index = NDArray[np.intp]
 
 @dataclass(frozen=True)
 class Check:
-    """One thing that was looked at.
+    """Result of one check.
 
     Parameters
     ----------
     rows
-        Of the table as a spreadsheet counts them (2 is the first case).
+        Rows of the table that it concerns, as a spreadsheet counts them (2 is the first case).
     names
-        What the rows are about: files, or persons.
+        Files or persons of these rows.
     figure
-        The number that decided, where there is one.
+        The number that decided, if there is one.
     """
 
     name: str
@@ -39,8 +40,8 @@ class Check:
     figure: float | None = None
 
 
-def about(table: CohortTable, name: str, verdict: Verdict, message: str, index: Index, **more: object) -> Check:
-    """A check about the rows at ``index``, named by file, or by person where there is none."""
+def check_of_rows(table: CohortTable, name: str, verdict: Verdict, message: str, index: Index, **more: object) -> Check:
+    """A check of the rows at ``index``, with their files, or their persons where there are no files."""
     rows = table.frame.iloc[index]
     names = rows.file if table.manifest.modality != "labs" else rows.person
     return Check(
@@ -54,22 +55,23 @@ def about(table: CohortTable, name: str, verdict: Verdict, message: str, index: 
 
 
 def known_rows(table: CohortTable, inputs: Inputs, finding: str) -> Index:
-    """Rows in a part that are readable and whose label is 0 or 1."""
+    """Readable rows that are in a part and whose label is 0 or 1."""
     usable = inputs.readable & (table.frame.part.to_numpy(dtype=str) != "unused")
     return np.flatnonzero(usable & np.isin(table.labels[finding].to_numpy(), (0.0, 1.0)))
 
 
 def unusable(checks: Sequence[Check]) -> bool:
+    """Whether any check found the cohort unusable."""
     return any(check.verdict == "unusable" for check in checks)
 
 
 def doubts(checks: Sequence[Check]) -> tuple[str, ...]:
-    """The doubtful ones as sentences for the model card, without names and rows of persons."""
+    """The doubtful results as sentences for the model card, without rows and persons."""
     return tuple(f"{check.name}: {check.message}" for check in checks if check.verdict == "doubtful")
 
 
 def report(checks: Sequence[Check], table: CohortTable) -> str:
-    """What was found, as a table to read."""
+    """All results as text."""
     counts = Counter(check.verdict for check in checks)
     lines = [
         f"{table.manifest.name}: {len(table.frame)} rows of {table.frame.person.nunique()} persons, "
@@ -85,12 +87,17 @@ def report(checks: Sequence[Check], table: CohortTable) -> str:
                 [f"{r} ({n})" for r, n in named] if len(check.names) == len(check.rows) else list(map(str, check.rows))
             )
             lines += textwrap.wrap(
-                "rows " + few(shown), 118, initial_indent=" " * 36, subsequent_indent=" " * 36, break_long_words=False
+                "rows " + listed(shown),
+                118,
+                initial_indent=" " * 36,
+                subsequent_indent=" " * 36,
+                break_long_words=False,
             )
     verdict = "UNUSABLE: nothing is trained on it" if counts["unusable"] else "usable"
     lines += ["", f"{verdict} ({counts['unusable']} unusable, {counts['doubtful']} doubtful, {counts['ok']} ok)"]
     return "\n".join(lines)
 
 
-def few(items: Sequence[str], most: int = 12) -> str:
+def listed(items: Sequence[str], most: int = 12) -> str:
+    """The first ``most`` items, and how many more there are."""
     return ", ".join(items[:most]) + (f" and {len(items) - most} more" if len(items) > most else "")

@@ -1,6 +1,6 @@
-"""Figures with intervals: discrimination, calibration, operating points, by group and by person.
+"""Figures with intervals: discrimination, calibration and operating points, for all cases and for subgroups.
 
-Every interval is a percentile bootstrap over persons (1,000 draws), since films of one person are not independent.
+Every interval is a percentile bootstrap over persons (1,000 draws), because films of one person are not independent.
 """
 
 from __future__ import annotations
@@ -15,20 +15,19 @@ from sklearn.metrics import average_precision_score, brier_score_loss, roc_auc_s
 
 from data_specs.bundle import Calibration, Estimate, Evaluation
 from data_specs.visit.contract import OperatingPoint
+from training.cohorts.cohort import MIN_CASES
 
-Metric = Callable[[NDArray[np.float64], NDArray[np.float64]], float]
-
-MIN_CASES = 10
-"""Fewer positives or negatives than this: 'too few to say', no figure."""
+Floats = NDArray[np.float64]
+Metric = Callable[[Floats, Floats], float]
 
 
-def fit_platt(y: NDArray[np.float64], logits: NDArray[np.float64]) -> Calibration:
+def fit_platt(y: Floats, logits: Floats) -> Calibration:
     """Platt scaling on validation cases (Platt, Advances in Large Margin Classifiers 1999, with smoothed targets)."""
     known = ~np.isnan(y)
     y, z = y[known], logits[known]
     n_positive, n_negative = y.sum(), (1 - y).sum()
     target = np.where(y == 1, (n_positive + 1) / (n_positive + 2), 1 / (n_negative + 2))
-    # Smoothed targets as weighted hard ones: each case counts as positive by its target, as negative by the rest.
+    # scikit-learn takes no smoothed targets, so each case is given twice: positive and negative, with weights.
     fit = LogisticRegression(C=np.inf, max_iter=1000).fit(
         np.concatenate([z, z])[:, None],
         np.concatenate([np.ones_like(z), np.zeros_like(z)]),
@@ -37,30 +36,30 @@ def fit_platt(y: NDArray[np.float64], logits: NDArray[np.float64]) -> Calibratio
     return Calibration(slope=float(fit.coef_[0, 0]), intercept=float(fit.intercept_[0]), prevalence=prevalence_among(y))
 
 
-def prevalence_among(y: NDArray[np.float64]) -> float | None:
-    """Share of positives; ``None`` where a class is missing, as no probability can then presume it."""
+def prevalence_among(y: Floats) -> float | None:
+    """Share of positives; ``None`` if a class is missing."""
     share = float(y.mean())
     return share if 0 < share < 1 else None
 
 
-def calibrated(logits: NDArray[np.float64], calibration: Calibration) -> NDArray[np.float64]:
-    """Probabilities of logits, any shape, as serving computes them."""
+def calibrated(logits: Floats, calibration: Calibration) -> Floats:
+    """Probabilities of logits of any shape, computed as in serving."""
     if calibration.kind == "isotonic":
         return np.asarray(np.interp(logits, *np.transpose(calibration.knots)))
     return np.asarray(expit(calibration.slope * logits + calibration.intercept))
 
 
-def operating_points(y: NDArray[np.float64], p: NDArray[np.float64], cohort: str) -> tuple[OperatingPoint, ...]:
+def operating_points(y: Floats, p: Floats, cohort: str) -> tuple[OperatingPoint, ...]:
     """Thresholds from validation cases: ``screening``, ``balanced`` and ``rule_in``.
 
     ``screening``: the highest threshold with a sensitivity of at least 0.95. ``balanced``: Youden's J.
-    ``rule_in``: the lowest threshold with a specificity of at least 0.95. Where a model is so good that the first lies
-    above the last, both keep their promise at ``balanced`` and are put there.
+    ``rule_in``: the lowest threshold with a specificity of at least 0.95. If a model is so good that
+    ``screening`` would be above ``rule_in``, both are put at ``balanced``, where both conditions hold.
     """
     known = ~np.isnan(y)
     y, p = y[known], p[known]
     positive, negative = np.sort(p[y == 1]), np.sort(p[y == 0])
-    # Half-way between neighbouring probabilities, so that no threshold sits on a case.
+    # Half-way between neighbouring probabilities, so that no threshold equals the probability of a case.
     values = np.unique(p)
     candidates = np.concatenate([[values[0] / 2], (values[1:] + values[:-1]) / 2])
     sensitivity = 1 - np.searchsorted(positive, candidates) / len(positive)
@@ -85,20 +84,20 @@ def operating_points(y: NDArray[np.float64], p: NDArray[np.float64], cohort: str
     )
 
 
-def _threshold(exact: float, values: NDArray[np.float64]) -> float:
-    """``exact`` in as few digits (six at least) as leave the same ``values`` below it."""
+def _threshold(exact: float, values: Floats) -> float:
+    """``exact`` rounded to as few digits (at least six) as possible with the same ``values`` below it."""
     below = np.searchsorted(values, exact)
     rounded = (float(f"{exact:.{digits}g}") for digits in range(6, 18))
-    return next(each for each in rounded if np.searchsorted(values, each) == below)
+    return next(threshold for threshold in rounded if np.searchsorted(values, threshold) == below)
 
 
-def expected_calibration_error(y: NDArray[np.float64], p: NDArray[np.float64], bins: int = 10) -> float:
+def expected_calibration_error(y: Floats, p: Floats, bins: int = 10) -> float:
     """Mean distance of observed from predicted frequency over ``bins`` equal groups (Naeini et al., AAAI 2015)."""
     groups = np.array_split(np.argsort(p, kind="stable"), bins)
     return float(sum(len(g) * abs(y[g].mean() - p[g].mean()) for g in groups if len(g)) / len(y))
 
 
-def calibration_slope(y: NDArray[np.float64], p: NDArray[np.float64]) -> float:
+def calibration_slope(y: Floats, p: Floats) -> float:
     """Slope of a logistic regression of the outcome on the logit of the probability (Cox 1958); 1 is ideal."""
     logit = np.log(np.clip(p, 1e-6, 1 - 1e-6) / np.clip(1 - p, 1e-6, 1))
     return float(LogisticRegression(C=np.inf, max_iter=1000).fit(logit[:, None], y).coef_[0, 0])
@@ -106,15 +105,15 @@ def calibration_slope(y: NDArray[np.float64], p: NDArray[np.float64]) -> float:
 
 def bootstrap(
     metric: Metric,
-    y: NDArray[np.float64],
-    p: NDArray[np.float64],
+    y: Floats,
+    p: Floats,
     person: NDArray[np.str_],
     *,
     draws: int = 1000,
     seed: int = 1,
     classes: tuple[int, ...] = (0, 1),
 ) -> Estimate:
-    """``metric`` with its 95 % interval over persons; draws in which it is undefined are left out.
+    """``metric`` with its 95 % interval over persons; draws in which it is not defined are left out.
 
     ``y`` and ``p`` are ``(n,)``, or ``(n, n_labels)`` for a figure over several labels. ``classes``: the outcomes that
     a draw must hold for the metric to be defined.
@@ -125,7 +124,7 @@ def bootstrap(
     values = []
     for _ in range(draws):
         rows = np.concatenate([rows_of[i] for i in rng.integers(len(rows_of), size=len(rows_of))])
-        if all((y[rows] == each).any(axis=0).all() for each in classes):
+        if all((y[rows] == outcome).any(axis=0).all() for outcome in classes):
             values.append(metric(y[rows], p[rows]))
     low, high = np.percentile(values, [2.5, 97.5])
     return Estimate(
@@ -138,8 +137,8 @@ def bootstrap(
 
 
 def evaluate(
-    y: NDArray[np.float64],
-    p: NDArray[np.float64],
+    y: Floats,
+    p: Floats,
     person: NDArray[np.str_],
     *,
     cohort: str,
@@ -148,12 +147,11 @@ def evaluate(
     decides_at: str | None = None,
     draws: int = 1000,
 ) -> tuple[Evaluation, ...]:
-    """All figures of one finding on one part; in each subgroup with enough cases its AUROC, sensitivity, specificity.
+    """All figures of one finding on one part, and for each subgroup AUROC, sensitivity and specificity.
 
-    However small a subgroup is, its ``prevalence`` among these cases is given, with the counts: where nothing else
-    stands beside it, there were too few to say. The shares are those at ``decides_at``, or at every point where that
-    is not given: they are what a later version is held against. Sensitivity wants enough positives, specificity enough
-    negatives, AUROC both.
+    For every subgroup its ``prevalence`` is given with the counts; if no other figure is given for it, it had too few
+    cases. Sensitivity needs enough positives, specificity enough negatives, AUROC both. Subgroups are evaluated at
+    ``decides_at``, or at every operating point if that is ``None``; a later version is compared by these figures.
     ``p`` is ``(n,)``, or ``(n, n_repeats)`` of a repeated cross-validation: a figure is then the mean over the repeats.
     """
     p = p if p.ndim == 2 else p[:, None]
@@ -183,7 +181,7 @@ def evaluate(
         rows = np.flatnonzero(known & member)
         if not len(rows):
             continue
-        enough = {each for each in (0, 1) if (y[rows] == each).sum() >= MIN_CASES}
+        enough = {outcome for outcome in (0, 1) if (y[rows] == outcome).sum() >= MIN_CASES}
         for metric, classes in {"prevalence": (), "auroc": (0, 1), **shares}.items():
             if enough.issuperset(classes):
                 figure = _prevalence if metric == "prevalence" else metrics[metric]
@@ -196,7 +194,7 @@ def _mean_over_repeats(metric: Metric) -> Metric:
     return lambda y, p: float(np.mean([metric(y, repeat) for repeat in p.T]))
 
 
-def _prevalence(y: NDArray[np.float64], p: NDArray[np.float64]) -> float:
+def _prevalence(y: Floats, p: Floats) -> float:
     return float(y.mean())
 
 

@@ -1,21 +1,21 @@
-"""From the logits of one column to a finding that is offered, or to the reason why it is not.
+"""From the logits of one column to a finding that is offered, or to the reason why it is withheld.
 
-Validation decides everything: whether the network tells the cases apart, how a logit becomes a probability, where the
-operating points lie. The test part is looked at once, and its calibration has the last word.
+Validation decides whether the network tells positives from negatives, how a logit becomes a probability, and where the
+operating points are. The test part is evaluated once, and a finding is withheld if its calibration fails there.
 
-**Elsewhere.** Validation cases of the training hospital flatter a calibration: taken on another scanner, the same films
-give less extreme logits. Where the caller gives the logits of the validation cases as another clinic might have taken
-them, calibration and thresholds come from both (Tomani et al., Post-hoc Uncertainty Calibration for Domain Drift
-Scenarios, CVPR 2021). What is said beside a threshold is still that of the cases as taken.
+**Perturbed cases.** A calibration on cases of the training hospital is too confident: films of another scanner give
+less extreme logits. If the caller gives the logits of perturbed validation cases, calibration and thresholds are fitted
+to both (Tomani et al., Post-hoc Uncertainty Calibration for Domain Drift Scenarios, CVPR 2021). The sensitivity and
+specificity of an operating point are still those of the unchanged cases.
 
-**Prevalence.** A probability presumes how frequent the finding is: as frequent as among all cases that do not test, for
-validation alone is a small sample of them, or as the cohort states. All figures are of the probabilities as offered.
+**Prevalence.** A probability assumes a prevalence: the one that the cohort states, else the share of positives among
+its train and validation cases, because validation alone is a small sample. All figures are computed from the
+probabilities as they are offered.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -24,10 +24,11 @@ from sklearn.metrics import roc_auc_score
 
 from data_specs.bundle import Calibration, Evaluation, FindingSpec, Withheld
 from data_specs.visit.contract import OperatingPoint
-from training.cohorts.shipped import Cohort
-from training.figures.calibrate import FOLDS, at_prevalence, calibration_figures, choose_calibration, holds, roc_points
+from training.cohorts.cohort import MIN_CASES, Cohort
+from training.figures.calibrate import FOLDS, at_prevalence, choose_calibration
+from training.figures.calibration_error import calibration_figures, judge_calibration
 from training.figures.evaluate import (
-    MIN_CASES,
+    Floats,
     Metric,
     bootstrap,
     calibrated,
@@ -36,46 +37,39 @@ from training.figures.evaluate import (
     sensitivity_at,
     specificity_at,
 )
-
-__all__ = ["Offered", "Rule", "Withheld", "offer"]
-
-Floats = NDArray[np.float64]
+from training.figures.roc import roc_points
 
 
 @dataclass(frozen=True)
 class Rule:
-    """How one label of one cohort may be offered.
+    """The rule by which one label of one cohort is offered.
 
     Parameters
     ----------
     decides_at
-        Operating point at which it is called positive.
-    risk
-        What it says of the organ's risk; see :class:`data_specs.bundle.FindingSpec`.
+        Operating point that decides whether it is positive.
     negative
-        The term names the absence of disease (``normal_ecg``). Screening must not miss the diseased: 'normal' is said
-        only where 95 % of them lie below, and suspicion is high only where 95 % of the normal ones lie above. So
-        ``screening`` and ``rule_in`` change places.
+        Whether the finding is the absence of disease (``normal_ecg``). ``screening`` and ``rule_in`` then change
+        places, because 'normal' may only be reported above the threshold that 95 % of the diseased stay below.
     holds_from
-        It is offered where the lower bound of its AUROC on validation lies above this.
+        The lower bound of its AUROC on validation has to be above this.
     """
 
     decides_at: str = "balanced"
-    risk: Literal["direct", "complement"] | None = None
     negative: bool = False
-    holds_from: float = 0.65
+    min_auroc: float = 0.65
 
 
 @dataclass(frozen=True)
 class Offered:
-    """A finding, and what its plot is drawn from.
+    """A finding, and the cases that its plot is drawn from.
 
     Parameters
     ----------
     parts
-        ``validation`` and ``test``: outcomes and probabilities, ``(n,)`` each.
+        Outcomes and probabilities, ``(n,)`` each, by part (``validation``, ``test``).
     chosen
-        Which calibration was taken, and why.
+        Which calibration was chosen, and why.
     """
 
     spec: FindingSpec
@@ -93,18 +87,18 @@ def offer(
     perturbed: Floats | None = None,
     draws: int = 1000,
 ) -> Offered | Withheld:
-    """Calibrate, choose thresholds, evaluate once on test, decide.
+    """Calibrate, choose thresholds, evaluate once on test, and decide whether the finding is offered.
 
     Parameters
     ----------
     column
-        Of the graph's first output, which ``logits`` is.
+        Column of the graph's first output that ``logits`` comes from.
     logits
-        ``(n,)``, a row for each case of the cohort; those of train cases are not read.
+        ``(n,)``, a row for each case of the cohort; train cases are not read.
     perturbed
-        ``(n_validation, k)``, logits of the validation cases, in their order, as they might have been taken elsewhere.
+        ``(n_validation, k)``, logits of ``k`` perturbed versions of each validation case, in the same order.
     draws
-        Of each bootstrap.
+        Number of draws of each bootstrap.
 
     Raises
     ------
@@ -117,17 +111,17 @@ def offer(
         if perturbed.ndim != 2 or len(perturbed) != len(cohort.rows("validation")):
             raise ValueError(f"perturbed is {perturbed.shape}, of {len(cohort.rows('validation'))} validation cases")
         perturbed = perturbed[~np.isnan(y[cohort.rows("validation")])]
-    _all_finite(y, logits, np.concatenate(list(rows.values())))
-    names = {part: cohort.called(part) for part in rows}
+    _check_finite(y, logits, np.concatenate(list(rows.values())))
+    names = {part: cohort.part_title(part) for part in rows}
     called = cohort.title or cohort.name
     if few := _too_few(y, cohort.person, rows):
         return Withheld(name=label, cohort=called, reason=few)
     v, t = rows["validation"], rows["test"]
     auroc = bootstrap(_auroc, y[v], logits[v], cohort.person[v], draws=draws)
-    if not auroc.low > rule.holds_from:
+    if not auroc.low > rule.min_auroc:
         reason = (
             f"AUROC {auroc.value:.3f} ({auroc.low:.3f} to {auroc.high:.3f}) on {len(v)} validation cases, "
-            f"{int(y[v].sum())} of them positive; its lower bound must lie above {rule.holds_from:g}"
+            f"{int(y[v].sum())} of them positive; its lower bound must lie above {rule.min_auroc:g}"
         )
         return Withheld(name=label, cohort=called, reason=reason)
 
@@ -140,7 +134,7 @@ def offer(
     points = operating_points(seen_y, calibrated(seen.ravel(), calibration), source)
     points = tuple(_measured(point, y[v], p[v]) for point in points)
     if rule.negative:
-        points = _places_changed(points)
+        points = _swap_screening_and_rule_in(points)
 
     spec = FindingSpec(
         name=label,
@@ -148,7 +142,6 @@ def offer(
         age_years=cohort.age_years,
         calibration=calibration,
         decides_at=rule.decides_at,
-        risk=rule.risk,
         operating_points=points,
         evaluation=(
             *evaluate(
@@ -166,19 +159,19 @@ def offer(
         ),
         roc=roc_points(y[v], p[v], points),
     )
-    verdict = holds(spec.evaluation)
+    verdict = judge_calibration(spec.evaluation)
     if not verdict:
-        reason = f"its probabilities are not true enough: {verdict.reason}"
+        reason = f"its calibration error is too large: {verdict.reason}"
         return Withheld(name=label, cohort=called, reason=reason)
     return Offered(spec, {"validation": (y[v], p[v]), "test": (y[t], p[t])}, str(choice))
 
 
 def _share(y: Floats, cohort: Cohort) -> float:
-    """Share of positives among all cases that do not test, which says more of it than the validation part alone."""
+    """Share of positives among the train and validation cases."""
     return float(np.nanmean(y[np.concatenate([cohort.rows("train"), cohort.rows("validation")])]))
 
 
-def _all_finite(y: Floats, logits: Floats, rows: NDArray[np.intp]) -> None:
+def _check_finite(y: Floats, logits: Floats, rows: NDArray[np.intp]) -> None:
     if logits.shape != y.shape:
         raise ValueError(f"logits are {logits.shape}, labels {y.shape}")
     if not np.isfinite(logits[rows]).all():
@@ -186,9 +179,9 @@ def _all_finite(y: Floats, logits: Floats, rows: NDArray[np.intp]) -> None:
 
 
 def _too_few(y: Floats, person: NDArray[np.str_], rows: dict[str, NDArray[np.intp]]) -> str:
-    """The counts, where a part has too few of a class to choose by (validation) or to evaluate on (test); else ''."""
+    """The counts if a part has too few cases of a class; '' if all have enough."""
     fewest = {"validation": FOLDS, "test": MIN_CASES}
-    classes = [(r[y[r] == each], fewest[part]) for part, r in rows.items() for each in (0, 1)]
+    classes = [(r[y[r] == outcome], fewest[part]) for part, r in rows.items() for outcome in (0, 1)]
     if all(len(c) >= least and len(np.unique(person[c])) >= FOLDS for c, least in classes):
         return ""
     counts = "; ".join(
@@ -213,7 +206,7 @@ def _measured(point: OperatingPoint, y: Floats, p: Floats) -> OperatingPoint:
     )
 
 
-def _places_changed(points: tuple[OperatingPoint, ...]) -> tuple[OperatingPoint, ...]:
+def _swap_screening_and_rule_in(points: tuple[OperatingPoint, ...]) -> tuple[OperatingPoint, ...]:
     by_name = {point.name: point for point in points}
     return (
         by_name["rule_in"].model_copy(update={"name": "screening"}),
@@ -223,7 +216,7 @@ def _places_changed(points: tuple[OperatingPoint, ...]) -> tuple[OperatingPoint,
 
 
 def _groups(subgroups: pd.DataFrame, rows: NDArray[np.intp]) -> dict[str, NDArray[np.bool_]]:
-    """Members among ``rows`` of each value of each column, as ``sex F``; who is unknown is in none."""
+    """Members among ``rows`` of each value of each column, named like ``sex F``; unknown values are in none."""
     return {
         f"{column} {value}": (values.notna() & (values.astype(str) == str(value))).to_numpy()[rows]
         for column, values in subgroups.items()
@@ -231,10 +224,12 @@ def _groups(subgroups: pd.DataFrame, rows: NDArray[np.intp]) -> dict[str, NDArra
     }
 
 
-def elsewhere(spec: FindingSpec, y: Floats, logits: Floats, person: NDArray[np.str_], cohort: str) -> list[Evaluation]:
-    """Figures of an offered finding, at its own thresholds, on cases of another place; they decide nothing.
+def figures_elsewhere(
+    spec: FindingSpec, y: Floats, logits: Floats, person: NDArray[np.str_], cohort: str
+) -> list[Evaluation]:
+    """Figures of an offered finding, at its own thresholds, on cases of another site; they decide nothing.
 
-    Sensitivity wants positives, specificity negatives, AUROC both: a collection of one class gives one of them.
+    Sensitivity needs positives, specificity negatives, AUROC both; figures without enough cases are left out.
     """
     known = ~np.isnan(y)
     y, p, person = y[known], calibrated(logits[known], spec.calibration or Calibration()), person[known]
@@ -242,7 +237,7 @@ def elsewhere(spec: FindingSpec, y: Floats, logits: Floats, person: NDArray[np.s
     for point in spec.operating_points:
         wanted[f"sensitivity@{point.name}"] = (sensitivity_at(point.threshold), (1,))
         wanted[f"specificity@{point.name}"] = (specificity_at(point.threshold), (0,))
-    enough = {each for each in (0, 1) if (y == each).sum() >= MIN_CASES}
+    enough = {outcome for outcome in (0, 1) if (y == outcome).sum() >= MIN_CASES}
     return [
         Evaluation(cohort=cohort, metric=name, estimate=bootstrap(metric, y, p, person, classes=classes))
         for name, (metric, classes) in wanted.items()

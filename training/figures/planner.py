@@ -1,9 +1,7 @@
-"""``python -m training plan``: from a prevalence and a number of recalls to a threshold, and what it will cost.
+"""``python -m training plan``: from a prevalence and a number of recalls to a threshold and its consequences.
 
-Sensitivity and specificity come from the cases that the finding's operating points were chosen on (its ``roc``);
-prevalence and the number of people that can be recalled per thousand come from the site. What follows (Altman and
-Bland, BMJ 1994;309:102): with prevalence π, sensitivity s and specificity c, of 1,000 people screened 1000·(π·s +
-(1 − π)·(1 − c)) are recalled, 1000·π·(1 − s) are missed, PPV = π·s / recalled, NPV = (1 − π)·c / not recalled.
+Sensitivity and specificity come from the cases that the finding's operating points were chosen on (its ``roc``). The
+prevalence and the number of people that can be recalled per thousand come from the site.
 """
 
 from __future__ import annotations
@@ -11,16 +9,14 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from data_specs.bundle import BundleManifest, FindingSpec, RocPoint
-
-DRAWS = 20_000
+from data_specs.bundle import BundleManifest, FindingSpec
+from training.figures.screening import Plan, PlanError, Range, choose, plan_point, plan_target
 
 WHO_SENSITIVITY, WHO_SPECIFICITY = 0.90, 0.70
 """Minimal requirements for a community-based triage or referral test for tuberculosis.
@@ -34,116 +30,10 @@ WHO consolidated guidelines on tuberculosis, module 2: screening (2021), section
 WHO_PREVALENCES = (0.003, 0.01, 0.03, 0.10)
 
 
-class PlanError(ValueError):
-    """What was asked for cannot be planned with what the bundle carries."""
-
-
-@dataclass(frozen=True)
-class Range:
-    """A figure, with its 95 % interval where it was measured on cases."""
-
-    value: float
-    low: float | None = None
-    high: float | None = None
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What one threshold means for 1,000 people screened.
-
-    Parameters
-    ----------
-    threshold
-        A person is recalled from this probability on; ``None`` for a target that belongs to no model.
-    recalled, found, missed
-        People per thousand screened.
-    """
-
-    name: str
-    threshold: float | None
-    sensitivity: Range
-    specificity: Range
-    recalled: Range
-    found: Range
-    missed: Range
-    ppv: Range
-    npv: Range
-
-
-def plan_point(name: str, point: RocPoint, prevalence: float, *, seed: int = 1) -> Plan:
-    """One measured point at a prevalence.
-
-    Intervals: Jeffreys posteriors of sensitivity and specificity (Brown, Cai, DasGupta, Stat Sci 2001;16:101), drawn
-    independently (they come from different people) and carried through; the prevalence is taken as given.
-    """
-    rng = np.random.default_rng(seed)
-    sensitivity = rng.beta(point.true_positives + 0.5, point.false_negatives + 0.5, DRAWS)
-    specificity = rng.beta(point.true_negatives + 0.5, point.false_positives + 0.5, DRAWS)
-    measured = _figures(np.array([point.sensitivity]), np.array([point.specificity]), prevalence)
-    drawn = _figures(sensitivity, specificity, prevalence)
-    ranges = {}
-    for figure, values in drawn.items():
-        value, (low, high) = float(measured[figure][0]), np.percentile(values, [2.5, 97.5])
-        # At the ends of the curve the posterior leaves out the very value that was seen.
-        ranges[figure] = Range(value, float(np.fmin(low, value)), float(np.fmax(high, value)))
-    return Plan(name=name, threshold=point.threshold, **ranges)
-
-
-def plan_target(name: str, sensitivity: float, specificity: float, prevalence: float) -> Plan:
-    """A stated sensitivity and specificity at a prevalence: a target, so without intervals."""
-    figures = _figures(np.array([sensitivity]), np.array([specificity]), prevalence)
-    return Plan(name=name, threshold=None, **{figure: Range(float(v[0])) for figure, v in figures.items()})
-
-
-def _figures(
-    sensitivity: NDArray[np.float64], specificity: NDArray[np.float64], prevalence: float
-) -> dict[str, NDArray[np.float64]]:
-    found, false_alarms = prevalence * sensitivity, (1 - prevalence) * (1 - specificity)
-    recalled = found + false_alarms
-    cleared = (1 - prevalence) * specificity
-    nan = np.full_like(recalled, np.nan)
-    return {
-        "sensitivity": sensitivity,
-        "specificity": specificity,
-        "recalled": 1000 * recalled,
-        "found": 1000 * found,
-        "missed": 1000 * (prevalence - found),
-        # Nobody recalled: no PPV. Everybody recalled: no NPV.
-        "ppv": np.divide(found, recalled, out=nan.copy(), where=recalled > 0),
-        "npv": np.divide(cleared, 1 - recalled, out=nan.copy(), where=cleared > 0),
-    }
-
-
-def choose(roc: tuple[RocPoint, ...], prevalence: float, recalls_per_1000: float) -> RocPoint:
-    """The most sensitive point whose expected recalls fit; the more specific one of two that are equally sensitive.
-
-    Raises
-    ------
-    PlanError
-        The prevalence or the number of recalls is out of range, or no threshold that finds anyone fits.
-    """
-    if not 0 < prevalence < 1:
-        raise PlanError(f"prevalence {prevalence:g} is not between 0 and 1 (0.3 % is 0.003)")
-    if not 0 < recalls_per_1000 <= 1000:
-        raise PlanError(f"{recalls_per_1000:g} recalls per thousand is not between 0 and 1000")
-
-    def recalls(point: RocPoint) -> float:
-        return 1000 * (prevalence * point.sensitivity + (1 - prevalence) * (1 - point.specificity))
-
-    fitting = [point for point in roc if recalls(point) <= recalls_per_1000 and point.true_positives]
-    if not fitting:
-        fewest = min((recalls(p) for p in roc if p.true_positives), default=float("nan"))
-        raise PlanError(
-            f"no threshold that finds anyone recalls {recalls_per_1000:g} or fewer per thousand; the strictest one "
-            f"recalls {fewest:.1f}"
-        )
-    return max(fitting, key=lambda point: (point.sensitivity, point.specificity))
-
-
-def plan(finding: FindingSpec, prevalence: float, recalls_per_1000: float) -> str:
-    """The plan of one finding as text: the chosen threshold, the bundle's own operating points, and the reserves."""
+def plan_text(finding: FindingSpec, prevalence: float, recalls_per_1000: float) -> str:
+    """The plan of one finding as text: the chosen threshold, the bundle's own operating points, and cautions."""
     if not finding.roc:
-        raise PlanError(f"{finding.name}: this bundle carries no ROC; train it again, or recalibrate it on local cases")
+        raise PlanError(f"{finding.name}: this bundle has no ROC; train it again, or recalibrate it on local cases")
     chosen = plan_point("chosen", choose(finding.roc, prevalence, recalls_per_1000), prevalence)
     rows = [chosen, *_own_points(finding, prevalence)]
     first = finding.roc[0]
@@ -155,32 +45,32 @@ def plan(finding: FindingSpec, prevalence: float, recalls_per_1000: float) -> st
             f"{first.true_negatives + first.false_positives} without)",
             f"prevalence {_percent(prevalence)}; at most {recalls_per_1000:g} recalled per 1,000 screened",
             "",
-            table(rows),
+            markdown_table(rows),
             f"Recall from a probability of {chosen.threshold:.4f}. Of 1,000 people screened, "
-            f"{chosen.recalled.value:.1f} are recalled, {chosen.found.value:.2f} of them rightly; "
+            f"{chosen.recalled.value:.1f} are recalled, {chosen.found.value:.2f} of them correctly; "
             f"{chosen.missed.value:.2f} are missed.",
-            *_reserve(rows, recalls_per_1000),
-            RESERVES,
+            *_recall_warning(rows, recalls_per_1000),
+            CAUTION,
         ]
     )
 
 
-RESERVES = (
-    "Intervals: 95 %, from the number of cases behind sensitivity and specificity, which are taken to carry over to "
-    "the people screened. They rarely do: milder disease lowers sensitivity, other diseases lower specificity. The "
-    "threshold was chosen on these same cases; measure it on local ones before use."
+CAUTION = (
+    "Intervals: 95 %, from the number of cases behind sensitivity and specificity, which are assumed to be the same "
+    "in the people screened. Often they are not: milder disease lowers sensitivity, other diseases lower specificity. "
+    "The threshold was chosen on these same cases; measure it on local cases before use."
 )
 
 
-def _reserve(rows: list[Plan], recalls_per_1000: float) -> list[str]:
+def _recall_warning(rows: list[Plan], recalls_per_1000: float) -> list[str]:
     high = rows[0].recalled.high
     if high is None or high <= recalls_per_1000:
         return []
-    return [f"The cases leave room for up to {high:.0f} recalls per 1,000: more than the {recalls_per_1000:g} allowed."]
+    return [f"The interval reaches up to {high:.0f} recalls per 1,000, more than the {recalls_per_1000:g} allowed."]
 
 
-def section(findings: Sequence[FindingSpec], prevalences: Sequence[float] = (0.003, 0.03, 0.2)) -> str:
-    """Body of a card's section: the operating points at several prevalences; empty where no finding has a ROC."""
+def card_section(findings: Sequence[FindingSpec], prevalences: Sequence[float] = (0.003, 0.03, 0.2)) -> str:
+    """Section of a card: the operating points at several prevalences; empty if no finding has a ROC."""
     parts = []
     for finding in findings:
         rows = [
@@ -189,12 +79,16 @@ def section(findings: Sequence[FindingSpec], prevalences: Sequence[float] = (0.0
             for row in _own_points(finding, prevalence)
         ]
         if rows:
-            parts += [f"### {finding.name}: per 1,000 screened, by prevalence\n", f"{_cohort(finding)}.\n", table(rows)]
-    return "\n".join([*parts, RESERVES, ""]) if parts else ""
+            parts += [
+                f"### {finding.name}: per 1,000 screened, by prevalence\n",
+                f"{_cohort(finding)}.\n",
+                markdown_table(rows),
+            ]
+    return "\n".join([*parts, CAUTION, ""]) if parts else ""
 
 
 def _own_points(finding: FindingSpec, prevalence: float) -> list[Plan]:
-    """The bundle's operating points, where its ROC has their thresholds; once where they coincide."""
+    """The bundle's operating points whose thresholds are in its ROC; those with one threshold are joined."""
     points = {point.threshold: point for point in finding.roc}
     named: dict[float, list[str]] = {}
     for own in finding.operating_points:
@@ -207,8 +101,8 @@ def _cohort(finding: FindingSpec) -> str:
     return finding.operating_points[0].cohort if finding.operating_points else "validation"
 
 
-def example() -> str:
-    """The WHO's target for a tuberculosis triage test, at the prevalence of a general population and higher ones."""
+def worked_example() -> str:
+    """The WHO's target for a tuberculosis triage test at several prevalences, as text."""
     plans = [
         plan_target(f"prevalence {_percent(prevalence)}", WHO_SENSITIVITY, WHO_SPECIFICITY, prevalence)
         for prevalence in WHO_PREVALENCES
@@ -216,20 +110,20 @@ def example() -> str:
     first = plans[0]
     return "\n".join(
         [
-            "Worked example: the least that the WHO asks of a triage test for tuberculosis (sensitivity 90 %, "
+            "Worked example: the minimum that the WHO requires of a triage test for tuberculosis (sensitivity 90 %, "
             "specificity 70 %; WHO/HTM/TB/2014.18)",
             "",
-            table(plans),
+            markdown_table(plans),
             f"At a prevalence of {_percent(WHO_PREVALENCES[0])} a test that meets the target recalls "
             f"{first.recalled.value:.0f} of 1,000 people for {first.found.value:.1f} with tuberculosis: PPV "
             f"{100 * first.ppv.value:.1f} %, one in {1 / first.ppv.value:.0f} recalled. It misses "
-            f"{first.missed.value:.1f}. Whether a second test can be offered to that many decides, not the model.",
+            f"{first.missed.value:.1f}. What matters is whether a second test can be offered to that many.",
         ]
     )
 
 
-def table(plans: list[Plan]) -> str:
-    """Markdown that is also readable as text."""
+def markdown_table(plans: list[Plan]) -> str:
+    """A Markdown table with aligned columns."""
     header = ("", "from", "sensitivity %", "specificity %", "recalled", "found", "missed", "PPV %", "NPV %")
     rows = [header, *(_row(p) for p in plans)]
     widths = [max(len(row[i]) for row in rows) for i in range(len(header))]
@@ -242,17 +136,17 @@ def _row(p: Plan) -> tuple[str, ...]:
     return (
         p.name,
         "" if p.threshold is None else f"{p.threshold:.4f}",
-        _said(p.sensitivity, 100, 1),
-        _said(p.specificity, 100, 1),
-        _said(p.recalled, 1, 1),
-        _said(p.found, 1, 2),
-        _said(p.missed, 1, 2),
-        _said(p.ppv, 100, 1),
-        _said(p.npv, 100, 2),
+        _cell(p.sensitivity, 100, 1),
+        _cell(p.specificity, 100, 1),
+        _cell(p.recalled, 1, 1),
+        _cell(p.found, 1, 2),
+        _cell(p.missed, 1, 2),
+        _cell(p.ppv, 100, 1),
+        _cell(p.npv, 100, 2),
     )
 
 
-def _said(figure: Range, factor: float, digits: int) -> str:
+def _cell(figure: Range, factor: float, digits: int) -> str:
     if np.isnan(figure.value):
         return "none"
     if figure.low is None or figure.high is None:
@@ -265,8 +159,8 @@ def _percent(share: float) -> str:
     return f"{100 * share:g} %"
 
 
-def find(manifest: BundleManifest, name: str, cohort: str | None) -> FindingSpec:
-    """The finding of that name; ``cohort``, a part of its cohort's name, tells two of one name apart.
+def find_finding(manifest: BundleManifest, name: str, cohort: str | None) -> FindingSpec:
+    """The finding of that name; ``cohort``, a part of its cohort's name, chooses between findings of one name.
 
     Raises
     ------
@@ -277,11 +171,11 @@ def find(manifest: BundleManifest, name: str, cohort: str | None) -> FindingSpec
     if not named:
         offered = ", ".join(dict.fromkeys(f.name for f in manifest.findings))
         raise PlanError(f"{manifest.name} {manifest.version} has no finding '{name}'; it has {offered}")
-    meant = [f for f in named if cohort is None or cohort.casefold() in _cohort(f).casefold()]
-    if len(meant) != 1:
+    matching = [f for f in named if cohort is None or cohort.casefold() in _cohort(f).casefold()]
+    if len(matching) != 1:
         cohorts = "; ".join(_cohort(f) for f in named)
-        raise PlanError(f"'{name}' is meant {len(meant)} times: say --cohort with a part of one of: {cohorts}")
-    return meant[0]
+        raise PlanError(f"{len(matching)} findings match '{name}': give --cohort with a part of one of: {cohorts}")
+    return matching[0]
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -296,18 +190,18 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--recalls-per-1000", type=float, help="people that can be recalled, per thousand screened")
     arguments = parser.parse_args(argv)
     if arguments.example:
-        print(example())
+        print(worked_example())
         return 0
     needed = ("bundle", "finding", "prevalence", "recalls_per_1000")
     missing = [f"--{name.replace('_', '-')}" for name in needed if getattr(arguments, name) is None]
     if missing:
-        parser.error(f"say {', '.join(missing)}, or --example")
+        parser.error(f"give {', '.join(missing)}, or --example")
     try:
         manifest = BundleManifest.model_validate_json((arguments.bundle / "screening.json").read_bytes())
-        finding = find(manifest, arguments.finding, arguments.cohort)
-        print(plan(finding, arguments.prevalence, arguments.recalls_per_1000))
+        finding = find_finding(manifest, arguments.finding, arguments.cohort)
+        print(plan_text(finding, arguments.prevalence, arguments.recalls_per_1000))
     except ValidationError as error:
-        print(f"cannot plan: screening.json is no bundle's: {error.error_count()} faults", file=sys.stderr)
+        print(f"cannot plan: screening.json is not valid: {error.error_count()} faults", file=sys.stderr)
         return 2
     except (PlanError, OSError) as error:
         print(f"cannot plan: {error}", file=sys.stderr)

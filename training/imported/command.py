@@ -1,8 +1,8 @@
-"""``python -m training import SOURCE``: a classifier that was trained elsewhere becomes a bundle.
+"""``python -m training import SOURCE``: make a bundle from a classifier that was trained elsewhere.
 
 SOURCE is a checkpoint file: a torchxrayvision DenseNet or ResNet, a CheXNet-style ``densenet121``, or any torchvision
-classifier, as a state dict. What is not in the file stands in a small YAML (:class:`Spec`). The bundle carries no
-calibration and no evaluation, and says so: nothing here knows how the network does on anybody's patients.
+classifier, as a state dict. What is not in the file is given by a YAML (:class:`Spec`). The bundle has no calibration
+and no evaluation, and its card says so.
 """
 
 from __future__ import annotations
@@ -28,24 +28,26 @@ from models.imported import ImportedNet, build
 from training.bundle import golden
 from training.bundle.export import PARITY_TOLERANCE, Draft, ParityError, write_bundle
 from training.imported.sources import ImportRefused, fill, read_checkpoint
-from training.imported.spec import Description, Spec, describe, offered, read_spec
+from training.imported.spec import Description, Spec, describe, findings_of, read_spec
 
 SAMPLE_FILMS = Path(__file__).resolve().parents[2] / "samples"
 SATURATED_LOGIT = 32.0
-"""Past this a probability is 0 or 1 to within fp32, and fp32 itself no longer keeps four decimals of a logit."""
+"""Above this logit a probability is 0 or 1 in fp32, and fp32 does not keep four decimals of the logit."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Command line; 0, or 2 and one plain sentence on standard error."""
-    parser = argparse.ArgumentParser(prog="python -m training import", description=__doc__)
+    """Run the command; returns 0, or 2 after an error message on standard error."""
+    parser = argparse.ArgumentParser(
+        prog="python -m training import", description="Make a bundle from a classifier that was trained elsewhere."
+    )
     parser.add_argument("source", type=Path, metavar="SOURCE", help="checkpoint file (a state dict)")
     parser.add_argument("--spec", type=Path, help="YAML: " + ", ".join(Spec.model_fields))
     parser.add_argument("--out", type=Path, default=Path("models/bundles"), help="folder of bundles")
-    parser.add_argument("--name", required=True, help="name of the bundle; 'lung' is the one that is served")
+    parser.add_argument("--name", required=True, help="name of the bundle; 'lung' is served")
     parser.add_argument("--version", required=True, help="MAJOR.MINOR.PATCH; one that exists is not replaced")
     parser.add_argument("--licence", required=True, help="licence of the weights, as their authors state it")
     parser.add_argument(
-        "--images", type=Path, help="folder of real films to compare on (the sample films if not given)"
+        "--images", type=Path, help="folder of real films for the comparison (default: the sample films)"
     )
     arguments = parser.parse_args(argv)
     try:
@@ -68,26 +70,26 @@ def main(argv: Sequence[str] | None = None) -> int:
 def import_weights(
     source: Path, spec: Spec, *, bundles: Path, name: str, version: str, licence: str, images: Path | None = None
 ) -> Path:
-    """Read, check, wrap, export and compare; return the bundle's folder, which is there whole or not at all.
+    """Read, check, wrap, export and compare; return the bundle's folder, which is written completely or not at all.
 
     Raises
     ------
     ImportRefused
-        The file or its description cannot be used; the message says why and what to do.
+        The file or its description cannot be used.
     ParityError
-        Checkpoint, wrapped network and exported graph do not agree.
+        Checkpoint, wrapped network and exported graph give different results.
     FileExistsError
         This version exists.
     """
     _check_names(bundles, name, version, licence)
     checkpoint = read_checkpoint(source, spec.weights_key)
     described = describe(checkpoint, spec)
-    findings, left_out = offered(described, spec)
+    findings, left_out = findings_of(described, spec)
     original = _build(described)
     unused = fill(original, checkpoint.weights, spec.ignore_keys)
     network = ImportedNet(original, described.normalisation, exclusive=described.exclusive).eval()
     kept, compared = golden.films(described.size_px), films(described.size_px, images)
-    largest = same_as_original(network, original, np.concatenate([kept, compared]))
+    largest = check_wrapped(network, original, np.concatenate([kept, compared]))
     imported = Imported(
         source=described.source,
         architecture=described.architecture,
@@ -117,47 +119,48 @@ def import_weights(
         imported=imported,
         tolerance=PARITY_TOLERANCE * max(1.0, largest / SATURATED_LOGIT),
     )
-    with tempfile.TemporaryDirectory(prefix="import-") as workplace:
-        made = write_bundle(network, draft, kept, compared, Path(workplace))
-        same_answers(network, made / "models" / "model.onnx", np.concatenate([kept, compared]))
+    with tempfile.TemporaryDirectory(prefix="import-") as folder:
+        made = write_bundle(network, draft, kept, compared, Path(folder))
+        check_exported(network, made / "models" / "model.onnx", np.concatenate([kept, compared]))
         bundles.mkdir(parents=True, exist_ok=True)
         return Path(shutil.move(made, bundles / made.name))
 
 
 def limits(described: Description, spec: Spec, gives_evidence: bool, largest: float) -> tuple[str, ...]:
-    """What the card must say of any import."""
+    """Limits of an imported bundle, for the card."""
     low, high = spec.age_years
-    said = [
-        "UNCALIBRATED. The probability of each finding is the bare sigmoid of the network's logit and does not say how "
-        "many people out of a hundred have it. Not evaluated: no sensitivity, specificity or AUROC is claimed. Give a "
-        "local cohort (`python -m training recalibrate`) before it is used for anybody.",
-        f"Offered from {low:g} to {high - 1:g} years because the YAML or the default says so, not because it was "
-        "evaluated for these ages.",
-        "Films are squeezed to a square here, aspect not kept; torchxrayvision and many others cut the middle square "
-        "out instead. What that costs was not measured.",
+    lines = [
+        "UNCALIBRATED. The probability of each finding is only the sigmoid of the network's logit; it is not the "
+        "share of people who have it. Not evaluated: sensitivity, specificity and AUROC are unknown. Recalibrate it on "
+        "a local cohort (`python -m training recalibrate`) before it is used.",
+        f"Offered from {low:g} to {high - 1:g} years because of the YAML or the default; it was not evaluated for "
+        "these ages.",
+        "Films are resized to a square here, without keeping the aspect ratio; torchxrayvision and many others crop "
+        "the middle square instead. The effect was not measured.",
     ]
     if any(t is not None for t in described.thresholds):
-        said.append(
-            "The operating point `imported` holds the threshold that was published with the weights, chosen on another "
-            "hospital's films; torchxrayvision's own answers are re-scaled so that it lies at 0.5, these are not."
+        lines.append(
+            "The operating point `imported` has the threshold that was published with the weights, chosen on films of "
+            "another hospital. torchxrayvision rescales its outputs so that the threshold is 0.5; here they are not "
+            "rescaled."
         )
     if described.exclusive:
-        said.append("The classes exclude each other: a probability is that of the class against all others.")
+        lines.append("The classes exclude each other: a probability is that of the class against all others.")
     elif spec.activation is None and described.source == "torchvision":
-        said.append("Nobody said how the outputs are activated; each class is answered by itself (sigmoid).")
+        lines.append("The activation of the outputs is not stated; each class is computed independently (sigmoid).")
     if not gives_evidence:
-        said.append("The architecture gives no class activation map: findings come without a heatmap.")
+        lines.append("The architecture has no class activation map, so findings have no heatmap.")
     if largest > SATURATED_LOGIT:
-        said.append(
-            f"Logits reach {largest:.0f} on the films compared, where a trained network stays below ten or so: check "
-            "the weights and the normalisation. fp32 does not keep four decimals of such a number; torch and ONNX were "
-            "held to 1e-4 of a probability instead."
+        lines.append(
+            f"Logits reach {largest:.0f} on the compared films, but are usually below 10 in a trained network: check "
+            "the weights and the normalisation. fp32 does not keep four decimals of such a number, so torch and ONNX "
+            "were compared by their probabilities, within 1e-4."
         )
-    return tuple(said)
+    return tuple(lines)
 
 
 def films(size_px: int, folder: Path | None) -> NDArray[np.uint8]:
-    """Noise at random and real films, conformed, ``(n, 1, size_px, size_px) uint8``, to compare on."""
+    """Random noise and real films, conformed, ``(n, 1, size_px, size_px) uint8``, for comparisons."""
     where = folder or SAMPLE_FILMS
     paths = sorted(
         p for p in where.rglob("*") if p.suffix.lower() in {".jpg", ".jpeg", ".png", ".tif", ".tiff", ".dcm"}
@@ -167,23 +170,25 @@ def films(size_px: int, folder: Path | None) -> NDArray[np.uint8]:
         try:
             real.append(conform(read_image(path.read_bytes()).pixels, size_px))
         except Refused:
-            continue  # a recording, a lateral: not what is compared on
+            continue  # for example a recording or a lateral film
         if len(real) == 16:
             break
     if not real:
-        raise ImportRefused(f"{where}: no film to compare on; name a folder of chest films with --images")
+        raise ImportRefused(f"{where}: no film for the comparison; give a folder of chest films with --images")
     noise = np.random.default_rng(20261122).integers(0, 256, (4, 1, size_px, size_px), dtype=np.uint8)
     return np.concatenate([noise, np.stack(real)])
 
 
 @torch.inference_mode()
-def same_as_original(network: ImportedNet, original: torch.nn.Module, x: NDArray[np.uint8]) -> float:
-    """Largest logit; the wrapped network must give what the classifier gives by its own ``forward``.
+def check_wrapped(network: ImportedNet, original: torch.nn.Module, x: NDArray[np.uint8]) -> float:
+    """Check that the wrapped network gives the same logits as the original; returns the largest logit.
 
     Raises
     ------
     ParityError
         It does not.
+    ImportRefused
+        A logit is not finite.
     """
     largest = 0.0
     for row in torch.from_numpy(x).split(4):
@@ -191,7 +196,7 @@ def same_as_original(network: ImportedNet, original: torch.nn.Module, x: NDArray
         out = network(row)
         logits = out[0] if isinstance(out, tuple) else out
         if not bool(torch.isfinite(expected).all()):
-            raise ImportRefused("the network answers a film with a number that is not finite")
+            raise ImportRefused("the network gives a film a number that is not finite")
         largest = max(largest, float(expected.abs().max()))
         difference = float((expected - logits).abs().max())
         if not difference <= PARITY_TOLERANCE * max(1.0, largest / SATURATED_LOGIT):
@@ -200,8 +205,8 @@ def same_as_original(network: ImportedNet, original: torch.nn.Module, x: NDArray
 
 
 @torch.inference_mode()
-def same_answers(network: ImportedNet, model: Path, x: NDArray[np.uint8]) -> None:
-    """Probabilities and evidence maps of the exported graph against torch's.
+def check_exported(network: ImportedNet, model: Path, x: NDArray[np.uint8]) -> None:
+    """Check that the exported graph gives the same probabilities and evidence maps as torch.
 
     Raises
     ------
@@ -236,6 +241,6 @@ def _check_names(bundles: Path, name: str, version: str, licence: str) -> None:
     if not re.fullmatch(r"\d+\.\d+\.\d+", version):
         raise ImportRefused(f"--version {version}: expected MAJOR.MINOR.PATCH")
     if not licence.strip():
-        raise ImportRefused("--licence: say under which licence the weights are offered")
+        raise ImportRefused("--licence: give the licence of the weights")
     if (bundles / f"{name}-{version}").exists():
         raise FileExistsError(f"{bundles / f'{name}-{version}'} exists; a bundle is never replaced")

@@ -1,6 +1,6 @@
-"""A checkpoint from elsewhere -> the weights in it under torchvision's names, every key accounted for.
+"""The weights in a checkpoint of another program, under torchvision's names; every key is checked.
 
-Nothing in a file is executed: it is read with ``weights_only=True``, and a file that needs more is refused.
+No code of a file is executed: it is read with ``weights_only=True``, and a file that needs more is refused.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ MAX_BYTES = 4 * 2**30
 
 WRAPPERS = ("state_dict", "model_state_dict", "model_state", "model", "net", "network", "weights", "params", "module")
 AVERAGED = ("state_dict_ema", "model_ema", "ema_state_dict", "ema_model", "model_ema_state_dict", "ema", "shadow")
-"""Where checkpoints keep their weights, in the order in which they are taken; averaged ones only if named."""
+"""Usual names of the weights in a checkpoint, in order of preference; averaged weights come last."""
 
 IGNORED = (
     (re.compile(r"(^|\.)num_batches_tracked$"), "counts training steps; older torch did not save it"),
     (re.compile(r"^n_averaged$"), "counts the steps of torch.optim.swa_utils.AveragedModel"),
     (re.compile(r"(^|\.)op_threshs$"), "torchxrayvision's operating points, read apart from the weights"),
 )
-"""All that may be in a checkpoint and not in the network; anything else is named and refused."""
+"""Keys that may be in a checkpoint but not in the network; any other is refused by name."""
 
 _OLD_DENSENET = re.compile(r"(denselayer\d+\.(?:norm|conv))\.([12])\.")
 _HEAD = re.compile(
@@ -38,21 +38,21 @@ _HEAD = re.compile(
 
 
 class ImportRefused(ValueError):
-    """A checkpoint or its description that cannot be used, for a reason that is said in full."""
+    """The checkpoint or its description cannot be used; the message says why."""
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Weights as a file holds them.
+    """Weights as they are in a file.
 
     Parameters
     ----------
     weights
-        Name to tensor, wrappers and prefixes still on.
+        Name to tensor, with all prefixes.
     found_in
-        Where in the file they were, ``state_dict``, or empty for the top level.
+        Key of the weights in the file, such as ``state_dict``; empty for the top level.
     others
-        Other sets of weights that stand beside them.
+        Keys of other sets of weights in the file.
     """
 
     path: Path
@@ -63,12 +63,12 @@ class Checkpoint:
 
 
 def read_checkpoint(path: Path, weights_key: str | None = None) -> Checkpoint:
-    """Read ``path`` without executing anything in it.
+    """Read ``path`` without executing any code of it.
 
     Raises
     ------
     ImportRefused
-        It is no checkpoint, it needs unpickling, or it holds no weights.
+        It is not a checkpoint, it needs unpickling, or it has no weights.
     """
     if not path.is_file():
         raise ImportRefused(f"{path}: there is no such file")
@@ -80,10 +80,10 @@ def read_checkpoint(path: Path, weights_key: str | None = None) -> Checkpoint:
     if key is None or key not in found:
         held = "; ".join(f"'{name}' ({len(w)} tensors)" for name, w in found.items()) or "none"
         top = f" At its top level: {_listed(map(str, content))}." if isinstance(content, Mapping) else ""
-        wanted = f"under '{weights_key}'" if weights_key is not None else "that can be told apart"
+        wanted = f"under '{weights_key}'" if weights_key is not None else "that can be chosen without a name"
         raise ImportRefused(
             f"{path.name}: no weights {wanted}. Sets of weights found: {held}.{top} "
-            "Name the right one as 'weights_key' in the YAML."
+            "Give the right one as 'weights_key' in the YAML."
         )
     with path.open("rb") as f:
         digest = hashlib.file_digest(f, "sha256").hexdigest()
@@ -92,17 +92,17 @@ def read_checkpoint(path: Path, weights_key: str | None = None) -> Checkpoint:
 
 def _load(path: Path) -> object:
     if _is_torchscript(path):
-        raise ImportRefused(f"{path.name}: a TorchScript archive is a program, not weights. {_REMEDY}")
+        raise ImportRefused(f"{path.name}: a TorchScript archive is a program, not only weights. {_REMEDY}")
     try:
         with warnings.catch_warnings():
-            # A damaged file makes torch guess at formats, and warn of it; what it ends with is what counts.
+            # torch warns while it tries several formats of a damaged file; only the final error matters.
             warnings.simplefilter("ignore")
             return torch.load(path, map_location="cpu", weights_only=True)
     except UnicodeDecodeError:
         return _load_python2(path)
     except pickle.UnpicklingError as error:
         raise _needs_more(path, str(error)) from None
-    # torch and pickle raise almost anything for bytes that are not theirs; all of it means the same to the person.
+    # torch and pickle may raise almost any exception for other bytes; all mean the same here.
     except Exception as error:
         raise ImportRefused(
             f"{path.name}: not a PyTorch checkpoint, or damaged or incomplete ({type(error).__name__})"
@@ -110,17 +110,17 @@ def _load(path: Path) -> object:
 
 
 def _load_python2(path: Path) -> object:
-    """Checkpoints of torch 0.3 under Python 2, as CheXNet's were written, hold byte strings."""
+    """Read a checkpoint of torch 0.3 under Python 2, such as CheXNet's, whose strings are bytes."""
     try:
         return torch.load(path, map_location="cpu", weights_only=True, encoding="latin1")
     except pickle.UnpicklingError as error:
         raise _needs_more(path, str(error)) from None
     except Exception as error:
-        raise ImportRefused(f"{path.name}: a checkpoint of Python 2 that is damaged ({type(error).__name__})") from None
+        raise ImportRefused(f"{path.name}: a damaged checkpoint of Python 2 ({type(error).__name__})") from None
 
 
 _REMEDY = (
-    "Where you trust the file, load it with the program that wrote it and save the weights alone: "
+    "If you trust the file, load it with the program that wrote it and save the weights alone: "
     "torch.save(model.state_dict(), 'weights.pt'). That file can be imported."
 )
 
@@ -150,7 +150,7 @@ def _is_torchscript(path: Path) -> bool:
 
 
 def _weights_in(content: object, path: str = "", depth: int = 0) -> Iterable[tuple[str, dict[str, Tensor]]]:
-    """Every set of weights in nested dictionaries, by its dotted place."""
+    """Every set of weights in nested dictionaries, with its dotted key."""
     if not isinstance(content, Mapping) or depth > 3:
         return
     tensors = {str(k): v for k, v in content.items() if isinstance(v, Tensor)}
@@ -158,7 +158,7 @@ def _weights_in(content: object, path: str = "", depth: int = 0) -> Iterable[tup
         yield path, tensors
         return
     for key, value in content.items():
-        # An optimizer's moments are shaped like weights, but are keyed by number.
+        # The moments of an optimizer have the shapes of weights, but their keys are numbers.
         yield from _weights_in(value, f"{path}.{key}" if path else str(key), depth + 1)
 
 
@@ -174,7 +174,7 @@ def _preferred(found: Mapping[str, object]) -> str | None:
 
 
 def densenet121_marks(weights: Mapping[str, Tensor]) -> tuple[str, int, int] | None:
-    """Prefix, input channels and outputs of a DenseNet-121 with a linear head, ``None`` if it is none."""
+    """Prefix, input channels and outputs if this is a DenseNet-121 with a linear head, else ``None``."""
     stem = next((k for k in weights if k.endswith("features.conv0.weight")), None)
     ends = ("denseblock4.denselayer16.conv2.weight", "denseblock4.denselayer16.conv.2.weight")
     last = next((k for k in weights if k.endswith(ends)), None)
@@ -185,28 +185,28 @@ def densenet121_marks(weights: Mapping[str, Tensor]) -> tuple[str, int, int] | N
 
 
 def input_channels(weights: Mapping[str, Tensor]) -> int | None:
-    """Channels that the first convolution in the file takes."""
+    """Input channels of the first convolution in the file."""
     stem = next((v for v in weights.values() if v.dim() == 4), None)
     return None if stem is None else int(stem.shape[1])
 
 
 def op_threshs(weights: Mapping[str, Tensor]) -> tuple[float, ...] | None:
-    """torchxrayvision's operating points (NaN where a class was not trained), where the checkpoint carries them."""
+    """torchxrayvision's operating points (NaN for an untrained class); ``None`` if the checkpoint has none."""
     found = next((v for k, v in weights.items() if k.split(".")[-1] == "op_threshs"), None)
     return None if found is None else tuple(float(v) for v in found.flatten())
 
 
 def fill(network: nn.Module, weights: Mapping[str, Tensor], ignore: tuple[str, ...] = ()) -> tuple[str, ...]:
-    """Copy ``weights`` into ``network`` and account for every key.
+    """Copy ``weights`` into ``network`` and check every key.
 
     Returns
     -------
-    Names of what was in the file and not used, all of them allowed for in :data:`IGNORED` or by ``ignore``.
+    Keys of the file that were not used; all of them are in :data:`IGNORED` or ``ignore``.
 
     Raises
     ------
     ImportRefused
-        Keys are missing, are left over, have another shape or hold numbers that are not finite; all are named.
+        Keys are missing or unexpected, or have another shape or numbers that are not finite; the message names all.
     """
     expected = dict(network.state_dict())
     needed = {k for k in expected if not _ignored(k)}
@@ -244,12 +244,12 @@ def fill(network: nn.Module, weights: Mapping[str, Tensor], ignore: tuple[str, .
 def _renamed(
     weights: Mapping[str, Tensor], needed: set[str], ignore: tuple[str, ...]
 ) -> tuple[dict[str, Tensor], list[str]]:
-    """Weights under torchvision's names: the prefix that lets most keys fit is taken off; and what is not used."""
+    """Weights without the prefix by whose removal most keys fit, and the keys that are not used."""
     modern = {_OLD_DENSENET.sub(r"\1\2.", k): v for k, v in weights.items()}
     last_parts = {k.rsplit(".", 2)[-2] + "." + k.rsplit(".", 1)[-1] if k.count(".") > 1 else k for k in needed}
     prefixes = {""}
     for key in modern:
-        # Every way to cut a key at a dot is a prefix that may be meant.
+        # The prefix may end at any dot of a key.
         cuts = [i + 1 for i, c in enumerate(key) if c == "."]
         if any(key.endswith(part) for part in last_parts):
             prefixes.update(key[:cut] for cut in cuts[:6] if key[cut:] in needed)
@@ -270,8 +270,8 @@ def _renamed(
 
 
 def _match_head(named: dict[str, Tensor], needed: set[str], network: nn.Module) -> None:
-    """Give the one linear layer that is left over the name of the one that is missing (``classifier.0`` of a
-    ``Sequential(Linear, Sigmoid)``, ``fc.1`` behind a dropout); the sigmoid has no weights and is so left behind."""
+    """Rename the one unexpected linear layer to the missing one (``classifier.0`` of a ``Sequential(Linear, Sigmoid)``,
+    ``fc.1`` after a dropout). The sigmoid has no weights, so it is dropped."""
     layers = [n for n, m in network.named_modules() if isinstance(m, (nn.Linear, nn.Conv2d))]
     head = layers[-1]
     left_over = [k for k in named if k not in needed]

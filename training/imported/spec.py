@@ -1,4 +1,4 @@
-"""What is said of a checkpoint: by its YAML, by its keys, and by the conventions that it follows."""
+"""The description of a checkpoint: from its YAML, its keys, and the conventions of its source."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ FINDING_OF_CLASS = {name.replace("_", " "): name for name in judged_findings("lu
     "pulmonary edema": "edema",
     "pulmonary fibrosis": "fibrosis",
 }
-"""Class, in lower case and with blanks for ``_`` and ``-``, to the finding of the vocabulary that is the same thing.
-'Lung Opacity', 'Lung Lesion', 'Fracture', 'No Finding' and the like have no name there and are left out."""
+"""Class, in lower case and with blanks for ``_`` and ``-``, to the same finding in the vocabulary.
+'Lung Opacity', 'Lung Lesion', 'Fracture', 'No Finding' and the like are not in the vocabulary and are left out."""
 
 ADULT_YEARS = (18.0, 121.0)
 
 
 class Pixels(BaseModel):
-    """Mean and deviation for pixels of 0 to 1, one for all channels or one each."""
+    """Mean and deviation for pixels of 0 to 1, one value for all channels or one for each."""
 
     model_config = ConfigDict(extra="forbid")
     mean: tuple[float, ...] | float
@@ -51,35 +51,35 @@ class Pixels(BaseModel):
 
 
 class Spec(BaseModel):
-    """The YAML beside a checkpoint.
+    """The YAML that describes a checkpoint.
 
     Parameters
     ----------
     source
-        ``torchxrayvision``, ``chexnet`` (NIH's fourteen classes) or ``torchvision``; left out, the conventions are told
-        from the keys where they are unmistakable. The first two know their own classes, input size and normalisation.
+        ``torchxrayvision``, ``chexnet`` (NIH's fourteen classes) or ``torchvision``; if left out, it is recognised by
+        the keys where they are clear. The first two have known classes, input size and normalisation.
     architecture
-        Name of a torchvision classifier, ``resnet50``.
+        Name of a torchvision classifier, such as ``resnet50``.
     classes
-        Names of the outputs in their order; ``""`` for an output that was never trained.
+        Names of the outputs in their order; ``""`` for an untrained output.
     input_size
         Side of the square input, px.
     normalisation
         ``imagenet``; ``torchxrayvision`` (-1024 to 1024); ``unit`` (0 to 1); or ``{mean: [...], std: [...]}``.
     channels
-        1 or 3; left out, as many as the first convolution takes.
+        1 or 3; if left out, that of the first convolution.
     activation
-        ``sigmoid`` (each class by itself) or ``softmax`` (they exclude each other).
+        ``sigmoid`` (each class independently) or ``softmax`` (classes exclude each other).
     findings
-        Class to finding of the vocabulary, for classes with names of their own.
+        Class to finding of the vocabulary, for classes with other names.
     op_threshs
         Threshold of each class on its sigmoid, ``null`` for none.
     age_years
-        Ages, from and below, that the findings are offered for; adults where it is not said.
+        Ages that the findings are offered for, upper bound not included; adults if left out.
     weights_key, ignore_keys
-        Which set of weights is meant where a file holds several; keys that are no part of the network.
+        The set of weights to use if a file has several; keys that are not part of the network.
     trained_on, citation
-        For the card, as the authors say it.
+        For the card, as stated by the authors.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -103,7 +103,7 @@ class Spec(BaseModel):
 
 @dataclass(frozen=True)
 class Description:
-    """A checkpoint with everything that its file and its YAML say, nothing left open."""
+    """The complete description of a checkpoint, from its file and its YAML."""
 
     source: Source
     architecture: str
@@ -131,12 +131,12 @@ def read_spec(path: Path | None) -> Spec:
 
 
 def describe(checkpoint: Checkpoint, spec: Spec) -> Description:
-    """Put together what the keys and the YAML say.
+    """Combine what the keys and the YAML say.
 
     Raises
     ------
     ImportRefused
-        Something that nobody said is needed, or the two contradict each other.
+        Something is missing, or the two contradict each other.
     """
     marks = densenet121_marks(checkpoint.weights)
     thresholds = spec.op_threshs or op_threshs(checkpoint.weights)
@@ -149,18 +149,18 @@ def describe(checkpoint: Checkpoint, spec: Spec) -> Description:
         size_px = size_px or {"densenet121": 224, "resnet50": 512}.get(architecture or "")
         normalisation = normalisation or "torchxrayvision"
     elif source == "chexnet":
-        # CheXpert has fourteen classes too, other ones, and code that names its layers alike: NIH's must be said.
+        # CheXpert has fourteen other classes and the same layer names, so the source must be stated.
         classes = classes or (NIH_LABELS if spec.source == "chexnet" else None)
         size_px, normalisation = size_px or 224, normalisation or "imagenet"
     needed = {"architecture": architecture, "classes": classes, "input_size": size_px, "normalisation": normalisation}
     absent = [entry for entry, value in needed.items() if value is None]
     if architecture is None or classes is None or size_px is None or normalisation is None:
         raise ImportRefused(
-            f"{checkpoint.path.name}: the weights do not say {', '.join(absent)}; say it in the YAML given by --spec"
+            f"{checkpoint.path.name}: {', '.join(absent)} cannot be found in the weights; give it in the YAML of --spec"
             + (". Fourteen outputs may be NIH's ('source: chexnet') or CheXpert's" if source == "chexnet" else "")
         )
     if not 0 <= spec.age_years[0] < spec.age_years[1]:
-        raise ImportRefused(f"age_years: {spec.age_years[0]:g} to {spec.age_years[1]:g} is no range of ages")
+        raise ImportRefused(f"age_years: {spec.age_years[0]:g} to {spec.age_years[1]:g} is not a range of ages")
     if channels not in {1, 3}:
         raise ImportRefused(f"{checkpoint.path.name}: the first convolution takes {channels} channels, expected 1 or 3")
     if spec.channels not in {None, channels}:
@@ -215,21 +215,21 @@ def _exclusive(classes: tuple[str, ...], spec: Spec) -> bool:
     normal = any(_plain(c) in {"normal", "no finding", "healthy", "negative"} for c in classes)
     if spec.activation is None and normal and len(classes) <= 3:
         raise ImportRefused(
-            f"classes {', '.join(classes)}: say in the YAML whether they exclude each other ('activation: softmax') "
-            "or are answered one by one ('activation: sigmoid')"
+            f"classes {', '.join(classes)}: state in the YAML whether they exclude each other ('activation: softmax') "
+            "or are independent ('activation: sigmoid')"
         )
     if spec.activation == "softmax" and len(classes) < 2:
         raise ImportRefused("activation: softmax needs two classes or more")
     return spec.activation == "softmax"
 
 
-def offered(described: Description, spec: Spec) -> tuple[tuple[FindingSpec, ...], tuple[str, ...]]:
-    """A finding for each class that the vocabulary has, and the names of the others."""
+def findings_of(described: Description, spec: Spec) -> tuple[tuple[FindingSpec, ...], tuple[str, ...]]:
+    """A finding for each class that is in the vocabulary, and the names of the other classes."""
     known = set(FINDING_OF_CLASS.values())
     for name, finding in spec.findings.items():
         if finding not in known or name not in described.classes:
             raise ImportRefused(
-                f"findings: '{name}: {finding}' must lead from one of the classes ({', '.join(described.classes)}) "
+                f"findings: '{name}: {finding}' must map one of the classes ({', '.join(described.classes)}) "
                 f"to one of {', '.join(sorted(known))}"
             )
     any_threshold = any(t is not None for t in described.thresholds)
@@ -237,12 +237,12 @@ def offered(described: Description, spec: Spec) -> tuple[tuple[FindingSpec, ...]
     left_out = []
     for column, (name, threshold) in enumerate(zip(described.classes, described.thresholds, strict=True)):
         finding = spec.findings.get(name) or FINDING_OF_CLASS.get(_plain(name))
-        # torchxrayvision gives no threshold to a class that its cohort did not hold: that output was never trained.
+        # torchxrayvision has no threshold for classes that its cohort did not have: these outputs are untrained.
         if finding is None or (any_threshold and threshold is None):
             left_out.append(name or f"output {column}")
             continue
         if finding in findings:
-            raise ImportRefused(f"two classes are '{finding}'; say in the YAML which one is meant (\"\" for the other)")
+            raise ImportRefused(f"two classes are '{finding}'; state in the YAML which one to use (\"\" for the other)")
         findings[finding] = FindingSpec(
             name=finding,
             column=column,
@@ -252,7 +252,7 @@ def offered(described: Description, spec: Spec) -> tuple[tuple[FindingSpec, ...]
         )
     if not findings:
         raise ImportRefused(
-            f"none of the classes ({', '.join(described.classes)}) is a finding of the vocabulary; name them in the "
+            f"none of the classes ({', '.join(described.classes)}) is a finding of the vocabulary; map them in the "
             "YAML, 'findings: {\"my class\": pneumonia}'"
         )
     return tuple(findings.values()), tuple(left_out)
@@ -260,11 +260,11 @@ def offered(described: Description, spec: Spec) -> tuple[tuple[FindingSpec, ...]
 
 def _imported_point(threshold: float) -> OperatingPoint:
     if not 0 < threshold < 1:
-        raise ImportRefused(f"op_threshs: {threshold} is no probability")
+        raise ImportRefused(f"op_threshs: {threshold} is not a probability")
     return OperatingPoint(
         name="imported",
         threshold=threshold,
-        cohort="as published with the weights; uncalibrated, sensitivity and specificity never measured here",
+        cohort="as published with the weights; uncalibrated, sensitivity and specificity not measured here",
     )
 
 

@@ -1,6 +1,6 @@
-"""Augmentation on whole batches: what differs between clinics, and nothing that changes what the doctor would say.
+"""Augmentation of whole batches by what differs between clinics, and by nothing that changes the diagnosis.
 
-Chance is drawn on the generator's device, which is the batch's.
+The generator has to be on the device of the batch.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ def affine(
     degrees: float,
     aspect: tuple[float, float],
 ) -> Tensor:
-    """Random turns, scales, aspects and shifts as ``(n, 2, 3) float32`` for :func:`warp`; no flip."""
+    """Random rotations, scales, aspects and shifts as ``(n, 2, 3) float32`` for :func:`warp`; no flip."""
 
     def uniform(low: float, high: float) -> Tensor:
         return low + (high - low) * _rand(generator, n)
@@ -45,13 +45,13 @@ def crops(n: int, generator: torch.Generator, *, smallest: float) -> Tensor:
 
 
 def warp(pictures: Tensor, theta: Tensor, mode: str) -> Tensor:
-    """Apply :func:`affine` to ``(n, 1, side, side)``; outside is zero."""
+    """Transform ``(n, 1, side, side)`` by the matrices of :func:`affine` or :func:`crops`; outside is zero."""
     grid = affine_grid(theta, list(pictures.shape), align_corners=False)
     return grid_sample(pictures, grid, mode=mode, padding_mode="zeros", align_corners=False)
 
 
 def grey_values(pictures: Tensor, generator: torch.Generator) -> Tensor:
-    """Gamma, contrast, brightness, a pass through a smaller preview, noise: ``(n, 1, side, side)``, 0 to 255."""
+    """Random gamma, contrast, brightness, resolution and noise: ``(n, 1, side, side)``, 0 to 255."""
     n, side = len(pictures), pictures.shape[-1]
 
     def uniform(low: float, high: float) -> Tensor:
@@ -68,7 +68,7 @@ def grey_values(pictures: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def films(batch: Tensor, generator: torch.Generator) -> Tensor:
-    """Geometry and grey values as they differ between clinics. No flip: the heart has a side.
+    """Random geometry and grey values. No flip, because the heart is on one side.
 
     Parameters
     ----------
@@ -101,7 +101,7 @@ def recordings(batch: Tensor, generator: torch.Generator) -> Tensor:
     x = x + 0.15 * _rand(generator, n, leads, 1) * torch.sin(2 * math.pi * frequency * time + phase)
     x = x + 0.08 * _rand(generator, n, 1, 1) * _randn(generator, *x.shape)
     x = x.masked_fill(_rand(generator, n, leads, 1) < 0.04, 0.0)
-    # Half of the recordings lose up to a tenth on each side, as one of 8 s is padded.
+    # Half of the recordings lose up to a tenth on each side, like a padded recording of 8 s.
     margin = (_rand(generator, n, 1, 1) * 2 - 1).clamp_min(0) * 0.1 * length
     position = torch.arange(length, device=batch.device).view(1, 1, -1)
     return x.masked_fill((position < margin) | (position >= length - margin), 0.0)

@@ -1,4 +1,4 @@
-"""The checkpoint of a training: what it is of, how it goes on, how it is written."""
+"""The checkpoint of a training run: to which run it belongs, how the run is resumed, how it is written."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from torch import Tensor, nn
 
 
 class CheckpointMismatch(ValueError):
-    """The checkpoint belongs to another training: another recipe, network, start or cohort."""
+    """The checkpoint belongs to another run: another recipe, network, start or cohort."""
 
 
 def fingerprint(
     network: nn.Module, recipe: Mapping[str, object], *, x: Tensor, y: Tensor, weight: NDArray[np.float64]
 ) -> dict[str, str]:
-    """What must be the same for a run to go on: recipe, shapes, weights at the start, cases and their labels."""
+    """What has to be the same for a run to be resumed: recipe, shapes, first weights, cases and their labels."""
     state = network.state_dict()
     start = sum(float(value.double().square().sum()) for value in state.values())
     return {
@@ -34,44 +34,49 @@ def fingerprint(
     }
 
 
-def resume(path: Path, parts: Mapping[str, Any], is_of: Mapping[str, str]) -> int:
-    """Load ``parts`` from ``path``, if it is there, and return the first epoch that is still to be trained.
+def resume(path: Path, parts: Mapping[str, Any], expected: Mapping[str, str]) -> int:
+    """Load ``parts`` from ``path`` if it exists, and return the first epoch that is still to be trained.
 
     Raises
     ------
     CheckpointMismatch
-        It is of another training; ``parts`` are then unchanged.
+        It belongs to another run; ``parts`` are then unchanged.
     """
     if not path.exists():
         return 0
     state = torch.load(path, map_location="cpu", weights_only=True)
-    there = state.get("fingerprint", {})
+    stored = state.get("fingerprint", {})
     differ = [
-        f"{name} is {is_of.get(name, 'absent')} here and {there.get(name, 'absent')} there"
-        for name in {**is_of, **there}
-        if is_of.get(name) != there.get(name)
+        f"{name} is {expected.get(name, 'absent')} here and {stored.get(name, 'absent')} there"
+        for name in {**expected, **stored}
+        if expected.get(name) != stored.get(name)
     ]
     if differ:
         more = f"; and {len(differ) - 6} more" if len(differ) > 6 else ""
         raise CheckpointMismatch(
-            f"{path} is of another training: {'; '.join(differ[:6])}{more}. Take another --out, or delete it."
+            f"{path} is of another training: {'; '.join(differ[:6])}{more}. Give another --out, or delete it."
         )
     for name, part in parts.items():
         part.load_state_dict(state[name])
     return int(state["epoch"]) + 1
 
 
-def save(path: Path, parts: Mapping[str, Any], is_of: Mapping[str, str], epoch: int) -> None:
-    """Write the checkpoint whole or not at all, also when the machine stops."""
+def save(path: Path, parts: Mapping[str, Any], identity: Mapping[str, str], epoch: int) -> None:
+    """Write the state of ``parts`` after ``epoch``."""
+    states = {name: part.state_dict() for name, part in parts.items()}
+    write(path, {**states, "fingerprint": dict(identity), "epoch": epoch})
+
+
+def write(path: Path, content: Mapping[str, Any]) -> None:
+    """Save ``content`` with torch, completely or not at all, even if the machine stops."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_suffix(".part")
+    unfinished = path.with_name(path.name + ".part")
     with unfinished.open("wb") as file:
-        states = {name: part.state_dict() for name, part in parts.items()}
-        torch.save({**states, "fingerprint": dict(is_of), "epoch": epoch}, file)
+        torch.save(dict(content), file)
         file.flush()
         os.fsync(file.fileno())
     unfinished.replace(path)
-    if os.name == "posix":  # The folder holds the name; elsewhere it cannot be opened.
+    if os.name == "posix":  # the name is in the folder, which must be synchronised too; elsewhere it cannot be opened
         folder = os.open(path.parent, os.O_RDONLY)
         try:
             os.fsync(folder)

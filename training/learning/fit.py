@@ -1,7 +1,7 @@
 """The training loop: masked multi-label loss, cosine schedule, averaged weights, one checkpoint per epoch.
 
-Every source of chance is a function of seed, epoch, step and place in the batch. So a resumed run is the run that it
-resumes, and several processes (started by ``torchrun``) walk the path of one, up to the rounding of sums.
+All random numbers depend only on seed, epoch, step and position in the batch. So a resumed run gives the same result
+as an uninterrupted one, and several processes (started by ``torchrun``) give the result of one, up to rounding.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ Augment = Callable[[Tensor, torch.Generator], Tensor]
 Watch = Callable[[nn.Module], Mapping[str, float]]
 
 CHUNK = 8
-"""Cases that are augmented and mixed together; a batch is whole chunks, and so is each process's part of it."""
+"""Cases that are augmented and mixed together; the part of a batch in each process is a multiple of it."""
 
 
 @dataclass(frozen=True)
@@ -39,13 +39,13 @@ class Recipe:
     Parameters
     ----------
     batch_size
-        Over all processes together: a multiple of :data:`CHUNK` times their number.
+        Of all processes together: a multiple of :data:`CHUNK` times their number.
     average_decay
-        Of the moving average of the weights, per step.
+        Decay of the moving average of the weights, per step.
     mixup
-        The Beta distribution's parameter (Zhang et al., ICLR 2018), 0 for none.
+        Parameter of the Beta distribution (Zhang et al., ICLR 2018), 0 for no mixup.
     frozen
-        Names of submodules that stay as they are: neither weights nor running statistics change, nothing drops out.
+        Names of submodules that do not change: neither weights nor running statistics, and without dropout.
     """
 
     epochs: int
@@ -80,21 +80,21 @@ class Cases:
 
 
 def masked_loss(logits: Tensor, y: Tensor, count: Tensor | None = None) -> Tensor:
-    """Binary cross-entropy: each case's mean over its known labels, summed, by ``count`` cases that have any.
+    """Binary cross-entropy: mean over the known labels of each case, then over the cases with any known label.
 
-    So a case weighs the same whether its cohort answers one question or eighteen. ``logits`` are ``(n, n_labels)``, or
-    ``(n_members, n, n_labels)`` of an ensemble, whose members are corrected one by one. ``count`` is that of ``y``
-    unless the batch is shared with other processes.
+    So a case has the same weight whether its cohort has one label or eighteen. ``logits`` are ``(n, n_labels)``, or
+    ``(n_members, n, n_labels)`` of an ensemble, whose members each have their own loss. ``count`` is the number of
+    cases with a known label, to be given if the batch is shared with other processes.
     """
     known = ~torch.isnan(y)
-    of_each = logits.reshape(-1, *y.shape)
-    loss = binary_cross_entropy_with_logits(of_each, y.nan_to_num().expand_as(of_each), reduction="none") * known
-    of_case = loss.sum(dim=2).mean(dim=0) / known.sum(dim=1).clamp_min(1)
-    return of_case.sum() / (n_cases(y) if count is None else count).clamp_min(1)
+    per_member = logits.reshape(-1, *y.shape)
+    loss = binary_cross_entropy_with_logits(per_member, y.nan_to_num().expand_as(per_member), reduction="none") * known
+    per_case = loss.sum(dim=2).mean(dim=0) / known.sum(dim=1).clamp_min(1)
+    return per_case.sum() / (n_cases(y) if count is None else count).clamp_min(1)
 
 
 def n_cases(y: Tensor) -> Tensor:
-    """Cases of which any label is known."""
+    """Number of cases with any known label."""
     return (~torch.isnan(y)).any(dim=1).sum()
 
 
@@ -108,32 +108,32 @@ def fit(
     device: str = "auto",
     watch: Watch | None = None,
 ) -> nn.Module:
-    """Train a copy of ``network`` and return its averaged weights, in ``eval`` mode, on the device it was trained on.
+    """Train a copy of ``network`` and return it with averaged weights, in ``eval`` mode, on the training device.
 
-    Each epoch draws about as many cases as there are (whole batches), by ``cases.weight``. A run that was
-    interrupted goes on from the last finished epoch and ends with the weights that it would have had. Under
-    ``torchrun`` all processes return the same network; the first alone writes.
+    Each epoch draws about as many cases as there are (whole batches), by ``cases.weight``. An interrupted run is
+    resumed after the last finished epoch, with the same result. Under ``torchrun`` all processes return the same
+    network; only the first one writes files.
 
     Parameters
     ----------
     run
-        Folder of ``checkpoint.pt`` and ``tensorboard/``; all processes must see it.
+        Folder of ``checkpoint.pt`` and ``tensorboard/``, shared by all processes.
     watch
-        Called after each epoch with the averaged network; its figures are logged and decide nothing.
+        Called after each epoch with the averaged network; its figures are only logged.
 
     Raises
     ------
     CheckpointMismatch
-        ``run`` holds the checkpoint of another training.
+        ``run`` has the checkpoint of another training.
     ValueError
         The batch cannot be shared evenly, there is no submodule of a frozen name, or no CUDA device.
     FloatingPointError
-        The loss is no longer finite; the checkpoint is still that of the epoch before.
+        The loss is not finite; the checkpoint is that of the epoch before.
     """
     with ExitStack() as stack:
         processes = stack.enter_context(Processes.joined(device))
         share = processes.rows(_checked_batch_size(recipe, processes.world_size))
-        is_of = fingerprint(network, asdict(recipe), x=cases.x, y=cases.y, weight=cases.weight)
+        identity = fingerprint(network, asdict(recipe), x=cases.x, y=cases.y, weight=cases.weight)
         network = copy.deepcopy(network).to(processes.device)
         if cases.x.ndim == 4:
             network = network.to(memory_format=torch.channels_last)
@@ -143,13 +143,15 @@ def fit(
             network = synchronised(network)
         frozen = [_submodule(network, name).requires_grad_(False) for name in recipe.frozen]
         steps_per_epoch = math.ceil(len(cases.x) / recipe.batch_size)
-        learnt = [p for p in network.parameters() if p.requires_grad]
-        optimizer = torch.optim.AdamW(learnt, lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, _cosine(recipe, steps_per_epoch))
+        trained = [p for p in network.parameters() if p.requires_grad]
+        optimizer = torch.optim.AdamW(trained, lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, cosine(recipe.epochs * steps_per_epoch, recipe.warmup))
         parts = {"network": network, "average": average, "optimizer": optimizer, "schedule": schedule}
-        first = resume(run / "checkpoint.pt", parts, is_of)
+        first = resume(run / "checkpoint.pt", parts, identity)
         if not processes.same(first):
-            raise ValueError(f"{run}: not every process sees the same checkpoint; take a folder that all share")
+            raise ValueError(
+                f"{run}: not every process sees the same checkpoint; give a folder that all processes share"
+            )
         curves = stack.enter_context(_curves(run / "tensorboard", first)) if processes.first else None
         bar = stack.enter_context(
             tqdm(
@@ -161,7 +163,7 @@ def fit(
             )
         )
         for epoch in range(first, recipe.epochs):
-            began, rate = time.perf_counter(), float(schedule.get_last_lr()[0])
+            started, rate = time.perf_counter(), float(schedule.get_last_lr()[0])
             torch.manual_seed(_seed(np.random.SeedSequence((recipe.seed, epoch))))
             _to_training(network, frozen)
             total = torch.zeros((), device=processes.device)
@@ -181,20 +183,20 @@ def fit(
                 bar.update()
             mean = float(processes.sum(total)) / steps_per_epoch
             if not math.isfinite(mean):
-                raise FloatingPointError(f"the loss of epoch {epoch + 1} is {mean}; take a lower learning rate")
+                raise FloatingPointError(f"the loss of epoch {epoch + 1} is {mean}; try a lower learning rate")
             bar.set_postfix(epoch=epoch + 1, loss=f"{mean:.4f}")
             if curves is not None:
-                speed = steps_per_epoch * recipe.batch_size / (time.perf_counter() - began)
+                speed = steps_per_epoch * recipe.batch_size / (time.perf_counter() - started)
                 watched = watch(average) if watch is not None else {}
                 average.eval()
-                # Curves first: what is in them beyond the checkpoint is hidden when the epoch is trained again.
+                # Curves before the checkpoint: if the epoch is trained again, TensorBoard hides its first curves.
                 _log(curves, epoch, {"loss": mean, "learning rate": rate, "cases per second": speed}, watched)
-                save(run / "checkpoint.pt", parts, is_of, epoch)
+                save(run / "checkpoint.pt", parts, identity, epoch)
     return average
 
 
 def predict(network: nn.Module, x: Tensor, batch_size: int = 64) -> NDArray[np.float64]:
-    """Logits ``(n, n_findings) float64`` of ``x`` in fp32, computed where ``network`` is."""
+    """Logits ``(n, n_findings) float64`` of ``x``, computed in fp32 on the device of ``network``."""
     network.eval()
     device = next(network.parameters()).device
     with torch.inference_mode():
@@ -209,7 +211,7 @@ def _checked_batch_size(recipe: Recipe, world_size: int) -> int:
         below = recipe.batch_size // unit * unit
         raise ValueError(
             f"batch_size is {recipe.batch_size}, but {world_size} process(es) share it in chunks of {CHUNK}: "
-            f"take a multiple of {unit}, such as {f'{below} or ' if below > 0 else ''}{max(below, 0) + unit}"
+            f"give a multiple of {unit}, such as {f'{below} or ' if below > 0 else ''}{max(below, 0) + unit}"
         )
     return recipe.batch_size
 
@@ -218,7 +220,7 @@ def _submodule(network: nn.Module, name: str) -> nn.Module:
     modules = dict(network.named_modules())
     if not name or name not in modules:
         names = ", ".join(child for child, _ in network.named_children())
-        raise ValueError(f"frozen: the network has no submodule {name!r}; it has {names} and what they hold")
+        raise ValueError(f"frozen: the network has no submodule {name!r}; it has {names} and their submodules")
     return modules[name]
 
 
@@ -233,7 +235,7 @@ def _seed(chance: np.random.SeedSequence) -> int:
 
 
 def _draws(weight: NDArray[np.float64], recipe: Recipe, epoch: int, steps: int) -> Iterator[Tensor]:
-    """Rows of each batch of the epoch, ``(batch_size,) int64``; all batches are full."""
+    """Rows of each batch of the epoch, ``(batch_size,) int64``; every batch is full."""
     generator = torch.Generator().manual_seed(_seed(np.random.SeedSequence((recipe.seed, epoch))))
     n = steps * recipe.batch_size
     drawn = torch.multinomial(torch.from_numpy(weight), n, replacement=True, generator=generator)
@@ -243,14 +245,14 @@ def _draws(weight: NDArray[np.float64], recipe: Recipe, epoch: int, steps: int) 
 def _batch(
     cases: Cases, rows: Tensor, place: tuple[int, int, int], augment: Augment, recipe: Recipe, device: torch.device
 ) -> tuple[Tensor, Tensor]:
-    """Augment and mix chunk by chunk, each by chance of its own: of seed, epoch, step and its place in the batch."""
+    """Augment and mix chunk by chunk; the random numbers depend on seed, epoch, step and position in the batch."""
     epoch, step, start = place
     generator = torch.Generator(device)
     parts = []
-    for chunk, mine in enumerate(rows.split(CHUNK), start=start // CHUNK):
+    for chunk, chunk_rows in enumerate(rows.split(CHUNK), start=start // CHUNK):
         chance = np.random.SeedSequence((recipe.seed, epoch, step, chunk))
-        x = augment(cases.x[mine].to(device), generator.manual_seed(_seed(chance)))
-        y = cases.y[mine].to(device)
+        x = augment(cases.x[chunk_rows].to(device), generator.manual_seed(_seed(chance)))
+        y = cases.y[chunk_rows].to(device)
         parts.append(_mix(x, y, recipe.mixup, np.random.default_rng(chance)) if recipe.mixup else (x, y))
     xs, ys = zip(*parts, strict=True)
     x = torch.cat(xs)
@@ -263,9 +265,9 @@ def _mix(x: Tensor, y: Tensor, parameter: float, chance: np.random.Generator) ->
     return share * x + (1 - share) * x[other], share * y + (1 - share) * y[other]
 
 
-def _cosine(recipe: Recipe, steps_per_epoch: int) -> Callable[[int], float]:
-    steps = recipe.epochs * steps_per_epoch
-    warm = max(1, int(recipe.warmup * steps))
+def cosine(steps: int, warmup: float) -> Callable[[int], float]:
+    """Factor of the learning rate by step: linear over the share ``warmup`` of ``steps``, then a half cosine to 0."""
+    warm = max(1, int(warmup * steps))
 
     def factor(step: int) -> float:
         if step < warm:
@@ -277,7 +279,7 @@ def _cosine(recipe: Recipe, steps_per_epoch: int) -> Callable[[int], float]:
 
 @torch.no_grad()
 def _average(average: nn.Module, network: nn.Module, decay: float, step: int) -> None:
-    """Exponential moving average of weights and buffers, short at first so that early steps do not linger."""
+    """Exponential moving average of weights and buffers, with a smaller decay in early steps."""
     decay = min(decay, (1 + step) / (10 + step))
     for mean, now in zip(average.state_dict().values(), network.state_dict().values(), strict=True):
         if mean.dtype.is_floating_point:
@@ -287,10 +289,10 @@ def _average(average: nn.Module, network: nn.Module, decay: float, step: int) ->
 
 
 def _curves(folder: Path, first: int) -> Any:
-    """TensorBoard's writer; what an earlier, interrupted run wrote from epoch ``first`` on is hidden."""
+    """TensorBoard's writer; curves of an interrupted run from epoch ``first`` on are hidden."""
     from torch.utils.tensorboard import SummaryWriter  # noqa: PLC0415
 
-    # TensorBoard reads files in the order of their names, which tell whole seconds apart.
+    # TensorBoard reads files in the order of their names, which differ only by whole seconds.
     while list(folder.glob(f"events.out.tfevents.{int(time.time())}.*")):
         time.sleep(0.05)
     return SummaryWriter(folder, purge_step=first)

@@ -1,12 +1,8 @@
-"""``python -m training pretrain``: a network's weights before it has seen a label, from all training cases at hand.
+"""``python -m training pretrain``: train a network's backbone on training cases without their labels.
 
-Each case is looked at twice, as two clinics might have taken it; the features of the two looks are drawn together,
-while each feature must keep its spread over the cases and no two features may say the same (VICReg). Labels are never
-read, and persons of validation and test are never looked at. What is written is for ``--init FILE``.
-
-References
-----------
-Bardes, Ponce, LeCun, VICReg: Variance-Invariance-Covariance Regularization for Self-Supervised Learning, ICLR 2022.
+Each case is augmented twice, and the features of both versions are made similar by the loss VICReg
+(:mod:`training.learning.vicreg`). No label and no person of validation or test is used. The result is a file for
+``--init FILE``.
 """
 
 from __future__ import annotations
@@ -14,8 +10,6 @@ from __future__ import annotations
 import argparse
 import copy
 import importlib
-import math
-import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -24,35 +18,33 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import mse_loss
 from tqdm import tqdm
 
-from training.cohorts.shipped import Cohort
+from training.cohorts.cohort import Cohort
 from training.learning import augment
+from training.learning.checkpoints import write
+from training.learning.fit import cosine
 from training.learning.start import parts_of
+from training.learning.vicreg import vicreg
 
 View = Callable[[Tensor, torch.Generator], Tensor]
 
-INVARIANCE, VARIANCE, COVARIANCE = 25.0, 25.0, 1.0
-"""Weights of the three terms, Bardes et al. 2022, section 4.2 (lambda, mu, nu)."""
-SPREAD, EPSILON = 1.0, 1e-4
-"""Deviation that each feature must keep, and what keeps its root smooth: ibid., section 4.1 (gamma, epsilon)."""
 PROJECTOR = 4
-"""Width of the three layers that the loss looks through, per case of a batch: 8192 for 2048, ibid., section 4.2. The
-covariance of features that are independent is not zero in a small batch: it grows with this ratio."""
+"""Width of the projector's three layers, per case of a batch: 8192 for 2048 in Bardes et al. 2022, section 4.2. In a
+small batch even independent features have a covariance, which grows with this ratio."""
 SMALLEST_BATCH = 16
-"""Fewer cases say nothing of a feature's spread."""
+"""The variance of a feature cannot be estimated from fewer cases."""
 CHUNK = 8
-"""Cases that share what an augmentation draws once per batch."""
+"""Cases that are augmented together, and share what an augmentation draws once per batch."""
 
 
 class CannotPretrain(ValueError):
-    """For a reason that is said in full."""
+    """The cohorts, the files or the training do not allow it; the message says why."""
 
 
 @dataclass(frozen=True)
 class Pretext:
-    """How to train without labels."""
+    """How to train without labels; as :class:`training.learning.fit.Recipe`."""
 
     epochs: int
     batch_size: int = 64
@@ -65,20 +57,20 @@ class Pretext:
 
 @dataclass(frozen=True)
 class Unlabelled:
-    """Network inputs ``(n, ...)`` of the train parts, and whose they are."""
+    """Network inputs ``(n, ...)`` of the train parts, the names of the cohorts and the number of persons."""
 
     x: Tensor
     cohorts: tuple[str, ...]
     n_persons: int
 
 
-def unlabelled(cohorts: Sequence[Cohort]) -> Unlabelled:
+def unlabelled_cases(cohorts: Sequence[Cohort]) -> Unlabelled:
     """The train parts of ``cohorts``, without their labels.
 
     Raises
     ------
     CannotPretrain
-        A person of a train part also validates or tests, or there are too few cases.
+        A person of a train part is also in validation or test, or there are too few cases.
     """
     kept, persons = [], set()
     for cohort in cohorts:
@@ -86,8 +78,8 @@ def unlabelled(cohorts: Sequence[Cohort]) -> Unlabelled:
         here = set(cohort.person[train])
         if elsewhere := here & set(cohort.person[np.isin(cohort.part, ("validation", "test"))]):
             raise CannotPretrain(
-                f"{cohort.name}: {len(elsewhere)} persons of the train part also validate or test; "
-                "features learnt from them would flatter every later figure"
+                f"{cohort.name}: {len(elsewhere)} persons of the train part are also in validation or test; "
+                "later figures would be too good, because the features are learnt from these persons"
             )
         kept.append(cohort.x[train])
         persons |= here
@@ -97,16 +89,16 @@ def unlabelled(cohorts: Sequence[Cohort]) -> Unlabelled:
 
 
 def films(batch: Tensor, generator: torch.Generator) -> Tensor:
-    """A window of at least half of each side, as another clinic might have taken it: ``(n, 1, side, side) float32``."""
+    """A random window of at least half of each side, augmented: ``(n, 1, side, side) float32``."""
     window = augment.warp(batch.float(), augment.crops(len(batch), generator, smallest=0.5), "bilinear")
     return augment.films(window, generator)
 
 
 def recordings(batch: Tensor, generator: torch.Generator) -> Tensor:
-    """At least half of the time, as another device might have taken it: ``(n, 12, n_samples) float32``.
+    """At least half of the time of a recording, augmented: ``(n, 12, n_samples) float32``.
 
-    The rest is blank, as a short recording is padded. Of the ways to look at a recording twice, leaving out time did
-    best in Mehari and Strodthoff, Comput Biol Med 2022;141:105114; time is not stretched here, as rate is a finding.
+    The rest is zero, like the padding of a short recording. Leaving out time was the best augmentation in Mehari and
+    Strodthoff, Comput Biol Med 2022;141:105114. Time is not stretched, because the heart rate is a finding.
     """
     x = augment.recordings(batch, generator)
     n, _, length = x.shape
@@ -116,26 +108,8 @@ def recordings(batch: Tensor, generator: torch.Generator) -> Tensor:
     return x.masked_fill((position < first) | (position >= first + kept), 0.0)
 
 
-def vicreg(a: Tensor, b: Tensor) -> Tensor:
-    """Loss of two looks ``(n, d) float32`` at the same cases, Bardes et al. 2022, equation 6."""
-    spread = (_too_narrow(a) + _too_narrow(b)) / 2
-    return INVARIANCE * mse_loss(a, b) + VARIANCE * spread + COVARIANCE * (_repeated(a) + _repeated(b))
-
-
-def _too_narrow(z: Tensor) -> Tensor:
-    """Equation 1. Halved for each look in :func:`vicreg`, as in the authors' program."""
-    return torch.relu(SPREAD - (z.var(dim=0) + EPSILON).sqrt()).mean()
-
-
-def _repeated(z: Tensor) -> Tensor:
-    """Equations 3 and 4."""
-    centred = z - z.mean(dim=0)
-    covariance = centred.T @ centred / (len(z) - 1)
-    return (covariance.square().sum() - covariance.diagonal().square().sum()) / z.shape[1]
-
-
-def pooled(network: nn.Module, x: Tensor) -> Tensor:
-    """``(n, channels)``: the mean over space or time of what ``network``'s classifier looks at."""
+def pooled_features(network: nn.Module, x: Tensor) -> Tensor:
+    """``(n, channels)``: features before the classifier of ``network``, averaged over space or time."""
     features: Tensor = network.features(x)
     return features.flatten(2).mean(dim=2)
 
@@ -143,19 +117,19 @@ def pooled(network: nn.Module, x: Tensor) -> Tensor:
 def pretrain(
     network: nn.Module, cases: Unlabelled, view: View, pretext: Pretext, out: Path, *, device: str = "cpu"
 ) -> dict[str, str | int | float]:
-    """Train everything of ``network`` but its classifier and write it to ``out``; what the file says of itself.
+    """Train ``network`` without its classifier, write the weights to ``out``, and return how they were made.
 
-    Interrupted, it goes on from its last finished epoch (``OUT.run``) and ends with the weights it would have had.
+    An interrupted run is resumed after its last finished epoch (``OUT.run``), with the same result.
 
     Raises
     ------
     CannotPretrain
-        ``OUT.run`` is of other cases or another recipe; the loss is no longer a number.
+        ``OUT.run`` is of other cases or another recipe, or the loss is not finite.
     FileExistsError
         ``out`` exists.
     """
     if out.exists():
-        raise FileExistsError(f"{out} exists; name another file or take it away")
+        raise FileExistsError(f"{out} exists; give another file or delete it")
     batch_size = min(pretext.batch_size, len(cases.x))
     steps = len(cases.x) // batch_size
     made_by: dict[str, str | int | float] = {
@@ -169,32 +143,32 @@ def pretrain(
     }
     torch.manual_seed(pretext.seed)
     bare = copy.deepcopy(network).to(device, memory_format=torch.channels_last)
-    # Made by looking at one case: the last feature map's width is nowhere written down alike for all networks.
+    # The width is read from the features of one case, because the networks do not state it in the same way.
     bare.eval()
     with torch.no_grad():
-        width = pooled(bare, cases.x[:1].to(device)).shape[1]
+        width = pooled_features(bare, cases.x[:1].to(device)).shape[1]
     projector = _projector(width, PROJECTOR * batch_size).to(device)
     learning = nn.ModuleList([bare, projector])
     optimizer = torch.optim.AdamW(learning.parameters(), lr=pretext.learning_rate, weight_decay=pretext.weight_decay)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, _cosine(pretext, steps))
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, cosine(pretext.epochs * steps, pretext.warmup))
     checkpoint = out.with_name(out.name + ".run")
     first = _resume(checkpoint, made_by, learning, optimizer, schedule)
     bar = tqdm(total=pretext.epochs * steps, initial=first * steps, unit="step", mininterval=5)
     for epoch in range(first, pretext.epochs):
-        # Every source of chance is a function of seed and epoch, so a resumed run is the run it resumes.
+        # All random numbers depend only on seed and epoch, so that a resumed run gives the same result.
         torch.manual_seed(pretext.seed + 1000 * (epoch + 1))
         generator = torch.Generator().manual_seed(pretext.seed + 1000 * (epoch + 1))
         order = torch.randperm(len(cases.x), generator=generator)[: steps * batch_size]
         learning.train()
         total = spread = 0.0
         for batch in order.split(batch_size):
-            looks = []
+            versions = []
             for _ in range(2):
                 x = torch.cat([view(cases.x[part], generator) for part in batch.split(CHUNK)]).to(device)
                 with torch.autocast(torch.device(device).type, dtype=torch.bfloat16, enabled=pretext.bf16):
-                    features = pooled(bare, x)
-                looks.append(projector(features.float()))
-            loss = vicreg(*looks)
+                    features = pooled_features(bare, x)
+                versions.append(projector(features.float()))
+            loss = vicreg(*versions)
             if not bool(torch.isfinite(loss)):
                 raise CannotPretrain(f"epoch {epoch + 1}: the loss is {float(loss)}; try a lower learning rate")
             optimizer.zero_grad(set_to_none=True)
@@ -203,32 +177,24 @@ def pretrain(
             optimizer.step()
             schedule.step()
             total += float(loss.detach())
-            spread += float(looks[0].detach().std(dim=0).mean())
+            spread += float(versions[0].detach().std(dim=0).mean())
             bar.update()
         bar.set_postfix(epoch=epoch + 1, loss=f"{total / steps:.3f}", spread=f"{spread / steps:.2f}")
         made_by |= {"loss": total / steps, "spread": spread / steps}
-        _save(checkpoint, {"made_by": made_by, "epoch": epoch, **_state(learning, optimizer, schedule)})
+        write(checkpoint, {"made_by": made_by, "epoch": epoch, **_state(learning, optimizer, schedule)})
     bar.close()
     weights = {name: value.cpu().contiguous() for name, value in parts_of(bare).state_dict().items()}
-    _save(out, {"backbone": weights, "made_by": made_by})
+    write(out, {"backbone": weights, "made_by": made_by})
     checkpoint.unlink(missing_ok=True)
     return made_by
 
 
 def _projector(features: int, width: int) -> nn.Module:
-    """The paper's expander: three layers, the first two normalised over the batch."""
+    """The expander of Bardes et al. 2022: three layers, the first two with batch normalisation."""
     layers: list[nn.Module] = []
     for channels in (features, width):
         layers += [nn.Linear(channels, width), nn.BatchNorm1d(width), nn.ReLU(inplace=True)]
     return nn.Sequential(*layers, nn.Linear(width, width))
-
-
-def _cosine(pretext: Pretext, steps_per_epoch: int) -> Callable[[int], float]:
-    steps = pretext.epochs * steps_per_epoch
-    warm = max(1, int(pretext.warmup * steps))
-    return lambda step: (
-        (step + 1) / warm if step < warm else 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, steps - warm)))
-    )
 
 
 def _state(
@@ -248,14 +214,14 @@ def _resume(
     optimizer: torch.optim.Optimizer,
     schedule: torch.optim.lr_scheduler.LambdaLR,
 ) -> int:
-    """The epoch to go on with; 0 where there is nothing to go on from."""
+    """Load the checkpoint and return the next epoch; 0 if there is no checkpoint."""
     if not checkpoint.exists():
         return 0
     state = torch.load(checkpoint, map_location="cpu", weights_only=True)
     other = [k for k, v in made_by.items() if state["made_by"].get(k) != v]
     if other:
         raise CannotPretrain(
-            f"{checkpoint} is of a run with another {', '.join(other)}; take it away, or run as then to go on with it"
+            f"{checkpoint} is of a run with another {', '.join(other)}; delete it, or give the same options to resume"
         )
     learning.load_state_dict(state["learning"])
     optimizer.load_state_dict(state["optimizer"])
@@ -264,22 +230,11 @@ def _resume(
     return int(state["epoch"]) + 1
 
 
-def _save(path: Path, content: dict[str, object]) -> None:
-    """Whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
-    with part.open("wb") as f:
-        torch.save(content, f)
-        f.flush()
-        os.fsync(f.fileno())
-    part.replace(path)
-
-
 VIEWS: dict[str, View] = {"cxr": films, "ecg": recordings}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Command line; 0, or 2 and one plain sentence on standard error."""
+    """Run the command; returns 0, or 2 after an error message on standard error."""
     from data_specs.cohort import ManifestInvalid  # noqa: PLC0415
     from training.cohorts.local import CohortUnusable, local_cohort  # noqa: PLC0415
     from training.cohorts.table import TableUnusable  # noqa: PLC0415
@@ -288,10 +243,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         prog="python -m training pretrain",
         description="Learn from training cases without their labels; the file is for --init of the same network.",
     )
-    parser.add_argument("bundle", choices=("lung", "cardiac"), help="whose network")
-    parser.add_argument("--cohort", type=Path, action="append", help="cohort document (YAML); may be given repeatedly")
+    parser.add_argument("bundle", choices=("lung", "cardiac"), help="the bundle whose network is trained")
     parser.add_argument(
-        "--data", type=Path, default=Path("../shared/data"), help="folder of the real data, where no --cohort is given"
+        "--cohort", type=Path, action="append", help="cohort document (YAML); may be given several times"
+    )
+    parser.add_argument(
+        "--data", type=Path, default=Path("../shared/data"), help="folder of the shipped cohorts, used without --cohort"
     )
     parser.add_argument("--out", type=Path, required=True, help="file to write; an interrupted run goes on")
     parser.add_argument("--epochs", type=int, default=30)
@@ -302,18 +259,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.epochs < 1:
         parser.error("--epochs: at least 1")
     torch.set_num_threads(arguments.threads)
-    workflow = importlib.import_module(f"training.organs.{arguments.bundle}")
+    organ = importlib.import_module(f"training.organs.{arguments.bundle}")
     try:
         if arguments.cohort:
             cache = arguments.out.parent / "cache"
-            cohorts = [local_cohort(path, workflow.INPUT, cache=cache, progress=True) for path in arguments.cohort]
+            cohorts = [local_cohort(path, organ.INPUT, cache=cache, progress=True) for path in arguments.cohort]
         else:
-            cohorts = workflow.shipped(arguments.data)
-        network = workflow.task(cohorts, arguments.data).network(1)
+            cohorts = organ.shipped(arguments.data)
+        network = organ.task(cohorts, arguments.data).network(1)
         made_by = pretrain(
             network,
-            unlabelled(cohorts),
-            VIEWS[workflow.INPUT.modality],
+            unlabelled_cases(cohorts),
+            VIEWS[organ.INPUT.modality],
             Pretext(epochs=arguments.epochs, seed=arguments.seed),
             arguments.out,
             device=arguments.device,

@@ -1,7 +1,7 @@
 """Several processes that share a batch, as ``torchrun`` starts them: gloo on CPUs, NCCL on CUDA devices.
 
-Whatever is a mean over the batch (the loss, the statistics of a batch norm) is summed over the processes, so that a
-step of several is the step that one would have made. One process needs none of this and torch.distributed stays off.
+Every mean over the batch (the loss, the statistics of batch norm) is computed over all processes, so that a step of
+several processes is the same as a step of one. With one process torch.distributed is not used.
 """
 
 from __future__ import annotations
@@ -31,23 +31,23 @@ def chosen_device(device: str, local_rank: int = 0) -> torch.device:
     if device not in ("auto", "cuda"):
         raise ValueError(f"device {device!r}: expected auto, cpu or cuda")
     if not torch.cuda.is_available():
-        raise ValueError("device cuda was asked for, but torch sees no CUDA device here; take cpu or auto")
+        raise ValueError("no CUDA device is available for --device cuda; give cpu or auto")
     if local_rank >= torch.cuda.device_count():
         raise ValueError(
-            f"process {local_rank + 1} of this machine has no CUDA device of its own, there are "
-            f"{torch.cuda.device_count()}; start as many processes as devices, or take device cpu"
+            f"there is no CUDA device for process {local_rank + 1} of this machine, only "
+            f"{torch.cuda.device_count()} in all; start as many processes as devices, or give --device cpu"
         )
     return torch.device("cuda", local_rank)
 
 
 @dataclass(frozen=True)
 class Processes:
-    """This process among those that share a batch.
+    """This process and the number of processes that share a batch.
 
     Attributes
     ----------
     rank, world_size
-        Which one this is, from 0, and how many there are.
+        Number of this process, from 0, and of all processes.
     device
         Where this process computes.
     """
@@ -58,7 +58,7 @@ class Processes:
 
     @classmethod
     def current(cls, device: str = "cpu") -> Processes:
-        """This process, among those of the group that :meth:`joined` entered, or alone."""
+        """This process in the group that :meth:`joined` entered; the only one if there is no group."""
         if dist.is_available() and dist.is_initialized():
             local_rank = int(os.environ["LOCAL_RANK"])
             return cls(dist.get_rank(), dist.get_world_size(), chosen_device(device, local_rank))
@@ -67,9 +67,9 @@ class Processes:
     @classmethod
     @contextmanager
     def joined(cls, device: str = "auto") -> Iterator[Processes]:
-        """Enter the group of processes that ``torchrun`` started, and leave it; alone where it started none.
+        """Enter the group of processes that ``torchrun`` started, and leave it at the end.
 
-        Within a group that is entered already this joins that one, and leaves it open.
+        Without ``torchrun`` there is one process and no group. A group that was entered before stays open.
         """
         outer = int(os.environ.get("WORLD_SIZE", "1")) == 1 or dist.is_initialized()
         if not outer:
@@ -87,11 +87,11 @@ class Processes:
 
     @property
     def first(self) -> bool:
-        """Whether this is the one that writes files and shows progress."""
+        """Whether this process writes the files and shows the progress."""
         return self.rank == 0
 
     def rows(self, n: int) -> slice:
-        """This process's rows of ``n`` that are shared evenly."""
+        """The rows of this process, of ``n`` that are divided evenly."""
         share = n // self.world_size
         return slice(self.rank * share, (self.rank + 1) * share)
 
@@ -104,11 +104,11 @@ class Processes:
         return total
 
     def same(self, x: int) -> bool:
-        """Whether all processes hold the same small number."""
+        """Whether all processes have the same small number."""
         return int(self.sum(torch.tensor(x, device=self.device))) == x * self.world_size
 
     def share(self, network: nn.Module) -> None:
-        """Give every process the weights and buffers of the first."""
+        """Copy the weights and buffers of the first process to all others."""
         if self.world_size > 1:
             for value in network.state_dict().values():
                 dist.broadcast(value, src=0)
@@ -117,7 +117,7 @@ class Processes:
     def sum_gradients(self, network: nn.Module) -> None:
         """Sum the gradients over all processes, in one message.
 
-        Each process's loss is its own part of the sum over the whole batch, so the sum, not the mean, is its gradient.
+        The loss of each process is its part of the sum over the whole batch, so gradients are summed, not averaged.
         """
         gradients = [p.grad for p in network.parameters() if p.grad is not None]
         if self.world_size > 1 and gradients:
@@ -128,7 +128,7 @@ class Processes:
 
 
 class _Sum(torch.autograd.Function):
-    """Sum over the processes; so is its gradient, for each process's loss depends on every process's summand."""
+    """Sum over the processes; its gradient is also a sum, because every loss depends on every summand."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
@@ -144,10 +144,10 @@ class _Sum(torch.autograd.Function):
 
 
 class SynchronisedBatchNorm(_BatchNorm):
-    """Batch norm over the batches of all processes, which are equally large; on CPUs too, unlike ``SyncBatchNorm``.
+    """Batch norm over the equally large batches of all processes; works on CPUs, unlike ``SyncBatchNorm``.
 
-    Mean and variance are taken one after the other, in fp32 or more, so that no digits cancel. Running statistics, the
-    unbiased variance among them, and the names of the weights are those of ``nn.BatchNorm1d`` and its like.
+    The variance is computed after the mean, in fp32 or more, to avoid cancellation. Running statistics (with the
+    unbiased variance) and the names of the weights are those of ``nn.BatchNorm1d``.
 
     References
     ----------
@@ -169,7 +169,7 @@ class SynchronisedBatchNorm(_BatchNorm):
         mean = _Sum.apply(x.sum(over)) / count
         centred = x - mean.view(shape)
         variance = _Sum.apply(centred.square().sum(over)) / count
-        self._remember(mean.detach(), variance.detach() * count / max(1, count - 1))
+        self._update_running_statistics(mean.detach(), variance.detach() * count / max(1, count - 1))
         scale = (variance + self.eps).rsqrt()
         if self.weight is not None:
             scale = scale * self.weight
@@ -178,7 +178,7 @@ class SynchronisedBatchNorm(_BatchNorm):
             out = out + self.bias.view(shape)
         return out.to(input.dtype)
 
-    def _remember(self, mean: Tensor, variance: Tensor) -> None:
+    def _update_running_statistics(self, mean: Tensor, variance: Tensor) -> None:
         if self.running_mean is None or self.running_var is None or self.num_batches_tracked is None:
             return
         self.num_batches_tracked.add_(1)
@@ -188,12 +188,12 @@ class SynchronisedBatchNorm(_BatchNorm):
 
 
 def synchronised(network: nn.Module) -> nn.Module:
-    """``network`` with each batch norm replaced by one over all processes, which keeps its weights and their names."""
+    """``network`` with each batch norm replaced by :class:`SynchronisedBatchNorm`; weights keep their names."""
     if isinstance(network, nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d):
         norm = SynchronisedBatchNorm(
             network.num_features, network.eps, network.momentum, network.affine, network.track_running_stats
         )
-        # The very parameters and buffers, so that device, dtype, requires_grad and any sharing stay as they are.
+        # The same parameter objects, so that device, dtype, requires_grad and sharing stay the same.
         norm._parameters, norm._buffers, norm.training = network._parameters, network._buffers, network.training
         return norm
     for name, child in network.named_children():

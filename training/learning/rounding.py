@@ -1,8 +1,8 @@
-"""Weights that fp16 holds exactly, so that a session in fp16 differs from fp32 by the rounding of its sums alone.
+"""Round weights to values that fp16 represents exactly, so that fp16 differs from fp32 only by the rounding of sums.
 
-A runtime folds each batch normalisation into the convolution before it and rounds the product: half of what fp16 moves
-comes from there. Rounding the product here, before calibration and evaluation, makes it part of the network that both
-precisions compute, and of the figures.
+A runtime merges each batch normalisation into the convolution before it, and in fp16 rounds the product; this causes
+half of the difference. Here the product is rounded before calibration and evaluation, so that both precisions compute
+with the same weights, and the figures are those of the rounded weights.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ PAIRS = (
     ("_project_conv", "_bn2"),
     ("_conv_head", "_bn1"),
 )
-"""Convolution and the normalisation behind it, by their names in MONAI's EfficientNet."""
+"""Names of a convolution and of the normalisation after it, in MONAI's EfficientNet."""
 
 
 @torch.no_grad()
 def hold_in_fp16(network: nn.Module) -> None:
-    """Round the weights of ``network`` in place to what fp16 holds; one without such pairs stays as it is.
+    """Round the weights of ``network`` in place to fp16 values; a network without these pairs does not change.
 
-    The scale of each normalisation moves into its convolution. What is left is the mean and the deviation of what the
-    convolution now gives, so that fine-tuning, which normalises by batch, starts from the same function.
+    The scale of each normalisation is multiplied into its convolution. The normalisation keeps the mean and the
+    deviation of the new output, so that fine-tuning, which normalises by batch, starts from the same function.
     """
     found = False
     for part in network.modules():
@@ -40,7 +40,7 @@ def hold_in_fp16(network: nn.Module) -> None:
 
 def _absorb(convolution: nn.Conv2d, normalisation: nn.BatchNorm2d) -> None:
     mean, variance = normalisation.running_mean, normalisation.running_var
-    assert mean is not None  # noqa: S101  it keeps statistics
+    assert mean is not None  # noqa: S101  for the type checker: statistics are tracked
     assert variance is not None  # noqa: S101
     scale = normalisation.weight / torch.sqrt(variance + normalisation.eps)
     convolution.weight.copy_((convolution.weight * scale[:, None, None, None]).half())

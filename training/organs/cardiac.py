@@ -1,4 +1,4 @@
-"""``cardiac``: a twelve-lead recording to its findings; shipped: five superclasses and atrial fibrillation.
+"""``cardiac``: findings of a twelve-lead recording; in the shipped bundle five superclasses and atrial fibrillation.
 
 Every other statement of the shipped recordings is a further task, in training only.
 """
@@ -12,10 +12,11 @@ from data_specs.bundle import EcgInput
 from data_specs.ecg.recording import LEADS
 from models.networks import RecordingNet
 from training.bundle import golden
-from training.cohorts.shipped import PTBXL_MAIN, Cohort, ptbxl
+from training.cohorts.cohort import Cohort
+from training.cohorts.shipped import PTBXL_MAIN, ptbxl
 from training.learning import augment
 from training.learning.fit import Recipe
-from training.learning.workflow import Task
+from training.learning.task import Task
 
 INPUT = EcgInput(fs_hz=100, n_samples=1000, leads=LEADS, max_windows=6)
 RECIPE = Recipe(epochs=30, batch_size=64, learning_rate=3e-3, weight_decay=0.05, mixup=0.3)
@@ -34,12 +35,12 @@ SHIPPED_LIMITS = (
 
 
 def shipped(data: Path) -> tuple[Cohort, ...]:
-    """The cohorts that the shipped bundle is made from."""
+    """The cohorts of the shipped bundle."""
     return (ptbxl(data),)
 
 
 def task(cohorts: Sequence[Cohort], _: Path) -> Task:
-    """How recordings are learnt from these cohorts."""
+    """The task for these cohorts."""
     is_shipped = {cohort.name for cohort in cohorts} == {"ptbxl"}
     return Task(
         name="cardiac",

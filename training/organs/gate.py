@@ -1,4 +1,4 @@
-"""``cxr_gate``: learns what a frontal chest film looks like, and where the lungs are, so that the rest is refused."""
+"""``cxr_gate``: recognises frontal chest films and the lungs in them, so that other pictures are refused."""
 
 from __future__ import annotations
 
@@ -22,18 +22,19 @@ from training.bundle import golden
 from training.bundle.agreement import Evaluated
 from training.bundle.export import Draft, write_bundle
 from training.cohorts import negatives
-from training.cohorts.shipped import Cohort, kermany, nih
+from training.cohorts.cohort import Cohort
+from training.cohorts.shipped import kermany, nih
 from training.learning import augment
 
 SIZE_PX = 64
 EPOCHS = 6
 ADULT_REPEATS = 4
-"""Adults' films are drawn this many times as often: there are ten times fewer."""
+"""Adults' films are drawn this many times as often, because there are ten times fewer."""
 BATCH_SIZE = 64
 LEARNING_RATE = 2e-3
 
 CUT_FROM, WHOLE_TO = 0.12, 0.04
-"""Share of the lungs outside the film from which they are called cut off, and up to which they are called whole."""
+"""Share of the lungs outside the film above which they are labelled cut off, and below which they are not."""
 
 THRESHOLDS = {
     "chest": 0.35,
@@ -44,7 +45,7 @@ THRESHOLDS = {
     "cut_off": 0.7,
     "saturated": 0.4,
 }
-"""Chosen on validation films and made-up pictures: at most 1 % of real chest films may be refused."""
+"""Chosen on validation films and synthetic pictures so that at most 1 % of real chest films are refused."""
 
 LIMITS = (
     "Trained on one paediatric and one adult collection and on pictures made by rule; no real picture of another body "
@@ -67,14 +68,14 @@ LUNG_FIELDS = TrainingData(
 
 @dataclass(frozen=True)
 class GateCases:
-    """Real films ``(n, 1, side, side) uint8`` and lung fields ``(n, 1, side, side) float32``, NaN where undrawn."""
+    """Real films ``(n, 1, side, side) uint8`` and lung fields ``(n, 1, side, side) float32``, NaN where unknown."""
 
     films: Tensor
     lungs: Tensor
 
 
 def train_gate(cases: GateCases, *, seed: int = 7, epochs: int = EPOCHS) -> GateNet:
-    """Half of each batch is real films, some of them inverted; the rest was spoiled or made up."""
+    """Train the gate; half of each batch are real films, some of them inverted, the others are negatives."""
     torch.manual_seed(seed)
     rng = np.random.default_rng(seed)
     network = GateNet().to(memory_format=torch.channels_last)
@@ -87,7 +88,7 @@ def train_gate(cases: GateCases, *, seed: int = 7, epochs: int = EPOCHS) -> Gate
     everything = np.arange(len(cases.films))
     bar = tqdm(range(steps), unit="step", mininterval=5)
     for step in bar:
-        # Half of the real films come with drawn lungs, so that the outline is learnt as fast as the rest.
+        # Half of the real films have lung fields, so that these are learnt as fast as the rest.
         rows = np.concatenate([rng.choice(drawn, BATCH_SIZE // 4), rng.choice(everything, BATCH_SIZE // 4)])
         x, lungs, target = batch(cases, rows, rng, generator)
         network.train()
@@ -108,8 +109,8 @@ def train_gate(cases: GateCases, *, seed: int = 7, epochs: int = EPOCHS) -> Gate
 def batch(
     cases: GateCases, rows: NDArray[np.intp], rng: np.random.Generator, generator: torch.Generator
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Films of ``rows`` and as many pictures that are none: ``x``, lungs, ``(chest, inverted, cut_off)`` targets."""
-    films, lungs, lost = turned_alike(cases.films[rows], cases.lungs[rows], generator)
+    """Films of ``rows`` and as many negatives: ``x``, lungs, ``(chest, inverted, cut_off)`` targets."""
+    films, lungs, lost = transform_together(cases.films[rows], cases.lungs[rows], generator)
     films = augment.grey_values(films, generator)
     side = films.shape[-1]
     others = np.stack(
@@ -129,10 +130,10 @@ def batch(
     return torch.cat([films, other_films]), torch.cat([lungs, torch.zeros_like(lungs)]), target
 
 
-def turned_alike(films: Tensor, lungs: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
-    """One geometric change for a film and its lung fields, and the share of the lungs that it puts outside.
+def transform_together(films: Tensor, lungs: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+    """Transform each film and its lung fields alike; also the share of the lungs that is then outside.
 
-    Half of the films are turned and scaled a little, half are cropped; where no lungs are drawn the share is NaN.
+    Half of the films are rotated and scaled a little, half are cropped; without lung fields the share is NaN.
     """
     n = len(films)
     gentle = augment.affine(n, generator, scale=(0.9, 1.25), shift=0.05, degrees=10, aspect=(0.88, 1.13))
@@ -155,7 +156,7 @@ def read_lungs(paths: list[Path | None], side: int) -> Tensor:
 
 
 def run(*, data: Path, out: Path, bundles: Path, version: str, epochs: int | None) -> Path:
-    """Train on both train parts, count refusals once on what was held back, export; return the bundle."""
+    """Train on both train parts, count refusals once on held-out pictures, export; return the bundle."""
     children, adults = kermany(data, SIZE_PX), nih(data, SIZE_PX)
     table = pd.read_csv(data / "cxr/kermany/labels.csv")
     masks = pd.read_csv(data / "cxr/kermany/lung_masks.csv").set_index("path").lung_mask
@@ -200,7 +201,7 @@ INVERTED, SPOILED, MADE_UP, CUT = (
 
 
 def held_back(children: Cohort, adults: Cohort, drawn: Tensor) -> dict[str, NDArray[np.uint8]]:
-    """Films that nothing was learnt from, by what they are: real ones, inverted, cropped, spoiled and made-up ones."""
+    """Held-out pictures by kind: real films, inverted, cropped and spoiled ones, and synthetic pictures."""
     rng = np.random.default_rng(11)
     films = {
         "Kermany 2018, published test part": children.x[children.rows("test")],
@@ -218,7 +219,7 @@ def held_back(children: Cohort, adults: Cohort, drawn: Tensor) -> dict[str, NDAr
 
 
 def evaluated_on(sets: Mapping[str, NDArray[np.uint8]]) -> Evaluated:
-    """The same films for comparing precisions: a chest or none, inverted or not, cut off or whole."""
+    """The same pictures for the comparison of precisions, with the outcomes chest, inverted and cut off."""
     answers = {INVERTED: (1, 1, np.nan), SPOILED: (0, np.nan, np.nan), MADE_UP: (0, np.nan, np.nan), CUT: (1, 0, 1)}
     outcomes = np.concatenate([np.tile(answers.get(name, (1, 0, 0)), (len(x), 1)) for name, x in sets.items()])
     return Evaluated(
@@ -229,7 +230,7 @@ def evaluated_on(sets: Mapping[str, NDArray[np.uint8]]) -> Evaluated:
 
 
 def counted_refusals(network: GateNet, sets: Mapping[str, NDArray[np.uint8]]) -> tuple[FindingSpec, ...]:
-    """How often each problem is raised on each kind of film."""
+    """How often each problem is raised for each kind of picture."""
     raised = {name: problems(network, x) for name, x in sets.items()}
     return tuple(
         FindingSpec(
@@ -237,7 +238,9 @@ def counted_refusals(network: GateNet, sets: Mapping[str, NDArray[np.uint8]]) ->
             column=0,
             kind="measured",
             evaluation=tuple(
-                Evaluation(cohort=name, metric=f"share with {code}", estimate=share([code in p for p in per_film]))
+                Evaluation(
+                    cohort=name, metric=f"share with {code}", estimate=wilson_share([code in p for p in per_film])
+                )
                 for name, per_film in raised.items()
             ),
         )
@@ -246,7 +249,7 @@ def counted_refusals(network: GateNet, sets: Mapping[str, NDArray[np.uint8]]) ->
 
 
 def problems(network: GateNet, films: NDArray[np.uint8]) -> list[set[str]]:
-    """Codes that the gate raises for each film, by the function that serving uses."""
+    """Codes of the problems that the gate raises for each film, by the function of serving."""
     with torch.inference_mode():
         logits, distance, lungs = (output.numpy() for output in network(torch.from_numpy(films.copy())))
     return [
@@ -256,7 +259,7 @@ def problems(network: GateNet, films: NDArray[np.uint8]) -> list[set[str]]:
 
 
 def cut_off(cohort: Cohort, drawn: Tensor, rng: np.random.Generator) -> NDArray[np.uint8]:
-    """Validation films with drawn lungs, each cropped at one side so that a fifth to a third of the lungs is lost."""
+    """Validation films with lung fields, cropped at one side so that a fifth to a third of the lungs is outside."""
     cropped = []
     for row in cohort.rows("validation"):
         field = drawn[row, 0].numpy() > 0.5
@@ -271,7 +274,7 @@ def cut_off(cohort: Cohort, drawn: Tensor, rng: np.random.Generator) -> NDArray[
     return np.stack(cropped)
 
 
-def share(found: list[bool]) -> Estimate:
+def wilson_share(found: list[bool]) -> Estimate:
     """Share with its 95 % interval (Wilson, JASA 1927;22:209)."""
     n, k, z = len(found), sum(found), 1.96
     centre = (k / n + z**2 / (2 * n)) / (1 + z**2 / n)

@@ -1,10 +1,9 @@
-"""``kidney``: published equations and, of one cohort, a fitted model of incident CKD 3 to 5, exported as one graph.
+"""``kidney``: published equations and a fitted model of incident CKD 3 to 5, exported as one graph.
 
-The equations bring their own figures (cited in the card) and need no cohort. The incidence model comes from the
-published cohort that the shipped bundle was made from, or from a hospital's own table of modality ``labs`` with the
-label ``incident_ckd`` (:mod:`training.organs.kidney_at_risk` says who of it counts,
-:mod:`training.organs.kidney_incidence` how it is learnt). It is offered only where its
-cross-validated probabilities hold; else the equations alone make the bundle.
+The equations need no cohort (:mod:`training.organs.kidney_equations`). The incidence model is fitted to the published
+cohort of the shipped bundle, or to a hospital's own table of modality ``labs`` with the label ``incident_ckd``
+(:mod:`training.organs.kidney_at_risk` selects the persons, :mod:`training.organs.kidney_incidence` fits the model). It
+is offered only if its cross-validated probabilities are calibrated; otherwise the bundle has the equations only.
 """
 
 from __future__ import annotations
@@ -15,20 +14,20 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import torch
 from numpy.typing import NDArray
 
-from data_specs.bundle import Feature, FindingSpec, TabularInput, TrainingData, Withheld
+from data_specs.bundle import Feature, TabularInput, TrainingData, Withheld
 from data_specs.cohort import VITALS
 from data_specs.conditions import CONDITIONS
 from data_specs.labs import ANALYTES
-from data_specs.visit.contract import OperatingPoint
-from models.equations import KDIGO_A, KDIGO_G, KDIGO_RISK, KidneyGraph
 from training.bundle.export import Draft, write_bundle
-from training.cohorts.checks import check_cohort, doubts, report, unusable
-from training.cohorts.files import load_inputs, load_table
+from training.cohorts.checks import check_cohort
+from training.cohorts.inputs import load_inputs
 from training.cohorts.local import CohortUnusable
+from training.cohorts.table import load_table
+from training.cohorts.verdicts import doubts, report, unusable
 from training.organs.kidney_at_risk import AtRisk, CannotTrain, at_risk
+from training.organs.kidney_equations import EQUATION_LIMITS, equations, equations_alone
 from training.organs.kidney_incidence import FOLDS, TARGET, Incidence, learn
 
 FEATURES = (
@@ -40,15 +39,9 @@ FEATURES = (
     Feature(name="diabetes", unit="1"),
     Feature(name="coronary_heart_disease", unit="1"),
 )
-"""Of every bundle; a hospital's own may take further ones, behind these."""
+"""Input of every bundle; a hospital's own bundle may have further features after these."""
 UNITS = {analyte.key: analyte.unit for analyte in ANALYTES} | VITALS | dict.fromkeys(CONDITIONS, "1")
 
-REFERRAL = {
-    "2y": OperatingPoint(name="referral", threshold=0.10, cohort="KDIGO 2024, practice point 2.2.3"),
-    "5y": OperatingPoint(name="referral", threshold=0.05, cohort="KDIGO 2024, practice point 2.2.2"),
-}
-"""Risk of kidney failure from which to refer: 3 to 5 % in five years to a nephrologist, over 10 % in two years to
-multidisciplinary care (KDIGO 2024 CKD guideline, section 2.2)."""
 
 ALSHAMSI = TrainingData(
     name="Al-Shamsi 2018, adults with vascular risk at Tawam Hospital, Al Ain",
@@ -60,14 +53,6 @@ ALSHAMSI = TrainingData(
     n_items=0,
 )
 
-EQUATION_LIMITS = (
-    "eGFR: CKD-EPI 2021 by creatinine, adults, without race (Inker et al., N Engl J Med 2021;385:1737). One value is "
-    "no chronic kidney disease: KDIGO asks for three months.",
-    "KDIGO stages and risk cell: KDIGO 2024, Kidney Int 2024;105(4S). Without albuminuria only the G stage is given.",
-    "KFRE: four variables, Tangri et al., JAMA 2016;315:164; `kfre_2y` and `kfre_5y` with the baseline survival "
-    "recalibrated outside North America, the others with the North American one. For eGFR under 60 with a known "
-    "albumin-to-creatinine ratio. Not calibrated in Viet Nam.",
-)
 ALSHAMSI_LIMITS = (
     "`incident_ckd`: 491 adults of one hospital in the Emirates at high vascular risk, 56 events over up to nine "
     "years; a general population has a lower risk. HbA1c is missing in 15 of them, whose rows were left out. One "
@@ -78,7 +63,7 @@ ALSHAMSI_LIMITS = (
 
 @dataclass(frozen=True)
 class Learnable:
-    """Those at risk, what the card cites, and what it says against them."""
+    """The persons at risk, the source and the limits of a cohort."""
 
     rows: AtRisk
     source: TrainingData
@@ -103,30 +88,30 @@ def run(
     Parameters
     ----------
     data
-        Folder of the published cohorts; not read where ``cohorts`` names a manifest.
+        Folder of the published cohorts; not read if ``cohorts`` has a manifest.
     out, epochs
-        Not used: there is no run to go on with, and a regression has no epochs.
+        Not used: there is no run to resume, and a regression has no epochs.
     cohorts
-        At most one manifest of modality ``labs``; none: the published cohort.
+        At most one manifest of modality ``labs``; if empty, the published cohort is used.
     repeats, folds, draws
-        Of the outer cross-validation (``None``: by the number of rows), and of each bootstrap.
+        Repeats and folds of the outer cross-validation (``None``: by the number of rows), draws of each bootstrap.
 
     Raises
     ------
     CannotTrain
-        The cohort holds nothing that can be learnt here; the message is for the researcher.
+        The cohort cannot be used for this model.
     CohortUnusable
-        A check stops it; the message is the whole report.
+        A check found it unusable; the message is the report.
     data_specs.cohort.ManifestInvalid, training.cohorts.table.TableUnusable
-        Manifest or table cannot be read.
+        The manifest or the table cannot be read.
     FileExistsError
         The version exists.
     """
     if (bundles / f"kidney-{version}").exists():
         raise FileExistsError(f"kidney-{version} exists in {bundles}: a version is never replaced")
     if len(cohorts) > 1:
-        raise CannotTrain("kidney learns from one cohort: join the tables, with a column for the site")
-    learnable = own(cohorts[0], progress=progress) if cohorts else shipped(data)
+        raise CannotTrain("kidney is trained on one cohort: join the tables, with a column for the site")
+    learnable = hospital_cohort(cohorts[0], progress=progress) if cohorts else shipped(data)
     found = learn(learnable.rows, repeats=repeats, folds=folds, draws=draws, progress=progress)
     return export(learnable, found, bundles, version)
 
@@ -152,26 +137,26 @@ def shipped(data: Path) -> Learnable:
     return Learnable(rows, source, ALSHAMSI_LIMITS)
 
 
-def own(manifest: Path, *, progress: bool = True) -> Learnable:
-    """A hospital's own cohort, checked.
+def hospital_cohort(path: Path, *, progress: bool = True) -> Learnable:
+    """A hospital's own cohort, after the checks.
 
     Raises
     ------
     CannotTrain
         Another modality or label, no eGFR, or too few events.
     CohortUnusable
-        A check stops it.
+        A check found it unusable.
     """
-    table = load_table(manifest)
-    said = table.manifest
-    if said.modality != "labs":
-        raise CannotTrain(f"{said.name}: kidney learns from a cohort of modality labs, not {said.modality}")
-    if set(said.labels) != {TARGET}:
+    table = load_table(path)
+    manifest = table.manifest
+    if manifest.modality != "labs":
+        raise CannotTrain(f"{manifest.name}: kidney needs a cohort of modality labs, not {manifest.modality}")
+    if set(manifest.labels) != {TARGET}:
         raise CannotTrain(
-            f"{said.name}: kidney learns one outcome, `{TARGET}` (1 where chronic kidney disease of stage 3 to 5 came "
-            f"after a start with an eGFR of 60 or more, 0 where it did not), and nothing else; the manifest's labels "
-            f"are {', '.join(said.labels)}. eGFR, KDIGO stages and kidney failure risk (KFRE) are published equations "
-            "and are not learnt"
+            f"{manifest.name}: kidney needs one label, `{TARGET}` (1 if chronic kidney disease of stage 3 to 5 "
+            f"developed after a start with an eGFR of 60 or more, else 0), and no other; the manifest's labels "
+            f"are {', '.join(manifest.labels)}. eGFR, KDIGO stages and kidney failure risk (KFRE) are published "
+            "equations and are not trained"
         )
     inputs = load_inputs(table, progress=progress)
     checks = check_cohort(table, inputs)
@@ -182,28 +167,28 @@ def own(manifest: Path, *, progress: bool = True) -> Learnable:
         table.features,
         table.labels[TARGET].to_numpy(dtype=np.float64),
         table.person,
-        name=said.name,
+        name=manifest.name,
         everything=True,
         site=table.site,
         part=table.frame.part.to_numpy(dtype=str) if by_table else None,
-        age_years=said.age_years,
+        age_years=manifest.age_years,
     )
     inside = rows.table.index.to_numpy()[~rows.held_out]
     n_events = int(rows.y[~rows.held_out].sum())
-    about = (
-        f"`{TARGET}`: learnt from {said.name}, {len(inside)} rows of {len(set(rows.person[~rows.held_out]))} persons, "
-        f"{n_events} events, over whatever time that cohort was followed; elsewhere, or over another time, the risk is "
-        "another. Only for eGFR of 60 and more."
+    limit = (
+        f"`{TARGET}`: fitted to {manifest.name}, {len(inside)} rows of {len(set(rows.person[~rows.held_out]))} "
+        f"persons, {n_events} events, over the time that this cohort was followed; at another site, or over "
+        "another time, the risk is different. Only for eGFR of 60 and more."
     )
-    return Learnable(rows, table.source(inside), (about, *rows.left_out, *doubts(checks)))
+    return Learnable(rows, table.source(inside), (limit, *rows.left_out, *doubts(checks)))
 
 
 def export(learnable: Learnable, found: Incidence, bundles: Path, version: str) -> Path:
-    """The bundle: equations, and the incidence model where it may be offered."""
+    """Write the bundle: the equations, and the incidence model if it may be offered."""
     rows, spec = learnable.rows, found.finding.spec
     shipped_names = {f.name for f in FEATURES}
     further = tuple(Feature(name=n, unit=UNITS[n]) for n in spec.requires if n not in shipped_names)
-    # The equations alone take the first four.
+    # The equations alone need only the first four.
     features = (*FEATURES, *further) if found.verdict else FEATURES[:4]
     names = tuple(f.name for f in features)
     draft = Draft(
@@ -222,62 +207,16 @@ def export(learnable: Learnable, found: Incidence, bundles: Path, version: str) 
         recipe=found.recipe if found.verdict else {},
     )
     network = found.graph(names) if found.verdict else equations_alone(names)
-    # Features that the cohort does not have are unknown in its rows.
+    # Features that are not in the cohort are NaN.
     real = rows.table.reindex(columns=list(names)).to_numpy(dtype=np.float32)
     plots = [found.finding] if found.verdict else []
     return write_bundle(network, draft, golden_rows(further, found)[:, : len(names)], real, bundles, plots=plots)
 
 
-def equations_alone(features: tuple[str, ...]) -> KidneyGraph:
-    """The graph without an incidence model: that column is unknown for everyone."""
-    nothing = torch.zeros(1)
-    return KidneyGraph(features, ("egfr",), nothing, torch.ones(1), nothing, float("nan")).eval()
-
-
-def equations() -> tuple[FindingSpec, ...]:
-    """The published findings; ``column`` is the graph's."""
-    column = {name: i for i, name in enumerate(KidneyGraph.columns)}
-    blood = ("creatinine_umol_per_l", "age_years", "female")
-    urine = ("urine_acr_mg_per_g",)
-    measured = (
-        FindingSpec(
-            name="egfr",
-            column=column["egfr"],
-            kind="measured",
-            unit="mL/min/1.73 m2",
-            digits=1,
-            requires=blood,
-        ),
-        FindingSpec(name="kdigo_g", column=column["kdigo_g"], kind="measured", labels=KDIGO_G, requires=blood),
-        FindingSpec(name="kdigo_a", column=column["kdigo_a"], kind="measured", labels=KDIGO_A, requires=urine),
-        FindingSpec(
-            name="kdigo_risk",
-            column=column["kdigo_risk"],
-            kind="measured",
-            labels=KDIGO_RISK,
-            requires=(*blood, *urine),
-        ),
-    )
-    kfre = tuple(
-        FindingSpec(
-            name=name,
-            column=column[name],
-            kind="risk",
-            requires=(*blood, *urine),
-            applies_when={"egfr": (0, 60), "urine_acr_mg_per_g": (1e-9, 1e9)},
-            decides_at="referral",
-            operating_points=(REFERRAL["2y" if "2y" in name else "5y"],),
-        )
-        for name in KidneyGraph.columns
-        if name.startswith("kfre")
-    )
-    return (*measured, *kfre)
-
-
 def golden_rows(further: tuple[Feature, ...] = (), found: Incidence | None = None) -> NDArray[np.float32]:
-    """``(48, n_features) float32`` over the whole range of the equations, with and without albuminuria; nobody's.
+    """``(48, n_features) float32`` over the whole range of the equations, with and without albuminuria; synthetic.
 
-    Features beyond the shipped ones are drawn around the mean that stands in the graph.
+    Further features are drawn around the mean in the cohort.
     """
     rng = np.random.default_rng(2026)
     n = 48
@@ -290,7 +229,7 @@ def golden_rows(further: tuple[Feature, ...] = (), found: Incidence | None = Non
             rng.uniform(4, 14, n),
             rng.integers(0, 2, n),
             rng.integers(0, 2, n),
-            *(drawn(feature.name, found, n, rng) for feature in further if found is not None),
+            *(drawn_values(feature.name, found, n, rng) for feature in further if found is not None),
         ],
         axis=1,
     )
@@ -299,8 +238,8 @@ def golden_rows(further: tuple[Feature, ...] = (), found: Incidence | None = Non
     return rows.astype(np.float32)
 
 
-def drawn(name: str, found: Incidence, n: int, rng: np.random.Generator) -> NDArray[np.float64]:
-    """``(n,)`` values of a predictor as wide as the cohort's."""
+def drawn_values(name: str, found: Incidence, n: int, rng: np.random.Generator) -> NDArray[np.float64]:
+    """``(n,)`` values of a predictor with the mean and deviation of the cohort."""
     if name in CONDITIONS:
         return rng.integers(0, 2, n).astype(np.float64)
     k, scale = found.predictors.index(name), found.model["scale"]

@@ -1,9 +1,8 @@
-"""The risk of chronic kidney disease to come (stages 3 to 5), learnt from one cohort and evaluated on the same one.
+"""A model of incident chronic kidney disease (stages 3 to 5), fitted to and evaluated on one cohort.
 
-The model is a penalised logistic regression. Cohorts with an outcome after years are small, so no part is set aside:
-in a repeated nested cross-validation the inner folds choose predictors and penalty, and the outer folds only measure.
-Persons are whole in every fold. Where the table itself names a test part, it is left out of all of that, and the
-final model is evaluated on it once.
+The model is a penalised logistic regression. Cohorts with an outcome after years are small, so no part is held out: in
+a repeated nested cross-validation the inner folds choose predictors and penalty, and the outer folds evaluate. All rows
+of a person are in one fold. If the table has a test part, it is used only once, to evaluate the final model.
 """
 
 from __future__ import annotations
@@ -23,9 +22,11 @@ from tqdm import tqdm
 from data_specs.bundle import Calibration, Evaluation, FindingSpec
 from data_specs.visit.contract import OperatingPoint
 from models.equations import LOG_ACR, KidneyGraph
-from training.figures.calibrate import Verdict, calibration_figures, holds, roc_points
-from training.figures.evaluate import MIN_CASES, evaluate, operating_points, prevalence_among
+from training.cohorts.cohort import MIN_CASES
+from training.figures.calibration_error import Verdict, calibration_figures, judge_calibration
+from training.figures.evaluate import evaluate, operating_points, prevalence_among
 from training.figures.offer import Offered
+from training.figures.roc import roc_points
 from training.organs.kidney_at_risk import AT_RISK_EGFR, AtRisk, Flags, Floats
 
 TARGET = "incident_ckd"
@@ -34,27 +35,27 @@ PENALTIES = (0.03, 0.1, 0.3, 1.0)
 
 REPEATS, FOLDS, INNER_FOLDS = 10, 10, 5
 ROWS_ENOUGH = 20_000
-"""Rows that are cross-validated in all: repeats steady the figures of a small cohort, a large one needs fewer."""
-TELLS_FROM = 0.65
-"""Offered where the lower bound of the AUROC is above this, as with films: a model that says the same of everyone is
-calibrated too."""
+"""Rows of all repeats together: a small cohort needs more repeats for stable figures than a large one."""
+MIN_AUROC = 0.65
+"""The lower bound of the AUROC has to be above this, as with films: a model that gives every person the same
+probability is calibrated too."""
 
 
 @dataclass(frozen=True)
 class Incidence:
-    """The model of the whole cohort, and the figures of models that had not seen whom they answered for.
+    """The model of the whole cohort, and cross-validated figures.
 
     Parameters
     ----------
     finding
-        With its figures, whether it may be offered or not, and what its plot is drawn from: outcomes ``(n,)`` and
-        probabilities, ``(n, n_repeats)`` of the cross-validation, ``(n,)`` of the test part.
+        The finding with its figures, and the cases of its plot: outcomes ``(n,)`` and probabilities,
+        ``(n, n_repeats)`` of the cross-validation, ``(n,)`` of the test part.
     model
-        What was fitted to everyone who is not held out.
+        Fitted to all rows that are not held out.
     verdict
         Whether it may be offered, and why.
     recipe
-        How it was learnt, for the card.
+        How it was fitted, for the card.
     """
 
     finding: Offered
@@ -79,14 +80,14 @@ class Incidence:
 def learn(
     rows: AtRisk, *, repeats: int | None = None, folds: int = FOLDS, draws: int = 1000, progress: bool = True
 ) -> Incidence:
-    """Fit on everyone who is not held out, measure by nested cross-validation, and on the held-out part once.
+    """Fit the model, evaluate it by nested cross-validation, and once on the held-out part.
 
     Parameters
     ----------
     repeats, folds
-        Of the outer cross-validation; ``None``: as many repeats as the number of rows asks for.
+        Of the outer cross-validation; ``None``: by the number of rows.
     draws
-        Of each bootstrap.
+        Number of draws of each bootstrap.
     """
     inside = ~rows.held_out
     table, y, person = rows.table[inside], rows.y[inside], rows.person[inside]
@@ -113,19 +114,19 @@ def learn(
         age_years=ages,
         requires=requires(predictors),
         applies_when={"egfr": (AT_RISK_EGFR, 1e9), "age_years": ages},
-        # The logit of a logistic regression is calibrated as it is; whether that held on others decides the offer.
+        # A logistic regression is calibrated by itself; the cross-validation decides whether it is offered.
         calibration=Calibration(slope=1.0, intercept=0.0, prevalence=prevalence_among(y)),
         decides_at=DECIDES_AT,
         operating_points=points,
         evaluation=evaluation,
         roc=roc_points(y, p.mean(axis=1), points),
     )
-    offered = Offered(spec, parts, "a logistic regression, calibrated as it is")
+    offered = Offered(spec, parts, "a logistic regression, which needs no further calibration")
     recipe: dict[str, str | int | float] = {
         "model": "logistic regression, standardised predictors, L2 penalty",
         "predictors": ", ".join(predictors),
         "inverse_penalty": float(fitted.best_params_["model__C"]),
-        "chosen_among": "; ".join(", ".join(each) for each in rows.candidates),
+        "chosen_among": "; ".join(", ".join(names) for names in rows.candidates),
         "chosen_by": f"log loss of {INNER_FOLDS} inner folds",
         "measured_by": f"{repeats} repeats of {folds} outer folds",
     }
@@ -142,21 +143,21 @@ def measure(
 
 
 def verdict(evaluation: tuple[Evaluation, ...]) -> Verdict:
-    """Offered where the probabilities are true enough, and tell persons apart."""
-    calibrated = holds(evaluation)
+    """Whether the calibration error is small enough and the AUROC high enough to offer the finding."""
+    calibrated = judge_calibration(evaluation)
     auroc = [e for e in evaluation if e.metric == "auroc" and e.subgroup == "all"]
-    told = "; ".join(
+    auroc_reason = "; ".join(
         f"{e.cohort}: AUROC {e.estimate.value:.3f} ({e.estimate.low:.3f} to {e.estimate.high:.3f}), lower bound above "
-        f"{TELLS_FROM:g} wanted"
+        f"{MIN_AUROC:g} needed"
         for e in auroc
     )
     return Verdict(
-        calibrated.offered and all(e.estimate.low > TELLS_FROM for e in auroc), f"{told}; {calibrated.reason}"
+        calibrated.offered and all(e.estimate.low > MIN_AUROC for e in auroc), f"{auroc_reason}; {calibrated.reason}"
     )
 
 
 def subgroups(groups: pd.DataFrame) -> dict[str, Flags]:
-    """Members of each value of each column, as ``sex female``; who is unknown is in none."""
+    """Members of each value of each column, named like ``sex female``; unknown values are in none."""
     return {
         f"{column} {value}": (values == value).to_numpy()
         for column, values in groups.items()
@@ -165,7 +166,7 @@ def subgroups(groups: pd.DataFrame) -> dict[str, Flags]:
 
 
 def requires(predictors: tuple[str, ...]) -> tuple[str, ...]:
-    """Features that the model needs."""
+    """Features that the model needs, in the bundle's input."""
     given = (p for p in predictors if p not in ("egfr", LOG_ACR))
     ratio = ("urine_acr_mg_per_g",) if LOG_ACR in predictors else ()
     return tuple(dict.fromkeys(["creatinine_umol_per_l", "female", "age_years", *given, *ratio]))
@@ -182,8 +183,8 @@ def search(
     grid = {"take": choices, "model__C": list(PENALTIES)}
     inner = splits(y, person, INNER_FOLDS, seed=1)
     chosen = GridSearchCV(pipeline, grid, scoring="neg_log_loss", cv=inner, error_score="raise")
-    # Products of float32 matrices now and then raise the processor's flag for lanes that lie beyond the array, although
-    # every result is right; a value that is really none is refused by the log loss, and below.
+    # Products of float32 matrices may set the CPU's flag for invalid values although every result is correct; a real
+    # NaN is refused by the log loss, and below.
     with np.errstate(invalid="ignore"):
         chosen.fit(table, y)
     if not np.isfinite(chosen.best_estimator_["model"].coef_).all():
@@ -192,7 +193,13 @@ def search(
 
 
 def probabilities(fitted: GridSearchCV | Pipeline, table: pd.DataFrame) -> Floats:
-    """``(n,)`` of the event."""
+    """``(n,)`` probabilities of the event.
+
+    Raises
+    ------
+    FloatingPointError
+        One is not finite.
+    """
     with np.errstate(invalid="ignore"):  # as in search
         p = np.asarray(fitted.predict_proba(table)[:, 1], dtype=np.float64)
     if not np.isfinite(p).all():
@@ -210,7 +217,7 @@ def nested_predictions(
     *,
     progress: bool = True,
 ) -> Floats:
-    """Each row's probability by a model that has not seen the person, ``(n, repeats)``."""
+    """Probability of each row by models that were fitted without its person, ``(n, repeats)``."""
     p = np.zeros((len(y), repeats))
     with tqdm(total=repeats * folds, unit="fold", disable=not progress) as bar:
         for repeat in range(repeats):
@@ -224,7 +231,7 @@ def nested_predictions(
 def splits(
     y: Floats, person: NDArray[np.str_], folds: int, *, seed: int
 ) -> list[tuple[NDArray[np.intp], NDArray[np.intp]]]:
-    """Rows to fit and rows left out; persons whole, events spread evenly."""
+    """Rows to fit and rows left out; all rows of a person in one fold, events spread evenly."""
     if len(set(person)) == len(person):
         return list(StratifiedKFold(folds, shuffle=True, random_state=seed).split(y, y))
     return list(StratifiedGroupKFold(folds, shuffle=True, random_state=seed).split(y, y, person))

@@ -1,7 +1,7 @@
-"""``lung``: one network for the films of children and adults, a column for each question that one cohort answers.
+"""``lung``: one network for films of children and adults, with a column for each label of each cohort.
 
-The two shipped cohorts share the network and no label: a child's pneumonia and an adult's are different columns, learnt
-from different hospitals, and each is offered only for the ages that it was evaluated in.
+The two shipped cohorts share the network but no column: pneumonia of children and of adults are two columns, trained on
+different hospitals, and each is offered only for the ages that it was evaluated in.
 """
 
 from __future__ import annotations
@@ -12,16 +12,17 @@ from pathlib import Path
 from data_specs.bundle import CxrInput
 from models.networks import FilmNet
 from training.bundle import golden
-from training.cohorts.shipped import Cohort, kermany, nih, tb
+from training.cohorts.cohort import Cohort
+from training.cohorts.shipped import kermany, nih, tb
 from training.learning import augment
 from training.learning.fit import Recipe
-from training.learning.workflow import Task
+from training.learning.task import Task
 
 INPUT = CxrInput(size_px=224)
 RECIPE = Recipe(epochs=6, batch_size=32, learning_rate=5e-4, weight_decay=0.05, average_decay=0.998)
 INIT = "imagenet"
 ADULT_SHARE = 0.2
-"""Share of the draws that are adults' films in the shipped bundle, of which there are seven times fewer."""
+"""Share of adults' films among the draws for the shipped bundle; there are seven times fewer of them."""
 
 SHIPPED_LIMITS = (
     "Children: one hospital in Guangzhou, films of one to five years, squeezed to 224 x 224 before publication. Good "
@@ -41,12 +42,12 @@ SHIPPED_LIMITS = (
 
 
 def shipped(data: Path) -> tuple[Cohort, ...]:
-    """The cohorts that the shipped bundle is made from."""
+    """The cohorts of the shipped bundle."""
     return kermany(data, INPUT.size_px), nih(data, INPUT.size_px)
 
 
 def task(cohorts: Sequence[Cohort], data: Path) -> Task:
-    """How films are learnt from these cohorts; ``data`` holds those that the shipped bundle is also measured on."""
+    """The task for these cohorts; ``data`` is the folder of the cohort for evaluation only."""
     names = {cohort.name for cohort in cohorts}
     is_shipped = names == {"kermany", "nih"}
     return Task(

@@ -1,8 +1,8 @@
-"""What every peer does to a film, whatever framework is around it: decode, resize, session, sigmoid.
+"""The work of every peer on a film: decode, resize, session, sigmoid.
 
-The scripts beside this file run in the peers' own environment, which tells them what to do: ``PEER_MODEL`` (ONNX file),
+The scripts in this folder run in the peers' environment. They are configured by ``PEER_MODEL`` (ONNX file),
 ``PEER_PORT``, ``PEER_WORKERS`` (processes), ``PEER_THREADS`` (threads of ONNX Runtime in each) and ``PEER_BATCH``
-(largest batch, where the framework batches).
+(largest batch, if the framework forms batches).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ WORKERS = int(os.environ["PEER_WORKERS"])
 THREADS = int(os.environ["PEER_THREADS"])
 BATCH = int(os.environ["PEER_BATCH"])
 WINDOW_S = 0.005
-"""How long a framework that waits for company may wait; 32 clients fill a batch in less."""
+"""Longest time that a framework waits to fill a batch; 32 clients fill it sooner."""
 
 
 class FilmNet:
@@ -32,7 +32,7 @@ class FilmNet:
         options.intra_op_num_threads = THREADS
         options.inter_op_num_threads = 1
         options.log_severity_level = 3
-        # Threads that spin take the cores from decoders and other workers.
+        # Spinning threads would take the cores from decoders and other workers.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         self._session = onnxruntime.InferenceSession(MODEL, options, providers=["CPUExecutionProvider"])
         self.side_px = int(self._session.get_inputs()[0].shape[2])

@@ -38,8 +38,8 @@ if __name__ == "__main__":
     serve.start(http_options={"host": "127.0.0.1", "port": PORT})
     serve.run(Films.bind(), route_prefix="/")
     stopped = threading.Event()
-    for each in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(each, lambda *_: stopped.set())
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stopped.set())
     stopped.wait()
     serve.shutdown()
     ray.shutdown()

@@ -190,8 +190,10 @@ def table(out):
 
 def checked(out):
     """The cohort as training loads it, and the results of training's checks."""
-    from training.cohorts.checks import check_cohort, report, unusable
-    from training.cohorts.files import load_inputs, load_table
+    from training.cohorts.checks import check_cohort
+    from training.cohorts.inputs import load_inputs
+    from training.cohorts.table import load_table
+    from training.cohorts.verdicts import report, unusable
 
     cohort = load_table(out / "cohort.yaml")
     inputs = load_inputs(cohort, progress=False)

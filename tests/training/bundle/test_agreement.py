@@ -12,9 +12,9 @@ from data_specs.bundle import BundleManifest, TrainingData
 from inference.bundles.loading import load_bundle
 from inference.runtime.openvino_session import is_installed, precisions
 from tests.conftest import ROOT
-from training.bundle.agreement import Evaluated, agree, evaluated_on, main, measure
+from training.bundle.agreement import Evaluated, add_agreement, evaluated_on, main, measure
 from training.bundle.golden import recordings
-from training.cohorts.shipped import Cohort
+from training.cohorts.cohort import Cohort
 
 BUNDLES = ROOT / "models" / "bundles"
 LOWER = [each for each in precisions() if each != "fp32"] if is_installed() else []
@@ -71,7 +71,7 @@ def test_columns_without_outcomes_or_of_one_kind_are_errors(evaluated: Evaluated
 
 
 def test_a_new_version_has_the_same_weights_and_says_what_was_measured(evaluated: Evaluated, tmp_path: Path) -> None:
-    folder = agree(BUNDLES / "cardiac-1.0.0", evaluated, out=tmp_path, version="1.0.9")
+    folder = add_agreement(BUNDLES / "cardiac-1.0.0", evaluated, out=tmp_path, version="1.0.9")
     made, was = load_bundle(folder).manifest, parent()
     assert (made.version, made.weights, made.findings) == ("1.0.9", was.weights, was.findings)
     assert sorted(each.precision for each in made.agreement) == sorted(LOWER)
@@ -79,7 +79,7 @@ def test_a_new_version_has_the_same_weights_and_says_what_was_measured(evaluated
     card = (folder / "docs" / "README.md").read_text()
     assert all(f"In {each} by openvino, on 24 cases (made-up)" in card for each in LOWER)
     with pytest.raises(FileExistsError):
-        agree(BUNDLES / "cardiac-1.0.0", evaluated, out=tmp_path, version="1.0.9")
+        add_agreement(BUNDLES / "cardiac-1.0.0", evaluated, out=tmp_path, version="1.0.9")
 
 
 def cohort(name: str, labels: dict[str, list[float]], ages: tuple[float, float]) -> Cohort:
@@ -109,12 +109,12 @@ def test_each_finding_is_known_for_the_cases_of_the_cohort_that_answers_it() -> 
     np.testing.assert_array_equal(found.outcomes[0], [1, 0, np.nan])
     np.testing.assert_array_equal(found.outcomes[1], [np.nan, np.nan, 1])
     assert found.part == "children, test, adults, test"
-    with pytest.raises(ValueError, match="0 cohorts answer"):
+    with pytest.raises(ValueError, match="0 cohorts have"):
         evaluated_on(cohorts[:1], [adults])
 
 
 def test_the_gate_is_measured_where_it_is_exported(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     arguments = ["--bundle", str(BUNDLES / "cxr_gate-1.0.0"), "--version", "1.0.9", "--out", str(tmp_path)]
     assert main(arguments) == 2
-    assert "the gate is when it is exported" in capsys.readouterr().err
+    assert "the gate is measured when it is exported" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())

@@ -13,8 +13,10 @@ from data_specs.bundle import BundleManifest, Estimate, Evaluation, FindingSpec,
 from tests.conftest import ROOT
 from training.bundle.card import card
 from training.bundle.card_tables import TOO_FEW, main_cohort, markdown, points, prevalence, summary
-from training.figures.calibrate import at_prevalence, calibration_figures, fit_platt, roc_points
+from training.figures.calibrate import at_prevalence, fit_platt
+from training.figures.calibration_error import calibration_figures
 from training.figures.evaluate import calibrated, evaluate, operating_points
+from training.figures.roc import roc_points
 
 SHIPPED = sorted((ROOT / "models" / "bundles").glob("*-*.*.*"))
 
@@ -95,7 +97,7 @@ def test_the_summary_shows_the_part_that_was_evaluated_and_the_point_that_decide
     assert shown["specificity"] == said(figure["specificity@balanced"])
     assert shown["ECE (by chance)"] == f"{figure['ece'].value:.3f} ({figure['ece_by_chance'].value:.3f})"
     assert shown["n (positive)"] == f"400 ({figure['auroc'].n_positive})"
-    assert shown["presumes"] == prevalence(finding)
+    assert shown["assumed prevalence"] == prevalence(finding)
     assert shown["for ages"] == "18 to 85"
 
 
@@ -130,19 +132,19 @@ def test_a_group_has_one_row_with_counts_or_says_too_few(text: str) -> None:
     assert small.count(TOO_FEW) == 3
     assert re.search(r"\| 5 \(\d\) \|", small)
     assert "site \\| north" in small, "a name cannot break the table"
-    assert "say so, with their counts" in text
+    assert "have only their counts" in text
 
 
-def test_which_prevalence_a_probability_presumes_is_said(finding: FindingSpec) -> None:
+def test_the_card_gives_the_prevalence_that_a_probability_assumes(finding: FindingSpec) -> None:
     lung = manifest_of(next(folder for folder in SHIPPED if folder.name == "lung-1.0.0"))
     assert finding.calibration is not None
     assert finding.calibration.prevalence is not None
     share = f"{100 * finding.calibration.prevalence:.3g} %"
     plain = card(lung.model_copy(update={"findings": (finding,)}), parity_difference=None)
-    assert f"presumes a prevalence of {share}; among the 400 cases that its thresholds were chosen on it was" in plain
+    assert f"assumes a prevalence of {share}; among the 400 cases that its thresholds were chosen on it was" in plain
     stated = finding.model_copy(update={"calibration": at_prevalence(finding.calibration, 0.003)})
     moved = card(lung.model_copy(update={"findings": (stated,)}), parity_difference=None)
-    assert "presumes a prevalence of 0.3 %; among the 400 cases" in moved
+    assert "assumes a prevalence of 0.3 %; among the 400 cases" in moved
     assert "| 0.3 % |" in moved[: moved.index("## Limits")]
 
 

@@ -26,16 +26,10 @@ from data_specs.ecg.recording import LEADS
 from inference.bundles.loading import load_bundle
 from models.networks import FilmNet, RecordingNet
 from tests.conftest import ROOT
-from training.bundle.export import (
-    CannotRestore,
-    Draft,
-    ParityError,
-    export_onnx,
-    restore,
-    worst_difference,
-    write_bundle,
-)
+from training.bundle.export import Draft, ParityError, export_onnx, worst_difference, write_bundle
+from training.bundle.restore import CannotRestore, restore
 from training.figures.evaluate import operating_points
+from training.figures.offer import Offered
 
 SHIPPED = ROOT / "models" / "bundles"
 
@@ -114,7 +108,8 @@ def recordings(n: int, seed: int) -> np.ndarray:
 def bundles(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two bundles of made-up weights: films and recordings."""
     folder = tmp_path_factory.mktemp("written") / "bundles"
-    plots = {1: {"validation": outcomes(0), "test": outcomes(1)}}
+    finding = next(spec for spec in film_draft().findings if spec.column == 1)
+    plots = [Offered(finding, {"validation": outcomes(0), "test": outcomes(1)}, "")]
     write_bundle(film_net(), film_draft(), films(3, 0), films(5, 1), folder, plots=plots)
     write_bundle(recording_net(), recording_draft(), recordings(3, 0), recordings(5, 1), folder)
     return folder
@@ -164,7 +159,7 @@ def test_manifest_card_and_metadata_say_how_it_came_about(bundles: Path) -> None
         "| epochs | 14 |",
         "lung 1.0.0: screening.json sha256 `aaaa",
         "](abnormal-1.png)",
-        "presumes a prevalence of 40 %",
+        "assumes a prevalence of 40 %",
     ):
         assert said in text, said
     assert (folder / "docs/abnormal-1.png").stat().st_size > 1000
@@ -209,7 +204,7 @@ def test_failed_parity_leaves_nothing_behind(tmp_path: Path) -> None:
 
 
 def test_a_failure_after_the_weights_leaves_nothing_behind(tmp_path: Path) -> None:
-    wrong = {1: {"validation": (np.zeros(5), np.zeros(4))}}
+    wrong = [Offered(film_draft().findings[0], {"validation": (np.zeros(5), np.zeros(4))}, "")]
     with pytest.raises((ValueError, IndexError)):
         write_bundle(film_net(), film_draft(), films(3, 0), films(5, 1), tmp_path, plots=wrong)
     assert not list(tmp_path.iterdir())
@@ -219,7 +214,7 @@ def test_a_failure_after_the_weights_leaves_nothing_behind(tmp_path: Path) -> No
 def test_a_shipped_bundle_with_folded_batch_norms_is_refused(name: str) -> None:
     network = film_net(16) if name.startswith("lung") else recording_net()
     before = {key: value.clone() for key, value in network.state_dict().items()}
-    with pytest.raises(CannotRestore, match="Batch norms were folded into the convolutions") as refused:
+    with pytest.raises(CannotRestore, match="Its batch norms were merged into the convolutions") as refused:
         restore(network, SHIPPED / name / "models/model.onnx")
     assert "missing" in str(refused.value)
     assert "more" in str(refused.value)

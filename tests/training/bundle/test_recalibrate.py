@@ -18,8 +18,8 @@ from inference.findings import calibrate
 from tests.conftest import ROOT
 from training.bundle.derive import ancestor
 from training.bundle.local_cases import CannotRecalibrate, Table, _read, read_cases, read_cohort, read_csv
-from training.bundle.recalibrate import check_enough, left_out, main, recalibrate
-from training.cohorts.shipped import part_of_person
+from training.bundle.recalibrate import check_enough, cross_validate, main, recalibrate
+from training.cohorts.cohort import part_of_person
 from training.figures.evaluate import bootstrap, calibrated, expected_calibration_error, operating_points
 
 LUNG, CARDIAC, KIDNEY = (ROOT / "models" / "bundles" / f"{name}-1.0.0" for name in ("lung", "cardiac", "kidney"))
@@ -160,7 +160,7 @@ def test_noise_looks_good_only_to_who_fitted_it(monkeypatch: pytest.MonkeyPatch)
         y, z = (rng.random(60) < 0.5).astype(float), rng.normal(size=60)
         balanced = next(p for p in operating_points(y, expit(z), "c") if p.name == "balanced")
         own.append((balanced.sensitivity or 0) + (balanced.specificity or 0) - 1)
-        decided = left_out(y, z, np.arange(60).astype(str))[1]["balanced"]
+        decided = cross_validate(y, z, np.arange(60).astype(str))[1]["balanced"]
         others.append(decided[y == 1].mean() - decided[y == 0].mean())
     assert np.mean(own) > 0.12
     assert abs(np.mean(others)) < 0.07
@@ -189,7 +189,7 @@ def test_many_films_of_few_persons_are_too_few() -> None:
 
 def test_a_network_that_does_not_tell_the_cases_apart_is_not_dressed_up(tmp_path: Path) -> None:
     table = made_up(200, 2).assign(logit=np.random.default_rng(101).normal(size=200))
-    with pytest.raises(CannotRecalibrate, match="does not tell these cases apart"):
+    with pytest.raises(CannotRecalibrate, match="does not tell the classes apart"):
         recalibrate(LUNG, written(table, tmp_path), out=tmp_path / "out", version="1.0.1")
     assert not (tmp_path / "out").exists()
 
@@ -206,13 +206,13 @@ def faulty(**changes: object) -> pd.DataFrame:
 @pytest.mark.parametrize(
     ("table", "said"),
     [
-        (faulty().drop(columns="abnormal"), "no column is named like a finding"),
+        (faulty().drop(columns="abnormal"), "no column has the name of a finding"),
         (faulty().drop(columns="person"), "no column 'person'"),
         (faulty().drop(columns="logit"), "neither a column 'file' nor logits"),
         (faulty(person=["a", " ", *["b"] * 58]), "no person: line 3"),
         (faulty(abnormal=[0, 1, 2, "yes", *[1] * 56]), "but not in line 4, 5$"),
         (faulty(abnormal=[7] * 60), "line 2, 3, 4, 5, 6, 7, 8, 9, 10, 11 and 50 more"),
-        (faulty(logit=[0.1, "inf", *[1.0] * 58]), "no finite number in line 3"),
+        (faulty(logit=[0.1, "inf", *[1.0] * 58]), "not a finite number in line 3"),
         (faulty(pneumonia=1).drop(columns="age_years"), "'pneumonia' for several ages"),
         (faulty(effusion=1, logit_effusion=0.1), "missing logit_abnormal"),
     ],
@@ -284,8 +284,8 @@ def test_each_finding_gets_what_its_own_cases_allow(tmp_path: Path) -> None:
     assert new[columns["edema"]] == old[columns["edema"]]
     assert columns["effusion"] not in new
     limits = "\n".join(manifest_of(folder).limits)
-    assert "Not offered any more: effusion (18 to 85 years): the network does not tell these cases apart" in limits
-    assert "Left as in the bundle it came from: edema (18 to 85 years): too few to recalibrate on: 8 labelled" in limits
+    assert "No longer offered: effusion (18 to 85 years): the network does not tell the classes apart" in limits
+    assert "Not changed: edema (18 to 85 years): too few to recalibrate on: 8 labelled" in limits
 
 
 def test_people_that_a_finding_is_not_offered_for_do_not_count(tmp_path: Path, lung: object) -> None:

@@ -12,9 +12,11 @@ import yaml
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 
-from training.cohorts.checks import Check, check_cohort, doubts, main, report, unusable
-from training.cohorts.files import Inputs, load_inputs, load_table
-from training.cohorts.likeness import alike, cramers_v, looks, told_by
+from training.cohorts.checks import check_cohort, main
+from training.cohorts.inputs import Inputs, load_inputs
+from training.cohorts.likeness import appearance, auc_of_appearance, cramers_v, similar_pairs
+from training.cohorts.table import load_table
+from training.cohorts.verdicts import Check, doubts, report, unusable
 
 SOURCE = {"citation": "made up", "licence": "none"}
 COLUMNS = {"person": "patient", "file": "image", "age_years": "age", "sex": "sex", "view": "view", "split": "part"}
@@ -212,7 +214,7 @@ def test_ages_say_whom_a_finding_is_offered_for(tmp_path: Path, capsys: pytest.C
     assert found.verdict == "doubtful"
     assert "4 to 70" in found.message
     assert "1 are under 18 years, 0 of them in test" in found.message
-    assert "no age is known in 1 of 40" in found.message
+    assert "the age is unknown in 1 of 40" in found.message
 
 
 def test_cases_of_ages_that_are_not_offered_do_not_count(tmp_path: Path) -> None:
@@ -251,7 +253,7 @@ def test_one_picture_under_two_persons_and_with_two_labels(tmp_path: Path) -> No
 def test_copies_are_found_and_other_pictures_are_not() -> None:
     base = np.stack([np.asarray(film(i).resize((224, 224)))[None] for i in range(60)])
     darker = (base[:20] * 0.8).astype(np.uint8)
-    pairs = alike(np.concatenate([base, darker]), np.arange(80))
+    pairs = similar_pairs(np.concatenate([base, darker]), np.arange(80))
     assert {(i, j) for i, j, _ in pairs} == {(i, 60 + i) for i in range(20)}
 
 
@@ -260,8 +262,8 @@ def test_a_recording_is_found_again() -> None:
     x = gaussian_filter(rng.standard_normal((50, 12, 1000)), (0, 0, 3)).astype(np.float32)
     x /= x.std(axis=2, keepdims=True)
     again = x[7] + 0.02 * rng.standard_normal((12, 1000)).astype(np.float32)
-    assert [(i, j) for i, j, _ in alike(np.concatenate([x, again[None]]), np.arange(51))] == [(7, 50)]
-    assert looks(x).shape == (50, 120)
+    assert [(i, j) for i, j, _ in similar_pairs(np.concatenate([x, again[None]]), np.arange(51))] == [(7, 50)]
+    assert appearance(x).shape == (50, 120)
 
 
 def test_figures_of_association() -> None:
@@ -273,13 +275,13 @@ def test_figures_of_association() -> None:
     rng = np.random.default_rng(1)
     look = rng.standard_normal((200, 256))
     person = np.arange(200).astype(str)
-    assert told_by(look, y, person) == pytest.approx(0.5, abs=0.12)
-    assert told_by(look + 0.4 * y[:, None], y, person) > 0.9
+    assert auc_of_appearance(look, y, person) == pytest.approx(0.5, abs=0.12)
+    assert auc_of_appearance(look + 0.4 * y[:, None], y, person) > 0.9
     # Looks that belong to the person, not to the label, tell nothing about a person who was not seen.
     of_person = np.repeat(rng.standard_normal((120, 256)), 4, axis=0)
     label = np.repeat(rng.permutation(np.arange(120) % 2), 4).astype(float)
-    assert told_by(of_person, label, np.repeat(np.arange(120), 4).astype(str)) == pytest.approx(0.5, abs=0.15)
-    assert told_by(look[:12], y[:12], person[:12]) is None
+    assert auc_of_appearance(of_person, label, np.repeat(np.arange(120), 4).astype(str)) == pytest.approx(0.5, abs=0.15)
+    assert auc_of_appearance(look[:12], y[:12], person[:12]) is None
 
 
 # ---------------------------------------------------------------- real films
@@ -333,7 +335,7 @@ def test_positives_of_one_collection_and_negatives_of_another_are_stopped(
         assert site.verdict == "unusable"
         assert site.figure == pytest.approx(1.0)
     else:
-        assert "Nothing says which site" in look.message
+        assert "The site of the cases is not stated" in look.message
 
 
 @pytest.mark.parametrize("said", [True, False])

@@ -24,10 +24,12 @@ from data_specs.cxr.image import conform
 from data_specs.ecg.files import group_recordings, read_recording
 from data_specs.ecg.posted import PostedFile
 from data_specs.ecg.recording import conform as conform_recording
+from training.cohorts import cache as cohort_cache
 from training.cohorts import files as cohort_files
-from training.cohorts.checks import check_cohort, main, unusable
-from training.cohorts.files import Inputs, load_inputs
+from training.cohorts.checks import check_cohort, main
+from training.cohorts.inputs import Inputs, load_inputs
 from training.cohorts.table import CohortTable, TableUnusable, load_table
+from training.cohorts.verdicts import unusable
 
 COLUMNS = {"person": "patient", "file": "image", "age_years": "age", "sex": "sex"}
 
@@ -261,7 +263,7 @@ def test_what_has_changed_is_read_again(
     assert read(path, cache, spec=CxrInput(size_px=64)).x.shape == (6, 1, 64, 64)
     assert len(reads) == 6
     reads.clear()
-    monkeypatch.setattr(cohort_files, "_readers", lambda modality: "a later release")
+    monkeypatch.setattr(cohort_cache, "readers_version", lambda modality: "a later release")
     assert same(read(path, cache), after)
     assert len(reads) == 6
 
@@ -321,7 +323,7 @@ def test_a_cache_that_cannot_be_written_costs_time_only(tmp_path: Path, monkeypa
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(torch, "save", full)
-    with pytest.warns(UserWarning, match="not everything is kept"):
+    with pytest.warns(UserWarning, match="not everything could be stored"):
         assert same(read(path, cache), expected)
     assert not list(cache.iterdir())
 
@@ -333,7 +335,7 @@ def test_a_fault_of_a_reader_is_not_hidden(tmp_path: Path, monkeypatch: pytest.M
         raise ZeroDivisionError("a fault of the program")
 
     monkeypatch.setattr(cohort_files, "read_case", faulty)
-    with pytest.warns(UserWarning, match="not everything is kept"), pytest.raises(ZeroDivisionError):
+    with pytest.warns(UserWarning, match="not everything could be stored"), pytest.raises(ZeroDivisionError):
         read(path, tmp_path / "kept")
 
 

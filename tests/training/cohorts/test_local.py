@@ -15,7 +15,8 @@ from data_specs.cohort import ManifestInvalid
 from data_specs.ecg.recording import LEADS
 from tests.training.cohorts.test_checks import COLUMNS, film, made, planted, write
 from training.cohorts import files as cohort_files
-from training.cohorts.local import MOST_OFTEN, CohortUnusable, age_band, draws, further_tasks, local_cohort
+from training.cohorts.ages import age_band
+from training.cohorts.local import MOST_OFTEN, CohortUnusable, drawing_weights, further_tasks, local_cohort
 from training.cohorts.shipped import read_films
 
 FILM = CxrInput(size_px=224)
@@ -115,7 +116,7 @@ def test_what_cannot_be_trained_says_why(tmp_path: Path) -> None:
     path = write(tmp_path, made(tmp_path), columns={"person": "patient", "file": "image", "split": "part"})
     with pytest.raises(CohortUnusable, match=r"age_years: \[from, to\]"):
         local_cohort(path, FILM, cache=None, progress=False)
-    with pytest.raises(CohortUnusable, match="modality cxr, where ecg is to be trained"):
+    with pytest.raises(CohortUnusable, match="its modality is cxr, but ecg is needed"):
         local_cohort(path, RECORDING, cache=None, progress=False)
     path.write_text("name: [")
     with pytest.raises(ManifestInvalid):
@@ -152,7 +153,7 @@ def test_no_case_is_drawn_too_often_and_the_unlabelled_never() -> None:
     view = pd.Series(["PA", "PA", None] + ["PA"] * 400 + [None] * 120)
     train = np.ones(523, dtype=bool)
     train[400:450] = False
-    weight = draws(labels, view, train, evenly_by_view=True)
+    weight = drawing_weights(labels, view, train, evenly_by_view=True)
     assert weight is not None
     counted = train & labels.a.notna().to_numpy()
     assert weight[counted].mean() == pytest.approx(1)
@@ -160,11 +161,11 @@ def test_no_case_is_drawn_too_often_and_the_unlabelled_never() -> None:
     assert (weight[503:] == 0).all()
     assert np.isfinite(weight).all()
     # Recordings: only where few are positive, and without regard to any view.
-    few = draws(labels, view, train, evenly_by_view=False)
+    few = drawing_weights(labels, view, train, evenly_by_view=False)
     assert few is not None
     assert np.unique(few[3:503]).size == 1
     many = pd.DataFrame({"a": [1.0] * 200 + [0.0] * 323})
-    assert draws(many, view, train, evenly_by_view=False) is None
+    assert drawing_weights(many, view, train, evenly_by_view=False) is None
 
 
 def test_age_and_sex_as_further_tasks() -> None:

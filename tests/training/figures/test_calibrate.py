@@ -14,20 +14,17 @@ from sklearn.metrics import roc_auc_score
 from data_specs.bundle import Calibration, Estimate, Evaluation, FindingSpec, RocPoint
 from inference.findings import calibrate
 from training.figures.calibrate import (
-    MAX_ROC_POINTS,
     Fit,
     at_prevalence,
-    calibration_figures,
     choose_calibration,
     cross_fitted,
-    ece_by_chance,
     fit_isotonic,
     folds,
-    holds,
-    moved,
-    roc_points,
+    move_prevalence,
 )
+from training.figures.calibration_error import calibration_figures, ece_by_chance, judge_calibration
 from training.figures.evaluate import bootstrap, calibrated, expected_calibration_error, fit_platt, operating_points
+from training.figures.roc import MAX_ROC_POINTS, roc_points
 
 
 def outcomes(n: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -79,7 +76,9 @@ def test_another_prevalence_multiplies_every_odds_by_the_ratio_of_the_prior_odds
     odds = lambda p: p / (1 - p)  # noqa: E731
     prior = odds(prevalence) / odds(y.mean())
     np.testing.assert_allclose(odds(calibrated(z, after)) / odds(calibrated(z, before)), prior, rtol=1e-9)
-    np.testing.assert_allclose(moved(calibrated(z, before), y.mean(), prevalence), calibrated(z, after), atol=1e-12)
+    np.testing.assert_allclose(
+        move_prevalence(calibrated(z, before), y.mean(), prevalence), calibrated(z, after), atol=1e-12
+    )
     np.testing.assert_allclose(served(after, z), calibrated(z, after), atol=1e-15)
     assert Calibration.model_validate_json(after.model_dump_json()) == after
 
@@ -214,7 +213,7 @@ def test_the_rule_offers_what_is_calibrated_and_refuses_what_is_not() -> None:
     for seed in range(40):
         y, z = outcomes(300, seed)
         for name, p in (("calibrated", expit(z)), ("too steep", expit(4 * z)), ("shifted", expit(z - 1))):
-            verdicts[name] += bool(holds(figures(y, p)))
+            verdicts[name] += bool(judge_calibration(figures(y, p)))
     assert verdicts["calibrated"] >= 39
     assert max(verdicts["too steep"], verdicts["shifted"]) <= 2
 
@@ -223,8 +222,8 @@ def test_every_part_has_to_hold_and_the_reason_has_the_figures() -> None:
     y, z = outcomes(1000)
     good, bad = figures(y, expit(z)), figures(y, expit(4 * z))
     elsewhere = tuple(e.model_copy(update={"cohort": "elsewhere"}) for e in bad)
-    assert holds(good)
-    verdict = holds((*good, *elsewhere))
+    assert judge_calibration(good)
+    verdict = judge_calibration((*good, *elsewhere))
     assert not verdict
     assert "elsewhere: ECE 0." in verdict.reason
     assert "1000 cases" in verdict.reason
@@ -232,11 +231,11 @@ def test_every_part_has_to_hold_and_the_reason_has_the_figures() -> None:
 
 def test_without_the_figures_of_chance_the_plain_error_decides() -> None:
     plain = lambda value: (Evaluation(cohort="t", metric="ece", estimate=Estimate(value=value, low=0, high=1, n=99)),)  # noqa: E731
-    assert holds(plain(0.05))
-    assert not holds(plain(0.051))
-    assert not holds(())
+    assert judge_calibration(plain(0.05))
+    assert not judge_calibration(plain(0.051))
+    assert not judge_calibration(())
     subgroup = plain(0.2)[0].model_copy(update={"subgroup": "sex F"})
-    assert holds((*plain(0.01), subgroup))
+    assert judge_calibration((*plain(0.01), subgroup))
 
 
 def test_figures_stand_beside_the_evaluation_and_unknown_labels_are_left_out() -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from training.cohorts.shipped import part_of_person
+from training.cohorts.cohort import part_of_person
 from training.figures.evaluate import (
     bootstrap,
     calibrated,

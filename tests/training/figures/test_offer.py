@@ -9,12 +9,12 @@ import pandas as pd
 import pytest
 from scipy.special import expit
 
-from data_specs.bundle import FindingSpec, TrainingData
+from data_specs.bundle import FindingSpec, TrainingData, Withheld
 from training.bundle.card_tables import TOO_FEW, groups
-from training.cohorts.shipped import Cohort
-from training.figures.calibrate import moved
+from training.cohorts.cohort import Cohort
+from training.figures.calibrate import move_prevalence
 from training.figures.evaluate import calibrated, evaluate, expected_calibration_error
-from training.figures.offer import Offered, Rule, Withheld, offer
+from training.figures.offer import Offered, Rule, offer
 
 SOURCE = TrainingData(name="Made-up", citation="none", licence="none", n_persons=0, n_items=0)
 DRAWS = 60
@@ -63,10 +63,9 @@ def withheld(result: Offered | Withheld) -> str:
 
 def test_what_holds_is_offered_with_all_that_serving_and_planning_need() -> None:
     made, logits = cohort()
-    one = offered(offer(made, "abnormal", 3, 2 * logits - 1, Rule("screening", risk="direct"), draws=DRAWS))
+    one = offered(offer(made, "abnormal", 3, 2 * logits - 1, Rule("screening"), draws=DRAWS))
     spec = one.spec
     assert (spec.name, spec.column, spec.age_years, spec.decides_at) == ("abnormal", 3, (18.0, 86.0), "screening")
-    assert spec.risk == "direct"
     assert spec.calibration is not None
     v, t = made.rows("validation"), made.rows("test")
     y = made.labels.abnormal.to_numpy()
@@ -87,7 +86,7 @@ def test_what_holds_is_offered_with_all_that_serving_and_planning_need() -> None
     assert screening.specificity == pytest.approx((p[y[v] == 0] < screening.threshold).mean(), abs=1e-3)
     assert figure(spec, "auroc", "validation") > 0.75
     assert {e.subgroup for e in spec.evaluation} == {"all", "sex F", "sex M"}
-    assert "log loss of persons left out" in one.chosen
+    assert "log loss of left-out persons" in one.chosen
     assert FindingSpec.model_validate_json(spec.model_dump_json()) == spec
 
 
@@ -124,7 +123,7 @@ def test_a_network_that_tells_nothing_apart_is_withheld_before_test_is_looked_at
     assert "on 1300 validation cases" in reason
     assert "above 0.65" in reason
     made, logits = cohort()
-    assert "above 0.99" in withheld(offer(made, "abnormal", 0, logits, Rule(holds_from=0.99), draws=DRAWS))
+    assert "above 0.99" in withheld(offer(made, "abnormal", 0, logits, Rule(min_auroc=0.99), draws=DRAWS))
 
 
 @pytest.mark.parametrize(("part", "left"), [("validation", 4), ("test", 9)])
@@ -227,7 +226,7 @@ def test_a_stated_prevalence_moves_probabilities_and_thresholds_and_no_decision(
     assert a.calibration.prevalence is not None
     assert b.calibration is not None
     assert b.calibration.prevalence == prevalence
-    expected = moved(calibrated(logits, a.calibration), a.calibration.prevalence, prevalence)
+    expected = move_prevalence(calibrated(logits, a.calibration), a.calibration.prevalence, prevalence)
     np.testing.assert_allclose(calibrated(logits, b.calibration), expected, atol=1e-9)
     t = made.rows("test")
     for before, after in zip(a.operating_points, b.operating_points, strict=True):
@@ -249,14 +248,13 @@ def test_a_prevalence_far_from_the_test_part_is_withheld_as_what_it_is_there() -
 def test_of_the_absence_of_disease_the_points_change_places() -> None:
     made, logits = cohort()
     plain = offered(offer(made, "abnormal", 0, logits, Rule(), draws=DRAWS)).spec.operating_points
-    rule = Rule("screening", risk="complement", negative=True)
+    rule = Rule("screening", negative=True)
     spec = offered(offer(made, "abnormal", 0, logits, rule, draws=DRAWS)).spec
     assert [p.name for p in spec.operating_points] == ["screening", "balanced", "rule_in"]
     assert [p.threshold for p in spec.operating_points] == [p.threshold for p in reversed(plain)]
     screening = spec.operating_points[0]
     assert screening.specificity is not None
     assert screening.specificity >= 0.95, "who is said to be healthy hardly ever is not"
-    assert spec.risk == "complement"
     t = made.rows("test")
     y = made.labels.abnormal.to_numpy()
     assert spec.calibration is not None

@@ -11,7 +11,8 @@ from data_specs.bundle import FindingSpec, RocPoint
 from data_specs.visit.contract import OperatingPoint
 from tests.conftest import ROOT
 from training.figures import planner
-from training.figures.planner import PlanError, choose, find, plan, plan_point, plan_target
+from training.figures.planner import find_finding, plan_text
+from training.figures.screening import PlanError, choose, plan_point, plan_target
 
 
 def point(threshold: float, tp: int, fn: int, tn: int, fp: int) -> RocPoint:
@@ -89,7 +90,7 @@ def test_the_most_sensitive_threshold_whose_recalls_fit() -> None:
 @pytest.mark.parametrize(
     ("prevalence", "recalls", "said"),
     [
-        (0.05, 30, "strictest one recalls 34.5"),
+        (0.05, 30, "the fewest are 34.5"),
         (0, 30, "prevalence 0 "),
         (3, 30, "0.003"),
         (float("nan"), 30, "prevalence"),
@@ -105,29 +106,29 @@ def test_what_cannot_be_planned_is_said(prevalence: float, recalls: float, said:
 def test_ends_of_the_curve_have_no_predictive_value_where_nobody_is_left() -> None:
     assert np.isnan(plan_point("", ROC[0], 0.05).npv.value)
     assert np.isnan(plan_point("", ROC[-1], 0.05).ppv.value)
-    assert "none" in planner.table([plan_point("", ROC[-1], 0.05)])
+    assert "none" in planner.markdown_table([plan_point("", ROC[-1], 0.05)])
 
 
-def test_the_plan_reads_as_a_table_with_its_reserves() -> None:
-    text = plan(FINDING, 0.05, 100)
+def test_the_plan_reads_as_a_table_with_its_cautions() -> None:
+    text = plan_text(FINDING, 0.05, 100)
     assert "planned on: Bac Ninh films (100 with, 1000 without)" in text
     assert "Recall from a probability of 0.7000. Of 1,000 people screened, 78.0 are recalled" in text
     assert "balanced, rule_in" in text
-    assert "The cases leave room" not in text
-    assert "The cases leave room for up to" in plan(FINDING, 0.05, 79)
+    assert "The interval reaches" not in text
+    assert "The interval reaches up to" in plan_text(FINDING, 0.05, 79)
     lines = [line for line in text.splitlines() if line.startswith("|")]
     assert len({len(line) for line in lines}) == 1
     assert len(lines) == 2 + 3
 
 
 def test_a_bundle_without_a_roc_says_what_to_do() -> None:
-    with pytest.raises(PlanError, match="carries no ROC"):
-        plan(FINDING.model_copy(update={"roc": ()}), 0.05, 100)
-    assert planner.section([FINDING.model_copy(update={"roc": ()})]) == ""
+    with pytest.raises(PlanError, match="has no ROC"):
+        plan_text(FINDING.model_copy(update={"roc": ()}), 0.05, 100)
+    assert planner.card_section([FINDING.model_copy(update={"roc": ()})]) == ""
 
 
 def test_the_card_section_has_each_point_at_each_prevalence() -> None:
-    text = planner.section([FINDING], (0.003, 0.2))
+    text = planner.card_section([FINDING], (0.003, 0.2))
     assert all(name in text for name in ("screening at 0.3 %", "balanced, rule_in at 20 %", "Bac Ninh films"))
 
 
@@ -152,9 +153,9 @@ def test_two_findings_of_one_name_are_told_apart_by_their_cohort() -> None:
     from data_specs.bundle import BundleManifest
 
     manifest = BundleManifest.model_validate_json((BUNDLES / "lung-1.0.0" / "screening.json").read_bytes())
-    assert find(manifest, "pneumonia", "kermany").age_years == (1, 6)
-    assert find(manifest, "pneumonia", "NIH").age_years == (18, 86)
-    with pytest.raises(PlanError, match="meant 2 times"):
-        find(manifest, "pneumonia", None)
+    assert find_finding(manifest, "pneumonia", "kermany").age_years == (1, 6)
+    assert find_finding(manifest, "pneumonia", "NIH").age_years == (18, 86)
+    with pytest.raises(PlanError, match="2 findings match"):
+        find_finding(manifest, "pneumonia", None)
     with pytest.raises(PlanError, match="no finding 'hernia'"):
-        find(manifest, "hernia", None)
+        find_finding(manifest, "hernia", None)

@@ -29,9 +29,9 @@ from inference.runtime.batcher import Batcher
 from models.imported import ImportedNet, Normalisation, build
 from tests.conftest import ROOT
 from training.bundle.export import ParityError
-from training.imported.command import films, import_weights, main, same_answers
+from training.imported.command import check_exported, films, import_weights, main
 from training.imported.sources import ImportRefused, fill, read_checkpoint
-from training.imported.spec import XRV_CLASSES, Spec, describe, offered, read_spec
+from training.imported.spec import XRV_CLASSES, Spec, describe, findings_of, read_spec
 
 
 @pytest.fixture(autouse=True)
@@ -150,7 +150,7 @@ def test_a_chexnet_checkpoint_of_old_is_read(tmp_path: Path, densenet: nn.Module
     network = build(described.architecture, 14, 3)
     fill(network, checkpoint.weights)
     assert same(network, densenet)
-    findings, left_out = offered(described, Spec())
+    findings, left_out = findings_of(described, Spec())
     assert len(findings) == 14
     assert left_out == ()
     wrapped = ImportedNet(network, described.normalisation).eval()
@@ -214,7 +214,7 @@ def test_a_cohort_that_never_held_a_class_leaves_it_out_of_torchxrayvision(dense
     checkpoint = type("C", (), {"weights": weights, "path": Path("x.pt")})
     described = describe(checkpoint, Spec())
     assert described.source == "torchxrayvision"
-    findings, left_out = offered(described, Spec())
+    findings, left_out = findings_of(described, Spec())
     assert [f.name for f in findings] == ["pneumonia"]
     assert len(left_out) == 17
 
@@ -339,11 +339,11 @@ def test_a_graph_that_answers_otherwise_is_refused(imported: Path, resnet: nn.Mo
     other = build("resnet18", 3, 3)
     other.load_state_dict(resnet.state_dict())
     network = ImportedNet(other, Normalisation((123.675, 116.28, 103.53), (58.395, 57.12, 57.375))).eval()
-    same_answers(network, imported / "models/model.onnx", films(64, None))
+    check_exported(network, imported / "models/model.onnx", films(64, None))
     with torch.no_grad():
         network.head.bias[1] += 0.01
     with pytest.raises(ParityError):
-        same_answers(network, imported / "models/model.onnx", films(64, None))
+        check_exported(network, imported / "models/model.onnx", films(64, None))
 
 
 def test_every_key_that_does_not_fit_is_named(resnet: nn.Module) -> None:
@@ -430,8 +430,8 @@ def test_any_bytes_whatsoever_are_refused_or_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        ({"architecture": None}, "do not say architecture"),
-        ({"classes": None, "normalisation": None}, "do not say classes, normalisation"),
+        ({"architecture": None}, "architecture cannot be found in the weights"),
+        ({"classes": None, "normalisation": None}, "classes, normalisation cannot be found"),
         ({"architecture": "resnet17"}, "no classifier of this name"),
         ({"architecture": "inception_v3"}, "transform_input"),
         ({"channels": 1}, "1 channels, the first convolution takes 3"),
@@ -439,12 +439,12 @@ def test_any_bytes_whatsoever_are_refused_or_read(tmp_path: Path) -> None:
         ({"classes": ["A", "B", "C"]}, "none of the classes"),
         ({"classes": ["Normal", "Pneumonia", "COVID"]}, "activation: softmax"),
         ({"classes": ["Edema", "pulmonary edema", "Mass"]}, "two classes are 'edema'"),
-        ({"findings": {"Edema": "oedema"}}, "'Edema: oedema' must lead"),
+        ({"findings": {"Edema": "oedema"}}, "'Edema: oedema' must map"),
         ({"normalisation": {"mean": [0.5, 0.5], "std": 0.2}}, "2 means"),
         ({"normalisation": {"mean": 127, "std": 60}}, "pixels of 0 to 1"),
-        ({"age_years": [40, 20]}, "no range of ages"),
+        ({"age_years": [40, 20]}, "not a range of ages"),
         ({"op_threshs": [0.5]}, "1 op_threshs for 3 classes"),
-        ({"op_threshs": [0.5, None, 1.5]}, "1.5 is no probability"),
+        ({"op_threshs": [0.5, None, 1.5]}, "1.5 is not a probability"),
     ],
 )
 def test_what_is_wrong_with_a_description_is_said(

@@ -197,7 +197,7 @@ def test_a_checkpoint_of_another_training_is_refused(
     before = (whole[1] / "checkpoint.pt").read_bytes()
     with pytest.raises(CheckpointMismatch, match=said) as refused:
         fit(network(), cases(), augment.recordings, recipe, whole[1], device="cpu")
-    assert "Take another --out, or delete it." in str(refused.value)
+    assert "Give another --out, or delete it." in str(refused.value)
     assert (whole[1] / "checkpoint.pt").read_bytes() == before
 
 

@@ -13,10 +13,11 @@ from torch import Tensor, nn
 from data_specs.bundle import TrainingData
 from models.networks import FilmNet, RecordingNet
 from tests.training.cohorts.test_checks import made, planted, write
-from training.cohorts.shipped import Cohort
+from training.cohorts.cohort import Cohort
 from training.learning import pretrain as module
-from training.learning.pretrain import CannotPretrain, Pretext, Unlabelled, pooled, pretrain, unlabelled, vicreg
-from training.learning.start import initialise, parts_of
+from training.learning.pretrain import CannotPretrain, Pretext, Unlabelled, pooled_features, pretrain, unlabelled_cases
+from training.learning.start import fill_backbone, parts_of
+from training.learning.vicreg import vicreg
 from training.organs import lung as workflow
 
 
@@ -45,7 +46,7 @@ PRETEXT = Pretext(epochs=6, batch_size=32, learning_rate=3e-3, bf16=False)
 
 @torch.no_grad()
 def features(net: nn.Module, x: Tensor) -> Tensor:
-    return pooled(net.eval(), x)
+    return pooled_features(net.eval(), x)
 
 
 def test_the_loss_falls_and_the_features_stay_apart(tmp_path: Path) -> None:
@@ -56,7 +57,7 @@ def test_the_loss_falls_and_the_features_stay_apart(tmp_path: Path) -> None:
     assert float(long["loss"]) < 0.9 * float(short["loss"])
     assert float(long["spread"]) > 0.5
     trained = network()
-    initialise(trained, str(tmp_path / "long.pt"))
+    fill_backbone(trained, str(tmp_path / "long.pt"))
     # Two looks at a case lie closer than two cases do, and more than one direction is used.
     x = cases().x
     generator = torch.Generator().manual_seed(9)
@@ -124,7 +125,7 @@ def test_the_file_is_for_init_and_is_never_replaced(tmp_path: Path) -> None:
     before = parts_of(film).state_dict()["backbone._conv_stem.weight"].clone()
     pretrain(film, Unlabelled(x, ("films",), 16), module.films, Pretext(epochs=1, batch_size=16), out)
     assert torch.equal(film.backbone._conv_stem.weight, before)
-    says = initialise(film, str(out))
+    says = fill_backbone(film, str(out))
     assert "16 training cases of films, 1 epochs" in says
     assert not torch.equal(film.backbone._conv_stem.weight, before)
     with pytest.raises(FileExistsError):
@@ -147,13 +148,13 @@ def cohort(part: list[str], person: list[str]) -> Cohort:
 def test_only_the_train_part_is_looked_at() -> None:
     part = ["train", "validation", "test", "unused"] * 20
     person = [f"{p}{i // 8}" for i, p in enumerate(part)]
-    found = unlabelled([cohort(part, person), cohort(part, person)])
+    found = unlabelled_cases([cohort(part, person), cohort(part, person)])
     assert found.x[:, 0].tolist() == [*range(0, 80, 4), *range(0, 80, 4)]
     assert found.n_persons == len({p for p in person if p.startswith("train")})
     with pytest.raises(CannotPretrain, match="1 persons of the train part"):
-        unlabelled([cohort(part, ["everybody", "everybody", *person[2:]])])
+        unlabelled_cases([cohort(part, ["everybody", "everybody", *person[2:]])])
     with pytest.raises(CannotPretrain, match="at least 16"):
-        unlabelled([cohort(["train"] * 5 + ["test"] * 50, [str(i) for i in range(55)])])
+        unlabelled_cases([cohort(["train"] * 5 + ["test"] * 50, [str(i) for i in range(55)])])
 
 
 def test_views_keep_shape_rate_and_side() -> None:
@@ -192,7 +193,7 @@ def test_the_command_from_a_hospitals_films(tmp_path: Path, capsys: pytest.Captu
     assert f"written: {out}" in capsys.readouterr().out
     network = workflow.task((), tmp_path).network(1)
     before = parts_of(network).state_dict()["backbone._conv_stem.weight"].clone()
-    assert "training cases of" in initialise(network, str(out))
+    assert "training cases of" in fill_backbone(network, str(out))
     assert not torch.equal(parts_of(network).state_dict()["backbone._conv_stem.weight"], before)
     assert module.main(["lung", *options]) == 2
     assert "exists" in capsys.readouterr().err

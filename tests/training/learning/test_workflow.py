@@ -31,7 +31,7 @@ from tests.conftest import ROOT
 from tests.training.cohorts.test_checks import film, planted, write
 from tests.training.learning.ddp_curve import curve
 from training.__main__ import main
-from training.cohorts.shipped import Cohort, with_persons
+from training.cohorts.cohort import Cohort, keep_share_of_persons
 from training.learning import augment, workflow
 from training.organs import lung
 
@@ -276,7 +276,7 @@ def test_one_question_has_one_answer(
     other = visible.with_name("other.yaml")
     other.write_text(visible.read_text().replace("made-up", "of-the-young").replace("- 90", "- 80"))
     assert main(command(tmp_path, visible, other)) == 2
-    assert "pneumonia: asked by made-up and by of-the-young for the same ages" in capsys.readouterr().err
+    assert "pneumonia: a label of made-up and of of-the-young for the same ages" in capsys.readouterr().err
 
 
 def test_an_unusable_cohort_names_all_faults_and_trains_nothing(
@@ -316,7 +316,7 @@ def test_what_cannot_be_done_is_said(
     ("argv", "said"),
     [
         (["--version", "2"], "three numbers"),
-        (["--init", "imagenet", "--from-bundle", "lung-1.0.0"], "begin at one place"),
+        (["--init", "imagenet", "--from-bundle", "lung-1.0.0"], "not both"),
         (["--epochs", "0"], "at least 1"),
     ],
 )
@@ -342,7 +342,7 @@ def test_half_of_the_persons_are_half_of_those_who_train() -> None:
         subgroups=pd.DataFrame(index=range(n)),
         source=TrainingData(name="one", citation="", licence="", n_persons=600, n_items=1800),
     )
-    half = with_persons(whole, 0.5)
+    half = keep_share_of_persons(whole, 0.5)
     for unchanged in ("validation", "test"):
         assert np.array_equal(half.rows(unchanged), whole.rows(unchanged))
     kept = set(half.person[half.rows("train")])
@@ -350,10 +350,10 @@ def test_half_of_the_persons_are_half_of_those_who_train() -> None:
     assert len(half.rows("train")) == 3 * len(kept)
     assert (half.source.n_persons, half.source.n_items) == (len(kept), 3 * len(kept))
     # More persons are the same ones and others.
-    assert kept < set(with_persons(whole, 0.8).person[with_persons(whole, 0.8).rows("train")])
-    assert with_persons(whole, 1.0) is whole
+    assert kept < set(keep_share_of_persons(whole, 0.8).person[keep_share_of_persons(whole, 0.8).rows("train")])
+    assert keep_share_of_persons(whole, 1.0) is whole
     few = replace(whole, part=np.where(np.arange(n) < 3, "train", "test"))
-    assert len(with_persons(few, 1e-9).rows("train")) == 0
+    assert len(keep_share_of_persons(few, 1e-9).rows("train")) == 0
 
 
 def of_two(argv: list[str]) -> subprocess.CompletedProcess[str]:
@@ -409,7 +409,7 @@ def test_real_films_are_all_accounted_for(
         manifest = load_bundle(tmp_path / "out/lung-1.0.0").manifest
         reasons = [(w.name, w.reason) for w in manifest.withheld] + [(f.name, "offered") for f in manifest.findings]
     assert sorted(name for name, _ in reasons) == sorted(names), said.err
-    kinds = ("AUROC", "too few to say", "not true enough", "offered")
+    kinds = ("AUROC", "too few to say", "calibration error is too large", "offered")
     assert all(any(kind in reason for kind in kinds) for _, reason in reasons), reasons
 
 

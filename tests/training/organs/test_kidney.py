@@ -27,7 +27,7 @@ from tests.conftest import ROOT
 from training.__main__ import main
 from training.cohorts.local import CohortUnusable
 from training.organs import kidney
-from training.organs.kidney_at_risk import CannotTrain, at_risk, usable
+from training.organs.kidney_at_risk import CannotTrain, at_risk, usable_features
 from training.organs.kidney_incidence import learn, probabilities, search, splits
 
 FAST = {"repeats": 1, "folds": 3, "draws": 100, "progress": False}
@@ -209,7 +209,7 @@ def test_where_the_outcome_is_chance_the_equations_ship_alone(tmp_path: Path) ->
 
 def test_other_outcomes_and_other_modalities_are_refused(tmp_path: Path, cohort: Path) -> None:
     for labels in ({"pneumonia": "Suy than"}, {"incident_ckd": "Suy than", "kfre_5y": "DTD"}):
-        with pytest.raises(CannotTrain, match="one outcome, `incident_ckd`"):
+        with pytest.raises(CannotTrain, match="one label, `incident_ckd`"):
             train(write(tmp_path, made(), labels=labels), tmp_path)
     films = yaml.safe_load(cohort.read_text()) | {"modality": "cxr"}
     films["columns"]["file"] = "Ma so"
@@ -298,14 +298,14 @@ def test_features_that_few_have_are_not_taken() -> None:
     full.loc[850:, "b"] = np.nan
     full.loc[:300, "c"] = np.nan
     full["d"] = 1.0
-    taken, not_taken = usable(full)
+    taken, not_taken = usable_features(full)
     assert taken == ("a", "hba1c_percent")
     assert not_taken == [
         "d (the same in everyone)",
-        "b (with the others, more than 20% would lack one)",
+        "b (with the others, more than 20% of rows would be incomplete)",
         "c (unknown in 30%)",
     ]
-    assert usable(full, only={"hba1c_percent"}) == (("hba1c_percent",), [])
+    assert usable_features(full, only={"hba1c_percent"}) == (("hba1c_percent",), [])
 
 
 def test_a_person_is_never_on_both_sides() -> None:

@@ -1,0 +1,125 @@
+"""A trained network on validation and test: calibrated, evaluated, and which findings are offered."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sklearn.metrics import roc_auc_score
+from torch import nn
+
+from data_specs.bundle import Evaluation, Withheld
+from training.cohorts.cohort import Cohort
+from training.figures.evaluate import bootstrap
+from training.figures.offer import Offered, Rule, figures_elsewhere, offer
+from training.learning.fit import predict
+from training.learning.task import Column, Task
+
+PERTURBED_DRAWS = 4
+"""Perturbed versions of each validation case that the calibration uses."""
+WHOLE_ORGAN = {"abnormal", "normal_ecg"}
+"""Findings that describe the whole organ."""
+
+
+class NothingToOffer(ValueError):
+    """No finding may be offered; the message says why for each."""
+
+
+def calibrate_and_evaluate(
+    network: nn.Module, cohorts: Sequence[Cohort], columns: Sequence[Column], task: Task
+) -> tuple[list[Offered], list[Withheld]]:
+    """Calibrate on validation and evaluate once on test; returns the offered and the withheld findings.
+
+    Raises
+    ------
+    NothingToOffer
+        No finding may be offered.
+    """
+    offered: list[Offered] = []
+    withheld: list[Withheld] = []
+    for i, cohort in enumerate(cohorts):
+        seen = np.concatenate([cohort.rows("validation"), cohort.rows("test")])
+        logits = np.full((len(cohort.x), sum(column.offered for column in columns)), np.nan)
+        logits[seen] = predict(network, torch.from_numpy(cohort.x[seen]))
+        perturbed = perturbed_logits(network, cohort.x[cohort.rows("validation")], task) if cohort.test_apart else None
+        of_cohort: list[Offered] = []
+        for j, column in enumerate(columns):
+            if column.cohort == i and column.offered:
+                rule = rule_of(cohort, column.label)
+                logits_perturbed = None if perturbed is None else perturbed[:, :, j]
+                result = offer(cohort, column.label, j, logits[:, j], rule, perturbed=logits_perturbed)
+                if isinstance(result, Offered):
+                    of_cohort.append(result)
+                else:
+                    withheld.append(result)
+        offered += add_risk(add_macro_auroc(of_cohort, cohort, logits, task.macro))
+    if not offered:
+        reasons = "\n".join(f"  - {finding.name}: {finding.reason}" for finding in withheld)
+        raise NothingToOffer(f"no finding may be offered:\n{reasons}")
+    return [evaluate_elsewhere(finding, network, task.elsewhere) for finding in offered], withheld
+
+
+def rule_of(cohort: Cohort, label: str) -> Rule:
+    """Findings of the whole organ decide at ``screening``, others at ``balanced``."""
+    whole = WHOLE_ORGAN & set(cohort.labels)
+    return Rule(decides_at="screening" if label in whole or not whole else "balanced", negative=label == "normal_ecg")
+
+
+def add_risk(offered: list[Offered]) -> list[Offered]:
+    """Mark the findings that give the organ's risk: those of the whole organ, else all (the highest counts)."""
+    whole = WHOLE_ORGAN & {finding.spec.name for finding in offered}
+    risk = {
+        name: "complement" if name == "normal_ecg" else "direct" for name in whole or {o.spec.name for o in offered}
+    }
+    return [replace(o, spec=o.spec.model_copy(update={"risk": risk.get(o.spec.name)})) for o in offered]
+
+
+def add_macro_auroc(
+    offered: list[Offered], cohort: Cohort, logits: NDArray[np.float64], names: tuple[str, ...]
+) -> list[Offered]:
+    """Add the mean AUROC of ``names`` on the test part to the first of them."""
+    if not names or not set(names) <= {finding.spec.name for finding in offered}:
+        return offered
+    columns = [next(finding.spec.column for finding in offered if finding.spec.name == name) for name in names]
+    test = cohort.rows("test")
+    y = cohort.labels[list(names)].to_numpy(dtype=np.float64)[test]
+    known = ~np.isnan(y).any(axis=1)
+    mean = bootstrap(
+        lambda y, p: float(roc_auc_score(y, p, average="macro")),
+        y[known],
+        logits[test][known][:, columns],
+        cohort.person[test][known],
+    )
+    figure = Evaluation(
+        cohort=cohort.part_title("test"), subgroup=", ".join(names), metric="macro auroc", estimate=mean
+    )
+    return [add_figures(finding, [figure]) if finding.spec.name == names[0] else finding for finding in offered]
+
+
+def evaluate_elsewhere(finding: Offered, network: nn.Module, elsewhere: Sequence[Cohort]) -> Offered:
+    """Add the figures of cohorts of other sites that have the finding for the same ages."""
+    figures: list[Evaluation] = []
+    for cohort in elsewhere:
+        if finding.spec.name in cohort.labels and cohort.age_years == finding.spec.age_years:
+            y = cohort.labels[finding.spec.name].to_numpy(dtype=np.float64)
+            logits = predict(network, torch.from_numpy(cohort.x))[:, finding.spec.column]
+            figures += figures_elsewhere(finding.spec, y, logits, cohort.person, cohort.title)
+    return add_figures(finding, figures)
+
+
+def add_figures(finding: Offered, figures: Sequence[Evaluation]) -> Offered:
+    """Put further figures before those of the finding."""
+    return replace(finding, spec=finding.spec.model_copy(update={"evaluation": (*figures, *finding.spec.evaluation)}))
+
+
+def perturbed_logits(network: nn.Module, x: NDArray[np.generic], task: Task) -> NDArray[np.float64]:
+    """Logits ``(n, PERTURBED_DRAWS, n_columns)`` of randomly augmented versions of ``x``, ``(n, ...)``."""
+    generator = torch.Generator().manual_seed(task.recipe.seed)
+    draws = []
+    for _ in range(PERTURBED_DRAWS):
+        parts = [task.augment(part, generator) for part in torch.from_numpy(x).split(8)]
+        draws.append(predict(network, torch.cat(parts)))
+    return np.stack(draws, axis=1)
