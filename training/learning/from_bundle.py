@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 from data_specs.bundle import Ancestor, BundleManifest, CxrInput, EcgInput, FindingSpec, TrainingData
+from data_specs.person import MAX_AGE_YEARS
 from training.learning.start import CannotStart, backbone_of
 
 Ages = tuple[float, float] | None
@@ -64,8 +65,7 @@ def from_bundle(
     CannotStart
         The bundle is damaged, or has another input or another network.
     """
-    from data_specs.person import MAX_AGE_YEARS
-from inference.bundles.loading import BundleError, load_bundle  # noqa: PLC0415
+    from inference.bundles.loading import BundleError, load_bundle  # noqa: PLC0415
     from training.bundle.derive import ancestor  # noqa: PLC0415
     from training.bundle.restore import CannotRestore, restore  # noqa: PLC0415
 
