@@ -95,9 +95,8 @@ def _file_versions(name: str | None, folders: Folders) -> list[list[str | int]]:
 def readers_version(modality: str) -> str:
     """sha256 of all source code that turns a file into an input, and the releases of the decoders."""
     specs, here = Path(data_specs.__file__).parent, Path(__file__)
-    shared = [specs / "person.py"]
-    sources = [*(specs / modality).rglob("*.py"), *(specs / "dicom").rglob("*.py"), here, here.with_name("files.py")]
-    sources = sorted([*sources, *(path for path in shared if path.exists())])
+    readers = [*(specs / modality).rglob("*.py"), *(specs / "dicom").rglob("*.py"), *specs.glob("person.py")]
+    sources = [*sorted(readers), here.with_name("files.py"), here]
     digest = hashlib.sha256(b"".join(source.read_bytes() for source in sources)).hexdigest()
     return " ".join([digest, *(f"{name}=={version(name)}" for name in DECODERS)])
 

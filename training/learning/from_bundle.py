@@ -16,6 +16,9 @@ import torch
 from torch import nn
 
 from data_specs.bundle import Ancestor, BundleManifest, CxrInput, EcgInput, FindingSpec, TrainingData
+from inference.bundles.loading import BundleError, load_bundle
+from training.bundle.derive import ancestor
+from training.bundle.restore import CannotRestore, restore
 from training.learning.start import CannotStart, backbone_of
 
 Ages = tuple[float, float] | None
@@ -64,10 +67,6 @@ def from_bundle(
     CannotStart
         The bundle is damaged, or has another input or another network.
     """
-    from inference.bundles.loading import BundleError, load_bundle  # noqa: PLC0415
-    from training.bundle.derive import ancestor  # noqa: PLC0415
-    from training.bundle.restore import CannotRestore, restore  # noqa: PLC0415
-
     ages = ages if ages is not None else [None] * len(columns)
     classifier = _classifier(network)
     if not len(columns) == len(ages) == classifier.out_channels:
