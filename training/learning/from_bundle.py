@@ -98,16 +98,16 @@ def _empty_parent(network: nn.Module, model: Path) -> tuple[nn.Module, nn.Module
     file's names (the copy itself if there is no prefix)."""
     shapes = {i.name: tuple(i.dims) for i in onnx.load(model).graph.initializer}
     named = [name for name in shapes if name == "classifier.weight" or name.endswith(".classifier.weight")]
-    ours = _classifier(network)
-    if len(named) != 1 or shapes[named[0]][1:] != tuple(ours.weight.shape[1:]):
+    own = _classifier(network)
+    if len(named) != 1 or shapes[named[0]][1:] != tuple(own.weight.shape[1:]):
         found = ", ".join(str(shapes[name]) for name in named) or "none"
         raise CannotStart(
             f"{model.parent.parent.name} has another network than {type(network).__name__}: "
-            f"classifier {found}, expected (columns, {', '.join(map(str, ours.weight.shape[1:]))})"
+            f"classifier {found}, expected (columns, {', '.join(map(str, own.weight.shape[1:]))})"
         )
     parent = copy.deepcopy(network)
     rows = shapes[named[0]][0]
-    parent.classifier = type(ours)(ours.in_channels, rows, kernel_size=1)  # type: ignore[arg-type]
+    parent.classifier = type(own)(own.in_channels, rows, kernel_size=1)  # type: ignore[arg-type]
     holder = parent
     for part in reversed(named[0].split(".")[:-2]):
         outer = nn.Module()
@@ -146,10 +146,10 @@ def _shared_years(one: Ages, other: Ages) -> float:
 def _take_rows(
     classifier: nn.Conv1d | nn.Conv2d, parent: nn.Conv1d | nn.Conv2d, taken: Sequence[FindingSpec | None]
 ) -> None:
-    for ours, theirs in zip(classifier.parameters(), parent.parameters(), strict=True):
+    for own, theirs in zip(classifier.parameters(), parent.parameters(), strict=True):
         for row, finding in enumerate(taken):
             if finding is not None:
-                ours[row] = theirs[finding.column]
+                own[row] = theirs[finding.column]
 
 
 def _classifier(network: nn.Module) -> nn.Conv1d | nn.Conv2d:
