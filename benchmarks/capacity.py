@@ -142,7 +142,7 @@ def simulate(programme: Programme) -> tuple[list[LayoutResult], dict[str, tuple[
     """Both layouts, without and with an outage on Monday morning; also the visits of each, for the plot."""
     begin = 9 * HOUR_S
     outage = (begin, begin + programme.outage_h * HOUR_S)
-    results, behind = [], {}
+    results, simulated = [], {}
     usual, cut = week(programme), None
     centre = provinces = np.zeros(1, np.int64)
     for step in steps(["centre", "provinces", "outage", "centre, outage", "centre + 1, outage", "provinces, outage"]):
@@ -158,8 +158,8 @@ def simulate(programme: Programme) -> tuple[list[LayoutResult], dict[str, tuple[
         visits = usual if cut is None else cut
         result, starts = simulate_layout(step, programme, visits, machines, outage if cut is not None else None)
         results.append(result)
-        behind[step] = (visits, starts)
-    return results, behind
+        simulated[step] = (visits, starts)
+    return results, simulated
 
 
 def core_ms_of(path: Path, kinds: Sequence[str]) -> float:
@@ -197,10 +197,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     core_ms = options.core_ms if options.core_ms is not None else core_ms_of(options.http, options.files)
     given = {name: getattr(options, name) for name in asdict(Programme())}
     programme = replace(Programme(), **given | {"core_ms": core_ms})
-    layouts, behind = simulate(programme)
+    layouts, simulated = simulate(programme)
     print_layouts(programme, layouts)
     report = Report("capacity", options.out)
-    report.plot(lambda axes: draw(axes, programme, behind), title="Visits that wait for a core, busiest Monday")
+    report.plot(lambda axes: draw(axes, programme, simulated), title="Visits that wait for a core, busiest Monday")
     yearly = programme.people * programme.visits_per_person
     costs = None
     if options.machine_cost:
@@ -240,10 +240,10 @@ def print_layouts(programme: Programme, layouts: Sequence[LayoutResult]) -> None
     )
 
 
-def draw(axes: Any, programme: Programme, behind: dict[str, tuple[Visits, Times]]) -> None:
+def draw(axes: Any, programme: Programme, simulated: dict[str, tuple[Visits, Times]]) -> None:
     """Queue over Monday, minute by minute."""
     minutes = np.arange(7 * HOUR_S, 19 * HOUR_S, 60.0)
-    for colour, (name, (visits, starts)) in zip(COLOURS, behind.items(), strict=False):
+    for colour, (name, (visits, starts)) in zip(COLOURS, simulated.items(), strict=False):
         axes.plot(minutes / HOUR_S, 1 + queue_length(visits.posted_s, starts, minutes), color=colour, label=name, lw=1)
     axes.axvspan(9, 9 + programme.outage_h, color="#eeeeee", zorder=0)
     axes.set(yscale="log", xlabel="hour of the day (grey: outage)", ylabel="visits waiting, plus one")

@@ -52,7 +52,7 @@ class Plan:
     ----------
     window_s, warm_s
         Seconds of a closed loop, and of the warm-up before it.
-    ours
+    service_rows
         Rows of the service: label to further settings, as environment variables.
     """
 

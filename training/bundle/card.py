@@ -103,17 +103,17 @@ def _calibration(finding: FindingSpec) -> list[str]:
     )
     if not c.prevalence:
         return [f"Probability from the logit by {how}.\n"]
-    said = f"Probability from the logit by {how}; it assumes a prevalence of {prevalence(finding)}"
+    text = f"Probability from the logit by {how}; it assumes a prevalence of {prevalence(finding)}"
     first = finding.roc[0] if finding.roc else None
     if first is None:
-        return [said + ".\n"]
+        return [text + ".\n"]
     n_positive, n_negative = (
         first.true_positives + first.false_negatives,
         first.true_negatives + first.false_positives,
     )
     among = n_positive / (n_positive + n_negative)
     return [
-        f"{said}; among the {n_positive + n_negative} cases that its thresholds were chosen on it was {among:.1%}.\n"
+        f"{text}; among the {n_positive + n_negative} cases that its thresholds were chosen on it was {among:.1%}.\n"
     ]
 
 
@@ -122,19 +122,19 @@ def _reading(manifest: BundleManifest) -> str:
     metrics = {e.metric for f in manifest.findings for e in f.evaluation}
     if manifest.imported and not metrics:
         return "Not evaluated: there are no figures.\n"
-    said = (
+    text = (
         "Intervals: 95 %, percentile bootstrap over persons (shares: Wilson). The bootstrap adds noise, "
         "and noise only raises `ece`, so its interval may be above its value if that is near 0"
     )
     if "ece_debiased" in metrics:
-        said += (
+        text += (
             "; `ece_by_chance` is the ECE of a perfectly calibrated model with these cases (95 % of draws), "
             "`ece_debiased` is `ece` less chance (as squares; its interval: values that chance explains). A finding is "
             "withheld if the interval of `ece`, less chance, is above 0.05: with few cases this shows little, so look "
             "at `ece` itself and at n"
         )
     shown = "have only their counts" if "prevalence" in metrics else "are not shown: too few to say"
-    return f"{said}. Groups with fewer than 10 positives or negatives {shown}.\n"
+    return f"{text}. Groups with fewer than 10 positives or negatives {shown}.\n"
 
 
 def _planning(manifest: BundleManifest) -> list[str]:

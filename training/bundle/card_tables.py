@@ -50,8 +50,8 @@ def _main_figures(finding: FindingSpec) -> list[str]:
     found = {(e.cohort, e.metric): e.estimate for e in finding.evaluation if e.subgroup == "all"}
     of = {metric: estimate for (where, metric), estimate in found.items() if where == cohort}
     if "auroc" not in of:
-        said = "a value" if finding.kind == "measured" else "not evaluated here"
-        return [said, *[""] * 5]
+        text = "a value" if finding.kind == "measured" else "not evaluated here"
+        return [text, *[""] * 5]
     ece = f"{of['ece'].value:.3f}" if "ece" in of else ""
     if "ece_by_chance" in of:
         ece += f" ({of['ece_by_chance'].value:.3f})"

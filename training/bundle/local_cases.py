@@ -106,11 +106,11 @@ def read_cohort(path: Path) -> Table:
         raise CannotRecalibrate(f"{file.name} cannot be read ({type(error).__name__})") from error
     columns = manifest.columns
     named = {"person": columns.person, "file": columns.file, "age_years": columns.age_years, "split": columns.split}
-    wanted = {ours: theirs for ours, theirs in {**named, **manifest.labels}.items() if theirs is not None}
-    missing = [theirs for theirs in wanted.values() if theirs not in raw.columns]
+    wanted = {name: column for name, column in {**named, **manifest.labels}.items() if column is not None}
+    missing = [column for column in wanted.values() if column not in raw.columns]
     if missing:
         raise CannotRecalibrate(f"{file.name} has no column {', '.join(missing)}, which {path.name} names")
-    rows = pd.DataFrame({ours: raw[theirs] for ours, theirs in wanted.items()})
+    rows = pd.DataFrame({name: raw[column] for name, column in wanted.items()})
     if "split" in rows:
         part = rows.pop("split").map(lambda word: manifest.values.split.get(word, word))
         rows = rows[part.isin(["validation", "test"])]

@@ -87,9 +87,9 @@ def _files(table: CohortTable, inputs: Inputs) -> Iterable[Check]:
 
 
 def _persons(table: CohortTable, _: Inputs) -> Iterable[Check]:
-    nobody = np.flatnonzero(table.raw.person.isna())
-    if len(nobody):
-        yield check_of_rows(table, "persons", "unusable", "no person is named, so parts cannot be kept apart", nobody)
+    unnamed = np.flatnonzero(table.raw.person.isna())
+    if len(unnamed):
+        yield check_of_rows(table, "persons", "unusable", "no person is named, so parts cannot be kept apart", unnamed)
     known = table.frame[table.frame.sex.notna()]
     two = known.groupby("person").sex.nunique()
     mixed = np.flatnonzero(table.frame.person.isin(two.index[two > 1]))

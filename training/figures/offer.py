@@ -121,7 +121,7 @@ def offer(
     if not auroc.low > rule.min_auroc:
         reason = (
             f"AUROC {auroc.value:.3f} ({auroc.low:.3f} to {auroc.high:.3f}) on {len(v)} validation cases, "
-            f"{int(y[v].sum())} of them positive; its lower bound must lie above {rule.min_auroc:g}"
+            f"{int(y[v].sum())} of them positive; its lower bound must be above {rule.min_auroc:g}"
         )
         return Withheld(name=label, cohort=called, reason=reason)
 

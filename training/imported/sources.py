@@ -125,8 +125,8 @@ _REMEDY = (
 )
 
 
-def _needs_more(path: Path, said: str) -> ImportRefused:
-    named = re.findall(r"GLOBAL ([\w.]+)|global ([\w.]+)|`([\w.]+)`? (?:was|is) not an allowed", said)
+def _needs_more(path: Path, message: str) -> ImportRefused:
+    named = re.findall(r"GLOBAL ([\w.]+)|global ([\w.]+)|`([\w.]+)`? (?:was|is) not an allowed", message)
     wants = next((name for names in named for name in names if name), None)
     if wants is None and not zipfile.is_zipfile(path) and not _starts_a_pickle(path):
         return ImportRefused(f"{path.name}: not a PyTorch checkpoint (neither a zip archive nor a pickle)")

@@ -97,8 +97,8 @@ class Spec(BaseModel):
     age_years: tuple[float, float] = ADULT_YEARS
     weights_key: str | None = None
     ignore_keys: tuple[str, ...] = ()
-    trained_on: str = "not said"
-    citation: str = "not said"
+    trained_on: str = "not stated"
+    citation: str = "not stated"
 
 
 @dataclass(frozen=True)
@@ -189,21 +189,21 @@ def _recognise(marks: tuple[str, int, int] | None, thresholds: object, spec: Spe
     return "torchvision"
 
 
-def _normalisation(said: str | Pixels, channels: int) -> Normalisation:
-    if said == "torchxrayvision":
+def _normalisation(stated: str | Pixels, channels: int) -> Normalisation:
+    if stated == "torchxrayvision":
         # (2 x / 255 - 1) 1024, torchxrayvision.utils.normalize
         return Normalisation((127.5,) * channels, (127.5 / 1024,) * channels)
-    if said == "unit":
+    if stated == "unit":
         mean, std = (0.0,) * channels, (1.0,) * channels
-    elif said == "imagenet":
+    elif stated == "imagenet":
         if channels == 1:
             raise ImportRefused(
                 "normalisation 'imagenet' has three channels and the network takes one: give its own mean and std, "
                 "'normalisation: {mean: 0.5, std: 0.25}'"
             )
         mean, std = IMAGENET
-    elif isinstance(said, Pixels):
-        mean, std = (v if isinstance(v, tuple) else (v,) * channels for v in (said.mean, said.std))
+    elif isinstance(stated, Pixels):
+        mean, std = (v if isinstance(v, tuple) else (v,) * channels for v in (stated.mean, stated.std))
     if len(mean) != channels or len(std) != channels:
         raise ImportRefused(f"normalisation: {len(mean)} means and {len(std)} deviations for {channels} channels")
     if not all(math.isfinite(v) for v in (*mean, *std)) or min(std) <= 0 or max(*mean, *std) > 10:

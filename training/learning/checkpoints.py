@@ -70,7 +70,7 @@ def save(path: Path, parts: Mapping[str, Any], identity: Mapping[str, str], epoc
 def write(path: Path, content: Mapping[str, Any]) -> None:
     """Save ``content`` with torch, completely or not at all, even if the machine stops."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(path.name + ".part")
+    unfinished = path.with_suffix(".part")
     with unfinished.open("wb") as file:
         torch.save(dict(content), file)
         file.flush()

@@ -17,6 +17,9 @@ from torch import nn
 
 from data_specs.bundle import Ancestor, BundleManifest, CxrInput, EcgInput, FindingSpec, TrainingData
 from data_specs.person import MAX_AGE_YEARS
+from inference.bundles.loading import BundleError, load_bundle
+from training.bundle.derive import ancestor
+from training.bundle.restore import CannotRestore, restore
 from training.learning.start import CannotStart, backbone_of
 
 Ages = tuple[float, float] | None
@@ -65,10 +68,6 @@ def from_bundle(
     CannotStart
         The bundle is damaged, or has another input or another network.
     """
-    from inference.bundles.loading import BundleError, load_bundle  # noqa: PLC0415
-    from training.bundle.derive import ancestor  # noqa: PLC0415
-    from training.bundle.restore import CannotRestore, restore  # noqa: PLC0415
-
     ages = ages if ages is not None else [None] * len(columns)
     classifier = _classifier(network)
     if not len(columns) == len(ages) == classifier.out_channels:
@@ -100,16 +99,16 @@ def _empty_parent(network: nn.Module, model: Path) -> tuple[nn.Module, nn.Module
     file's names (the copy itself if there is no prefix)."""
     shapes = {i.name: tuple(i.dims) for i in onnx.load(model).graph.initializer}
     named = [name for name in shapes if name == "classifier.weight" or name.endswith(".classifier.weight")]
-    ours = _classifier(network)
-    if len(named) != 1 or shapes[named[0]][1:] != tuple(ours.weight.shape[1:]):
+    own = _classifier(network)
+    if len(named) != 1 or shapes[named[0]][1:] != tuple(own.weight.shape[1:]):
         found = ", ".join(str(shapes[name]) for name in named) or "none"
         raise CannotStart(
             f"{model.parent.parent.name} has another network than {type(network).__name__}: "
-            f"classifier {found}, expected (columns, {', '.join(map(str, ours.weight.shape[1:]))})"
+            f"classifier {found}, expected (columns, {', '.join(map(str, own.weight.shape[1:]))})"
         )
     parent = copy.deepcopy(network)
     rows = shapes[named[0]][0]
-    parent.classifier = type(ours)(ours.in_channels, rows, kernel_size=1)  # type: ignore[arg-type]
+    parent.classifier = type(own)(own.in_channels, rows, kernel_size=1)  # type: ignore[arg-type]
     holder = parent
     for part in reversed(named[0].split(".")[:-2]):
         outer = nn.Module()
@@ -148,10 +147,10 @@ def _shared_years(one: Ages, other: Ages) -> float:
 def _take_rows(
     classifier: nn.Conv1d | nn.Conv2d, parent: nn.Conv1d | nn.Conv2d, taken: Sequence[FindingSpec | None]
 ) -> None:
-    for ours, theirs in zip(classifier.parameters(), parent.parameters(), strict=True):
+    for own, theirs in zip(classifier.parameters(), parent.parameters(), strict=True):
         for row, finding in enumerate(taken):
             if finding is not None:
-                ours[row] = theirs[finding.column]
+                own[row] = theirs[finding.column]
 
 
 def _classifier(network: nn.Module) -> nn.Conv1d | nn.Conv2d:

@@ -250,7 +250,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--data", type=Path, default=Path("../shared/data"), help="folder of the shipped cohorts, used without --cohort"
     )
-    parser.add_argument("--out", type=Path, required=True, help="file to write; an interrupted run goes on")
+    parser.add_argument("--out", type=Path, required=True, help="file to write; an interrupted run is resumed")
     parser.add_argument("--epochs", type=int, default=30)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--seed", type=int, default=Pretext.seed)

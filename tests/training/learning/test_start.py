@@ -326,8 +326,8 @@ def test_a_bundle_hands_on_its_backbone_and_the_rows_of_its_questions(film_paren
     assert (ancestor.name, ancestor.version) == ("lung", "1.1.0")
     assert ancestor.weights_sha256 == hashlib.sha256((lung / "models/model.onnx").read_bytes()).hexdigest()
     assert inherited.training_data == (DATA,)
-    assert ancestor.weights_sha256 in inherited.says
-    assert "begun at random: effusion." in inherited.says
+    assert ancestor.weights_sha256 in inherited.sentence
+    assert "begun at random: effusion." in inherited.sentence
 
 
 def test_no_row_is_taken_from_other_ages(film_parent: nn.Module, lung: Path) -> None:
@@ -358,7 +358,7 @@ def test_a_network_exported_inside_another_is_found(tmp_path: Path) -> None:
 def test_a_bundle_of_another_network_or_input_is_refused(lung: Path) -> None:
     with pytest.raises(CannotStart, match="takes cxr, RecordingNet takes ecg"):
         from_bundle(small(1), ["pneumonia"], lung)
-    with pytest.raises(CannotStart, match="size_px 64 there, 224 here"):
+    with pytest.raises(CannotStart, match="size_px 64 in the bundle, 224 here"):
         from_bundle(Small(1), ["pneumonia"], lung, takes=CxrInput(size_px=224))
     narrow = Small(1)
     narrow.classifier = nn.Conv2d(640, 1, kernel_size=1)
