@@ -123,7 +123,8 @@ def stage_costs(engine: Engine, folder: Path, seconds: float) -> dict[str, Cost]
 
 
 def _intake_costs(folder: Path, seconds: float) -> dict[str, Cost]:
-    from service.receive.multipart import MultipartReader, Part  # noqa: PLC0415
+    from service.receive.multipart import FormReader  # noqa: PLC0415
+    from service.receive.posted import Part  # noqa: PLC0415
     from service.storage.drafts import Drafts  # noqa: PLC0415
     from service.storage.store import open_store  # noqa: PLC0415
 
@@ -134,7 +135,7 @@ def _intake_costs(folder: Path, seconds: float) -> dict[str, Cost]:
     parts: list[Part] = []
 
     def parse() -> None:
-        reader = MultipartReader(body.content_type, drafts)
+        reader = FormReader(body.content_type, drafts)
         reader.feed(files.numbered(body.content, next(numbers)))
         parts.extend(part for part in reader.finish() if part.field != "context")
 

@@ -75,8 +75,9 @@ def test_a_finding_says_its_organ_and_how_it_is_answered() -> None:
 
 
 def test_what_a_doctor_can_see_is_what_is_judged_on_a_film_or_a_trace() -> None:
-    assert list(visible_findings("lung"))[: len(LUNG)] == LUNG
-    assert list(visible_findings("cardiac"))[: len(CARDIAC)] == CARDIAC
+    """The findings of the wire contract are there, in its order; more may come between them."""
+    for organ, contract in (("lung", LUNG), ("cardiac", CARDIAC)):
+        assert [name for name in visible_findings(organ) if name in contract] == contract
     assert visible_findings("kidney") == ()
     assert {"kfre_2y", "kfre_5y", "incident_ckd"} <= {*judged_findings("kidney")}
 

@@ -10,6 +10,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from inference.engine import Engine
 from inference.runtime.batcher import BatcherCounts
+from inference.runtime.session import Machine
 from models.registry import promote
 from service.metrics import Metrics
 from tests.conftest import ROOT
@@ -34,7 +35,7 @@ def bundles(tmp_path):
 @pytest.fixture
 def client(tmp_path, bundles):
     settings = settings_for(tmp_path / "data", bundles=bundles)
-    with serving(settings, Engine(bundles, device="cpu", poll_s=0.05)) as server, server.client() as client:
+    with serving(settings, Engine(bundles, Machine("cpu"), poll_s=0.05)) as server, server.client() as client:
         yield client
 
 
@@ -78,7 +79,7 @@ def test_before_the_bundles_are_loaded_there_is_nothing_to_count():
 
 
 def test_the_page_names_every_metric_and_no_other():
-    page = (ROOT / "docs" / "metrics.md").read_text("utf-8")
+    page = (ROOT / "docs/reference/metrics.md").read_text("utf-8")
     described = set(re.findall(r"^\| `(sangloc_\w+)`", page, re.MULTILINE))
     families = text_string_to_metric_families(Metrics().exposition().decode())
     made = {f"{each.name}_total" if each.type == "counter" else each.name for each in families}
