@@ -86,12 +86,11 @@ class Callers:
         """
         called_from = _ip_address(address)
         listed = [caller for caller in self._callers if caller.ae_title == ae_title]
-        by_name = [caller for caller in listed if _ip_address(caller.host) is None]
-        for caller in listed:
+        for caller in listed:  # addresses first, so that they never wait for a name
             if caller.host == called_from:
                 return caller.site
-        for caller in by_name:
-            if called_from in self._addresses_of(caller.host):
+        for caller in listed:
+            if _ip_address(caller.host) is None and called_from in self._addresses_of(caller.host):
                 return caller.site
         return None
 
