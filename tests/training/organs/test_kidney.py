@@ -150,7 +150,7 @@ def test_a_clinics_own_table_makes_a_bundle_that_answers_its_visits(bundle: Bund
 
 
 def test_the_graph_says_what_the_regression_says(bundle: Bundle, cohort: Path) -> None:
-    rows = kidney.own(cohort, progress=False).rows
+    rows = kidney.hospital_cohort(cohort, progress=False).rows
     fitted = search(rows.table, rows.y, rows.person, rows.candidates)
     names = [f.name for f in bundle.manifest.input.features]
     (values,) = bundle.session.run(rows.table.reindex(columns=names).to_numpy(dtype=np.float32))
@@ -161,7 +161,7 @@ def test_the_graph_says_what_the_regression_says(bundle: Bundle, cohort: Path) -
 def test_the_card_speaks_of_this_cohort_and_no_other(bundle: Bundle, folder: Path) -> None:
     kept = N - UNDER_60 - WITHOUT_SYSTOLIC - UNKNOWN
     for said in (
-        f"learnt from district-7, {kept} rows of {kept} persons",
+        f"fitted to district-7, {kept} rows of {kept} persons",
         f"{UNDER_60} with an eGFR under 60 at the start",
         f"{UNKNOWN} with an unknown outcome",
         f"{WITHOUT_SYSTOLIC} without systolic_mmHg",
@@ -369,7 +369,7 @@ def test_a_manifest_of_the_published_cohort_gives_the_same_persons(tmp_path: Pat
     }
     path = tmp_path / "cohort.yaml"
     path.write_text(json.dumps(document))
-    mine, theirs = kidney.own(path, progress=False).rows, kidney.shipped(shared_data).rows
+    mine, theirs = kidney.hospital_cohort(path, progress=False).rows, kidney.shipped(shared_data).rows
     assert len(theirs.y) == 476
     assert theirs.y.sum() == 54
     # One creatinine is 6 µmol/L as published: a manifest's values are held to what serving takes as plausible.
