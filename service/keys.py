@@ -25,6 +25,7 @@ from sqlalchemy.orm import Session
 
 from service.errors import NotFound
 from service.storage.database import Database, database_now, rowcount
+from service.storage.store import fsync_folder
 from service.storage.tables import KeyRow
 
 Role = Literal["site", "doctor", "specialist", "admin"]
@@ -177,3 +178,4 @@ def _write_secret(path: Path) -> None:
     with contextlib.suppress(FileExistsError):  # another process was first
         os.link(draft, path)
     draft.unlink()
+    fsync_folder(path.parent)

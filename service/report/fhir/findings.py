@@ -164,7 +164,7 @@ def _present(report: Report, judgement: Judgement) -> bool | None:
     machine did not decide.
     """
     machine = next((each for each in report.findings if each.name == judgement.finding), None)
-    if terms()[judgement.finding].unit or (machine is not None and machine.value is not None):
+    if terms()[judgement.finding].measured or (machine is not None and machine.value is not None):
         return None
     positive = machine.positive if machine is not None else None
     if judgement.verdict == "agree":

