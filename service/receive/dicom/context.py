@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import TypeVar
 
 from data_specs.dicom.reference import DicomReference
-from data_specs.person import age_at_examination, file_day, read_age, read_sex
+from data_specs.person import age_at_examination, dicom_day, read_age, read_sex
 from data_specs.visit.context import Context, Order, Person, Referrer
 
 T = TypeVar("T")
@@ -48,7 +48,7 @@ def context_of(references: Sequence[DicomReference]) -> Context:
     def said(keyword: str) -> str:
         return only(getattr(each, keyword) for each in references)
 
-    born, studied = file_day(said("PatientBirthDate")), file_day(said("StudyDate"))
+    born, studied = dicom_day(said("PatientBirthDate")), dicom_day(said("StudyDate"))
     id_ = said("PatientID")
     person = given(
         id=id_ if 0 < len(id_) <= MAX_ID else None,

@@ -9,7 +9,7 @@ import re
 import unicodedata
 from datetime import UTC, datetime
 
-from data_specs.person import file_day
+from data_specs.person import dicom_day
 from data_specs.visit.opinion import Author
 
 
@@ -85,7 +85,7 @@ def is_uid(text: str) -> bool:
 
 def given_date(text: str) -> str:
     """DA, or nothing where it is no day."""
-    found = file_day(text)
+    found = dicom_day(text)
     return f"{found:%Y%m%d}" if found else ""
 
 
