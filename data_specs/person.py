@@ -74,19 +74,31 @@ def calendar_day(year: object, month: object, day: object) -> date | None:
     return found if FIRST_YEAR <= found.year <= LAST_YEAR else None
 
 
-def file_day(text: str | None, order: Literal["ymd", "mdy", "dmy"] = "ymd") -> date | None:
-    """A day as the header of a film or a recording writes it, with or without a time behind it.
-
-    Read are ``20021122``, ``2002-11-22``, ``2002.11.22`` and ``22-Nov-2002``; numbers with the year at the end only
-    where the format has an ``order`` of day and month.
+def dicom_day(text: str) -> date | None:
+    """The day of a DICOM date (``20021122``, retired ``2002.11.22``) or date and time.
 
     References
     ----------
-    DICOM PS3.5, section 6.2 (DA, with its retired form ``2002.11.22``; DT). EDF+, section 2.1.3.3 (``dd-MMM-yyyy``).
+    DICOM PS3.5, table 6.2-1 (DA, DT) and section 6.2 (the retired form of DA).
+    """
+    time = r"(?:\d\d(?:\d\d(?:\d\d(?:\.\d{1,6})?)?)?)?(?:[+-]\d{4})?"
+    match = re.fullmatch(rf"(\d{{4}})(\.?)(\d\d)\2(\d\d){time}", text.strip(), re.ASCII)
+    return calendar_day(match[1], match[3], match[4]) if match else None
+
+
+def ecg_day(text: str | None, order: Literal["ymd", "mdy", "dmy"] = "ymd") -> date | None:
+    """A day as the ECG formats other than DICOM write it, with or without a time behind it.
+
+    Read are ``20021122``, ``2002-11-22`` and ``22-Nov-2002``; numbers with the year at the end only where the format
+    has an ``order`` of day and month.
+
+    References
+    ----------
+    EDF+, section 2.1.3.3 (``dd-MMM-yyyy``); HL7 V3, TS (``20021122101500``).
     """
     value = (text or "").strip()
-    if match := re.match(r"(\d{4})([-.]?)(\d\d)\2(\d\d)(?:$|[T ]|\d\d)", value, re.ASCII):
-        return calendar_day(match[1], match[3], match[4])
+    if match := re.match(r"(\d{4})-?(\d\d)-?(\d\d)", value, re.ASCII):
+        return calendar_day(*match.groups())
     if match := re.match(r"(\d{1,2})[-./ ]([A-Za-z]{3})[-./ ](\d{4})$", value, re.ASCII):
         month = match[2].lower()
         return calendar_day(match[3], _MONTHS.index(month) + 1, match[1]) if month in _MONTHS else None

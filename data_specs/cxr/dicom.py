@@ -11,7 +11,7 @@ from data_specs.cxr.image import MIN_SHORT_SIDE_PX, ChestImage
 from data_specs.cxr.pixels import frame_of, stored_values
 from data_specs.dicom.header import Header, read_header
 from data_specs.dicom.reference import RADIOGRAPH_CLASSES
-from data_specs.person import age_at_examination, file_day, read_age, read_binary_sex, read_identifier
+from data_specs.person import age_at_examination, dicom_day, read_age, read_binary_sex, read_identifier
 from data_specs.problems import Problem, Refused
 
 MODALITIES = ("CR", "DX", "DR", "RG")
@@ -95,8 +95,8 @@ def read_dicom(content: bytes) -> ChestImage:
     pixels, problems = displayed(header, frame, stored_values(header, frame))
     if header.text("BurnedInAnnotation").upper() == "YES":
         problems = (*problems, Problem("burned_in_annotation", "warn", "YES", "NO"))
-    recorded_on = file_day(header.text("StudyDate"))
-    stated, born = read_age(header.text("PatientAge"), unit=""), file_day(header.text("PatientBirthDate"))
+    recorded_on = dicom_day(header.text("StudyDate"))
+    stated, born = read_age(header.text("PatientAge"), unit=""), dicom_day(header.text("PatientBirthDate"))
     return ChestImage(
         pixels=pixels,
         format="dicom",

@@ -13,7 +13,7 @@ import numpy as np
 
 from data_specs.dicom.reference import DicomReference
 from data_specs.ecg.recording import LEADS, Recording
-from data_specs.person import age_at_examination, file_day
+from data_specs.person import age_at_examination, dicom_day
 from data_specs.problems import Refused
 from service.errors import StoredFileDamaged, StoredFileMissing
 from service.outcomes.cases import Case, ExportRequest
@@ -167,7 +167,7 @@ def _row(case: Case, file: str, read: ChestImage | Recording, request: ExportReq
         age = read.age_years
     sex = person.sex if person.sex not in (None, "unknown") else read.sex
     header = case.files[0].dicom
-    made_on = file_day(DicomReference.model_validate_json(header).StudyDate) if header and request.dates else None
+    made_on = dicom_day(DicomReference.model_validate_json(header).StudyDate) if header and request.dates else None
     return {
         "file": file,
         "age_years": "" if age is None else str(min(int(age), OLDEST_EXPORTED_YEARS)),

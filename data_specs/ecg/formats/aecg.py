@@ -26,7 +26,7 @@ from data_specs.ecg.header import (
     require_leads,
 )
 from data_specs.ecg.recording import MIN_DURATION_S, Recording, VoltageUnit
-from data_specs.person import age_at_examination, file_day, read_age, read_binary_sex, read_identifier
+from data_specs.person import age_at_examination, ecg_day, read_age, read_binary_sex, read_identifier
 from data_specs.problems import Refused
 
 _SECONDS = {"s": 1.0, "ms": 1e-3, "us": 1e-6}
@@ -106,14 +106,14 @@ def _millivolts(value: Element, digits: NDArray[np.float64], ecg_unit: VoltageUn
 def _subject(root: Element, series: list[Element]) -> Subject:
     stated = [root.find("effectiveTime"), *(s.find("effectiveTime") for s in series)]
     times = [attribute(time, part, "value") for time in stated for part in ("low", "center")]
-    recorded_on = next((found for found in map(file_day, times) if found), None)
+    recorded_on = next((found for found in map(ecg_day, times) if found), None)
     subject = root.find(".//trialSubject")
     person = subject.find("subjectDemographicPerson") if subject is not None else None
     years = None
     for observation in root.iter("relatedObservation"):
         if attribute(observation, "code", "code") in {"21612-7", "30525-0"}:  # LOINC: age, reported and plain
             years = read_age(attribute(observation, "value", "value"), attribute(observation, "value", "unit") or "a")
-    born = file_day(attribute(person, "birthTime", "value"))
+    born = ecg_day(attribute(person, "birthTime", "value"))
     return Subject(
         age_years=age_at_examination(years, born, recorded_on),
         sex=read_binary_sex(attribute(person, "administrativeGenderCode", "code"), "words"),

@@ -24,7 +24,7 @@ from data_specs.ecg.header import (
     require_leads,
 )
 from data_specs.ecg.recording import LEADS, Recording, VoltageUnit
-from data_specs.person import file_day, read_age, read_binary_sex, read_identifier
+from data_specs.person import ecg_day, read_age, read_binary_sex, read_identifier
 from data_specs.problems import Refused
 
 _DELIMITERS = (";", "\t", ",")
@@ -215,5 +215,5 @@ def _subject(stated: dict[str, str]) -> Subject:
         age_years=read_age(first("age", "ageyears"), "y"),
         sex=read_binary_sex(first("sex", "gender"), "words"),
         person_id=read_identifier(first("patientid", "personid", "id")),
-        recorded_on=file_day(first("date", "recordedon", "recordingdate", "acquisitiondate"), "dmy"),
+        recorded_on=ecg_day(first("date", "recordedon", "recordingdate", "acquisitiondate"), "dmy"),
     )

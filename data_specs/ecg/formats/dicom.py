@@ -28,7 +28,7 @@ from data_specs.ecg.header import (
     require_leads,
 )
 from data_specs.ecg.recording import MIN_DURATION_S, Recording, VoltageUnit
-from data_specs.person import age_at_examination, file_day, read_age, read_binary_sex, read_identifier
+from data_specs.person import age_at_examination, dicom_day, read_age, read_binary_sex, read_identifier
 from data_specs.problems import Refused
 
 if TYPE_CHECKING:
@@ -189,8 +189,8 @@ def _millivolts(counts: NDArray[np.number], channel: Dataset, ecg_unit: VoltageU
 
 def _subject(dataset: Dataset) -> Subject:
     times = [dataset.get(k) for k in ("AcquisitionDateTime", "AcquisitionDate", "ContentDate", "StudyDate")]
-    recorded_on = next((found for found in (file_day(str(time or "")) for time in times) if found), None)
-    born = file_day(str(dataset.get("PatientBirthDate") or ""))
+    recorded_on = next((found for found in (dicom_day(str(time or "")) for time in times) if found), None)
+    born = dicom_day(str(dataset.get("PatientBirthDate") or ""))
     return Subject(
         age_years=age_at_examination(read_age(dataset.get("PatientAge"), unit=""), born, recorded_on),
         sex=read_binary_sex(dataset.get("PatientSex"), "dicom"),

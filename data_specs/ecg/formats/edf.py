@@ -28,7 +28,7 @@ from data_specs.ecg.header import (
     require_leads,
 )
 from data_specs.ecg.recording import Recording, VoltageUnit
-from data_specs.person import age_on, calendar_day, file_day, read_binary_sex, read_identifier
+from data_specs.person import age_on, calendar_day, ecg_day, read_binary_sex, read_identifier
 from data_specs.problems import Refused
 
 _FIELDS = (16, 80, 8, 8, 8, 8, 8, 80, 8, 32)
@@ -155,11 +155,11 @@ def _subject(head: str) -> Subject:
     """EDF+ local identifications: ``code sex birthdate name`` and ``Startdate dd-MMM-yyyy``; else the start date."""
     patient, session = head[8:88].split(), head[88:168].split()
     has_day = len(session) > 1 and session[0] == "Startdate"
-    recorded_on = file_day(session[1], "dmy") if has_day else _start(head[168:176])
+    recorded_on = ecg_day(session[1], "dmy") if has_day else _start(head[168:176])
     if not head.startswith("0") or head[192:196] != "EDF+" or len(patient) < 3:
         return Subject(recorded_on=recorded_on)
     return Subject(
-        age_years=age_on(file_day(patient[2], "dmy"), recorded_on),
+        age_years=age_on(ecg_day(patient[2], "dmy"), recorded_on),
         sex=read_binary_sex(patient[1], "words"),
         person_id=read_identifier(patient[0]),
         recorded_on=recorded_on,

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from data_specs.ecg.formats.xml import decoded, number, numbers, text
 from data_specs.ecg.header import Subject, check_duration, check_rate, millivolts_per, recording, require_leads
 from data_specs.ecg.recording import Recording, VoltageUnit
-from data_specs.person import age_at_examination, calendar_day, file_day, read_age, read_binary_sex, read_identifier
+from data_specs.person import age_at_examination, calendar_day, ecg_day, read_age, read_binary_sex, read_identifier
 from data_specs.problems import Refused
 
 
@@ -66,9 +66,9 @@ def _muse_lead(lead: Element, fs_hz: float, ecg_unit: VoltageUnit | None) -> NDA
 
 def _muse_subject(root: Element) -> Subject:
     person = root.find("PatientDemographics")
-    recorded_on = file_day(text(root, "TestDemographics/AcquisitionDate"), "mdy")
+    recorded_on = ecg_day(text(root, "TestDemographics/AcquisitionDate"), "mdy")
     years = read_age(text(person, "PatientAge"), text(person, "AgeUnits") or "y")
-    born = file_day(text(person, "DateofBirth"), "mdy")
+    born = ecg_day(text(person, "DateofBirth"), "mdy")
     return Subject(
         age_years=age_at_examination(years, born, recorded_on),
         sex=read_binary_sex(text(person, "Gender"), "words"),

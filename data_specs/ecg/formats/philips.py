@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from data_specs.ecg.formats.xml import decoded, number, text
 from data_specs.ecg.header import Subject, check_duration, check_rate, recording, require_leads
 from data_specs.ecg.recording import LEADS, Recording, VoltageUnit
-from data_specs.person import age_at_examination, file_day, read_age, read_binary_sex, read_identifier
+from data_specs.person import age_at_examination, ecg_day, read_age, read_binary_sex, read_identifier
 from data_specs.problems import Refused
 
 TYPES = ("SierraECG", "PhilipsECG")
@@ -175,8 +175,8 @@ def _lzw(data: bytes, limit: int) -> bytes:
 
 def _subject(root: Element) -> Subject:
     person, acquired = root.find("patient/generalpatientdata"), root.find("dataacquisition")
-    recorded_on = file_day(acquired.get("date")) if acquired is not None else None
-    stated, born = read_age(text(person, "age/years"), "y"), file_day(text(person, "age/dateofbirth"))
+    recorded_on = ecg_day(acquired.get("date")) if acquired is not None else None
+    stated, born = read_age(text(person, "age/years"), "y"), ecg_day(text(person, "age/dateofbirth"))
     return Subject(
         age_years=age_at_examination(stated, born, recorded_on),
         sex=read_binary_sex(text(person, "sex"), "words"),

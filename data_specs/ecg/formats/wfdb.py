@@ -40,7 +40,7 @@ from data_specs.ecg.header import (
     require_leads,
 )
 from data_specs.ecg.recording import Recording, VoltageUnit
-from data_specs.person import file_day, read_age, read_binary_sex
+from data_specs.person import ecg_day, read_age, read_binary_sex
 from data_specs.problems import Refused
 
 MAX_SIGNALS, MAX_SEGMENTS = 256, 4096
@@ -127,7 +127,7 @@ def parse_header(content: bytes) -> Header:
     fs_hz = float(rate[0]) if rate else DEFAULT_FS_HZ
     n_frames = int(fields[3]) if len(fields) > 3 and fields[3].isdecimal() and len(fields[3]) < 12 else 0
     # The standard order is time, then date; the CinC 2020/2021 sets write '12-May-2020 12:33:59'.
-    recorded_on = next((found for found in (file_day(field, "dmy") for field in fields[2:]) if found), None)
+    recorded_on = next((found for found in (ecg_day(field, "dmy") for field in fields[2:]) if found), None)
     wanted = n_segments or n_signals
     if not 0 < wanted <= (MAX_SEGMENTS if n_segments else MAX_SIGNALS):
         raise Refused("unreadable", found=f"{wanted}", expected=f"1-{MAX_SIGNALS}")

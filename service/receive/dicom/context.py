@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import TypeVar
 
 from data_specs.dicom.reference import DicomReference
-from data_specs.person import age_at_examination, file_day, read_age, read_sex
+from data_specs.person import age_at_examination, dicom_day, read_age, read_sex
 from data_specs.visit.context import Context, Order, Person, Referrer, known_members
 
 T = TypeVar("T")
@@ -50,7 +50,7 @@ def context_of(references: Sequence[DicomReference]) -> Context:
     def value(keyword: str) -> str:
         return agreed_value(getattr(each, keyword) for each in references)
 
-    born, studied = file_day(value("PatientBirthDate")), file_day(value("StudyDate"))
+    born, studied = dicom_day(value("PatientBirthDate")), dicom_day(value("StudyDate"))
     id_ = value("PatientID")
     person = known_members(
         id=id_ if 0 < len(id_) <= MAX_ID else None,

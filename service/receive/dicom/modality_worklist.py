@@ -11,7 +11,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from data_specs.person import file_day, read_sex
+from data_specs.person import dicom_day, read_sex
 from data_specs.visit.context import Context, Order, Person, Referrer, known_members
 from service.protocols.peers import read_ae_address
 from service.receive.dicom.context import MAX_ID, readable_name
@@ -129,7 +129,7 @@ def _context(answer: Dataset) -> Context:
     person = known_members(
         id=id_ if 0 < len(id_) <= MAX_ID else None,
         name=readable_name(_text(answer, "PatientName")),
-        birth_date=file_day(_text(answer, "PatientBirthDate")),
+        birth_date=dicom_day(_text(answer, "PatientBirthDate")),
         sex=read_sex(_text(answer, "PatientSex"), "dicom"),
     )
     physician = "RequestingPhysician" if _text(answer, "RequestingPhysician") else "ReferringPhysicianName"

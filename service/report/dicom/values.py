@@ -10,7 +10,7 @@ import re
 import unicodedata
 from datetime import UTC, datetime
 
-from data_specs.person import file_day
+from data_specs.person import dicom_day
 from data_specs.visit.opinion import Author
 
 
@@ -86,7 +86,7 @@ def is_uid(text: str) -> bool:
 
 def header_date(text: str) -> str:
     """DA of a posted header; empty if it is not a date."""
-    found = file_day(text)
+    found = dicom_day(text)
     return f"{found:%Y%m%d}" if found else ""
 
 

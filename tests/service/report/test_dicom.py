@@ -232,8 +232,7 @@ def test_invalid_headers_do_not_make_an_invalid_object(tmp_path):
     dumped(content, tmp_path)
     dataset = parsed(content)
     assert (dataset.StudyDate, dataset.StudyTime, dataset.StudyID, dataset.AccessionNumber) == ("", "", "", "")
-    # an ISO date is no DA, but it is read like every other date of a header
-    assert (dataset.PatientID, dataset.PatientBirthDate, dataset.PatientSex) == ("", "19610530", "")
+    assert (dataset.PatientID, dataset.PatientBirthDate, dataset.PatientSex) == ("", "", "")
     assert dataset.VerifyingObserverSequence[0].VerifyingOrganization == "—"
     assert [each.StudyInstanceUID for each in dataset.CurrentRequestedProcedureEvidenceSequence] == [STUDY]
     assert [each.StudyInstanceUID for each in dataset.PertinentOtherEvidenceSequence] == ["1.2.3.4"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from data_specs.dicom.reference import DicomReference
-from data_specs.person import age_on, file_day
+from data_specs.person import age_on, dicom_day
 from data_specs.visit.context import Context, Person, Referrer
 from service.receive.dicom.context import by_person, context_of, readable_name
 from service.receive.orders import merge_order
@@ -34,12 +34,12 @@ def test_the_context_of_headers():
     assert context_of([reference()]).model_dump(exclude_unset=True) == {}
     disagreeing = context_of([said, reference(PatientID="P-1", PatientSex="F", AccessionNumber="A-2")])
     assert (disagreeing.person.id, disagreeing.person.sex, disagreeing.order) == ("P-1", None, None)
-    for sloppy in ("X" * 200, "2026-1-1", "99999999", "²0260101"):
-        assert file_day(sloppy) is None
+    for sloppy in ("X" * 200, "2026-1-1", "2026-01-01", "01/02/2026", "99999999", "²0260101"):
+        assert dicom_day(sloppy) is None
         context_of([reference(PatientID=sloppy, PatientBirthDate=sloppy, StudyDate=sloppy, PatientSex=sloppy)])
     assert context_of([reference(PatientID="X" * 65)]).person.id is None, "a longer identifier may have been cut off"
-    assert age_on(file_day("20260101"), file_day("20250101")) is None
-    assert age_on(file_day("18500101"), file_day("20250101")) is None
+    assert age_on(dicom_day("20260101"), dicom_day("20250101")) is None
+    assert age_on(dicom_day("18500101"), dicom_day("20250101")) is None
     assert readable_name("=山田^太郎=") == "山田 太郎"
     assert readable_name("^^ =") is None
 
