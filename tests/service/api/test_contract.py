@@ -26,7 +26,7 @@ def problem(response, status, code):
     return document
 
 
-def test_a_posted_visit_is_answered_with_its_findings(client):
+def test_posted_visit_comes_back_finished(client):
     context = {"person": {"id": "P-1", "age_years": 54, "sex": "female"}, "labs": [], "ecg_unit": "mV"}
     response = client.post("/v1/visits", files=visit_files(**context))
     assert response.status_code == 201, response.text
@@ -343,7 +343,7 @@ def test_engine_fault_ends_as_a_failed_visit(tmp_path, monkeypatch):
     assert visit["inputs"][0]["accepted"] is False
 
 
-def test_an_internal_error_is_answered_without_a_stack_trace(tmp_path):
+def test_a_fault_of_the_service_is_a_problem_without_a_trace(tmp_path):
     with serving(settings_for(tmp_path)) as served, served.client() as client:
         visit = client.post("/v1/visits", files=visit_files()).json()
         stored = tmp_path / "files" / visit["inputs"][0]["sha256"][:2] / visit["inputs"][0]["sha256"][2:]
@@ -368,7 +368,7 @@ def test_operations(client):
     assert 'sangloc_stage_seconds_count{stage="assess"}' in metrics
 
 
-def test_every_answer_has_the_security_headers(client):
+def test_security_headers_stand_on_every_answer(client):
     for response in (
         client.get("/healthz"),
         client.get("/v1/nothing"),
