@@ -199,10 +199,10 @@ def _readings(read: _ReadVisit) -> dict[Reader, dict[str, bool]]:
     """
     found = read.row.read_assessment()
     machine = {
-        each.name: each.positive
+        finding.name: finding.positive
         for organ in (found.organs.values() if found else ())
-        for each in organ.findings
-        if each.positive is not None
+        for finding in organ.findings
+        if finding.positive is not None
     }
     readings: dict[Reader, dict[str, bool]] = {"machine": machine}
     for opinion in read.opinions:

@@ -12,7 +12,6 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from data_specs.cohort import Source
-from data_specs.visit.assessment import Assessment
 from data_specs.visit.context import Context
 from data_specs.visit.contract import Organ
 from service.storage.tables import InputRow, OutcomeRow, VisitRow
@@ -121,14 +120,14 @@ _AS_RECEIVED = (VisitRow.received_at, VisitRow.id)
 
 def _cases_of(row: VisitRow, outcomes: dict[str, tuple[datetime, str]], modality: Literal["cxr", "ecg"]) -> list[Case]:
     """Cases from the accepted inputs of one visit. A zip is left out if one of its recordings was refused."""
-    assessed = Assessment.model_validate_json(row.assessment) if row.assessment else None
+    assessed = row.read_assessment()
     accepted = {
-        each.index
-        for each in (assessed.inputs if assessed else ())
-        if each.accepted and not any(problem.severity == "reject" for problem in each.problems)
+        found.index
+        for found in (assessed.inputs if assessed else ())
+        if found.accepted and not any(problem.severity == "reject" for problem in found.problems)
     }
     files = [posted for posted in row.inputs if posted.field == FIELD[modality] and posted.index in accepted]
-    context = Context.model_validate_json(row.context)
+    context = row.read_context()
     identities: set[tuple[str, ...]] = {("visit", row.id)}
     if row.person_id:
         identities.add(("person", row.site, row.person_id))

@@ -194,9 +194,9 @@ def computed(document: Document, targets: list[Resource], machine: Resource, by:
             _agent("informant", "Informant", site),
         ],
         entity=[
-            {"role": "source", "what": {"identifier": {"system": SHA256, "value": each.sha256}}}
-            for each in report.inputs
-            if each.accepted
+            {"role": "source", "what": {"identifier": {"system": SHA256, "value": posted.sha256}}}
+            for posted in report.inputs
+            if posted.accepted
         ],
     )
 
