@@ -10,7 +10,7 @@ from data_specs.cxr.display import displayed
 from data_specs.cxr.image import MIN_SHORT_SIDE_PX, ChestImage
 from data_specs.cxr.pixels import frame_of, stored_values
 from data_specs.dicom.header import Header, read_header
-from data_specs.dicom.reference import RADIOGRAPH_CLASSES
+from data_specs.dicom.reference import CAPTURE_CLASS_PREFIX, RADIOGRAPH_CLASSES
 from data_specs.person import age_at_examination, dicom_day, read_age, read_binary_sex, read_identifier
 from data_specs.problems import Problem, Refused
 
@@ -19,9 +19,6 @@ MODALITIES = ("CR", "DX", "DR", "RG")
 
 CAPTURE_MODALITIES = ("", "OT", "SC", "HC")
 """Modalities that a secondary capture (PS3.3 A.8: digitised film, screen capture) may state: other, hard copy, none."""
-
-CAPTURE_CLASS_PREFIX = "1.2.840.10008.5.1.4.1.1.7"
-"""SOP classes of secondary capture, single- and multi-frame (PS3.4 table B.5-1)."""
 
 CHEST_STEMS = (
     *("CHEST", "THORA", "TORAX", "TORACIC", "LUNG", "PULM", "POUMON", "RIB", "HEART", "CARDI", "MEDIAST", "STERN"),

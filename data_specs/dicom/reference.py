@@ -47,23 +47,21 @@ RADIOGRAPH_CLASSES = (
     "1.2.840.10008.5.1.4.1.1.1.1.1",
 )
 """SOP classes of CR, and of DX for presentation and for processing (PS3.4, table B.5-1)."""
+CAPTURE_CLASS_PREFIX = "1.2.840.10008.5.1.4.1.1.7"
+WAVEFORM_CLASS_PREFIX = "1.2.840.10008.5.1.4.1.1.9."
+"""Beginnings of the SOP classes of secondary captures and of waveforms (PS3.4, table B.5-1)."""
 FILM_CLASSES = (
     *RADIOGRAPH_CLASSES,
-    "1.2.840.10008.5.1.4.1.1.7",
-    "1.2.840.10008.5.1.4.1.1.7.2",
-    "1.2.840.10008.5.1.4.1.1.7.3",
+    CAPTURE_CLASS_PREFIX,
+    f"{CAPTURE_CLASS_PREFIX}.2",
+    f"{CAPTURE_CLASS_PREFIX}.3",
 )
 """SOP classes of radiographs, and of secondary capture for digitised films: single-frame, multi-frame grayscale byte
 and word (PS3.4, table B.5-1)."""
-ECG_CLASSES = (
-    "1.2.840.10008.5.1.4.1.1.9.1.1",
-    "1.2.840.10008.5.1.4.1.1.9.1.2",
-    "1.2.840.10008.5.1.4.1.1.9.1.3",
-    "1.2.840.10008.5.1.4.1.1.9.1.4",
-)
+ECG_CLASSES = tuple(f"{WAVEFORM_CLASS_PREFIX}1.{n}" for n in (1, 2, 3, 4))
 """SOP classes of 12-lead, general, ambulatory and general 32-bit ECG waveforms (PS3.4, table B.5-1)."""
 _WAVEFORM = re.compile(
-    rb"(?:\x02\x00\x02\x00UI..|\x08\x00\x16\x00(?:UI..|....))1\.2\.840\.10008\.5\.1\.4\.1\.1\.9\.", re.DOTALL
+    rb"(?:\x02\x00\x02\x00UI..|\x08\x00\x16\x00(?:UI..|....))" + re.escape(WAVEFORM_CLASS_PREFIX).encode(), re.DOTALL
 )
 """A SOP class that stores waveforms (PS3.4, table B.5-1), in Media Storage SOP Class UID (0002,0002), which is in
 Explicit VR Little Endian (PS3.10, section 7.1), or in SOP Class UID (0008,0016)."""

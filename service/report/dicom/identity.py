@@ -11,7 +11,7 @@ import io
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from data_specs.dicom.reference import DicomReference
+from data_specs.dicom.reference import RADIOGRAPH_CLASSES, DicomReference
 from data_specs.visit.context import Referrer
 from data_specs.visit.report import Report, uid
 from data_specs.vocabulary import SYSTEMS, Language
@@ -37,9 +37,6 @@ COMPREHENSIVE_SR = "1.2.840.10008.5.1.4.1.1.88.33"
 SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
 GRAYSCALE_PRESENTATION = "1.2.840.10008.5.1.4.1.1.11.1"
 """SOP classes of the objects that are made here (PS3.4 table B.5-1)."""
-
-RADIOGRAPHS = ("1.2.840.10008.5.1.4.1.1.1", "1.2.840.10008.5.1.4.1.1.1.1", "1.2.840.10008.5.1.4.1.1.1.1.1")
-"""SOP classes of CR and of DX for presentation and for processing (PS3.4 table B.5-1). A GSPS may show these films."""
 
 MODALITIES: dict[Kind, str] = {"sr": "SR", "sc": "OT", "gsps": "PR"}
 """Modality (PS3.3 C.7.3.1.1.1)."""
@@ -144,7 +141,7 @@ def presentable(report: Report, index: int) -> DicomReference | None:
     DICOM PS3.3 C.11.11 (Presentation State Relationship names series within the state's own study).
     """
     film = reference(report, index)
-    if film is None or film.SOPClassUID not in RADIOGRAPHS or film.StudyInstanceUID != study(report):
+    if film is None or film.SOPClassUID not in RADIOGRAPH_CLASSES or film.StudyInstanceUID != study(report):
         return None
     return film if film.Rows and film.Columns else None
 

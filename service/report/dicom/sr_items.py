@@ -18,22 +18,18 @@ from highdicom.sr import (
 )
 from pydicom.valuerep import PersonName
 
-from data_specs.dicom.reference import DicomReference
+from data_specs.dicom.reference import CAPTURE_CLASS_PREFIX, RADIOGRAPH_CLASSES, WAVEFORM_CLASS_PREFIX, DicomReference
 from data_specs.visit.contract import Code, ModelUsed
 from data_specs.visit.report import Report, ReportFinding
 from data_specs.vocabulary import Language, display, terms
 from service.language.texts import measured
-from service.report.dicom.identity import DESIGNATORS, MAKER, OWN_SCHEME, RADIOGRAPHS
+from service.report.dicom.identity import DESIGNATORS, MAKER, OWN_SCHEME
 from service.report.dicom.values import line, paragraph, short
 from service.report.words import say
 
 CONTAINS, CONTEXT, MODIFIER, PROPERTY = "CONTAINS", "HAS OBS CONTEXT", "HAS CONCEPT MOD", "HAS PROPERTIES"
 INFERRED, ACQUIRED = "INFERRED FROM", "HAS ACQ CONTEXT"
 """Relationship types (PS3.3 C.17.3.2.4)."""
-
-WAVEFORMS = "1.2.840.10008.5.1.4.1.1.9."
-SECONDARY_CAPTURES = "1.2.840.10008.5.1.4.1.1.7"
-"""Beginnings of the SOP classes of waveforms and of secondary captures (PS3.4 table B.5-1)."""
 
 Item = TypeVar("Item")
 
@@ -104,11 +100,11 @@ def under(item: Item, items: Iterable[Any]) -> Item:
 
 
 def is_waveform(given: DicomReference) -> bool:
-    return given.SOPClassUID.startswith(WAVEFORMS)
+    return given.SOPClassUID.startswith(WAVEFORM_CLASS_PREFIX)
 
 
 def is_image(given: DicomReference) -> bool:
-    return given.SOPClassUID.startswith(SECONDARY_CAPTURES) or given.SOPClassUID in RADIOGRAPHS
+    return given.SOPClassUID.startswith(CAPTURE_CLASS_PREFIX) or given.SOPClassUID in RADIOGRAPH_CLASSES
 
 
 class Concepts:
