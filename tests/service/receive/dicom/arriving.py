@@ -34,7 +34,7 @@ def rows(served, table, **where):
 
 
 def visits_of(served, study, n=1):
-    until(lambda: len(rows(served, VisitRow, study_uid=study)) >= n, 10)
+    until(lambda: len(rows(served, VisitRow, study_uid=study)) >= n, 30)
     return sorted(rows(served, VisitRow, study_uid=study), key=lambda visit: visit.received_at)
 
 
