@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, Literal, Protocol
 
 from data_specs.bundle import BundleManifest
-from data_specs.ecg.files import RecordingFiles, group_recordings
-from data_specs.ecg.posted import PostedFile
 from data_specs.labs import standard_labs
 from data_specs.problems import Problem
 from data_specs.visit.assessment import AssessedInput, AssessedOrgan, Assessment
@@ -21,15 +17,15 @@ from data_specs.visit.contract import ModelUsed, Organ
 from inference.bundles.loading import Bundle
 from inference.bundles.serving_set import POLL_S, SHADOW, RegistryFollower, ServedBundle
 from inference.cxr.pipeline import FilmPipeline
-from inference.decoding import Decoders
-from inference.ecg.pipeline import RecordingPipeline
+from inference.ecg.pipeline import EcgFile, RecordingPipeline
 from inference.findings import Answer, InputResult, merge, operating_point
 from inference.kidney import KidneyPipeline
 from inference.priority import prioritise
+from inference.readers.files import OpenFile
+from inference.readers.pool import Readers
 from inference.runtime.batcher import Batcher
 from inference.runtime.session import Machine
 
-BeforeDecode = Callable[[int], Awaitable[None]]
 FIELD_OF: dict[str, Literal["image", "ecg"] | None] = {"cxr": "image", "ecg": "ecg", "labs": None}
 """Modality of a bundle to the field in which its files are posted; labs come with the context."""
 
@@ -37,8 +33,7 @@ FIELD_OF: dict[str, Literal["image", "ecg"] | None] = {"cxr": "image", "ecg": "e
 class Input(Protocol):
     """One file of a visit; ``index`` is its place in the visit's list of inputs.
 
-    ``read`` gives its content and may block: a thread calls it when the file is decoded, so that waiting files take no
-    memory.
+    ``open`` may block: a thread calls it when the file is to be read, so that waiting files take no memory.
     """
 
     @property
@@ -50,7 +45,7 @@ class Input(Protocol):
     @property
     def filename(self) -> str: ...
 
-    def read(self) -> bytes: ...
+    def open(self) -> OpenFile: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,8 +57,8 @@ class PostedInput:
     filename: str
     content: bytes
 
-    def read(self) -> bytes:
-        return self.content
+    def open(self) -> OpenFile:
+        return OpenFile.of(self.content)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +74,7 @@ class ShadowAnswer:
 
 
 class Engine:
-    """The bundles that the registry says are in service, and the threads that decode.
+    """The bundles that the registry says are in service, and the processes that read files.
 
     Parameters
     ----------
@@ -87,8 +82,8 @@ class Engine:
         Folder of the bundles.
     machine
         Where the bundles compute; by default on every core, or on a GPU where there is one.
-    decode_threads
-        Threads for decoding and gates; by default one per core.
+    readers
+        Who reads the files; by default a pool of the engine's own.
 
     Raises
     ------
@@ -101,12 +96,12 @@ class Engine:
         bundles: Path,
         machine: Machine | None = None,
         *,
-        decode_threads: int | None = None,
+        readers: Readers | None = None,
         poll_s: float = POLL_S,
     ) -> None:
         self._registry = RegistryFollower(bundles, machine or Machine(), poll_s=poll_s)
-        self._decoders = Decoders(decode_threads)
-        self._shadow_decoders = Decoders(1)
+        self._readers = readers or Readers()
+        self._owns_readers = readers is None
 
     @property
     def bundles(self) -> Mapping[str, Bundle]:
@@ -147,28 +142,10 @@ class Engine:
             for name, bundle in ((name, served.bundle) for name, served in serving.in_service.items())
         ]
 
-    async def assess(
-        self,
-        inputs: Sequence[Input],
-        context: Context,
-        *,
-        before_decode: BeforeDecode | None = None,
-        refused: Mapping[int, Problem] | None = None,
-    ) -> Assessment:
-        """Assess one visit. What is wrong with an input becomes its problems and does not affect other inputs.
-
-        Parameters
-        ----------
-        before_decode
-            Awaited with an input's index before any decoder reads its bytes. When it is given, inputs are decoded one
-            after the other, so that a crash of the process was caused by the input that was named last.
-        refused
-            Inputs that must not be decoded, with the reason.
-        """
+    async def assess(self, inputs: Sequence[Input], context: Context) -> Assessment:
+        """Assess one visit. What is wrong with an input becomes its problems and does not affect other inputs."""
         with self._registry.hold() as serving:
-            return await self._assess(
-                serving.in_service, self._decoders, inputs, context, before_decode=before_decode, refused=refused or {}
-            )
+            return await self._assess(serving.in_service, inputs, context)
 
     async def assess_shadows(self, inputs: Sequence[Input], context: Context) -> list[ShadowAnswer]:
         """The answer of each bundle in the shadow whose kind of input the visit has."""
@@ -180,7 +157,7 @@ class Engine:
                 taken = [i for i in inputs if i.field == field]
                 if field is None or taken:
                     bundles = {**serving.in_service, name: shadow}
-                    found = await self._assess(bundles, self._shadow_decoders, taken, context)
+                    found = await self._assess(bundles, taken, context)
                     of_organ = {name: organ for name, organ in found.organs.items() if manifest.organ in (None, name)}
                     answers.append(
                         ShadowAnswer(
@@ -192,31 +169,21 @@ class Engine:
         return answers
 
     async def _assess(
-        self,
-        bundles: Mapping[str, ServedBundle],
-        decoders: Decoders,
-        inputs: Sequence[Input],
-        context: Context,
-        *,
-        before_decode: BeforeDecode | None = None,
-        refused: Mapping[int, Problem] = MappingProxyType({}),
+        self, bundles: Mapping[str, ServedBundle], inputs: Sequence[Input], context: Context
     ) -> Assessment:
         gate, lung, cardiac, kidney = (bundles[name] for name in ("cxr_gate", "lung", "cardiac", "kidney"))
-        film = FilmPipeline(gate.bundle, gate.batcher, lung.bundle, lung.batcher, decoders)
-        recording = RecordingPipeline(cardiac.bundle, cardiac.batcher, decoders)
-        open_inputs = [i for i in inputs if i.index not in refused]
-        films = [i for i in open_inputs if i.field == "image"]
-        posted = [i for i in open_inputs if i.field == "ecg"]
-        recordings = await decoders.run(_grouped, posted) if posted else []
-        jobs = [
-            *(_Job((i.index,), partial(film.assess, i.index, i.read, context)) for i in films),
-            *(_Job(tuple(f.index for f in r.files), partial(recording.assess, r, context)) for r in recordings),
-        ]
-        results = await _run(jobs, before_decode)
+        film = FilmPipeline(gate.bundle, gate.batcher, lung.bundle, lung.batcher, self._readers)
+        recording = RecordingPipeline(cardiac.bundle, cardiac.batcher, self._readers)
+        owner = object()
+        ecg_files = [EcgFile(i.index, i.filename, i.open) for i in inputs if i.field == "ecg"]
+        films, recordings = await asyncio.gather(
+            asyncio.gather(*(film.assess(i.index, i.open, context, owner) for i in inputs if i.field == "image")),
+            recording.assess(ecg_files, context, owner),
+        )
         labs, lab_problems = standard_labs(context.labs)
         organs: dict[Organ, AssessedOrgan] = {
-            "lung": organ(results[: len(films)], "no_image", any(i.field == "image" for i in inputs)),
-            "cardiac": organ(results[len(films) :], "no_ecg", any(i.field == "ecg" for i in inputs)),
+            "lung": organ(films, "no_image", any(i.field == "image" for i in inputs)),
+            "cardiac": organ(recordings, "no_ecg", any(i.field == "ecg" for i in inputs)),
             "kidney": await KidneyPipeline(kidney.bundle, kidney.batcher).assess(context, labs, lab_problems),
         }
         manifests = [served.bundle.manifest for served in bundles.values()]
@@ -227,7 +194,7 @@ class Engine:
         priority, reasons = prioritise(organs, {**vitals, **labs, **measured}, past_rule_in(manifests, organs))
         return Assessment(
             organs=organs,
-            inputs=assessed_inputs(inputs, results, refused),
+            inputs=assessed_inputs(inputs, [*films, *recordings]),
             models=[
                 served.bundle.used
                 for served in bundles.values()
@@ -242,30 +209,9 @@ class Engine:
 
     def close(self) -> None:
         """Finish what is queued and end the threads."""
-        self._decoders.close()
-        self._shadow_decoders.close()
+        if self._owns_readers:
+            self._readers.close()
         self._registry.close()
-
-
-def _grouped(inputs: Sequence[Input]) -> list[RecordingFiles]:
-    return group_recordings([PostedFile(posted.index, posted.filename, posted.read()) for posted in inputs])
-
-
-@dataclass(frozen=True)
-class _Job:
-    indices: tuple[int, ...]
-    work: Callable[[], Awaitable[InputResult]]
-
-
-async def _run(jobs: Sequence[_Job], before_decode: BeforeDecode | None) -> list[InputResult]:
-    if before_decode is None:
-        return list(await asyncio.gather(*(job.work() for job in jobs)))
-    results = []
-    for job in jobs:
-        for index in job.indices:
-            await before_decode(index)
-        results.append(await job.work())
-    return results
 
 
 def organ(results: Sequence[InputResult], nothing_sent: str, was_sent: bool) -> AssessedOrgan:
@@ -309,16 +255,12 @@ def without_evidence(organs: Mapping[Organ, AssessedOrgan]) -> dict[Organ, Asses
     }
 
 
-def assessed_inputs(
-    inputs: Sequence[Input], results: Sequence[InputResult], refused: Mapping[int, Problem]
-) -> list[AssessedInput]:
+def assessed_inputs(inputs: Sequence[Input], results: Sequence[InputResult]) -> list[AssessedInput]:
     """One row a posted file. A recording's files have its problems; a zip is accepted when one recording in it is."""
     rows = []
     for posted in inputs:
         of_file = [r for r in results if posted.index in r.indices]
         problems = _distinct(p for r in of_file for p in r.problems)
-        if posted.index in refused:
-            problems = [refused[posted.index]]
         accepted = any(r.accepted for r in of_file) or not (of_file or problems)
         format_ = next((r.format for r in of_file if r.format), None)
         rows.append(AssessedInput(index=posted.index, format=format_, accepted=accepted, problems=problems))

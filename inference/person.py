@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from datetime import date
-from typing import Protocol
+from typing import Protocol, Self
 
-from data_specs.person import years_between
+from data_specs.cxr.image import ChestImage
+from data_specs.ecg.recording import Recording
+from data_specs.person import BinarySex, years_between
 from data_specs.problems import Problem
 from data_specs.visit.context import Context, Person
 
@@ -23,6 +26,22 @@ class FromFile(Protocol):
     def person_id(self) -> str | None: ...
     @property
     def recorded_on(self) -> date | None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Stated:
+    """What a film or a recording says besides its pixels or samples; ``None`` where it does not."""
+
+    format: str
+    age_years: float | None
+    sex: BinarySex | None
+    person_id: str | None
+    recorded_on: date | None
+    problems: tuple[Problem, ...]
+
+    @classmethod
+    def of(cls, read: ChestImage | Recording) -> Self:
+        return cls(read.format, read.age_years, read.sex, read.person_id, read.recorded_on, read.problems)
 
 
 def mismatch(file: FromFile, context: Context) -> list[Problem]:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import re
-from typing import IO, Literal
+from typing import Literal
 
-from data_specs.problems import Refused
 from data_specs.schema import Schema
 
 
@@ -95,28 +94,28 @@ def starts_with_element(start: bytes) -> Literal["explicit", "implicit"] | None:
     return "implicit" if int.from_bytes(start[4:8], order) < 256 else None
 
 
-def read_reference(file: IO[bytes]) -> DicomReference | None:
-    """Which study, series and person the header names; ``None`` where the file is no DICOM object or names no study.
+def reference_in(content: bytes) -> DicomReference | None:
+    """Which study, series and person the header of a DICOM file names; ``None`` where it names no study.
 
-    A header that cannot be read gives ``None`` too: the reader of the whole file says what is wrong with it.
+    Parameters
+    ----------
+    content
+        The file, or its beginning.
+
+    Raises
+    ------
+    Refused
+        The header cannot be read; of a beginning, it may only be cut off.
 
     References
     ----------
     DICOM PS3.5, section 9.1 (a UID has at most 64 characters).
     """
-    start = file.read(MAGIC_BYTES)
-    if not is_dicom(start):
-        return None
-    start += file.read(START_BYTES)
     from data_specs.dicom.header import read_header  # noqa: PLC0415  only DICOM objects need pydicom
 
-    try:
-        header = read_header(start)
-    except Refused:
-        try:
-            header = read_header(start + file.read())
-        except Refused:
-            return None
+    if not is_dicom(content):
+        return None
+    header = read_header(content)
     uids = {name: header.text(name) for name in UIDS}
     if not all(len(uid) <= 64 and _UID.fullmatch(uid) for uid in uids.values()):
         return None

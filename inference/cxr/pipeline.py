@@ -1,28 +1,26 @@
-"""One film: bytes -> pixels -> gate -> lung network -> findings with heatmaps."""
+"""One film: file -> gate -> lung network -> findings with heatmaps."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
 
 from data_specs.bundle import CxrInput, FindingSpec
-from data_specs.cxr.files import read_image
-from data_specs.cxr.image import ChestImage, conform
 from data_specs.problems import Problem, Refused
 from data_specs.visit.assessment import EvidenceMap
 from data_specs.visit.context import Context
 from inference.bundles.loading import Bundle
-from inference.cxr.gate import judge, saturated_share
-from inference.decoding import Decoders
+from inference.cxr.gate import judge
+from inference.cxr.reading import read_film
 from inference.findings import InputResult, ages_offered, answer, offered, positive_share
 from inference.person import age_of, format_age, mismatch
+from inference.readers.files import OpenFile
+from inference.readers.pool import Readers
 from inference.runtime.batcher import Batcher, InferenceFailed
 from inference.runtime.session import Array
-
-_NO_PIXELS = np.empty((0, 0), np.uint8)
 
 
 @dataclass(frozen=True)
@@ -33,18 +31,22 @@ class FilmPipeline:
     gate_batcher: Batcher
     lung: Bundle
     lung_batcher: Batcher
-    decoders: Decoders
+    readers: Readers
 
-    async def assess(self, index: int, read: Callable[[], bytes], context: Context) -> InputResult:
+    async def assess(
+        self, index: int, open_file: Callable[[], OpenFile], context: Context, owner: Hashable
+    ) -> InputResult:
         person = context.person
         result = InputResult(indices=(index,))
+        sizes_px = (self.gate.input_as(CxrInput).size_px, self.lung.input_as(CxrInput).size_px)
         try:
-            image, saturated, for_gate, for_lung = await self.decoders.run(self._read, read)
-            result.format = image.format
-            result.problems += [*image.problems, *mismatch(image, context)]
+            read = await self.readers.run(read_film, [open_file], sizes_px, owner=owner)
+            film, (for_gate, for_lung) = read.document, read.arrays
+            result.format = film.stated.format
+            result.problems += [*film.stated.problems, *mismatch(film.stated, context)]
             if result.accepted:
-                result.problems += await self._gate(saturated, for_gate)
-            age = age_of(image, person)
+                result.problems += await self._gate(film.saturated, for_gate)
+            age = age_of(film.stated, person)
             specs = offered(self.lung.manifest, age)
             if result.accepted and not specs:
                 offer = ages_offered(self.lung.manifest)
@@ -63,13 +65,6 @@ class FilmPipeline:
         except InferenceFailed as failure:
             result.problems.append(Problem("inference_failed", "reject", found=failure.code))
         return result
-
-    def _read(self, read: Callable[[], bytes]) -> tuple[ChestImage, float, Array, Array]:
-        """The file's header and what is computed from its pixels, which are dropped: they would fill the memory."""
-        image = read_image(read())
-        sizes = (self.gate.input_as(CxrInput).size_px, self.lung.input_as(CxrInput).size_px)
-        for_gate, for_lung = (conform(image.pixels, size)[None] for size in sizes)
-        return replace(image, pixels=_NO_PIXELS), saturated_share(image.pixels), for_gate, for_lung
 
     async def _gate(self, saturated: float, tensor: Array) -> list[Problem]:
         logits, distance, lungs = await self.gate_batcher.infer(tensor)

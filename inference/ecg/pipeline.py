@@ -1,29 +1,41 @@
-"""One recording: files -> millivolts -> gate -> cardiac network and measurements -> findings with traces."""
+"""The recordings of a visit: files -> groups -> gate -> cardiac network and measurements -> findings with traces."""
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal
+from typing import Any, TypeVar
 
 import numpy as np
 
 from data_specs.bundle import EcgInput, FindingSpec
-from data_specs.ecg.files import RecordingFiles, read_recording
-from data_specs.ecg.recording import Recording, conform, window_starts
 from data_specs.problems import Problem, Refused
 from data_specs.visit.assessment import EvidenceMap, FoundFinding
 from data_specs.visit.context import Context
 from data_specs.vocabulary import terms
 from inference.bundles.loading import Bundle
-from inference.decoding import Decoders
-from inference.ecg.delineate import Examined, examine
-from inference.ecg.gate import gate
-from inference.ecg.measure import Intervals, measure
+from inference.ecg.measure import Intervals
+from inference.ecg.reading import Group, Names, RecordingRead, Windows, group_files, read_group, read_recordings
 from inference.findings import Answer, InputResult, ages_offered, answer, offered, positive_share
 from inference.person import age_of, format_age, mismatch
+from inference.readers.files import OpenFile
+from inference.readers.job import Job, Read
+from inference.readers.pool import Readers
 from inference.runtime.batcher import Batcher, InferenceFailed
 from inference.runtime.session import Array
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class EcgFile:
+    """A posted file; ``index`` is its place among the visit's inputs."""
+
+    index: int
+    filename: str
+    open: Callable[[], OpenFile]
 
 
 @dataclass(frozen=True)
@@ -32,46 +44,87 @@ class RecordingPipeline:
 
     cardiac: Bundle
     batcher: Batcher
-    decoders: Decoders
+    readers: Readers
 
-    async def assess(self, files: RecordingFiles, context: Context) -> InputResult:
-        person = context.person
-        result = InputResult(indices=tuple(dict.fromkeys(f.index for f in files.files)))
+    async def assess(self, files: Sequence[EcgFile], context: Context, owner: Hashable) -> list[InputResult]:
+        """A result for each recording that the files make, and for each file that cannot be grouped."""
+        if not files:
+            return []
         try:
-            recording, examined, problems = await self.decoders.run(_read_and_gate, files, context.ecg_unit)
-            result.format = recording.format
-            result.problems += [*recording.problems, *problems, *mismatch(recording, context)]
-            age = age_of(recording, person)
-            specs = offered(self.cardiac.manifest, age)
-            if result.accepted and not specs:
-                offer = ages_offered(self.cardiac.manifest)
-                result.problems.append(Problem("age_out_of_range", "reject", format_age(age), offer))
-            if not result.accepted:
-                return result
-            if age is None:
-                result.reserves.append(Problem("age_unknown", "warn", expected="≥ 18"))
-            windows, starts_s, intervals = await self.decoders.run(self._prepare, recording, examined)
-            logits, activation = await self.batcher.infer(windows)
-            traces = partial(self._traces, result.indices[0], logits, activation, starts_s)
-            result.answer = answer(specs, np.asarray(logits, dtype=np.float64).mean(axis=0), evidence=traces)
-            add_measured(result.answer, intervals)
-            if intervals.unmeasured:
-                result.reserves.append(Problem("not_measurable", "warn", found=", ".join(intervals.unmeasured)))
+            read = await self._run(files, owner, read_recordings, context.ecg_unit, self._windows)
         except Refused as refusal:
-            result.problems.append(refusal.problem)
+            if len(files) == 1:
+                return [_refused((files[0].index,), refusal.problem)]
+            return await self._assess_separately(files, context, owner)
+        found = read.document
+        if found.refused is not None:
+            return [_refused(found.groups[0].indices, found.refused)]
+        if found.recording is not None:
+            recording = Read(found.recording, read.arrays)
+            return [await self._answer(found.groups[0].indices, recording, context)]
+        return await self._assess_groups(found.groups, files, context, owner)
+
+    async def _assess_separately(
+        self, files: Sequence[EcgFile], context: Context, owner: Hashable
+    ) -> list[InputResult]:
+        """Find the files that no reader survives, one by one, and assess the others without them."""
+        alone = await asyncio.gather(*(self._grouped([file], owner) for file in files))
+        refused = {f.index: looked for f, looked in zip(files, alone, strict=True) if isinstance(looked, Problem)}
+        results = [_refused((index,), problem) for index, problem in refused.items()]
+        others = [file for file in files if file.index not in refused]
+        groups = await self._grouped(others, owner) if others else ()
+        if isinstance(groups, Problem):
+            return results + [_refused((file.index,), groups) for file in others]
+        return results + await self._assess_groups(groups, others, context, owner)
+
+    async def _grouped(self, files: Sequence[EcgFile], owner: Hashable) -> tuple[Group, ...] | Problem:
+        try:
+            return (await self._run(files, owner, group_files)).document
+        except Refused as refusal:
+            return refusal.problem
+
+    async def _assess_groups(
+        self, groups: Sequence[Group], files: Sequence[EcgFile], context: Context, owner: Hashable
+    ) -> list[InputResult]:
+        return await asyncio.gather(*(self._assess_group(group, files, context, owner) for group in groups))
+
+    async def _assess_group(
+        self, group: Group, files: Sequence[EcgFile], context: Context, owner: Hashable
+    ) -> InputResult:
+        of_group = [file for file in files if file.index in group.indices]
+        try:
+            read = await self._run(of_group, owner, read_group, group, context.ecg_unit, self._windows)
+        except Refused as refusal:
+            return _refused(group.indices, refusal.problem)
+        return await self._answer(group.indices, read, context)
+
+    async def _answer(self, indices: tuple[int, ...], read: Read[RecordingRead], context: Context) -> InputResult:
+        recording, person = read.document, context.person
+        result = InputResult(indices=indices, format=recording.stated.format)
+        result.problems += [*recording.stated.problems, *recording.problems, *mismatch(recording.stated, context)]
+        age = age_of(recording.stated, person)
+        specs = offered(self.cardiac.manifest, age)
+        if result.accepted and not specs:
+            offer = ages_offered(self.cardiac.manifest)
+            result.problems.append(Problem("age_out_of_range", "reject", format_age(age), offer))
+        if not result.accepted or recording.intervals is None:
+            return result
+        if age is None:
+            result.reserves.append(Problem("age_unknown", "warn", expected="≥ 18"))
+        try:
+            logits, activation = await self.batcher.infer(read.arrays[0])
         except InferenceFailed as failure:
             result.problems.append(Problem("inference_failed", "reject", found=failure.code))
+            return result
+        traces = partial(self._traces, indices[0], logits, activation, recording.starts_s)
+        result.answer = answer(specs, np.asarray(logits, dtype=np.float64).mean(axis=0), evidence=traces)
+        add_measured(result.answer, recording.intervals)
+        if recording.intervals.unmeasured:
+            result.reserves.append(Problem("not_measurable", "warn", found=", ".join(recording.intervals.unmeasured)))
         return result
 
-    def _prepare(self, recording: Recording, examined: Examined) -> tuple[Array, list[float], Intervals]:
-        spec = self.cardiac.input_as(EcgInput)
-        windows = conform(recording, fs_hz=spec.fs_hz, n_samples=spec.n_samples, max_windows=spec.max_windows)
-        n_have = round(recording.duration_s * spec.fs_hz)
-        starts = window_starts(n_have, spec.n_samples, spec.max_windows)
-        return windows, [start / spec.fs_hz for start in starts], measure(recording, examined)
-
     def _traces(
-        self, index: int, logits: Array, activation: Array, starts_s: list[float], of: FindingSpec
+        self, index: int, logits: Array, activation: Array, starts_s: Sequence[float], of: FindingSpec
     ) -> list[EvidenceMap]:
         """Activation over the window in which the finding is strongest."""
         spec = self.cardiac.input_as(EcgInput)
@@ -82,14 +135,21 @@ class RecordingPipeline:
             EvidenceMap(kind="trace", input=index, span=(start, start + spec.n_samples / spec.fs_hz), values=values)
         ]
 
+    @property
+    def _windows(self) -> Windows:
+        spec = self.cardiac.input_as(EcgInput)
+        return Windows(spec.fs_hz, spec.n_samples, spec.max_windows)
 
-def _read_and_gate(
-    files: RecordingFiles, ecg_unit: Literal["uV", "mV"] | None
-) -> tuple[Recording, Examined, list[Problem]]:
-    recording = read_recording(files, ecg_unit=ecg_unit)
-    examined = examine(recording)
-    problems, _ = gate(recording, examined)
-    return recording, examined, problems
+    async def _run(self, files: Sequence[EcgFile], owner: Hashable, job: Job[..., T], *arguments: Any) -> Read[T]:
+        return await self.readers.run(job, [file.open for file in files], _names(files), *arguments, owner=owner)
+
+
+def _names(files: Sequence[EcgFile]) -> Names:
+    return tuple((file.index, file.filename) for file in files)
+
+
+def _refused(indices: tuple[int, ...], problem: Problem) -> InputResult:
+    return InputResult(indices=indices, problems=[problem])
 
 
 def add_measured(result: Answer, intervals: Intervals) -> None:

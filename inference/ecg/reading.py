@@ -1,0 +1,140 @@
+"""What a reader process does with recordings: files -> millivolts -> gate, measurements -> windows for the network."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from data_specs.ecg.files import RecordingFiles, group_recordings, read_recording
+from data_specs.ecg.posted import PostedFile, is_zip, unzip
+from data_specs.ecg.recording import Recording, VoltageUnit, conform, window_starts
+from data_specs.problems import Problem, Refused
+from inference.ecg.delineate import examine
+from inference.ecg.gate import gate
+from inference.ecg.measure import Intervals, measure
+from inference.person import Stated
+from inference.readers.job import Read, job
+
+Names = tuple[tuple[int, str], ...]
+"""Files by their index among the visit's inputs, and by name: that of a zip's member where the file is a zip."""
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """The files of one recording."""
+
+    stem: str
+    members: Names
+
+    @property
+    def indices(self) -> tuple[int, ...]:
+        """Of the posted files; a zip once."""
+        return tuple(dict.fromkeys(index for index, _ in self.members))
+
+
+@dataclass(frozen=True, slots=True)
+class Windows:
+    """The form in which the network takes a recording."""
+
+    fs_hz: int
+    n_samples: int
+    max_windows: int
+
+
+@dataclass(frozen=True, slots=True)
+class RecordingRead:
+    """A recording without its samples.
+
+    Parameters
+    ----------
+    problems
+        Of the gate. Where one refuses the recording, there are no windows, and nothing was measured.
+    starts_s
+        Where each window begins, s.
+    """
+
+    stated: Stated
+    problems: tuple[Problem, ...]
+    starts_s: tuple[float, ...] = ()
+    intervals: Intervals | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RecordingsRead:
+    """How files make recordings. If they make a single one, it is read at once: ``recording``, or why it is refused."""
+
+    groups: tuple[Group, ...]
+    recording: RecordingRead | None = None
+    refused: Problem | None = None
+
+
+@job
+def read_recordings(
+    files: Sequence[bytes], names: Names, ecg_unit: VoltageUnit | None, windows: Windows
+) -> Read[RecordingsRead]:
+    """Group the files of a visit; where they are one recording, its windows ``(n, 12, n_samples) float32``."""
+    found = group_recordings(_posted(files, names))
+    groups = tuple(Group(g.stem, tuple((file.index, file.filename) for file in g.files)) for g in found)
+    if len(found) != 1:
+        return Read(RecordingsRead(groups))
+    try:
+        read = _read(found[0], ecg_unit, windows)
+    except Refused as refusal:
+        return Read(RecordingsRead(groups, refused=refusal.problem))
+    return Read(RecordingsRead(groups, read.document), read.arrays)
+
+
+@job
+def group_files(files: Sequence[bytes], names: Names) -> Read[tuple[Group, ...]]:
+    """Group the files of a visit, and read none of the recordings."""
+    found = group_recordings(_posted(files, names))
+    return Read(tuple(Group(g.stem, tuple((file.index, file.filename) for file in g.files)) for g in found))
+
+
+@job
+def read_group(
+    files: Sequence[bytes], names: Names, group: Group, ecg_unit: VoltageUnit | None, windows: Windows
+) -> Read[RecordingRead]:
+    """One recording of several; ``files`` are the posted files in which its members are.
+
+    Raises
+    ------
+    Refused
+        As :func:`data_specs.ecg.files.read_recording`.
+    """
+    return _read(members(_posted(files, names), group), ecg_unit, windows)
+
+
+def members(posted: Sequence[PostedFile], group: Group) -> RecordingFiles:
+    """The files of a group, out of the posted files."""
+    wanted = set(group.members)
+    found = []
+    for file in posted:
+        if (file.index, file.filename) in wanted:
+            found.append(file)
+        elif is_zip(file.content):
+            found += [member for member in unzip(file) if (member.index, member.filename) in wanted]
+    return RecordingFiles(group.stem, tuple(found))
+
+
+def _posted(files: Sequence[bytes], names: Names) -> list[PostedFile]:
+    return [PostedFile(index, name, content) for content, (index, name) in zip(files, names, strict=True)]
+
+
+def _read(files: RecordingFiles, ecg_unit: VoltageUnit | None, windows: Windows) -> Read[RecordingRead]:
+    recording = read_recording(files, ecg_unit=ecg_unit)
+    examined = examine(recording)
+    problems, _ = gate(recording, examined)
+    stated = Stated.of(recording)
+    if any(problem.severity == "reject" for problem in (*recording.problems, *problems)):
+        return Read(RecordingRead(stated, tuple(problems)))
+    starts_s = starts_of(recording, windows)
+    taken = conform(recording, fs_hz=windows.fs_hz, n_samples=windows.n_samples, max_windows=windows.max_windows)
+    return Read(RecordingRead(stated, tuple(problems), starts_s, measure(recording, examined)), (taken,))
+
+
+def starts_of(recording: Recording, windows: Windows) -> tuple[float, ...]:
+    """Where each window of a recording begins, s."""
+    n_have = round(recording.duration_s * windows.fs_hz)
+    starts = window_starts(n_have, windows.n_samples, windows.max_windows)
+    return tuple(start / windows.fs_hz for start in starts)

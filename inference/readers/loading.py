@@ -1,0 +1,39 @@
+"""Loads what readers need before they are forked: a reader cannot open a file by its name, and so cannot import."""
+
+from __future__ import annotations
+
+import encodings
+import importlib
+import pkgutil
+from contextlib import suppress
+
+JOBS = ("inference.cxr.reading", "inference.ecg.reading", "inference.render.reading", "inference.readers.header")
+"""Where the jobs are. They stand in rooms above this one, so they are named and not imported."""
+LIBRARIES = (
+    *("data_specs.cxr.dicom", "data_specs.cxr.raster", "data_specs.ecg.formats.dicom", "data_specs.dicom.header"),
+    *("pydicom", "pydicom.filereader", "pydicom.waveforms", "tifffile", "soundfile", "scipy.signal", "scipy.ndimage"),
+    *("PIL.PngImagePlugin", "PIL.JpegImagePlugin", "PIL.TiffImagePlugin", "PIL.ImageFont", "PIL.ImageDraw"),
+    *("zipfile", "bz2", "lzma", "zlib", "stringprep", "unicodedata", "xml.etree.ElementTree", "defusedxml.ElementTree"),
+)
+CODECS = (
+    *("png", "jpeg8", "jpegls", "jpeg2k", "dicomrle", "lzw", "deflate", "zlib", "packbits", "packints", "delta"),
+    *("bitorder", "jpeg", "none", "byteshuffle"),
+)
+"""Decoders of imagecodecs, each of which is loaded at its first use."""
+
+
+def load() -> None:
+    """Import all of it."""
+    for name in (*LIBRARIES, *JOBS):
+        importlib.import_module(name)
+    import imagecodecs  # noqa: PLC0415  a library like those above
+    import PIL.Image  # noqa: PLC0415
+    import PIL.ImageFont  # noqa: PLC0415
+
+    for codec in CODECS:
+        getattr(imagecodecs, f"{codec}_decode")
+    PIL.Image.preinit()
+    PIL.ImageFont.load_default(10)
+    for module in pkgutil.iter_modules(encodings.__path__):  # any of them may be named by an XML or DICOM file
+        with suppress(ImportError):  # those of Windows
+            importlib.import_module(f"encodings.{module.name}")

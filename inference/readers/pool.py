@@ -1,0 +1,315 @@
+"""Runs what reads strangers' files in processes that may die, and says of each file what became of it.
+
+Each reader process has a thread of the service, which hands it one call at a time and waits for the answer. A call
+first goes to a quick reader. Where its time is not enough, it goes once more to a slow reader, which has more time and
+yields to the others: so slow files never hold up the quick ones for long. Memory beyond a small part is granted from
+one amount for all readers.
+
+Who is blamed: a file is refused if its reader exceeded its time or memory, or died of a signal of its own twice;
+nothing else was in the reader. A reader that was killed from outside (SIGKILL) says nothing about its file, and the
+call is done again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Hashable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from data_specs.problems import Refused
+from inference.readers.files import OpenFile
+from inference.readers.job import Job, Read
+from inference.readers.processes import Reader, Zygote
+from inference.readers.turns import Turns
+from inference.readers.wire import Gone, arrays_at, shared_file
+from inference.readers.worker import Call, FileChanged
+
+T = TypeVar("T")
+MAX_DEATHS, MAX_KILLS = 2, 5
+"""Deaths by a signal of its own, after which a file is refused; ends from outside, after which a call fails."""
+MEMORY_BYTES = 320 << 20
+"""What all readers of this process together are granted, and so the most that one file may take."""
+
+WAIT_FOR_MEMORY_S = 30.0
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Lane:
+    """How long a call may take, and how much its reader yields to other processes.
+
+    Parameters
+    ----------
+    cpu_s
+        CPU time of one call.
+    wall_s
+        Long enough for a machine whose cores are all in use: a reader that waits for a core is not to blame.
+    """
+
+    cpu_s: float
+    wall_s: float
+    niceness: int
+
+
+QUICK, SLOW = Lane(cpu_s=0.5, wall_s=5.0, niceness=0), Lane(cpu_s=6.0, wall_s=30.0, niceness=10)
+
+
+class ReadersFailed(Exception):
+    """Readers were ended from outside again and again, or cannot be started. It says nothing about the file."""
+
+
+@dataclass(eq=False)
+class _Task:
+    job: Job[..., Any]
+    files: Sequence[Callable[[], OpenFile]]
+    arguments: tuple[Any, ...]
+    owner: Hashable
+    future: Future[Read[Any]] = field(default_factory=Future)
+    deaths: int = 0
+    kills: int = 0
+
+
+class Readers:
+    """A pool of reader processes, as many quick ones as there are cores, and half as many slow ones.
+
+    Nothing is started before the first call, or :meth:`start`.
+    """
+
+    def __init__(self, cores: int | None = None) -> None:
+        self.ended: Counter[str] = Counter()
+        """How many readers did not end by themselves, by cause: a signal's name, ``time``, ``memory``, ``outside``."""
+        self._cores = cores or os.cpu_count() or 1
+        self._zygote = Zygote()
+        self._memory = _Memory(MEMORY_BYTES)
+        self._queues: dict[Lane, Turns[_Task]] = {QUICK: Turns(), SLOW: Turns()}
+        self._threads: list[threading.Thread] = []
+        self._lock = threading.Lock()
+        self._closed = False
+
+    def start(self) -> None:
+        """Start the zygote, which takes a second, and the threads.
+
+        Raises
+        ------
+        ReadersFailed
+            It cannot be started.
+        """
+        self._start_threads()
+        try:
+            self._zygote.start()
+        except (Gone, OSError):
+            raise ReadersFailed from None
+
+    async def run(
+        self, job: Job[..., T], files: Sequence[Callable[[], OpenFile]], *arguments: Any, owner: Hashable = None
+    ) -> Read[T]:
+        """As :meth:`submit`, awaited."""
+        return await asyncio.wrap_future(self.submit(job, files, *arguments, owner=owner))
+
+    def submit(
+        self, job: Job[..., T], files: Sequence[Callable[[], OpenFile]], *arguments: Any, owner: Hashable = None
+    ) -> Future[Read[T]]:
+        """Run ``job(contents of the files, *arguments)`` in a reader.
+
+        Parameters
+        ----------
+        files
+            Each is called in a thread when its turn has come, and gives the open file. Waiting files take no memory.
+        owner
+            Whose call it is, for example a visit. Owners are served in rotation.
+
+        Raises
+        ------
+        Refused
+            What the job raises; ``too_costly`` where it exceeds its time or memory; ``unreadable`` where a reader died
+            with it twice, or where it raises an error that is no refusal.
+        FileChanged
+            A file does not have the content that it has to have.
+        ReadersFailed
+            As it says. What ``files`` raise is raised too.
+        """
+        task = _Task(job, files, arguments, owner)
+        self._start_threads()
+        self._put(QUICK, task)
+        return task.future
+
+    def close(self) -> None:
+        """End all readers; a call that waits or runs fails."""
+        with self._lock:
+            self._closed = True
+        for queue in self._queues.values():
+            for task in queue.close():
+                _fail(task)
+        self._zygote.close()
+        for thread in self._threads:
+            thread.join()
+
+    # ---------------------------------------------------------------- a thread and its reader
+    def _start_threads(self) -> None:
+        with self._lock:
+            if self._threads or self._closed:
+                return
+            lanes = [QUICK] * self._cores + [SLOW] * max(1, self._cores // 2)
+            self._threads = [
+                threading.Thread(target=self._serve, args=(lane,), name="reader", daemon=True) for lane in lanes
+            ]
+            for thread in self._threads:
+                thread.start()
+
+    def _put(self, lane: Lane, task: _Task) -> None:
+        if not self._queues[lane].put(task.owner, task):
+            _fail(task)
+
+    def _serve(self, lane: Lane) -> None:
+        reader: Reader | None = None
+        while (task := self._queues[lane].take()) is not None:
+            if task.future.running() or task.future.set_running_or_notify_cancel():
+                reader = self._try(task, lane, reader)
+        if reader is not None:
+            reader.close()
+
+    def _try(self, task: _Task, lane: Lane, reader: Reader | None) -> Reader | None:
+        """Run a task once, and give it its result or queue it again; the reader, if it can be used again."""
+        opened: list[OpenFile] = []
+        shared: int | None = None
+        try:
+            opened = [open_file() for open_file in task.files]
+            shared = shared_file(task.job.shared_bytes)
+            reader = reader or self._forked(lane)
+            call = Call(task.job, task.arguments, tuple(file.sha256 for file in opened), lane.cpu_s)
+            with self._memory.share() as share:
+                answer = reader.call(call, [shared, *(file.descriptor for file in opened)], lane.wall_s, share.grant)
+            self._take(task, answer, shared)
+            if not answer["last"]:
+                return reader
+            self._end(reader)
+        except TimeoutError:
+            self._too_slow(task, lane, self._end(reader))
+        except (Gone, KeyError, ValueError, TypeError):  # the last three: an answer that no reader gives
+            self._died(task, lane, self._end(reader))
+        except Exception as error:  # a file that cannot be opened, or no reader
+            task.future.set_exception(error)
+            return reader
+        finally:
+            for descriptor in (*(file.descriptor for file in opened), *([] if shared is None else [shared])):
+                os.close(descriptor)
+        return None
+
+    def _forked(self, lane: Lane) -> Reader:
+        for _ in range(MAX_KILLS):
+            try:
+                return self._zygote.fork(lane.niceness)
+            except (Gone, OSError):
+                self.ended["outside"] += 1
+        raise ReadersFailed
+
+    def _take(self, task: _Task, answer: dict[str, Any], shared: int) -> None:
+        if "document" in answer:
+            arrays = arrays_at(shared, task.job.shared_bytes, answer["arrays"])
+            task.future.set_result(Read(task.job.load(answer["document"]), arrays))
+        elif "refused" in answer:
+            task.future.set_exception(Refused(*map(str, answer["refused"])))
+        elif "changed" in answer:
+            task.future.set_exception(FileChanged())
+        elif "memory" in answer:
+            self._refuse(
+                task, "memory", Refused("too_costly", f"> {MEMORY_BYTES >> 20} MB", f"≤ {MEMORY_BYTES >> 20} MB")
+            )
+        else:
+            fault, at = str(answer["fault"])[:60], str(answer["at"])[:100]
+            log.error("%s raised %s at %s", task.job.name, fault, at)
+            self._refuse(task, "fault", Refused("unreadable", fault, "—"))
+
+    def _end(self, reader: Reader | None) -> int:
+        """End a reader; the negative number of the signal that ended it."""
+        if reader is not None:
+            try:
+                return self._zygote.end(reader)
+            except (Gone, OSError):
+                pass  # the zygote was ended, and its readers with it
+        return -signal.SIGKILL
+
+    def _died(self, task: _Task, lane: Lane, status: int) -> None:
+        """A reader ended by itself while it ran a task."""
+        if status == -signal.SIGPROF:
+            self._too_slow(task, lane, status)
+        elif status == -signal.SIGKILL:
+            self.ended["outside"] += 1
+            task.kills += 1
+            if task.kills > MAX_KILLS:
+                task.future.set_exception(ReadersFailed())
+            else:
+                self._put(lane, task)
+        else:
+            name = signal.Signals(-status).name if status < 0 else f"exit {status}"
+            self.ended[name] += 1
+            task.deaths += 1
+            if task.deaths < MAX_DEATHS:
+                self._put(lane, task)
+            else:
+                task.future.set_exception(Refused("unreadable", f"{task.deaths} × {name}", "—"))
+
+    def _too_slow(self, task: _Task, lane: Lane, status: int) -> None:
+        self.ended["time"] += 1
+        if lane is QUICK:
+            self._put(SLOW, task)
+        else:
+            limit = lane.cpu_s if status == -signal.SIGPROF else lane.wall_s
+            task.future.set_exception(Refused("too_costly", f"> {limit:g} s", f"≤ {limit:g} s"))
+
+    def _refuse(self, task: _Task, cause: str, refusal: Refused) -> None:
+        self.ended[cause] += 1
+        task.future.set_exception(refusal)
+
+
+def _fail(task: _Task) -> None:
+    if not task.future.cancel():  # it has begun
+        task.future.set_exception(ReadersFailed())
+
+
+class _Memory:
+    """Bytes that the readers of this process may have together, beyond those that every call may take."""
+
+    def __init__(self, n_bytes: int) -> None:
+        self.free = self.total = n_bytes
+        self.changed = threading.Condition()
+
+    def share(self) -> _Share:
+        return _Share(self)
+
+
+class _Share:
+    """What one call was granted; it is given back at its end."""
+
+    def __init__(self, memory: _Memory) -> None:
+        self._memory = memory
+        self._granted = 0
+
+    def __enter__(self) -> _Share:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with self._memory.changed:
+            self._memory.free += self._granted
+            self._memory.changed.notify_all()
+
+    def grant(self, wanted: int) -> float:
+        """Let the call have ``wanted`` bytes in all, at most everything; how long that had to wait, s."""
+        began = time.monotonic()
+        more = max(0, min(wanted, self._memory.total) - self._granted)
+        with self._memory.changed:
+            # two calls that each wait for what the other has would wait for ever
+            if not self._memory.changed.wait_for(lambda: self._memory.free >= more, WAIT_FOR_MEMORY_S):
+                raise TimeoutError
+            self._memory.free -= more
+        self._granted += more
+        return time.monotonic() - began

@@ -1,0 +1,177 @@
+"""The service's ends of its reader processes, and of the zygote that forks them."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from inference.readers.wire import Gone, receive, send
+from inference.readers.worker import Call
+
+START_S = 60.0
+"""Loading the libraries takes a second, and much longer on a busy machine."""
+ENVIRONMENT = ("PATH", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "VIRTUAL_ENV", "PYTHONDONTWRITEBYTECODE")
+"""What readers get of the environment: it has passwords in it."""
+ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
+"""There are as many readers as cores, and a process with threads cannot be forked."""
+
+
+class Reader:
+    """A reader process, as the thread that uses it sees it."""
+
+    def __init__(self, pid: int, connection: socket.socket, niceness: int) -> None:
+        self.pid = pid
+        self._connection = connection
+        if niceness:
+            os.setpriority(os.PRIO_PROCESS, pid, niceness)
+        connection.settimeout(START_S)
+        self.fenced: bool = json.loads(receive(connection)[0])["fenced"]
+
+    def call(self, call: Call, files: Sequence[int], wall_s: float, grant: Callable[[int], float]) -> dict[str, Any]:
+        """The answer to a call.
+
+        Parameters
+        ----------
+        files
+            Descriptors of the shared file and of the files to be read.
+        grant
+            Is called with the bytes of memory that the reader asks for; returns how long it had to wait for them, s.
+
+        Raises
+        ------
+        Gone
+            The process has ended, or its answer is none.
+        TimeoutError
+            It has not answered in time.
+        """
+        end = time.monotonic() + wall_s
+        self._connection.settimeout(wall_s)
+        send(self._connection, pickle.dumps(call), files)
+        while True:
+            self._connection.settimeout(max(0.001, end - time.monotonic()))
+            try:
+                answer = json.loads(receive(self._connection)[0])
+                wanted = int(answer["wanted"]) if "wanted" in answer else None
+            except (ValueError, TypeError):
+                raise Gone from None
+            if wanted is None:
+                return dict(answer)
+            end += grant(wanted)
+            send(self._connection, b"")
+
+    def close(self) -> None:
+        self._connection.close()
+
+
+class Zygote:
+    """The process that forks readers; it is started when it is needed, and again after it has ended."""
+
+    def __init__(self) -> None:
+        self._process: subprocess.Popen[bytes] | None = None
+        self._control: socket.socket | None = None
+        self._lock = threading.Lock()
+        self._closed = False
+
+    def start(self) -> None:
+        """Start it, unless it runs.
+
+        Raises
+        ------
+        Gone
+            It ended while it started.
+        """
+        with self._lock:
+            self._started()
+
+    def fork(self, niceness: int) -> Reader:
+        """A new reader.
+
+        Raises
+        ------
+        Gone, TimeoutError
+            The zygote or the reader ended meanwhile; the next call starts a new zygote.
+        """
+        ours, theirs = socket.socketpair()
+        try:
+            with theirs:
+                pid = self._asked(b"", [theirs.fileno()])["pid"]
+            return Reader(pid, ours, niceness)
+        except (Gone, OSError):
+            ours.close()
+            raise
+
+    def end(self, reader: Reader) -> int:
+        """End a reader, if it runs, and say how it ended: an exit code, or the negative number of a signal.
+
+        Raises
+        ------
+        Gone, TimeoutError
+            The zygote has ended, and all its readers with it.
+        """
+        reader.close()
+        return int(self._asked(json.dumps({"end": reader.pid}).encode(), [], start=False)["status"])
+
+    def close(self) -> None:
+        """End it, and all readers with it, for good."""
+        with self._lock:
+            self._closed = True
+            self._stop()
+
+    def _asked(self, message: bytes, files: Sequence[int], *, start: bool = True) -> dict[str, Any]:
+        with self._lock:
+            if start:
+                self._started()
+            if self._control is None:
+                raise Gone
+            try:
+                send(self._control, message, files)
+                return dict(json.loads(receive(self._control)[0]))
+            except (Gone, OSError):
+                self._stop()
+                raise Gone from None
+
+    def _started(self) -> None:
+        if self._closed:
+            raise Gone
+        if self._process is not None and self._process.poll() is None:
+            return
+        self._stop()
+        ours, theirs = socket.socketpair()
+        environment = {name: os.environ[name] for name in ENVIRONMENT if name in os.environ}
+        root = str(Path(__file__).resolve().parents[2])
+        command = [sys.executable, "-m", "inference.readers.zygote", str(theirs.fileno())]
+        with theirs:
+            self._process = subprocess.Popen(
+                command,
+                env={**environment, **ONE_THREAD, "PYTHONPATH": root},
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+            )
+        self._control = ours
+        ours.settimeout(START_S)
+        try:
+            receive(ours)
+        except (Gone, OSError):
+            self._stop()
+            raise Gone from None
+
+    def _stop(self) -> None:
+        if self._control is not None:
+            self._control.close()  # it ends at the end of its input, and its readers with it
+        if self._process is not None:
+            try:
+                self._process.wait(5)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait()
+        self._control = self._process = None

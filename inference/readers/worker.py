@@ -1,0 +1,148 @@
+"""A reader process: reads strangers' files, one call at a time, until it is worn out.
+
+It is forked by :mod:`inference.readers.zygote`. It may die with the file that it reads: by a fault of a decoder, by too
+much memory, by too much time. The process that serves never notices more than a closed connection.
+"""
+
+from __future__ import annotations
+
+import gc
+import hashlib
+import json
+import os
+import pickle
+import signal
+import socket
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from data_specs.problems import Refused
+from inference.readers.fence import MemoryLimit, close_fence, limit_resources
+from inference.readers.job import Job
+from inference.readers.wire import Gone, put_arrays, receive, send
+
+FREE_BYTES = 32 << 20
+"""Memory that every call may take without asking."""
+MARGIN = 1.25
+"""What a call may take for each byte that it was granted: a reader counts its arrays, not the library's own tables."""
+MAX_CALLS = 500
+MAX_GROWN_BYTES = 48 << 20
+"""A reader that has read so many files, or has grown so much, is worn out: it ends, and a fresh one takes its place."""
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """What a reader is asked to do.
+
+    Parameters
+    ----------
+    sha256
+        Of each file; ``None``: its content is not checked.
+    cpu_s
+        CPU time after which the process is ended.
+    """
+
+    job: Job[..., Any]
+    arguments: tuple[Any, ...]
+    sha256: tuple[str | None, ...]
+    cpu_s: float
+
+
+class FileChanged(Exception):
+    """A file no longer has the content that it is stored under."""
+
+
+def serve(connection: socket.socket) -> None:
+    """Answer calls until the other side closes, or this process is worn out."""
+    limit_resources()
+    memory = MemoryLimit()
+    _silence()
+    fenced = close_fence()
+    send(connection, json.dumps({"fenced": fenced}).encode())
+    asked = _Asked(connection, memory)
+    for n in range(1, MAX_CALLS + 1):
+        try:
+            message, files = receive(connection, with_files=True)
+        except Gone:
+            return
+        answer = _answer(message, files, asked)
+        gc.collect(0)
+        worn = n == MAX_CALLS or memory.grown_bytes > MAX_GROWN_BYTES
+        send(connection, json.dumps({**answer, "last": worn}).encode())
+        if worn:
+            return
+
+
+class _Asked:
+    """Memory that this process was granted for the present call."""
+
+    def __init__(self, connection: socket.socket, memory: MemoryLimit) -> None:
+        self._connection, self._memory = connection, memory
+        self._granted = 0
+
+    def nothing(self) -> None:
+        self._granted = 0
+        self._memory.allow(FREE_BYTES)
+
+    def bytes(self, n_bytes: int) -> None:
+        """Ask the service for ``n_bytes`` where the call needs more than every call may take, and wait for it."""
+        if n_bytes * MARGIN <= max(FREE_BYTES, self._granted):
+            return
+        wanted = int(n_bytes * MARGIN)
+        send(self._connection, json.dumps({"wanted": wanted}).encode())
+        receive(self._connection)
+        self._granted = wanted
+        self._memory.allow(FREE_BYTES + wanted)
+
+
+def _answer(message: bytes, files: Sequence[int], asked: _Asked) -> dict[str, Any]:
+    call: Call = pickle.loads(message)  # noqa: S301  from the process that forked this one
+    shared, *opened = files
+    asked.nothing()
+    signal.setitimer(signal.ITIMER_PROF, call.cpu_s)  # SIGPROF ends the process
+    try:
+        contents = [_content(file, sha256, asked) for file, sha256 in zip(opened, call.sha256, strict=True)]
+        read = call.job(contents, *call.arguments)
+        places = put_arrays(shared, call.job.shared_bytes, read.arrays)
+        return {"document": call.job.dump(read.document), "arrays": places}
+    except Refused as refusal:
+        problem = refusal.problem
+        return {"refused": [problem.code, problem.found, problem.expected]}
+    except FileChanged:
+        return {"changed": True}
+    except MemoryError:
+        return {"memory": True}
+    except Exception as error:
+        return {"fault": type(error).__name__, "at": _where(error)}
+    finally:
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        for file in files:
+            os.close(file)
+
+
+def _content(file: int, sha256: str | None, asked: _Asked) -> bytes:
+    n_bytes = os.lseek(file, 0, os.SEEK_END)
+    asked.bytes(n_bytes)
+    content = os.pread(file, n_bytes, 0)
+    while len(content) < n_bytes and (more := os.pread(file, n_bytes - len(content), len(content))):
+        content += more
+    if sha256 is not None and hashlib.sha256(content).hexdigest() != sha256:
+        raise FileChanged
+    return content
+
+
+def _where(error: BaseException) -> str:
+    """Module and line in which an error was raised; its text may quote the file."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    return f"{trace.tb_frame.f_globals.get('__name__', '?')}:{trace.tb_lineno}" if trace is not None else "?"
+
+
+def _silence() -> None:
+    """Native libraries write about damaged files to the terminal, and may quote them."""
+    sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: SIM115
+    for descriptor in (0, 1, 2):
+        os.dup2(sys.stdout.fileno(), descriptor)

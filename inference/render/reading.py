@@ -1,0 +1,63 @@
+"""What a reader process does where somebody wants to see a file: the film, its heatmap, the trace.
+
+Each picture is an array ``(n,) uint8``: the bytes of its file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+
+from data_specs.ecg.files import group_recordings, read_recording
+from data_specs.ecg.posted import PostedFile
+from data_specs.ecg.recording import VoltageUnit
+from data_specs.problems import Refused
+from data_specs.visit.assessment import EvidenceMap
+from inference.readers.job import Read, large_job
+from inference.render.pictures import evidence_png, film_png, trace_png, trace_svg
+
+
+@large_job
+def draw_film(files: Sequence[bytes], max_px: int | None) -> Read[None]:
+    """PNG of a film: :func:`inference.render.pictures.film_png`."""
+    (content,) = files
+    return _picture(film_png(content, max_px))
+
+
+@large_job
+def draw_evidence(files: Sequence[bytes], evidence: EvidenceMap, max_px: int | None) -> Read[None]:
+    """PNG of a film with a heatmap over it: :func:`inference.render.pictures.evidence_png`."""
+    (content,) = files
+    return _picture(evidence_png(content, evidence, max_px))
+
+
+@large_job
+def draw_trace(
+    files: Sequence[bytes],
+    names: Sequence[tuple[int, str]],
+    index: int,
+    ecg_unit: VoltageUnit | None,
+    evidence: EvidenceMap | None,
+    kind: Literal["png", "svg"],
+) -> Read[None]:
+    """The recording to which file ``index`` belongs, on millimetre paper.
+
+    Raises
+    ------
+    Refused
+        It cannot be read, or the file belongs to no recording.
+    """
+    posted = [PostedFile(i, name, content) for content, (i, name) in zip(files, names, strict=True)]
+    for group in group_recordings(posted):
+        if any(file.index == index for file in group.files):
+            recording = read_recording(group, ecg_unit=ecg_unit)
+            if kind == "png":
+                return _picture(trace_png(recording, evidence))
+            return _picture(trace_svg(recording, evidence).encode())
+    raise Refused("unreadable", "—", "1")
+
+
+def _picture(content: bytes) -> Read[None]:
+    return Read(None, (np.frombuffer(content, np.uint8),))
