@@ -218,7 +218,7 @@ def _visit_writer(folder: Path, assessment: Assessment, context: str) -> tuple[V
     def row() -> VisitRow:
         name = str(uuid.uuid4())
         file = InputRow(
-            visit_id=name, index=0, field="image", filename="f.png", sha256="0" * 64, n_bytes=1, refused=False
+            visit_id=name, index=0, field="image", filename="f.png", sha256="0" * 64, n_bytes=1
         )
         return VisitRow(
             id=name, site="admin", key_id="bootstrap", context=context, status="accepted", priority="unassessed",

@@ -13,6 +13,7 @@ from starlette.middleware import Middleware
 from starlette.middleware.gzip import GZipMiddleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from inference.readers.pool import Readers
 from service.api import destinations, open_inference, operations, session
 from service.api import followup as followup_api
 from service.api import keys as admin
@@ -101,6 +102,7 @@ def build(settings: Settings, engine: Engine | None, stop: Callable[[], None]) -
         await asyncio.gather(service.work.drain(), service.deliveries.drain())
         if service.engine is not None:
             await service.engine.aclose()
+        await asyncio.to_thread(service.readers.close)
         service.database.close()
 
     app = FastAPI(
@@ -128,7 +130,9 @@ async def _load(service: Service, engine: Engine | None, stop: Callable[[], None
     settings = service.settings
     if engine is None:
         try:
-            engine = await asyncio.to_thread(_inference_engine, settings)
+            engine_loading = asyncio.to_thread(_inference_engine, settings, service.readers)
+            loaded, _ = await asyncio.gather(engine_loading, asyncio.to_thread(service.readers.start))
+            engine = loaded
         except Exception as error:
             # the message may be logged here: bundles are the operator's own files and name no person
             log.error("bundles_not_loaded", path=str(settings.bundles), reason=str(error), **where_it_failed(error))
@@ -176,10 +180,10 @@ async def _listen(service: Service, closing: AsyncExitStack) -> bool:
     return True
 
 
-def _inference_engine(settings: Settings) -> Engine:
+def _inference_engine(settings: Settings, readers: Readers) -> Engine:
     from inference.engine import Engine as InferenceEngine  # noqa: PLC0415  the runtimes take seconds to load
     from inference.runtime.session import Machine  # noqa: PLC0415
 
     machine = Machine(settings.device, session=settings.session, cache=settings.data_dir)
-    engine: Engine = InferenceEngine(settings.bundles, machine)
+    engine: Engine = InferenceEngine(settings.bundles, machine, readers=readers)
     return engine

@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import Any, TypeVar
 
 from data_specs.next_steps.table import Table, read_table
+from inference.readers.job import Job, Read
+from inference.readers.pool import Readers, ReadersFailed
+from inference.readers.worker import FileChanged
+from service.errors import StoredFileDamaged, Unavailable
 from service.keys import Keys
 from service.metrics import Metrics
 from service.settings import Settings
 from service.storage.database import Database
 from service.storage.store import Store, open_store
+
+T = TypeVar("T")
 
 
 @dataclass
@@ -19,6 +28,8 @@ class Parts:
 
     Parameters
     ----------
+    readers
+        Read what was posted, in processes that may die.
     next_steps
         The screening programme's table of what to do next.
     """
@@ -27,6 +38,7 @@ class Parts:
     database: Database
     store: Store
     keys: Keys
+    readers: Readers
     metrics: Metrics
     next_steps: Table
 
@@ -40,6 +52,7 @@ class Parts:
             database=database,
             store=open_store(settings.store, settings.data_dir),
             keys=Keys(database, settings.bootstrap_key),
+            readers=Readers(),
             metrics=Metrics(),
             next_steps=read_table(settings.next_steps),
         )
@@ -52,3 +65,22 @@ class Parts:
         StoredFileMissing, StoredFileDamaged
         """
         return await asyncio.to_thread(self.store.read, sha256)
+
+    async def read_stored(self, job: Job[..., T], sha256: Sequence[str], *arguments: Any) -> Read[T]:
+        """What a reader makes of stored files.
+
+        Raises
+        ------
+        Refused
+            As the job says, and :meth:`inference.readers.pool.Readers.submit`.
+        StoredFileMissing, StoredFileDamaged
+        Unavailable
+            No reader could be kept running.
+        """
+        files = [partial(self.store.open, each) for each in sha256]
+        try:
+            return await self.readers.run(job, files, *arguments)
+        except FileChanged:
+            raise StoredFileDamaged from None
+        except ReadersFailed:
+            raise Unavailable from None

@@ -8,13 +8,19 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class OpenFile:
-    """An open file, and the SHA-256 of the content that it has to have; ``None``: its content is not checked.
+    """An open file. Whoever gets it closes its descriptor.
 
-    Whoever gets it closes its descriptor.
+    Parameters
+    ----------
+    sha256
+        Of the content that it has to have; ``None``: its content is not checked.
+    n_bytes
+        How much of its beginning is read; ``None``: all of it.
     """
 
     descriptor: int
     sha256: str | None = None
+    n_bytes: int | None = None
 
     @classmethod
     def of(cls, content: bytes | memoryview) -> OpenFile:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import encodings
 import importlib
 import pkgutil
+from collections.abc import Iterable
 from contextlib import suppress
 
 JOBS = ("inference.cxr.reading", "inference.ecg.reading", "inference.render.reading", "inference.readers.header")
@@ -22,11 +23,11 @@ CODECS = (
 """Decoders of imagecodecs, each of which is loaded at its first use."""
 
 
-def load() -> None:
-    """Import all of it."""
-    for name in (*LIBRARIES, *JOBS):
+def load(jobs: Iterable[str]) -> None:
+    """Import the libraries, and the modules of the jobs."""
+    for name in (*LIBRARIES, *jobs):
         importlib.import_module(name)
-    import imagecodecs  # noqa: PLC0415  a library like those above
+    import imagecodecs  # noqa: PLC0415  the service imports this module for its names only
     import PIL.Image  # noqa: PLC0415
     import PIL.ImageFont  # noqa: PLC0415
 

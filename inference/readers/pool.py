@@ -27,6 +27,7 @@ from typing import Any, TypeVar
 from data_specs.problems import Refused
 from inference.readers.files import OpenFile
 from inference.readers.job import Job, Read
+from inference.readers.loading import JOBS
 from inference.readers.processes import Reader, Zygote
 from inference.readers.turns import Turns
 from inference.readers.wire import Gone, arrays_at, shared_file
@@ -82,18 +83,31 @@ class Readers:
     """A pool of reader processes, as many quick ones as there are cores, and half as many slow ones.
 
     Nothing is started before the first call, or :meth:`start`.
+
+    Parameters
+    ----------
+    cores
+        By default all of this machine.
+    jobs
+        Names of the modules in which the jobs are.
+    quick, slow
+        How long a call may take at first, and how long when it is tried again.
     """
 
-    def __init__(self, cores: int | None = None) -> None:
+    def __init__(
+        self, cores: int | None = None, *, jobs: Sequence[str] = JOBS, quick: Lane = QUICK, slow: Lane = SLOW
+    ) -> None:
         self.ended: Counter[str] = Counter()
         """How many readers did not end by themselves, by cause: a signal's name, ``time``, ``memory``, ``outside``."""
         self._cores = cores or os.cpu_count() or 1
-        self._zygote = Zygote()
+        self._quick, self._slow = quick, slow
+        self._zygote = Zygote(jobs)
         self._memory = _Memory(MEMORY_BYTES)
-        self._queues: dict[Lane, Turns[_Task]] = {QUICK: Turns(), SLOW: Turns()}
+        self._queues: dict[Lane, Turns[_Task]] = {quick: Turns(), slow: Turns()}
         self._threads: list[threading.Thread] = []
         self._lock = threading.Lock()
         self._closed = False
+        self._fenced = True
 
     def start(self) -> None:
         """Start the zygote, which takes a second, and the threads.
@@ -139,7 +153,7 @@ class Readers:
         """
         task = _Task(job, files, arguments, owner)
         self._start_threads()
-        self._put(QUICK, task)
+        self._put(self._quick, task)
         return task.future
 
     def close(self) -> None:
@@ -158,7 +172,7 @@ class Readers:
         with self._lock:
             if self._threads or self._closed:
                 return
-            lanes = [QUICK] * self._cores + [SLOW] * max(1, self._cores // 2)
+            lanes = [self._quick] * self._cores + [self._slow] * max(1, self._cores // 2)
             self._threads = [
                 threading.Thread(target=self._serve, args=(lane,), name="reader", daemon=True) for lane in lanes
             ]
@@ -182,10 +196,11 @@ class Readers:
         opened: list[OpenFile] = []
         shared: int | None = None
         try:
-            opened = [open_file() for open_file in task.files]
+            for open_file in task.files:
+                opened.append(open_file())
             shared = shared_file(task.job.shared_bytes)
             reader = reader or self._forked(lane)
-            call = Call(task.job, task.arguments, tuple(file.sha256 for file in opened), lane.cpu_s)
+            call = Call(task.job, task.arguments, tuple((file.sha256, file.n_bytes) for file in opened), lane.cpu_s)
             with self._memory.share() as share:
                 answer = reader.call(call, [shared, *(file.descriptor for file in opened)], lane.wall_s, share.grant)
             self._take(task, answer, shared)
@@ -207,10 +222,19 @@ class Readers:
     def _forked(self, lane: Lane) -> Reader:
         for _ in range(MAX_KILLS):
             try:
-                return self._zygote.fork(lane.niceness)
+                reader = self._zygote.fork(lane.niceness)
             except (Gone, OSError):
                 self.ended["outside"] += 1
+            else:
+                self._note_fence(reader)
+                return reader
         raise ReadersFailed
+
+    def _note_fence(self, reader: Reader) -> None:
+        with self._lock:
+            if reader.fenced is False and self._fenced:
+                log.warning("readers have no filter of system calls: this kernel or machine has none (seccomp)")
+            self._fenced = reader.fenced
 
     def _take(self, task: _Task, answer: dict[str, Any], shared: int) -> None:
         if "document" in answer:
@@ -260,8 +284,8 @@ class Readers:
 
     def _too_slow(self, task: _Task, lane: Lane, status: int) -> None:
         self.ended["time"] += 1
-        if lane is QUICK:
-            self._put(SLOW, task)
+        if lane is self._quick:
+            self._put(self._slow, task)
         else:
             limit = lane.cpu_s if status == -signal.SIGPROF else lane.wall_s
             task.future.set_exception(Refused("too_costly", f"> {limit:g} s", f"≤ {limit:g} s"))

@@ -73,9 +73,16 @@ class Reader:
 
 
 class Zygote:
-    """The process that forks readers; it is started when it is needed, and again after it has ended."""
+    """The process that forks readers; it is started when it is needed, and again after it has ended.
 
-    def __init__(self) -> None:
+    Parameters
+    ----------
+    jobs
+        Names of the modules in which the jobs are.
+    """
+
+    def __init__(self, jobs: Sequence[str]) -> None:
+        self._jobs = jobs
         self._process: subprocess.Popen[bytes] | None = None
         self._control: socket.socket | None = None
         self._lock = threading.Lock()
@@ -148,7 +155,7 @@ class Zygote:
         ours, theirs = socket.socketpair()
         environment = {name: os.environ[name] for name in ENVIRONMENT if name in os.environ}
         root = str(Path(__file__).resolve().parents[2])
-        command = [sys.executable, "-m", "inference.readers.zygote", str(theirs.fileno())]
+        command = [sys.executable, "-m", "inference.readers.zygote", str(theirs.fileno()), *self._jobs]
         with theirs:
             self._process = subprocess.Popen(
                 command,

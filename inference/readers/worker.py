@@ -23,7 +23,7 @@ from inference.readers.fence import MemoryLimit, close_fence, limit_resources
 from inference.readers.job import Job
 from inference.readers.wire import Gone, put_arrays, receive, send
 
-FREE_BYTES = 32 << 20
+FREE_BYTES = 320 << 20
 """Memory that every call may take without asking."""
 MARGIN = 1.25
 """What a call may take for each byte that it was granted: a reader counts its arrays, not the library's own tables."""
@@ -38,15 +38,15 @@ class Call:
 
     Parameters
     ----------
-    sha256
-        Of each file; ``None``: its content is not checked.
+    parts
+        Of each file the SHA-256 and the number of bytes, as in :class:`~inference.readers.files.OpenFile`.
     cpu_s
         CPU time after which the process is ended.
     """
 
     job: Job[..., Any]
     arguments: tuple[Any, ...]
-    sha256: tuple[str | None, ...]
+    parts: tuple[tuple[str | None, int | None], ...]
     cpu_s: float
 
 
@@ -103,7 +103,7 @@ def _answer(message: bytes, files: Sequence[int], asked: _Asked) -> dict[str, An
     asked.nothing()
     signal.setitimer(signal.ITIMER_PROF, call.cpu_s)  # SIGPROF ends the process
     try:
-        contents = [_content(file, sha256, asked) for file, sha256 in zip(opened, call.sha256, strict=True)]
+        contents = [_content(file, *part, asked) for file, part in zip(opened, call.parts, strict=True)]
         read = call.job(contents, *call.arguments)
         places = put_arrays(shared, call.job.shared_bytes, read.arrays)
         return {"document": call.job.dump(read.document), "arrays": places}
@@ -122,8 +122,9 @@ def _answer(message: bytes, files: Sequence[int], asked: _Asked) -> dict[str, An
             os.close(file)
 
 
-def _content(file: int, sha256: str | None, asked: _Asked) -> bytes:
+def _content(file: int, sha256: str | None, at_most: int | None, asked: _Asked) -> bytes:
     n_bytes = os.lseek(file, 0, os.SEEK_END)
+    n_bytes = n_bytes if at_most is None else min(n_bytes, at_most)
     asked.bytes(n_bytes)
     content = os.pread(file, n_bytes, 0)
     while len(content) < n_bytes and (more := os.pread(file, n_bytes - len(content), len(content))):

@@ -3,7 +3,7 @@
 A fork takes milliseconds, where a new Python with its libraries takes a second, and forks share their memory. A reader
 that has died is therefore replaced at once.
 
-``python -m inference.readers.zygote DESCRIPTOR`` serves the socket of that number.
+``python -m inference.readers.zygote DESCRIPTOR MODULE…`` loads the modules, then serves the socket of that number.
 """
 
 from __future__ import annotations
@@ -21,24 +21,29 @@ from inference.readers.loading import load
 from inference.readers.wire import Gone, receive, send
 
 
-def main(descriptor: int) -> None:
+def main(descriptor: int, jobs: list[str]) -> None:
     """Fork readers, and say how they ended, until the service closes its end."""
-    load()
+    load(jobs)
     for interrupting in (signal.SIGINT, signal.SIGTERM):  # sent to a whole group; the service ends its readers itself
         signal.signal(interrupting, signal.SIG_IGN)
     gc.collect()
     gc.freeze()  # no collection in a fork touches, and so copies, what was loaded here
     with socket.socket(fileno=descriptor) as control:
         send(control, b"{}")
+        readers: set[int] = set()
         while True:
             try:
                 message, files = receive(control, with_files=True)
             except Gone:
                 return
             if files:
-                answer = {"pid": _fork(control, socket.socket(fileno=files[0]))}
+                pid = _fork(control, socket.socket(fileno=files[0]))
+                readers.add(pid)
+                answer = {"pid": pid}
             else:
-                answer = {"status": _end(json.loads(message)["end"])}
+                pid = json.loads(message)["end"]
+                answer = {"status": _end(pid) if pid in readers else -signal.SIGKILL}  # else of an earlier zygote
+                readers.discard(pid)
             send(control, json.dumps(answer).encode())
 
 
@@ -65,4 +70,4 @@ def _end(pid: int) -> int:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]))
+    main(int(sys.argv[1]), sys.argv[2:])

@@ -12,10 +12,11 @@ from sqlalchemy import func, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from data_specs.dicom.reference import DicomReference, read_reference
+from data_specs.dicom.reference import DicomReference
 from data_specs.visit.context import Context
 from data_specs.visit.report import uid
 from service.errors import IdempotencyConflict, QueueFull
+from service.receive.dicom.header import read_reference
 from service.receive.orders import find_order, merge_order
 from service.receive.posted import FileField, Part
 from service.state import Service
@@ -76,8 +77,7 @@ async def upload_turn(service: Service) -> AsyncIterator[None]:
 def put_in_store(service: Service, part: Part) -> StoredFile:
     """Put one file of a visit in the store. Its DICOM header is read first, while the draft is still in memory."""
     assert part.field != "context"  # noqa: S101
-    with part.draft.open() as file:
-        dicom = read_reference(file)
+    dicom = read_reference(service.readers, part.draft)
     service.store.put(part.draft)
     return StoredFile(part.field, part.filename, part.draft.sha256, part.draft.n_bytes, dicom)
 
@@ -130,7 +130,6 @@ def new_visit(
                 filename=file.filename,
                 sha256=file.sha256,
                 n_bytes=file.n_bytes,
-                refused=False,
                 dicom=file.dicom.model_dump_json(exclude_defaults=True) if file.dicom else None,
             )
             for index, file in enumerate(files)

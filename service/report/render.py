@@ -84,7 +84,7 @@ async def dicom_file(parts: Parts, report: Report, language: Language, instance:
 
 async def _evidence_picture(parts: Parts, report: Report, finding: str, index: int, max_px: int | None) -> bytes:
     """PNG of a film with the heatmap of one finding over it, ``max_px`` on its longest side at most."""
-    from inference.render.pictures import evidence_png  # noqa: PLC0415  loads the image decoders
+    from inference.render.reading import draw_evidence  # noqa: PLC0415  loads Pillow
 
     (evidence,) = (
         evidence
@@ -93,8 +93,8 @@ async def _evidence_picture(parts: Parts, report: Report, finding: str, index: i
         for evidence in found.evidence
         if evidence.input == index
     )
-    content = await parts.read_file(_sha256(report, index))
-    return await asyncio.to_thread(evidence_png, content, evidence, max_px)
+    read = await parts.read_stored(draw_evidence, [_sha256(report, index)], evidence, max_px)
+    return read.arrays[0].tobytes()
 
 
 def _sha256(report: Report, index: int) -> str:

@@ -9,6 +9,8 @@ import uuid
 from pathlib import Path
 from typing import IO
 
+from inference.readers.files import OpenFile
+
 START_BYTES = 4096
 """How much of a file shows whether it is a film or a recording."""
 HELD_BYTES = 128 * 1024
@@ -42,6 +44,13 @@ class Draft:
             return io.BytesIO(self._held.getbuffer())
         self._file.flush()
         return self._path.open("rb")
+
+    def handed(self, n_bytes: int | None = None) -> OpenFile:
+        """What was written so far, for a reader; ``n_bytes`` of it at most."""
+        if self._file is None:
+            return OpenFile.of(self._held.getbuffer()[:n_bytes])
+        self._file.flush()
+        return OpenFile(os.open(self._path, os.O_RDONLY | os.O_CLOEXEC), n_bytes=n_bytes)
 
     def durable_file(self) -> Path:
         """Finish the draft, and make it durable as a file on disk."""

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol, Self
 from urllib.parse import unquote, urlsplit
 
+from inference.readers.files import OpenFile
 from service.errors import StoredFileDamaged, StoredFileMissing
 from service.storage.drafts import Draft
 from service.storage.tables import InputRow
@@ -42,6 +43,15 @@ class Store(Protocol):
         ------
         StoredFileMissing, StoredFileDamaged
             The store does not have it, or its content has changed.
+        """
+        ...
+
+    def open(self, sha256: str) -> OpenFile:
+        """The file, open; its content is checked by whoever reads it, where ``OpenFile.sha256`` is not ``None``.
+
+        Raises
+        ------
+        StoredFileMissing, StoredFileDamaged
         """
         ...
 
@@ -86,6 +96,12 @@ class FolderStore:
             raise StoredFileMissing from None
         return _checked(content, sha256)
 
+    def open(self, sha256: str) -> OpenFile:
+        try:
+            return OpenFile(os.open(self._path(sha256), os.O_RDONLY | os.O_CLOEXEC), sha256)
+        except FileNotFoundError:
+            raise StoredFileMissing from None
+
     def probe(self) -> None:
         draft = self.drafts / f"probe-{uuid.uuid4().hex}"
         draft.write_bytes(b"probe")
@@ -122,6 +138,9 @@ class RemoteStore:
             raise StoredFileMissing from None
         return _checked(content, sha256)
 
+    def open(self, sha256: str) -> OpenFile:
+        return OpenFile.of(self.read(sha256))
+
     def probe(self) -> None:
         path = f"{self._root}/probe-{uuid.uuid4().hex}"
         self._files.pipe_file(path, b"probe")
@@ -145,8 +164,8 @@ class StoredInput:
     def of(cls, row: InputRow, store: Store) -> Self:
         return cls(row.index, row.field, row.filename, row.sha256, store)  # type: ignore[arg-type]  # image and ecg only
 
-    def read(self) -> bytes:
-        return self.store.read(self.sha256)
+    def open(self) -> OpenFile:
+        return self.store.open(self.sha256)
 
 
 def remove_abandoned(folder: Path) -> None:

@@ -76,8 +76,8 @@ class SessionRow(Base):
 class VisitRow(Base):
     """One visit: what was posted, which process works on it, and its assessment.
 
-    ``owner``, ``lease_until``, ``attempts``, ``faults`` and ``decoding`` belong to ``service.visits.leases``;
-    ``attempts`` grows with every lease, so that a process whose lease has passed to another can notice it.
+    ``owner``, ``lease_until``, ``attempts`` and ``faults`` belong to ``service.visits.leases``; ``attempts`` grows
+    with every lease, so that a process whose lease has passed to another can notice it.
     """
 
     __tablename__ = "visits"
@@ -131,7 +131,6 @@ class VisitRow(Base):
     lease_until: Mapped[datetime | None] = mapped_column(UtcDateTime)
     attempts: Mapped[int] = mapped_column(Integer, default=0)
     faults: Mapped[int] = mapped_column(Integer, default=0)
-    decoding: Mapped[int | None] = mapped_column(Integer)
     blind = False
     """Not stored: set for a specialist who has to read without the findings (``service.visits.stored``)."""
     inputs: Mapped[list[InputRow]] = relationship(order_by="InputRow.index", lazy="selectin")
@@ -156,8 +155,6 @@ class InputRow(Base):
     filename: Mapped[str] = mapped_column(String(200))
     sha256: Mapped[str] = mapped_column(String(64))
     n_bytes: Mapped[int] = mapped_column(BigInteger)
-    refused: Mapped[bool] = mapped_column(Boolean, default=False)
-    """Two processes stopped while they decoded it: it is never decoded again."""
     dicom: Mapped[str | None] = mapped_column(Text)
     """What its DICOM header says of study, series and person: a ``data_specs.dicom.reference.DicomReference``."""
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
-from data_specs.problems import Problem
 from data_specs.visit.assessment import Assessment
 from data_specs.visit.context import Context
 
@@ -18,18 +17,10 @@ if TYPE_CHECKING:
 class Engine(Protocol):
     """What the service needs of ``inference.engine.Engine``.
 
-    ``assess`` raises for no input, whatever its content. ``before_decode`` is awaited with the index of a file before
-    native code reads it; where it is given, files are decoded one after the other.
+    ``assess`` raises for no input, whatever its content.
     """
 
-    async def assess(
-        self,
-        inputs: Sequence[Input],
-        context: Context,
-        *,
-        before_decode: Callable[[int], Awaitable[None]] | None = None,
-        refused: Mapping[int, Problem] = ...,
-    ) -> Assessment: ...
+    async def assess(self, inputs: Sequence[Input], context: Context) -> Assessment: ...
 
     @property
     def bundles(self) -> Mapping[str, Bundle]: ...

@@ -1,46 +1,37 @@
-"""Pictures of a visit, rendered when they are asked for: the film, the heatmap over it, the trace.
-
-Only accepted inputs are rendered, because a refused one may crash its decoder.
-"""
+"""Pictures of a visit, drawn by readers when they are asked for: the film, the heatmap over it, the trace."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Sequence
+from typing import Any, Literal
 
 from data_specs.problems import Refused
-from data_specs.visit.context import Context
+from data_specs.visit.assessment import EvidenceMap
+from inference.readers.job import Job
 from service.errors import NotFound
 from service.keys import Key
 from service.parts import Parts
 from service.storage.tables import InputRow, VisitRow
 from service.visits.stored import find_evidence, input_row, load_visit, was_accepted
 
-if TYPE_CHECKING:
-    from data_specs.ecg.recording import Recording
-
 Layer = Literal["film", "overlay"]
-OVERLAY_PX = 512
+OVERLAY_PX, EVIDENCE_PX = 512, 1024
 
 
 async def film(parts: Parts, key: Key, visit_id: str, index: int, max_px: int | None) -> bytes:
     """PNG of a posted image as it is displayed, ``max_px`` on its longest side at most, or in its own resolution."""
     row = await load_visit(parts, key, visit_id)
-    content = await parts.read_file(_accepted_input(row, index, "image").sha256)
-    from inference.render.pictures import film_png  # noqa: PLC0415  loads the image decoders
+    from inference.render.reading import draw_film  # noqa: PLC0415  loads Pillow
 
-    return await _rendered(lambda: film_png(content, max_px))
+    return await _drawn(parts, draw_film, [_accepted_input(row, index, "image")], max_px)
 
 
 async def trace(parts: Parts, key: Key, visit_id: str, index: int, finding: str | None = None) -> bytes:
     """SVG on millimetre paper of the recording to which input ``index`` belongs, with the evidence of ``finding``."""
     row = await load_visit(parts, key, visit_id)
     evidence = find_evidence(row, finding, index) if finding else None
-    from inference.render.pictures import trace_svg  # noqa: PLC0415
-
-    files = await _recordings(parts, row, index)
-    return await _rendered(lambda: trace_svg(_recording(files, index, row.read_context()), evidence).encode())
+    return await _trace(parts, row, index, evidence, "svg")
 
 
 async def evidence_png(
@@ -56,15 +47,15 @@ async def evidence_png(
     """
     row = await load_visit(parts, key, visit_id)
     evidence = find_evidence(row, finding, index)
-    from inference.render import pictures as render  # noqa: PLC0415
+    from inference.render.pictures import heatmap_png  # noqa: PLC0415  loads Pillow
+    from inference.render.reading import draw_evidence  # noqa: PLC0415
 
     if evidence.kind == "trace":
-        files = await _recordings(parts, row, index)
-        return await _rendered(lambda: render.trace_png(_recording(files, index, row.read_context()), evidence))
+        return await _trace(parts, row, index, evidence, "png")
+    posted = _accepted_input(row, index, "image")
     if layer == "overlay":
-        return await _rendered(lambda: render.heatmap_png((OVERLAY_PX, OVERLAY_PX), evidence))
-    content = await parts.read_file(_accepted_input(row, index, "image").sha256)
-    return await _rendered(lambda: render.evidence_png(content, evidence))
+        return await asyncio.to_thread(heatmap_png, (OVERLAY_PX, OVERLAY_PX), evidence)
+    return await _drawn(parts, draw_evidence, [posted], evidence, EVIDENCE_PX)
 
 
 def _accepted_input(row: VisitRow, index: int, field: Literal["image", "ecg"]) -> InputRow:
@@ -74,33 +65,28 @@ def _accepted_input(row: VisitRow, index: int, field: Literal["image", "ecg"]) -
     return posted
 
 
-async def _recordings(parts: Parts, row: VisitRow, index: int) -> list[tuple[InputRow, bytes]]:
-    """All accepted recording files of the visit, because only their content shows which of them belong together."""
+async def _trace(
+    parts: Parts, row: VisitRow, index: int, evidence: EvidenceMap | None, kind: Literal["png", "svg"]
+) -> bytes:
+    """The recording of an input. All recordings of the visit are given: only their content shows which files it has."""
+    from inference.render.reading import draw_trace  # noqa: PLC0415  loads the ECG readers
+
     _accepted_input(row, index, "ecg")
-    accepted = [posted for posted in row.inputs if posted.field == "ecg" and was_accepted(row, posted.index)]
-    return [(posted, await parts.read_file(posted.sha256)) for posted in accepted]
+    files = [posted for posted in row.inputs if posted.field == "ecg" and was_accepted(row, posted.index)]
+    names = [(posted.index, posted.filename) for posted in files]
+    return await _drawn(parts, draw_trace, files, names, index, row.read_context().ecg_unit, evidence, kind)
 
 
-def _recording(files: Sequence[tuple[InputRow, bytes]], index: int, context: Context) -> Recording:
-    from data_specs.ecg.files import group_recordings, read_recording  # noqa: PLC0415  loads all ECG readers
-    from data_specs.ecg.posted import PostedFile  # noqa: PLC0415
-
-    posted = [PostedFile(file.index, file.filename, content) for file, content in files]
-    for group in group_recordings(posted):
-        if any(file.index == index for file in group.files):
-            return read_recording(group, ecg_unit=context.ecg_unit)
-    raise NotFound
-
-
-async def _rendered(draw: Callable[[], bytes]) -> bytes:
-    """Draw in a thread.
+async def _drawn(parts: Parts, job: Job[..., None], files: Sequence[InputRow], *arguments: Any) -> bytes:
+    """A picture.
 
     Raises
     ------
     NotFound
-        The reader of the file refuses it.
+        The reader of the files refuses them.
     """
     try:
-        return await asyncio.to_thread(draw)
+        read = await parts.read_stored(job, [posted.sha256 for posted in files], *arguments)
     except Refused:
         raise NotFound from None
+    return read.arrays[0].tobytes()

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from itertools import takewhile
 
 from sqlalchemy import Select, bindparam, select, update
 from sqlalchemy.orm import Session
@@ -28,11 +27,6 @@ class Lease:
     row: VisitRow
     attempt: int
 
-    @property
-    def crashes(self) -> int:
-        """How often a process stopped, or lost its lease, while it worked on this visit."""
-        return self.attempt - 1 - self.row.faults
-
 
 class Leases(LeasedRows[str]):
     """The visits that this process has leased, by id."""
@@ -40,7 +34,7 @@ class Leases(LeasedRows[str]):
     table = VISITS
     key = VISITS.c.id
     unfinished = VISITS.c.status == "accepted"
-    given_back = {"decoding": None, "attempts": VISITS.c.attempts - 1}  # noqa: RUF012  as if it had not been leased
+    given_back = {"attempts": VISITS.c.attempts - 1}  # noqa: RUF012  as if it had not been leased
 
     def lease_new(self, row: VisitRow, now: datetime) -> None:
         """Lease a visit in the transaction that inserts it."""
@@ -59,34 +53,21 @@ class Leases(LeasedRows[str]):
         return await self._database.read(count)
 
     async def take(self, running: Collection[str], at_most: int = 1) -> list[Lease]:
-        """Lease the visits that have waited longest, except those that this process still works on.
-
-        A visit over which a process has stopped is taken without others: it has to be tried alone.
-        """
+        """Lease the visits that have waited longest, except those that this process still works on."""
         return await self._database.write(lambda session: self._take(session, running, at_most))
 
     def _take(self, session: Session, running: Collection[str], at_most: int) -> list[Lease]:
         query = _takeable(session, running).limit(at_most).with_for_update(skip_locked=True)
         rows: Sequence[VisitRow] = session.scalars(query).all()
-        without_crash = list(takewhile(lambda row: row.attempts == row.faults, rows))
         now = database_now(session)
-        return [self._lease(row, now) for row in without_crash or rows[:1]]
+        return [self._lease(row, now) for row in rows]
 
     def _lease(self, row: VisitRow, now: datetime) -> Lease:
         row.owner = self._owner.id
         row.lease_until = now + self._length
         row.started_at = row.started_at or now
         row.attempts += 1
-        if row.decoding is not None:  # the process before stopped while it decoded this file
-            for file in row.inputs:
-                file.refused = file.refused or file.index == row.decoding
-            row.decoding = None
         return Lease(row, row.attempts)
-
-    async def note_decoding(self, lease: Lease, index: int) -> None:
-        """Commit which file is about to be decoded, before it is decoded."""
-        note = _MINE.values(decoding=index)
-        await self._database.write(lambda session: session.execute(note, self._mine(lease)))
 
     async def finish(self, lease: Lease, status: str, assessment: Assessment) -> datetime | None:
         """Write the outcome, and return when it was written; ``None`` where another process has taken the visit."""
@@ -111,7 +92,7 @@ class Leases(LeasedRows[str]):
 
         def put_back(session: Session) -> None:
             later = database_now(session) + timedelta(seconds=delay_s)
-            back = _MINE.values(owner=None, lease_until=later, faults=lease.row.faults + 1, decoding=None)
+            back = _MINE.values(owner=None, lease_until=later, faults=lease.row.faults + 1)
             session.execute(back, self._mine(lease))
 
         await self._database.write(put_back)
@@ -135,7 +116,6 @@ _MINE = update(VISITS).where(
 )
 """Changes a visit only while this lease of it is the current one (compare and set)."""
 _FINISH = _MINE.values(
-    {name: bindparam(name) for name in ("status", "priority", "assessment", "completed_at")}
-    | {**NOT_LEASED, "decoding": None}
+    {name: bindparam(name) for name in ("status", "priority", "assessment", "completed_at")} | dict(NOT_LEASED)
 )
 """Built once: to build it takes as long as to run it."""

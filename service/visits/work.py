@@ -1,9 +1,7 @@
 """The visits that this process works on, from the moment when a visit is leased until its outcome is written.
 
-A native decoder can stop the whole process. A visit during which a process stopped is therefore tried again in
-quarantine: nothing else runs in the process meanwhile, and each file is named in the row before it is decoded. If this
-process stops too, the named file was the cause: it has been tried twice, is refused as ``unreadable``, and is never
-decoded again.
+Files are read in processes of their own (:mod:`inference.readers`). So where this process stops, none of its visits is
+the cause: they are done again, however often that happens.
 """
 
 from __future__ import annotations
@@ -13,7 +11,6 @@ import contextlib
 import time
 from collections.abc import Awaitable, Callable
 from datetime import datetime
-from functools import partial
 from weakref import WeakValueDictionary
 
 import structlog
@@ -34,8 +31,6 @@ from service.visits.shadow import ShadowWork
 
 MAX_FAULTS = 3
 """Errors of the engine itself, after which a visit is ``failed``."""
-SPARE_CRASHES = 2
-"""Crashes beyond one for each file, after which a visit is ``failed``: its files are then not the cause."""
 MIN_FREE_SHARE = 0.25
 """The share of the slots that has to be free before waiting visits are fetched: each fetch costs two transactions."""
 
@@ -56,7 +51,6 @@ class Work(Worker[str]):
         self._shadow = ShadowWork(parts, busy=lambda: bool(self._running))
         self._reserved = 0
         self._visits_waiting = False
-        self._quarantined = False
         self._watched: WeakValueDictionary[str, asyncio.Event] = WeakValueDictionary()
 
     def start(self, engine: Engine) -> None:
@@ -146,41 +140,23 @@ class Work(Worker[str]):
         return bool(leases)
 
     def _slots_free(self) -> int:
-        if self._engine is None or self._draining or self._quarantined:
+        if self._engine is None or self._draining:
             return 0
         return max(0, self._settings.concurrent_visits - len(self._running) - self._reserved)
 
     def _wake_if_free(self) -> None:
         """Wake the loop that takes visits where it waits for a slot; several visits are taken at a time."""
         enough = MIN_FREE_SHARE * self._settings.concurrent_visits
-        if self._quarantined or (self._visits_waiting and self._slots_free() >= enough):
+        if self._visits_waiting and self._slots_free() >= enough:
             self._wake.set()
 
     # ------------------------------------------------------------------ one visit
     def _start_visit(self, lease: Lease) -> None:
-        if lease.crashes == 0:
-            self._start_task(lease.row.id, self._work_on(lease))
-        else:
-            self._quarantined = True  # at once: no other visit gets a slot from now on
-            self._start_task(lease.row.id, self._work_alone_on(lease))
-
-    async def _work_alone_on(self, lease: Lease) -> None:
-        """Work on a visit while nothing else runs, so that only its own files can be why this process stops."""
-        try:
-            while len(self._running) > 1 or self._reserved:  # the end of each sets the event
-                self._wake.clear()
-                await self._wake.wait()
-            await self._work_on(lease)
-        finally:
-            self._quarantined = False
-            self._visits_waiting = True  # no visit was taken meanwhile
+        self._start_task(lease.row.id, self._work_on(lease))
 
     async def _work_on(self, lease: Lease) -> None:
         row = lease.row
         started = time.monotonic()
-        if lease.crashes > len(row.inputs) + SPARE_CRASHES:
-            await self._finish(lease, "failed", _no_assessment(row, "process"))
-            return
         try:
             assessment = await self._assess(lease)
         except Exception as error:
@@ -196,14 +172,8 @@ class Work(Worker[str]):
     async def _assess(self, lease: Lease) -> Assessment:
         assert self._engine is not None  # noqa: S101  start() comes first
         row = lease.row
-        refused = {file.index: _CRASHED for file in row.inputs if file.refused}
         inputs = [StoredInput.of(file, self._store) for file in row.inputs]
-        return await self._engine.assess(
-            inputs,
-            row.read_context(),
-            before_decode=partial(self._leases.note_decoding, lease) if lease.crashes else None,
-            refused=refused,
-        )
+        return await self._engine.assess(inputs, row.read_context())
 
     async def _finish(self, lease: Lease, status: str, assessment: Assessment) -> None:
         """Write the outcome, unless another process has taken the visit meanwhile."""
@@ -216,11 +186,8 @@ class Work(Worker[str]):
         self._metrics.stages.labels("total").observe(max(0.0, (now - lease.row.received_at).total_seconds()))
         if (finished := self._watched.get(lease.row.id)) is not None:
             finished.set()
-        if status == "complete" and lease.crashes == 0:  # a file that may stop the process is not opened again
+        if status == "complete":
             self._shadow.offer(lease.row)
-
-
-_CRASHED = Problem("unreadable", "reject", "2 ×", "1 ×")
 
 
 def _no_assessment(row: VisitRow, found: str) -> Assessment:

@@ -182,21 +182,3 @@ async def test_a_result_does_not_depend_on_what_else_was_in_the_batch(
     assert len(rest) == 200
     for organ in ("lung", "cardiac"):
         assert probabilities(crowd, organ) == pytest.approx(probabilities(alone, organ), abs=1e-5)
-
-
-async def test_careful_mode_names_each_file_before_it_is_decoded_and_skips_refused_ones(
-    engine: Engine, normal_film: bytes, recording: list[tuple[str, bytes]]
-) -> None:
-    from data_specs.problems import Problem
-
-    named: list[int] = []
-
-    async def before(index: int) -> None:
-        named.append(index)
-
-    files = posted(("image", "a.jpg", normal_film), ("image", "bad.dcm", b"x"), *(("ecg", n, c) for n, c in recording))
-    refused = {1: Problem("unreadable", "reject", "2", "0")}
-    assessment = await engine.assess(files, ADULT, before_decode=before, refused=refused)
-    assert named == [0, 2, 3]
-    assert codes(assessment, 1) == {"unreadable"}
-    assert [i.accepted for i in assessment.inputs] == [True, False, True, True]

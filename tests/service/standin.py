@@ -1,6 +1,6 @@
 """What stands in for the engine at the service's border: quick, and told by a file's content how to behave.
 
-``SLOW s`` takes s seconds, ``CRASH`` takes the process down, ``FAULT`` raises, anything else is accepted at once. Every
+``SLOW s`` takes s seconds, ``FAULT`` raises, anything else is accepted at once. Every
 call is appended to ``journal``, one JSON line each, so that a test can count what a killed process had begun.
 """
 
@@ -32,23 +32,16 @@ class StandIn:
                 file.write(json.dumps({**event, "pid": os.getpid()}) + "\n")
                 file.flush()
 
-    async def assess(self, inputs, context, *, before_decode=None, refused=MappingProxyType({})):
+    async def assess(self, inputs, context):
         person = context.person.id
-        self._write(event="begin", person=person, careful=before_decode is not None, refused=sorted(refused))
+        self._write(event="begin", person=person)
         await asyncio.sleep(self.seconds)
         assessed = []
         for each in inputs:
-            if each.index in refused:
-                assessed.append(AssessedInput(index=each.index, accepted=False, problems=[refused[each.index]]))
-                continue
-            if before_decode is not None:
-                await before_decode(each.index)
             self._write(event="decode", person=person, index=each.index)
-            content = each.read()
+            content = content_of(each.open())
             if content.startswith(b"SLOW"):
                 await asyncio.sleep(float(content.split()[1]))
-            if content.startswith(b"CRASH"):
-                os._exit(139)
             if content.startswith(b"FAULT"):
                 raise RuntimeError(f"a fault that names {person}")
             assessed.append(AssessedInput(index=each.index, format="png", accepted=True))
@@ -60,6 +53,12 @@ class StandIn:
 
     async def aclose(self):
         """Nothing is open."""
+
+
+def content_of(opened):
+    with os.fdopen(opened.descriptor, "rb") as file:
+        file.seek(0)
+        return file.read()
 
 
 def _assessment(assessed, inputs):

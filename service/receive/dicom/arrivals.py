@@ -14,9 +14,10 @@ import structlog
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from data_specs.dicom.reference import ECG_CLASSES, FILM_CLASSES, START_BYTES, read_reference
+from data_specs.dicom.reference import ECG_CLASSES, FILM_CLASSES, START_BYTES
 from service.logs import where_it_failed
 from service.receive.commit import has_room
+from service.receive.dicom.header import read_reference
 from service.receive.posted import field_of
 from service.state import Service
 from service.storage.database import database_now, insert_rows
@@ -90,9 +91,8 @@ def _receive(service: Service, site: str, source: str, draft: Draft, stated: tup
     """A refusal; else ``stored``, ``known`` or ``own``, the label of the metric."""
     if service.draining:
         return Refusal("unavailable", OUT_OF_RESOURCES)
+    dicom = read_reference(service.readers, draft)
     with draft.open() as file:
-        dicom = read_reference(file)
-        file.seek(0)
         start = file.read(START_BYTES)
     if dicom is None:
         return Refusal("unreadable", CANNOT_UNDERSTAND, "DICOM", "StudyInstanceUID, SeriesInstanceUID, SOPInstanceUID")

@@ -18,12 +18,13 @@ from typing import Any
 from fastapi import Request
 from python_multipart.multipart import parse_options_header
 
-from data_specs.dicom.reference import DicomReference, read_reference
+from data_specs.dicom.reference import DicomReference
 from service.errors import FieldFault, InvalidRequest, UnsupportedMediaType
 from service.keys import Key
 from service.receive.body import feed_in_pieces
 from service.receive.commit import upload_turn
 from service.receive.dicom.arrivals import CANNOT_UNDERSTAND, DOES_NOT_MATCH_CLASS, receive
+from service.receive.dicom.header import read_reference
 from service.receive.multipart import Headers, PartsReader, check_encoding
 from service.state import Service
 from service.storage.drafts import Draft, Drafts
@@ -127,8 +128,7 @@ async def store_objects(service: Service, key: Key, request: Request, study: str
 
 def _take(service: Service, key: Key, draft: Draft, study: str | None) -> Outcome:
     """Take one object. It blocks: to be called from a thread."""
-    with draft.open() as file:
-        reference = read_reference(file)
+    reference = read_reference(service.readers, draft)
     if reference is None:
         return Outcome(None, CANNOT_UNDERSTAND)
     if study is not None and reference.StudyInstanceUID != study:

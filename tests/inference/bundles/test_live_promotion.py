@@ -15,6 +15,7 @@ from data_specs.visit.assessment import Assessment
 from data_specs.visit.context import Context
 from inference.bundles.registry import LOG
 from inference.engine import Engine
+from inference.readers.files import OpenFile
 from inference.runtime.batcher import Batcher
 from inference.runtime.session import Machine
 from models.registry import deciding, promote, rollback, set_shadow
@@ -107,44 +108,47 @@ async def test_a_promotion_under_load_loses_no_visit(running: Engine, bundles: P
     assert not closed(kept)
 
 
+class HeldBack:
+    """A posted film that is opened only when the test lets it."""
+
+    index, field, filename = 0, "image", "f.jpg"
+
+    def __init__(self, content: bytes) -> None:
+        self.content = content
+        self.begun, self.go_on = threading.Event(), threading.Event()
+
+    def open(self) -> OpenFile:
+        self.begun.set()
+        self.go_on.wait(30)
+        return OpenFile.of(self.content)
+
+
 async def test_a_visit_keeps_the_version_it_began_with(running: Engine, bundles: Path, abnormal_film: bytes) -> None:
     """Held in the midst of decoding while the version is replaced: its batcher waits for it, and closes after it."""
     old = running.batchers["lung"]
-    begun, go_on = asyncio.Event(), asyncio.Event()
-
-    async def before_decode(_: int) -> None:
-        begun.set()
-        await go_on.wait()
-
-    visit = asyncio.create_task(
-        running.assess(posted(("image", "f.jpg", abnormal_film)), CONTEXT, before_decode=before_decode)
-    )
-    await begun.wait()
+    film = HeldBack(abnormal_film)
+    visit = asyncio.create_task(running.assess([film], CONTEXT))
+    await asyncio.to_thread(film.begun.wait, 30)
     promote(bundles, "lung", "1.1.0", **FORCED)
     await until(lambda: served(running) == "1.1.0")
     await asyncio.sleep(4 * POLL_S)
     assert not closed(old)
-    go_on.set()
+    film.go_on.set()
     assert used(await visit) == "1.0.0"
     await until(lambda: closed(old))
     assert used(await running.assess(posted(("image", "f.jpg", abnormal_film)), CONTEXT)) == "1.1.0"
 
 
 async def test_a_visit_that_was_abandoned_lets_go(running: Engine, bundles: Path, abnormal_film: bytes) -> None:
-    old = running.batchers["lung"]
-
-    async def before_decode(_: int) -> None:
-        await asyncio.Event().wait()
-
-    visit = asyncio.create_task(
-        running.assess(posted(("image", "f.jpg", abnormal_film)), CONTEXT, before_decode=before_decode)
-    )
-    await asyncio.sleep(0)
+    old, film = running.batchers["lung"], HeldBack(abnormal_film)
+    visit = asyncio.create_task(running.assess([film], CONTEXT))
+    await asyncio.to_thread(film.begun.wait, 30)
     promote(bundles, "lung", "1.1.0", **FORCED)
     await until(lambda: served(running) == "1.1.0")
     visit.cancel()
     with pytest.raises(asyncio.CancelledError):
         await visit
+    film.go_on.set()
     await until(lambda: closed(old))
 
 

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
 from service.parts import Parts
 from service.storage.migrate import migrate
-from service.storage.owner import Owner
 from service.storage.tables import VisitRow
-from service.visits.leases import Leases
 from service.visits.work import Work
 from tests.service.serving import settings_for
 from tests.service.standin import StandIn
@@ -60,40 +57,3 @@ def visit(visit_id, attempts=0, after_s=0):
         id=visit_id, site="s", key_id="k", context="{}", status="accepted", priority="unassessed", body_hash="",
         received_at=datetime.now(UTC) + timedelta(seconds=after_s), attempts=attempts, faults=0, inputs=[],
     )  # fmt: skip
-
-
-async def test_a_visit_that_waits_to_be_tried_alone_keeps_its_lease_and_its_place(tmp_path):
-    parts = Parts.open(settings_for(tmp_path, lease_seconds=0.6))
-    migrate(parts.settings, parts.database)
-    work, engine = Work(parts), StandIn(tmp_path / "journal", seconds=1.5)
-    other = Leases(parts.database, Owner(tmp_path / "another process"), 30)
-
-    async def insert(row):
-        await parts.database.write(lambda session: session.add(row))
-
-    async def stored(visit_id):
-        return await parts.database.read(lambda session: session.get(VisitRow, visit_id))
-
-    await insert(visit("slow"))
-    await insert(visit("crashed", attempts=1, after_s=1))
-    work.start(engine)
-    assert work.reserve_slot()
-    crashed = await stored("crashed")
-    while crashed.attempts == 1:
-        await asyncio.sleep(0.05)
-        crashed = await stored("crashed")
-    new = visit("reserved before", after_s=2)
-    work.lease(new, new.received_at)
-    await insert(new)
-    work.start_in_slot(new)
-    assert not work.reserve_slot(), "a visit waits to be tried alone"
-    while crashed.status == "accepted":
-        assert await other.waiting([], 10) == 0, "another process may take a visit that this one holds"
-        await asyncio.sleep(0.05)
-        crashed = await stored("crashed")
-    assert crashed.attempts == 2
-    events = [json.loads(line)["event"] for line in (tmp_path / "journal").read_text().splitlines()]
-    assert events[-2:] == ["begin", "end"], "it was not alone"
-    assert len(events) == 6
-    await work.drain()
-    parts.database.close()

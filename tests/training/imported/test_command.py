@@ -21,10 +21,11 @@ from data_specs.bundle import BundleManifest
 from data_specs.visit.context import Context
 from inference.bundles.loading import load_bundle
 from inference.cxr.pipeline import FilmPipeline
-from inference.decoding import Decoders
 from inference.engine import organ
 from inference.findings import answer
 from inference.priority import prioritise
+from inference.readers.files import OpenFile
+from inference.readers.pool import Readers
 from inference.runtime.batcher import Batcher
 from models.imported import ImportedNet, Normalisation, build
 from tests.conftest import ROOT
@@ -267,13 +268,15 @@ async def test_serving_says_that_its_numbers_are_uncalibrated(imported: Path) ->
     gate = load_bundle(next((ROOT / "models/bundles").glob("cxr_gate-*")))
     lung = load_bundle(imported)
     batchers = [Batcher(b.session, name=n, finite=True) for n, b in (("cxr_gate", gate), ("lung", lung))]
-    decoders = Decoders(1)
+    readers = Readers(1)
     try:
-        pipeline = FilmPipeline(gate, batchers[0], lung, batchers[1], decoders)
+        pipeline = FilmPipeline(gate, batchers[0], lung, batchers[1], readers)
         film = (ROOT / "samples/film-abnormal.jpg").read_bytes()
-        result = await pipeline.assess(0, lambda: film, Context.model_validate({"person": {"age_years": 50}}))
+        result = await pipeline.assess(
+            0, lambda: OpenFile.of(film), Context.model_validate({"person": {"age_years": 50}}), None
+        )
     finally:
-        decoders.close()
+        readers.close()
         for batcher in batchers:
             batcher.close()
     assert result.accepted
