@@ -8,15 +8,29 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
+    from inference.readers.pool import Readers
     from service.settings import Settings
     from service.visits.engine import Engine
 
 
-def create_app(settings: Settings, engine: Engine | None = None, stop: Callable[[], None] = lambda: None) -> FastAPI:
-    """The application under ``settings``; ``engine=None``: the one of ``inference``, loaded while the service starts.
+def create_app(
+    settings: Settings,
+    engine: Engine | None = None,
+    stop: Callable[[], None] = lambda: None,
+    *,
+    readers: Readers | None = None,
+) -> FastAPI:
+    """The application under ``settings``.
 
-    ``stop`` is called when the bundles cannot be loaded.
+    Parameters
+    ----------
+    engine
+        What assesses visits; ``None``: the one of ``inference``, loaded from the bundles while the service starts.
+    stop
+        Called when the bundles cannot be loaded, because nothing can be served then.
+    readers
+        Who reads files; ``None``: readers of its own, which end with it.
     """
     from service.app import build  # noqa: PLC0415  the settings alone are imported by what only wants to read them
 
-    return build(settings, engine, stop)
+    return build(settings, engine, stop, readers)

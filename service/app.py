@@ -63,17 +63,11 @@ class CompressedPages:
         await (self._compressed if is_page else self._plain)(scope, receive, send)
 
 
-def build(settings: Settings, engine: Engine | None, stop: Callable[[], None]) -> FastAPI:
-    """The application for ``settings``.
-
-    Parameters
-    ----------
-    engine
-        What assesses visits; ``None``: the one of ``inference``, loaded from the bundles while the service starts.
-    stop
-        Called when the bundles cannot be loaded, because nothing can be served then.
-    """
-    parts = Parts.open(settings)
+def build(
+    settings: Settings, engine: Engine | None, stop: Callable[[], None], readers: Readers | None = None
+) -> FastAPI:
+    """The application for ``settings``; its parameters are those of :func:`service.create_app`."""
+    parts = Parts.open(settings, readers)
     service = Service(
         **vars(parts),
         work=Work(parts),
@@ -102,7 +96,8 @@ def build(settings: Settings, engine: Engine | None, stop: Callable[[], None]) -
         await asyncio.gather(service.work.drain(), service.deliveries.drain())
         if service.engine is not None:
             await service.engine.aclose()
-        await asyncio.to_thread(service.readers.close)
+        if readers is None:
+            await asyncio.to_thread(service.readers.close)
         service.database.close()
 
     app = FastAPI(

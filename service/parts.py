@@ -43,8 +43,8 @@ class Parts:
     next_steps: Table
 
     @classmethod
-    def open(cls, settings: Settings) -> Parts:
-        """The parts for ``settings``; the data folder is made where it is missing."""
+    def open(cls, settings: Settings, readers: Readers | None = None) -> Parts:
+        """The parts for ``settings``; the data folder is made where it is missing, and so are readers."""
         settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         database = Database(settings.database)
         return Parts(
@@ -52,7 +52,7 @@ class Parts:
             database=database,
             store=open_store(settings.store, settings.data_dir),
             keys=Keys(database, settings.bootstrap_key),
-            readers=Readers(),
+            readers=readers or Readers(),
             metrics=Metrics(),
             next_steps=read_table(settings.next_steps),
         )

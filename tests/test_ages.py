@@ -15,7 +15,7 @@ import yaml
 from scipy.io import savemat
 
 from data_specs.cxr.files import read_image
-from data_specs.dicom.reference import read_reference
+from data_specs.dicom.reference import reference_in
 from data_specs.visit.context import Context, Person
 from service.errors import InvalidRequest
 from service.protocols.er7 import NotUsable, encoded
@@ -50,7 +50,7 @@ def sent_film_with_dotted_dates(born: date, on: date) -> float | None:
 
 
 def sent(content: bytes) -> float | None:
-    reference = read_reference(BytesIO(content))
+    reference = reference_in(content)
     assert reference is not None
     return context_of([reference]).person.age_years
 

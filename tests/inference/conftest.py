@@ -9,13 +9,14 @@ import pytest
 from inference.engine import Engine, PostedInput
 from inference.runtime.session import Machine
 from tests.conftest import ROOT
+from tests.readers import shared_readers
 
 SAMPLES = ROOT / "samples"
 
 
 @pytest.fixture(scope="session")
 def engine() -> Iterator[Engine]:
-    engine = Engine(ROOT / "models" / "bundles", Machine("cpu"))
+    engine = Engine(ROOT / "models" / "bundles", Machine("cpu"), readers=shared_readers())
     yield engine
     engine.close()
 

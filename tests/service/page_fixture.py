@@ -34,6 +34,7 @@ from service.state import Service
 from service.storage.drafts import Draft
 from service.storage.tables import InputRow, VisitRow
 from service.visits.work import Engine
+from tests.readers import shared_readers
 
 SECRET = "key-of-the-page-tests"
 OWNER = Key(BOOTSTRAP_ID, "admin", ADMIN_SITE)
@@ -56,7 +57,7 @@ def running_site(
     bundles = folder / "bundles"
     bundles.mkdir()
     settings = Settings(data_dir=folder / "var", bundles=bundles, bootstrap_key=SECRET)
-    app = build(settings, engine, stop=lambda: None)
+    app = build(settings, engine, stop=lambda: None, readers=shared_readers())
     server = uvicorn.Server(uvicorn.Config(app, port=0, log_config=None, access_log=False, ws="none"))
     thread = threading.Thread(target=server.run, name="site")
     thread.start()

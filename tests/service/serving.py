@@ -18,6 +18,7 @@ from service import create_app
 from service.run import server_of
 from service.settings import Settings
 from tests.conftest import ROOT
+from tests.readers import shared_readers
 from tests.service.standin import StandIn
 
 ADMIN = "admin-key-for-the-tests"
@@ -27,7 +28,7 @@ SERVE = Path(__file__).with_name("serve_standin.py")
 @contextlib.contextmanager
 def serving(settings, engine=None):
     """A server in a thread of this process; gives its address."""
-    app = create_app(settings, engine or StandIn())
+    app = create_app(settings, engine or StandIn(), readers=shared_readers())
     server = server_of(app, settings)
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))

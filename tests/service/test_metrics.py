@@ -15,6 +15,7 @@ from models.registry import promote
 from service.metrics import Metrics
 from tests.conftest import ROOT
 from tests.models.versions import shifted, shipped, version
+from tests.readers import shared_readers
 from tests.service.serving import serving, settings_for, until
 
 SIGNED = {"who": "the screening lead", "why": "a test"}
@@ -35,7 +36,10 @@ def bundles(tmp_path):
 @pytest.fixture
 def client(tmp_path, bundles):
     settings = settings_for(tmp_path / "data", bundles=bundles)
-    with serving(settings, Engine(bundles, Machine("cpu"), poll_s=0.05)) as server, server.client() as client:
+    with (
+        serving(settings, Engine(bundles, Machine("cpu"), readers=shared_readers(), poll_s=0.05)) as server,
+        server.client() as client,
+    ):
         yield client
 
 

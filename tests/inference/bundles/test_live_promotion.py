@@ -21,6 +21,7 @@ from inference.runtime.session import Machine
 from models.registry import deciding, promote, rollback, set_shadow
 from tests.inference.conftest import SAMPLES, posted
 from tests.models.versions import shifted, shipped, version
+from tests.readers import shared_readers
 
 SIGNED = {"who": "the screening lead", "why": "a test"}
 FORCED = {**SIGNED, "override": "a test"}
@@ -42,7 +43,7 @@ def bundles(tmp_path: Path) -> Path:
 @pytest.fixture
 def running(bundles: Path) -> Iterator[Engine]:
     others = {*threading.enumerate()}
-    engine = Engine(bundles, Machine("cpu"), poll_s=POLL_S)
+    engine = Engine(bundles, Machine("cpu"), readers=shared_readers(), poll_s=POLL_S)
     yield engine
     engine.close()
     left = {thread.name for thread in {*threading.enumerate()} - others}

@@ -24,6 +24,7 @@ from service.storage.tables import ShadowRow, VisitRow
 from service.visits.shadow import MAX_WAITING, ShadowWork
 from tests.conftest import ROOT
 from tests.models.versions import shifted, shipped, version
+from tests.readers import shared_readers
 from tests.service.serving import serving, settings_for, until
 from tests.service.standin import StandIn
 
@@ -47,7 +48,7 @@ def server(tmp_path, bundles, new_database):
     """A server on the real engine, and the address of its database."""
     (tmp_path / "data").mkdir()
     settings = settings_for(tmp_path / "data", database_url=new_database(), bundles=bundles)
-    with serving(settings, Engine(bundles, Machine("cpu"), poll_s=0.05)) as it:
+    with serving(settings, Engine(bundles, Machine("cpu"), readers=shared_readers(), poll_s=0.05)) as it:
         it.database = settings.database
         yield it
 

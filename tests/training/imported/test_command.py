@@ -25,10 +25,10 @@ from inference.engine import organ
 from inference.findings import answer
 from inference.priority import prioritise
 from inference.readers.files import OpenFile
-from inference.readers.pool import Readers
 from inference.runtime.batcher import Batcher
 from models.imported import ImportedNet, Normalisation, build
 from tests.conftest import ROOT
+from tests.readers import shared_readers
 from training.bundle.export import ParityError
 from training.imported.command import check_exported, films, import_weights, main
 from training.imported.sources import ImportRefused, fill, read_checkpoint
@@ -268,15 +268,13 @@ async def test_serving_says_that_its_numbers_are_uncalibrated(imported: Path) ->
     gate = load_bundle(next((ROOT / "models/bundles").glob("cxr_gate-*")))
     lung = load_bundle(imported)
     batchers = [Batcher(b.session, name=n, finite=True) for n, b in (("cxr_gate", gate), ("lung", lung))]
-    readers = Readers(1)
     try:
-        pipeline = FilmPipeline(gate, batchers[0], lung, batchers[1], readers)
+        pipeline = FilmPipeline(gate, batchers[0], lung, batchers[1], shared_readers())
         film = (ROOT / "samples/film-abnormal.jpg").read_bytes()
         result = await pipeline.assess(
             0, lambda: OpenFile.of(film), Context.model_validate({"person": {"age_years": 50}}), None
         )
     finally:
-        readers.close()
         for batcher in batchers:
             batcher.close()
     assert result.accepted

@@ -56,7 +56,7 @@ def associate(port, *objects, calling=PEER, called=AE_TITLE, contexts=None):
     from pynetdicom import AE
 
     entity = AE(calling)
-    entity.acse_timeout = entity.dimse_timeout = entity.network_timeout = 30
+    entity.acse_timeout = entity.dimse_timeout = entity.network_timeout = 200
     wanted = {(each.SOPClassUID, each.file_meta.TransferSyntaxUID) for each in map(parsed, objects)}
     for abstract, transfer in contexts or wanted or {("1.2.840.10008.1.1", cxr_made.IMPLICIT)}:
         entity.add_requested_context(abstract, transfer)

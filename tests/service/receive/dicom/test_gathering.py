@@ -11,6 +11,7 @@ from sqlalchemy import select
 from data_specs.visit.context import Context, Order, Person, Referrer
 from service.storage.database import Database, database_now
 from service.storage.tables import ArrivalRow, OrderRow, VisitRow
+from tests.data_specs.cxr_made import SC
 from tests.service.orthanc import free_port, listens
 from tests.service.receive.dicom.arriving import QUIET_S, arrive, context_in, rows, visits_of
 from tests.service.receive.dicom.made import PEERS, SITE, film, parsed, recording, send
@@ -148,6 +149,8 @@ def test_several_processes_make_each_visit_once(new_process, new_database):
         for port in ports
     ]
     until(lambda: all(map(listens, ports)), 30)
+    for port in ports:  # an object that is not kept; the first one starts the readers, which takes a second
+        assert send(port, film(SOPClassUID=SC, Modality="OT", Manufacturer="Sàng Lọc")) == [0]
     base, studies = parsed(film()), [generate_uid() for _ in range(12)]
     for port in ports:  # each process gets one film of each study
         films = []
