@@ -22,6 +22,8 @@ LEADS = ("I", "II", "III", "aVR", "aVL", "aVF", "V1", "V2", "V3", "V4", "V5", "V
 MIN_FS_HZ, MAX_FS_HZ = 100.0, 1000.0
 MIN_DURATION_S = 8.0
 
+LONG_S = 120.0
+
 VoltageUnit = Literal["uV", "mV"]
 
 
@@ -118,19 +120,25 @@ def conform(recording: Recording, *, fs_hz: int, n_samples: int, max_windows: in
     -------
     ``(n_windows, 12, n_samples) float32``, unitless (standard deviations)
     """
-    samples = fill_gaps(recording.samples)
-    samples = resample(samples, recording.fs_hz, 500.0)
-    samples = zero_phase(samples, 4, (0.5, 40.0), 500.0)
-    samples -= samples.mean(axis=-1, keepdims=True)
-    deviation = np.sqrt(np.einsum("ij,ij->i", samples, samples) / samples.shape[1])[:, None]
-    samples /= np.where(deviation > 0, deviation, 1.0)
-    samples = resample(samples, 500.0, float(fs_hz)).astype(np.float32)
+    # a long recording lead by lead: all leads together would take ten times its own memory
+    at_once = len(LEADS) if recording.duration_s <= LONG_S else 1
+    leads = [recording.samples[first : first + at_once] for first in range(0, len(LEADS), at_once)]
+    samples = np.concatenate([_normalised(part, recording.fs_hz, fs_hz) for part in leads])
     starts = window_starts(samples.shape[1], n_samples, max_windows)
     windows = np.zeros((len(starts), len(LEADS), n_samples), dtype=np.float32)
     for window, start in zip(windows, starts, strict=True):
         part = samples[:, max(start, 0) : start + n_samples]
         window[:, max(-start, 0) : max(-start, 0) + part.shape[1]] = part
     return windows
+
+
+def _normalised(leads: NDArray[np.float32], from_hz: float, to_hz: int) -> NDArray[np.float32]:
+    samples = resample(fill_gaps(leads), from_hz, 500.0)
+    samples = zero_phase(samples, 4, (0.5, 40.0), 500.0)
+    samples -= samples.mean(axis=-1, keepdims=True)
+    deviation = np.sqrt(np.einsum("ij,ij->i", samples, samples) / samples.shape[1])[:, None]
+    samples /= np.where(deviation > 0, deviation, 1.0)
+    return resample(samples, 500.0, float(to_hz)).astype(np.float32)
 
 
 def window_starts(n_have: int, n_samples: int, max_windows: int) -> list[int]:
