@@ -26,12 +26,12 @@ from typing import Any, TypeVar
 
 from data_specs.problems import Refused
 from inference.readers.files import OpenFile
-from inference.readers.job import Job, Read
+from inference.readers.job import Array, Job, Read
 from inference.readers.loading import JOBS
 from inference.readers.processes import Reader, Zygote
 from inference.readers.turns import Turns
-from inference.readers.wire import Gone, arrays_at, shared_file
-from inference.readers.worker import Call, FileChanged
+from inference.readers.wire import Gone
+from inference.readers.worker import FileChanged
 
 T = TypeVar("T")
 MAX_DEATHS, MAX_KILLS = 2, 5
@@ -194,16 +194,13 @@ class Readers:
     def _try(self, task: _Task, lane: Lane, reader: Reader | None) -> Reader | None:
         """Run a task once, and give it its result or queue it again; the reader, if it can be used again."""
         opened: list[OpenFile] = []
-        shared: int | None = None
         try:
             for open_file in task.files:
                 opened.append(open_file())
-            shared = shared_file(task.job.shared_bytes)
             reader = reader or self._forked(lane)
-            call = Call(task.job, task.arguments, tuple((file.sha256, file.n_bytes) for file in opened), lane.cpu_s)
             with self._memory.share() as share:
-                answer = reader.call(call, [shared, *(file.descriptor for file in opened)], lane.wall_s, share.grant)
-            self._take(task, answer, shared)
+                answer, arrays = reader.call(task.job, task.arguments, opened, lane.cpu_s, lane.wall_s, share.grant)
+            self._take(task, answer, arrays)
             if not answer["last"]:
                 return reader
             self._end(reader)
@@ -215,8 +212,8 @@ class Readers:
             task.future.set_exception(error)
             return reader
         finally:
-            for descriptor in (*(file.descriptor for file in opened), *([] if shared is None else [shared])):
-                os.close(descriptor)
+            for file in opened:
+                os.close(file.descriptor)
         return None
 
     def _forked(self, lane: Lane) -> Reader:
@@ -236,9 +233,8 @@ class Readers:
                 log.warning("readers have no filter of system calls: this kernel or machine has none (seccomp)")
             self._fenced = reader.fenced
 
-    def _take(self, task: _Task, answer: dict[str, Any], shared: int) -> None:
+    def _take(self, task: _Task, answer: dict[str, Any], arrays: tuple[Array, ...]) -> None:
         if "document" in answer:
-            arrays = arrays_at(shared, task.job.shared_bytes, answer["arrays"])
             task.future.set_result(Read(task.job.load(answer["document"]), arrays))
         elif "refused" in answer:
             task.future.set_exception(Refused(*map(str, answer["refused"])))

@@ -10,10 +10,14 @@ import subprocess
 import sys
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from inference.readers.files import OpenFile
+from inference.readers.job import SHARED_BYTES, Array, Job
+from inference.readers.shared import Area
 from inference.readers.wire import Gone, receive, send
 from inference.readers.worker import Call
 
@@ -31,18 +35,26 @@ class Reader:
     def __init__(self, pid: int, connection: socket.socket, niceness: int) -> None:
         self.pid = pid
         self._connection = connection
+        self._free: deque[Area] = deque()
+        self._n_areas = 0
         if niceness:
             os.setpriority(os.PRIO_PROCESS, pid, niceness)
         connection.settimeout(START_S)
         self.fenced: bool = json.loads(receive(connection)[0])["fenced"]
 
-    def call(self, call: Call, files: Sequence[int], wall_s: float, grant: Callable[[int], float]) -> dict[str, Any]:
-        """The answer to a call.
+    def call(
+        self,
+        job: Job[..., Any],
+        arguments: tuple[Any, ...],
+        files: Sequence[OpenFile],
+        cpu_s: float,
+        wall_s: float,
+        grant: Callable[[int], float],
+    ) -> tuple[dict[str, Any], tuple[Array, ...]]:
+        """The answer to a call, and its arrays.
 
         Parameters
         ----------
-        files
-            Descriptors of the shared file and of the files to be read.
         grant
             Is called with the bytes of memory that the reader asks for; returns how long it had to wait for them, s.
 
@@ -55,7 +67,31 @@ class Reader:
         """
         end = time.monotonic() + wall_s
         self._connection.settimeout(wall_s)
-        send(self._connection, pickle.dumps(call), files)
+        area, is_new = self._area(job)
+        call = Call(job, arguments, tuple((f.sha256, f.n_bytes) for f in files), cpu_s, area.number, is_new)
+        try:
+            handed = [area.descriptor] if is_new else []
+            send(self._connection, pickle.dumps(call), [*handed, *(file.descriptor for file in files)])
+        finally:
+            if is_new:
+                area.close_descriptor()
+        answer = self._answer(end, grant)
+        if "document" not in answer:
+            self._release(area)
+            return answer, ()
+        return answer, area.views(answer["arrays"], self._release)
+
+    def _area(self, job: Job[..., Any]) -> tuple[Area, bool]:
+        if job.shared_bytes == SHARED_BYTES and self._free:
+            return self._free.pop(), False
+        self._n_areas += 1
+        return Area.made(self._n_areas, job.shared_bytes), True
+
+    def _release(self, area: Area) -> None:
+        if area.n_bytes == SHARED_BYTES:
+            self._free.append(area)
+
+    def _answer(self, end: float, grant: Callable[[int], float]) -> dict[str, Any]:
         while True:
             self._connection.settimeout(max(0.001, end - time.monotonic()))
             try:

@@ -14,14 +14,14 @@ import pickle
 import signal
 import socket
 import sys
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from data_specs.problems import Refused
 from inference.readers.fence import MemoryLimit, close_fence, limit_resources
-from inference.readers.job import Job
-from inference.readers.wire import Gone, put_arrays, receive, send
+from inference.readers.job import SHARED_BYTES, Job
+from inference.readers.shared import Area
+from inference.readers.wire import Gone, receive, send
 
 FREE_BYTES = 320 << 20
 """Memory that every call may take without asking."""
@@ -42,12 +42,18 @@ class Call:
         Of each file the SHA-256 and the number of bytes, as in :class:`~inference.readers.files.OpenFile`.
     cpu_s
         CPU time after which the process is ended.
+    area
+        Number of the shared memory for its arrays.
+    area_is_new
+        Its file comes with the call, before the files that are to be read. A large one is used once.
     """
 
     job: Job[..., Any]
     arguments: tuple[Any, ...]
     parts: tuple[tuple[str | None, int | None], ...]
     cpu_s: float
+    area: int
+    area_is_new: bool
 
 
 class FileChanged(Exception):
@@ -62,12 +68,13 @@ def serve(connection: socket.socket) -> None:
     fenced = close_fence()
     send(connection, json.dumps({"fenced": fenced}).encode())
     asked = _Asked(connection, memory)
+    areas: dict[int, Area] = {}
     for n in range(1, MAX_CALLS + 1):
         try:
             message, files = receive(connection, with_files=True)
         except Gone:
             return
-        answer = _answer(message, files, asked)
+        answer = _answer(message, files, asked, areas)
         gc.collect(0)
         worn = n == MAX_CALLS or memory.grown_bytes > MAX_GROWN_BYTES
         send(connection, json.dumps({**answer, "last": worn}).encode())
@@ -97,16 +104,18 @@ class _Asked:
         self._memory.allow(FREE_BYTES + wanted)
 
 
-def _answer(message: bytes, files: Sequence[int], asked: _Asked) -> dict[str, Any]:
+def _answer(message: bytes, files: list[int], asked: _Asked, areas: dict[int, Area]) -> dict[str, Any]:
     call: Call = pickle.loads(message)  # noqa: S301  from the process that forked this one
-    shared, *opened = files
+    if call.area_is_new:
+        areas[call.area] = Area(call.area, files[0], call.job.shared_bytes, writable=True)
+        os.close(files.pop(0))
+    area = areas[call.area] if call.job.shared_bytes == SHARED_BYTES else areas.pop(call.area)
     asked.nothing()
     signal.setitimer(signal.ITIMER_PROF, call.cpu_s)  # SIGPROF ends the process
     try:
-        contents = [_content(file, *part, asked) for file, part in zip(opened, call.parts, strict=True)]
+        contents = [_content(file, *part, asked) for file, part in zip(files, call.parts, strict=True)]
         read = call.job(contents, *call.arguments)
-        places = put_arrays(shared, call.job.shared_bytes, read.arrays)
-        return {"document": call.job.dump(read.document), "arrays": places}
+        return {"document": call.job.dump(read.document), "arrays": area.put(read.arrays)}
     except Refused as refusal:
         problem = refusal.problem
         return {"refused": [problem.code, problem.found, problem.expected]}
