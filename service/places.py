@@ -44,10 +44,10 @@ class Shares:
         self.free -= n
 
     def give(self, holder: str, n: int = 1) -> None:
-        self._held[holder] -= n
+        left = self._held.pop(holder, 0) - n
         self.free += n
-        if not self._held[holder]:
-            del self._held[holder]
+        if left:
+            self._held[holder] = left
 
 
 class Places:
