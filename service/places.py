@@ -5,8 +5,8 @@ the next one half of the rest, and so on: whoever comes new finds something free
 
 References
 ----------
-Choudhury A. K., Hahne E. L., Dynamic queue length thresholds for shared-memory packet switches, IEEE/ACM Transactions on
-Networking 1998;6(2):130-140 (with a factor of 1).
+Choudhury A. K., Hahne E. L., Dynamic queue length thresholds for shared-memory packet switches, IEEE/ACM Transactions
+on Networking 1998;6(2):130-140 (with a factor of 1).
 """
 
 from __future__ import annotations
