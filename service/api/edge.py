@@ -91,6 +91,8 @@ class _Exchange:
         self._limit_text = f"{settings.max_upload_mb} MB" if is_large else f"{SMALL_BODY_BYTES // 1000} kB"
         self._n_bytes = 0
         self._deadline: float | None = None
+        self._pause_s = settings.idle_seconds
+        """How long the client may still pause; the bytes that it sends add to it."""
         self._body_ended = not self._announces_body()
         self._refusal: ServiceError | None = None
         self._status = 0
@@ -151,10 +153,14 @@ class _Exchange:
         if self._deadline is None:
             self._deadline = now + settings.body_seconds
         try:
-            async with asyncio.timeout(min(settings.idle_seconds, self._deadline - now)):
+            async with asyncio.timeout(min(self._pause_s, self._deadline - now)):
                 message = await self._receive()
         except TimeoutError:
-            raise self._refuse(BodyTooSlow("", f"{settings.body_seconds:g} s")) from None
+            needed = f"≤ {settings.body_seconds:g} s, ≥ {settings.body_min_bytes_per_second:g} B/s"
+            raise self._refuse(BodyTooSlow("", needed)) from None
+        # only the time in which the client is waited for: the service's own work on a body is not the client's
+        earned_s = len(message.get("body", b"")) / settings.body_min_bytes_per_second
+        self._pause_s = min(settings.idle_seconds, self._pause_s - (time.monotonic() - now) + earned_s)
         self._note(message)
         if self._n_bytes > self._limit:
             raise self._refuse(BodyTooLarge("", self._limit_text))
