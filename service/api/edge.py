@@ -17,10 +17,12 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from service.api.http1 import SPARE
 from service.api.refusals import problem_response
 from service.errors import (
     BodyTooLarge,
     BodyTooSlow,
+    Busy,
     FieldFault,
     InternalFault,
     InvalidRequest,
@@ -33,6 +35,9 @@ from service.state import Service
 
 VISITS, MODELS, STOW = "/v1/visits", "/v2/models/", "/dicomweb/studies"
 POST_PAGE, UPLOADS = "/post", "/v1/uploads/"
+ALWAYS_ANSWERED = frozenset({"/healthz", "/readyz", "/v2/health/live", "/v2/health/ready"})
+"""Also when all connections but the spare ones are in use."""
+BUSY_RETRY_S = 5
 SMALL_BODY_BYTES = 100_000
 """For all bodies except posted visits, DICOM objects, uploads and tensors."""
 LINGER_S = 2.0
@@ -97,6 +102,7 @@ class _Exchange:
         self._refusal: ServiceError | None = None
         self._status = 0
         self._request_id = uuid.uuid4().hex
+        self._is_spare = SPARE in scope.get("state", {})
 
     def _announces_body(self) -> bool:
         return "transfer-encoding" in self._headers or self._declared() > 0
@@ -108,7 +114,9 @@ class _Exchange:
     async def run(self) -> None:
         started = time.monotonic()
         try:
-            if self._declared() > self._limit:
+            if self._is_spare and self._scope["path"] not in ALWAYS_ANSWERED:
+                self._refusal = Busy("", f"{BUSY_RETRY_S} s", retry_after_s=BUSY_RETRY_S)
+            elif self._declared() > self._limit:
                 self._refusal = BodyTooLarge("", self._limit_text)
             elif "\0" in self._scope["path"]:  # no such address exists, and PostgreSQL cannot look it up
                 self._refusal = NotFound()
@@ -201,7 +209,7 @@ class _Exchange:
             headers.setdefault("cache-control", f"public, {age}")
         headers.setdefault("cache-control", "no-store")
         headers["x-request-id"] = self._request_id
-        if not self._body_ended:
+        if self._is_spare or not self._body_ended:
             headers["connection"] = "close"
 
     async def _linger(self) -> None:
