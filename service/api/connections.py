@@ -1,10 +1,10 @@
 """Open connections of HTTP: how many there may be, of one address and of all, and which is closed for a new one.
 
-A client without a key can open connections, so they are counted by address (:func:`service.protocols.peers.network_of`).
-Those that wait for a request, at the beginning or between two, are idle. Where a new connection finds no place, the
-address's oldest idle one is closed; if it has none, the oldest idle one of the address that has most. A request that
-is worked on is never cut off. If all are worked on, some spare places are left, in which only the state of the service
-is told (:data:`service.api.edge.ALWAYS_ANSWERED`); the others are told to come again.
+A client without a key can open connections, so they are counted by :func:`service.protocols.peers.network_of`. Those
+that wait for a request, at the beginning or between two, are idle. Where a new connection finds no place, the address's
+oldest idle one is closed; if it has none, the oldest idle one of the address that has most. A request that is worked on
+is never cut off. If all are worked on, some spare places are left, in which only the state of the service is told
+(:data:`service.api.edge.ALWAYS_ANSWERED`); the others are told to come again.
 """
 
 from __future__ import annotations
