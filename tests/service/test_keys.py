@@ -81,6 +81,16 @@ def test_wrong_keys_are_slowed_and_a_right_key_from_the_same_address_is_not(serv
         assert client.get("/worklist").status_code == 200
 
 
+def test_behind_a_proxy_on_this_machine_wrong_keys_are_counted_by_the_address_that_it_names(served):
+    with served.client() as client:
+        client.headers["X-Forwarded-For"] = "2001:db8::1"
+        assert many_wrong(client)[0][-1] == 429
+        client.headers["X-Forwarded-For"] = "2001:db8::ffff"  # another address of the same subscriber
+        assert many_wrong(client, 1)[0] == [429]
+        client.headers["X-Forwarded-For"] = "2001:db8:0:1::1"
+        assert many_wrong(client, 1)[0] == [401]
+
+
 def test_an_ended_session_is_no_wrong_key(served):
     with served.client() as client:
         del client.headers["Authorization"]
