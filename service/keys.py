@@ -40,7 +40,7 @@ LOOK_UPS_AT_ONCE = THREADS // 2
 """Of secrets that were not right before. The database's other threads are left to requests with a key."""
 LOOK_UP_WAIT_S = 5.0
 RIGHT_REMEMBERED = 1000
-WRONG_AT_ONCE = 20
+WRONG_AT_ONCE = 100
 WRONG_EVERY_S = 3.0
 """Wrong keys of one address: so many at once, then one in this time."""
 ADDRESSES_REMEMBERED = 10_000

@@ -110,7 +110,7 @@ def test_a_revoked_key_that_was_right_before_is_refused(served):
 
 # ---------------------------------------------------------------------- the database
 async def test_many_wrong_keys_leave_the_database_to_others(parts, monkeypatch):
-    """Forty look-ups that take long: never more than half of the threads, and a key that is known passes them."""
+    """Many look-ups that take long: never more than half of the threads, and a key that is known passes them."""
     _, secret = await parts.keys.create("site", "xa", None, "")
     assert await parts.keys.find(secret, "clinic") is not None
     go_on, begun, running, most = threading.Event(), threading.Semaphore(0), [], []
@@ -126,7 +126,7 @@ async def test_many_wrong_keys_leave_the_database_to_others(parts, monkeypatch):
         return by_hash(self, session, digest)
 
     monkeypatch.setattr(type(parts.keys), "_by_hash", slow)
-    wrong = [asyncio.create_task(parts.keys.find(f"wrong-{i}", "attacker")) for i in range(40)]
+    wrong = [asyncio.create_task(parts.keys.find(f"wrong-{i}", "attacker")) for i in range(WRONG_AT_ONCE + 20)]
     try:
         for _ in range(keys_module.LOOK_UPS_AT_ONCE // 2):
             await asyncio.to_thread(begun.acquire)

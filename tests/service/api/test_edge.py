@@ -150,7 +150,7 @@ def test_a_body_that_comes_byte_by_byte_is_refused_at_every_door(unhurried):
 
 
 def test_a_thin_link_that_keeps_the_least_rate_is_read_to_its_end(unhurried):
-    body = PART + b"x" * 8000 + b"\r\n--b--\r\n"
+    body = PART + b"x" * 6000 + b"\r\n--b--\r\n"
     pieces = [piece for at in range(0, len(body), 400) for piece in (body[at : at + 400], 0.15)]
     head = f"{HEAD}{MULTIPART}Connection: close\r\nContent-Length: {len(body)}\r\n\r\n".encode()
     started = time.monotonic()
