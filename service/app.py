@@ -31,6 +31,7 @@ from service.pages import post as post_page
 from service.pages import visit as followup_pages
 from service.pages import worklist as pages
 from service.parts import Parts
+from service.places import Places
 from service.protocols.tensors import Tensors
 from service.receive import uploads
 from service.receive.dicom import listener as dicom
@@ -72,7 +73,7 @@ def build(
         **vars(parts),
         work=Work(parts),
         deliveries=DeliveryWorker(parts),
-        uploads=asyncio.Semaphore(settings.concurrent_uploads),
+        uploads=Places(settings.concurrent_uploads),
         tensors=Tensors(max_rows=settings.max_queue, max_bytes=TENSOR_BODIES * settings.max_upload_bytes),
     )
 

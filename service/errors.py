@@ -18,11 +18,13 @@
     ├── TooManyUploads               this key has as many open uploads as it may
     ├── TusVersion                   a resumable upload in another version of the protocol
     ├── BodyTooLarge                 more bytes than the setting allows, announced or sent
-    ├── BodyTooSlow                  the body did not arrive in time
+    ├── BodyTooSlow                  the body did not arrive in time, or not at the least rate
     ├── NotAcceptable                the content does not exist in any of the accepted media types
     ├── UnsupportedMediaType         a body in a media type that is not read
     ├── InvalidRequest               fields that cannot be used: which, and why
-    ├── QueueFull                    too many unfinished visits
+    ├── TooManyWrongKeys             wrong keys from one address, faster than a mistake explains
+    ├── QueueFull                    too many unfinished visits, or no turn to read a body came
+    ├── Busy                         more connections, or look-ups of keys, than are worked on at a time
     ├── Unavailable                  starting or draining
     └── InternalFault                a fault of the service itself
         ├── ModelFault               the runtime failed on valid tensors
@@ -151,8 +153,16 @@ class InvalidRequest(ServiceError):
         self.faults = faults
 
 
+class TooManyWrongKeys(ServiceError):
+    code = "too_many_wrong_keys"
+
+
 class QueueFull(ServiceError):
     code = "queue_full"
+
+
+class Busy(ServiceError):
+    code = "busy"
 
 
 class Unavailable(ServiceError):

@@ -13,9 +13,12 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import hmac
+import math
 import os
 import secrets
+import time
 import uuid
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -23,15 +26,24 @@ from typing import Literal
 from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
-from service.errors import NotFound
-from service.storage.database import Database, database_now, rowcount
+from service.errors import Busy, NotFound, TooManyWrongKeys
+from service.places import Places
+from service.storage.database import THREADS, Database, database_now, rowcount
 from service.storage.store import fsync_folder
-from service.storage.tables import KeyRow
+from service.storage.tables import KeyRow, SessionRow
 
 Role = Literal["site", "doctor", "specialist", "admin"]
 BOOTSTRAP_ID = "bootstrap"
 ADMIN_SITE = "admin"
 """Site of the visits that the first admin key posts."""
+LOOK_UPS_AT_ONCE = THREADS // 2
+"""Of secrets that were not right before. The database's other threads are left to requests with a key."""
+LOOK_UP_WAIT_S = 5.0
+RIGHT_REMEMBERED = 1000
+WRONG_AT_ONCE = 100
+WRONG_EVERY_S = 3.0
+"""Wrong keys of one address: so many at once, then one in this time."""
+ADDRESSES_REMEMBERED = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +75,9 @@ class Key:
         return self.role in ("doctor", "specialist") and self.doctor_id is not None
 
 
+_BOOTSTRAP = Key(BOOTSTRAP_ID, "admin", ADMIN_SITE, label="from the settings")
+
+
 def hash_secret(secret: str) -> str:
     return hashlib.sha256(secret.encode()).hexdigest()
 
@@ -79,15 +94,80 @@ class Keys:
     def __init__(self, database: Database, bootstrap: str | None) -> None:
         self._database = database
         self._bootstrap_hash = hash_secret(bootstrap) if bootstrap else None
+        self._right: dict[str, None] = {}
+        """Hashes that were right when they were last looked up; the latest is last."""
+        self._look_ups = Places(LOOK_UPS_AT_ONCE)
+        self._wrong = WrongKeys()
 
-    async def find(self, secret: str) -> Key | None:
-        return await self.find_hash(hash_secret(secret))
+    async def find(self, secret: str, network: str) -> Key | None:
+        """The key with this secret; ``None`` if it is not known.
 
-    async def find_hash(self, digest: str) -> Key | None:
-        if self._bootstrap_hash and hmac.compare_digest(digest, self._bootstrap_hash):
-            return Key(BOOTSTRAP_ID, "admin", ADMIN_SITE, label="from the settings")
+        Parameters
+        ----------
+        network
+            Where the request comes from, as :func:`service.protocols.peers.network_of` says it.
+
+        Raises
+        ------
+        TooManyWrongKeys
+            It is not known, and too many from this network were not. A right key is never refused for that.
+        Busy
+            The look-up had to wait too long for others.
+        """
+        digest = hash_secret(secret)
+        if self._is_bootstrap(digest):
+            return _BOOTSTRAP
+        key = await self._look_up(digest, network, lambda session: self._by_hash(session, digest))
+        if key is None and (wait_s := self._wrong.count(network)) is not None:
+            raise TooManyWrongKeys("", f"{wait_s} s", retry_after_s=wait_s)
+        return key
+
+    async def find_by_cookie(self, cookie: str, network: str) -> Key | None:
+        """The key that a session was opened with; ``None`` if there is no such session, or it has ended.
+
+        An unknown cookie is not counted as a wrong key, since every session ends one day.
+
+        Raises
+        ------
+        Busy
+            As :meth:`find`.
+        """
+        digest = hash_secret(cookie)
+
+        def read(session: Session) -> Key | None:
+            row = session.get(SessionRow, digest)
+            if row is None or row.expires_at <= database_now(session):
+                return None
+            return _BOOTSTRAP if self._is_bootstrap(row.key_hash) else self._by_hash(session, row.key_hash)
+
+        return await self._look_up(digest, network, read)
+
+    async def _look_up(self, digest: str, network: str, read: Callable[[Session], Key | None]) -> Key | None:
+        """Read in the database. A secret that was right before is read at once; others wait for each other."""
+        if digest in self._right:
+            key = await self._database.read(read)
+        else:
+            try:
+                await self._look_ups.take(network, LOOK_UP_WAIT_S)
+            except TimeoutError:
+                raise Busy("", f"{LOOK_UP_WAIT_S:g} s", retry_after_s=round(LOOK_UP_WAIT_S)) from None
+            try:
+                key = await self._database.read(read)
+            finally:
+                self._look_ups.give(network)
+        self._right.pop(digest, None)
+        if key is not None:
+            self._right[digest] = None
+            if len(self._right) > RIGHT_REMEMBERED:
+                del self._right[next(iter(self._right))]
+        return key
+
+    def _is_bootstrap(self, digest: str) -> bool:
+        return self._bootstrap_hash is not None and hmac.compare_digest(digest, self._bootstrap_hash)
+
+    def _by_hash(self, session: Session, digest: str) -> Key | None:
         query = select(KeyRow).where(KeyRow.hash == digest, KeyRow.revoked_at.is_(None))
-        row = await self._database.read(lambda session: session.scalars(query).one_or_none())
+        row = session.scalars(query).one_or_none()
         return key_of(row) if row else None
 
     async def create(self, role: Role, site: str, doctor_id: str | None, label: str) -> tuple[KeyRow, str]:
@@ -136,6 +216,27 @@ class Keys:
             digest = hash_secret(path.read_text("ascii").strip())
             await self._database.write(lambda session: _insert_once(session, digest))
         return made
+
+
+class WrongKeys:
+    """How many wrong keys came from where, lately.
+
+    Of each network one number is kept: when all its wrong keys will be forgiven. Networks are forgotten where too many
+    others came later.
+    """
+
+    def __init__(self) -> None:
+        self._forgiven_at: dict[str, float] = {}
+
+    def count(self, network: str) -> int | None:
+        """Count a wrong key; in seconds, how long to wait before the next, if there are too many."""
+        now = time.monotonic()
+        forgiven_at = max(self._forgiven_at.pop(network, now), now) + WRONG_EVERY_S
+        wait_s = forgiven_at - now - WRONG_AT_ONCE * WRONG_EVERY_S
+        self._forgiven_at[network] = forgiven_at if wait_s <= 0 else forgiven_at - WRONG_EVERY_S
+        if len(self._forgiven_at) > ADDRESSES_REMEMBERED:
+            del self._forgiven_at[next(iter(self._forgiven_at))]
+        return math.ceil(wait_s) if wait_s > 0 else None
 
 
 def key_of(row: KeyRow) -> Key:

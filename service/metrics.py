@@ -77,6 +77,13 @@ class Metrics:
             ("outcome",),
             registry=self._registry,
         )
+        self.connections_open = Gauge("sangloc_connections_open", "Open HTTP connections", registry=self._registry)
+        self.connections = Counter(
+            "sangloc_connections_total",
+            "Connections beyond a limit: an idle one replaced by a new one, spare (only the state is told), refused",
+            ("outcome",),
+            registry=self._registry,
+        )
         self.ready = Gauge("sangloc_ready", "1 when visits are accepted", registry=self._registry)
 
     def add_batchers(self, in_service: InService) -> None:

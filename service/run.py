@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import resource
 import signal
 import sys
 from collections.abc import Sequence
@@ -22,6 +23,8 @@ BAD_SETTINGS, CANNOT_START = 2, 1
 KEEP_ALIVE_S = 20
 """How long a connection stays open without a request."""
 MAX_CONNECTIONS = 2000
+FILES = 500
+"""Descriptors that are left to the database, the store, the bundles and the other listeners."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -84,7 +87,14 @@ def server_of(app: FastAPI, settings: Settings) -> Server:
     """The HTTP server for ``app``, with its limits."""
     import uvicorn  # noqa: PLC0415
 
+    from service.api.connections import SPARE_PLACES, Connections  # noqa: PLC0415
     from service.api.http1 import BoundedProtocol  # noqa: PLC0415
+
+    total = max_connections(FILES + SPARE_PLACES)
+
+    class LimitedProtocol(BoundedProtocol):
+        open_connections = Connections(total, settings.connections_per_address, app.state.service.metrics)
+        read_seconds = settings.idle_seconds
 
     class DrainingServer(uvicorn.Server):
         """Stops the service first: uvicorn waits for open requests, and some of these wait for the service."""
@@ -97,13 +107,31 @@ def server_of(app: FastAPI, settings: Settings) -> Server:
         app,
         host=settings.host,
         port=settings.port,
-        http=BoundedProtocol,
+        http=LimitedProtocol,
         ws="none",
         log_config=None,
         access_log=False,
         server_header=False,
         timeout_keep_alive=KEEP_ALIVE_S,
         timeout_graceful_shutdown=max(1, round(settings.drain_seconds)),
-        limit_concurrency=MAX_CONNECTIONS,
     )
     return DrainingServer(config)
+
+
+def max_connections(others: int) -> int:
+    """How many connections may be open: ``MAX_CONNECTIONS``, or fewer where the system allows too few files.
+
+    The process's own limit of open files, often 1024, is raised as far as the system lets it. Beyond that limit no
+    connection could be accepted and no file opened.
+
+    Parameters
+    ----------
+    others
+        Files that are open besides.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = MAX_CONNECTIONS + others
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    return MAX_CONNECTIONS if soft == resource.RLIM_INFINITY else max(1, min(MAX_CONNECTIONS, soft - others))

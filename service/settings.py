@@ -46,9 +46,13 @@ class Settings(BaseSettings):
     concurrent_visits
         Visits that one process works on at a time, by default 128 for each core.
     concurrent_uploads
-        Bodies that one process reads at a time; others wait until they are read.
+        Bodies that one process reads at a time, of one key at most half; others wait until they are read.
     body_seconds, idle_seconds
         A body has to arrive within the first, and may not pause for longer than the second.
+    body_min_bytes_per_second
+        What a body has to bring on average over ``idle_seconds``.
+    connections_per_address
+        Open HTTP connections of one IPv4 address, or of one IPv6 network of 64 bits.
     session
         The runtime and its precision. ``auto``: the fastest on this machine, measured at the first start. A bundle that
         does not allow the precision is run in fp32.
@@ -97,9 +101,11 @@ class Settings(BaseSettings):
     max_queue: Annotated[int, Field(ge=1, le=1_000_000)] = 1000
     max_infer_rows: Annotated[int, Field(ge=1, le=100_000)] = 128
     concurrent_visits: Annotated[int, Field(ge=1, le=1000, default_factory=_default_visits)]
-    concurrent_uploads: Annotated[int, Field(ge=1, le=1000)] = 32
+    concurrent_uploads: Annotated[int, Field(ge=1, le=1000)] = 64
     body_seconds: Annotated[float, Field(gt=0, le=3600)] = 300
     idle_seconds: Annotated[float, Field(gt=0, le=600)] = 30
+    connections_per_address: Annotated[int, Field(ge=1, le=100_000)] = 200
+    body_min_bytes_per_second: Annotated[float, Field(gt=0, le=1_000_000)] = 500
     dicom_port: Annotated[int, Field(ge=0, le=65535)] = 0
     dicom_ae_title: Annotated[str, Field(pattern=r"^[!-\[\]-~]([ -\[\]-~]{0,14}[!-\[\]-~])?$")] = "SANGLOC"
     dicom_peers: str = ""

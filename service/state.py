@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import dataclass
 
 from fastapi import Request
 
 from service.delivery.worker import DeliveryWorker
 from service.parts import Parts
+from service.places import Places
 from service.protocols.tensors import Tensors
 from service.visits.engine import Engine
 from service.visits.work import Work
@@ -25,7 +25,7 @@ class Service(Parts):
     deliveries
         The reports that this process sends.
     uploads
-        Limits how many request bodies are read at a time.
+        Limits how many request bodies are read at a time, and how many of them one key has.
     tensors
         Limits what requests to the models themselves (``/v2``) hold in memory.
     engine
@@ -40,7 +40,7 @@ class Service(Parts):
 
     work: Work
     deliveries: DeliveryWorker
-    uploads: asyncio.Semaphore
+    uploads: Places
     tensors: Tensors
     engine: Engine | None = None
     draining: bool = False

@@ -17,10 +17,12 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from service.api.http1 import SPARE
 from service.api.refusals import problem_response
 from service.errors import (
     BodyTooLarge,
     BodyTooSlow,
+    Busy,
     FieldFault,
     InternalFault,
     InvalidRequest,
@@ -33,6 +35,9 @@ from service.state import Service
 
 VISITS, MODELS, STOW = "/v1/visits", "/v2/models/", "/dicomweb/studies"
 POST_PAGE, UPLOADS = "/post", "/v1/uploads/"
+ALWAYS_ANSWERED = frozenset({"/healthz", "/readyz", "/v2/health/live", "/v2/health/ready"})
+"""Also when all connections but the spare ones are in use."""
+BUSY_RETRY_S = 5
 SMALL_BODY_BYTES = 100_000
 """For all bodies except posted visits, DICOM objects, uploads and tensors."""
 LINGER_S = 2.0
@@ -91,10 +96,13 @@ class _Exchange:
         self._limit_text = f"{settings.max_upload_mb} MB" if is_large else f"{SMALL_BODY_BYTES // 1000} kB"
         self._n_bytes = 0
         self._deadline: float | None = None
+        self._pause_s = settings.idle_seconds
+        """How long the client may still pause; the bytes that it sends add to it."""
         self._body_ended = not self._announces_body()
         self._refusal: ServiceError | None = None
         self._status = 0
         self._request_id = uuid.uuid4().hex
+        self._is_spare = SPARE in scope.get("state", {})
 
     def _announces_body(self) -> bool:
         return "transfer-encoding" in self._headers or self._declared() > 0
@@ -106,7 +114,9 @@ class _Exchange:
     async def run(self) -> None:
         started = time.monotonic()
         try:
-            if self._declared() > self._limit:
+            if self._is_spare and self._scope["path"] not in ALWAYS_ANSWERED:
+                self._refusal = Busy("", f"{BUSY_RETRY_S} s", retry_after_s=BUSY_RETRY_S)
+            elif self._declared() > self._limit:
                 self._refusal = BodyTooLarge("", self._limit_text)
             elif "\0" in self._scope["path"]:  # no such address exists, and PostgreSQL cannot look it up
                 self._refusal = NotFound()
@@ -151,10 +161,14 @@ class _Exchange:
         if self._deadline is None:
             self._deadline = now + settings.body_seconds
         try:
-            async with asyncio.timeout(min(settings.idle_seconds, self._deadline - now)):
+            async with asyncio.timeout(min(self._pause_s, self._deadline - now)):
                 message = await self._receive()
         except TimeoutError:
-            raise self._refuse(BodyTooSlow("", f"{settings.body_seconds:g} s")) from None
+            needed = f"≤ {settings.body_seconds:g} s, ≥ {settings.body_min_bytes_per_second:g} B/s"
+            raise self._refuse(BodyTooSlow("", needed)) from None
+        # only the time in which the client is waited for: the service's own work on a body is not the client's
+        earned_s = len(message.get("body", b"")) / settings.body_min_bytes_per_second
+        self._pause_s = min(settings.idle_seconds, self._pause_s - (time.monotonic() - now) + earned_s)
         self._note(message)
         if self._n_bytes > self._limit:
             raise self._refuse(BodyTooLarge("", self._limit_text))
@@ -195,7 +209,7 @@ class _Exchange:
             headers.setdefault("cache-control", f"public, {age}")
         headers.setdefault("cache-control", "no-store")
         headers["x-request-id"] = self._request_id
-        if not self._body_ended:
+        if self._is_spare or not self._body_ended:
             headers["connection"] = "close"
 
     async def _linger(self) -> None:

@@ -180,7 +180,7 @@ async def _infer(request: Request, key: Key, name: str, version: str | None) -> 
     if encoding not in ("identity", *_WINDOW):
         raise UnsupportedMediaType(f"Content-Encoding: {encoding[:20]}", ", ".join(_WINDOW))
     most = service.settings.max_upload_bytes
-    with service.tensors.hold(n_bytes=most if n_bytes is None or encoding in _WINDOW else n_bytes):
+    with service.tensors.hold_bytes(key.id, most if n_bytes is None or encoding in _WINDOW else n_bytes):
         body = await _read_body(request, n_bytes, n_json)
         if encoding in _WINDOW:
             body = await asyncio.to_thread(_inflated, body, encoding, service)
@@ -188,7 +188,7 @@ async def _infer(request: Request, key: Key, name: str, version: str | None) -> 
         arguments = (body, n_json, input_of(bundle), manifest.outputs, max_rows)
         large = (len(body) if n_json is None else n_json) > SMALL
         asked = await asyncio.to_thread(read_request, *arguments) if large else read_request(*arguments)
-        with service.tensors.hold(rows=len(asked.rows)):
+        with service.tensors.hold_rows(key.id, len(asked.rows)):
             results = await _unless_left(request, _run(service, name, manifest.version, asked.rows))
         model = {"model_name": name, "model_version": manifest.version}
         n_values = sum(result.size for result in results)

@@ -4,7 +4,8 @@ References
 ----------
 RFC 9457 (Problem Details for HTTP APIs): ``application/problem+json`` with ``type``, ``title``, ``status``, ``detail``,
 ``instance``, and the extension members ``code`` and ``errors``.
-RFC 9110, section 15.5.9 (408) for a body that does not arrive in time.
+RFC 9110, section 15.5.9 (408) for a body that does not arrive in time, 15.6.4 (503) for a service that is busy.
+RFC 6585, section 4 (429).
 """
 
 from __future__ import annotations
@@ -46,7 +47,9 @@ STATUS: dict[type[ServiceError], HTTPStatus] = {
     errors.BodyTooLarge: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
     errors.UnsupportedMediaType: HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
     errors.InvalidRequest: HTTPStatus.UNPROCESSABLE_ENTITY,
+    errors.TooManyWrongKeys: HTTPStatus.TOO_MANY_REQUESTS,
     errors.QueueFull: HTTPStatus.TOO_MANY_REQUESTS,
+    errors.Busy: HTTPStatus.SERVICE_UNAVAILABLE,
     errors.Unavailable: HTTPStatus.SERVICE_UNAVAILABLE,
     errors.InternalFault: HTTPStatus.INTERNAL_SERVER_ERROR,
     errors.ModelFault: HTTPStatus.INTERNAL_SERVER_ERROR,

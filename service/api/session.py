@@ -13,11 +13,12 @@ from urllib.parse import quote, urlsplit
 
 from fastapi import APIRouter, Depends, Form, Request
 from fastapi.responses import RedirectResponse
-from sqlalchemy import delete, select
+from sqlalchemy import delete
 from sqlalchemy.orm import Session
 
-from service.errors import Forbidden, Unauthorised
+from service.errors import Forbidden, TooManyWrongKeys, Unauthorised
 from service.keys import Key, hash_secret
+from service.protocols.peers import network_of
 from service.state import Service, service_of
 from service.storage.database import database_now
 from service.storage.tables import SessionRow
@@ -36,6 +37,8 @@ async def current_key(request: Request) -> Key:
     ------
     Unauthorised
         There is no key, or it is unknown.
+    TooManyWrongKeys, Busy
+        As :meth:`service.keys.Keys.find`.
     Forbidden
         The request has a cookie and does not come from this origin.
     """
@@ -64,20 +67,19 @@ async def page_key(request: Request) -> Key | None:
     if header is not None:
         scheme, _, secret = header.partition(" ")
         secret = secret.strip()
-        return await service.keys.find(secret) if scheme.lower() == "bearer" and len(secret) <= MAX_SECRET else None
+        is_key = scheme.lower() == "bearer" and len(secret) <= MAX_SECRET
+        return await service.keys.find(secret, client_network(request)) if is_key else None
     cookie = request.cookies.get(COOKIE)
     if not cookie or len(cookie) > MAX_SECRET:
         return None
     if request.method in UNSAFE and not from_this_origin(request):
         raise Forbidden
-    query = select(SessionRow).where(SessionRow.hash == hash_secret(cookie))
+    return await service.keys.find_by_cookie(cookie, client_network(request))
 
-    def key_hash(session: Session) -> str | None:
-        row = session.scalars(query).one_or_none()
-        return row.key_hash if row and row.expires_at > database_now(session) else None
 
-    found = await service.database.read(key_hash)
-    return await service.keys.find_hash(found) if found else None
+def client_network(request: Request) -> str:
+    """The network that a request comes from; behind a trusted proxy, the one that the proxy names."""
+    return network_of(request.client.host if request.client else "")
 
 
 def from_this_origin(request: Request) -> bool:
@@ -93,14 +95,20 @@ def from_this_origin(request: Request) -> bool:
 async def login(
     request: Request, key: Annotated[str, Form(max_length=MAX_SECRET)] = "", next: Annotated[str, Form()] = "/"
 ) -> RedirectResponse:
-    """Open a session with a key, and redirect to ``next``, an address of this service."""
+    """Open a session with a key, and redirect to ``next``, an address of this service.
+
+    With a wrong key the page is shown again, and says so; after too many, it says when to try again.
+    """
     service = service_of(request)
     if request.headers.get("origin") is not None and not from_this_origin(request):
         raise Forbidden
     onward = next if _is_local(next) else "/"
-    known = await service.keys.find(key.strip())
-    if known is None:
-        return RedirectResponse(f"/login?failed=1&next={quote(onward, safe='')}", 303)
+    try:
+        failed = "" if await service.keys.find(key.strip(), client_network(request)) else "1"
+    except TooManyWrongKeys:
+        failed = "often"
+    if failed:
+        return RedirectResponse(f"/login?failed={failed}&next={quote(onward, safe='')}", 303)
     cookie = await _open(service, hash_secret(key.strip()))
     response = RedirectResponse(onward, 303)
     response.set_cookie(

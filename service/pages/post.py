@@ -10,7 +10,8 @@ import asyncio
 import json
 import math
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from types import MappingProxyType
 from typing import Any
@@ -31,6 +32,7 @@ from service.keys import Key
 from service.language.choice import language_of
 from service.pages.frame import page, to_login
 from service.receive.body import PIECE_BYTES
+from service.receive.commit import upload_turn
 from service.receive.context import read_context
 from service.receive.posted import LIMITS, Field, Part, clean_filename
 from service.receive.uploaded_visit import MAX_PER_VISIT, visit_of_uploads
@@ -74,7 +76,7 @@ async def post_form(request: Request) -> Response:
         return to_login(request)
     if not key.may_post:
         return page(request, "missing.html", 404, key=key)
-    async with request.form(max_files=MAX_PER_VISIT + 2, max_fields=MAX_PER_VISIT + 60) as form:
+    async with _form_of(request, key) as form:
         given: dict[str, Any] = {name: _text(form, name) for name in TEXTS}
         given["conditions"] = _texts(form, "conditions")
         upload_ids = _texts(form, "upload")
@@ -100,6 +102,18 @@ async def post_form(request: Request) -> Response:
         finally:
             await asyncio.to_thread(drafts.remove)
     return RedirectResponse(f"/visits/{accepted.row.id}", 303)
+
+
+@asynccontextmanager
+async def _form_of(request: Request, key: Key) -> AsyncIterator[FormData]:
+    """The posted form; it has a turn while it is read."""
+    async with upload_turn(service_of(request), key.id) as take_turn:
+        await take_turn()
+        form = await request.form(max_files=MAX_PER_VISIT + 2, max_fields=MAX_PER_VISIT + 60)
+    try:
+        yield form
+    finally:
+        await form.close()
 
 
 def _form(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import get_args
@@ -12,6 +13,7 @@ from fastapi.responses import HTMLResponse, RedirectResponse, Response
 
 from data_specs.visit.contract import Priority, Status
 from service.api.session import page_key
+from service.keys import WRONG_EVERY_S
 from service.language.choice import language_of
 from service.pages.frame import page, to_login
 from service.pages.visit import visit_response
@@ -36,7 +38,19 @@ async def root(request: Request) -> Response:
 async def login(request: Request, next: str = "/", failed: str | None = None) -> Response:
     if await page_key(request) is not None:
         return RedirectResponse("/", 303)
-    return page(request, "login.html", key=None, next=next, refused=failed is not None)
+    too_often = failed == "often"
+    shown = page(
+        request,
+        "login.html",
+        429 if too_often else 200,
+        key=None,
+        next=next,
+        refused=failed is not None,
+        too_often=too_often,
+    )
+    if too_often:
+        shown.headers["Retry-After"] = str(math.ceil(WRONG_EVERY_S))
+    return shown
 
 
 @router.get("/worklist")

@@ -130,6 +130,22 @@ def _ip_address(text: str) -> str | None:
     return str(getattr(address, "ipv4_mapped", None) or address)
 
 
+IPV6_CLIENT_BITS = 64
+"""One subscriber has at least these first bits of an IPv6 address for itself, and may use all addresses within them
+(RFC 6177, section 2)."""
+
+
+def network_of(address: str) -> str:
+    """What clients are counted by: an IPv4 address, or the first 64 bits of an IPv6 address.
+
+    What is not an address counts as one client, under the empty name.
+    """
+    known = _ip_address(address)
+    if known is None or ":" not in known:
+        return known or ""
+    return str(ipaddress.IPv6Network((known, IPV6_CLIENT_BITS), strict=False))
+
+
 # ---------------------------------------------------------------- who is called
 @dataclass(frozen=True, slots=True)
 class AEAddress:

@@ -14,8 +14,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from pydantic_core import from_json
 
 from service.errors import BodyTooLarge, FieldFault, InvalidRequest, QueueFull
+from service.places import Shares
 
 Array = NDArray[np.generic]
 DATATYPES: dict[str, np.dtype[Any]] = {
@@ -66,43 +67,49 @@ class InferRequest:
     outputs: tuple[tuple[str, bool], ...]
 
 
-@dataclass
 class Tensors:
     """Tensor requests that this process works on, with limits: beyond them a request is refused and does not wait.
 
     Parameters
     ----------
     max_rows, max_bytes
-        Rows that are not answered yet, and bytes of their bodies. A request may have more than ``max_rows`` if no
-        other is worked on.
+        Rows that are not answered yet, and bytes of their bodies; a key may hold its share of both. A request may have
+        more than ``max_rows`` if no other is worked on.
+
+    Attributes
+    ----------
     outputs
         Output tensors by the hash of a bundle's weights, once they are known.
     """
 
-    max_rows: int
-    max_bytes: int
-    rows: int = 0
-    n_bytes: int = 0
-    outputs: dict[str, tuple[TensorSpec, ...]] = field(default_factory=dict)
+    def __init__(self, max_rows: int, max_bytes: int) -> None:
+        self._max_rows = max_rows
+        self.rows, self.n_bytes = Shares(max_rows), Shares(max_bytes)
+        self.outputs: dict[str, tuple[TensorSpec, ...]] = {}
 
-    @contextmanager
-    def hold(self, *, rows: int = 0, n_bytes: int = 0) -> Iterator[None]:
-        """Count a request's rows or bytes while it is worked on.
+    def hold_rows(self, key_id: str, n: int) -> AbstractContextManager[None]:
+        """Count a request's rows while they are worked on.
 
         Raises
         ------
         QueueFull
         """
-        too_many = rows and self.rows and self.rows + rows > self.max_rows
-        if too_many or self.n_bytes + n_bytes > self.max_bytes:
-            raise QueueFull("", f"{RETRY_AFTER_S} s", retry_after_s=RETRY_AFTER_S)
-        self.rows += rows
-        self.n_bytes += n_bytes
-        try:
-            yield
-        finally:
-            self.rows -= rows
-            self.n_bytes -= n_bytes
+        return _held(self.rows, key_id, min(n, self._max_rows))  # so that a longer request passes where it is alone
+
+    def hold_bytes(self, key_id: str, n: int) -> AbstractContextManager[None]:
+        """Count the bytes of a request's body, as :meth:`hold_rows` does its rows."""
+        return _held(self.n_bytes, key_id, n)
+
+
+@contextmanager
+def _held(shares: Shares, key_id: str, n: int) -> Iterator[None]:
+    if not shares.fits(key_id, n):
+        raise QueueFull("", f"{RETRY_AFTER_S} s", retry_after_s=RETRY_AFTER_S)
+    shares.take(key_id, n)
+    try:
+        yield
+    finally:
+        shares.give(key_id, n)
 
 
 def read_request(

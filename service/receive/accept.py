@@ -50,8 +50,7 @@ async def accept_visit(service: Service, key: Key, request: Request) -> Accepted
         partial(is_accepted, service, key.site, idempotency_key)
     ):
         raise queue_full()
-    async with upload_turn(service):
-        posted = await _read_and_store(service, request, header_context)
+    posted = await _read_and_store(service, key, request, header_context)
     context = await with_order(service, key.site, posted.context)
     row = new_visit(key.site, key.id, context, posted.files, posted.digest, idempotency_key=idempotency_key)
     accepted = await commit_visit(service, row)
@@ -83,7 +82,7 @@ class _Posted:
     digest: str
 
 
-async def _read_and_store(service: Service, request: Request, header_context: bytes | None) -> _Posted:
+async def _read_and_store(service: Service, key: Key, request: Request, header_context: bytes | None) -> _Posted:
     """Read the body and store its files, in threads.
 
     Parameters
@@ -93,12 +92,13 @@ async def _read_and_store(service: Service, request: Request, header_context: by
     """
     drafts = Drafts(service.store.drafts)
     reader = reader_of(request.headers, drafts)
-    try:
-        rest = await feed_in_pieces(reader, request)
-        return await asyncio.to_thread(_finish_and_store, service, reader, rest, header_context, drafts)
-    finally:
-        if drafts:
-            await asyncio.to_thread(drafts.remove)
+    async with upload_turn(service, key.id) as take_turn:
+        try:
+            rest = await feed_in_pieces(reader, request, take_turn)
+            return await asyncio.to_thread(_finish_and_store, service, reader, rest, header_context, drafts)
+        finally:
+            if drafts:
+                await asyncio.to_thread(drafts.remove)
 
 
 def _finish_and_store(

@@ -17,7 +17,7 @@ import asyncio
 import zipfile
 import zlib
 from base64 import b64decode
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Protocol
 
 from fastapi import Request
@@ -36,6 +36,8 @@ KINDS = frozenset({DICOM, ZIP, "image/png", "image/jpeg", "image/tiff"})
 CONTEXT_HEADER = "Sangloc-Context"
 PIECE_BYTES = 256 * 1024
 """A body, and a member of a zip, is read in pieces of about this size."""
+BYTES_WITHOUT_TURN = 64 * 1024
+"""So much of a body may come before it has a turn: as much again as the server reads ahead of every request."""
 
 
 def context_in_header(headers: Mapping[str, str]) -> bytes | None:
@@ -72,8 +74,13 @@ class Reader(Feeds, Protocol):
         """The parts of a body that was fed to its end."""
 
 
-async def feed_in_pieces(reader: Feeds, request: Request) -> bytes:
+async def feed_in_pieces(reader: Feeds, request: Request, take_turn: Callable[[], Awaitable[None]]) -> bytes:
     """Feed a request's body in pieces, each in a thread.
+
+    Parameters
+    ----------
+    take_turn
+        Called before there is more to keep than a little, and at the end; it waits until the body may be read.
 
     Returns
     -------
@@ -83,9 +90,12 @@ async def feed_in_pieces(reader: Feeds, request: Request) -> bytes:
     piece = bytearray()
     async for chunk in request.stream():
         piece += chunk
+        if len(piece) >= BYTES_WITHOUT_TURN:
+            await take_turn()
         if len(piece) >= PIECE_BYTES:
             await asyncio.to_thread(reader.feed, bytes(piece))
             piece.clear()
+    await take_turn()
     return bytes(piece)
 
 

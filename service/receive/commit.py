@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import uuid
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
@@ -55,23 +54,29 @@ async def with_order(service: Service, site: str, context: Context) -> Context:
 
 
 @asynccontextmanager
-async def upload_turn(service: Service) -> AsyncIterator[None]:
-    """Wait for a turn to read a body: the number of turns limits drafts on disk, and threads.
+async def upload_turn(service: Service, key_id: str) -> AsyncIterator[Callable[[], Awaitable[None]]]:
+    """A turn to read a body: the number of turns limits drafts on disk, and threads. Each key has its share of them.
 
-    Raises
-    ------
-    QueueFull
-        No turn came within the idle time.
+    It gives a function that waits for the turn, and does nothing once it has come. It is called as soon as there is
+    something to write, so that a body of which nothing comes has no turn. That function raises ``QueueFull`` if no turn
+    came within the idle time.
     """
+    has_turn = False
+
+    async def take() -> None:
+        nonlocal has_turn
+        if not has_turn:
+            try:
+                await service.uploads.take(key_id, service.settings.idle_seconds)
+            except TimeoutError:
+                raise queue_full() from None
+            has_turn = True
+
     try:
-        async with asyncio.timeout(service.settings.idle_seconds):
-            await service.uploads.acquire()
-    except TimeoutError:
-        raise queue_full() from None
-    try:
-        yield
+        yield take
     finally:
-        service.uploads.release()
+        if has_turn:
+            service.uploads.give(key_id)
 
 
 def put_in_store(service: Service, part: Part) -> StoredFile:

@@ -89,7 +89,8 @@ async def visit_of_uploads(
             raise UploadUnfinished(offset, row.n_bytes)
     if sum(row.n_bytes for row in rows) > service.settings.max_upload_bytes:
         raise BodyTooLarge("", f"{service.settings.max_upload_mb} MB")
-    async with upload_turn(service):
+    async with upload_turn(service, key.id) as take_turn:
+        await take_turn()
         files = await asyncio.to_thread(_put_files_in_store, service, rows, posted)
     context = await with_order(service, key.site, context)
     visit = new_visit(key.site, key.id, context, files, digest, idempotency_key=idempotency_key)

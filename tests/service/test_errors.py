@@ -11,6 +11,7 @@ from data_specs import problems
 from data_specs.visit.context import Context
 from data_specs.vocabulary import LANGUAGES
 from service import errors
+from service.api.edge import ALWAYS_ANSWERED
 from service.api.examples import CONTEXT, VISIT
 from service.api.refusals import STATUS, ProblemDocument, problem_document
 from service.errors import FieldFault, InvalidRequest, ServiceError
@@ -88,6 +89,13 @@ def test_openapi_is_complete(served, client):
     for path, methods in document["paths"].items():
         for method, operation in methods.items():
             assert operation.get("summary"), (method, path)
+            expected = dict.fromkeys(("408", "413") if "requestBody" in operation else ())
+            if path not in ALWAYS_ANSWERED:
+                expected["503"] = "`busy`"
+            if "security" in operation:
+                expected["429"] = "`too_many_wrong_keys`"
+            for status, code in expected.items():
+                assert (code or "") in operation["responses"][status]["description"], (method, path, status)
             for status, response in operation["responses"].items():
                 if path.startswith("/v1/") and status >= "400":
                     assert list(response["content"]) == ["application/problem+json"], (method, path, status)

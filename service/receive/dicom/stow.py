@@ -117,8 +117,8 @@ async def store_objects(service: Service, key: Key, request: Request, study: str
     drafts = Drafts(service.store.drafts)
     reader = RelatedReader(request.headers.get("content-type", ""), drafts)
     try:
-        async with upload_turn(service):
-            rest = await feed_in_pieces(reader, request)
+        async with upload_turn(service, key.id) as take_turn:
+            rest = await feed_in_pieces(reader, request, take_turn)
             await asyncio.to_thread(reader.feed, rest)
             return [await asyncio.to_thread(_take, service, key, draft, study) for draft in reader.finish()]
     finally:

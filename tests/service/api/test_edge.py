@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import socket
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.service.serving import ADMIN, serving, settings_for
+from tests.service.serving import ADMIN, serving, settings_for, until, visit_files
 
 HEAD = f"POST /v1/visits HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {ADMIN}\r\n"
 MULTIPART = "Content-Type: multipart/form-data; boundary=b\r\n"
@@ -20,6 +22,14 @@ PART = b'--b\r\nContent-Disposition: form-data; name="image"; filename="a.png"\r
 @pytest.fixture(scope="module")
 def served(tmp_path_factory):
     given = settings_for(tmp_path_factory.mktemp("limits"), max_upload_mb=1, body_seconds=1.5, idle_seconds=0.7)
+    with serving(given) as it:
+        yield it
+
+
+@pytest.fixture(scope="module")
+def unhurried(tmp_path_factory):
+    """Bodies have long, but may pause for a second only."""
+    given = settings_for(tmp_path_factory.mktemp("unhurried"), max_upload_mb=1, body_seconds=60, idle_seconds=1.5)
     with serving(given) as it:
         yield it
 
@@ -96,6 +106,89 @@ def test_a_slow_body_is_refused(served, pause):
     assert (status, body["code"]) == (408, "body_too_slow")
     assert b"connection: close" in head
     assert time.monotonic() - started < 6
+
+
+def doors(served):
+    """The beginning of a request to every kind of address that reads a body."""
+    with served.client() as client:
+        tus = {"Tus-Resumable": "1.0.0", "Upload-Length": "90000"}
+        upload = client.post("/v1/uploads", headers=tus).headers["location"]
+        cookie = client.post("/login", data={"key": ADMIN}).cookies["session"]
+    posted = {
+        "form": ("POST /v1/visits", MULTIPART),
+        "raw": ("POST /v1/visits", "Content-Type: image/png\r\n"),
+        "stow": ("POST /dicomweb/studies", 'Content-Type: multipart/related; type="application/dicom"; boundary=b\r\n'),
+        "tus": (
+            f"PATCH {upload}",
+            "Tus-Resumable: 1.0.0\r\nUpload-Offset: 0\r\nContent-Type: application/offset+octet-stream\r\n",
+        ),
+        "visit of uploads": ("POST /v1/uploads/visit", "Content-Type: application/json\r\n"),
+        "small JSON": ("POST /v1/keys", "Content-Type: application/json\r\n"),
+        "sign in": ("POST /login", "Content-Type: application/x-www-form-urlencoded\r\n"),
+        "page": ("POST /post", f"{MULTIPART}Cookie: session={cookie}\r\nSec-Fetch-Site: same-origin\r\n"),
+    }
+    for name, (line, headers) in posted.items():
+        key = "" if name == "page" else f"Authorization: Bearer {ADMIN}\r\n"
+        yield name, f"{line} HTTP/1.1\r\nHost: x\r\n{key}{headers}Content-Length: 90000\r\n\r\n".encode()
+
+
+def test_a_body_that_comes_byte_by_byte_is_refused_at_every_door(unhurried):
+    def drip(door):
+        name, head = door
+        pieces = [piece for at in range(20) for piece in (PART[at : at + 1], 0.4)]
+        return name, talk(unhurried, head, *pieces)[0]
+
+    started = time.monotonic()
+    with ThreadPoolExecutor(8) as pool:
+        answers = dict(pool.map(drip, doors(unhurried)))
+    assert {name: (status, body["code"]) for name, (status, _, body) in answers.items()} == dict.fromkeys(
+        answers, (408, "body_too_slow")
+    )
+    assert all(b"connection: close" in head for _, head, _ in answers.values())
+    assert len(answers) == 8
+    assert time.monotonic() - started < 15, "none of them had the 60 s of a body"
+
+
+def test_a_thin_link_that_keeps_the_least_rate_is_read_to_its_end(unhurried):
+    body = PART + b"x" * 6000 + b"\r\n--b--\r\n"
+    pieces = [piece for at in range(0, len(body), 400) for piece in (body[at : at + 400], 0.15)]
+    head = f"{HEAD}{MULTIPART}Connection: close\r\nContent-Length: {len(body)}\r\n\r\n".encode()
+    started = time.monotonic()
+    (status, _, _), _ = talk(unhurried, head, *pieces)
+    assert status == 201
+    assert time.monotonic() - started > 2, "it has to take longer than a pause may, to show anything"
+
+
+def begun(served, key, *, n_bytes):
+    """A posted body of which the first bytes have come."""
+    head = f"{HEAD.replace(ADMIN, key)}{MULTIPART}Content-Length: 900000\r\n\r\n"
+    connection = socket.create_connection(("127.0.0.1", served.port), timeout=15)
+    connection.sendall(head.encode() + (PART + b"x" * n_bytes)[:n_bytes])
+    return connection
+
+
+def test_bodies_that_do_not_come_take_no_turn_and_slow_ones_leave_turns_to_other_keys(tmp_path):
+    given = settings_for(tmp_path, max_upload_mb=1, concurrent_uploads=4, idle_seconds=20)
+    with serving(given) as served, contextlib.ExitStack() as open_until_the_end:
+        greedy, other = served.key("site", "xa"), served.key("site", "xb")
+        turns = served.app.state.service.uploads._shares
+
+        def post(key):
+            with served.client(key) as client:
+                started = time.monotonic()
+                assert client.post("/v1/visits", files=visit_files()).status_code == 201
+                assert time.monotonic() - started < 10, "it waited until a slow body was given up"
+
+        for _ in range(40):
+            open_until_the_end.enter_context(begun(served, greedy, n_bytes=1))
+        post(greedy)
+        post(other)
+        for _ in range(40):
+            open_until_the_end.enter_context(begun(served, greedy, n_bytes=100_000))
+        until(lambda: turns.free == 2, 10)
+        for _ in range(3):
+            post(other)
+        assert turns.free == 2, "the slow bodies have what they had"
 
 
 def test_the_size_of_headers_is_limited(served):

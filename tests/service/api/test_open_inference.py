@@ -286,13 +286,23 @@ def test_any_bytes_are_read_or_refused(content, n_json):
 # ---------------------------------------------------------------- overload
 def test_the_number_of_requests_is_limited_and_each_place_is_freed():
     tensors = Tensors(max_rows=10, max_bytes=100)
-    with tensors.hold(rows=50, n_bytes=60):  # nothing was before it
-        for more in ({"rows": 1}, {"n_bytes": 41}):
-            with pytest.raises(QueueFull), tensors.hold(**more):
-                pass
-        with tensors.hold(n_bytes=40):
+    with tensors.hold_rows("a", 50), tensors.hold_bytes("a", 60):  # nothing was before it
+        for hold, n in ((tensors.hold_rows, 1), (tensors.hold_bytes, 41)):
+            for key in "ab":
+                with pytest.raises(QueueFull), hold(key, n):
+                    pass
+        with tensors.hold_bytes("b", 40):
             pass
-    assert (tensors.rows, tensors.n_bytes) == (0, 0)
+    assert (tensors.rows.free, tensors.n_bytes.free) == (10, 100)
+
+
+def test_a_key_that_sends_slowly_leaves_bytes_for_the_others():
+    tensors = Tensors(max_rows=10, max_bytes=100)
+    with tensors.hold_bytes("a", 25), tensors.hold_bytes("a", 25):
+        with pytest.raises(QueueFull), tensors.hold_bytes("a", 25):
+            pass
+        with tensors.hold_bytes("b", 25), tensors.hold_bytes("c", 25):
+            pass
 
 
 def test_overload_is_429_and_never_a_time_out(tmp_path, bundles):

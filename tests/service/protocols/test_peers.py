@@ -9,7 +9,7 @@ import time
 import pytest
 
 from service.protocols import peers
-from service.protocols.peers import Callers, read_ae_address, read_callers, read_host_and_port
+from service.protocols.peers import Callers, network_of, read_ae_address, read_callers, read_host_and_port
 from service.settings import BadSettings, read_settings
 
 
@@ -200,3 +200,21 @@ def test_a_host_and_port_is_read():
     for text in ("h", "h:0", "h:65536", ":1", "h:1:2", "A@h:1", "h/x:1", "[::1:1", "h:x", ""):
         with pytest.raises(ValueError, match="HOST:PORT"):
             read_host_and_port(text)
+
+
+# ---------------------------------------------------------------- what clients are counted by
+@pytest.mark.parametrize(
+    ("address", "network"),
+    [
+        ("10.0.0.1", "10.0.0.1"),
+        ("::ffff:10.0.0.1", "10.0.0.1"),
+        ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::/64"),
+        ("2001:DB8:1:2::9", "2001:db8:1:2::/64"),
+        ("fe80::1%eth0", "fe80::/64"),
+        ("::1", "::/64"),
+        ("", ""),
+        ("unknown", ""),
+    ],
+)
+def test_clients_are_counted_by_the_part_of_their_address_that_they_cannot_choose(address, network):
+    assert network_of(address) == network
