@@ -5,14 +5,13 @@ An interval that cannot be measured reliably is ``None``, and its name is listed
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 
 from data_specs.ecg.filters import percentiles
 from data_specs.ecg.recording import Recording
 from inference.ecg.beats import FS_HZ, Beats
 from inference.ecg.delineate import Examined, Marks, examine
+from inference.ecg.intervals import Intervals
 
 QTC_FORMULA = "Fridericia"
 """QTc = QT / (RR / 1 s)^(1/3).
@@ -48,42 +47,6 @@ PR_MS = (80.0, 420.0)
 QT_MS = (200.0, 750.0)
 QTC_MS = (280.0, 700.0)
 """Limits; a measurement outside them is taken for a failure of the method, not for a finding."""
-
-
-@dataclass(frozen=True, slots=True)
-class Intervals:
-    """The measured intervals; ``None`` where a measurement is not reliable.
-
-    Parameters
-    ----------
-    heart_rate_per_min
-        Mean ventricular rate: 60 over the mean RR interval of all beats.
-    pr_ms, qrs_ms, qt_ms
-        Global intervals of the representative beat: earliest onset to earliest onset or latest offset over the leads.
-    qtc_ms
-        QT corrected by :data:`QTC_FORMULA`; not given where the rhythm is irregular (AHA/ACCF/HRS 2009, part IV).
-    r_peaks_s
-        Times of the beats from the start of the measured stretch, s.
-    rhythm_regular
-        ``None`` where there are too few beats to say.
-    rr_spread
-        (90th - 10th percentile) / median of the RR intervals between dominant beats.
-    dominant_share
-        Share of the beats that have the dominant shape.
-    unmeasured
-        Names, in the vocabulary, of the findings that could not be measured.
-    """
-
-    heart_rate_per_min: float | None
-    pr_ms: float | None
-    qrs_ms: float | None
-    qt_ms: float | None
-    qtc_ms: float | None
-    r_peaks_s: tuple[float, ...]
-    rhythm_regular: bool | None
-    rr_spread: float | None
-    dominant_share: float
-    unmeasured: tuple[str, ...]
 
 
 def measure(recording: Recording, examined: Examined | None = None) -> Intervals:

@@ -16,7 +16,7 @@ from data_specs.visit.assessment import EvidenceMap, FoundFinding
 from data_specs.visit.context import Context
 from data_specs.vocabulary import terms
 from inference.bundles.loading import Bundle
-from inference.ecg.measure import Intervals
+from inference.ecg.intervals import Intervals
 from inference.ecg.reading import Group, Names, RecordingRead, Windows, group_files, read_group, read_recordings
 from inference.findings import Answer, InputResult, ages_offered, answer, offered, positive_share
 from inference.person import age_of, format_age, mismatch

@@ -1,4 +1,7 @@
-"""What a reader process does with recordings: files -> millivolts -> gate, measurements -> windows for the network."""
+"""What a reader process does with recordings: files -> millivolts -> gate, measurements -> windows for the network.
+
+The serving process names these jobs and does not run them. What takes it long to load is imported where it is used.
+"""
 
 from __future__ import annotations
 
@@ -9,9 +12,7 @@ from data_specs.ecg.files import RecordingFiles, group_recordings, read_recordin
 from data_specs.ecg.posted import PostedFile, is_zip, unzip
 from data_specs.ecg.recording import Recording, VoltageUnit, conform, window_starts
 from data_specs.problems import Problem, Refused
-from inference.ecg.delineate import examine
-from inference.ecg.gate import gate
-from inference.ecg.measure import Intervals, measure
+from inference.ecg.intervals import Intervals
 from inference.person import Stated
 from inference.readers.job import Read, job
 
@@ -122,6 +123,10 @@ def _posted(files: Sequence[bytes], names: Names) -> list[PostedFile]:
 
 
 def _read(files: RecordingFiles, ecg_unit: VoltageUnit | None, windows: Windows) -> Read[RecordingRead]:
+    from inference.ecg.delineate import examine  # noqa: PLC0415
+    from inference.ecg.gate import gate  # noqa: PLC0415
+    from inference.ecg.measure import measure  # noqa: PLC0415
+
     recording = read_recording(files, ecg_unit=ecg_unit)
     examined = examine(recording)
     problems, _ = gate(recording, examined)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from data_specs.dicom import header as _loaded  # noqa: F401  a reader cannot import later
 from data_specs.dicom.reference import DicomReference, reference_in
 from inference.readers.job import Read, job
 

@@ -10,8 +10,9 @@ from contextlib import suppress
 
 JOBS = ("inference.cxr.reading", "inference.ecg.reading", "inference.render.reading", "inference.readers.header")
 """Where the jobs are. They stand in rooms above this one, so they are named and not imported."""
-LIBRARIES = (
+LOADED_LATER = (
     *("data_specs.cxr.dicom", "data_specs.cxr.raster", "data_specs.ecg.formats.dicom", "data_specs.dicom.header"),
+    *("inference.ecg.delineate", "inference.ecg.gate", "inference.ecg.measure"),
     *("pydicom", "pydicom.filereader", "pydicom.waveforms", "tifffile", "soundfile", "scipy.signal", "scipy.ndimage"),
     *("PIL.PngImagePlugin", "PIL.JpegImagePlugin", "PIL.TiffImagePlugin", "PIL.ImageFont", "PIL.ImageDraw"),
     *("zipfile", "bz2", "lzma", "zlib", "stringprep", "unicodedata", "xml.etree.ElementTree", "defusedxml.ElementTree"),
@@ -25,7 +26,7 @@ CODECS = (
 
 def load(jobs: Iterable[str]) -> None:
     """Import the libraries, and the modules of the jobs."""
-    for name in (*LIBRARIES, *jobs):
+    for name in (*LOADED_LATER, *jobs):
         importlib.import_module(name)
     import imagecodecs  # noqa: PLC0415  the service imports this module for its names only
     import PIL.Image  # noqa: PLC0415

@@ -80,7 +80,7 @@ class _Task:
 
 
 class Readers:
-    """A pool of reader processes, as many quick ones as there are cores, and half as many slow ones.
+    """A pool of as many reader processes as there are cores, two at least. Half of them may read slow files.
 
     Nothing is started before the first call, or :meth:`start`.
 
@@ -103,7 +103,7 @@ class Readers:
         self._quick, self._slow = quick, slow
         self._zygote = Zygote(jobs)
         self._memory = _Memory(MEMORY_BYTES)
-        self._queues: dict[Lane, Turns[_Task]] = {quick: Turns(), slow: Turns()}
+        self._turns: Turns[Lane, _Task] = Turns((quick, slow))
         self._threads: list[threading.Thread] = []
         self._lock = threading.Lock()
         self._closed = False
@@ -160,9 +160,8 @@ class Readers:
         """End all readers; a call that waits or runs fails."""
         with self._lock:
             self._closed = True
-        for queue in self._queues.values():
-            for task in queue.close():
-                _fail(task)
+        for task in self._turns.close():
+            _fail(task)
         self._zygote.close()
         for thread in self._threads:
             thread.join()
@@ -172,22 +171,28 @@ class Readers:
         with self._lock:
             if self._threads or self._closed:
                 return
-            lanes = [self._quick] * self._cores + [self._slow] * max(1, self._cores // 2)
+            n = max(2, self._cores)
+            lanes = [(self._slow, self._quick)] * (n // 2) + [(self._quick,)] * (n - n // 2)
             self._threads = [
-                threading.Thread(target=self._serve, args=(lane,), name="reader", daemon=True) for lane in lanes
+                threading.Thread(target=self._serve, args=(kinds,), name="reader", daemon=True) for kinds in lanes
             ]
             for thread in self._threads:
                 thread.start()
 
     def _put(self, lane: Lane, task: _Task) -> None:
-        if not self._queues[lane].put(task.owner, task):
+        if not self._turns.put(lane, task.owner, task):
             _fail(task)
 
-    def _serve(self, lane: Lane) -> None:
+    def _serve(self, lanes: Sequence[Lane]) -> None:
         reader: Reader | None = None
-        while (task := self._queues[lane].take()) is not None:
-            if task.future.running() or task.future.set_running_or_notify_cancel():
-                reader = self._try(task, lane, reader)
+        while (taken := self._turns.take(lanes)) is not None:
+            lane, task = taken
+            if not (task.future.running() or task.future.set_running_or_notify_cancel()):
+                continue
+            if reader is not None and reader.niceness != lane.niceness:  # a process cannot become less nice again
+                self._end(reader)
+                reader = None
+            reader = self._try(task, lane, reader)
         if reader is not None:
             reader.close()
 

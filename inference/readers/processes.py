@@ -33,7 +33,7 @@ class Reader:
     """A reader process, as the thread that uses it sees it."""
 
     def __init__(self, pid: int, connection: socket.socket, niceness: int) -> None:
-        self.pid = pid
+        self.pid, self.niceness = pid, niceness
         self._connection = connection
         self._free: deque[Area] = deque()
         self._n_areas = 0

@@ -4,46 +4,49 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict, deque
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from typing import Generic, TypeVar
 
+Kind = TypeVar("Kind", bound=Hashable)
 T = TypeVar("T")
 
 
-class Turns(Generic[T]):
-    """Items by owner. A visit of a hundred slow files delays another visit by one file, not by a hundred."""
+class Turns(Generic[Kind, T]):
+    """Items by kind and owner. A visit of a hundred slow files delays another visit by one file, not by a hundred."""
 
-    def __init__(self) -> None:
-        self._by_owner: OrderedDict[Hashable, deque[T]] = OrderedDict()
+    def __init__(self, kinds: Sequence[Kind]) -> None:
+        self._queues: dict[Kind, OrderedDict[Hashable, deque[T]]] = {kind: OrderedDict() for kind in kinds}
         self._changed = threading.Condition()
         self._closed = False
 
-    def put(self, owner: Hashable, item: T) -> bool:
+    def put(self, kind: Kind, owner: Hashable, item: T) -> bool:
         """Queue an item; ``False`` where the queue is closed."""
         with self._changed:
             if not self._closed:
-                self._by_owner.setdefault(owner, deque()).append(item)
-                self._changed.notify()
+                self._queues[kind].setdefault(owner, deque()).append(item)
+                self._changed.notify_all()
             return not self._closed
 
-    def take(self) -> T | None:
-        """Wait for the next item; ``None`` once the queue is closed."""
+    def take(self, kinds: Sequence[Kind]) -> tuple[Kind, T] | None:
+        """Wait for the next item of one of these kinds, the first of them first; ``None`` once the queue is closed."""
         with self._changed:
-            while not self._by_owner and not self._closed:
+            while not self._closed:
+                for kind in kinds:
+                    if queue := self._queues[kind]:
+                        owner, items = queue.popitem(last=False)
+                        item = items.popleft()
+                        if items:
+                            queue[owner] = items  # behind all others
+                        return kind, item
                 self._changed.wait()
-            if self._closed:
-                return None
-            owner, items = self._by_owner.popitem(last=False)
-            item = items.popleft()
-            if items:
-                self._by_owner[owner] = items  # behind all others
-            return item
+            return None
 
     def close(self) -> list[T]:
         """Take nothing more; the items that are left."""
         with self._changed:
             self._closed = True
-            left = [item for items in self._by_owner.values() for item in items]
-            self._by_owner.clear()
+            left = [item for queue in self._queues.values() for items in queue.values() for item in items]
+            for queue in self._queues.values():
+                queue.clear()
             self._changed.notify_all()
             return left
