@@ -18,7 +18,7 @@ from typing import Any
 from inference.readers.files import OpenFile
 from inference.readers.job import SHARED_BYTES, Array, Job
 from inference.readers.shared import Area
-from inference.readers.wire import Gone, receive, send
+from inference.readers.wire import Gone, limit_time, receive, send
 from inference.readers.worker import Call
 
 START_S = 60.0
@@ -39,7 +39,8 @@ class Reader:
         self._n_areas = 0
         if niceness:
             os.setpriority(os.PRIO_PROCESS, pid, niceness)
-        connection.settimeout(START_S)
+        self._limited_to = 0.0
+        self._limit(START_S)
         self.fenced: bool = json.loads(receive(connection)[0])["fenced"]
 
     def call(
@@ -66,7 +67,7 @@ class Reader:
             It has not answered in time.
         """
         end = time.monotonic() + wall_s
-        self._connection.settimeout(wall_s)
+        self._limit(wall_s)
         area, is_new = self._area(job)
         call = Call(job, arguments, tuple((f.sha256, f.n_bytes) for f in files), cpu_s, area.number, is_new)
         try:
@@ -93,7 +94,6 @@ class Reader:
 
     def _answer(self, end: float, grant: Callable[[int], float]) -> dict[str, Any]:
         while True:
-            self._connection.settimeout(max(0.001, end - time.monotonic()))
             try:
                 answer = json.loads(receive(self._connection)[0])
                 wanted = int(answer["wanted"]) if "wanted" in answer else None
@@ -102,7 +102,13 @@ class Reader:
             if wanted is None:
                 return dict(answer)
             end += grant(wanted)
+            self._limit(end - time.monotonic())
             send(self._connection, b"")
+
+    def _limit(self, seconds: float) -> None:
+        if seconds != self._limited_to:
+            limit_time(self._connection, seconds)
+            self._limited_to = seconds
 
     def close(self) -> None:
         self._connection.close()
@@ -201,7 +207,7 @@ class Zygote:
                 stdout=subprocess.DEVNULL,
             )
         self._control = ours
-        ours.settimeout(START_S)
+        limit_time(ours, START_S)
         try:
             receive(ours)
         except (Gone, OSError):

@@ -12,10 +12,17 @@ T = TypeVar("T")
 
 
 class Turns(Generic[Kind, T]):
-    """Items by kind and owner. A visit of a hundred slow files delays another visit by one file, not by a hundred."""
+    """Items by kind and owner. A visit of a hundred slow files delays another visit by one file, not by a hundred.
+
+    Parameters
+    ----------
+    kinds
+        All kinds. Whoever takes items takes those of the first kind, perhaps among others.
+    """
 
     def __init__(self, kinds: Sequence[Kind]) -> None:
         self._queues: dict[Kind, OrderedDict[Hashable, deque[T]]] = {kind: OrderedDict() for kind in kinds}
+        self._for_all = kinds[0]
         self._changed = threading.Condition()
         self._closed = False
 
@@ -24,7 +31,10 @@ class Turns(Generic[Kind, T]):
         with self._changed:
             if not self._closed:
                 self._queues[kind].setdefault(owner, deque()).append(item)
-                self._changed.notify_all()
+                if kind == self._for_all:
+                    self._changed.notify()
+                else:
+                    self._changed.notify_all()  # the one that wakes may not take this kind
             return not self._closed
 
     def take(self, kinds: Sequence[Kind]) -> tuple[Kind, T] | None:

@@ -11,6 +11,7 @@ import struct
 from collections.abc import Sequence
 
 MAX_MESSAGE_BYTES = 16 << 20
+PIECE_BYTES = 64 << 10
 MAX_FILES = 200
 """Linux passes at most 253 files with one message (``SCM_MAX_FD``)."""
 
@@ -21,16 +22,16 @@ class Gone(Exception):
 
 def send(connection: socket.socket, message: bytes, files: Sequence[int] = ()) -> None:
     """Send one message, and open files with it."""
-    start = struct.pack("<L", len(message))
+    whole = struct.pack("<L", len(message)) + message
     if files:
-        socket.send_fds(connection, [start], files)
-        connection.sendall(message)
-    else:
-        connection.sendall(start + message)
+        sent = socket.send_fds(connection, [whole], files)
+        whole = whole[sent:]
+    if whole:
+        connection.sendall(whole)
 
 
 def receive(connection: socket.socket, *, with_files: bool = False) -> tuple[bytes, list[int]]:
-    """The next message, and the files that came with it.
+    """The next message, and the files that came with it. Only one message is ever on its way.
 
     Raises
     ------
@@ -42,25 +43,30 @@ def receive(connection: socket.socket, *, with_files: bool = False) -> tuple[byt
     files: list[int] = []
     try:
         if with_files:
-            start, files, _, _ = socket.recv_fds(connection, 4, MAX_FILES)
+            piece, files, _, _ = socket.recv_fds(connection, PIECE_BYTES, MAX_FILES)
         else:
-            start = connection.recv(4)
-        start += _exactly(connection, 4 - len(start)) if start else b""
-        if len(start) < 4:
-            raise Gone
-        (length,) = struct.unpack("<L", start)
-        if length > MAX_MESSAGE_BYTES:
-            raise Gone
-        return _exactly(connection, length), files
+            piece = connection.recv(PIECE_BYTES)
+        received = bytearray(piece)
+        while len(received) < 4 or len(received) < 4 + _length(received):
+            if not piece:
+                raise Gone
+            piece = connection.recv(PIECE_BYTES)
+            received += piece
+    except BlockingIOError:
+        raise TimeoutError from None
     except ConnectionError:
         raise Gone from None
+    return bytes(received[4:]), files
 
 
-def _exactly(connection: socket.socket, n_bytes: int) -> bytes:
-    pieces = bytearray()
-    while len(pieces) < n_bytes:
-        piece = connection.recv(n_bytes - len(pieces))
-        if not piece:
-            raise Gone
-        pieces += piece
-    return bytes(pieces)
+def limit_time(connection: socket.socket, seconds: float) -> None:
+    """How long :func:`receive` waits. The kernel waits; Python's own timeout would take a second system call."""
+    whole, part = divmod(max(0.001, seconds), 1)
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("@ll", int(whole), int(part * 1e6)))
+
+
+def _length(received: bytearray) -> int:
+    (length,) = struct.unpack_from("<L", received)
+    if length > MAX_MESSAGE_BYTES:
+        raise Gone
+    return int(length)

@@ -6,7 +6,6 @@ much memory, by too much time. The process that serves never notices more than a
 
 from __future__ import annotations
 
-import gc
 import hashlib
 import json
 import os
@@ -75,7 +74,6 @@ def serve(connection: socket.socket) -> None:
         except Gone:
             return
         answer = _answer(message, files, asked, areas)
-        gc.collect(0)
         worn = n == MAX_CALLS or memory.grown_bytes > MAX_GROWN_BYTES
         send(connection, json.dumps({**answer, "last": worn}).encode())
         if worn:
@@ -88,10 +86,12 @@ class _Asked:
     def __init__(self, connection: socket.socket, memory: MemoryLimit) -> None:
         self._connection, self._memory = connection, memory
         self._granted = 0
+        memory.allow(FREE_BYTES)
 
     def nothing(self) -> None:
-        self._granted = 0
-        self._memory.allow(FREE_BYTES)
+        if self._granted:
+            self._granted = 0
+            self._memory.allow(FREE_BYTES)
 
     def bytes(self, n_bytes: int) -> None:
         """Ask the service for ``n_bytes`` where the call needs more than every call may take, and wait for it."""
