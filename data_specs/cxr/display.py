@@ -11,6 +11,7 @@ Padding); PS3.4 N.2 (the order of the transformations).
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -68,8 +69,22 @@ def displayed(header: Header, frame: Frame, stored: Stored) -> tuple[NDArray[np.
         return _through_palette(header, frame, stored), ()
     if frame.samples == 1 and frame.photometric in MONOCHROME:
         table, problems = _greyscale_table(header, frame, stored)
-        return table.take(stored.values), problems
+        return looked_up(table, stored.values), problems
     raise Refused("unreadable", f"PhotometricInterpretation {frame.photometric or '—'}", ", ".join(MONOCHROME))
+
+
+def strips(values: NDArray[Any]) -> Iterator[slice]:
+    """Rows of a film, about a million pixels at a time: a whole large film in a wider type would fill the memory."""
+    step = max(1, 2**20 // values.shape[1])
+    return (slice(top, top + step) for top in range(0, len(values), step))
+
+
+def looked_up(table: NDArray[Any], values: Array) -> NDArray[Any]:
+    """Each value's entry in a table of all values; NumPy makes 64-bit indices of them, so it is done in strips."""
+    found = np.empty(values.shape, table.dtype)
+    for rows in strips(values):
+        np.take(table, values[rows], out=found[rows], mode="clip")
+    return found
 
 
 def luma(red: Any, green: Any, blue: Any) -> Floats:
@@ -79,12 +94,13 @@ def luma(red: Any, green: Any, blue: Any) -> Floats:
 
 def luma_plane(colour: Array) -> Array:
     """Luma of ``(rows, columns, 3 or more)`` samples, as ``(rows, columns)`` of the same type."""
-    if all(np.array_equal(colour[..., 0], colour[..., c]) for c in (1, 2)):
+    parts = [colour[rows] for rows in strips(colour)]
+    if all(np.array_equal(part[..., 0], part[..., c]) for part in parts for c in (1, 2)):
         return colour[..., 0]
     grey = np.empty(colour.shape[:2], colour.dtype)
-    for top in range(0, len(grey), 256):  # a large film as floating point would take a gigabyte
-        part = colour[top : top + 256].astype(np.float32)
-        grey[top : top + 256] = np.rint(luma(part[..., 0], part[..., 1], part[..., 2]))
+    for rows in strips(colour):
+        part = colour[rows].astype(np.float32)
+        grey[rows] = np.rint(luma(part[..., 0], part[..., 1], part[..., 2]))
     return grey
 
 
@@ -95,7 +111,8 @@ def _luma(values: Array, frame: Frame) -> NDArray[np.uint8]:
         values = values[..., 0] if frame.photometric in LUMA_FIRST else luma_plane(values)
     if top == 255 and values.dtype == np.uint8:
         return np.ascontiguousarray(values)
-    return np.asarray(np.clip(np.rint(values * (255 / top)), 0, 255).astype(np.uint8))
+    patterns = np.arange(256**values.dtype.itemsize)
+    return looked_up(np.clip(np.rint(patterns * (255 / top)), 0, 255).astype(np.uint8), values)
 
 
 def _through_palette(header: Header, frame: Frame, stored: Stored) -> NDArray[np.uint8]:
@@ -105,12 +122,11 @@ def _through_palette(header: Header, frame: Frame, stored: Stored) -> NDArray[np
     for colour in ("Red", "Green", "Blue"):
         descriptor = header.numbers(f"{colour}PaletteColorLookupTableDescriptor")
         data = header.values.get(f"{colour}PaletteColorLookupTableData")
-        looked_up = _look_up(codes, descriptor, data, header)
-        if looked_up is None:
+        plane = _look_up(codes, descriptor, data, header)
+        if plane is None:
             raise Refused("unreadable", f"{colour}PaletteColorLookupTable —", "PS3.3 C.7.6.3.1.5")
-        planes.append(looked_up)
-    table = np.rint(luma(*planes) * 255).astype(np.uint8)
-    return table.take(stored.values)
+        planes.append(plane)
+    return looked_up(np.rint(luma(*planes) * 255).astype(np.uint8), stored.values)
 
 
 def _greyscale_table(header: Header, frame: Frame, stored: Stored) -> tuple[NDArray[np.uint8], tuple[Problem, ...]]:
@@ -251,13 +267,13 @@ def _look_up(
         return None
     entries = entries[:count]
     index = np.clip(np.rint(values).astype(np.int64) - first, 0, count - 1)
-    looked_up = entries[index].astype(np.float64)
+    found = entries[index].astype(np.float64)
     if not normalised:
-        return np.asarray(looked_up)
+        return np.asarray(found)
     top = int(entries.max())
     if not 8 <= bits <= 16 or top >= 2**bits or top < 2 ** (bits - 2):
         bits = max(1, top.bit_length())
-    return np.asarray(looked_up / (2**bits - 1))
+    return np.asarray(found / (2**bits - 1))
 
 
 def _is_believable(shown: Floats, values: Floats, counts: Counts) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from data_specs.cxr.image import ChestImage
 from data_specs.dicom.reference import is_dicom, starts_with_element
 from data_specs.problems import Refused
+from data_specs.reading import refusals_only
 
 ACCEPTED_FORMATS = "DICOM, PNG, JPEG, TIFF"
 
@@ -78,7 +79,7 @@ def read_image(content: bytes) -> ChestImage:
     if name is None:
         known = next((other for signature, other in REFUSED_SIGNATURES if content.startswith(signature)), "")
         raise Refused("unsupported_format", known or f"{len(content)} B", ACCEPTED_FORMATS)
-    try:
+    with refusals_only(name.upper(), ACCEPTED_FORMATS):
         if name == "dicom":
             from data_specs.cxr.dicom import read_dicom  # noqa: PLC0415 (pydicom is not needed for a raster)
 
@@ -86,8 +87,3 @@ def read_image(content: bytes) -> ChestImage:
         from data_specs.cxr.raster import read_raster  # noqa: PLC0415
 
         return read_raster(content, name)
-    except Refused:
-        raise
-    except Exception as error:
-        # Decoders raise any kind of error on damaged bytes, and its text may quote the file: only its kind is shown.
-        raise Refused("unreadable", f"{name.upper()}: {type(error).__name__}", ACCEPTED_FORMATS) from error

@@ -20,11 +20,15 @@ from data_specs.cxr.codestream import Codestream, jpeg_2000_codestream, jpeg_cod
 from data_specs.cxr.image import MAX_PIXELS
 from data_specs.dicom.header import DEFLATED, EXPLICIT_BIG, IMPLICIT_LITTLE, Header
 from data_specs.problems import Refused
+from data_specs.reading import require_memory
 
 Array = NDArray[Any]
 """``uint8`` or ``uint16``."""
 
 Buffer = bytes | memoryview
+
+MAX_FRAGMENTS = 50_000
+"""Items of one frame: writers that cut a frame at all cut it at some kilobytes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,12 +117,33 @@ def stored_values(header: Header, frame: Frame) -> Stored:
     ------
     Refused
         ``unsupported_transfer_syntax``, ``truncated`` (less data than the frame needs), ``unreadable`` (the codestream
-        is damaged, or is of another shape than the header says).
+        is damaged, or is of another shape than the header says), ``too_costly`` (before it is decoded).
     """
     decode = DECODERS.get(header.transfer_syntax)
     if decode is None:
         raise Refused("unsupported_transfer_syntax", header.transfer_syntax, "1.2.840.10008.1.2.1")
     return decode(header, frame)
+
+
+def _require_memory(frame: Frame, data: bytes = b"", *, decoded: int = 0, working: int = 0) -> None:
+    """Count what decoding and displaying a frame take, before any of it is allocated.
+
+    Parameters
+    ----------
+    data
+        The compressed frame, copied from the file.
+    decoded
+        Bytes of the decoded samples; 0 where they are viewed in the file.
+    working
+        What the decoder takes beside them, until they are decoded.
+    """
+    pixels = frame.rows * frame.columns
+    luma = pixels * (frame.bits_allocated // 8) if frame.samples == 3 else 0
+    require_memory(len(data) + decoded + max(working, pixels + luma))
+
+
+def _n_bytes(frame: Frame) -> int:
+    return frame.rows * frame.columns * frame.samples * (frame.bits_allocated // 8)
 
 
 def _native(header: Header, frame: Frame) -> Stored:
@@ -129,6 +154,7 @@ def _native(header: Header, frame: Frame) -> Stored:
         raise Refused("unreadable", "PixelData 0xFFFFFFFF", header.transfer_syntax)
     have = min(pixels.length, max(0, len(pixels.source) - pixels.offset))
     swapped_bytes = header.transfer_syntax == EXPLICIT_BIG and pixels.vr == "OW" and frame.bits_allocated == 8
+    _require_memory(frame, decoded=2 * _n_bytes(frame) if swapped_bytes else 0)
     values = _unpacked(memoryview(pixels.source)[pixels.offset : pixels.offset + have], header, frame, swapped_bytes)
     return Stored(values, exact=True, signed=frame.signed)
 
@@ -177,22 +203,28 @@ def _fragments(header: Header) -> bytes:
         if at + 8 + length > len(view):
             raise Refused("truncated", f"{len(view) - at - 8} B", f"{length} B")
         fragments.append(view[at + 8 : at + 8 + length])
+        if len(fragments) > MAX_FRAGMENTS:
+            raise Refused("unreadable", f"(FFFE,E000) > {MAX_FRAGMENTS}", "(FFFE,E000)")
         at += 8 + length
     frame = fragments[1:]  # the first item is the offset table, empty or not
     if not frame:
         raise Refused("truncated", f"{len(view)} B", "(FFFE,E000)")
+    require_memory(sum(map(len, frame)))
     return b"".join(frame)
 
 
 def _encapsulated_native(header: Header, frame: Frame) -> Stored:
-    return Stored(_unpacked(_fragments(header), header, frame), exact=True, signed=frame.signed)
+    data = _fragments(header)
+    _require_memory(frame, data)
+    return Stored(_unpacked(data, header, frame), exact=True, signed=frame.signed)
 
 
 def _deflated_frame(header: Header, frame: Frame) -> Stored:
     """Deflated Image Frame Compression (PS3.5 section A.4.13), inflated to no more than the frame needs."""
-    needed = frame.rows * frame.columns * frame.samples * frame.bits_allocated // 8
-    data = zlib.decompressobj(-zlib.MAX_WBITS).decompress(_fragments(header), needed + 1)
-    return Stored(_unpacked(data, header, frame), exact=True, signed=frame.signed)
+    data, needed = _fragments(header), _n_bytes(frame)
+    _require_memory(frame, data, decoded=needed, working=needed)  # zlib joins its pieces at the end
+    inflated = zlib.decompressobj(-zlib.MAX_WBITS).decompress(data, needed + 1)
+    return Stored(_unpacked(inflated, header, frame), exact=True, signed=frame.signed)
 
 
 def _rle(header: Header, frame: Frame) -> Stored:
@@ -200,6 +232,7 @@ def _rle(header: Header, frame: Frame) -> Stored:
     kind = np.dtype(np.uint8) if frame.bits_allocated == 8 else np.dtype("<u2")
     count = frame.rows * frame.columns * frame.samples
     data = _fragments(header)
+    _require_memory(frame, data, decoded=_n_bytes(frame))
     segments = int.from_bytes(data[:4], "little")
     if segments != frame.samples * kind.itemsize:
         raise Refused("unreadable", f"RLE {segments}", f"RLE {frame.samples * kind.itemsize}")
@@ -223,6 +256,7 @@ def _jpeg(header: Header, frame: Frame) -> Stored:
         # A codestream without JFIF or Adobe marker does not state its colours; the header does.
         space = "RGB" if frame.photometric == "RGB" and not stream.says_colours else None
         out = "GRAYSCALE" if space is None and stream.is_ybr and not stream.lossless else None
+    _require_memory(frame, data, decoded=_n_bytes(frame), working=stream.working_bytes)
     values = imagecodecs.jpeg8_decode(data, colorspace=space, outcolorspace=out)
     return Stored(_checked(values, frame, grey=out is not None), exact=stream.lossless, signed=frame.signed)
 
@@ -231,6 +265,7 @@ def _jpeg_ls(header: Header, frame: Frame) -> Stored:
     """JPEG-LS (ITU-T T.87) by CharLS; near-lossless where NEAR is not zero."""
     data = _fragments(header)
     _check_shape(jpeg_codestream(data), frame)
+    _require_memory(frame, data, decoded=_n_bytes(frame))
     values = imagecodecs.jpegls_decode(data)
     exact = header.transfer_syntax == "1.2.840.10008.1.2.4.80"
     return Stored(_checked(values, frame), exact=exact, signed=frame.signed)
@@ -245,6 +280,7 @@ def _jpeg_2000(header: Header, frame: Frame) -> Stored:
     data = _fragments(header)
     stream = jpeg_2000_codestream(data)
     _check_shape(stream, frame)
+    _require_memory(frame, data, decoded=_n_bytes(frame), working=stream.working_bytes)
     values = imagecodecs.jpeg2k_decode(data, planar=False)
     signed = values.dtype.kind == "i"
     unsigned = values.view(np.uint8 if values.dtype.itemsize == 1 else np.uint16)

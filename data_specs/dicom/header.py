@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import logging
 import threading
 import warnings
@@ -20,9 +21,10 @@ from pydicom.datadict import tag_for_keyword
 from pydicom.dataset import Dataset
 from pydicom.filereader import data_element_generator
 from pydicom.tag import BaseTag
-from pydicom.valuerep import EXPLICIT_VR_LENGTH_32
+from pydicom.valuerep import EXPLICIT_VR_LENGTH_32, PersonName
 
 from data_specs.problems import Refused
+from data_specs.reading import refusals_only, require_memory
 
 # A malformed DS or CS is no reason to refuse a film, so pydicom does not check values. Its log lines and warnings
 # quote values of the file, which may name the person.
@@ -36,8 +38,16 @@ DEFLATED = "1.2.840.10008.1.2.1.99"
 PIXEL_DATA = 0x7FE00010
 PIXEL_TAGS = {0x7FE00008: "FloatPixelData", 0x7FE00009: "DoubleFloatPixelData", PIXEL_DATA: "PixelData"}
 
-MAX_READS = 200_000
-"""Reads that parsing may take: a film has some hundreds of elements, a malicious file can have millions."""
+MAX_READS = 60_000
+"""Reads that parsing may take, some 4 µs each: a film takes some hundreds, a recording with its annotations 4,000."""
+
+MAX_VALUE_BYTES, MAX_TABLE_BYTES, MAX_TABLES_BYTES = 16 << 10, 256 << 10, 512 << 10
+"""Of an element that is read, of a look-up table (65,536 entries of 16 bits are 128 kB), of a sequence of them."""
+MAX_SEQUENCE_ITEMS = 16
+"""Items of a sequence that are read: one body part, one view, and the first look-up table are used."""
+
+INFLATE_BYTES = 1 << 20
+"""Deflated data is inflated in pieces of at most this size."""
 
 MAX_INFLATED = 320 * 2**20
 """Bytes that a deflated data set may inflate to: ``MAX_PIXELS`` of three bytes, and room for the header."""
@@ -56,6 +66,9 @@ KEYWORDS = (
     "BluePaletteColorLookupTableData",
 )
 """The elements that are read (PS3.6); all others are skipped."""
+
+ITEM_KEYWORDS = frozenset(("CodeValue", "CodeMeaning", "LUTDescriptor", "LUTData"))
+"""The same in the items of sequences."""
 
 _TAGS: list[BaseTag | int] = [BaseTag(tag) for keyword in KEYWORDS if (tag := tag_for_keyword(keyword)) is not None]
 _parsing = threading.Lock()
@@ -139,14 +152,19 @@ def read_header(content: bytes) -> Header:
     ----------
     DICOM PS3.10 section 7.1 (file meta information), PS3.5 sections 7.1, A.1, A.2, A.3, A.5.
     """
+    with refusals_only("DICOM", "DICOM PS3.10"):
+        return _read_header(content)
+
+
+def _read_header(content: bytes) -> Header:
     start = 132 if content[128:132] == b"DICM" else 0
     with _quiet_pydicom():
         meta, _, start = _elements(content, start, implicit=False, little=True, meta=True)
-        syntax = _text(_plain(meta).get("TransferSyntaxUID"))
+        syntax = _text(_value(meta, "TransferSyntaxUID"))
     if not syntax:
         raise Refused("unreadable", "(0002,0010) —", "(0002,0010) TransferSyntaxUID")
     if syntax == DEFLATED:
-        content, start = _inflated(content, start), 0
+        content, start = inflated(content, start, MAX_INFLATED), 0
     little = syntax != EXPLICIT_BIG
     with _quiet_pydicom():
         elements, pixels, _ = _elements(content, start, implicit=syntax == IMPLICIT_LITTLE, little=little, meta=False)
@@ -176,13 +194,28 @@ class _BoundedBytes(io.BytesIO):
         return super().read(size)
 
 
-def _inflated(content: bytes, start: int) -> bytes:
-    """Deflated data set, inflated to at most :data:`MAX_INFLATED` (PS3.5 section A.5, RFC 1951)."""
+def inflated(content: bytes, start: int, at_most: int) -> bytes:
+    """Deflated data set, inflated to at most so many bytes (PS3.5 section A.5, RFC 1951).
+
+    Raises
+    ------
+    Refused
+        ``too_large``, ``too_costly``, ``unreadable``
+    """
     inflater = zlib.decompressobj(-zlib.MAX_WBITS)
-    inflated = inflater.decompress(memoryview(content)[start:], MAX_INFLATED)
-    if inflater.unconsumed_tail:
-        raise Refused("too_large", f"> {MAX_INFLATED // 2**20} MiB", f"{MAX_INFLATED // 2**20} MiB")
-    return inflated
+    parts: list[bytes] = []
+    n_bytes = 0
+    with refusals_only("DICOM deflate", "DICOM PS3.5 A.5"):
+        for at in range(start, len(content), INFLATE_BYTES):
+            piece = content[at : at + INFLATE_BYTES]
+            while piece and not inflater.eof:
+                parts.append(inflater.decompress(piece, INFLATE_BYTES))
+                piece = inflater.unconsumed_tail
+                n_bytes += len(parts[-1])
+                if n_bytes > at_most:
+                    raise Refused("too_large", f"> {at_most >> 20} MiB", f"{at_most >> 20} MiB")
+                require_memory(2 * n_bytes)  # the parts, and all of them together
+        return b"".join(parts)
 
 
 def _elements(
@@ -241,14 +274,15 @@ def _is_implicit(content: bytes, start: int, stated: bool) -> bool:
     return not (vr.isalpha() and vr.isupper())
 
 
-def _plain(dataset: Dataset) -> dict[str, Any]:
-    """Elements as keyword to plain value."""
+def _plain(dataset: Dataset, wanted: frozenset[str] | None = None) -> dict[str, Any]:
+    """Elements as keyword to plain value; of the items of a sequence those of ``wanted``."""
     plain = {}
     for tag in dataset.keys():  # noqa: SIM118 (iterating a Dataset converts its elements)
         keyword = pydicom.datadict.keyword_for_tag(tag)
-        value = _value(dataset, keyword) if keyword else None
+        value = _value(dataset, keyword) if keyword and (wanted is None or keyword in wanted) else None
         if isinstance(value, pydicom.Sequence):
-            plain[keyword] = tuple(_plain(item) for item in value)
+            items = itertools.islice(value, 0 if wanted else MAX_SEQUENCE_ITEMS)
+            plain[keyword] = tuple(_plain(item, ITEM_KEYWORDS) for item in items)
         elif value is not None and not (isinstance(value, str | bytes) and not value):
             several = isinstance(value, list | tuple | pydicom.multival.MultiValue)
             plain[keyword] = tuple(value) if several else value
@@ -256,12 +290,26 @@ def _plain(dataset: Dataset) -> dict[str, Any]:
 
 
 def _value(dataset: Dataset, keyword: str) -> Any:
-    """Converted value; ``None`` where it is absent, or where pydicom cannot convert it."""
+    """Converted value; ``None`` where it is absent, or where pydicom cannot convert it.
+
+    Raises
+    ------
+    Refused
+        ``unreadable``: it is much longer than such a value is. pydicom makes an object of each number in it.
+    """
     try:
-        element = dataset.get(keyword)
+        raw = dataset.get_item(keyword)
+    except KeyError:
+        return None
+    is_table = keyword.endswith("Data")
+    most = MAX_TABLES_BYTES if keyword.endswith("LUTSequence") else MAX_TABLE_BYTES if is_table else MAX_VALUE_BYTES
+    if raw is not None and isinstance(raw.value, bytes) and len(raw.value) > most:
+        raise Refused("unreadable", f"{keyword} {len(raw.value)} B", f"≤ {most} B")
+    try:
+        value = dataset.get(keyword)
+        return str(value) if isinstance(value, PersonName) else value  # it decodes the name when asked for it
     except Exception:  # pydicom converts on access; damaged bytes make it raise any kind of error
         return None
-    return element
 
 
 def _text(value: Any) -> str:
