@@ -9,10 +9,14 @@ from numpy.typing import NDArray
 
 from data_specs.problems import Problem
 
+STRIP_PIXELS = 1 << 20
+
 
 def saturated_share(pixels: NDArray[np.uint8]) -> float:
     """Share of the pixels that are pure black or pure white."""
-    return (np.count_nonzero(pixels == 0) + np.count_nonzero(pixels == 255)) / pixels.size
+    rows = max(1, STRIP_PIXELS // max(1, pixels.shape[1]))  # comparing the whole of a large film takes its memory again
+    strips = (pixels[top : top + rows] for top in range(0, len(pixels), rows))
+    return sum(np.count_nonzero(strip == 0) + np.count_nonzero(strip == 255) for strip in strips) / pixels.size
 
 
 def judge(

@@ -12,9 +12,13 @@ from data_specs.ecg.files import RecordingFiles, group_recordings, read_recordin
 from data_specs.ecg.posted import PostedFile, is_zip, unzip
 from data_specs.ecg.recording import Recording, VoltageUnit, conform, window_starts
 from data_specs.problems import Problem, Refused
+from data_specs.reading import require_memory
 from inference.ecg.intervals import Intervals
 from inference.person import Stated
 from inference.readers.job import Read, job
+
+EXAMINED = 2.5
+"""Memory of a recording while it is examined and conformed, over that of its samples (measured over an hour)."""
 
 Names = tuple[tuple[int, str], ...]
 """Files by their index among the visit's inputs, and by name: that of a zip's member where the file is a zip."""
@@ -128,6 +132,7 @@ def _read(files: RecordingFiles, ecg_unit: VoltageUnit | None, windows: Windows)
     from inference.ecg.measure import measure  # noqa: PLC0415
 
     recording = read_recording(files, ecg_unit=ecg_unit)
+    require_memory(int(EXAMINED * recording.samples.nbytes))
     examined = examine(recording)
     problems, _ = gate(recording, examined)
     stated = Stated.of(recording)

@@ -99,7 +99,7 @@ def _prctl(option: int, *values: int) -> None:
 
 
 class MemoryLimit:
-    """How much more memory this process may take than it has when this object is made.
+    """How much more memory this process may take than it has at the beginning of a call.
 
     It counts private memory that can be written (``VmData``), so files and shared memory are not in it.
 
@@ -110,16 +110,19 @@ class MemoryLimit:
 
     def __init__(self) -> None:
         self._statm = os.open("/proc/self/statm", os.O_RDONLY)  # opened before the fence is closed
-        self._at_first = self._bytes()
+        self._at_first = self._at_begin = self._bytes()
+
+    def begin(self) -> None:
+        """A call begins."""
+        self._at_begin = self._bytes()
 
     def allow(self, n_bytes: int) -> None:
-        """Let the process have ``n_bytes`` more than at first."""
-        hard = resource.getrlimit(resource.RLIMIT_DATA)[1]
-        resource.setrlimit(resource.RLIMIT_DATA, (self._at_first + n_bytes, hard))
+        """Let the process have ``n_bytes`` more than when the call began."""
+        resource.setrlimit(resource.RLIMIT_DATA, (self._at_begin + n_bytes, resource.RLIM_INFINITY))
 
     @property
     def grown_bytes(self) -> int:
-        """How much memory it has taken since, and has not given back."""
+        """How much memory it has taken since this object was made, and has not given back."""
         return self._bytes() - self._at_first
 
     def _bytes(self) -> int:

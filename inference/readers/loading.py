@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import encodings
 import importlib
 import pkgutil
 from collections.abc import Iterable
@@ -10,11 +9,12 @@ from contextlib import suppress
 
 JOBS = ("inference.cxr.reading", "inference.ecg.reading", "inference.render.reading", "inference.readers.header")
 """Where the jobs are. They stand in rooms above this one, so they are named and not imported."""
-LOADED_LATER = (
-    *("data_specs.cxr.dicom", "data_specs.cxr.raster", "data_specs.ecg.formats.dicom", "data_specs.dicom.header"),
+PACKAGES = ("data_specs.dicom", "data_specs.cxr", "data_specs.ecg")
+"""All their modules are loaded, those too that are imported only where they are used."""
+LIBRARIES = (
     *("inference.ecg.delineate", "inference.ecg.gate", "inference.ecg.measure"),
-    *("pydicom", "pydicom.filereader", "pydicom.waveforms", "tifffile", "soundfile", "scipy.signal", "scipy.ndimage"),
-    *("PIL.PngImagePlugin", "PIL.JpegImagePlugin", "PIL.TiffImagePlugin", "PIL.ImageFont", "PIL.ImageDraw"),
+    *("pydicom", "pydicom.filereader", "tifffile", "soundfile", "scipy.signal", "scipy.ndimage", "PIL.ImageDraw"),
+    *("PIL.PngImagePlugin", "PIL.JpegImagePlugin", "PIL.TiffImagePlugin", "PIL.ImageFont"),
     *("zipfile", "bz2", "lzma", "zlib", "stringprep", "unicodedata", "xml.etree.ElementTree", "defusedxml.ElementTree"),
 )
 CODECS = (
@@ -26,7 +26,7 @@ CODECS = (
 
 def load(jobs: Iterable[str]) -> None:
     """Import the libraries, and the modules of the jobs."""
-    for name in (*LOADED_LATER, *jobs):
+    for name in (*LIBRARIES, *_modules(PACKAGES), *jobs):
         importlib.import_module(name)
     import imagecodecs  # noqa: PLC0415  the service imports this module for its names only
     import PIL.Image  # noqa: PLC0415
@@ -36,6 +36,15 @@ def load(jobs: Iterable[str]) -> None:
         getattr(imagecodecs, f"{codec}_decode")
     PIL.Image.preinit()
     PIL.ImageFont.load_default(10)
-    for module in pkgutil.iter_modules(encodings.__path__):  # any of them may be named by an XML or DICOM file
+    for name in _modules(("encodings",)):  # any of them may be named by an XML or DICOM file
         with suppress(ImportError):  # those of Windows
-            importlib.import_module(f"encodings.{module.name}")
+            importlib.import_module(name)
+
+
+def _modules(packages: Iterable[str]) -> list[str]:
+    """The modules of packages, and of the packages in them."""
+    return [
+        found.name
+        for package in packages
+        for found in pkgutil.walk_packages(importlib.import_module(package).__path__, f"{package}.")
+    ]

@@ -31,13 +31,11 @@ from inference.readers.loading import JOBS
 from inference.readers.processes import Reader, Zygote
 from inference.readers.turns import Turns
 from inference.readers.wire import Gone
-from inference.readers.worker import FileChanged
+from inference.readers.worker import MEMORY_BYTES, FileChanged
 
 T = TypeVar("T")
 MAX_DEATHS, MAX_KILLS = 2, 5
 """Deaths by a signal of its own, after which a file is refused; ends from outside, after which a call fails."""
-MEMORY_BYTES = 320 << 20
-"""What all readers of this process together are granted, and so the most that one file may take."""
 
 WAIT_FOR_MEMORY_S = 30.0
 

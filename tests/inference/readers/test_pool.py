@@ -16,8 +16,8 @@ import pytest
 from data_specs.problems import Refused
 from inference.readers.files import OpenFile
 from inference.readers.loading import JOBS
-from inference.readers.pool import MEMORY_BYTES, Lane, Readers, ReadersFailed
-from inference.readers.worker import FREE_BYTES, MAX_CALLS, FileChanged
+from inference.readers.pool import Lane, Readers, ReadersFailed
+from inference.readers.worker import FREE_BYTES, MAX_CALLS, MEMORY_BYTES, FileChanged
 from tests.conftest import ROOT
 from tests.inference.readers import jobs
 

@@ -1,0 +1,44 @@
+"""Reads the files of a pickle after everything is loaded, and prints what is imported meanwhile."""
+
+import pickle
+import sys
+from pathlib import Path
+
+from inference.readers.loading import JOBS, load
+
+names = set()
+
+
+class Recorded:
+    """An importer that finds nothing, and remembers what was looked for."""
+
+    def find_spec(self, name, path=None, target=None):
+        names.add(name)
+        raise ModuleNotFoundError(name)
+
+
+def main(path):
+    films, recordings = pickle.loads(Path(path).read_bytes())
+    load(JOBS)
+    from data_specs.problems import Refused
+    from inference.cxr.reading import read_film
+    from inference.ecg.reading import Windows, read_recordings
+    from inference.render.reading import draw_film, draw_trace
+
+    sys.meta_path.insert(0, Recorded())
+    for content in films:
+        try:
+            read_film([content], (224,))
+            draw_film([content], 100)
+        except Refused:
+            continue
+    for files in recordings:
+        numbered = tuple(enumerate(files))
+        read_recordings(list(files.values()), numbered, "mV", Windows(100, 1000, 6))
+        for kind in ("png", "svg"):
+            draw_trace(list(files.values()), numbered, 0, "mV", None, kind)
+    print(*sorted(names))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])
