@@ -32,6 +32,8 @@ _ALIASES = {"DI": "I", "DII": "II", "DIII": "III", "D1": "I", "D2": "II", "D3": 
 _ALIASES |= {f"C{n}": f"V{n}" for n in range(1, 7)}
 """D1-D3 is French and Spanish usage; C1-C6 are the chest electrodes of IEC 60601-2-25, table 201.102."""
 
+MAX_LABEL = 64
+
 PULSE_WITHIN_S = 2.0
 """How far from either end of a recording a calibration pulse is looked for."""
 MIN_PULSE_MV, MIN_PULSE_S, MAX_PULSE_SPREAD_MV = 0.5, 0.1, 0.2
@@ -80,7 +82,7 @@ def lead_name(label: str) -> str:
     The label of any other lead is returned in capitals; a leading minus sign stays.
     """
     name = label.strip().upper()
-    if name in _STANDARD:  # so in most files
+    if name in _STANDARD or len(name) > MAX_LABEL:  # so in most files; no lead has so long a name
         return name
     name = re.sub(r"^(MDC_ECG_LEAD_|MDC_ECG_|ECG|EKG)[\s_:-]*(?=\S)", "", name)
     name = re.sub(r"^(LEAD|DERIVATION|ABL\.?)[\s_:]*(?=\S)", "", name)

@@ -137,7 +137,9 @@ def _time(cells: list[str]) -> tuple[int, float] | None:
 def _statement(line: str) -> dict[str, str]:
     """``fs=500``, ``unit: mV``, ``Sampling rate;500`` — one or several, separated by commas or semicolons."""
     stated = {}
-    for part in re.split(r"[,;\t](?=[^=:]*[=:])", line):
+    last = max(line.rfind("="), line.rfind(":")) + 1  # a separator after it is part of the last value
+    *parts, rest = re.split(r"[,;\t]", line[:last])
+    for part in [*parts, rest + line[last:]]:
         found = re.match(r"\s*\"?([A-Za-z][\w .()/-]{0,40}?)\"?\s*[=:,;\t]\s*(\S.*)", part)
         if found:
             key = re.sub(r"[^a-z]", "", found[1].lower())
