@@ -16,9 +16,15 @@ from numpy.typing import NDArray
 from data_specs.ecg.recording import LEADS, MAX_FS_HZ, MIN_DURATION_S, MIN_FS_HZ, Recording, VoltageUnit, standard_leads
 from data_specs.person import BinarySex
 from data_specs.problems import Problem, Refused
+from data_specs.reading import require_memory
 
 MAX_DURATION_S = 3600.0
 """Longer ones are Holter recordings, which a network for resting ECGs cannot assess. It limits memory to 173 MB."""
+MAX_SAMPLES = int(MAX_DURATION_S * MAX_FS_HZ)
+"""Of one lead."""
+SAMPLE_BYTES = 2 * 12 * 4 + 2 * 8
+"""Taken for each sample of twelve leads: the leads in single precision, once by themselves and once together, and one
+lead in double precision, twice, while it is scaled."""
 
 _MILLIVOLTS = {"nv": 1e-6, "uv": 1e-3, "mv": 1.0, "v": 1e3, "microvolt": 1e-3, "millivolt": 1.0, "volt": 1e3}
 _MILLIVOLTS |= {"nanovolt": 1e-6, "microvolts": 1e-3, "millivolts": 1.0, "volts": 1e3, "nanovolts": 1e-6}
@@ -144,13 +150,14 @@ def check_duration(n_samples: int, fs_hz: float) -> None:
     Raises
     ------
     Refused
-        ``too_short`` under 8 s, ``too_long`` over an hour.
+        ``too_short`` under 8 s, ``too_long`` over an hour, ``too_costly``.
     """
     seconds = n_samples / fs_hz
     if seconds < MIN_DURATION_S:
         raise Refused("too_short", found=f"{seconds:.3g} s", expected=f"{MIN_DURATION_S:.0f} s")
     if seconds > MAX_DURATION_S:
         raise Refused("too_long", found=f"{seconds:.0f} s", expected=f"{MAX_DURATION_S:.0f} s")
+    require_memory(n_samples * SAMPLE_BYTES)
 
 
 def recording(
@@ -167,6 +174,7 @@ def recording(
     ----------
     by_label
         A file's own channel labels to ``(n_samples,)`` floats in mV, all of one length; NaN where it has no value.
+        Readers give single precision, so that a long recording is not kept twice as large.
 
     Raises
     ------
@@ -185,7 +193,7 @@ def recording(
         raise Refused("amplitude_implausible", found=f"{largest:.0e} mV", expected="0.05-10 mV")
     leads = without_calibration_pulse(leads, fs_hz)
     check_duration(leads["I"].size, fs_hz)
-    samples = standard_leads({name: values.astype(np.float32) for name, values in leads.items()})
+    samples = standard_leads({name: values.astype(np.float32, copy=False) for name, values in leads.items()})
     return Recording(
         samples=samples,
         fs_hz=fs_hz,

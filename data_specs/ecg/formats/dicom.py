@@ -178,13 +178,13 @@ def _millivolts(counts: NDArray[np.number], channel: Dataset, ecg_unit: VoltageU
     """Sample × sensitivity × correction + baseline (PS3.3 C.10.9.1.4.2)."""
     sensitivity = channel.get("ChannelSensitivity")
     if sensitivity is None:
-        return counts.astype(np.float64) * millivolts_per(None, ecg_unit)
+        return (counts.astype(np.float64) * millivolts_per(None, ecg_unit)).astype(np.float32)
     units = channel.get("ChannelSensitivityUnitsSequence") or []
     factor = millivolts_per(str(units[0].get("CodeValue", "")) if units else "", ecg_unit)
     correction = channel.get("ChannelSensitivityCorrectionFactor")
     baseline = float(channel.get("ChannelBaseline") or 0)
     scale = float(sensitivity) * float(1 if correction is None else correction)
-    return (counts.astype(np.float64) * scale + baseline) * factor
+    return ((counts.astype(np.float64) * scale + baseline) * factor).astype(np.float32)
 
 
 def _subject(dataset: Dataset) -> Subject:

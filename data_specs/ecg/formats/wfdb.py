@@ -28,7 +28,7 @@ from datetime import date
 import numpy as np
 from numpy.typing import NDArray
 
-from data_specs.ecg.formats.mat import matrix
+from data_specs.ecg.formats.mat import is_mat5, matrix
 from data_specs.ecg.formats.wfdb_storage import INVALID, decode
 from data_specs.ecg.header import (
     Subject,
@@ -42,7 +42,7 @@ from data_specs.ecg.header import (
 from data_specs.ecg.recording import Recording, VoltageUnit
 from data_specs.person import ecg_day, read_age, read_binary_sex
 from data_specs.problems import Refused
-from data_specs.reading import refusals_only
+from data_specs.reading import refusals_only, require_memory
 
 MAX_SIGNALS, MAX_FILES, MAX_SEGMENTS = 256, 32, 512
 """Signals and signal files of a record, and its segments, which are files of one zip."""
@@ -208,7 +208,9 @@ def _signals(header: Header, find: Find, ecg_unit: VoltageUnit | None) -> dict[s
     return _read_signals(header, find, ecg_unit)
 
 
-def _read_signals(header: Header, find: Find, ecg_unit: VoltageUnit | None) -> dict[str, NDArray[np.floating]]:
+def _read_signals(
+    header: Header, find: Find, ecg_unit: VoltageUnit | None, *, in_segment: bool = False
+) -> dict[str, NDArray[np.floating]]:
     leads: dict[str, NDArray[np.floating]] = {}
     spf = header.signals[0].samples_per_frame
     by_file: dict[str, list[Signal]] = {}
@@ -224,6 +226,8 @@ def _read_signals(header: Header, find: Find, ecg_unit: VoltageUnit | None) -> d
         content = find(file)
         if content is None:
             raise Refused("unreadable", found=".hea", expected=f".hea + {_suffix(file)}")
+        if is_mat5(content) and (in_segment or len(with_leads) > 1):  # it can only be inflated as a whole
+            raise Refused("unsupported_format", found=f"WFDB MAT × {len(with_leads)}", expected="WFDB MAT × 1")
         frames = _frames(content, members, header.n_frames)
         column = 0
         for signal in members:
@@ -266,7 +270,7 @@ def _millivolts(counts: NDArray[np.integer], signal: Signal, ecg_unit: VoltageUn
     if signal.skew:
         skew = min(signal.skew, values.size)
         values = np.concatenate([values[skew:], np.full(skew, np.nan)])
-    return values
+    return values.astype(np.float32)
 
 
 def _segmented(header: Header, find: Find, ecg_unit: VoltageUnit | None) -> dict[str, NDArray[np.floating]]:
@@ -306,7 +310,9 @@ def _segment_signals(
         raise Refused("unsupported_format", found="WFDB", expected="WFDB 1 × 1")
     if segment.n_frames > n_frames:
         raise Refused("unreadable", found=f".hea {segment.n_frames}", expected=f".hea {n_frames}")
-    return _read_signals(Header(segment.fs_hz, n_frames, segment.signals, (), segment.subject), find, ecg_unit)
+    return _read_signals(
+        Header(segment.fs_hz, n_frames, segment.signals, (), segment.subject), find, ecg_unit, in_segment=True
+    )
 
 
 def _frames(content: bytes, signals: list[Signal], n_frames: int) -> NDArray[np.integer]:
@@ -319,7 +325,7 @@ def _frames(content: bytes, signals: list[Signal], n_frames: int) -> NDArray[np.
     """
     storage, width = signals[0].storage, sum(signal.samples_per_frame for signal in signals)
     flat: NDArray[np.integer]
-    if content.startswith((b"MATLAB 5.0", b"MATLAB 7.3", b"\x89HDF")):
+    if is_mat5(content):
         counts = _integers(matrix(content, "val"))
         flat = counts.T.reshape(-1) if counts.ndim == 2 and counts.shape[0] == width else counts.reshape(-1)
     else:
@@ -348,6 +354,7 @@ def _integers(values: NDArray[np.number]) -> NDArray[np.integer]:
     """
     if values.dtype.kind in "iu" and values.dtype.itemsize <= 2:  # as PhysioNet's sets are stored
         return values.astype(np.dtype(f"{values.dtype.kind}{values.dtype.itemsize}"), copy=False)
+    require_memory(4 * 8 * values.size)  # as doubles, without NaN, rounded, and as integers
     real = np.nan_to_num(np.real(values).astype(np.float64), nan=-32768.0)
     if not (np.abs(real) < 2**31).all() or not (real == np.rint(real)).all():
         raise Refused("unreadable", found="MAT val", expected="int16")
