@@ -145,8 +145,8 @@ def read_header(content: bytes) -> Header:
     ------
     Refused
         ``unreadable``: no file meta information or no TransferSyntaxUID in it (a transfer syntax is never guessed), or
-        a structure that cannot be parsed. ``truncated``: the file ends before its pixel data begins. ``too_large``:
-        a deflated data set inflates to more than :data:`MAX_INFLATED`.
+        a structure that cannot be parsed. ``truncated``: the file ends before its pixel data begins. ``too_costly``:
+        a deflated data set inflates to more than :data:`MAX_INFLATED`, or to more than memory allows.
 
     References
     ----------
@@ -158,7 +158,7 @@ def read_header(content: bytes) -> Header:
 
 def _read_header(content: bytes) -> Header:
     start = 132 if content[128:132] == b"DICM" else 0
-    with _quiet_pydicom():
+    with quiet_pydicom():
         meta, _, start = _elements(content, start, implicit=False, little=True, meta=True)
         syntax = _text(_value(meta, "TransferSyntaxUID"))
     if not syntax:
@@ -166,13 +166,13 @@ def _read_header(content: bytes) -> Header:
     if syntax == DEFLATED:
         content, start = inflated(content, start, MAX_INFLATED), 0
     little = syntax != EXPLICIT_BIG
-    with _quiet_pydicom():
+    with quiet_pydicom():
         elements, pixels, _ = _elements(content, start, implicit=syntax == IMPLICIT_LITTLE, little=little, meta=False)
         return Header(syntax, _plain(elements), little, pixels)
 
 
 @contextmanager
-def _quiet_pydicom() -> Iterator[None]:
+def quiet_pydicom() -> Iterator[None]:
     """Silence pydicom's warnings; one thread at a time, since all threads share the warnings filters.
 
     Parsing takes about a millisecond; inflating and decoding, which take longer, are done outside.
@@ -182,14 +182,23 @@ def _quiet_pydicom() -> Iterator[None]:
         yield
 
 
-class _BoundedBytes(io.BytesIO):
-    """Bytes that may be read a limited number of times."""
+@dataclass(slots=True)
+class Reads:
+    """How many reads of a file are left."""
 
-    reads = 0
+    left: int = MAX_READS
+
+
+class BoundedBytes(io.BytesIO):
+    """Bytes that may be read a limited number of times. Parts of one file share what is left."""
+
+    def __init__(self, content: bytes, reads: Reads) -> None:
+        super().__init__(content)
+        self._reads = reads
 
     def read(self, size: int | None = -1, /) -> bytes:
-        self.reads += 1
-        if self.reads > MAX_READS:
+        self._reads.left -= 1
+        if self._reads.left < 0:
             raise Refused("unreadable", f"> {MAX_READS}", "DICOM PS3.10")
         return super().read(size)
 
@@ -200,7 +209,7 @@ def inflated(content: bytes, start: int, at_most: int) -> bytes:
     Raises
     ------
     Refused
-        ``too_large``, ``too_costly``, ``unreadable``
+        ``too_costly``, ``unreadable``
     """
     inflater = zlib.decompressobj(-zlib.MAX_WBITS)
     parts: list[bytes] = []
@@ -213,7 +222,7 @@ def inflated(content: bytes, start: int, at_most: int) -> bytes:
                 piece = inflater.unconsumed_tail
                 n_bytes += len(parts[-1])
                 if n_bytes > at_most:
-                    raise Refused("too_large", f"> {at_most >> 20} MiB", f"{at_most >> 20} MiB")
+                    raise Refused("too_costly", f"> {at_most >> 20} MB", f"≤ {at_most >> 20} MB")
                 require_memory(2 * n_bytes)  # the parts, and all of them together
         return b"".join(parts)
 
@@ -230,7 +239,8 @@ def _elements(
             stopped.append((int(tag), vr, length))
         return stop
 
-    file = _BoundedBytes(content)
+    reads = Reads()
+    file = BoundedBytes(content, reads)
     file.seek(start)
     if not meta:
         implicit = _is_implicit(content, start, implicit)
@@ -241,7 +251,7 @@ def _elements(
         for element in data_element_generator(file, implicit, little, stop_when, specific_tags=tags):
             found[element.tag] = element
     except (EOFError, OSError) as error:  # an undefined length without its delimiter, a sequence without its items
-        if file.reads > MAX_READS:
+        if reads.left < 0:
             raise Refused("unreadable", f"> {MAX_READS}", "DICOM PS3.10") from error
         cut = True
     dataset = Dataset(found)

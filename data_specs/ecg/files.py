@@ -17,6 +17,7 @@ from data_specs.ecg.formats.table import NAMES, format_of, has_signature
 from data_specs.ecg.posted import MAX_ZIP_BYTES, MAX_ZIPS_BYTES, PostedFile, base, extension, is_zip, unzip
 from data_specs.ecg.recording import Recording, VoltageUnit
 from data_specs.problems import Refused
+from data_specs.reading import refusals_only
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,14 +155,11 @@ def read_recording(files: RecordingFiles, *, ecg_unit: VoltageUnit | None) -> Re
         ``too_long``, ``unit_unknown``, ``amplitude_implausible``. Nothing else, whatever the bytes.
     """
     headers = [file for file in files.files if _is_header(file)]
-    try:
-        with np.errstate(all="ignore"):  # a value too large for a float is refused at the end, by its amplitude
-            if headers:
-                own = next((file for file in headers if file.stem == files.stem), headers[0])
-                return wfdb.read(own.content, _finder(files.files, own), ecg_unit=ecg_unit)
-            return _read_one(files.files, ecg_unit)
-    except (MemoryError, RecursionError) as error:
-        raise Refused("unreadable", found=f"{sum(len(f.content) for f in files.files)} B", expected=NAMES) from error
+    with refusals_only("ECG", NAMES), np.errstate(all="ignore"):  # a value too large for a float is refused at the end
+        if headers:
+            own = next((file for file in headers if file.stem == files.stem), headers[0])
+            return wfdb.read(own.content, _finder(files.files, own), ecg_unit=ecg_unit)
+        return _read_one(files.files, ecg_unit)
 
 
 def _finder(files: Iterable[PostedFile], header: PostedFile) -> wfdb.Find:

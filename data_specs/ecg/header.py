@@ -16,9 +16,15 @@ from numpy.typing import NDArray
 from data_specs.ecg.recording import LEADS, MAX_FS_HZ, MIN_DURATION_S, MIN_FS_HZ, Recording, VoltageUnit, standard_leads
 from data_specs.person import BinarySex
 from data_specs.problems import Problem, Refused
+from data_specs.reading import require_memory
 
 MAX_DURATION_S = 3600.0
 """Longer ones are Holter recordings, which a network for resting ECGs cannot assess. It limits memory to 173 MB."""
+MAX_SAMPLES = int(MAX_DURATION_S * MAX_FS_HZ)
+"""Of one lead."""
+SAMPLE_BYTES = 2 * 12 * 4 + 2 * 8
+"""Taken for each sample of twelve leads: the leads in single precision, once by themselves and once together, and one
+lead in double precision, twice, while it is scaled."""
 
 _MILLIVOLTS = {"nv": 1e-6, "uv": 1e-3, "mv": 1.0, "v": 1e3, "microvolt": 1e-3, "millivolt": 1.0, "volt": 1e3}
 _MILLIVOLTS |= {"nanovolt": 1e-6, "microvolts": 1e-3, "millivolts": 1.0, "volts": 1e3, "nanovolts": 1e-6}
@@ -31,6 +37,8 @@ MDC_MINUS_AVR = 65
 _ALIASES = {"DI": "I", "DII": "II", "DIII": "III", "D1": "I", "D2": "II", "D3": "III"}
 _ALIASES |= {f"C{n}": f"V{n}" for n in range(1, 7)}
 """D1-D3 is French and Spanish usage; C1-C6 are the chest electrodes of IEC 60601-2-25, table 201.102."""
+
+MAX_LABEL = 64
 
 PULSE_WITHIN_S = 2.0
 """How far from either end of a recording a calibration pulse is looked for."""
@@ -80,7 +88,7 @@ def lead_name(label: str) -> str:
     The label of any other lead is returned in capitals; a leading minus sign stays.
     """
     name = label.strip().upper()
-    if name in _STANDARD:  # so in most files
+    if name in _STANDARD or len(name) > MAX_LABEL:  # so in most files; no lead has so long a name
         return name
     name = re.sub(r"^(MDC_ECG_LEAD_|MDC_ECG_|ECG|EKG)[\s_:-]*(?=\S)", "", name)
     name = re.sub(r"^(LEAD|DERIVATION|ABL\.?)[\s_:]*(?=\S)", "", name)
@@ -142,13 +150,14 @@ def check_duration(n_samples: int, fs_hz: float) -> None:
     Raises
     ------
     Refused
-        ``too_short`` under 8 s, ``too_long`` over an hour.
+        ``too_short`` under 8 s, ``too_long`` over an hour, ``too_costly``.
     """
     seconds = n_samples / fs_hz
     if seconds < MIN_DURATION_S:
         raise Refused("too_short", found=f"{seconds:.3g} s", expected=f"{MIN_DURATION_S:.0f} s")
     if seconds > MAX_DURATION_S:
         raise Refused("too_long", found=f"{seconds:.0f} s", expected=f"{MAX_DURATION_S:.0f} s")
+    require_memory(n_samples * SAMPLE_BYTES)
 
 
 def recording(
@@ -165,6 +174,7 @@ def recording(
     ----------
     by_label
         A file's own channel labels to ``(n_samples,)`` floats in mV, all of one length; NaN where it has no value.
+        Readers give single precision, so that a long recording is not kept twice as large.
 
     Raises
     ------
@@ -183,7 +193,7 @@ def recording(
         raise Refused("amplitude_implausible", found=f"{largest:.0e} mV", expected="0.05-10 mV")
     leads = without_calibration_pulse(leads, fs_hz)
     check_duration(leads["I"].size, fs_hz)
-    samples = standard_leads({name: values.astype(np.float32) for name, values in leads.items()})
+    samples = standard_leads({name: values.astype(np.float32, copy=False) for name, values in leads.items()})
     return Recording(
         samples=samples,
         fs_hz=fs_hz,

@@ -23,7 +23,7 @@ from typing import Protocol
 from fastapi import Request
 
 from data_specs.ecg.files import is_not_a_recording
-from data_specs.ecg.posted import PostedFile, check_zip_bounds, is_zip_member
+from data_specs.ecg.posted import PostedFile, check_zip_bounds, is_zip_member, open_zip
 from data_specs.problems import Refused
 from service.errors import FieldFault, InvalidRequest, UnsupportedMediaType
 from service.receive.multipart import FormReader
@@ -160,7 +160,7 @@ def _members(archive: Part, drafts: Drafts) -> list[Part]:
     Refused, zipfile.BadZipFile, and what else a damaged archive raises
         It cannot be used.
     """
-    with archive.draft.open() as file, zipfile.ZipFile(file) as opened:
+    with archive.draft.open() as file, open_zip(file) as opened:
         listed = [info for info in opened.infolist() if is_zip_member(info.filename)]
         check_zip_bounds(listed, archive.draft.n_bytes)
         fields = [_field_of_member(opened, info) for info in listed]

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from data_specs.ecg.formats.xml import attribute, number, numbers
 from data_specs.ecg.header import (
+    MAX_SAMPLES,
     Subject,
     check_duration,
     check_rate,
@@ -55,7 +56,7 @@ def read(root: Element, *, ecg_unit: VoltageUnit | None) -> Recording:
     for label, value in by_label.items():
         if not is_lead(label):
             continue
-        digits = numbers(value.findtext("digits") or "")
+        digits = numbers(value.findtext("digits") or "", MAX_SAMPLES)
         check_duration(digits.size, fs_hz)
         leads[label] = _millivolts(value, digits, ecg_unit)
     return recording(leads, fs_hz=fs_hz, format="aecg", subject=_subject(root, series))
@@ -90,7 +91,7 @@ def _rate(sequences: Element) -> float:
     return 0.0
 
 
-def _millivolts(value: Element, digits: NDArray[np.float64], ecg_unit: VoltageUnit | None) -> NDArray[np.float64]:
+def _millivolts(value: Element, digits: NDArray[np.float64], ecg_unit: VoltageUnit | None) -> NDArray[np.float32]:
     scale = number(attribute(value, "scale", "value"))
     factor = millivolts_per(attribute(value, "scale", "unit"), ecg_unit)
     if not np.isfinite(scale) or scale == 0:
@@ -100,7 +101,7 @@ def _millivolts(value: Element, digits: NDArray[np.float64], ecg_unit: VoltageUn
         origin *= millivolts_per(attribute(value, "origin", "unit"), ecg_unit)
     else:
         origin = 0.0
-    return digits * (scale * factor) + origin
+    return (digits * (scale * factor) + origin).astype(np.float32)
 
 
 def _subject(root: Element, series: list[Element]) -> Subject:

@@ -8,9 +8,7 @@ DICOM PS3.3 C.10.9 (Waveform module), A.34.3-A.34.5 (the IODs); PS3.16 CID 3001 
 
 from __future__ import annotations
 
-import io
 import re
-import zlib
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -30,12 +28,14 @@ from data_specs.ecg.header import (
 from data_specs.ecg.recording import MIN_DURATION_S, Recording, VoltageUnit
 from data_specs.person import age_at_examination, dicom_day, read_age, read_binary_sex, read_identifier
 from data_specs.problems import Refused
+from data_specs.reading import refusals_only, require_memory
 
 if TYPE_CHECKING:
     from pydicom import Dataset
 
-MAX_INFLATED_BYTES, MAX_ITEMS = 128 << 20, 20_000
-_DEFLATED = b"1.2.840.10008.1.2.1.99"
+    from data_specs.dicom.header import Reads
+
+MAX_INFLATED_BYTES = 128 << 20
 _TYPES = {"SB": "i1", "UB": "u1", "SS": "i2", "US": "u2", "SL": "i4", "UL": "u4"}
 """WaveformSampleInterpretation, PS3.3 C.10.9.1.5; MB and AB (µ-law and A-law) are for sound."""
 
@@ -52,57 +52,65 @@ def read(content: bytes, *, ecg_unit: VoltageUnit | None) -> Recording:
         ``unsupported_format`` (no waveform, or a coding that is not for ECGs), ``unreadable``, ``truncated``,
         ``unit_unknown``, and what :func:`data_specs.ecg.header.recording` refuses.
     """
-    dataset, little_endian = _dataset(content)
-    try:
-        return _read(dataset, little_endian, ecg_unit)
-    except Refused:
-        raise
-    except Exception as error:  # pydicom decodes an element at first use and may raise any type
-        raise Refused("unreadable", found="DICOM", expected="PS3.3 C.10.9") from error
+    from data_specs.dicom.header import Reads, quiet_pydicom  # noqa: PLC0415  heavy, and not every visit holds DICOM
+
+    require_memory(2 * len(content))  # the sequence of waveforms, and the samples in it
+    with quiet_pydicom(), refusals_only("DICOM", "PS3.3 C.10.9"):
+        reads = Reads()
+        return _read(_dataset(content, reads), reads, ecg_unit)
 
 
-def _dataset(content: bytes) -> tuple[Dataset, bool]:
-    import pydicom  # noqa: PLC0415  # heavy, and not every visit holds DICOM
+def _dataset(content: bytes, reads: Reads) -> Dataset:
+    import pydicom  # noqa: PLC0415
 
-    if content.count(b"\xfe\xff\x00\xe0") > MAX_ITEMS:  # item tags, of which each takes pydicom time
-        raise Refused("unreadable", found=f"DICOM > {MAX_ITEMS}", expected=f"≤ {MAX_ITEMS}")
-    if _DEFLATED in content[132:2048]:
-        _check_inflated_size(content)
-    try:
-        dataset = pydicom.dcmread(io.BytesIO(content))
-        return dataset, bool(dataset.original_encoding[1])
-    except Exception as error:  # pydicom's readers raise many types
-        raise Refused("unreadable", found="DICOM", expected="PS3.10") from error
+    from data_specs.dicom.header import DEFLATED, BoundedBytes, inflated  # noqa: PLC0415
 
-
-def _check_inflated_size(content: bytes) -> None:
-    """Refuse a deflated object that would be too large, before pydicom inflates all of it."""
-    start = 144 + int.from_bytes(content[140:144], "little")
-    inflater = zlib.decompressobj(-zlib.MAX_WBITS)
-    try:
-        inflater.decompress(content[start:], MAX_INFLATED_BYTES)
-    except zlib.error as error:
-        raise Refused("unreadable", found="DICOM deflate", expected="PS3.5 A.5") from error
-    if inflater.unconsumed_tail:
-        raise Refused("unreadable", found=f"> {MAX_INFLATED_BYTES >> 20} MB", expected="PS3.5 A.5")
+    if DEFLATED.encode() not in content[132:2048]:
+        return pydicom.dcmread(BoundedBytes(content, reads))
+    start = 144 + int.from_bytes(
+        content[140:144], "little"
+    )  # group length of the meta information (PS3.10 section 7.1)
+    data = inflated(content, start, MAX_INFLATED_BYTES)
+    return pydicom.filereader.read_dataset(BoundedBytes(data, reads), is_implicit_VR=False, is_little_endian=True)
 
 
-def _read(dataset: Dataset, little_endian: bool, ecg_unit: VoltageUnit | None) -> Recording:
-    groups = list(dataset.get("WaveformSequence") or [])
+def _items(dataset: Dataset, keyword: str, reads: Reads) -> list[Dataset]:
+    """Items of a sequence. pydicom parses those of a stated length when they are asked for, without a limit."""
+    from pydicom.dataelem import RawDataElement  # noqa: PLC0415
+    from pydicom.filereader import read_sequence  # noqa: PLC0415
+
+    from data_specs.dicom.header import BoundedBytes  # noqa: PLC0415
+
+    if keyword not in dataset:
+        return []
+    element = dataset.get_item(keyword)
+    if not isinstance(element, RawDataElement):
+        return list(element.value or [])
+    implicit = element.is_implicit_VR or element.VR == "UN"  # UN is in implicit VR (PS3.5 section 6.2.2)
+    content = element.value or b""
+    return list(
+        read_sequence(BoundedBytes(content, reads), implicit, element.is_little_endian, len(content), "iso8859")
+    )
+
+
+def _read(dataset: Dataset, reads: Reads, ecg_unit: VoltageUnit | None) -> Recording:
+    groups = _items(dataset, "WaveformSequence", reads)
     if not groups:
         kind = re.sub(r"[^A-Z]", "", str(dataset.get("Modality", "")))[:16]
         raise Refused("unsupported_format", found=f"DICOM {kind}".strip(), expected="DICOM ECG")
-    labels = [_labels(group) for group in groups]
+    channels = [_items(group, "ChannelDefinitionSequence", reads) for group in groups]
+    labels = [[_label(channel, reads) for channel in of_group] for of_group in channels]
     rhythm = _rhythm(groups, labels)
     require_leads(label for k in rhythm for label in labels[k] if label)
     fs_hz = check_rate(_fs_hz(groups[rhythm[0]]))
     check_duration(int(groups[rhythm[0]].NumberOfWaveformSamples), fs_hz)
     leads: dict[str, NDArray[np.floating]] = {}
     for k in rhythm:
-        counts, padding = _counts(groups[k], len(labels[k]), little_endian)
-        for column, (label, channel) in enumerate(zip(labels[k], groups[k].ChannelDefinitionSequence, strict=True)):
+        counts, padding = _counts(groups[k], len(labels[k]), bool(dataset.original_encoding[1]))
+        for column, (label, channel) in enumerate(zip(labels[k], channels[k], strict=True)):
             if label and label not in leads:
-                values = _millivolts(counts[:, column], channel, ecg_unit)
+                units = _items(channel, "ChannelSensitivityUnitsSequence", reads)
+                values = _millivolts(counts[:, column], channel, units, ecg_unit)
                 if padding is not None:
                     values[counts[:, column] == padding] = np.nan
                 leads[label] = values
@@ -134,15 +142,11 @@ def _rhythm(groups: list[Dataset], labels: list[list[str]]) -> list[int]:
     return [best, *(k for k in range(len(groups)) if k != best and timing(k) == timing(best))]
 
 
-def _labels(group: Dataset) -> list[str]:
-    """Standard lead name of each channel; empty for a channel that is not a standard lead."""
-    return [_label(channel) for channel in group.ChannelDefinitionSequence]
-
-
-def _label(channel: Dataset) -> str:
-    for source in channel.get("ChannelSourceSequence") or []:
+def _label(channel: Dataset, reads: Reads) -> str:
+    """Standard lead name of a channel; empty for a channel that is not a standard lead."""
+    for source in _items(channel, "ChannelSourceSequence", reads):
         value = str(source.get("CodeValue", "")).strip()
-        number = re.fullmatch(r"(?:2:|5\.6\.3-9-)(\d+)", value)
+        number = re.fullmatch(r"(?:2:|5\.6\.3-9-)(\d{1,6})", value)
         if number:
             code = int(number[1])
             return "-aVR" if code == MDC_MINUS_AVR else MDC_LEADS.get(code, "")
@@ -174,17 +178,18 @@ def _counts(group: Dataset, n_channels: int, little_endian: bool) -> tuple[NDArr
     return counts, padding
 
 
-def _millivolts(counts: NDArray[np.number], channel: Dataset, ecg_unit: VoltageUnit | None) -> NDArray[np.floating]:
+def _millivolts(
+    counts: NDArray[np.number], channel: Dataset, units: list[Dataset], ecg_unit: VoltageUnit | None
+) -> NDArray[np.floating]:
     """Sample × sensitivity × correction + baseline (PS3.3 C.10.9.1.4.2)."""
     sensitivity = channel.get("ChannelSensitivity")
     if sensitivity is None:
-        return counts.astype(np.float64) * millivolts_per(None, ecg_unit)
-    units = channel.get("ChannelSensitivityUnitsSequence") or []
+        return (counts.astype(np.float64) * millivolts_per(None, ecg_unit)).astype(np.float32)
     factor = millivolts_per(str(units[0].get("CodeValue", "")) if units else "", ecg_unit)
     correction = channel.get("ChannelSensitivityCorrectionFactor")
     baseline = float(channel.get("ChannelBaseline") or 0)
     scale = float(sensitivity) * float(1 if correction is None else correction)
-    return (counts.astype(np.float64) * scale + baseline) * factor
+    return ((counts.astype(np.float64) * scale + baseline) * factor).astype(np.float32)
 
 
 def _subject(dataset: Dataset) -> Subject:

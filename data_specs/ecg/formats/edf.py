@@ -35,6 +35,10 @@ _FIELDS = (16, 80, 8, 8, 8, 8, 8, 80, 8, 32)
 """Widths of label, transducer, dimension, physical min and max, digital min and max, prefilter, samples, reserved."""
 
 
+MAX_RECORDS_WITH_ONSET = 36_000
+"""Data records of a discontinuous file, each of which states its onset: ten a second for an hour."""
+
+
 @dataclass(frozen=True, slots=True)
 class _Channel:
     label: str
@@ -133,9 +137,9 @@ def _millivolts(counts: NDArray[np.integer], channel: _Channel, ecg_unit: Voltag
     (low, high), (digital_low, digital_high) = channel.physical, channel.digital
     values = counts.astype(np.float64)  # floats, because the subtraction would overflow 16 bits
     if digital_low >= digital_high or low == high:  # uncalibrated, as EDF writes it
-        return values * millivolts_per(None, ecg_unit)
+        return (values * millivolts_per(None, ecg_unit)).astype(np.float32)
     gain = (high - low) / (digital_high - digital_low)
-    return ((values - digital_low) * gain + low) * millivolts_per(channel.dimension, ecg_unit)
+    return (((values - digital_low) * gain + low) * millivolts_per(channel.dimension, ecg_unit)).astype(np.float32)
 
 
 def _require_no_gap(raw: NDArray[np.uint8], channels: list[_Channel], record_s: float) -> None:
@@ -143,6 +147,8 @@ def _require_no_gap(raw: NDArray[np.uint8], channels: list[_Channel], record_s: 
     marks = next((channel for channel in channels if channel.label == "EDF Annotations"), None)
     if marks is None:
         raise Refused("unreadable", found="EDF+D", expected="EDF+C")
+    if len(raw) > MAX_RECORDS_WITH_ONSET:
+        raise Refused("unsupported_format", found=f"EDF+D {len(raw)}", expected="EDF+C")
     onsets = []
     for row in raw[:, marks.first * 2 : (marks.first + marks.samples) * 2]:
         onset = re.match(rb"([+-]\d+(?:\.\d*)?)\x14", row.tobytes())

@@ -20,7 +20,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data_specs.ecg.formats.xml import decoded, number, numbers, text
-from data_specs.ecg.header import Subject, check_duration, check_rate, millivolts_per, recording, require_leads
+from data_specs.ecg.header import (
+    MAX_SAMPLES,
+    Subject,
+    check_duration,
+    check_rate,
+    millivolts_per,
+    recording,
+    require_leads,
+)
 from data_specs.ecg.recording import Recording, VoltageUnit
 from data_specs.person import age_at_examination, calendar_day, ecg_day, read_age, read_binary_sex, read_identifier
 from data_specs.problems import Refused
@@ -61,7 +69,7 @@ def _muse_lead(lead: Element, fs_hz: float, ecg_unit: VoltageUnit | None) -> NDA
     factor = millivolts_per(text(lead, "LeadAmplitudeUnits"), ecg_unit)
     if not per_bit > 0:
         raise Refused("unit_unknown", found="LeadAmplitudeUnitsPerBit", expected="uV")
-    return counts * (per_bit * factor)
+    return (counts * (per_bit * factor)).astype(np.float32)
 
 
 def _muse_subject(root: Element) -> Subject:
@@ -96,11 +104,11 @@ def read_cardiosoft(root: Element, *, ecg_unit: VoltageUnit | None) -> Recording
     stated = number(text(strip, "ChannelSampleCountTotal"))
     leads: dict[str, NDArray[np.floating]] = {}
     for label, wave in by_label.items():
-        counts = numbers(text(wave))
+        counts = numbers(text(wave), MAX_SAMPLES)
         if counts.size < stated:
             raise Refused("truncated", found=counts.size, expected=f"{stated:g}")
         check_duration(counts.size, fs_hz)
-        leads[label] = counts * scale
+        leads[label] = (counts * scale).astype(np.float32)
     return recording(leads, fs_hz=fs_hz, format="cardiosoft", subject=_cardiosoft_subject(root))
 
 

@@ -27,12 +27,17 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from data_specs.ecg.header import Subject, check_rate, millivolts_per, recording
+from data_specs.ecg.header import Subject, check_duration, check_rate, millivolts_per, recording
 from data_specs.ecg.recording import LEADS, Recording, VoltageUnit
 from data_specs.person import read_age, read_binary_sex
 from data_specs.problems import Refused
+from data_specs.reading import require_memory
 
 MAX_INFLATED_BYTES = 64 << 20
+MAX_RATIO = 1032
+"""Of what deflate can inflate to (https://zlib.net/zlib_tech.html, maximum compression factor)."""
+MAX_ELEMENTS, MAX_FIELDS = 20_000, 1000
+"""Elements of a file, each variable and field has four to six; variables of level 4, and fields of a struct."""
 CPSC2018_FS_HZ = 500.0
 
 Value = NDArray[np.number] | str | dict[str, "Value"]
@@ -57,7 +62,9 @@ def read(content: bytes, *, ecg_unit: VoltageUnit | None) -> Recording:
     if isinstance(ecg, dict) and isinstance(data := ecg.get("data"), np.ndarray):
         if data.ndim != 2 or data.shape[0] != len(LEADS):
             raise Refused("lead_missing", found="×".join(map(str, data.shape)), expected=", ".join(LEADS))
-        values = data.astype(np.float64) * millivolts_per(None, ecg_unit)
+        check_duration(data.shape[1], CPSC2018_FS_HZ)
+        factor = millivolts_per(None, ecg_unit)
+        values = [(lead.astype(np.float64) * factor).astype(np.float32) for lead in data]
         years = ecg.get("age")
         subject = Subject(
             age_years=read_age(years.reshape(-1)[0], "y") if isinstance(years, np.ndarray) and years.size else None,
@@ -105,15 +112,20 @@ def is_mat(content: bytes) -> bool:
     return content.startswith(b"MATLAB") or is_level4(content)
 
 
-def is_level4(content: bytes) -> bool:
-    """Whether the first 20 bytes are a level 4 header: type below 5000, small name, a size that fits the file."""
-    if len(content) < 24:
+def is_mat5(content: bytes) -> bool:
+    """Whether a file is of level 5, or of level 7.3, which is HDF5."""
+    return content.startswith((b"MATLAB 5.0", b"MATLAB 7.3", b"\x89HDF"))
+
+
+def is_level4(content: bytes, at: int = 0) -> bool:
+    """Whether the 20 bytes at ``at`` are a level 4 header: type below 5000, small name, a size that fits the file."""
+    if len(content) < at + 24:
         return False
-    kind, rows, columns, imaginary, name_length = struct.unpack_from("<5i", content)
+    kind, rows, columns, imaginary, name_length = struct.unpack_from("<5i", content, at)
     precision = _LEVEL4.get(kind // 10 % 10)
     if not (0 <= kind < 60 and kind % 10 == 0 and precision and imaginary in (0, 1) and 1 < name_length <= 64):
         return False
-    return rows > 0 and columns > 0 and content[20 : 20 + name_length].rstrip(b"\0").isalnum()
+    return rows > 0 and columns > 0 and content[at + 20 : at + 20 + name_length].rstrip(b"\0").isalnum()
 
 
 _LEVEL4 = {0: "<f8", 1: "<f4", 2: "<i4", 3: "<i2", 4: "<u2", 5: "u1"}
@@ -123,7 +135,7 @@ def _level4(content: bytes) -> dict[str, Value]:
     found: dict[str, Value] = {}
     at = 0
     while at + 20 <= len(content):
-        if not is_level4(content[at:]):
+        if not is_level4(content, at) or len(found) > MAX_FIELDS:
             raise Refused("unreadable", found="MAT", expected="MAT 5")
         kind, rows, columns, imaginary, name_length = struct.unpack_from("<5i", content, at)
         dtype = np.dtype(_LEVEL4[kind // 10])
@@ -145,30 +157,39 @@ def _level5(content: bytes) -> dict[str, Value]:
         raise Refused("unreadable", found="MAT", expected="MAT 5")
     found: dict[str, Value] = {}
     budget = MAX_INFLATED_BYTES
-    for kind, data in _elements(memoryview(content)[128:], order, padded_matrix=True):
+    left = iter(range(MAX_ELEMENTS))
+    for kind, data in _elements(memoryview(content)[128:], order, left, padded_matrix=True):
         if kind == _COMPRESSED:
             inflater = zlib.decompressobj()
+            require_memory(2 * min(budget, MAX_RATIO * len(data)))  # in pieces, and joined
             plain = inflater.decompress(data, budget)
             budget -= len(plain)
             if inflater.unconsumed_tail or budget <= 0:
                 raise Refused("unreadable", found=f"> {MAX_INFLATED_BYTES >> 20} MB", expected="MAT 5")
             if not inflater.eof:
                 raise Refused("truncated", found=f"{len(content)} B", expected="MAT 5")
-            inner = list(_elements(memoryview(plain), order))
+            inner = list(_elements(memoryview(plain), order, left))
         else:
             inner = [(kind, data)]
         for inner_kind, inner_data in inner:
             if inner_kind == _MATRIX:
-                name, value = _matrix(inner_data, order, _MAX_DEPTH)
+                name, value = _matrix(inner_data, order, left, _MAX_DEPTH)
                 if name and value is not None:
                     found[name] = value
     return found
 
 
-def _elements(data: memoryview, order: str, padded_matrix: bool = False) -> Iterator[tuple[int, memoryview]]:
-    """Tagged elements one after the other: 8-byte tag or 4-byte small tag, data padded to 8 bytes."""
+def _elements(
+    data: memoryview, order: str, left: Iterator[int], padded_matrix: bool = False
+) -> Iterator[tuple[int, memoryview]]:
+    """Tagged elements one after the other: 8-byte tag or 4-byte small tag, data padded to 8 bytes.
+
+    ``left`` has an entry for each element that the file may still have.
+    """
     at = 0
     while at + 8 <= len(data):
+        if next(left, None) is None:
+            raise Refused("unreadable", found=f"MAT > {MAX_ELEMENTS}", expected="MAT 5")
         first, size = struct.unpack_from(order + "II", data, at)
         if first >> 16:  # small element: size and type share the first word, up to four bytes of data follow
             kind, size, start, step = first & 0xFFFF, first >> 16, at + 4, 8
@@ -183,9 +204,9 @@ def _elements(data: memoryview, order: str, padded_matrix: bool = False) -> Iter
         at += step
 
 
-def _matrix(data: memoryview, order: str, depth: int) -> tuple[str, Value | None]:
+def _matrix(data: memoryview, order: str, left: Iterator[int], depth: int) -> tuple[str, Value | None]:
     """Name and value of one miMATRIX; ``None`` for classes that no ECG uses (cells, objects, sparse)."""
-    parts = _elements(data, order)
+    parts = _elements(data, order, left)
     flags = next(parts, None)
     dimensions, label = next(parts, None), next(parts, None)
     if flags is None or dimensions is None or label is None or depth == 0:
@@ -194,7 +215,7 @@ def _matrix(data: memoryview, order: str, depth: int) -> tuple[str, Value | None
     shape = np.frombuffer(dimensions[1], order + "i4").tolist()
     name = bytes(label[1]).decode("latin-1")
     if array_class == _STRUCT_CLASS:
-        return name, _struct(list(parts), order, shape, depth)
+        return name, _struct(list(parts), order, shape, left, depth)
     body = next(parts, None)
     if body is None:
         return name, None
@@ -206,15 +227,17 @@ def _matrix(data: memoryview, order: str, depth: int) -> tuple[str, Value | None
     return name, values.reshape(shape, order="F")
 
 
-def _struct(parts: list[tuple[int, memoryview]], order: str, shape: list[int], depth: int) -> dict[str, Value] | None:
+def _struct(
+    parts: list[tuple[int, memoryview]], order: str, shape: list[int], left: Iterator[int], depth: int
+) -> dict[str, Value] | None:
     if shape != [1, 1] or len(parts) < 2:
         return None
     length = struct.unpack_from(order + "i", parts[0][1])[0]
     names = bytes(parts[1][1])
-    if not 1 <= length <= 64:
+    if not 1 <= length <= 64 or len(names) > length * MAX_FIELDS:
         raise ValueError("field name length")
     fields = [names[at : at + length].split(b"\0")[0].decode("latin-1") for at in range(0, len(names), length)]
-    values = (_matrix(data, order, depth - 1)[1] for kind, data in parts[2:] if kind == _MATRIX)
+    values = (_matrix(data, order, left, depth - 1)[1] for kind, data in parts[2:] if kind == _MATRIX)
     return {field: value for field, value in zip(fields, values, strict=False) if value is not None}
 
 

@@ -58,7 +58,7 @@ def read(root: Element, *, ecg_unit: VoltageUnit | None) -> Recording:
     if not resolution > 0:
         raise Refused("unit_unknown", found="resolution", expected="uV")
     offset = number(waves.get("signaloffset") or text(signal, "signaloffset") or "0")
-    leads = {label: (values - offset) * (resolution * 1e-3) for label, values in counts.items()}
+    leads = {label: ((values - offset) * (resolution * 1e-3)).astype(np.float32) for label, values in counts.items()}
     return recording(leads, fs_hz=fs_hz, format="philips", subject=_subject(root))
 
 

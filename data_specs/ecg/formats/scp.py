@@ -39,7 +39,9 @@ from data_specs.problems import Problem, Refused
 
 _SECTION_HEADER = 16
 _OVERFLOWN = 65534
-MAX_BEATS_PER_S = 10
+MAX_BEATS_PER_S, MAX_BEAT_S = 10, 5
+MAX_SUBJECT_BYTES = 256 << 10
+"""Of section 1 so much is read. Texts have at most 80 bytes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +93,8 @@ def _read(content: bytes) -> Recording:
     if rhythm.bimodal and subtracted:
         raise Refused("unsupported_format", found="SCP-ECG bimodal", expected="SCP-ECG")
     fs_hz = check_rate(_rate(rhythm.interval_us))
-    wanted = [k for k, lead in enumerate(leads) if lead.label]
+    wanted = list({lead.label: k for k, lead in reversed(list(enumerate(leads))) if lead.label}.values())
+    wanted.sort()
     for k in wanted:
         check_duration(leads[k].n_samples, fs_hz)
     decoded = _decoded(rhythm, leads, wanted, sections.get(2))
@@ -103,8 +106,8 @@ def _read(content: bytes) -> Recording:
     samples: dict[str, NDArray[np.floating]] = {}
     for k in wanted:
         values = decoded[k][first - leads[k].start : max(first, last) - leads[k].start] * (rhythm.nanovolts * 1e-6)
-        samples.setdefault(leads[k].label, values)
-    subject = _subject(sections.get(1, b""))
+        samples[leads[k].label] = values.astype(np.float32)
+    subject = _subject(sections.get(1, b"")[:MAX_SUBJECT_BYTES])
     return recording(samples, fs_hz=fs_hz, format="scp", subject=subject, problems=problems)
 
 
@@ -124,14 +127,14 @@ def _sections(content: bytes) -> dict[int, bytes]:
     length = struct.unpack_from("<I", content, 10)[0]
     if not 16 + 10 <= length <= 10_000:
         raise ValueError("length of section 0")
-    bodies: dict[int, bytes] = {}
+    places: dict[int, tuple[int, int]] = {}
     for at in range(6 + _SECTION_HEADER, 6 + length - 9, 10):
         number, size, index = struct.unpack_from("<HII", content, at)
         if number in {1, 2, 3, 4, 5, 6} and size > _SECTION_HEADER and index > 0:
             if index - 1 + size > len(content):
                 raise Refused("truncated", found=f"{len(content)} B", expected=f"{index - 1 + size} B")
-            bodies[number] = content[index - 1 + _SECTION_HEADER : index - 1 + size]
-    return bodies
+            places[number] = (index - 1 + _SECTION_HEADER, index - 1 + size)
+    return {number: content[start:end] for number, (start, end) in places.items()}
 
 
 def _required(sections: dict[int, bytes], number: int) -> bytes:
@@ -228,6 +231,7 @@ def _add_reference_beats(
     if count > MAX_BEATS_PER_S * longest * beats.interval_us / 1e6:
         raise Refused("unreadable", found=f"SCP-ECG QRS {count}", expected=f"≤ {MAX_BEATS_PER_S} /s")
     length = struct.unpack_from("<H", body)[0] * 1000 // beats.interval_us
+    _check_beats(body, count, length, longest, rhythm.interval_us)
     every = [_Lead(lead.label, 1, length) for lead in leads]
     reference = _decoded(beats, every, list(decoded), sections.get(2))
     for n in range(count):
@@ -240,6 +244,21 @@ def _add_reference_beats(
             inside = (source >= 0) & (source < reference[k].size)
             beat = np.rint(reference[k][source[inside]] * (beats.nanovolts / rhythm.nanovolts)).astype(np.int64)
             values[at[inside] - 1] += beat
+
+
+def _check_beats(body: bytes, count: int, length: int, longest: int, interval_us: int) -> None:
+    """Refuse a reference beat of seconds, and zones that overlap: each beat's zone is a part of the recording.
+
+    Raises
+    ------
+    Refused
+        ``unreadable``
+    """
+    zones = (struct.unpack_from("<HIII", body, 6 + 14 * n)[1::2] for n in range(count))
+    covered = sum(max(0, min(end, longest) - max(begin, 1) + 1) for begin, end in zones)
+    if length * interval_us > MAX_BEAT_S * 1_000_000 or covered > 2 * longest:
+        found = f"SCP-ECG QRS {length * interval_us / 1e6:g} s, {covered}"
+        raise Refused("unreadable", found=found, expected=f"≤ {MAX_BEAT_S} s, ≤ {longest}")
 
 
 # ---------------------------------------------------------------- section 1

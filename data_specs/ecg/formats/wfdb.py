@@ -28,7 +28,7 @@ from datetime import date
 import numpy as np
 from numpy.typing import NDArray
 
-from data_specs.ecg.formats.mat import matrix
+from data_specs.ecg.formats.mat import is_mat5, matrix
 from data_specs.ecg.formats.wfdb_storage import INVALID, decode
 from data_specs.ecg.header import (
     Subject,
@@ -42,8 +42,11 @@ from data_specs.ecg.header import (
 from data_specs.ecg.recording import Recording, VoltageUnit
 from data_specs.person import ecg_day, read_age, read_binary_sex
 from data_specs.problems import Refused
+from data_specs.reading import refusals_only, require_memory
 
-MAX_SIGNALS, MAX_SEGMENTS = 256, 4096
+MAX_SIGNALS, MAX_FILES, MAX_SEGMENTS = 256, 32, 512
+"""Signals and signal files of a record, and its segments, which are files of one zip."""
+MAX_HEADER_BYTES = 1_000_000
 DEFAULT_FS_HZ = 250.0
 
 Find = Callable[[str], bytes | None]
@@ -81,7 +84,8 @@ class Header:
 def named_files(header: bytes) -> set[str]:
     """Base names, in lower case, of the signal files or segment headers that a header needs; empty where unreadable."""
     try:
-        parsed = parse_header(header)
+        with refusals_only("WFDB"):
+            parsed = parse_header(header)
     except Refused:
         return set()
     names = {signal.file.lower() for signal in parsed.signals}
@@ -115,10 +119,12 @@ def parse_header(content: bytes) -> Header:
     Refused
         ``unreadable``
     """
-    lines = [line.strip() for line in content[:1_000_000].decode("utf-8", "replace").lstrip("\ufeff").splitlines()]
+    lines = [
+        line.strip() for line in content[:MAX_HEADER_BYTES].decode("utf-8", "replace").lstrip("\ufeff").splitlines()
+    ]
     rows = [line for line in lines if line and not line.startswith("#")]
     comments = [line.lstrip("# ") for line in lines if line.startswith("#")]
-    fields = rows[0].split() if rows else []
+    fields = rows[0].split(maxsplit=8) if rows else []
     record = re.fullmatch(r"([^/\s]+)(?:/(\d{1,6}))?", fields[0]) if len(fields) > 1 else None
     if record is None or not re.fullmatch(r"\d{1,6}", fields[1]):
         raise Refused("unreadable", found=".hea", expected="WFDB")
@@ -144,7 +150,9 @@ def parse_header(content: bytes) -> Header:
 
 
 _FORMAT = re.compile(r"(\d{1,4})(?:x(\d{1,6}))?(?::(\d{1,9}))?(?:\+(\d{1,9}))?")
-_GAIN = re.compile(r"([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)(?:\(([-+]?\d{1,12})\))?(?:/(\S+))?")
+_GAIN = re.compile(
+    r"([-+]?(?:\d{1,20}(?:\.\d{0,20})?|\.\d{1,20})(?:[eE][-+]?\d{1,3})?)(?:\(([-+]?\d{1,12})\))?(?:/(\S+))?"
+)
 _INTEGER = re.compile(r"[-+]?\d{1,10}")
 
 
@@ -195,21 +203,31 @@ def _subject(comments: list[str], recorded_on: date | None) -> Subject:
 def _signals(header: Header, find: Find, ecg_unit: VoltageUnit | None) -> dict[str, NDArray[np.floating]]:
     """Samples of every signal that is a standard lead, in mV."""
     require_leads(signal.label for signal in header.signals)
+    if header.n_frames and header.fs_hz > 0:
+        check_duration(header.n_frames, header.fs_hz)
     return _read_signals(header, find, ecg_unit)
 
 
-def _read_signals(header: Header, find: Find, ecg_unit: VoltageUnit | None) -> dict[str, NDArray[np.floating]]:
+def _read_signals(
+    header: Header, find: Find, ecg_unit: VoltageUnit | None, *, in_segment: bool = False
+) -> dict[str, NDArray[np.floating]]:
     leads: dict[str, NDArray[np.floating]] = {}
     spf = header.signals[0].samples_per_frame
-    if header.n_frames and header.fs_hz > 0:
-        check_duration(header.n_frames, header.fs_hz)
-    for file in dict.fromkeys(signal.file for signal in header.signals):
-        members = [signal for signal in header.signals if signal.file == file]
-        if file == "~" or not any(is_lead(signal.label) for signal in members):
+    by_file: dict[str, list[Signal]] = {}
+    for signal in header.signals:
+        by_file.setdefault(signal.file, []).append(signal)
+    with_leads = [file for file, signals in by_file.items() if any(is_lead(signal.label) for signal in signals)]
+    if len(with_leads) > MAX_FILES:
+        raise Refused("unreadable", found=f".hea {len(with_leads)}", expected=f".hea ≤ {MAX_FILES}")
+    for file in with_leads:
+        members = by_file[file]
+        if file == "~":
             continue
         content = find(file)
         if content is None:
             raise Refused("unreadable", found=".hea", expected=f".hea + {_suffix(file)}")
+        if is_mat5(content) and (in_segment or len(with_leads) > 1):  # it can only be inflated as a whole
+            raise Refused("unsupported_format", found=f"WFDB MAT × {len(with_leads)}", expected="WFDB MAT × 1")
         frames = _frames(content, members, header.n_frames)
         column = 0
         for signal in members:
@@ -252,32 +270,49 @@ def _millivolts(counts: NDArray[np.integer], signal: Signal, ecg_unit: VoltageUn
     if signal.skew:
         skew = min(signal.skew, values.size)
         values = np.concatenate([values[skew:], np.full(skew, np.nan)])
-    return values
+    return values.astype(np.float32)
 
 
 def _segmented(header: Header, find: Find, ecg_unit: VoltageUnit | None) -> dict[str, NDArray[np.floating]]:
     """Segments one after the other; a null segment (``~``) or a lead that a segment lacks leaves a gap of NaN."""
     total = sum(n for _, n in header.segments)
-    fs_hz = check_rate(header.fs_hz)
-    check_duration(total, fs_hz)
+    check_duration(total, check_rate(header.fs_hz))
     joined: dict[str, NDArray[np.floating]] = {}
+    read: dict[str, dict[str, NDArray[np.floating]]] = {}
     start = 0
     for name, n_frames in header.segments:
         if name != "~" and n_frames:
-            content = find(f"{name}.hea")
-            if content is None:
-                raise Refused("unreadable", found=".hea", expected=f".hea × {len(header.segments)}")
-            segment = parse_header(content)
-            if segment.segments or any(s.samples_per_frame != 1 for s in segment.signals):
-                raise Refused("unsupported_format", found="WFDB", expected="WFDB 1 × 1")
-            whole = Header(segment.fs_hz, 0, segment.signals, (), segment.subject)
-            for label, values in _read_signals(whole, find, ecg_unit).items():
+            if name not in read:
+                read[name] = _segment_signals(header, name, n_frames, find, ecg_unit)
+            for label, values in read[name].items():
                 lead = joined.setdefault(label, np.full(total, np.nan, np.float32))
                 if values.size < n_frames:
                     raise Refused("truncated", found=values.size, expected=n_frames)
                 lead[start : start + n_frames] = values[:n_frames]
         start += n_frames
     return joined
+
+
+def _segment_signals(
+    header: Header, name: str, n_frames: int, find: Find, ecg_unit: VoltageUnit | None
+) -> dict[str, NDArray[np.floating]]:
+    """Leads of one segment, of which no more is decoded than the record needs.
+
+    References
+    ----------
+    header(5), segment specification lines: the number of samples has to be that of the segment's own header.
+    """
+    content = find(f"{name}.hea")
+    if content is None:
+        raise Refused("unreadable", found=".hea", expected=f".hea × {len(header.segments)}")
+    segment = parse_header(content)
+    if segment.segments or any(signal.samples_per_frame != 1 for signal in segment.signals):
+        raise Refused("unsupported_format", found="WFDB", expected="WFDB 1 × 1")
+    if segment.n_frames > n_frames:
+        raise Refused("unreadable", found=f".hea {segment.n_frames}", expected=f".hea {n_frames}")
+    return _read_signals(
+        Header(segment.fs_hz, n_frames, segment.signals, (), segment.subject), find, ecg_unit, in_segment=True
+    )
 
 
 def _frames(content: bytes, signals: list[Signal], n_frames: int) -> NDArray[np.integer]:
@@ -290,7 +325,7 @@ def _frames(content: bytes, signals: list[Signal], n_frames: int) -> NDArray[np.
     """
     storage, width = signals[0].storage, sum(signal.samples_per_frame for signal in signals)
     flat: NDArray[np.integer]
-    if content.startswith((b"MATLAB 5.0", b"MATLAB 7.3", b"\x89HDF")):
+    if is_mat5(content):
         counts = _integers(matrix(content, "val"))
         flat = counts.T.reshape(-1) if counts.ndim == 2 and counts.shape[0] == width else counts.reshape(-1)
     else:
@@ -319,6 +354,7 @@ def _integers(values: NDArray[np.number]) -> NDArray[np.integer]:
     """
     if values.dtype.kind in "iu" and values.dtype.itemsize <= 2:  # as PhysioNet's sets are stored
         return values.astype(np.dtype(f"{values.dtype.kind}{values.dtype.itemsize}"), copy=False)
+    require_memory(4 * 8 * values.size)  # as doubles, without NaN, rounded, and as integers
     real = np.nan_to_num(np.real(values).astype(np.float64), nan=-32768.0)
     if not (np.abs(real) < 2**31).all() or not (real == np.rint(real)).all():
         raise Refused("unreadable", found="MAT val", expected="int16")

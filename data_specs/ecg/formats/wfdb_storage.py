@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data_specs.problems import Refused
+from data_specs.reading import refusals_only, require_memory
 
 INVALID = {80: -128, 212: -2048, 310: -512, 311: -512, 24: -(1 << 23), 32: -(1 << 31)} | {
     16: -32768, 61: -32768, 160: -32768, 508: -128, 516: -32768, 524: -(1 << 23),
@@ -40,7 +41,7 @@ def decode(content: bytes, storage: int, *, offset: int, width: int, n_samples: 
         ``unsupported_format`` for an unknown storage format.
     """
     if storage in _FLAC_BITS:
-        return _flac(content, _FLAC_BITS[storage], width)
+        return _flac(content, _FLAC_BITS[storage], width, -(-n_samples // width) or -1)
     if storage not in _BITS:
         raise Refused("unsupported_format", found=f"WFDB {storage}", expected=", ".join(f"WFDB {k}" for k in _BITS))
     body = memoryview(content)[offset:]
@@ -98,17 +99,26 @@ _DECODERS: Mapping[int, Callable[[NDArray[np.uint8]], NDArray[np.integer]]] = {
 }
 
 
-def _flac(content: bytes, bits: int, width: int) -> NDArray[np.integer]:
-    """FLAC-compressed signals (formats 508, 516, 524): one channel per signal."""
+MAX_FLAC_SAMPLES = 64_000_000
+
+
+def _flac(content: bytes, bits: int, width: int, n_frames: int) -> NDArray[np.integer]:
+    """FLAC-compressed signals (formats 508, 516, 524): one channel per signal; ``n_frames`` of them, -1 for all.
+
+    References
+    ----------
+    RFC 9639, section 6: the signature. libsndfile recognises dozens of other formats; it is given no other.
+    """
+    if not content.startswith(b"fLaC"):
+        raise Refused("unreadable", found="WFDB", expected="FLAC")
     try:
         import soundfile  # type: ignore[import-untyped]  # noqa: PLC0415  # rare
     except ImportError as error:
         raise Refused("unsupported_format", found="WFDB FLAC", expected="WFDB 16, WFDB 212") from error
-    try:
-        with soundfile.SoundFile(io.BytesIO(content)) as flac:
-            if flac.channels != width or flac.frames * width > 64_000_000:
-                raise Refused("unreadable", found=f"FLAC {flac.channels} × {flac.frames}", expected=f"FLAC {width}")
-            frames = flac.read(dtype="int32", always_2d=True)
-    except (soundfile.SoundFileError, RuntimeError, ValueError) as error:
-        raise Refused("unreadable", found="FLAC", expected="FLAC") from error
+    with refusals_only("FLAC", "FLAC"), soundfile.SoundFile(io.BytesIO(content)) as flac:
+        wanted = flac.frames if n_frames < 0 else min(n_frames, flac.frames)
+        if flac.channels != width or wanted * width > MAX_FLAC_SAMPLES:
+            raise Refused("unreadable", found=f"FLAC {flac.channels} × {flac.frames}", expected=f"FLAC {width}")
+        require_memory(3 * 4 * wanted * width)  # as libsndfile gives them, joined, and shifted
+        frames = flac.read(frames=wanted, dtype="int32", always_2d=True)
     return np.asarray(frames, np.int32).reshape(-1) >> (32 - bits)

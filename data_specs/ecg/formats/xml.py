@@ -9,6 +9,7 @@ import base64
 import binascii
 import codecs
 import re
+import string
 from xml.etree.ElementTree import Element, ParseError
 
 import numpy as np
@@ -17,9 +18,18 @@ from defusedxml import ElementTree as SafeElementTree
 from numpy.typing import NDArray
 
 from data_specs.problems import Refused
+from data_specs.reading import require_memory
 
 MAX_XML_BYTES, MAX_ELEMENTS = 48 << 20, 100_000
 """Enough for ten minutes of twelve leads at 1000 Hz, not for an hour. A full report has some 5,000 elements."""
+MAX_ATTRIBUTES = 4 * MAX_ELEMENTS
+XML_COPIES = 4
+"""How often a document is in memory: as pieces of text, joined, and one lead as numbers (measured: 3 to 4 times)."""
+
+TEXT_ENCODINGS = ("ascii", "big5", "cp", "euc", "gb", "iso", "koi8", "mac", "shift_jis", "utf")
+"""Beginnings of Python's names of the encodings of documents. Others, as punycode, take quadratic time."""
+_BLANK = re.compile(r"\s")
+_NUMBERS_AT_ONCE = 1 << 20
 
 
 def is_xml(content: bytes) -> bool:
@@ -38,6 +48,9 @@ def parse(content: bytes) -> Element:
     """
     if len(content) > MAX_XML_BYTES:
         raise Refused("unreadable", found=f"XML {len(content) >> 20} MB", expected=f"≤ {MAX_XML_BYTES >> 20} MB")
+    require_memory(XML_COPIES * len(content))
+    if content.count(b"=") > MAX_ATTRIBUTES:
+        raise Refused("unreadable", found=f"XML = > {MAX_ATTRIBUTES}", expected=f"≤ {MAX_ATTRIBUTES}")
     if content.count(b"<") > 2 * MAX_ELEMENTS:
         raise Refused("unreadable", found=f"XML > {MAX_ELEMENTS}", expected=f"≤ {MAX_ELEMENTS}")
     try:
@@ -63,6 +76,8 @@ def _parse_again(content: bytes, error: ParseError) -> Element:
     body = content[declared.end() :]
     for name in (declared[1].decode("ascii", "replace"), "utf-8", "latin-1"):
         try:
+            if not codecs.lookup(name).name.startswith(TEXT_ENCODINGS):
+                continue
             root: Element = SafeElementTree.fromstring(body.decode(name))
             return root
         except (LookupError, UnicodeError):
@@ -109,15 +124,27 @@ def number(value: str) -> float:
     return float(value.replace(",", ".")) if value else float("nan")
 
 
-def numbers(value: str) -> NDArray[np.float64]:
+def numbers(value: str, at_most: int) -> NDArray[np.float64]:
     """Numbers between blanks or commas.
 
     Raises
     ------
     ValueError
         Where one is not a number.
+    Refused
+        ``too_long``: there are more of them.
     """
-    return np.array(value.replace(",", " ").split(), dtype=np.float64)
+    value = value.replace(",", " ")
+    parts: list[NDArray[np.float64]] = []
+    at = n = 0
+    while at < len(value):  # Python's words take sixty bytes each
+        blank = _BLANK.search(value, at + _NUMBERS_AT_ONCE)
+        end = blank.start() if blank else len(value)
+        parts.append(np.array(value[at:end].split(), dtype=np.float64))
+        at, n = end, n + parts[-1].size
+        if n > at_most:
+            raise Refused("too_long", found=f"> {at_most}", expected=f"≤ {at_most}")
+    return np.concatenate(parts) if parts else np.empty(0)
 
 
 def decoded(value: str) -> bytes:
@@ -129,6 +156,6 @@ def decoded(value: str) -> bytes:
         ``unreadable``
     """
     try:
-        return base64.b64decode("".join(value.split()), validate=True)
+        return base64.b64decode(value.encode("ascii").translate(None, string.whitespace.encode()), validate=True)
     except (binascii.Error, ValueError) as error:
         raise Refused("unreadable", found="Base64", expected="Base64") from error
