@@ -52,7 +52,7 @@ class CoreTime:
     def of(cls, pid: int) -> CoreTime:
         """From ``/proc``: the process's own time, that of its ended children, and that of its running ones."""
         user, system = parse_stat(Path(f"/proc/{pid}/stat").read_text())
-        for child in _children(pid):
+        for child in children_of(pid):
             try:
                 time = cls.of(child)
             except (FileNotFoundError, ProcessLookupError):  # it has ended; its time may now be counted by its parent
@@ -81,12 +81,12 @@ def parse_stat(line: str, ticks_per_s: int | None = None) -> tuple[float, float]
 
 def peak_rss_mb(pid: int) -> float:
     """Largest resident memory so far, MB (10^6 bytes), summed over the process and its running children."""
-    return _status_mb(pid, "VmHWM") + sum(peak_rss_mb(child) for child in _children(pid))
+    return _status_mb(pid, "VmHWM") + sum(peak_rss_mb(child) for child in children_of(pid))
 
 
 def rss_mb(pid: int) -> float:
     """Resident memory now, MB, summed over the process and its running children."""
-    return _status_mb(pid, "VmRSS") + sum(rss_mb(child) for child in _children(pid))
+    return _status_mb(pid, "VmRSS") + sum(rss_mb(child) for child in children_of(pid))
 
 
 def _status_mb(pid: int, field: str) -> float:
@@ -98,7 +98,7 @@ def _status_mb(pid: int, field: str) -> float:
     return kib * 1024 / 1e6
 
 
-def _children(pid: int) -> list[int]:
+def children_of(pid: int) -> list[int]:
     """Running children of all threads."""
     found: list[int] = []
     for children in Path(f"/proc/{pid}/task").glob("*/children"):

@@ -201,22 +201,29 @@ class Readers:
             for open_file in task.files:
                 opened.append(open_file())
             reader = reader or self._forked(lane)
+        except Exception as error:
+            task.future.set_exception(error)
+        else:
+            return self._read(task, lane, reader, opened)
+        finally:
+            for file in opened:
+                os.close(file.descriptor)
+        return reader
+
+    def _read(self, task: _Task, lane: Lane, reader: Reader, opened: Sequence[OpenFile]) -> Reader | None:
+        try:
             with self._memory.share() as share:
                 answer, arrays = reader.call(task.job, task.arguments, opened, lane.cpu_s, lane.wall_s, share.grant)
             self._take(task, answer, arrays)
-            if not answer["last"]:
-                return reader
-            self._end(reader)
+            is_last = bool(answer["last"])
         except TimeoutError:
             self._too_slow(task, lane, self._end(reader))
         except (Gone, KeyError, ValueError, TypeError):  # the last three: an answer that no reader gives
             self._died(task, lane, self._end(reader))
-        except Exception as error:  # a file that cannot be opened, or no reader
-            task.future.set_exception(error)
-            return reader
-        finally:
-            for file in opened:
-                os.close(file.descriptor)
+        else:
+            if not is_last:
+                return reader
+            self._end(reader)
         return None
 
     def _forked(self, lane: Lane) -> Reader:
@@ -252,14 +259,12 @@ class Readers:
             log.error("%s raised %s at %s", task.job.name, fault, at)
             self._refuse(task, "fault", Refused("unreadable", fault, "—"))
 
-    def _end(self, reader: Reader | None) -> int:
+    def _end(self, reader: Reader) -> int:
         """End a reader; the negative number of the signal that ended it."""
-        if reader is not None:
-            try:
-                return self._zygote.end(reader)
-            except (Gone, OSError):
-                pass  # the zygote was ended, and its readers with it
-        return -signal.SIGKILL
+        try:
+            return self._zygote.end(reader)
+        except (Gone, OSError):  # the zygote was ended, and its readers with it
+            return -signal.SIGKILL
 
     def _died(self, task: _Task, lane: Lane, status: int) -> None:
         """A reader ended by itself while it ran a task."""

@@ -21,13 +21,25 @@ class Gone(Exception):
 
 
 def send(connection: socket.socket, message: bytes, files: Sequence[int] = ()) -> None:
-    """Send one message, and open files with it."""
+    """Send one message, and open files with it.
+
+    Raises
+    ------
+    Gone
+        The other side has closed its end.
+    TimeoutError
+        It takes nothing in the connection's time.
+    """
     whole = struct.pack("<L", len(message)) + message
-    if files:
-        sent = socket.send_fds(connection, [whole], files)
-        whole = whole[sent:]
-    if whole:
-        connection.sendall(whole)
+    try:
+        if files:
+            whole = whole[socket.send_fds(connection, [whole], files) :]
+        if whole:
+            connection.sendall(whole)
+    except BlockingIOError:
+        raise TimeoutError from None
+    except ConnectionError:
+        raise Gone from None
 
 
 def receive(connection: socket.socket, *, with_files: bool = False) -> tuple[bytes, list[int]]:
@@ -60,9 +72,10 @@ def receive(connection: socket.socket, *, with_files: bool = False) -> tuple[byt
 
 
 def limit_time(connection: socket.socket, seconds: float) -> None:
-    """How long :func:`receive` waits. The kernel waits; Python's own timeout would take a second system call."""
+    """How long messages may take. The kernel waits; Python's own timeout would take a second system call."""
     whole, part = divmod(max(0.001, seconds), 1)
-    connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("@ll", int(whole), int(part * 1e6)))
+    for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
+        connection.setsockopt(socket.SOL_SOCKET, option, struct.pack("@ll", int(whole), int(part * 1e6)))
 
 
 def _length(received: bytearray) -> int:

@@ -108,7 +108,7 @@ def test_waiting_without_computing_is_ended_too() -> None:
 
 
 def test_an_innocent_file_does_not_wait_for_slow_ones(readers: Readers) -> None:
-    slow = [readers.submit(jobs.compute, [file], 600.0, owner="slow") for _ in range(6)]
+    slow = [readers.submit(jobs.compute, [file], 600.0, owner="slow") for _ in range(4)]
     time.sleep(0.2)
     for k in range(3):
         began = time.monotonic()
@@ -150,6 +150,24 @@ def test_a_reader_that_is_killed_from_outside_blames_no_file(readers: Readers) -
             os.kill(pid, signal.SIGKILL)
     assert all(each.result(60).document for each in waiting)
     assert set(readers.ended) == {"outside"}
+
+
+def test_readers_that_were_killed_while_they_waited_are_replaced(readers: Readers) -> None:
+    for _ in range(3):
+        assert readers.submit(jobs.echo, [file], "a").result(60).document == "a"
+        for pid in pids(readers):
+            os.kill(pid, signal.SIGKILL)
+    assert set(readers.ended) <= {"outside"}
+
+
+def test_a_reader_that_is_stopped_is_replaced() -> None:
+    lane = Lane(cpu_s=5.0, wall_s=0.5, niceness=0)
+    readers = Readers(1, jobs=WITH_TEST_JOBS, quick=lane, slow=Lane(cpu_s=5.0, wall_s=30.0, niceness=10))
+    assert readers.submit(jobs.echo, [file], "a").result(60)
+    for pid in pids(readers):
+        os.kill(pid, signal.SIGSTOP)
+    assert readers.submit(jobs.echo, [file], "b").result(60).document == "b"
+    readers.close()
 
 
 def test_a_zygote_that_is_killed_is_started_again(readers: Readers) -> None:
