@@ -114,7 +114,7 @@ async def test_the_name_is_verified_and_the_found_address_is_called(hospital):
 
 
 async def test_another_name_at_the_same_address_is_not_trusted(hospital):
-    with pytest.raises(NotDelivered, match="^tls$"):
+    with pytest.raises(NotDelivered, match=r"^tls$"):
         await sent(Names(["127.0.0.1"]), f"https://other.example:{hospital.port}/in")
 
 
