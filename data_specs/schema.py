@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 from datetime import date, datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict
+from pydantic import BaseModel, BeforeValidator, ConfigDict, TypeAdapter
 from pydantic_core import PydanticCustomError
 
 
@@ -17,27 +17,25 @@ class Schema(BaseModel):
 
 
 def _written_day(value: Any) -> Any:
-    return _with_day(value, "date_parsing")
+    """The day of a text; pydantic itself would take a text with a number as seconds since 1970."""
+    if isinstance(value, date):
+        return value
+    if not isinstance(value, str) or not _DAY.fullmatch(value):
+        raise PydanticCustomError("date_parsing", "it has to be YYYY-MM-DD")
+    return _ANY_DAY.validate_python(value)
 
 
 def _written_moment(value: Any) -> Any:
-    return _with_day(value, "datetime_parsing")
-
-
-def _with_day(value: Any, fault: Literal["date_parsing", "datetime_parsing"]) -> Any:
-    """The value unchanged: pydantic would read a text with a number as seconds since 1970.
-
-    Raises
-    ------
-    PydanticCustomError
-        It is a number, or a text that does not begin with a day.
-    """
-    if isinstance(value, int | float | bytes) or (isinstance(value, str) and not _DAY.match(value)):
-        raise PydanticCustomError(fault, "it has to be written as in RFC 3339")
-    return value
+    """As :func:`_written_day`, for a time that begins with its day."""
+    if isinstance(value, datetime):
+        return value
+    if not isinstance(value, str) or not _DAY.match(value):
+        raise PydanticCustomError("datetime_parsing", "it has to be YYYY-MM-DDThh:mm:ssZ")
+    return _ANY_MOMENT.validate_python(value)
 
 
 _DAY = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
+_ANY_DAY, _ANY_MOMENT = TypeAdapter(date), TypeAdapter(datetime)
 Day = Annotated[date, BeforeValidator(_written_day)]
 """``YYYY-MM-DD`` (RFC 3339, section 5.6, full-date)."""
 Moment = Annotated[datetime, BeforeValidator(_written_moment)]
