@@ -7,6 +7,7 @@ BIN := .venv/bin
 demo: .venv/serve.done
 	$(BIN)/python samples/demo.py
 
+# For looking: nobody starts it again when it ends. For a clinic: deploy/ and docs/how-to/run-a-server.md.
 serve: .venv/serve.done
 	$(BIN)/python server.py
 

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import argparse
+import asyncio
 import os
 import resource
 import signal
+import socket
 import sys
 from collections.abc import Sequence
 from types import FrameType
 from typing import TYPE_CHECKING
 
 from service.settings import PREFIX, BadSettings, Settings, read_settings
+from service.systemd import STOPPING, Systemd
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -53,6 +56,7 @@ def serve(settings: Settings, engine: Engine | None = None) -> int:
     # There are as many decoders as cores. More threads inside numpy only cost time: with two cores a tenth of what the
     # examination of a recording takes. numpy's library reads this when it is loaded.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    systemd = Systemd.from_environment()
     from sqlalchemy.exc import SQLAlchemyError  # noqa: PLC0415
 
     from data_specs.next_steps.table import BadTable  # noqa: PLC0415
@@ -72,7 +76,7 @@ def serve(settings: Settings, engine: Engine | None = None) -> int:
         names = ", ".join(PREFIX + name for name in ("DATA_DIR", "STORE_URL", "DATABASE_URL"))
         print(f"server.py: one of {names} cannot be used: {reason}", file=sys.stderr)
         return BAD_SETTINGS
-    server = server_of(app, settings)
+    server = server_of(app, settings, systemd)
     for ending in (signal.SIGTERM, signal.SIGINT):
         # uvicorn raises the signal again when it has ended; with the default action the exit code would be an error
         signal.signal(ending, lambda *_: None)
@@ -83,8 +87,8 @@ def serve(settings: Settings, engine: Engine | None = None) -> int:
     return 0 if server.started and not app.state.service.failed else CANNOT_START
 
 
-def server_of(app: FastAPI, settings: Settings) -> Server:
-    """The HTTP server for ``app``, with its limits."""
+def server_of(app: FastAPI, settings: Settings, systemd: Systemd | None = None) -> Server:
+    """The HTTP server for ``app``, with its limits; it tells ``systemd`` how it is."""
     import uvicorn  # noqa: PLC0415
 
     from service.api.connections import SPARE_PLACES, Connections  # noqa: PLC0415
@@ -97,7 +101,26 @@ def server_of(app: FastAPI, settings: Settings) -> Server:
         read_seconds = settings.idle_seconds
 
     class DrainingServer(uvicorn.Server):
-        """Stops the service first: uvicorn waits for open requests, and some of these wait for the service."""
+        """Stops the service first: uvicorn waits for open requests, and some of these wait for the service.
+
+        Systemd is told from here, because only here it is known that the port is open.
+        """
+
+        telling: asyncio.Task[None] | None = None
+
+        async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+            await super().startup(sockets)
+            if systemd is not None:
+                service = app.state.service
+                told = systemd.keep_told(lambda: service.available, service.database.probe)
+                self.telling = asyncio.create_task(told)
+
+        async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+            if systemd is not None:
+                systemd.say(STOPPING)
+            await super().shutdown(sockets)  # signs of life go on until it has ended
+            if self.telling is not None:
+                self.telling.cancel()
 
         def handle_exit(self, sig: int, frame: FrameType | None) -> None:
             app.state.service.stop()

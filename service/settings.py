@@ -20,6 +20,9 @@ from service.protocols.peers import read_ae_address, read_callers
 PREFIX = "SANGLOC_"
 NOT_SETTINGS = frozenset({"SANGLOC_TEST_DATA"})
 """Names with the prefix that the server does not read: where the tests find real recordings."""
+MIN_BOOTSTRAP_KEY = 20
+"""Characters. Of random letters and digits they hold 119 bits, so that nobody guesses the key (NIST SP 800-63B-4,
+section 3.1.2: 112 bits need no slow hash)."""
 
 
 def _default_visits() -> int:
@@ -138,9 +141,11 @@ class Settings(BaseSettings):
 
     @field_validator("bootstrap_key")
     @classmethod
-    def _sendable(cls, key: str | None) -> str | None:
+    def _sendable_and_long(cls, key: str | None) -> str | None:
         if key is not None and not all("!" <= character <= "~" for character in key):
             raise ValueError("it has to consist of visible ASCII characters, so that it can be sent in a header")
+        if key is not None and len(key) < MIN_BOOTSTRAP_KEY:
+            raise ValueError(f"it has to have at least {MIN_BOOTSTRAP_KEY} characters, because it opens everything")
         return key
 
     @field_validator("dicom_peers")

@@ -60,5 +60,5 @@ def test_tests_stand_where_the_code_stands() -> None:
     mirrored = {folder.relative_to(ROOT / "tests") for folder in folders if folder != ROOT / "tests"}
     inside = {folder for folder in mirrored if folder.parts[0] in PACKAGES}
     assert len(inside) > 20
-    assert mirrored - inside == {Path("contract"), Path("e2e")}
+    assert mirrored - inside == {Path("contract"), Path("e2e"), Path("deploy")}
     assert [str(folder) for folder in sorted(inside) if not (ROOT / folder).is_dir()] == []

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from datetime import date
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, FiniteFloat
 
 from data_specs.person import MAX_AGE_YEARS, Sex, age_at_examination
-from data_specs.schema import Schema
+from data_specs.schema import Day, Schema
 
 Text = Annotated[str, Field(max_length=200)]
 
@@ -16,7 +15,7 @@ Text = Annotated[str, Field(max_length=200)]
 class Person(Schema):
     id: Text | None = None
     name: Text | None = None
-    birth_date: date | None = None
+    birth_date: Day | None = None
     age_years: Annotated[FiniteFloat, Field(ge=0, le=MAX_AGE_YEARS)] | None = None
     sex: Sex | None = None
 
@@ -71,7 +70,7 @@ class Context(Schema):
     person: Person = Person()
     referrer: Referrer | None = None
     order: Order | None = None
-    visited_on: date | None = None
+    visited_on: Day | None = None
     labs: Annotated[tuple[Lab, ...], Field(max_length=200)] = ()
     vitals: Vitals = Vitals()
     conditions: Annotated[tuple[Text, ...], Field(max_length=100)] | None = None

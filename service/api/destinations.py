@@ -1,7 +1,7 @@
 """``/v1/destinations`` and ``/v1/deliveries``: where reports are sent, and the state of each delivery.
 
 An admin manages all of them. A site's key manages only webhooks of its own site, over verified TLS and to addresses
-outside our own network (:mod:`service.delivery.addresses`).
+outside our own network (:mod:`service.delivery.addresses` and :mod:`service.delivery.outside`).
 """
 
 from __future__ import annotations
@@ -154,6 +154,7 @@ async def create_destination(request: Request, key: CurrentKey, asked: NewDestin
         language=asked.language or service.settings.language,
         secret=asked.secret or made,
         options=asked.options.model_dump_json(),
+        may_be_inside=key.role == "admin",
         ended_at=None,
     )
 

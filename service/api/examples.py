@@ -7,6 +7,7 @@ from typing import Any
 
 from data_specs.visit.context import Context
 from service.api.refusals import ProblemDocument
+from service.receive.accept import MAX_IDEMPOTENCY_KEY
 
 CONTEXT: dict[str, Any] = {
     "person": {"id": "P-0001", "age_years": 54, "sex": "female"},
@@ -90,9 +91,22 @@ VISIT: dict[str, Any] = {
 }
 
 
-def _header(name: str, description: str, example: str) -> dict[str, Any]:
-    schema = {"type": "string"}
-    return {"name": name, "in": "header", "description": description, "schema": schema, "example": example}
+def header(name: str, description: str, example: str, *, required: bool = False, **schema: Any) -> dict[str, Any]:
+    """A header that a route reads itself, as a parameter of OpenAPI; a text, unless ``schema`` says more."""
+    about = {"description": description, "schema": {"type": "string", **schema}, "example": example}
+    return {"name": name, "in": "header", "required": required, **about}
+
+
+IDEMPOTENCY_KEY = header(
+    "Idempotency-Key",
+    "Same key and same body: the answer is the first visit. Another body: 409.",
+    "visit-2026-11-21-17",
+    minLength=1,
+    maxLength=MAX_IDEMPOTENCY_KEY,
+    pattern="^[ -~]+$",
+)
+PREFER = header("Prefer", "`wait=SECONDS` (default 30, at most 120) or `respond-async`", "wait=10")
+ACCEPT_LANGUAGE = header("Accept-Language", "`vi`, `fr` or `en`", "vi")
 
 
 def _files(most: int, description: str) -> dict[str, Any]:
@@ -102,14 +116,10 @@ def _files(most: int, description: str) -> dict[str, Any]:
 
 POSTED_VISIT: dict[str, Any] = {
     "parameters": [
-        _header(
-            "Idempotency-Key",
-            "Same key and same body: the answer is the first visit. Another body: 409.",
-            "visit-2026-11-21-17",
-        ),
-        _header("Prefer", "`wait=SECONDS` (default 30, at most 120) or `respond-async`", "wait=10"),
-        _header("Accept-Language", "`vi`, `fr` or `en`", "vi"),
-        _header(
+        IDEMPOTENCY_KEY,
+        PREFER,
+        ACCEPT_LANGUAGE,
+        header(
             "Sangloc-Context",
             "The `context` of a visit that is posted as one file: its JSON in base64 or base64url",
             b64encode(b'{"person": {"age_years": 54}}').decode(),

@@ -67,7 +67,7 @@ log = structlog.get_logger()
 
 Name = Annotated[str, Path(max_length=60, description="Name of a bundle: lung, cardiac, kidney, cxr_gate")]
 Version = Annotated[str, Path(max_length=60, description="The version in service; other versions are not served")]
-_MODEL = protocol_responses(errors.ModelUnknown, errors.Unavailable)
+_MODEL = protocol_responses(errors.InvalidRequest, errors.ModelUnknown, errors.Unavailable)
 _INFER: dict[str, Any] = {
     "responses": {
         200: {"content": {"application/json": {}, "application/octet-stream": {}}},
@@ -116,7 +116,11 @@ async def server_ready(request: Request) -> dict[str, bool]:
     return {"ready": True}
 
 
-@router.post("/repository/index", responses=protocol_responses(errors.Unavailable))
+@router.post(
+    "/repository/index",
+    responses=protocol_responses(errors.Unavailable),
+    openapi_extra={"requestBody": {"description": "Not used", "content": {"application/json": {}}}},
+)
 async def repository_index(request: Request) -> list[dict[str, str]]:
     """The bundles in service."""
     await request.body()
@@ -129,9 +133,18 @@ async def repository_index(request: Request) -> list[dict[str, str]]:
 
 # ------------------------------------------------------------------ a model
 @router.get("/models/{name}", responses=_MODEL)
-@router.get("/models/{name}/versions/{version}", responses=_MODEL)
-async def model_metadata(request: Request, name: Name, version: str | None = None) -> dict[str, Any]:
+async def model_metadata(request: Request, name: Name) -> dict[str, Any]:
     """Inputs and outputs of a model; -1 stands for the number of rows."""
+    return await _metadata(request, name, None)
+
+
+@router.get("/models/{name}/versions/{version}", responses=_MODEL)
+async def version_metadata(request: Request, name: Name, version: Version) -> dict[str, Any]:
+    """As without a version, if it is the version in service."""
+    return await _metadata(request, name, version)
+
+
+async def _metadata(request: Request, name: str, version: str | None) -> dict[str, Any]:
     service = service_of(request)
     bundle = _bundle(service, name, version)
     return {
@@ -144,9 +157,18 @@ async def model_metadata(request: Request, name: Name, version: str | None = Non
 
 
 @router.get("/models/{name}/ready", responses=_MODEL)
-@router.get("/models/{name}/versions/{version}/ready", responses=_MODEL)
-async def model_ready(request: Request, name: Name, version: str | None = None) -> dict[str, Any]:
+async def model_ready(request: Request, name: Name) -> dict[str, Any]:
     """Whether a model is in service."""
+    return _readiness(request, name, None)
+
+
+@router.get("/models/{name}/versions/{version}/ready", responses=_MODEL)
+async def version_ready(request: Request, name: Name, version: Version) -> dict[str, Any]:
+    """Whether this version of a model is in service."""
+    return _readiness(request, name, version)
+
+
+def _readiness(request: Request, name: str, version: str | None) -> dict[str, Any]:
     service = service_of(request)
     _bundle(service, name, version)
     if not service.available:

@@ -28,8 +28,8 @@ def openapi(app: FastAPI) -> dict[str, Any]:
         components.setdefault("schemas", {}).update(schemas_beyond_the_routes())
         components["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
         for path, operations_ in document["paths"].items():
-            for operation in operations_.values():
-                secured = path.startswith(("/v1/", "/dicomweb/")) and path != "/v1/models"
+            for method, operation in operations_.items():
+                secured = path.startswith(("/v1/", "/dicomweb/")) and path != "/v1/models" and method != "options"
                 _complete(path, operation, secured=secured or path.endswith("/infer"))
         app.openapi_schema = document
     return app.openapi_schema
@@ -43,6 +43,8 @@ def _complete(path: str, operation: dict[str, Any], *, secured: bool) -> None:
         _add(path, operation, errors.TooManyWrongKeys)
     if "requestBody" in operation:
         _add(path, operation, errors.BodyTooSlow, errors.BodyTooLarge)
+    if "{" in path:
+        _add(path, operation, errors.NotFound)
     if path not in ALWAYS_ANSWERED:
         _add(path, operation, errors.Busy)
     invalid = operation["responses"].get("422", {}).get("content", {})

@@ -9,7 +9,7 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel
-from sqlalchemy import func, select, text
+from sqlalchemy import func, select
 
 from service import errors
 from service.api.refusals import problem_responses
@@ -56,7 +56,7 @@ async def ready(request: Request) -> Response:
         "engine": "ok" if service.engine is not None else "starting",
         "device": _device(service),
         "process": "draining" if service.draining else "ok",
-        "database": await _probe(service.database.read(lambda session: session.execute(text("SELECT 1")))),
+        "database": await _probe(service.database.probe()),
         "store": await _probe(asyncio.to_thread(service.store.probe)),
     }
     is_ready = set(checks.values()) == {"ok"}

@@ -1,7 +1,13 @@
 """The key of a request: from its header, or from the session that a browser opened with a key.
 
 A session has a random cookie, which is stored as a hash, and ends when its key is revoked. The cookie is ``HttpOnly``
-and ``SameSite=Strict``; a request that changes something by its cookie alone must also come from this origin.
+and ``SameSite=Strict``; a request that changes something by its cookie alone must also come from this origin. So must
+the forms that open and end a session, because a browser sends them without a cookie too: another site could sign a
+person in with a key of its choice, and see what they post.
+
+References
+----------
+W3C Fetch Metadata Request Headers, section 2.4 (``Sec-Fetch-Site``); RFC 6454, section 7 (``Origin``).
 """
 
 from __future__ import annotations
@@ -83,15 +89,37 @@ def client_network(request: Request) -> str:
 
 
 def from_this_origin(request: Request) -> bool:
-    """Whether a page of this service sent the request, by the headers of the browser."""
-    site = request.headers.get("sec-fetch-site")
-    if site is not None:
-        return site == "same-origin"
-    origin = request.headers.get("origin")
-    return origin is not None and urlsplit(origin).netloc == request.headers.get("host")
+    """Whether a page of this service, or the person and no page, sent the request, by the headers of the browser.
+
+    ``same-site`` is another origin: other hosts of a hospital's domain are other applications. ``none`` is the person,
+    who typed the address or sent a form again; a page cannot cause it. ``Origin`` decides for older browsers.
+    """
+    site, origin = request.headers.get("sec-fetch-site"), request.headers.get("origin")
+    if site == "same-origin":
+        return True
+    if site not in (None, "none"):
+        return False
+    if origin is None:
+        return site == "none"
+    return urlsplit(origin).netloc == request.headers.get("host")
 
 
-@router.post("/login")
+def refuse_other_origins(request: Request) -> None:
+    """Refuse a form of another origin. What is sent without a word on its origin is from no browser.
+
+    Raises
+    ------
+    Forbidden
+    """
+    says_origin = {"sec-fetch-site", "origin"} & set(request.headers)
+    if says_origin and not from_this_origin(request):
+        raise Forbidden
+
+
+OneOrigin = Depends(refuse_other_origins)
+
+
+@router.post("/login", dependencies=[OneOrigin])
 async def login(
     request: Request, key: Annotated[str, Form(max_length=MAX_SECRET)] = "", next: Annotated[str, Form()] = "/"
 ) -> RedirectResponse:
@@ -100,8 +128,6 @@ async def login(
     With a wrong key the page is shown again, and says so; after too many, it says when to try again.
     """
     service = service_of(request)
-    if request.headers.get("origin") is not None and not from_this_origin(request):
-        raise Forbidden
     onward = next if _is_local(next) else "/"
     try:
         failed = "" if await service.keys.find(key.strip(), client_network(request)) else "1"
@@ -122,7 +148,7 @@ async def login(
     return response
 
 
-@router.post("/logout")
+@router.post("/logout", dependencies=[OneOrigin])
 async def logout(request: Request) -> RedirectResponse:
     cookie = request.cookies.get(COOKIE)
     if cookie:

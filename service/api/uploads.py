@@ -23,6 +23,7 @@ from fastapi.routing import APIRoute
 
 from data_specs.visit.contract import Visit
 from service import errors
+from service.api.examples import ACCEPT_LANGUAGE, IDEMPOTENCY_KEY, PREFER, header
 from service.api.refusals import problem_response, problem_responses
 from service.api.session import CurrentKey
 from service.api.visits import finished_or_not
@@ -82,7 +83,7 @@ tus = APIRouter(
     prefix="/v1/uploads",
     route_class=TusRoute,
     tags=["uploads"],
-    responses=problem_responses(errors.Unauthorised, errors.Forbidden),
+    responses=problem_responses(errors.Unauthorised, errors.Forbidden, errors.InvalidRequest, errors.InternalFault),
 )
 router = APIRouter()
 
@@ -91,6 +92,15 @@ _STATE = {
     "Upload-Offset": {"description": "Bytes that have arrived and are on disk", "schema": {"type": "integer"}},
     "Upload-Expires": {"description": "When it expires", "schema": {"type": "string"}},
 }
+_RESUMABLE = header("Tus-Resumable", "Version of the protocol", VERSION, required=True, const=VERSION)
+_LENGTH = header("Upload-Length", "Bytes of the file", "5000000", required=True, type="integer", minimum=0)
+_OFFSET = header("Upload-Offset", "Bytes that have arrived", "0", required=True, type="integer", minimum=0)
+_ABOUT = header(
+    "Upload-Metadata",
+    "`filename` and `field` (`image` or `ecg`), each with its value in base64, separated by commas",
+    "filename ZmlsbS5kY20=,field aW1hZ2U=",
+    maxLength=MAX_METADATA,
+)
 _GONE = problem_responses(errors.NotFound, errors.UploadGone, errors.TusVersion)
 
 
@@ -115,6 +125,7 @@ async def get_protocol(request: Request) -> Response:
             errors.TusVersion, errors.BodyTooLarge, errors.InvalidRequest, errors.TooManyUploads, errors.InternalFault
         ),
     },
+    openapi_extra={"parameters": [_RESUMABLE, _LENGTH, _ABOUT]},
 )
 async def post_upload(request: Request, key: CurrentKey) -> Response:
     """Begin an upload of `Upload-Length` bytes."""
@@ -135,6 +146,7 @@ async def post_upload(request: Request, key: CurrentKey) -> Response:
     "/{upload_id}",
     response_class=Response,
     responses={200: {"description": "How many bytes have arrived", "headers": _STATE, "content": {}}, **_GONE},
+    openapi_extra={"parameters": [_RESUMABLE]},
 )
 async def get_upload(request: Request, key: CurrentKey, upload_id: UploadId) -> Response:
     """How many bytes of an upload have arrived. Use HEAD."""
@@ -168,7 +180,10 @@ async def get_upload(request: Request, key: CurrentKey, upload_id: UploadId) -> 
             errors.InternalFault,
         ),
     },
-    openapi_extra={"requestBody": {"content": {PIECE: {"schema": {"type": "string", "format": "binary"}}}}},
+    openapi_extra={
+        "parameters": [_RESUMABLE, _OFFSET],
+        "requestBody": {"content": {PIECE: {"schema": {"type": "string", "format": "binary"}}}},
+    },
 )
 async def patch_upload(request: Request, key: CurrentKey, upload_id: UploadId) -> Response:
     """Send the bytes from `Upload-Offset` on. If the connection breaks, the bytes that have arrived are kept."""
@@ -185,7 +200,13 @@ async def patch_upload(request: Request, key: CurrentKey, upload_id: UploadId) -
     return Response(status_code=204, headers={"Upload-Offset": str(offset), **_expires(row)})
 
 
-@tus.delete("/{upload_id}", status_code=204, response_class=Response, responses=_GONE)
+@tus.delete(
+    "/{upload_id}",
+    status_code=204,
+    response_class=Response,
+    responses=_GONE,
+    openapi_extra={"parameters": [_RESUMABLE]},
+)
 async def delete_upload(request: Request, key: CurrentKey, upload_id: UploadId) -> Response:
     """Delete an upload."""
     service = service_of(request)
@@ -226,6 +247,7 @@ async def overridden(request: Request, key: CurrentKey, upload_id: UploadId) -> 
         ),
     },
     openapi_extra={
+        "parameters": [IDEMPOTENCY_KEY, PREFER, ACCEPT_LANGUAGE],
         "requestBody": {
             "required": True,
             "content": {
@@ -241,7 +263,7 @@ async def overridden(request: Request, key: CurrentKey, upload_id: UploadId) -> 
                     }
                 }
             },
-        }
+        },
     },
 )
 async def post_visit_of_uploads(request: Request, key: CurrentKey) -> Response:

@@ -13,6 +13,7 @@ from fastapi import APIRouter, Path, Query, Request
 from fastapi.responses import JSONResponse, Response
 from pydantic import BaseModel
 
+from data_specs.schema import Moment
 from data_specs.visit.contract import Priority, Status, Visit
 from service import errors
 from service.api.examples import POSTED_VISIT, VISIT
@@ -122,7 +123,7 @@ async def get_visits(
     priority: Priority | None = None,
     status: Status | None = None,
     since: Annotated[
-        datetime | None, Query(description="Received at or after this time; UTC if it names no zone")
+        Moment | None, Query(description="Received at or after this time; UTC if it names no zone")
     ] = None,
     cursor: Annotated[str | None, Query(max_length=200, description="`next` of the previous page")] = None,
     limit: Annotated[int, Query(ge=1, le=MAX_PAGE)] = PAGE,

@@ -12,6 +12,13 @@ from data_specs.vocabulary import Language
 
 SENDINGS_AT_ONCE = 64
 """Deliveries that one process sends at a time, to all destinations together."""
+INSIDE = "inside"
+"""Code of a delivery whose destination is inside our own network and may not be."""
+NO_ANSWER = frozenset(
+    {INSIDE, "unreachable", "timeout", "tls", "broken_off", "closed", "dicom_no_association", "dicom_aborted"}
+)
+"""Codes of deliveries to which no answer came. A site learns ``unreachable`` in place of all of them: the differences
+between them would show what is in the network that we send from."""
 
 
 class NotDelivered(Exception):
@@ -63,6 +70,8 @@ class Delivery:
     ----------
     kind
         Kind of the destination: a key of :data:`service.delivery.senders.dispatch.KINDS`.
+    may_be_inside
+        Whether the destination may be inside our own network: an admin named it.
     repeated
         Whether it was sent before, or may have been: a process can stop after sending and before it writes that down.
     """
@@ -75,6 +84,7 @@ class Delivery:
     language: Language
     secret: str | None
     options: Options
+    may_be_inside: bool
     repeated: bool = False
 
     @property

@@ -116,6 +116,7 @@ class Deliveries(LeasedRows[Identity]):
             language=destination.language,  # type: ignore[arg-type]  # languages only
             secret=destination.secret,
             options=Options.model_validate_json(destination.options),
+            may_be_inside=destination.may_be_inside,
             repeated=row.attempts > 0 or row.last_problem is not None,
         )
         lease = {"owner": self._owner.id, "lease_until": now + self._length, "attempts": row.attempts + 1}

@@ -81,6 +81,10 @@ class Database:
         """
         return await (self._writer.run(work) if self._writer else self._run(work, True))
 
+    async def probe(self) -> None:
+        """Ask for nothing, to see whether the database answers."""
+        await self.read(lambda session: session.execute(select(1)))
+
     async def _run(self, work: Callable[[Session], T], write: bool) -> T:
         def transaction() -> T:
             with self.transaction(write=write) as session:

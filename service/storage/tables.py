@@ -248,7 +248,10 @@ class ReportRow(Base):
 
 
 class DestinationRow(Base):
-    """A destination of reports. ``options`` is JSON; ``secret`` signs webhooks or is a server's token."""
+    """A destination of reports. ``options`` is JSON; ``secret`` signs webhooks or is a server's token.
+
+    ``may_be_inside``: an admin named it, so it may be inside our own network.
+    """
 
     __tablename__ = "destinations"
 
@@ -259,6 +262,7 @@ class DestinationRow(Base):
     language: Mapped[str] = mapped_column(String(2))
     secret: Mapped[str | None] = mapped_column(String(500))
     options: Mapped[str] = mapped_column(Text)
+    may_be_inside: Mapped[bool] = mapped_column(Boolean, default=False)
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
     ended_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
 

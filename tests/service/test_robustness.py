@@ -251,3 +251,40 @@ def test_migrations_up_and_down_over_old_visits(tmp_path, new_database):
             assert not left
     finally:
         database.close()
+
+
+def test_destinations_of_before_may_be_inside_if_only_an_admin_could_name_them(tmp_path, new_database):
+    from alembic import command
+    from alembic.config import Config
+
+    database = Database(new_database() or f"sqlite:///{tmp_path / 'sangloc.db'}")
+    config = Config()
+    config.set_main_option("script_location", "service.storage:migrations")
+    http = '{"allow_http": true}'
+    before = {
+        "both": ("webhook", "xa", "https://hospital.example/x", "{}"),
+        "every site": ("webhook", None, "https://hospital.example/x", "{}"),
+        "another kind": ("fhir", "xa", "https://hospital.example", "{}"),
+        "http": ("webhook", "xa", "http://localhost/x", "{}"),
+        "http allowed": ("webhook", "xa", "https://hospital.example/x", http),
+        "private": ("webhook", "xa", "https://10.0.0.7/x", "{}"),
+        "local": ("webhook", "xa", "https://a.localhost/x", "{}"),
+        "odd": ("webhook", "xa", "https://[::ffff/x", "{}"),
+    }
+    try:
+        with database.engine.connect() as connection, connection.begin():
+            config.attributes["connection"] = connection
+            command.upgrade(config, "0004")
+            insert = text(
+                "INSERT INTO destinations (id, kind, address, site, language, options, created_at)"
+                " VALUES (:id, :kind, :address, :site, 'vi', :options, '2026-01-01 00:00:00')"
+            )
+            for id_, (kind, site, address, options) in before.items():
+                values = {"id": id_, "kind": kind, "site": site, "address": address, "options": options}
+                connection.execute(insert, values)
+            command.upgrade(config, "head")
+            may_not = connection.execute(text("SELECT id FROM destinations WHERE NOT may_be_inside ORDER BY id"))
+            assert list(may_not.scalars()) == ["both", "odd"]
+            command.downgrade(config, "0004")
+    finally:
+        database.close()

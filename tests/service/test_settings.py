@@ -48,7 +48,8 @@ def test_defaults_are_the_contracts(environment, monkeypatch):
         ("SANGLOC_PORT", "http", "SANGLOC_PORT"),
         ("SANGLOC_PORT", "70000", "SANGLOC_PORT"),
         ("SANGLOC_DATABASE_URL", "mysql://secret@x", "SANGLOC_DATABASE_URL"),
-        ("SANGLOC_BOOTSTRAP_KEY", "se cret", "SANGLOC_BOOTSTRAP_KEY"),
+        ("SANGLOC_BOOTSTRAP_KEY", "se cret-that-is-long-enough", "visible ASCII"),
+        ("SANGLOC_BOOTSTRAP_KEY", "a-short-secret-key1", "at least 20 characters"),
         ("SANGLOC_DEVICE", "abacus", "SANGLOC_DEVICE"),
         ("SANGLOC_MAX_UPLOAD_MB", "0", "SANGLOC_MAX_UPLOAD_MB"),
     ],
@@ -151,10 +152,11 @@ def test_first_start_makes_an_admin_key_once(tmp_path):
 
 
 def test_bootstrap_key_holds_as_long_as_it_is_set(tmp_path):
-    with serving(settings_for(tmp_path, bootstrap_key="one")) as served, served.client("one") as client:
+    first, second = "the-first-of-two-keys", "the-second-of-two-keys"
+    with serving(settings_for(tmp_path, bootstrap_key=first)) as served, served.client(first) as client:
         assert client.get("/v1/keys").json() == {"items": []}
         assert not (tmp_path / "admin.key").exists()
-    with serving(settings_for(tmp_path, bootstrap_key="two")) as served, served.client("one") as client:
+    with serving(settings_for(tmp_path, bootstrap_key=second)) as served, served.client(first) as client:
         assert client.get("/v1/keys").status_code == 401
 
 

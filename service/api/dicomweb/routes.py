@@ -16,7 +16,15 @@ from fastapi import APIRouter, Path, Request
 from fastapi.responses import Response, StreamingResponse
 
 from service import errors
-from service.api.dicomweb.matching import Level, known_uid, read_query
+from service.api.dicomweb.matching import (
+    LIMIT,
+    MAX_LIMIT,
+    MAX_OFFSET,
+    MAX_VALUE,
+    Level,
+    known_uid,
+    read_query,
+)
 from service.api.dicomweb.query import find_made, search
 from service.api.dicomweb.retrieve import (
     DICOM,
@@ -46,9 +54,10 @@ VARY = {"Vary": "Accept, Accept-Language"}
 
 router = APIRouter(prefix=ROOT, tags=["DICOMweb"], responses=problem_responses(errors.Unauthorised))
 
-Study = Annotated[str, Path(description="StudyInstanceUID")]
-Series = Annotated[str, Path(description="SeriesInstanceUID")]
-Instance = Annotated[str, Path(description="SOPInstanceUID")]
+_UID = {"pattern": "^[0-9.]{1,64}$"}
+Study = Annotated[str, Path(description="StudyInstanceUID", json_schema_extra=_UID)]
+Series = Annotated[str, Path(description="SeriesInstanceUID", json_schema_extra=_UID)]
+Instance = Annotated[str, Path(description="SOPInstanceUID", json_schema_extra=_UID)]
 
 _STORED = {"content": {JSON: {"schema": {"type": "object"}}}}
 _STORE: dict[str, Any] = {
@@ -75,6 +84,9 @@ _STORE: dict[str, Any] = {
     },
 }
 _WARNED = {"Warning": {"description": "299, if there are more matches than are listed", "schema": {"type": "string"}}}
+_COUNT = {"type": "integer", "minimum": 0, "maximum": MAX_OFFSET}
+_TEXT = {"type": "string", "maxLength": MAX_VALUE}
+_DAYS = {"type": "string", "pattern": r"^\s*([0-9]{8}|[0-9]{8}-([0-9]{8})?|-[0-9]{8})?\s*$"}
 _SEARCH: dict[str, Any] = {
     "response_class": Response,
     "responses": {
@@ -87,16 +99,17 @@ _SEARCH: dict[str, Any] = {
     },
     "openapi_extra": {
         "parameters": [
-            {"name": name, "in": "query", "schema": {"type": kind}, "description": words}
-            for name, kind, words in (
-                ("limit", "integer", "Largest number of matches"),
-                ("offset", "integer", "Number of matches to skip"),
-                ("includefield", "string", "Accepted, without effect: all known attributes are always returned"),
-                ("StudyInstanceUID", "string", "One, or several separated by commas; other attributes by their name"),
-                ("AccessionNumber", "string", "May have the wildcards * and ?"),
-                ("PatientID", "string", "May have the wildcards * and ?"),
-                ("StudyDate", "string", "YYYYMMDD, or a range YYYYMMDD-YYYYMMDD"),
-                ("ModalitiesInStudy", "string", "SR, OT, PR"),
+            {"name": name, "in": "query", "schema": schema, "description": words}
+            for name, schema, words in (
+                ("limit", _COUNT, f"Largest number of matches; {LIMIT} where it is not said, and {MAX_LIMIT} at most"),
+                ("offset", _COUNT, "Number of matches to skip"),
+                ("fuzzymatching", {"type": "boolean"}, "Accepted; only literal matching is performed"),
+                ("includefield", {"type": "string"}, "Without effect: all known attributes are always returned"),
+                ("StudyInstanceUID", _TEXT, "One, or several separated by commas; other attributes by their name"),
+                ("AccessionNumber", _TEXT, "May have the wildcards * and ?"),
+                ("PatientID", _TEXT, "May have the wildcards * and ?"),
+                ("StudyDate", _DAYS, "YYYYMMDD, or a range YYYYMMDD-YYYYMMDD, one end of which may be left out"),
+                ("ModalitiesInStudy", _TEXT, "SR, OT, PR"),
             )
         ]
     },

@@ -15,7 +15,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from service.delivery.message import Delivery, NotDelivered
-from service.protocols.peers import read_ae_address
+from service.delivery.outside import outside_address
+from service.protocols.peers import AEAddress, read_ae_address
 
 if TYPE_CHECKING:
     from pydicom.dataset import FileDataset
@@ -45,10 +46,24 @@ def send(delivery: Delivery, files: Sequence[bytes], ae_title: str, *, timeout_s
     ------
     NotDelivered
     """
+    address = delivery.address if delivery.may_be_inside else _checked(delivery.address)
     if delivery.repeated:
-        files = _missing(delivery.address, files, ae_title, timeout_s)
+        files = _missing(address, files, ae_title, timeout_s)
     if files:
-        c_store(delivery.address, ae_title, files, timeout_s=timeout_s)
+        c_store(address, ae_title, files, timeout_s=timeout_s)
+
+
+def _checked(address: str) -> str:
+    """``AE_TITLE@HOST:PORT`` with a checked IP address as host."""
+    peer = _peer(address)
+    return f"{peer.ae_title}@[{outside_address(peer.host)}]:{peer.port}"
+
+
+def _peer(address: str) -> AEAddress:
+    try:
+        return read_ae_address(address)
+    except ValueError:
+        raise NotDelivered("address", permanent=True) from None
 
 
 def _missing(address: str, files: Sequence[bytes], ae_title: str, timeout_s: float) -> Sequence[bytes]:
@@ -137,10 +152,7 @@ def _associate(address: str, ae_title: str, wanted: Sequence[tuple[str, str | No
     """An association for these SOP classes; ``None`` as transfer syntax stands for the uncompressed ones."""
     from pynetdicom import AE  # noqa: PLC0415  stow.py needs this module without pynetdicom
 
-    try:
-        peer = read_ae_address(address)
-    except ValueError:
-        raise NotDelivered("address", permanent=True) from None
+    peer = _peer(address)
     entity = AE(ae_title)
     entity.acse_timeout = entity.dimse_timeout = entity.network_timeout = entity.connection_timeout = timeout_s
     for sop_class, syntax in wanted[:MAX_CONTEXTS]:

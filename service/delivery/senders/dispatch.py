@@ -6,16 +6,19 @@ A new kind is a sender in this folder and a row here.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Literal
 
+import structlog
+
 from data_specs.visit.report import Report
 from data_specs.vocabulary import Language
 from service.delivery.addresses import check_web_address
-from service.delivery.message import SENDINGS_AT_ONCE, Delivery, Options
+from service.delivery.message import NO_ANSWER, SENDINGS_AT_ONCE, Delivery, NotDelivered, Options
+from service.delivery.outside import outside_addresses
 from service.protocols.peers import read_ae_address, read_host_and_port
 
 if TYPE_CHECKING:
@@ -25,6 +28,8 @@ if TYPE_CHECKING:
 
 RENDERINGS_AT_ONCE = 2
 """Reports that are rendered for deliveries at a time: most of the machine is for new visits."""
+
+log = structlog.get_logger()
 
 
 class Senders:
@@ -39,7 +44,8 @@ class Senders:
         self._rendering = asyncio.Semaphore(RENDERINGS_AT_ONCE)
         # own threads, because a destination that does not answer must not block those that read the visits' files
         self._threads = ThreadPoolExecutor(SENDINGS_AT_ONCE, thread_name_prefix="sender")
-        self._client: httpx.AsyncClient | None = None
+        self._clients: dict[bool, httpx.AsyncClient] = {}
+        """By whether they may connect inside our own network."""
 
     async def send(self, delivery: Delivery) -> None:
         """Deliver.
@@ -52,20 +58,26 @@ class Senders:
         from service.report.issue import issue  # noqa: PLC0415  it imports all renderings
 
         report = await issue(self._parts, delivery.visit_id, delivery.version)
-        await KINDS[delivery.kind].send(self, delivery, report)
+        try:
+            await KINDS[delivery.kind].send(self, delivery, report)
+        except NotDelivered as reason:
+            if delivery.may_be_inside or reason.code not in NO_ANSWER:
+                raise
+            log.warning("no_answer_from_a_site", destination=delivery.destination_id, problem=reason.code)
+            raise NotDelivered("unreachable") from None
 
     async def send_webhook(self, delivery: Delivery, report: Report) -> None:
         from service.delivery.senders import webhook  # noqa: PLC0415  it imports httpx
 
         with_report = delivery.options.content == "report"
         rendered = await self._rendered(report, "json", delivery.language) if with_report else None
-        await webhook.send(self._http(), delivery, report, rendered, timeout_s=self._timeout_s)
+        await webhook.send(self._http(delivery), delivery, report, rendered, timeout_s=self._timeout_s)
 
     async def send_fhir(self, delivery: Delivery, report: Report) -> None:
         from service.delivery.senders import fhir  # noqa: PLC0415  it imports httpx
 
         rendered = await self._rendered(report, "fhir", delivery.language)
-        await fhir.send(self._http(), delivery, rendered, timeout_s=self._timeout_s)
+        await fhir.send(self._http(delivery), delivery, rendered, timeout_s=self._timeout_s)
 
     async def send_dicom(self, delivery: Delivery, report: Report) -> None:
         from service.delivery.senders import dicom  # noqa: PLC0415  it imports pydicom
@@ -83,7 +95,8 @@ class Senders:
     async def send_hl7(self, delivery: Delivery, report: Report) -> None:
         from service.delivery.senders import hl7  # noqa: PLC0415  as the other senders
 
-        await hl7.send(delivery, await self._rendered(report, "hl7", delivery.language), timeout_s=self._timeout_s)
+        rendered = await self._rendered(report, "hl7", delivery.language)
+        await hl7.send(delivery, rendered, self._threads, timeout_s=self._timeout_s)
 
     async def _rendered(self, report: Report, rendering: Literal["json", "fhir", "hl7"], language: Language) -> bytes:
         from service.report import render  # noqa: PLC0415  it imports all renderings
@@ -100,17 +113,22 @@ class Senders:
     async def _in_thread(self, send: Callable[[], None]) -> None:
         await asyncio.get_running_loop().run_in_executor(self._threads, send)
 
-    def _http(self) -> httpx.AsyncClient:
-        if self._client is None:
+    def _http(self, delivery: Delivery) -> httpx.AsyncClient:
+        inside = delivery.may_be_inside
+        if inside not in self._clients:
             from service.delivery.senders.http import new_client  # noqa: PLC0415  it imports httpx
 
-            self._client = new_client(SENDINGS_AT_ONCE)
-        return self._client
+            self._clients[inside] = new_client(SENDINGS_AT_ONCE, None if inside else self._look_up)
+        return self._clients[inside]
+
+    async def _look_up(self, host: str) -> Sequence[str]:
+        """The addresses of a host, found in the senders' threads: a name may be as slow as a destination."""
+        return await asyncio.get_running_loop().run_in_executor(self._threads, outside_addresses, host)
 
     async def aclose(self) -> None:
         self._threads.shutdown(wait=False, cancel_futures=True)
-        if self._client is not None:
-            await self._client.aclose()
+        for client in self._clients.values():
+            await client.aclose()
 
 
 @dataclass(frozen=True, slots=True)

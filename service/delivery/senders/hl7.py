@@ -7,7 +7,11 @@ HL7 v2.5.1, section 2.9.2 (acknowledgement), table 0008 (its codes), table 0357 
 
 from __future__ import annotations
 
+import asyncio
+from concurrent.futures import Executor
+
 from service.delivery.message import Delivery, NotDelivered
+from service.delivery.outside import outside_address
 from service.protocols import mllp
 from service.protocols.peers import read_host_and_port
 
@@ -15,8 +19,13 @@ MAY_PASS = frozenset({"", "206", "207"})
 """Errors that may not come again. Table 0357: 206, record locked; 207, internal error; and no code at all."""
 
 
-async def send(delivery: Delivery, message: bytes, *, timeout_s: float) -> None:
+async def send(delivery: Delivery, message: bytes, threads: Executor, *, timeout_s: float) -> None:
     """Send, and wait for the acknowledgement.
+
+    Parameters
+    ----------
+    threads
+        Where a name is looked up.
 
     Raises
     ------
@@ -26,6 +35,8 @@ async def send(delivery: Delivery, message: bytes, *, timeout_s: float) -> None:
         host, port = read_host_and_port(delivery.address)
     except ValueError:
         raise NotDelivered("address", permanent=True) from None
+    if not delivery.may_be_inside:
+        host = await asyncio.get_running_loop().run_in_executor(threads, outside_address, host)
     try:
         answer = await mllp.send(host, port, message, timeout_s=timeout_s)
     except mllp.SendFailed as failed:

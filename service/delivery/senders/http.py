@@ -15,7 +15,9 @@ from email.utils import parsedate_to_datetime
 
 import httpx
 
-from service.delivery.message import NotDelivered
+from service.delivery.message import INSIDE, NotDelivered
+from service.delivery.outside import LookUp, NotOutside
+from service.delivery.senders.outside_http import OutsideTransport
 
 MAX_ANSWER_BYTES = 16_384
 """An answer is read up to here, so that its connection can be used again; after more the connection is closed."""
@@ -25,13 +27,22 @@ MAY_PASS = frozenset({401, 403, 408, 425, 429})
 """4xx that the same request may not get again: after a while, or once an administrator has corrected the token."""
 
 
-def new_client(connections: int) -> httpx.AsyncClient:
-    """A client with the machine's own certificate authorities; it ignores proxies and other environment variables."""
+def new_client(connections: int, look_up: LookUp | None = None) -> httpx.AsyncClient:
+    """A client with the machine's own certificate authorities; it ignores proxies and other environment variables.
+
+    Parameters
+    ----------
+    look_up
+        Gives the addresses that a host may be connected to; ``None``: any of its addresses.
+    """
+    context = ssl.create_default_context()
+    limits = httpx.Limits(max_connections=connections, max_keepalive_connections=16, keepalive_expiry=30)
     return httpx.AsyncClient(
-        verify=ssl.create_default_context(),
+        verify=context,
+        transport=None if look_up is None else OutsideTransport(context, limits, look_up),
         follow_redirects=False,
         trust_env=False,
-        limits=httpx.Limits(max_connections=connections, max_keepalive_connections=16, keepalive_expiry=30),
+        limits=limits,
         headers={"User-Agent": "sangloc"},
     )
 
@@ -79,7 +90,7 @@ async def status_of(
     except (httpx.InvalidURL, httpx.UnsupportedProtocol, UnicodeError):
         raise NotDelivered("address", permanent=True) from None
     except (httpx.HTTPError, OSError) as error:
-        raise NotDelivered(_reason(error)) from None
+        raise NotDelivered(reason_of(error)) from None
 
 
 def authorization(secret: str | None) -> dict[str, str]:
@@ -117,10 +128,13 @@ def retry_after_s(headers: Mapping[str, str]) -> float | None:
     return min(max(0.0, seconds), MAX_RETRY_AFTER_S)
 
 
-def _reason(error: BaseException) -> str:
+def reason_of(error: BaseException) -> str:
+    """Why no answer came, as the code of :class:`NotDelivered`."""
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, ssl.SSLError):
             return "tls"
+        if isinstance(cause, NotOutside):
+            return INSIDE
         cause = cause.__cause__ or cause.__context__
     return "unreachable" if isinstance(error, httpx.ConnectError) else "broken_off"

@@ -19,7 +19,8 @@ import httpx
 
 from service.delivery.message import Delivery, NotDelivered
 from service.delivery.senders.dicom import check_status
-from service.delivery.senders.http import authorization, expect_success
+from service.delivery.senders.http import authorization, expect_success, reason_of
+from service.delivery.senders.outside_http import OutsideBlockingTransport
 
 MAX_ANSWER_BYTES = 1_000_000
 
@@ -31,10 +32,11 @@ def send(delivery: Delivery, files: Sequence[bytes], *, timeout_s: float) -> Non
     ------
     NotDelivered
     """
-    stow(delivery.address, files, secret=delivery.secret, timeout_s=timeout_s)
+    inside = delivery.may_be_inside
+    stow(delivery.address, files, secret=delivery.secret, timeout_s=timeout_s, may_be_inside=inside)
 
 
-def stow(url: str, files: Sequence[bytes], *, secret: str | None, timeout_s: float) -> None:
+def stow(url: str, files: Sequence[bytes], *, secret: str | None, timeout_s: float, may_be_inside: bool = True) -> None:
     """Post DICOM files to a DICOMweb server.
 
     Parameters
@@ -43,6 +45,8 @@ def stow(url: str, files: Sequence[bytes], *, secret: str | None, timeout_s: flo
         The service's root (``https://archive.example/dicom-web``) or its ``…/studies``.
     secret
         A bearer token, or a whole ``Authorization`` (``Basic …``).
+    may_be_inside
+        Whether the server may be inside our own network.
 
     Raises
     ------
@@ -59,9 +63,11 @@ def stow(url: str, files: Sequence[bytes], *, secret: str | None, timeout_s: flo
     address = url.rstrip("/")
     address = address if address.endswith("/studies") else f"{address}/studies"
     ends = time.monotonic() + timeout_s
+    context = ssl.create_default_context()
+    transport = None if may_be_inside else OutsideBlockingTransport(context)
     try:
         with (
-            httpx.Client(timeout=timeout_s, verify=ssl.create_default_context(), trust_env=False) as client,
+            httpx.Client(timeout=timeout_s, verify=context, transport=transport, trust_env=False) as client,
             client.stream("POST", address, content=_pieces(files, boundary), headers=headers) as answer,
         ):
             body = _read(answer.iter_bytes(), ends)
@@ -69,10 +75,8 @@ def stow(url: str, files: Sequence[bytes], *, secret: str | None, timeout_s: flo
         raise NotDelivered("address", permanent=True) from None
     except httpx.TimeoutException:
         raise NotDelivered("timeout") from None
-    except (httpx.ConnectError, OSError):
-        raise NotDelivered("unreachable") from None
-    except httpx.HTTPError:
-        raise NotDelivered("broken_off") from None
+    except (httpx.HTTPError, OSError) as error:
+        raise NotDelivered(reason_of(error)) from None
     if answer.status_code != 409:  # its body says which objects failed
         expect_success(answer.status_code, answer.headers)
     _check_response(body, answer.status_code)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import httpx
 import pytest
 
 from tests.service.serving import visit_files
@@ -419,3 +420,25 @@ def test_csv_cells_cannot_be_formulas(served, clients):
         rows = site.get("/v1/statistics/turnaround.csv").text.splitlines()
     assert len(rows) == 2
     assert rows[1].startswith("\"'=HYPERLINK(")
+
+
+@pytest.mark.parametrize("path", ["/login", "/logout"])
+def test_a_form_from_another_site_neither_opens_nor_ends_a_session(served, path):
+    """The browser does not send the cookie with such a form, so the cookie alone decides nothing here."""
+    key = served.key("doctor", "xa", doctor_id="D-1")
+    with httpx.Client(base_url=served.address) as browser:
+        for headers in FORGED:
+            if headers:
+                forged = browser.post(path, data={"key": key}, headers=headers)
+                assert (forged.status_code, "set-cookie" in forged.headers) == (403, False), headers
+
+
+def test_a_form_of_this_site_or_of_no_site_opens_a_session(served):
+    key = served.key("doctor", "xa", doctor_id="D-1")
+    own = {"Origin": served.address}
+    for headers in ({}, HERE, HERE | own, {"Sec-Fetch-Site": "none"}, {"Sec-Fetch-Site": "none"} | own, own):
+        with httpx.Client(base_url=served.address) as browser:
+            assert browser.post("/login", data={"key": key}, headers=headers).status_code == 303, headers
+            assert browser.get("/worklist").status_code == 200
+            assert browser.post("/logout", headers=own).status_code == 303
+            assert browser.get("/worklist").status_code == 303
