@@ -92,7 +92,7 @@ def lead_name(label: str) -> str:
         return name
     name = re.sub(r"^(MDC_ECG_LEAD_|MDC_ECG_|ECG|EKG)[\s_:-]*(?=\S)", "", name)
     name = re.sub(r"^(LEAD|DERIVATION|ABL\.?)[\s_:]*(?=\S)", "", name)
-    name = re.sub(r"\s*\((EINTHOVEN|GOLDBERGER|WILSON)\)$", "", name).strip()
+    name = re.sub(r"\((EINTHOVEN|GOLDBERGER|WILSON)\)$", "", name).strip()
     sign, bare = ("-", name[1:].strip()) if name.startswith("-") else ("", name)
     return sign + _ALIASES.get(bare, bare)
 
