@@ -22,7 +22,7 @@ from data_specs.reading import require_memory
 
 MAX_XML_BYTES, MAX_ELEMENTS = 48 << 20, 100_000
 """Enough for ten minutes of twelve leads at 1000 Hz, not for an hour. A full report has some 5,000 elements."""
-MAX_ATTRIBUTES = 4 * MAX_ELEMENTS
+MAX_ATTRIBUTES = MAX_ELEMENTS
 XML_COPIES = 4
 """How often a document is in memory: as pieces of text, joined, and one lead as numbers (measured: 3 to 4 times)."""
 
