@@ -325,7 +325,7 @@ def _plain_name(name: str) -> str:
 
 def _plain_unit(unit: str) -> str:
     """Lower case, ``u`` for micro, without blanks, UCUM annotations and a repeated ``creatinine`` or ``Hb``."""
-    plain = re.sub(r"\{[^}]*\}", "", unit).replace("µ", "u").replace("μ", "u").lower()
+    plain = re.sub(r"\{[^{}]*\}", "", unit).replace("µ", "u").replace("μ", "u").lower()
     plain = re.sub(r"\s+", "", plain)
     plain = re.sub(r"(?<=[lg])\.?(creatinine?|creat|crea|cr)$", "", plain)
     plain = re.sub(r"(?<=mol)\.?(hb|creatinine?|creat|crea|cr)$", "", plain)

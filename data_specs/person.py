@@ -187,7 +187,7 @@ def read_age(value: object, unit: str) -> float | None:
     -------
     0 to :data:`MAX_AGE_YEARS`; ``None`` for everything else (PTB-XL writes 300 for 'over 89', others write NaN)
     """
-    match = re.fullmatch(r"\s*(\d{1,5}(?:[.,]\d{0,20})?)\s*([A-Za-z]*)\s*", str(value), re.ASCII)
+    match = re.fullmatch(r"\s*(\d{1,5}(?:[.,]\d{0,20})?)(?:\s*([A-Za-z]+))?\s*", str(value), re.ASCII)
     years_per_unit = _YEARS_PER_UNIT.get((match[2] or unit).strip().lower()) if match else None
     if match is None or years_per_unit is None:
         return None

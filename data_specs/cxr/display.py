@@ -74,8 +74,8 @@ def displayed(header: Header, frame: Frame, stored: Stored) -> tuple[NDArray[np.
 
 
 def strips(values: NDArray[Any]) -> Iterator[slice]:
-    """Rows of a film, about a million pixels at a time: a whole large film in a wider type would fill the memory."""
-    step = max(1, 2**20 // values.shape[1])
+    """Rows of a film, about 260,000 pixels at a time: a whole large film in a wider type would fill the memory."""
+    step = max(1, 2**18 // values.shape[1])
     return (slice(top, top + step) for top in range(0, len(values), step))
 
 

@@ -119,7 +119,11 @@ def open_zip(file: IO[bytes]) -> zipfile.ZipFile:
     file.seek(-min(_END_WITHIN, file.seek(0, os.SEEK_END)), os.SEEK_END)
     for entries, n_bytes in _directories(file.read()):
         if entries > MAX_ZIP_ENTRIES or n_bytes > MAX_DIRECTORY_BYTES:
-            raise Refused("unreadable", found=f"ZIP {entries}", expected=f"ZIP ≤ {MAX_ZIP_ENTRIES}")
+            found, most = (
+                f"ZIP {entries}, {n_bytes >> 10} kB",
+                f"ZIP ≤ {MAX_ZIP_ENTRIES}, ≤ {MAX_DIRECTORY_BYTES >> 10} kB",
+            )
+            raise Refused("unreadable", found=found, expected=most)
     file.seek(0)
     return zipfile.ZipFile(file)
 

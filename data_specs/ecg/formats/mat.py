@@ -133,9 +133,10 @@ _LEVEL4 = {0: "<f8", 1: "<f4", 2: "<i4", 3: "<i2", 4: "<u2", 5: "u1"}
 
 def _level4(content: bytes) -> dict[str, Value]:
     found: dict[str, Value] = {}
-    at = 0
+    at = n = 0
     while at + 20 <= len(content):
-        if not is_level4(content, at) or len(found) > MAX_FIELDS:
+        n += 1
+        if not is_level4(content, at) or n > MAX_FIELDS:
             raise Refused("unreadable", found="MAT", expected="MAT 5")
         kind, rows, columns, imaginary, name_length = struct.unpack_from("<5i", content, at)
         dtype = np.dtype(_LEVEL4[kind // 10])

@@ -22,12 +22,14 @@ from data_specs.reading import require_memory
 
 MAX_XML_BYTES, MAX_ELEMENTS = 48 << 20, 100_000
 """Enough for ten minutes of twelve leads at 1000 Hz, not for an hour. A full report has some 5,000 elements."""
-MAX_ATTRIBUTES = 4 * MAX_ELEMENTS
+MAX_ATTRIBUTES = MAX_ELEMENTS
 XML_COPIES = 4
 """How often a document is in memory: as pieces of text, joined, and one lead as numbers (measured: 3 to 4 times)."""
 
 TEXT_ENCODINGS = ("ascii", "big5", "cp", "euc", "gb", "iso", "koi8", "mac", "shift_jis", "utf")
 """Beginnings of Python's names of the encodings of documents. Others, as punycode, take quadratic time."""
+_ENCODING = re.compile(rb"\s{0,99}<\?xml[^>]{0,99}?encoding\s{0,9}=\s{0,9}[\"']([\w.-]{1,40})[\"'][^>]{0,99}\?>")
+"""The encoding that a document declares (XML 1.0, section 2.8)."""
 _BLANK = re.compile(r"\s")
 _NUMBERS_AT_ONCE = 1 << 20
 
@@ -70,7 +72,7 @@ def parse(content: bytes) -> Element:
 
 def _parse_again(content: bytes, error: ParseError) -> Element:
     """Parse with another encoding: some files name one that expat does not know, or are written in another one."""
-    declared = re.match(rb"\s*<\?xml[^>]*?encoding\s*=\s*[\"']([\w.-]+)[\"'][^>]*\?>", content[:400])
+    declared = _ENCODING.match(content)
     if declared is None:
         raise _malformed(content, error) from error
     body = content[declared.end() :]

@@ -104,7 +104,7 @@ class Values:
         self.labs.append(lab)
 
     def _vital(self, name: str, value: float, unit: str, path: str) -> None:
-        known = VITALS[name].get(re.sub(r"\{[^}]*\}", "", unit))  # an annotation does not change a unit (UCUM, 12)
+        known = VITALS[name].get(re.sub(r"\{[^{}]*\}", "", unit))  # an annotation does not change a unit (UCUM, 12)
         if known is None:
             refuse(path, expected=", ".join(VITALS[name]))
         canonical = value if known == Unit(1) else round(known.factor * value + known.offset, 3)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import random
+import struct
 import time
 import zipfile
 from collections.abc import Mapping
@@ -17,7 +18,7 @@ from hypothesis import strategies as st
 
 from data_specs.ecg.files import RecordingFiles, group_recordings, read_recording
 from data_specs.ecg.formats.table import NAMES
-from data_specs.ecg.posted import MAX_ZIP_MEMBERS, PostedFile
+from data_specs.ecg.posted import MAX_ZIP_MEMBERS, PostedFile, open_zip
 from data_specs.ecg.recording import LEADS, Recording, conform
 from data_specs.problems import Refused, _messages
 from tests.data_specs.ecg_made import counts, csv, dicom, every_format, millivolts, on_disk, read, wfdb16
@@ -327,3 +328,42 @@ def test_damaged_real_files(shared_data: Path, name: str) -> None:
     files = posted(real(shared_data, name))
     for _ in range(8):
         holds(damaged(files, rng), rng.choice([None, "mV"]))
+
+
+# ---------------------------------------------------------------- directories of zips
+
+
+def directory_of(entries: int, n_bytes: int, *, zip64: bool = False) -> bytes:
+    """A zip whose directory is not there, but stated."""
+    record = b""
+    if zip64:
+        record = struct.pack("<4sQ2H2L4Q", b"PK\x06\x06", 44, 45, 45, 0, 0, entries, entries, n_bytes, 4)
+        record += struct.pack("<4sLQL", b"PK\x06\x07", 0, 4, 1)
+        entries, n_bytes = 1, 46
+    return b"PK\3\4" + record + struct.pack("<4s4H2LH", b"PK\5\6", 0, 0, entries, entries, n_bytes, 4, 0)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        directory_of(3000, 40_000),
+        directory_of(1, 300_000),
+        directory_of(5_000_000, 200, zip64=True),
+        directory_of(1, 1 << 40, zip64=True),
+        directory_of(3000, 40_000)[:-2] + b"\x05\0hello",
+        zipped({f"{n}": b"" for n in range(3000)}),
+    ],
+    ids=["entries", "bytes", "zip64 entries", "zip64 bytes", "with a comment", "real"],
+)
+def test_a_large_directory_is_refused_before_it_is_parsed(content: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    parsed: list[object] = []
+    monkeypatch.setattr(zipfile, "ZipFile", parsed.append)
+    with pytest.raises(Refused) as refused:
+        open_zip(io.BytesIO(content))
+    assert refused.value.problem.found.startswith("ZIP")
+    assert not parsed
+
+
+def test_an_ordinary_zip_is_opened() -> None:
+    content = zipped({f"folder/{n}.txt": b"1" for n in range(MAX_ZIP_MEMBERS)})
+    assert len(open_zip(io.BytesIO(content)).namelist()) == MAX_ZIP_MEMBERS

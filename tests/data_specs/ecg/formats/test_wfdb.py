@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from datetime import date
 from pathlib import Path
 
@@ -212,3 +213,21 @@ def test_a_header_beside_the_signals_of_another_record_is_refused(tmp_path: Path
 def test_a_checksum_that_is_not_stated_is_not_asked_for() -> None:
     files = wfdb16(counts())
     assert read(files).format == "wfdb"
+
+
+def test_only_flac_reaches_the_library_that_knows_many_formats() -> None:
+    soundfile = pytest.importorskip("soundfile")
+    out = io.BytesIO()
+    soundfile.write(out, np.zeros((5000, 12), np.int16), 500, format="WAV")
+    header = "rec 12 500 5000\n" + "".join(f"rec.dat 516 1000 16 0 0 0 0 {lead}\n" for lead in LEADS)
+    with pytest.raises(Refused) as refused:
+        read({"rec.hea": header.encode(), "rec.dat": out.getvalue()})
+    assert (refused.value.problem.code, refused.value.problem.expected) == ("unreadable", "FLAC")
+
+
+def test_a_segment_of_another_length_than_its_header_states_is_refused() -> None:
+    signals = "".join(f"s.dat 16 1000 16 0 0 0 0 {lead}\n" for lead in LEADS)
+    files = {"m.hea": b"m/2 12 500 10000\ns 5000\ns 5000\n", "s.dat": bytes(24 * 6000)}
+    assert read({**files, "s.hea": f"s 12 500 5000\n{signals}".encode()}).samples.shape == (12, 10_000)
+    with pytest.raises(Refused):
+        read({**files, "s.hea": f"s 12 500 6000\n{signals}".encode()})
