@@ -23,7 +23,7 @@ from service.outcomes.files import recording_files
 from tests.conftest import ROOT
 from tests.data_specs import cxr_made, ecg_made
 from tests.service.serving import serving, settings_for
-from tests.service.standin import StandIn
+from tests.service.standin import StandIn, content_of
 
 PERSONS = 24
 SECRETS = {
@@ -51,15 +51,15 @@ SOURCE = ["--citation", "Thử Nghiệm: screening 2026, 'as \"said\"'", "--lice
 class EngineWithGate(StandIn):
     """An engine that refuses a blank film, and rejects one recording of a zip."""
 
-    async def assess(self, inputs, context, **more):
-        found = await super().assess(inputs, context, **more)
+    async def assess(self, inputs, context):
+        found = await super().assess(inputs, context)
         by_index = {each.index: each for each in inputs}
         read = []
         for each in found.inputs:
-            update = {}
-            if b"BLANK" in by_index[each.index].read()[:4096]:
+            update, content = {}, content_of(by_index[each.index].open())
+            if b"BLANK" in content[:4096]:
                 update = {"accepted": False, "problems": [Problem("saturated", "reject")]}
-            if b"PARTLY" in by_index[each.index].read():  # a zip, as the engine says it
+            if b"PARTLY" in content:  # a zip, as the engine says it
                 update |= {"problems": [Problem("leads_reversed", "reject")]}
             read.append(each.model_copy(update=update))
         return found.model_copy(update={"inputs": read})
