@@ -11,6 +11,7 @@ import json
 import math
 import secrets
 from collections.abc import Mapping, Sequence
+from contextlib import AsyncExitStack
 from datetime import UTC, datetime, timedelta
 from types import MappingProxyType
 from typing import Any
@@ -24,9 +25,9 @@ from data_specs.labs import standard_labs
 from data_specs.problems import message
 from data_specs.visit.context import Context
 from data_specs.vocabulary import Language
-from service.api.refusals import STATUS, problem_document
+from service.api.refusals import STATUS, note_unavailable, problem_document
 from service.api.session import page_key
-from service.errors import FieldFault, InvalidRequest, NotFound, ServiceError, UploadGone
+from service.errors import FieldFault, InvalidRequest, NotFound, OutcomeUnknown, ServiceError, UploadGone
 from service.keys import Key
 from service.language.choice import language_of
 from service.pages.frame import page, to_login
@@ -36,6 +37,7 @@ from service.receive.posted import LIMITS, Field, Part, clean_filename
 from service.receive.uploaded_visit import MAX_PER_VISIT, visit_of_uploads
 from service.state import service_of
 from service.storage.drafts import Drafts
+from service.storage.outages import disk_outages
 
 UNITS = {"creatinine": ("umol/L", "mg/dL", "mg/L"), "urine_acr": ("mg/g", "mg/mmol")}
 TEXTS = ("person_id", "age", "sex", "visited_on", "referrer_id", "token", *UNITS, *(f"{name}_unit" for name in UNITS))
@@ -74,7 +76,10 @@ async def post_form(request: Request) -> Response:
         return to_login(request)
     if not key.may_post:
         return page(request, "missing.html", 404, key=key)
-    async with request.form(max_files=MAX_PER_VISIT + 2, max_fields=MAX_PER_VISIT + 60) as form:
+    async with AsyncExitStack() as closing:
+        with disk_outages():  # large files of a form are kept in a temporary folder
+            read = request.form(max_files=MAX_PER_VISIT + 2, max_fields=MAX_PER_VISIT + 60)
+            form = await closing.enter_async_context(read)
         given: dict[str, Any] = {name: _text(form, name) for name in TEXTS}
         given["conditions"] = _texts(form, "conditions")
         upload_ids = _texts(form, "upload")
@@ -96,10 +101,23 @@ async def post_form(request: Request) -> Response:
             )
         except ServiceError as error:
             kept = [] if isinstance(error, (NotFound, UploadGone)) else upload_ids
-            return _form(request, key, given, kept, _wrong(error, language_of(request)), STATUS[type(error)].value)
+            return _refused_form(request, key, given, kept, error)
         finally:
             await asyncio.to_thread(drafts.remove)
     return RedirectResponse(f"/visits/{accepted.row.id}", 303)
+
+
+def _refused_form(
+    request: Request, key: Key, given: Mapping[str, Any], upload_ids: Sequence[str], error: ServiceError
+) -> Response:
+    """The form with the problem. Where the visit may have been made, the token stays: the next post is a repetition."""
+    note_unavailable(error, request)
+    token = {"token": given["token"]} if isinstance(error, OutcomeUnknown) else {}
+    wrong = _wrong(error, language_of(request))
+    response = _form(request, key, given, upload_ids, wrong, STATUS[type(error)].value, **token)
+    if error.retry_after_s is not None:
+        response.headers["Retry-After"] = str(error.retry_after_s)
+    return response
 
 
 def _form(
@@ -109,15 +127,17 @@ def _form(
     upload_ids: Sequence[str],
     wrong: Mapping[str, Sequence[str]] = MappingProxyType({}),
     status: int = 200,
+    *,
+    token: str = "",
 ) -> Response:
-    """The form as it was filled in, with a new token, because the next post is a new request."""
+    """The form as it was filled in; without ``token`` it gets a new one, because the next post is a new request."""
     settings = service_of(request).settings
     return page(
         request,
         "post.html",
         status,
         key=key,
-        given={**dict.fromkeys(TEXTS, ""), "conditions": [], **given, "token": secrets.token_hex(16)},
+        given={**dict.fromkeys(TEXTS, ""), "conditions": [], **given, "token": token or secrets.token_hex(16)},
         wrong=wrong,
         upload_ids=upload_ids,
         conditions=CONDITIONS,  # nothing chosen means not known; `none` means that the person has none of them

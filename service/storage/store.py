@@ -17,6 +17,7 @@ from urllib.parse import unquote, urlsplit
 
 from service.errors import StoredFileDamaged, StoredFileMissing
 from service.storage.drafts import Draft
+from service.storage.outages import disk_outages, object_store_outages
 from service.storage.tables import InputRow
 
 ABANDONED_S = 3600.0
@@ -32,7 +33,12 @@ class Store(Protocol):
         ...
 
     def put(self, draft: Draft) -> None:
-        """Take ``draft`` into the store under its SHA-256; when this returns, the content is durable."""
+        """Take ``draft`` into the store under its SHA-256; when this returns, the content is durable.
+
+        Raises
+        ------
+        StorageFull, StorageUnavailable
+        """
         ...
 
     def read(self, sha256: str) -> bytes:
@@ -42,11 +48,13 @@ class Store(Protocol):
         ------
         StoredFileMissing, StoredFileDamaged
             The store does not have it, or its content has changed.
+        StorageUnavailable
+            The store cannot be read at the moment.
         """
         ...
 
     def probe(self) -> None:
-        """Write and remove a small file; raises ``OSError`` if that fails."""
+        """Write and remove a small file; raises as :meth:`put` if that fails."""
         ...
 
 
@@ -68,6 +76,7 @@ class FolderStore:
         self._durable_folders: set[Path] = set()
         remove_abandoned(self.drafts)
 
+    @disk_outages()
     def put(self, draft: Draft) -> None:
         target = self._path(draft.sha256)
         file = draft.durable_file()
@@ -79,6 +88,7 @@ class FolderStore:
         file.replace(target)
         fsync_folder(target.parent)
 
+    @disk_outages()
     def read(self, sha256: str) -> bytes:
         try:
             content = self._path(sha256).read_bytes()
@@ -86,10 +96,13 @@ class FolderStore:
             raise StoredFileMissing from None
         return _checked(content, sha256)
 
+    @disk_outages()
     def probe(self) -> None:
         draft = self.drafts / f"probe-{uuid.uuid4().hex}"
-        draft.write_bytes(b"probe")
-        draft.unlink()
+        try:
+            draft.write_bytes(b"probe")
+        finally:
+            draft.unlink(missing_ok=True)
 
     def _path(self, sha256: str) -> Path:
         return self._root / sha256[:2] / sha256[2:]
@@ -107,6 +120,7 @@ class RemoteStore:
         drafts.mkdir(parents=True, exist_ok=True)
         remove_abandoned(drafts)
 
+    @object_store_outages()
     def put(self, draft: Draft) -> None:
         path = self._path(draft.sha256)
         if not self._files.exists(path) or self._files.size(path) != draft.n_bytes:
@@ -115,6 +129,7 @@ class RemoteStore:
                 raise StoredFileDamaged
         draft.remove()
 
+    @object_store_outages()
     def read(self, sha256: str) -> bytes:
         try:
             content: bytes = self._files.cat_file(self._path(sha256))
@@ -122,6 +137,7 @@ class RemoteStore:
             raise StoredFileMissing from None
         return _checked(content, sha256)
 
+    @object_store_outages()
     def probe(self) -> None:
         path = f"{self._root}/probe-{uuid.uuid4().hex}"
         self._files.pipe_file(path, b"probe")

@@ -83,4 +83,4 @@ def test_the_page_names_every_metric_and_no_other():
     described = set(re.findall(r"^\| `(sangloc_\w+)`", page, re.MULTILINE))
     families = text_string_to_metric_families(Metrics().exposition().decode())
     made = {f"{each.name}_total" if each.type == "counter" else each.name for each in families}
-    assert described == made | {"sangloc_batcher_rows_waiting", *COUNTED}
+    assert described == made | {"sangloc_batcher_rows_waiting", "sangloc_reader_deaths_total", *COUNTED}
