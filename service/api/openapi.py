@@ -8,6 +8,8 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
 from service.api.examples import schemas_beyond_the_routes
+from service.api.refusals import problem_responses
+from service.errors import DatabaseUnavailable
 
 
 def openapi(app: FastAPI) -> dict[str, Any]:
@@ -31,10 +33,15 @@ def openapi(app: FastAPI) -> dict[str, Any]:
     return app.openapi_schema
 
 
+_OUTAGE = problem_responses(DatabaseUnavailable)[503]
+"""Each key is looked up in the database, which may be away."""
+
+
 def _complete(operation: dict[str, Any], *, secured: bool) -> None:
     """Mark the operations that need a key, and remove FastAPI's own form of 422, which no answer here has."""
     if secured:
         operation["security"] = [{"key": []}]
+        operation["responses"].setdefault("503", _OUTAGE)
     invalid = operation["responses"].get("422", {}).get("content", {})
     if "application/json" in invalid:
         del operation["responses"]["422"]

@@ -71,7 +71,6 @@ async def ready(request: Request) -> Response:
 async def metrics(request: Request) -> Response:
     """Metrics for Prometheus; they name no person."""
     service = service_of(request)
-    service.metrics.ready.set(service.available)
     await _measure_room(service)
     await _measure_queues(service)
     return Response(service.metrics.exposition(), media_type=service.metrics.media_type)
@@ -113,12 +112,14 @@ async def _probe(check: Awaitable[object]) -> str:
 
 
 async def _measure_room(service: Service) -> None:
-    free = service.metrics.free_bytes
+    """The room on the disks; without enough of it, no visit is accepted."""
+    metrics = service.metrics
     try:
         for folder, n_bytes in (await asyncio.to_thread(service.room.free_bytes)).items():
-            free.labels(folder).set(n_bytes)
+            metrics.free_bytes.labels(folder).set(n_bytes)
     except StorageUnavailable:
-        free.clear()
+        metrics.free_bytes.clear()
+    metrics.ready.set(service.available and await _probe(service.room.wait_for_check()) == "ok")
 
 
 async def _measure_queues(service: Service) -> None:

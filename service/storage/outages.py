@@ -12,7 +12,9 @@ POSIX, ``errno.h``.
 from __future__ import annotations
 
 import errno
+import math
 import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -38,6 +40,8 @@ SQLITE_AWAY = frozenset(
         sqlite3.SQLITE_NOTADB,
     }
 )
+LOG_S = 1.0
+"""An outage is logged at most so often."""
 POSTGRES_READ_ONLY, POSTGRES_DISK_FULL, POSTGRES_LIMIT = "25006", "53100", "54"
 
 log = structlog.get_logger()
@@ -122,6 +126,16 @@ def _sqlite_code(cause: BaseException | None) -> int:
 
 
 def _noted(outage: StorageUnavailable, error: Exception) -> StorageUnavailable:
-    """Log the outage with its cause, which the answer does not tell."""
-    log.error(outage.code, cause=outage.found, **where_it_failed(error))
+    """Log the outage with its cause, which the answer does not tell.
+
+    Not each time: it meets every request and every loop, and the log may be on the disk that is full.
+    """
+    now = time.monotonic()
+    if now - _LOGGED_AT.get(outage.code, -math.inf) >= LOG_S:
+        _LOGGED_AT[outage.code] = now
+        log.error(outage.code, cause=outage.found, **where_it_failed(error))
     return outage
+
+
+_LOGGED_AT: dict[str, float] = {}
+"""When each code was last logged, by the process's own clock."""

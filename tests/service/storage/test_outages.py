@@ -143,14 +143,24 @@ def test_where_the_commit_is_not_confirmed_the_outcome_is_said_to_be_unknown(own
 
 
 def test_an_accepted_visit_is_accepted_though_it_cannot_be_read_again(own_postgres, tmp_path):
-    settings = settings_for(tmp_path, database_url=own_postgres.new_database())
+    settings = settings_for(tmp_path, database_url=own_postgres.new_database(), drain_seconds=0)
     with serving(settings) as served, served.client() as client, ThreadPoolExecutor(1) as pool:
-        answer = pool.submit(client.post, "/v1/visits", files=visit_files(b"SLOW 20"), headers={"Prefer": "wait=2"})
+        answer = pool.submit(client.post, "/v1/visits", files=visit_files(b"SLOW 20"), headers={"Prefer": "wait=1"})
         until(lambda: stored(served) == 1, 10)
         own_postgres.stop()
         assert answer.result().status_code == 202
         own_postgres.start()
         assert client.get(answer.result().headers["location"]).json()["status"] == "accepted"
+
+
+def test_a_process_ends_in_order_though_the_database_is_away(own_postgres, new_process):
+    process = new_process(database_url=own_postgres.new_database(), SANGLOC_DRAIN_SECONDS="0.5").start()
+    with process.served.client(**NO_WAIT) as client:
+        client.post("/v1/visits", files=visit_files(b"SLOW 20"))
+        own_postgres.stop()
+    assert process.stop() == 0
+    assert "leases_not_given_back" in process.log.read_text()
+    own_postgres.start()
 
 
 async def test_a_statement_that_is_wrong_is_no_outage(new_database, tmp_path):

@@ -165,6 +165,17 @@ def test_a_url_in_the_settings_opens_a_remote_store(tmp_path):
     assert isinstance(open_store(f"local://{tmp_path}/x", tmp_path), FolderStore)
 
 
+def test_an_object_store_that_cannot_be_used(tmp_path):
+    store = RemoteStore(f"file://{tmp_path}/no-folder", tmp_path / "drafts")
+    (tmp_path / "no-folder").write_bytes(b"")
+    draft = draft_of(store, b"content")
+    for use in (lambda: store.put(draft), lambda: store.read(draft.sha256), store.probe):
+        with pytest.raises(StorageUnavailable):
+            use()
+    draft.remove()
+    assert not list(store.drafts.iterdir())
+
+
 def test_visits_over_an_object_store(tmp_path):
     with serving(settings_for(tmp_path, store_url=f"memory://{tmp_path.name}")) as served, served.client() as client:
         answer = client.post("/v1/visits", files=visit_files(b"remote"))
