@@ -30,6 +30,7 @@ from service.logs import where_it_failed
 from service.pages import post as post_page
 from service.pages import visit as followup_pages
 from service.pages import worklist as pages
+from service.pages.outage import NOT_PAGES, add_outage_page
 from service.parts import Parts
 from service.places import Places
 from service.protocols.tensors import Tensors
@@ -43,8 +44,6 @@ from service.storage.migrate import migrate
 from service.visits.engine import Engine
 from service.visits.work import Work
 
-NOT_PAGES = ("/v1/", "/v2/", "/dicomweb/", "/metrics")
-"""Paths that programs ask for."""
 API_VERSION = "1.0.0"
 TENSOR_BODIES = 4
 """How many of the largest tensor bodies are held in memory at a time; smaller ones may be more."""
@@ -111,6 +110,7 @@ def build(
     )
     app.state.service = service
     add_refusals(app)
+    add_outage_page(app)
     for module in (
         *(api, followup_api, reports_api, statistics_api, admin, destinations, operations),
         *(open_inference, web, tus, post_page, session, pages, followup_pages),

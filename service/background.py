@@ -19,6 +19,7 @@ import structlog
 from sqlalchemy import ColumnElement, Table, Update, or_, update
 from sqlalchemy.orm import Session
 
+from service.errors import StorageUnavailable
 from service.logs import where_it_failed
 from service.settings import Settings
 from service.storage.database import Database, database_now
@@ -37,11 +38,14 @@ log = structlog.get_logger()
 
 async def persist(write: Callable[[], Awaitable[T]]) -> T:
     """Write a result that must not be lost, and try again for as long as the database is not reachable."""
+    is_logged = False
     while True:
         try:
             return await write()
         except Exception as error:
-            log.error("result_not_written", **where_it_failed(error))
+            if not is_logged:  # an outage may last for hours, and meets all that is in work
+                log.error("result_not_written", **where_it_failed(error))
+            is_logged = True
             await asyncio.sleep(RETRY_S)
 
 
@@ -105,9 +109,16 @@ class LeasedRows(Generic[Key]):
             self._owner.forget_owner(name)
 
     async def give_all_back(self) -> None:
-        """Free the rows of this process, and release the lock of its name: nothing can be leased after this."""
-        await self._write(self._leased_by(self._owner.id).values({**NOT_LEASED, **self.given_back}))
-        self._owner.close()
+        """Free the rows of this process, and release the lock of its name: nothing can be leased after this.
+
+        Where the database is away they stay leased: another process frees them when it finds the lock released.
+        """
+        try:
+            await self._write(self._leased_by(self._owner.id).values({**NOT_LEASED, **self.given_back}))
+        except StorageUnavailable as error:
+            log.error("leases_not_given_back", table=self.table.name, **where_it_failed(error))
+        finally:
+            self._owner.close()
 
     async def _write(self, statement: Update) -> None:
         await self._database.write(lambda session: session.execute(statement))

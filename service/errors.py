@@ -26,6 +26,11 @@
     ├── QueueFull                    too many unfinished visits, or no turn to read a body came
     ├── Busy                         more connections, or look-ups of keys, than are worked on at a time
     ├── Unavailable                  starting or draining
+    │   └── StorageUnavailable       the store of files cannot be used: an error of its disk, or it is not reachable
+    │       ├── StorageFull          there is no room on a disk, or less than the settings reserve
+    │       ├── UploadStopped        a piece of an upload could not be written; what came before it is kept
+    │       ├── DatabaseUnavailable  the database cannot be reached, read or written; nothing was committed
+    │       └── OutcomeUnknown       the database went away during a commit: it may have been made
     └── InternalFault                a fault of the service itself
         ├── ModelFault               the runtime failed on valid tensors
         ├── StoredFileMissing        a row names a file that the store does not have
@@ -40,6 +45,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
+
+OUTAGE_RETRY_AFTER_S = 10
+"""When to try again after an outage: a database that restarts is back by then."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,6 +175,36 @@ class Busy(ServiceError):
 
 class Unavailable(ServiceError):
     code = "unavailable"
+
+
+class StorageUnavailable(Unavailable):
+    """Files or rows cannot be kept or read at the moment. ``found`` is the cause as a code, for the log.
+
+    Of a request that gets this answer nothing was kept, except where a subclass says so.
+    """
+
+    code = "storage_unavailable"
+
+    def __init__(
+        self, found: object = "", expected: object = "", *, retry_after_s: int | None = OUTAGE_RETRY_AFTER_S
+    ) -> None:
+        super().__init__(found, expected, retry_after_s=retry_after_s)
+
+
+class StorageFull(StorageUnavailable):
+    code = "storage_full"
+
+
+class UploadStopped(StorageUnavailable):
+    code = "upload_stopped"
+
+
+class DatabaseUnavailable(StorageUnavailable):
+    code = "database_unavailable"
+
+
+class OutcomeUnknown(StorageUnavailable):
+    code = "outcome_unknown"
 
 
 class InternalFault(ServiceError):

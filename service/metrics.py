@@ -84,6 +84,30 @@ class Metrics:
             ("outcome",),
             registry=self._registry,
         )
+        self.leases_lost = Counter(
+            "sangloc_leases_lost_total",
+            "Outcomes of this process that were not written, because another process had taken the work over",
+            ("work",),
+            registry=self._registry,
+        )
+        self.unavailable = Counter(
+            "sangloc_unavailable_total",
+            "Requests that were answered with 503, by its code",
+            ("code",),
+            registry=self._registry,
+        )
+        self.free_bytes = Gauge(
+            "sangloc_free_bytes", "Room that is left on the disk of a folder", ("folder",), registry=self._registry
+        )
+        self.deliveries_waiting = Gauge(
+            "sangloc_deliveries_waiting", "Deliveries that have not arrived", ("kind",), registry=self._registry
+        )
+        self.deliveries_oldest = Gauge(
+            "sangloc_deliveries_oldest_seconds",
+            "How old the report is that has waited longest for a delivery; 0 where none waits",
+            ("kind",),
+            registry=self._registry,
+        )
         self.ready = Gauge("sangloc_ready", "1 when visits are accepted", registry=self._registry)
 
     def add_batchers(self, in_service: InService) -> None:
@@ -95,6 +119,16 @@ class Metrics:
             Called for each exposition: the bundles in service by name, and their batchers.
         """
         self._registry.register(_Batchers(in_service))
+
+    def add_readers(self, deaths: Callable[[], Mapping[str, int]]) -> None:
+        """Export how often processes that read files have stopped.
+
+        Parameters
+        ----------
+        deaths
+            Called for each exposition: how many readers stopped, by a short word for the cause.
+        """
+        self._registry.register(_Readers(deaths))
 
     def exposition(self) -> bytes:
         return generate_latest(self._registry)
@@ -124,3 +158,18 @@ class _Batchers(Collector):
                 counter.add_metric(values, getattr(batcher.counts, field))
         yield waiting
         yield from counters.values()
+
+
+class _Readers(Collector):
+    """How often processes that read files have stopped, read when Prometheus asks."""
+
+    def __init__(self, deaths: Callable[[], Mapping[str, int]]) -> None:
+        self._deaths = deaths
+
+    def collect(self) -> Iterator[Metric]:
+        stopped = CounterMetricFamily(
+            "sangloc_reader_deaths", "Processes that stopped while they read a file, by the cause", labels=("cause",)
+        )
+        for cause, count in self._deaths().items():
+            stopped.add_metric((cause,), count)
+        yield stopped

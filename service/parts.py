@@ -1,4 +1,4 @@
-"""What most of the service needs: settings, database, store, keys, metrics, and the table of next steps."""
+"""What most of the service needs: settings, database, store and its room, keys, metrics, the table of next steps."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from service.keys import Keys
 from service.metrics import Metrics
 from service.settings import Settings
 from service.storage.database import Database
+from service.storage.room import Room
 from service.storage.store import Store, open_store
 
 T = TypeVar("T")
@@ -30,6 +31,8 @@ class Parts:
     ----------
     readers
         Read what was posted, in processes that may die.
+    room
+        Whether the disks have room for something new.
     next_steps
         The screening programme's table of what to do next.
     """
@@ -37,6 +40,7 @@ class Parts:
     settings: Settings
     database: Database
     store: Store
+    room: Room
     keys: Keys
     readers: Readers
     metrics: Metrics
@@ -47,10 +51,15 @@ class Parts:
         """The parts for ``settings``; the data folder is made where it is missing, and so are readers."""
         settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         database = Database(settings.database)
+        store = open_store(settings.store, settings.data_dir)
+        folders = {"data": settings.data_dir, "store": store.drafts}
+        if (file := database.sqlite_file) is not None:
+            folders["database"] = file.parent
         return Parts(
             settings=settings,
             database=database,
-            store=open_store(settings.store, settings.data_dir),
+            store=store,
+            room=Room(folders, settings.min_free_bytes),
             keys=Keys(database, settings.bootstrap_key),
             readers=readers or Readers(),
             metrics=Metrics(),

@@ -40,6 +40,9 @@ class Settings(BaseSettings):
     ----------
     store_url
         Where posted files go: a folder (``file:///…``) or any address that fsspec opens (``s3://bucket/prefix``).
+    min_free_mb
+        Room in megabytes, of 1,000,000 bytes, that has to be left on the disks of the data, the store and the database;
+        with less, new visits are refused with 503 and the service is not ready.
     lease_seconds
         How long a visit or a delivery stays with a process that does not extend its lease, before another takes it.
     max_queue
@@ -95,6 +98,7 @@ class Settings(BaseSettings):
     bootstrap_key: str | None = None
     max_upload_mb: Annotated[int, Field(ge=1, le=4096)] = 64
     store_url: str = ""
+    min_free_mb: Annotated[int, Field(ge=0, le=1_000_000)] = 500
     device: Literal["auto", "cpu", "cuda"] = "auto"
     session: Literal[
         "auto", "onnxruntime:fp32", "onnxruntime:fp16", "openvino:fp32", "openvino:fp16", "openvino:bf16"
@@ -164,6 +168,10 @@ class Settings(BaseSettings):
     @property
     def max_upload_bytes(self) -> int:
         return self.max_upload_mb * 1_000_000
+
+    @property
+    def min_free_bytes(self) -> int:
+        return self.min_free_mb * 1_000_000
 
     @property
     def database(self) -> str:

@@ -40,7 +40,7 @@ def _complete(path: str, operation: dict[str, Any], *, secured: bool) -> None:
     which no answer here has."""
     if secured:
         operation["security"] = [{"key": []}]
-        _add(path, operation, errors.TooManyWrongKeys)
+        _add(path, operation, errors.TooManyWrongKeys, errors.DatabaseUnavailable)
     if "requestBody" in operation:
         _add(path, operation, errors.BodyTooSlow, errors.BodyTooLarge)
     if "{" in path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Awaitable
 from typing import Any
 
@@ -13,7 +14,8 @@ from sqlalchemy import func, select
 
 from service import errors
 from service.api.refusals import problem_responses
-from service.errors import Unavailable
+from service.delivery.backlog import measure_backlog
+from service.errors import ServiceError, StorageUnavailable, Unavailable
 from service.logs import where_it_failed
 from service.state import Service, service_of
 from service.storage.tables import VisitRow
@@ -49,8 +51,8 @@ async def alive() -> Health:
 
 @router.get("/readyz", response_model=Readiness, responses={503: {"model": Readiness, "description": "Not ready"}})
 async def ready(request: Request) -> Response:
-    """Whether the bundles are loaded and have passed their golden cases on the device of the setting, and the database
-    and the store can be used."""
+    """Whether the bundles are loaded and have passed their golden cases on the device of the setting, the database and
+    the store can be written, and their disks have the room that the setting reserves."""
     service = service_of(request)
     checks = {
         "engine": "ok" if service.engine is not None else "starting",
@@ -58,6 +60,7 @@ async def ready(request: Request) -> Response:
         "process": "draining" if service.draining else "ok",
         "database": await _probe(service.database.probe()),
         "store": await _probe(asyncio.to_thread(service.store.probe)),
+        "room": await _probe(service.room.wait_for_check()),
     }
     is_ready = set(checks.values()) == {"ok"}
     content = Readiness(ready=is_ready, checks=checks, device=service.settings.device, providers=_providers(service))
@@ -68,9 +71,8 @@ async def ready(request: Request) -> Response:
 async def metrics(request: Request) -> Response:
     """Metrics for Prometheus; they name no person."""
     service = service_of(request)
-    query = select(func.count()).select_from(VisitRow).where(VisitRow.status == "accepted")
-    service.metrics.unfinished.set(await service.database.read(lambda session: session.scalars(query).one()))
-    service.metrics.ready.set(service.available)
+    await _measure_room(service)
+    await _measure_queues(service)
     return Response(service.metrics.exposition(), media_type=service.metrics.media_type)
 
 
@@ -97,8 +99,41 @@ def _device(service: Service) -> str:
 
 
 async def _probe(check: Awaitable[object]) -> str:
+    """``ok``, or the code of the outage."""
     try:
         await asyncio.wait_for(check, PROBE_S)
+    except ServiceError as error:
+        return error.code
+    except TimeoutError:
+        return "timeout"
     except Exception as error:
         return str(where_it_failed(error)["error"])
     return "ok"
+
+
+async def _measure_room(service: Service) -> None:
+    """The room on the disks; without enough of it, no visit is accepted."""
+    metrics = service.metrics
+    try:
+        for folder, n_bytes in (await asyncio.to_thread(service.room.free_bytes)).items():
+            metrics.free_bytes.labels(folder).set(n_bytes)
+    except StorageUnavailable:
+        metrics.free_bytes.clear()
+    metrics.ready.set(service.available and await _probe(service.room.wait_for_check()) == "ok")
+
+
+async def _measure_queues(service: Service) -> None:
+    """What waits in the database. While it is away nothing is known, and metrics are needed the more."""
+    metrics = service.metrics
+    query = select(func.count()).select_from(VisitRow).where(VisitRow.status == "accepted")
+    try:
+        metrics.unfinished.set(await service.database.read(lambda session: session.scalars(query).one()))
+        backlog = await service.database.read(measure_backlog)
+    except StorageUnavailable:
+        metrics.unfinished.set(math.nan)
+        metrics.deliveries_waiting.clear()
+        metrics.deliveries_oldest.clear()
+        return
+    for kind, waiting in backlog.items():
+        metrics.deliveries_waiting.labels(kind).set(waiting.n)
+        metrics.deliveries_oldest.labels(kind).set(waiting.oldest_s)

@@ -26,6 +26,7 @@ from data_specs.vocabulary import Language
 from service import errors
 from service.errors import FieldFault, InvalidRequest, MethodNotAllowed, NotFound, ServiceError, field_faults
 from service.language.choice import language_of
+from service.state import service_of
 
 STATUS: dict[type[ServiceError], HTTPStatus] = {
     errors.Unauthorised: HTTPStatus.UNAUTHORIZED,
@@ -51,6 +52,11 @@ STATUS: dict[type[ServiceError], HTTPStatus] = {
     errors.QueueFull: HTTPStatus.TOO_MANY_REQUESTS,
     errors.Busy: HTTPStatus.SERVICE_UNAVAILABLE,
     errors.Unavailable: HTTPStatus.SERVICE_UNAVAILABLE,
+    errors.StorageUnavailable: HTTPStatus.SERVICE_UNAVAILABLE,
+    errors.StorageFull: HTTPStatus.SERVICE_UNAVAILABLE,
+    errors.UploadStopped: HTTPStatus.SERVICE_UNAVAILABLE,
+    errors.DatabaseUnavailable: HTTPStatus.SERVICE_UNAVAILABLE,
+    errors.OutcomeUnknown: HTTPStatus.SERVICE_UNAVAILABLE,
     errors.InternalFault: HTTPStatus.INTERNAL_SERVER_ERROR,
     errors.ModelFault: HTTPStatus.INTERNAL_SERVER_ERROR,
     errors.StoredFileMissing: HTTPStatus.INTERNAL_SERVER_ERROR,
@@ -104,6 +110,7 @@ def problem_response(error: ServiceError, request: Request) -> Response:
     """The refusal as a response, in the language of the request."""
     language = language_of(request)
     document = problem_document(error, language, request.url.path)
+    note_unavailable(error, request)
     headers = {"Content-Language": language, "Vary": "Accept-Language"}
     if document.status == HTTPStatus.UNAUTHORIZED:
         headers["WWW-Authenticate"] = 'Bearer realm="sangloc"'
@@ -115,6 +122,12 @@ def problem_response(error: ServiceError, request: Request) -> Response:
         return JSONResponse({"error": document.detail}, _protocol_status(type(error)), headers)
     content = document.model_dump(mode="json", exclude={"errors"} if not document.errors else None)
     return JSONResponse(content, document.status, headers, MEDIA_TYPE)
+
+
+def note_unavailable(error: ServiceError, request: Request) -> None:
+    """Count an answer with 503 by its code."""
+    if isinstance(error, errors.Unavailable):
+        service_of(request).metrics.unavailable.labels(error.code).inc()
 
 
 def _protocol_status(kind: type[ServiceError]) -> HTTPStatus:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import re
 import time
 from datetime import UTC, datetime
@@ -19,7 +20,7 @@ from service import errors
 from service.api.examples import POSTED_VISIT, VISIT
 from service.api.refusals import problem_responses
 from service.api.session import CurrentKey
-from service.errors import Forbidden
+from service.errors import Forbidden, StorageUnavailable
 from service.keys import Key
 from service.language.choice import language_of
 from service.receive.accept import accept_visit
@@ -102,7 +103,8 @@ async def finished_or_not(request: Request, key: Key, row: VisitRow) -> Response
     if row.status == "accepted" and wait_s > 0:
         await service.work.wait(row.id, wait_s, request.is_disconnected)
         if row.status == "accepted":  # not finished, or finished by another process
-            row = await load_visit(service, key, row.id)
+            with contextlib.suppress(StorageUnavailable):  # it is accepted, whether it can be read now or not
+                row = await load_visit(service, key, row.id)
     response = _visit_response(request, row)
     response.headers["Location"] = f"/v1/visits/{row.id}"
     if applied:

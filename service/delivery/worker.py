@@ -169,6 +169,7 @@ class DeliveryWorker(Worker[Identity]):
     def _note(self, outcome: str, taken: LeasedDelivery, written: bool, problem: str | None = None) -> None:
         if not written:
             log.warning("delivery_taken_over", **self._named(taken))
+            self._metrics.leases_lost.labels("delivery").inc()
             return
         self._metrics.deliveries.labels(taken.delivery.kind, outcome).inc()
         log.info(f"delivery_{outcome}", **self._named(taken), problem=problem)

@@ -6,6 +6,7 @@ the report. Doctors state which version they read, so that nobody signs without 
 
 from __future__ import annotations
 
+import contextlib
 import uuid
 
 from sqlalchemy import Select, select, update
@@ -14,7 +15,7 @@ from sqlalchemy.orm import Session
 from data_specs.visit.followup import History, NewOutcome, NewReferral, RecordedOutcome, Referral
 from data_specs.visit.opinion import Author, AuthorRole, NewOpinion, Opinion
 from service.delivery.queue import deliveries_of, enqueue
-from service.errors import AlreadyAsked, Forbidden, NotFinished, NotFound, VersionChanged
+from service.errors import AlreadyAsked, Forbidden, NotFinished, NotFound, StorageUnavailable, VersionChanged
 from service.keys import Key
 from service.parts import Parts
 from service.report.issue import issue, opinions_of
@@ -90,7 +91,8 @@ async def sign(parts: Parts, key: Key, visit_id: str, new: NewOpinion, *, versio
         return opinion
 
     opinion = await parts.database.write(write)
-    await issue(parts, visit_id, version + 1)
+    with contextlib.suppress(StorageUnavailable):  # it is signed, and the report is made when it is asked for
+        await issue(parts, visit_id, version + 1)
     return opinion
 
 

@@ -25,9 +25,9 @@ from data_specs.labs import standard_labs
 from data_specs.problems import message
 from data_specs.visit.context import Context
 from data_specs.vocabulary import Language
-from service.api.refusals import STATUS, problem_document
+from service.api.refusals import STATUS, note_unavailable, problem_document
 from service.api.session import page_key
-from service.errors import FieldFault, InvalidRequest, NotFound, ServiceError, UploadGone
+from service.errors import FieldFault, InvalidRequest, NotFound, OutcomeUnknown, ServiceError, UploadGone
 from service.keys import Key
 from service.language.choice import language_of
 from service.pages.frame import page, to_login
@@ -38,6 +38,7 @@ from service.receive.posted import LIMITS, Field, Part, clean_filename
 from service.receive.uploaded_visit import MAX_PER_VISIT, visit_of_uploads
 from service.state import service_of
 from service.storage.drafts import Drafts
+from service.storage.outages import disk_outages
 
 UNITS = {"creatinine": ("umol/L", "mg/dL", "mg/L"), "urine_acr": ("mg/g", "mg/mmol")}
 TEXTS = ("person_id", "age", "sex", "visited_on", "referrer_id", "token", *UNITS, *(f"{name}_unit" for name in UNITS))
@@ -98,7 +99,7 @@ async def post_form(request: Request) -> Response:
             )
         except ServiceError as error:
             kept = [] if isinstance(error, (NotFound, UploadGone)) else upload_ids
-            return _form(request, key, given, kept, _wrong(error, language_of(request)), STATUS[type(error)].value)
+            return _refused_form(request, key, given, kept, error)
         finally:
             await asyncio.to_thread(drafts.remove)
     return RedirectResponse(f"/visits/{accepted.row.id}", 303)
@@ -109,11 +110,25 @@ async def _form_of(request: Request, key: Key) -> AsyncIterator[FormData]:
     """The posted form; it has a turn while it is read."""
     async with upload_turn(service_of(request), key.id) as take_turn:
         await take_turn()
-        form = await request.form(max_files=MAX_PER_VISIT + 2, max_fields=MAX_PER_VISIT + 60)
+        with disk_outages():  # large files of a form are kept in a temporary folder
+            form = await request.form(max_files=MAX_PER_VISIT + 2, max_fields=MAX_PER_VISIT + 60)
     try:
         yield form
     finally:
         await form.close()
+
+
+def _refused_form(
+    request: Request, key: Key, given: Mapping[str, Any], upload_ids: Sequence[str], error: ServiceError
+) -> Response:
+    """The form with the problem. Where the visit may have been made, the token stays: the next post is a repetition."""
+    note_unavailable(error, request)
+    token = {"token": given["token"]} if isinstance(error, OutcomeUnknown) else {}
+    wrong = _wrong(error, language_of(request))
+    response = _form(request, key, given, upload_ids, wrong, STATUS[type(error)].value, **token)
+    if error.retry_after_s is not None:
+        response.headers["Retry-After"] = str(error.retry_after_s)
+    return response
 
 
 def _form(
@@ -123,15 +138,17 @@ def _form(
     upload_ids: Sequence[str],
     wrong: Mapping[str, Sequence[str]] = MappingProxyType({}),
     status: int = 200,
+    *,
+    token: str = "",
 ) -> Response:
-    """The form as it was filled in, with a new token, because the next post is a new request."""
+    """The form as it was filled in; without ``token`` it gets a new one, because the next post is a new request."""
     settings = service_of(request).settings
     return page(
         request,
         "post.html",
         status,
         key=key,
-        given={**dict.fromkeys(TEXTS, ""), "conditions": [], **given, "token": secrets.token_hex(16)},
+        given={**dict.fromkeys(TEXTS, ""), "conditions": [], **given, "token": token or secrets.token_hex(16)},
         wrong=wrong,
         upload_ids=upload_ids,
         conditions=CONDITIONS,  # nothing chosen means not known; `none` means that the person has none of them

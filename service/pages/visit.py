@@ -20,7 +20,7 @@ from data_specs.visit.opinion import Advice, Judgement, NewOpinion
 from data_specs.visit.report import Report
 from service.api.refusals import STATUS
 from service.api.session import page_key
-from service.errors import Forbidden, InvalidRequest, NotFound, ServiceError, field_faults
+from service.errors import Forbidden, InvalidRequest, NotFound, ServiceError, StorageUnavailable, field_faults
 from service.followup import actions as followup
 from service.followup.questions import list_questions
 from service.followup.statistics import statistics
@@ -175,6 +175,8 @@ async def run_and_return(request: Request, visit_id: str, action: Action, sectio
         return to_login(request)
     try:
         await action(service_of(request), key)
+    except StorageUnavailable:  # the page with the reason could not be read either
+        raise
     except ServiceError as error:
         problem = message(error.code, language_of(request), found=error.found, expected=error.expected)
         return await visit_response(request, key, visit_id, problem=problem, status_code=STATUS[type(error)].value)

@@ -41,9 +41,14 @@ async def accept_visit(service: Service, key: Key, request: Request) -> Accepted
     Raises
     ------
     Unavailable, QueueFull, UnsupportedMediaType, InvalidRequest, BodyTooLarge, BodyTooSlow, IdempotencyConflict
+    StorageFull, StorageUnavailable, DatabaseUnavailable
+        No visit was made.
+    OutcomeUnknown
+        It is not known whether the visit was made.
     """
     if not service.available:
         raise Unavailable(retry_after_s=RETRY_AFTER_S)
+    await service.room.wait_for_check()
     idempotency_key = idempotency_key_of(request)
     header_context = context_in_header(request.headers)
     if service.queue_was_full and not await service.database.read(

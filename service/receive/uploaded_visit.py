@@ -36,10 +36,11 @@ from service.receive.commit import (
     with_order,
 )
 from service.receive.posted import FILE_FIELDS, LIMITS, Part, field_of
-from service.receive.uploads import find_upload, offset_of, path_of
+from service.receive.uploads import find_upload, offset_of, path_of, remove_file
 from service.state import Service
 from service.storage.database import rowcount
 from service.storage.drafts import START_BYTES, Drafts
+from service.storage.outages import disk_outages
 from service.storage.tables import UploadRow
 
 MAX_PER_VISIT = LIMITS["image"] + LIMITS["ecg"]
@@ -64,7 +65,7 @@ async def visit_of_uploads(
 
     Raises
     ------
-    Unavailable, QueueFull, IdempotencyConflict
+    Unavailable, QueueFull, IdempotencyConflict, StorageUnavailable
         As :func:`service.receive.accept.accept_visit`.
     NotFound, UploadGone, UploadUnfinished
         One of the uploads cannot be used.
@@ -75,6 +76,7 @@ async def visit_of_uploads(
     """
     if not service.available:
         raise Unavailable(retry_after_s=RETRY_AFTER_S)
+    await service.room.wait_for_check()
     if len(set(upload_ids)) != len(upload_ids):
         raise InvalidRequest(FieldFault("uploads", "field_repeated"))
     digest = _digest(upload_ids, posted, context)
@@ -99,7 +101,7 @@ async def visit_of_uploads(
         raise queue_full()
     if accepted.is_new:
         for row in rows:
-            await asyncio.to_thread(path_of(service, row.id).unlink, missing_ok=True)
+            await remove_file(service, row.id)
     return accepted
 
 
@@ -129,6 +131,7 @@ def _put_files_in_store(service: Service, rows: Sequence[UploadRow], posted: Seq
         drafts.remove()
 
 
+@disk_outages()
 def _parts(path: Path, row: UploadRow, drafts: Drafts) -> list[Part]:
     """The files of an upload: one, or those of a zip with films."""
     try:

@@ -11,6 +11,7 @@ Where several machines share a database, the machine that began an upload has to
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import fcntl
 import os
 import re
@@ -29,13 +30,17 @@ from service.errors import (
     BodyTooSlow,
     NotFound,
     OffsetMismatch,
+    ServiceError,
+    StorageUnavailable,
     TooManyUploads,
     UploadGone,
+    UploadStopped,
 )
 from service.keys import Key
 from service.receive.commit import RETRY_AFTER_S
 from service.state import Service
 from service.storage.database import database_now, rowcount
+from service.storage.outages import disk_outages
 from service.storage.store import fsync_folder
 from service.storage.tables import UploadRow
 
@@ -59,13 +64,14 @@ async def open_upload(service: Service, key: Key, n_bytes: int, filename: str, f
 
     Raises
     ------
-    BodyTooLarge, TooManyUploads
+    BodyTooLarge, TooManyUploads, StorageFull, StorageUnavailable
     """
     if n_bytes > service.settings.max_upload_bytes:
         raise BodyTooLarge("", f"{service.settings.max_upload_mb} MB")
+    await service.room.wait_for_check()
     await remove_expired(service)
     row = UploadRow(id=str(uuid.uuid4()), key_id=key.id, filename=filename, field=field, n_bytes=n_bytes)
-    await asyncio.to_thread(_create, path_of(service, row.id))
+    path = path_of(service, row.id)
 
     def insert(session: Session) -> bool:
         query = select(func.count()).select_from(UploadRow).where(UploadRow.key_id == key.id)
@@ -76,9 +82,13 @@ async def open_upload(service: Service, key: Key, n_bytes: int, filename: str, f
         session.add(row)
         return True
 
-    if not await service.database.write(insert):
-        await asyncio.to_thread(path_of(service, row.id).unlink)
-        raise TooManyUploads("", MAX_OPEN, retry_after_s=RETRY_AFTER_S)
+    try:
+        await asyncio.to_thread(_create, path)
+        if not await service.database.write(insert):
+            raise TooManyUploads("", MAX_OPEN, retry_after_s=RETRY_AFTER_S)
+    except ServiceError:  # nobody knows the id, even where the row was committed
+        await asyncio.to_thread(_remove, path)
+        raise
     return row
 
 
@@ -114,6 +124,8 @@ async def offset_of(service: Service, row: UploadRow) -> int:
     ------
     UploadGone
         The file is not on this machine.
+    StorageUnavailable
+        They could not be put on the disk.
     """
     return await asyncio.to_thread(_append, path_of(service, row.id), None, b"", durable=True)
 
@@ -121,7 +133,8 @@ async def offset_of(service: Service, row: UploadRow) -> int:
 async def append_body(service: Service, row: UploadRow, offset: int, body: AsyncIterator[bytes]) -> int:
     """Append ``body`` to the upload.
 
-    What has arrived of a body that is cut off, or too slow, is kept.
+    What has arrived of a body that is cut off, or too slow, is kept. Of a body that the disk does not take to its end,
+    what was written is kept.
 
     Returns
     -------
@@ -133,8 +146,13 @@ async def append_body(service: Service, row: UploadRow, offset: int, body: Async
         The upload does not end at ``offset``.
     BodyTooLarge
         More bytes come than were announced.
+    StorageFull
+        There was no room from the beginning.
+    UploadStopped
+        The disk became full, or failed.
     UploadGone, BodyTooSlow, ClientDisconnect
     """
+    await service.room.wait_for_check()
     path, held = path_of(service, row.id), bytearray()
     at = await asyncio.to_thread(_append, path, offset, b"")
     try:
@@ -145,16 +163,23 @@ async def append_body(service: Service, row: UploadRow, offset: int, body: Async
             if len(held) >= HELD_BYTES:
                 at = await asyncio.to_thread(_append, path, at, bytes(held))
                 held.clear()
+        return await asyncio.to_thread(_append, path, at, bytes(held), durable=True)
     except (ClientDisconnect, BodyTooSlow):
         await asyncio.to_thread(_append, path, at, bytes(held), durable=True)
         raise
-    return await asyncio.to_thread(_append, path, at, bytes(held), durable=True)
+    except StorageUnavailable as error:
+        raise UploadStopped(error.found) from error
 
 
 async def remove_upload(service: Service, row: UploadRow) -> None:
     """Delete the upload's row, then its file."""
     await service.database.write(lambda session: session.execute(delete(UploadRow).where(UploadRow.id == row.id)))
-    await asyncio.to_thread(path_of(service, row.id).unlink, missing_ok=True)
+    await remove_file(service, row.id)
+
+
+async def remove_file(service: Service, upload_id: str) -> None:
+    """Delete the file of an upload whose row is deleted."""
+    await asyncio.to_thread(_remove, path_of(service, upload_id))
 
 
 async def remove_expired(service: Service) -> None:
@@ -176,6 +201,12 @@ def path_of(service: Service, upload_id: str) -> Path:
     return _folder(service) / upload_id
 
 
+def _remove(path: Path) -> None:
+    with contextlib.suppress(OSError):  # it is removed later, by its age
+        path.unlink(missing_ok=True)
+
+
+@disk_outages()
 def _create(path: Path) -> None:
     path.parent.mkdir(mode=0o700, exist_ok=True)
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
@@ -183,8 +214,12 @@ def _create(path: Path) -> None:
     fsync_folder(path.parent)
 
 
+@disk_outages()
 def _append(path: Path, offset: int | None, piece: bytes, *, durable: bool = False) -> int:
     """Write ``piece`` at the file's end; where it ends now.
+
+    Where the disk becomes full within ``piece``, its first bytes are in the file and count. Where the file cannot be
+    made durable, it is not certain any more which of its bytes are on the disk: it is removed.
 
     Parameters
     ----------
@@ -206,12 +241,17 @@ def _append(path: Path, offset: int | None, piece: bytes, *, durable: bool = Fal
         while rest:
             rest = rest[os.write(descriptor, rest) :]
         if durable:
-            os.fsync(descriptor)
+            try:
+                os.fsync(descriptor)
+            except OSError:
+                _remove(path)
+                raise
         return at + len(piece)
     finally:
         os.close(descriptor)
 
 
+@disk_outages()
 def _remove_old_files(folder: Path) -> None:
     """Delete files that were last written to so long ago that their upload has expired."""
     oldest = time.time() - EXPIRES.total_seconds()

@@ -8,19 +8,23 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any, TypeVar, cast
 
 from sqlalchemy import (
+    URL,
     CursorResult,
     Engine,
     Result,
     Table,
     create_engine,
+    delete,
     event,
+    false,
     insert,
     make_url,
     select,
@@ -28,13 +32,26 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import Session
 
+from service.errors import DatabaseUnavailable, OutcomeUnknown
 from service.storage.group_commit import GroupCommit
-from service.storage.tables import Base
+from service.storage.outages import commit_outages, database_outages
+from service.storage.tables import Base, SessionRow
 
 T = TypeVar("T")
 THREADS = 8
-BUSY_TIMEOUT_MS = 30_000
+BUSY_TIMEOUT_MS = 10_000
 """How long a writer waits for another; transactions last milliseconds, so only a fault can reach this."""
+ANSWER_S = 30.0
+"""How long a transaction may take, the wait for a thread included. Nobody waits longer for an answer."""
+POSTGRES: Mapping[str, int] = {
+    "connect_timeout": 5,
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 15_000,
+}
+"""How soon a server that has become silent is given up: seconds, but ``tcp_user_timeout`` is in milliseconds. What the
+address says itself is kept (PostgreSQL, libpq, section 'Parameter Key Words')."""
 
 
 class Database:
@@ -47,10 +64,15 @@ class Database:
     """
 
     def __init__(self, url: str) -> None:
-        self.is_sqlite = make_url(url).get_backend_name() == "sqlite"
+        address = make_url(url)
+        self.is_sqlite = address.get_backend_name() == "sqlite"
         # a statement's values may name a person, and an error that quotes them would bring the name into the log
         self.engine: Engine = create_engine(
-            url, hide_parameters=True, pool_size=THREADS, pool_pre_ping=not self.is_sqlite
+            address,
+            hide_parameters=True,
+            pool_size=THREADS,
+            pool_pre_ping=not self.is_sqlite,
+            connect_args={} if self.is_sqlite else _limits(address),
         )
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="database")
         # PostgreSQL has many writers, and groups their commits itself
@@ -65,25 +87,57 @@ class Database:
 
         On SQLite a writing transaction takes the write lock at its start (``BEGIN IMMEDIATE``), so that what it has
         read does not change before it writes.
+
+        Raises
+        ------
+        DatabaseUnavailable, StorageFull
+            The database cannot be used; nothing was committed.
+        OutcomeUnknown
+            It went away while ``write`` was committed.
         """
-        with Session(self.engine, expire_on_commit=False) as session, session.begin():
-            session.connection(execution_options={"sangloc_write": write})
-            yield session
+        with Session(self.engine, expire_on_commit=False) as session:
+            with database_outages():
+                session.connection(execution_options={"sangloc_write": write})
+                yield session
+                session.flush()
+            with commit_outages() if write else database_outages():
+                session.commit()
 
     async def read(self, work: Callable[[Session], T]) -> T:
-        return await self._run(work, False)
+        """Run ``work`` in a transaction that only reads.
+
+        Raises
+        ------
+        DatabaseUnavailable
+            Also where no answer came within :data:`ANSWER_S`.
+        """
+        try:
+            async with asyncio.timeout(ANSWER_S):
+                return await self._run(work, False)
+        except TimeoutError:
+            raise DatabaseUnavailable("timeout") from None
 
     async def write(self, work: Callable[[Session], T]) -> T:
         """Run ``work`` in a transaction; when this returns, its changes survive a loss of power.
 
         On SQLite several works share one transaction. If that fails, it is rolled back and ``work`` is called again:
         it must give the same result when it is called twice.
+
+        Raises
+        ------
+        DatabaseUnavailable, StorageFull, OutcomeUnknown
+            As :meth:`transaction`; also :class:`OutcomeUnknown` where no answer came within :data:`ANSWER_S`.
         """
-        return await (self._writer.run(work) if self._writer else self._run(work, True))
+        try:
+            async with asyncio.timeout(ANSWER_S):
+                return await (self._writer.run(work) if self._writer else self._run(work, True))
+        except TimeoutError:
+            raise OutcomeUnknown("timeout") from None
 
     async def probe(self) -> None:
-        """Ask for nothing, to see whether the database answers."""
-        await self.read(lambda session: session.execute(select(1)))
+        """Check that the database can be reached and written; raises as :meth:`write`. It changes nothing."""
+        nothing = delete(SessionRow).where(false())
+        await self.write(lambda session: session.execute(nothing))
 
     async def _run(self, work: Callable[[Session], T], write: bool) -> T:
         def transaction() -> T:
@@ -92,11 +146,21 @@ class Database:
 
         return await asyncio.get_running_loop().run_in_executor(self._threads, transaction)
 
+    @property
+    def sqlite_file(self) -> Path | None:
+        """The file of SQLite; ``None`` where the database is a server, or is in memory."""
+        name = self.engine.url.database
+        return Path(name) if self.is_sqlite and name and name != ":memory:" else None
+
     def close(self) -> None:
         if self._writer:
             self._writer.close()
         self._threads.shutdown(wait=True)
         self.engine.dispose()
+
+
+def _limits(address: URL) -> dict[str, int]:
+    return {name: value for name, value in POSTGRES.items() if name not in address.query}
 
 
 def database_now(session: Session) -> datetime:

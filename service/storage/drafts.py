@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import os
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import IO
 
 from inference.readers.files import OpenFile
+from service.storage.outages import disk_outages
 
 START_BYTES = 4096
 """How much of a file shows whether it is a film or a recording."""
@@ -18,7 +20,11 @@ HELD_BYTES = 128 * 1024
 
 
 class Draft:
-    """One file that is being received. It blocks: use it in a thread."""
+    """One file that is being received. It blocks: use it in a thread.
+
+    Where the disk is full or fails, its methods raise :class:`service.errors.StorageFull` or
+    :class:`service.errors.StorageUnavailable`. Nothing but :meth:`remove` is of use then.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.n_bytes = 0
@@ -31,6 +37,7 @@ class Draft:
     def sha256(self) -> str:
         return self._hash.hexdigest()
 
+    @disk_outages()
     def write(self, piece: bytes | memoryview) -> None:
         self.n_bytes += len(piece)
         self._hash.update(piece)
@@ -38,6 +45,7 @@ class Draft:
             self._to_disk()
         (self._file or self._held).write(piece)
 
+    @disk_outages()
     def open(self) -> IO[bytes]:
         """What was written so far, open at its beginning."""
         if self._file is None:
@@ -52,6 +60,7 @@ class Draft:
         self._file.flush()
         return OpenFile(os.open(self._path, os.O_RDONLY | os.O_CLOEXEC), n_bytes=n_bytes)
 
+    @disk_outages()
     def durable_file(self) -> Path:
         """Finish the draft, and make it durable as a file on disk."""
         if self._file is None:
@@ -69,8 +78,10 @@ class Draft:
         not store other bytes under its name.
         """
         if self._file is not None:
-            self._file.close()
-            self._path.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # on a full disk: what is still buffered cannot be written
+                self._file.close()
+            with contextlib.suppress(OSError):  # the disk cannot be written at all: a later start removes the file
+                self._path.unlink(missing_ok=True)
 
     def _to_disk(self) -> None:
         self._file = os.fdopen(os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb")

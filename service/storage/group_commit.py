@@ -1,7 +1,8 @@
 """Group commit: all writes that wait while a transaction is committed go into the next one together.
 
 A commit waits for the disk, and SQLite has one writer at a time: writes that come together share both. As in
-``inference.runtime.batcher``, no write waits for others to come. If a group fails, its writes are tried one by one.
+``inference.runtime.batcher``, no write waits for others to come. If a group fails, its writes are tried one by one,
+except where the database is away.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from sqlalchemy.orm import Session
+
+from service.errors import StorageUnavailable
 
 T = TypeVar("T")
 MAX_WRITES = 64
@@ -90,6 +93,10 @@ class GroupCommit:
                 for write in group:
                     results.append(write.work(session))
                     session.flush()
+        except StorageUnavailable as error:  # tried one by one, each would wait for a database that is away
+            for write in group:
+                _settle(write, type(error)(error.found))  # each caller raises an error of its own
+            return
         except BaseException as error:
             if len(group) == 1:
                 _settle(group[0], error)

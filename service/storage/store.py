@@ -18,6 +18,7 @@ from urllib.parse import unquote, urlsplit
 from inference.readers.files import OpenFile
 from service.errors import StoredFileDamaged, StoredFileMissing
 from service.storage.drafts import Draft
+from service.storage.outages import disk_outages, object_store_outages
 from service.storage.tables import InputRow
 
 ABANDONED_S = 3600.0
@@ -33,7 +34,12 @@ class Store(Protocol):
         ...
 
     def put(self, draft: Draft) -> None:
-        """Take ``draft`` into the store under its SHA-256; when this returns, the content is durable."""
+        """Take ``draft`` into the store under its SHA-256; when this returns, the content is durable.
+
+        Raises
+        ------
+        StorageFull, StorageUnavailable
+        """
         ...
 
     def read(self, sha256: str) -> bytes:
@@ -43,6 +49,8 @@ class Store(Protocol):
         ------
         StoredFileMissing, StoredFileDamaged
             The store does not have it, or its content has changed.
+        StorageUnavailable
+            The store cannot be read at the moment.
         """
         ...
 
@@ -56,7 +64,7 @@ class Store(Protocol):
         ...
 
     def probe(self) -> None:
-        """Write and remove a small file; raises ``OSError`` if that fails."""
+        """Write and remove a small file; raises as :meth:`put` if that fails."""
         ...
 
 
@@ -78,6 +86,7 @@ class FolderStore:
         self._durable_folders: set[Path] = set()
         remove_abandoned(self.drafts)
 
+    @disk_outages()
     def put(self, draft: Draft) -> None:
         target = self._path(draft.sha256)
         file = draft.durable_file()
@@ -89,6 +98,7 @@ class FolderStore:
         file.replace(target)
         fsync_folder(target.parent)
 
+    @disk_outages()
     def read(self, sha256: str) -> bytes:
         try:
             content = self._path(sha256).read_bytes()
@@ -102,10 +112,13 @@ class FolderStore:
         except FileNotFoundError:
             raise StoredFileMissing from None
 
+    @disk_outages()
     def probe(self) -> None:
         draft = self.drafts / f"probe-{uuid.uuid4().hex}"
-        draft.write_bytes(b"probe")
-        draft.unlink()
+        try:
+            draft.write_bytes(b"probe")
+        finally:
+            draft.unlink(missing_ok=True)
 
     def _path(self, sha256: str) -> Path:
         return self._root / sha256[:2] / sha256[2:]
@@ -123,6 +136,7 @@ class RemoteStore:
         drafts.mkdir(parents=True, exist_ok=True)
         remove_abandoned(drafts)
 
+    @object_store_outages()
     def put(self, draft: Draft) -> None:
         path = self._path(draft.sha256)
         if not self._files.exists(path) or self._files.size(path) != draft.n_bytes:
@@ -131,6 +145,7 @@ class RemoteStore:
                 raise StoredFileDamaged
         draft.remove()
 
+    @object_store_outages()
     def read(self, sha256: str) -> bytes:
         try:
             content: bytes = self._files.cat_file(self._path(sha256))
@@ -141,6 +156,7 @@ class RemoteStore:
     def open(self, sha256: str) -> OpenFile:
         return OpenFile.of(self.read(sha256))
 
+    @object_store_outages()
     def probe(self) -> None:
         path = f"{self._root}/probe-{uuid.uuid4().hex}"
         self._files.pipe_file(path, b"probe")

@@ -180,6 +180,7 @@ class Work(Worker[str]):
         now = await persist(lambda: self._leases.finish(lease, status, assessment))
         if now is None:
             log.warning("visit_taken_over", visit=lease.row.id, attempt=lease.attempt)
+            self._metrics.leases_lost.labels("visit").inc()
             return
         log.info("visit_finished", visit=lease.row.id, status=status, attempt=lease.attempt)
         self._metrics.visits.labels(status, assessment.priority).inc()

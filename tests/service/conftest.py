@@ -2,84 +2,49 @@
 
 from __future__ import annotations
 
-import itertools
-import os
-import pwd
-import shutil
-import signal
 import subprocess
-import tempfile
-from pathlib import Path
 
 import pytest
 
-from tests.service.serving import Process, real_server, serving, settings_for, until
-
-_count = itertools.count()
+from tests.service.postgres import Cluster
+from tests.service.serving import Process, real_server, serving, settings_for
 
 
 # ---------------------------------------------------------------- databases
 @pytest.fixture(scope="session")
 def postgres():
-    """A PostgreSQL cluster of its own, on a Unix socket in a temporary folder; gives addresses of fresh databases."""
-    found = shutil.which("initdb") or next(map(str, Path("/usr/lib/postgresql").glob("*/bin/initdb")), None)
-    if found is None:
-        pytest.skip("PostgreSQL (initdb) is not installed: nothing is tested over it in this run")
-    psycopg = pytest.importorskip("psycopg", reason="the extra 'postgres' is not installed")
-    bin_dir = Path(found).resolve().parent
-    folder = Path(tempfile.mkdtemp(prefix="sangloc-pg-", dir="/tmp"))
-    user = {}
-    if os.getuid() == 0:  # PostgreSQL refuses to run as root
-        name = next((each.pw_name for each in pwd.getpwall() if each.pw_name == "postgres"), "nobody")
-        shutil.chown(folder, name)
-        user = {"user": name, "group": pwd.getpwnam(name).pw_gid, "extra_groups": []}
-    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "cwd": folder, **user}
-    initdb = [
-        bin_dir / "initdb",
-        "-D",
-        folder / "data",
-        "-U",
-        "sangloc",
-        "-A",
-        "trust",
-        "-E",
-        "UTF8",
-        "--locale=C",
-        "-N",
-    ]
-    subprocess.run(initdb, check=True, **quiet)
-    options = ["-c", "listen_addresses=", "-k", folder, "-c", "max_connections=200", "-c", "fsync=off"]
-    server = subprocess.Popen([bin_dir / "postgres", "-D", folder / "data", *options], **quiet)
-
-    def connect():
-        return psycopg.connect(f"host={folder} user=sangloc dbname=postgres", autocommit=True)
-
-    until(lambda: _works(connect), 20)
-
-    def fresh_database():
-        name = f"visits{next(_count)}"
-        with connect() as connection:
-            connection.execute(f"CREATE DATABASE {name}")
-        return f"postgresql+psycopg://sangloc@/{name}?host={folder}"
-
-    yield fresh_database
-    server.send_signal(signal.SIGQUIT)  # at once, without a checkpoint: nobody comes back to this cluster
-    server.wait(20)
-    shutil.rmtree(folder)
+    """Gives addresses of fresh databases of a real PostgreSQL."""
+    cluster = Cluster()
+    yield cluster.new_database
+    cluster.close()
 
 
-def _works(connect):
-    try:
-        connect().close()
-    except Exception:
-        return False
-    return True
+@pytest.fixture(scope="module")
+def own_postgres():
+    """A real PostgreSQL for one module, whose tests stop it and start it again."""
+    cluster = Cluster()
+    yield cluster
+    cluster.close()
 
 
 @pytest.fixture(scope="session", params=["sqlite", "postgresql"])
 def new_database(request):
     """Makes the address of an empty database: ``""`` for SQLite, which lies in the data folder."""
     return (lambda: "") if request.param == "sqlite" else request.getfixturevalue("postgres")
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A folder on a disk of 8 MB of its own."""
+    folder = tmp_path / "small"
+    folder.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", folder], capture_output=True, text=True, check=False
+    )
+    if mounted.returncode != 0:
+        pytest.skip("only root may mount a small disk: a disk that becomes full is not tested in this run")
+    yield folder
+    subprocess.run(["umount", "--lazy", folder], check=True)
 
 
 @pytest.fixture(scope="module")

@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 
 import httpx
+from prometheus_client.parser import text_string_to_metric_families
 
 from service import create_app
 from service.run import server_of
@@ -133,6 +134,15 @@ def until(condition, seconds):
     while not condition():
         assert time.monotonic() < end, "it did not happen in time"
         time.sleep(0.02)
+
+
+def told(served):
+    """What ``/metrics`` says: ``{(name, *labels): value}``."""
+    with served.client() as client:
+        answer = client.get("/metrics")
+    assert answer.status_code == 200
+    families = text_string_to_metric_families(answer.text)
+    return {(sample.name, *sample.labels.values()): sample.value for each in families for sample in each.samples}
 
 
 def visit_files(image=b"an image", **context):

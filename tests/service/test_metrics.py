@@ -82,9 +82,17 @@ def test_before_the_bundles_are_loaded_there_is_nothing_to_count():
     assert "sangloc_batcher_" not in Metrics().exposition().decode()
 
 
+def test_how_often_readers_have_stopped():
+    metrics = Metrics()
+    metrics.add_readers(lambda: {"memory": 2, "crash": 1})
+    told = metrics.exposition().decode()
+    assert 'sangloc_reader_deaths_total{cause="memory"} 2.0' in told
+    assert 'sangloc_reader_deaths_total{cause="crash"} 1.0' in told
+
+
 def test_the_page_names_every_metric_and_no_other():
     page = (ROOT / "docs/reference/metrics.md").read_text("utf-8")
     described = set(re.findall(r"^\| `(sangloc_\w+)`", page, re.MULTILINE))
     families = text_string_to_metric_families(Metrics().exposition().decode())
     made = {f"{each.name}_total" if each.type == "counter" else each.name for each in families}
-    assert described == made | {"sangloc_batcher_rows_waiting", *COUNTED}
+    assert described == made | {"sangloc_batcher_rows_waiting", "sangloc_reader_deaths_total", *COUNTED}

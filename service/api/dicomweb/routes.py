@@ -10,6 +10,7 @@ DICOM PS3.18, chapter 10 (Studies Service and Resources).
 from __future__ import annotations
 
 import json
+from http import HTTPStatus
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Request
@@ -41,7 +42,7 @@ from service.api.dicomweb.retrieve import (
 )
 from service.api.refusals import problem_responses
 from service.api.session import CurrentKey
-from service.errors import Forbidden, Unavailable
+from service.errors import OUTAGE_RETRY_AFTER_S, Forbidden, Unavailable
 from service.keys import Key
 from service.language.choice import language_of
 from service.receive.commit import RETRY_AFTER_S
@@ -146,7 +147,10 @@ async def _store(request: Request, key: Key, study: str | None) -> Response:
         raise Unavailable(retry_after_s=RETRY_AFTER_S)
     chosen(request, JSON, "application/json")
     outcomes = await store_objects(service, key, request, study)
-    return _json(response_document(outcomes, _root(request)), status_of(outcomes))
+    response = _json(response_document(outcomes, _root(request)), status_of(outcomes))
+    if response.status_code == HTTPStatus.SERVICE_UNAVAILABLE:
+        response.headers["Retry-After"] = str(OUTAGE_RETRY_AFTER_S)
+    return response
 
 
 # ---------------------------------------------------------------------- QIDO-RS

@@ -15,6 +15,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from data_specs.dicom.reference import ECG_CLASSES, FILM_CLASSES, START_BYTES
+from service.errors import StorageUnavailable
 from service.logs import where_it_failed
 from service.receive.commit import has_room
 from service.receive.dicom.header import read_reference
@@ -27,9 +28,6 @@ from service.storage.tables import ArrivalRow
 SOP_CLASS_NOT_SUPPORTED = 0x0122
 OUT_OF_RESOURCES, DOES_NOT_MATCH_CLASS, CANNOT_UNDERSTAND = 0xA700, 0xA900, 0xC000
 """Statuses of the answer to a sender (PS3.7, section C.5.6; PS3.4, section B.2.3, table B.2-1)."""
-
-WRITE_S = 60.0
-"""How long the database may take to commit an arrival."""
 
 _OWN = re.compile(rb"\x08\x00\x70\x00.{4}" + re.escape("Sàng Lọc".encode()), re.DOTALL)
 """Manufacturer (0008,0070) of objects that this service made, little endian. The four bytes are VR and length (explicit
@@ -80,7 +78,9 @@ def receive(
     """
     try:
         outcome = _receive(service, site, source, draft, (sop_class_uid, sop_instance_uid))
-    except Exception as error:  # the disk, the database, or whatever an object store's client raises
+    except StorageUnavailable as outage:
+        outcome = Refusal(outage.code, OUT_OF_RESOURCES)
+    except Exception as error:
         log.error("arrival_not_kept", **where_it_failed(error))
         outcome = Refusal("internal_error", OUT_OF_RESOURCES)
     service.metrics.arrivals.labels(outcome.code if isinstance(outcome, Refusal) else outcome).inc()
@@ -102,6 +102,7 @@ def _receive(service: Service, site: str, source: str, draft: Draft, stated: tup
         return Refusal("unsupported_format", SOP_CLASS_NOT_SUPPORTED, dicom.SOPClassUID, "CR, DX, SC, ECG")
     if _OWN.search(start):
         return "own"
+    service.room.check()
     service.store.put(draft)
     row = ArrivalRow(
         site=site,
@@ -130,7 +131,6 @@ async def _keep(service: Service, row: ArrivalRow) -> Refusal | str:
         return "stored"
 
     try:
-        async with asyncio.timeout(WRITE_S):
-            return await service.database.write(keep)
+        return await service.database.write(keep)
     except IntegrityError:  # PostgreSQL: another thread committed the same object meanwhile
         return "known"

@@ -25,6 +25,7 @@ from pynetdicom.dimse_primitives import C_STORE
 from pynetdicom.dsutils import create_file_meta
 from pynetdicom.pdu_primitives import A_ABORT
 
+from service.errors import StorageUnavailable
 from service.logs import where_it_failed
 from service.receive.dicom.arrivals import OUT_OF_RESOURCES
 from service.report.dicom.identity import IMPLEMENTATION_UID
@@ -103,7 +104,9 @@ class BoundedDimse(DIMSEServiceProvider):
                 self._command_bytes = 0
         except TooLarge:
             self._refuse()
-        except Exception as error:  # pynetdicom raises anything for damaged bytes; or the disk is full
+        except StorageUnavailable as outage:
+            self._refuse(outage.code)
+        except Exception as error:  # pynetdicom raises anything for damaged bytes
             log.warning("dicom_message_not_read", **where_it_failed(error))
             self._refuse()
 
@@ -139,8 +142,14 @@ class BoundedDimse(DIMSEServiceProvider):
         draft.write(start.getvalue())
         return draft
 
-    def _refuse(self) -> None:
-        """Answer the message that is coming with a failure, keep nothing of it, and end the association."""
+    def _refuse(self, code: str = "") -> None:
+        """Answer the message that is coming with a failure, keep nothing of it, and end the association.
+
+        Parameters
+        ----------
+        code
+            Of the reason, for ErrorComment (0000,0902).
+        """
         message = self.message
         self.message = None
         self.end()
@@ -151,6 +160,7 @@ class BoundedDimse(DIMSEServiceProvider):
             answer.AffectedSOPClassUID = command.get("AffectedSOPClassUID")
             answer.AffectedSOPInstanceUID = command.get("AffectedSOPInstanceUID")
             answer.Status = OUT_OF_RESOURCES
+            answer.ErrorComment = code or None  # type: ignore[assignment]  # a text, or none
             self.send_msg(answer, message.context_id)
         abort = A_ABORT()
         abort.abort_source = 0x00

@@ -23,7 +23,7 @@ from service.errors import FieldFault, InvalidRequest, UnsupportedMediaType
 from service.keys import Key
 from service.receive.body import feed_in_pieces
 from service.receive.commit import upload_turn
-from service.receive.dicom.arrivals import CANNOT_UNDERSTAND, DOES_NOT_MATCH_CLASS, receive
+from service.receive.dicom.arrivals import CANNOT_UNDERSTAND, DOES_NOT_MATCH_CLASS, OUT_OF_RESOURCES, receive
 from service.receive.dicom.header import read_reference
 from service.receive.multipart import Headers, PartsReader, check_encoding
 from service.state import Service
@@ -109,11 +109,12 @@ async def store_objects(service: Service, key: Key, request: Request, study: str
 
     Raises
     ------
-    UnsupportedMediaType, InvalidRequest, BodyTooLarge, BodyTooSlow, QueueFull
+    UnsupportedMediaType, InvalidRequest, BodyTooLarge, BodyTooSlow, QueueFull, StorageFull, StorageUnavailable
     """
     encoding = request.headers.get("content-encoding", "identity").strip().lower()
     if encoding != "identity":
         raise UnsupportedMediaType(f"Content-Encoding: {encoding[:20]}", "identity")
+    await service.room.wait_for_check()
     drafts = Drafts(service.store.drafts)
     reader = RelatedReader(request.headers.get("content-type", ""), drafts)
     try:
@@ -138,9 +139,16 @@ def _take(service: Service, key: Key, draft: Draft, study: str | None) -> Outcom
 
 
 def status_of(outcomes: list[Outcome]) -> int:
-    """HTTP status: 200 where all were taken, 202 some of them, 409 none (PS3.18, table 10.5.3-1)."""
-    failed = sum(outcome.failure is not None for outcome in outcomes)
-    return 200 if not failed else 409 if failed == len(outcomes) else 202
+    """HTTP status: 200 where all were taken, 202 some of them; 503 where there was no room for any, 409 else.
+
+    References
+    ----------
+    PS3.18, table 10.5.3-1, and section 8.5 for 503: the client may send the same request again.
+    """
+    failures = [outcome.failure for outcome in outcomes if outcome.failure is not None]
+    if len(failures) < len(outcomes):
+        return 202 if failures else 200
+    return 503 if set(failures) == {OUT_OF_RESOURCES} else 409
 
 
 def response_document(outcomes: list[Outcome], root: str) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import time
 
 import pytest
 
-from service.errors import StoredFileDamaged, StoredFileMissing
+from service.errors import StorageUnavailable, StoredFileDamaged, StoredFileMissing
 from service.storage.drafts import HELD_BYTES, Drafts
 from service.storage.owner import Owner
 from service.storage.store import FolderStore, RemoteStore, open_store
@@ -155,7 +155,7 @@ def test_a_draft_that_is_removed_while_it_is_stored_stores_nothing_else(tmp_path
     before = put(store, content)
     draft = draft_of(store, content)
     draft.remove()  # what a request does that was cut off
-    with contextlib.suppress(OSError, ValueError):
+    with contextlib.suppress(StorageUnavailable, ValueError):
         store.put(draft)
     assert store.read(before) == content
 
@@ -163,6 +163,17 @@ def test_a_draft_that_is_removed_while_it_is_stored_stores_nothing_else(tmp_path
 def test_a_url_in_the_settings_opens_a_remote_store(tmp_path):
     assert isinstance(open_store("memory://x", tmp_path), RemoteStore)
     assert isinstance(open_store(f"local://{tmp_path}/x", tmp_path), FolderStore)
+
+
+def test_an_object_store_that_cannot_be_used(tmp_path):
+    store = RemoteStore(f"file://{tmp_path}/no-folder", tmp_path / "drafts")
+    (tmp_path / "no-folder").write_bytes(b"")
+    draft = draft_of(store, b"content")
+    for use in (lambda: store.put(draft), lambda: store.read(draft.sha256), store.probe):
+        with pytest.raises(StorageUnavailable):
+            use()
+    draft.remove()
+    assert not list(store.drafts.iterdir())
 
 
 def test_visits_over_an_object_store(tmp_path):

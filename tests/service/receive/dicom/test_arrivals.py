@@ -76,10 +76,10 @@ def arrive_quietly(served, content):
     draft.remove()
 
 
-def test_a_full_disk_refuses_objects(tmp_path):
+def test_a_store_that_cannot_be_written_refuses_objects(tmp_path):
     with serving(settings_for(tmp_path)) as served:
         for number in range(256):  # files in place of the folders of the store
             (tmp_path / "files" / f"{number:02x}").write_bytes(b"")
         (refusal,) = arrive(served, film())
-        assert (refusal.code, refusal.status) == ("internal_error", 0xA700)
+        assert (refusal.code, refusal.status) == ("storage_unavailable", 0xA700)
         assert rows(served, ArrivalRow) == []

@@ -1,0 +1,55 @@
+"""What waits to be delivered: how much, and since when, for the operator's metrics."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy import and_, case, func, select
+from sqlalchemy.orm import Session
+
+from service.delivery.queue import DELIVERIES, DESTINATIONS, Deliveries
+from service.delivery.senders.dispatch import KINDS
+from service.storage.database import database_now
+from service.storage.tables import VISITS, OpinionRow
+
+
+@dataclass(frozen=True, slots=True)
+class Backlog:
+    """What waits for the destinations of one kind.
+
+    Parameters
+    ----------
+    n
+        Deliveries that have not arrived and were not given up.
+    oldest_s
+        Age in seconds of the oldest report among them; 0 where there is none.
+    """
+
+    n: int = 0
+    oldest_s: float = 0.0
+
+
+def measure_backlog(session: Session) -> Mapping[str, Backlog]:
+    """The backlog of each kind of destination."""
+    # when a delivery is due says nothing: it moves with each attempt. The first version of a report is made when the
+    # visit is completed, each further one when an opinion is signed
+    made_at = case((DELIVERIES.c.version == 1, VISITS.c.completed_at), else_=OpinionRow.signed_at)
+    signed = and_(OpinionRow.visit_id == DELIVERIES.c.visit_id, OpinionRow.number == DELIVERIES.c.version - 1)
+    query = (
+        select(DESTINATIONS.c.kind, func.count(), func.min(made_at))
+        .select_from(DELIVERIES)
+        .join(DESTINATIONS, DESTINATIONS.c.id == DELIVERIES.c.destination_id)
+        .join(VISITS, VISITS.c.id == DELIVERIES.c.visit_id)
+        .outerjoin(OpinionRow, signed)
+        .where(Deliveries.unfinished)
+        .group_by(DESTINATIONS.c.kind)
+    )
+    now = database_now(session)
+    waiting = {kind: Backlog(n, _age_s(oldest, now)) for kind, n, oldest in session.execute(query)}
+    return {kind: waiting.get(kind, Backlog()) for kind in KINDS}
+
+
+def _age_s(made_at: datetime | None, now: datetime) -> float:
+    return 0.0 if made_at is None else max(0.0, (now - made_at).total_seconds())
