@@ -96,7 +96,8 @@ class Readers:
         self, cores: int | None = None, *, jobs: Sequence[str] = JOBS, quick: Lane = QUICK, slow: Lane = SLOW
     ) -> None:
         self.ended: Counter[str] = Counter()
-        """How many readers did not end by themselves, by cause: a signal's name, ``time``, ``memory``, ``outside``."""
+        """How often reading ended otherwise than by a result or a refusal of its own: ``SIGSEGV`` or another signal,
+        ``time``, ``memory``, ``outside`` (killed), ``fault`` (an error of the reader's code)."""
         self._cores = cores or os.cpu_count() or 1
         self._quick, self._slow = quick, slow
         self._zygote = Zygote(jobs)
