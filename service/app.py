@@ -135,7 +135,7 @@ async def _load(service: Service, engine: Engine | None, stop: Callable[[], None
             service.failed = True
             stop()
             return
-    service.metrics.add_readers(lambda: service.readers.ended)
+    service.metrics.add_readers(lambda: dict(service.readers.ended))
     service.metrics.add_batchers(lambda: (engine.bundles, engine.batchers))
     service.work.start(engine)
     service.deliveries.start()
