@@ -14,7 +14,7 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError, OperationalError, SQLAlchemyError
 
 from data_specs.problems import message
-from service.errors import DatabaseUnavailable, OutcomeUnknown, StorageFull
+from service.errors import DatabaseUnavailable, OutcomeUnknown, StorageFull, StorageUnavailable
 from service.protocols import mllp
 from service.storage import database as database_module
 from service.storage.database import Database
@@ -117,6 +117,21 @@ def test_what_is_accepted_while_the_database_restarts_is_kept_and_nothing_else(o
         assert {each.status_code for each in answered} <= {201, 202, 503}
         until(lambda: finished(client, ids), 30)
         assert stored(served) == 60
+
+
+def test_a_full_disk_of_the_database_server_leaves_nothing_half_kept(own_postgres, tmp_path):
+    settings = settings_for(tmp_path, database_url=own_postgres.new_database())
+    with serving(settings) as served, served.client() as client:
+        with served.app.state.service.database.transaction(write=True) as session:
+            full = "BEGIN RAISE EXCEPTION USING ERRCODE = 'disk_full'; END"
+            session.execute(text(f"CREATE FUNCTION fill() RETURNS trigger LANGUAGE plpgsql AS $$ {full} $$"))
+            for table in ("inputs", "uploads"):
+                session.execute(text(f"CREATE TRIGGER f BEFORE INSERT ON {table} EXECUTE FUNCTION fill()"))
+        refused(client.post("/v1/visits", files=visit_files()), "storage_full")
+        refused(client.post("/v1/uploads", headers={**TUS, "Upload-Length": "10"}), "storage_full")
+        assert stored_files(tmp_path / "uploads") == 0
+        assert stored(served) == 0
+        assert client.post("/v1/visits", files={"context": (None, "{}")}).status_code == 201
 
 
 def test_where_the_commit_is_not_confirmed_the_outcome_is_said_to_be_unknown(own_postgres, tmp_path):
@@ -229,7 +244,7 @@ async def test_nobody_waits_without_end(tmp_path, monkeypatch, run, kind):
 
 # ---------------------------------------------------------------------- what is an outage, and what it leaves open
 def raised(context, error):
-    with pytest.raises(Exception) as found, context():
+    with pytest.raises((DBAPIError, StorageUnavailable)) as found, context():
         raise error
     return type(found.value)
 
