@@ -28,6 +28,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from data_specs.cohort import Source
 from data_specs.visit.contract import visible_findings
+from service.errors import DatabaseUnavailable, StorageUnavailable
 from service.outcomes.cases import ORGAN, ExportRequest
 from service.outcomes.cohort import FOLDER, MANIFEST, Exported, NotExported, counts_text, export
 from service.settings import PREFIX, BadSettings, Settings, read_settings
@@ -53,6 +54,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return REFUSED
     except BadSettings as error:
         print(f"outcomes: {error}", file=sys.stderr)
+        return CANNOT
+    except StorageUnavailable as outage:
+        what = "database" if isinstance(outage, DatabaseUnavailable) else "store"
+        print(f"outcomes: the {what} does not answer ({outage.found})", file=sys.stderr)
         return CANNOT
     except SQLAlchemyError as error:  # its text is not shown, because it may hold a password
         print(f"outcomes: the database does not answer ({type(error).__name__})", file=sys.stderr)

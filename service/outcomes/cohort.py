@@ -47,7 +47,7 @@ def export(database: Database, store: Store, out: Path, request: ExportRequest, 
     ------
     NotExported
         ``out`` is not empty, or there is nothing to export.
-    OSError, SQLAlchemyError
+    OSError, StorageUnavailable
         Something cannot be read or written.
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):

@@ -120,7 +120,7 @@ def recording_files(recording: Recording, name: str) -> dict[str, bytes]:
 def write_case(case: Case, *, store: Store, folder: Path, request: ExportRequest) -> WrittenCase | str:
     """Write the files of a case. Returns its rows, or the reason why it is left out."""
     try:
-        contents = [_content(store, file.sha256) for file in case.files]
+        contents = [store.read(file.sha256) for file in case.files]
         readings = [read_film(contents[0])] if request.modality == "cxr" else _recordings(case, contents)
     except Refused as refusal:
         return refusal.problem.code
@@ -148,15 +148,6 @@ def _recordings(case: Case, contents: Sequence[bytes]) -> Sequence[ChestImage | 
         PostedFile(file.index, file.filename, content) for file, content in zip(case.files, contents, strict=True)
     ]
     return [read_recording(group, ecg_unit=case.context.ecg_unit) for group in group_recordings(posted)]
-
-
-def _content(store: Store, sha256: str) -> bytes:
-    try:
-        return store.read(sha256)
-    except (StoredFileMissing, StoredFileDamaged):
-        raise
-    except Exception as error:  # an object store's client raises errors of its own, whose text may hold an address
-        raise OSError(f"the store cannot be read ({type(error).__name__})") from error
 
 
 def _row(case: Case, file: str, read: ChestImage | Recording, request: ExportRequest) -> dict[str, str]:

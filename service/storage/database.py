@@ -34,7 +34,7 @@ from sqlalchemy.orm import Session
 
 from service.errors import DatabaseUnavailable, OutcomeUnknown
 from service.storage.group_commit import GroupCommit
-from service.storage.outages import commit_outages, database_outages
+from service.storage.outages import commit_outages, database_outages, noted
 from service.storage.tables import Base, SessionRow
 
 T = TypeVar("T")
@@ -115,7 +115,7 @@ class Database:
             async with asyncio.timeout(ANSWER_S):
                 return await self._run(work, False)
         except TimeoutError:
-            raise DatabaseUnavailable("timeout") from None
+            raise noted(DatabaseUnavailable("timeout")) from None
 
     async def write(self, work: Callable[[Session], T]) -> T:
         """Run ``work`` in a transaction; when this returns, its changes survive a loss of power.
@@ -132,7 +132,7 @@ class Database:
             async with asyncio.timeout(ANSWER_S):
                 return await (self._writer.run(work) if self._writer else self._run(work, True))
         except TimeoutError:
-            raise OutcomeUnknown("timeout") from None
+            raise noted(OutcomeUnknown("timeout")) from None
 
     async def probe(self) -> None:
         """Check that the database can be reached and written; raises as :meth:`write`. It changes nothing."""

@@ -56,7 +56,7 @@ def database_outages() -> Iterator[None]:
         outage = _database_outage(error)
         if outage is None:
             raise
-        raise _noted(outage, error) from error
+        raise noted(outage, error) from error
 
 
 @contextmanager
@@ -73,7 +73,7 @@ def commit_outages() -> Iterator[None]:
         if outage is None:
             raise
         is_unknown = error.connection_invalidated or _sqlite_code(error.orig) == sqlite3.SQLITE_IOERR
-        raise _noted(OutcomeUnknown(outage.found) if is_unknown else outage, error) from error
+        raise noted(OutcomeUnknown(outage.found) if is_unknown else outage, error) from error
 
 
 @contextmanager
@@ -83,7 +83,7 @@ def disk_outages() -> Iterator[None]:
         yield
     except OSError as error:
         kind = StorageFull if error.errno in NO_ROOM else StorageUnavailable
-        raise _noted(kind(errno.errorcode.get(error.errno or 0, "")), error) from error
+        raise noted(kind(errno.errorcode.get(error.errno or 0, "")), error) from error
 
 
 @contextmanager
@@ -94,7 +94,7 @@ def object_store_outages() -> Iterator[None]:
     except ServiceError:
         raise
     except Exception as error:
-        raise _noted(StorageUnavailable(type(error).__name__), error) from error
+        raise noted(StorageUnavailable(type(error).__name__), error) from error
 
 
 def _database_outage(error: DBAPIError | NoFreeConnection) -> StorageUnavailable | None:
@@ -125,15 +125,15 @@ def _sqlite_code(cause: BaseException | None) -> int:
     return getattr(cause, "sqlite_errorcode", 0) & 0xFF
 
 
-def _noted(outage: StorageUnavailable, error: Exception) -> StorageUnavailable:
-    """Log the outage with its cause, which the answer does not tell.
+def noted(outage: StorageUnavailable, error: Exception | None = None) -> StorageUnavailable:
+    """Log the outage with its cause, which the answer does not tell, and return it.
 
     Not each time: it meets every request and every loop, and the log may be on the disk that is full.
     """
     now = time.monotonic()
     if now - _LOGGED_AT.get(outage.code, -math.inf) >= LOG_S:
         _LOGGED_AT[outage.code] = now
-        log.error(outage.code, cause=outage.found, **where_it_failed(error))
+        log.error(outage.code, cause=outage.found, **(where_it_failed(error) if error else {}))
     return outage
 
 

@@ -1,6 +1,6 @@
 """How much room the disks have: new files are refused before a disk is full, so that what is accepted can be finished.
 
-Of a full disk nothing can be read either in some states of SQLite, and no outcome can be written. So a reserve is left.
+On a full disk no outcome can be written, so a reserve is left.
 
 References
 ----------
@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from service.errors import StorageFull
-from service.storage.outages import disk_outages
+from service.storage.outages import disk_outages, noted
 
 LOOK_S = 1.0
 """A measurement is used for so long."""
@@ -60,7 +60,7 @@ class Room:
         StorageUnavailable
         """
         if min(self.free_bytes().values()) < self._min_free_bytes:
-            raise StorageFull("reserve")
+            raise noted(StorageFull("reserve"))
 
     async def wait_for_check(self) -> None:
         """:meth:`check`, in a thread where the disks have to be asked."""

@@ -11,13 +11,14 @@ from contextlib import contextmanager
 
 import pytest
 from sqlalchemy import text
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import DBAPIError, OperationalError, SQLAlchemyError
 
 from data_specs.problems import message
-from service.errors import DatabaseUnavailable, OutcomeUnknown
+from service.errors import DatabaseUnavailable, OutcomeUnknown, StorageFull, StorageUnavailable
 from service.protocols import mllp
 from service.storage import database as database_module
 from service.storage.database import Database
+from service.storage.outages import commit_outages, database_outages
 from tests.service.orthanc import free_port
 from tests.service.receive.hl7.made import order
 from tests.service.receive.test_uploads import PIECE, TUS, begun, offset
@@ -116,6 +117,21 @@ def test_what_is_accepted_while_the_database_restarts_is_kept_and_nothing_else(o
         assert {each.status_code for each in answered} <= {201, 202, 503}
         until(lambda: finished(client, ids), 30)
         assert stored(served) == 60
+
+
+def test_a_full_disk_of_the_database_server_leaves_nothing_half_kept(own_postgres, tmp_path):
+    settings = settings_for(tmp_path, database_url=own_postgres.new_database())
+    with serving(settings) as served, served.client() as client:
+        with served.app.state.service.database.transaction(write=True) as session:
+            full = "BEGIN RAISE EXCEPTION USING ERRCODE = 'disk_full'; END"
+            session.execute(text(f"CREATE FUNCTION fill() RETURNS trigger LANGUAGE plpgsql AS $$ {full} $$"))
+            for table in ("inputs", "uploads"):
+                session.execute(text(f"CREATE TRIGGER f BEFORE INSERT ON {table} EXECUTE FUNCTION fill()"))
+        refused(client.post("/v1/visits", files=visit_files()), "storage_full")
+        refused(client.post("/v1/uploads", headers={**TUS, "Upload-Length": "10"}), "storage_full")
+        assert stored_files(tmp_path / "uploads") == 0
+        assert stored(served) == 0
+        assert client.post("/v1/visits", files={"context": (None, "{}")}).status_code == 201
 
 
 def test_where_the_commit_is_not_confirmed_the_outcome_is_said_to_be_unknown(own_postgres, tmp_path):
@@ -224,3 +240,47 @@ async def test_nobody_waits_without_end(tmp_path, monkeypatch, run, kind):
     with pytest.raises(kind):
         await getattr(database, run)(lambda _: time.sleep(0.5))
     await asyncio.to_thread(database.close)
+
+
+# ---------------------------------------------------------------------- what is an outage, and what it leaves open
+def raised(context, error):
+    with pytest.raises((DBAPIError, StorageUnavailable)) as found, context():
+        raise error
+    return type(found.value)
+
+
+@pytest.mark.parametrize(
+    ("code", "before", "in_commit"),
+    [
+        (sqlite3.SQLITE_FULL, StorageFull, StorageFull),
+        (sqlite3.SQLITE_BUSY_SNAPSHOT, DatabaseUnavailable, DatabaseUnavailable),
+        (sqlite3.SQLITE_IOERR_FSYNC, DatabaseUnavailable, OutcomeUnknown),
+        (sqlite3.SQLITE_ERROR, OperationalError, OperationalError),
+    ],
+)
+def test_errors_of_sqlite(code, before, in_commit):
+    cause = sqlite3.OperationalError()
+    cause.sqlite_errorcode, cause.sqlite_errorname = code, str(code)
+    error = OperationalError("", {}, cause)
+    assert (raised(database_outages, error), raised(commit_outages, error)) == (before, in_commit)
+
+
+@pytest.mark.parametrize(
+    ("state", "before", "in_commit"),
+    [
+        ("53100", StorageFull, StorageFull),
+        ("57P03", DatabaseUnavailable, DatabaseUnavailable),
+        ("25006", DatabaseUnavailable, DatabaseUnavailable),
+        ("40001", DatabaseUnavailable, DatabaseUnavailable),
+        ("54000", DBAPIError, DBAPIError),
+        ("42P01", DBAPIError, DBAPIError),
+        ("57P01", DatabaseUnavailable, OutcomeUnknown),
+    ],
+)
+def test_errors_of_postgresql(state, before, in_commit):
+    psycopg = pytest.importorskip("psycopg", reason="the extra 'postgres' is not installed")
+    cause = psycopg.errors.lookup(state)("")
+    lost = state == "57P01"
+    error = DBAPIError.instance("", {}, cause, psycopg.Error, connection_invalidated=lost)
+    for context, kind in ((database_outages, before), (commit_outages, in_commit)):
+        assert issubclass(raised(context, error), kind)
