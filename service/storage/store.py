@@ -106,6 +106,7 @@ class FolderStore:
             raise StoredFileMissing from None
         return _checked(content, sha256)
 
+    @disk_outages()
     def open(self, sha256: str) -> OpenFile:
         try:
             return OpenFile(os.open(self._path(sha256), os.O_RDONLY | os.O_CLOEXEC), sha256)

@@ -19,7 +19,9 @@ from sqlalchemy import select
 from data_specs.problems import Problem
 from data_specs.visit.assessment import AssessedInput, AssessedOrgan, Assessment
 from data_specs.visit.contract import ORGANS
+from inference.readers.pool import ReadersFailed
 from service.background import POLL_S, RETRY_S, Worker, persist
+from service.errors import StorageUnavailable
 from service.logs import where_it_failed
 from service.parts import Parts
 from service.storage.owner import Owner
@@ -170,10 +172,16 @@ class Work(Worker[str]):
         await self._finish(lease, "complete", assessment)
 
     async def _assess(self, lease: Lease) -> Assessment:
+        """Assess a visit, and try again for as long as its files cannot be reached or read: that is no fault of it."""
         assert self._engine is not None  # noqa: S101  start() comes first
         row = lease.row
         inputs = [StoredInput.of(file, self._store) for file in row.inputs]
-        return await self._engine.assess(inputs, row.read_context())
+        while True:
+            try:
+                return await self._engine.assess(inputs, row.read_context())
+            except (StorageUnavailable, ReadersFailed) as error:
+                log.warning("visit_waits", visit=row.id, attempt=lease.attempt, **where_it_failed(error))
+                await asyncio.sleep(RETRY_S)
 
     async def _finish(self, lease: Lease, status: str, assessment: Assessment) -> None:
         """Write the outcome, unless another process has taken the visit meanwhile."""

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 
 import pytest
 
+from inference.readers.pool import ReadersFailed
+from service.errors import StorageUnavailable
 from service.parts import Parts
 from service.storage.migrate import migrate
 from service.storage.tables import VisitRow
@@ -52,8 +54,34 @@ async def test_no_slot_is_free_before_there_is_an_engine(work):
     work.start_in_slot(None)
 
 
-def visit(visit_id, attempts=0, after_s=0):
+def visit(visit_id):
     return VisitRow(
         id=visit_id, site="s", key_id="k", context="{}", status="accepted", priority="unassessed", body_hash="",
-        received_at=datetime.now(UTC) + timedelta(seconds=after_s), attempts=attempts, faults=0, inputs=[],
+        received_at=datetime.now(UTC), attempts=0, faults=0, inputs=[],
     )  # fmt: skip
+
+
+class OutageThenFine(StandIn):
+    """An engine whose store, then whose readers are away for a moment."""
+
+    def __init__(self):
+        super().__init__()
+        self.outages = [StorageUnavailable("EIO"), ReadersFailed(), StorageUnavailable("EIO"), ReadersFailed()]
+
+    async def assess(self, inputs, context):
+        if self.outages:
+            raise self.outages.pop()
+        return await super().assess(inputs, context)
+
+
+async def never():
+    return False
+
+
+async def test_a_visit_waits_for_its_files_and_is_not_failed_for_it(work, monkeypatch):
+    monkeypatch.setattr("service.visits.work.RETRY_S", 0.01)
+    await work._database.write(lambda session: session.add(visit("waits")))
+    work.start(OutageThenFine())
+    await work.wait("waits", 20, left=never)
+    found = await work._database.read(lambda session: session.get(VisitRow, "waits"))
+    assert (found.status, found.faults, found.attempts) == ("complete", 0, 1)
