@@ -27,6 +27,9 @@ RETURN_ALLOW, RETURN_ERROR, RETURN_KILL = 0x7FFF0000, 0x00050000, 0x80000000
 AT_NUMBER, AT_ARCHITECTURE = 0, 4
 """Offsets of ``nr`` and ``arch`` in ``struct seccomp_data``."""
 
+OPEN_FILES = 256
+"""More than a visit has files."""
+
 CALLS: dict[str, tuple[int | None, int | None]] = {
     "read": (0, 63), "write": (1, 64), "readv": (19, 65), "writev": (20, 66), "pread64": (17, 67), "lseek": (8, 62),
     "close": (3, 57), "fstat": (5, 80), "fcntl": (72, 25), "dup": (32, 23), "ftruncate": (77, 46),
@@ -52,7 +55,9 @@ def limit_resources() -> None:
     """No core file, no file that grows, few open files."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
-    resource.setrlimit(resource.RLIMIT_NOFILE, (256, 256))
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    few = OPEN_FILES if most == resource.RLIM_INFINITY else min(OPEN_FILES, most)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (few, few))
 
 
 def die_with_parent(parent: int) -> None:
