@@ -217,9 +217,7 @@ def _visit_writer(folder: Path, assessment: Assessment, context: str) -> tuple[V
 
     def row() -> VisitRow:
         name = str(uuid.uuid4())
-        file = InputRow(
-            visit_id=name, index=0, field="image", filename="f.png", sha256="0" * 64, n_bytes=1
-        )
+        file = InputRow(visit_id=name, index=0, field="image", filename="f.png", sha256="0" * 64, n_bytes=1)
         return VisitRow(
             id=name, site="admin", key_id="bootstrap", context=context, status="accepted", priority="unassessed",
             body_hash="0" * 64, version=1, attempts=0, faults=0, inputs=[file],

@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
@@ -13,6 +14,10 @@ from benchmarks.serving import KEY
 
 Lost = (OSError, http.client.HTTPException)
 """What is raised where no answer came: the server ended, or closed the connection."""
+
+
+NO_HTTP = b"Invalid HTTP request received."
+"""What the HTTP library answers to bytes that are no request: there is nothing yet whose language could be asked."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +47,8 @@ class Answer:
         # Open Inference and DICOMweb have bodies of their own for what went wrong
         is_protocol = self.headers.get("content-type", "").startswith(("application/json", "application/dicom+json"))
         is_page = self.headers.get("content-type", "").startswith("text/html")
+        if self.status == 400 and self.body == NO_HTTP:
+            return ""
         if self.status >= 400 and not is_protocol and not is_page:
             kind = self.headers.get("content-type", "none")
             return "" if kind.startswith("application/problem+json") else f"{self.status} as {kind[:40]}"
@@ -61,9 +68,7 @@ class Client:
 
     def __init__(self, port: int, key: str = KEY, *, source: str = "127.0.0.1", timeout_s: float = 120.0) -> None:
         self.port, self._key = port, key
-        self._connection = http.client.HTTPConnection(
-            "127.0.0.1", port, timeout=timeout_s, source_address=(source, 0)
-        )
+        self._connection = http.client.HTTPConnection("127.0.0.1", port, timeout=timeout_s, source_address=(source, 0))
 
     def __enter__(self) -> Self:
         return self
@@ -73,9 +78,7 @@ class Client:
     ) -> None:
         self._connection.close()
 
-    def ask(
-        self, method: str, path: str, body: bytes = b"", headers: Mapping[str, str | bytes] | None = None
-    ) -> Answer:
+    def ask(self, method: str, path: str, body: bytes = b"", headers: Mapping[str, str] | None = None) -> Answer:
         """Send a request and read its answer.
 
         Raises
@@ -83,8 +86,9 @@ class Client:
         OSError, http.client.HTTPException
             No answer came (:data:`Lost`).
         """
-        sent: dict[str, str | bytes] = {"Authorization": f"Bearer {self._key}"} if self._key else {}
-        sent |= headers or {}
+        sent = dict(headers or {})
+        if self._key and "Cookie" not in sent:  # a session stands for a key
+            sent.setdefault("Authorization", f"Bearer {self._key}")
         if body and not any(name.lower() in ("content-length", "transfer-encoding") for name in sent):
             sent["Content-Length"] = str(len(body))
         try:
@@ -92,10 +96,8 @@ class Client:
             for name, value in sent.items():
                 self._connection.putheader(name, value)
             self._connection.endheaders()
-            try:
+            with suppress(OSError):  # it may have answered, and closed, before the body's end
                 self._connection.send(body)
-            except OSError:
-                pass  # it may have answered before the body's end
             answer = self._connection.getresponse()
             headers_back = {name.lower(): value for name, value in answer.getheaders()}
             found = Answer(answer.status, headers_back, answer.read())

@@ -19,6 +19,8 @@ LONG_VRS = frozenset({b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"
 ITEM_GROUP = 0xFFFE
 UNDEFINED = 0xFFFFFFFF
 DEFLATED_OR_BIG = (b"1.2.840.10008.1.2.1.99", b"1.2.840.10008.1.2.2\0")
+META_BYTES = 430
+"""Where the file meta information ends in files whose data set is not read here."""
 PIXEL_DATA = 0x7FE00010
 NUMBER = re.compile(rb"\d[\d.]*")
 
@@ -64,10 +66,7 @@ def numbers_of(content: bytes) -> tuple[tuple[int, int], ...]:
 
 def _dicom(content: bytes) -> Iterator[Place]:
     """Tags, VRs and lengths of all elements, those of sequences included, and numbers of up to four bytes."""
-    if any(uid in content[:1000] for uid in DEFLATED_OR_BIG):
-        end = 132 + 300
-    else:
-        end = len(content)
+    end = META_BYTES if any(uid in content[:1000] for uid in DEFLATED_OR_BIG) else len(content)
     at = 132
     while at + 8 <= end:
         group, element, length = struct.unpack_from("<HHL", content, at)

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import time
 from collections import Counter
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from benchmarks.report import Line, circumstances
 
 KEEP_EVERY_S = 60.0
+MAX_LISTED = 12
 
 
 @dataclass
@@ -72,6 +73,38 @@ class Figures:
         note = "" if p50 is None else f"p50 {p50:.0f}, p99 {p99:.0f}, n {self.times[name].total()}"
         return Line(title, top, at_most=at_most_ms, note=note)
 
+    def none(self, title: str, name: str, note: str = "") -> Line:
+        """A count that has to be nothing, as a row of the table."""
+        return Line(title, float(self.counts[name]), at_most=0, note=note)
+
+    def memory_line(self, title: str, at_most_mb: float | None = None) -> Line:
+        """The largest memory as a row of the table."""
+        return Line(title, self.most.get("pss_mb"), at_most=at_most_mb, note=f"RSS {self.most.get('rss_mb', 0):.0f}")
+
+    def listed(self, prefix: str) -> str:
+        """The counts whose name begins with ``prefix``, the largest first."""
+        found = [
+            f"{name.removeprefix(prefix)}: {n}" for name, n in self.counts.most_common() if name.startswith(prefix)
+        ]
+        return ", ".join(found[:MAX_LISTED])
+
+    def total(self, prefix: str, *, but: str = "") -> int:
+        """The sum of the counts whose name begins with ``prefix``, without those that begin with ``but``."""
+        return sum(
+            n for name, n in self.counts.items() if name.startswith(prefix) and not (but and name.startswith(but))
+        )
+
+    def as_json(self) -> dict[str, Any]:
+        """As :meth:`of` reads it."""
+        return {
+            "counts": dict(self.counts),
+            "most": self.most,
+            "times": {name: dict(found) for name, found in self.times.items()},
+            "notes": self.notes,
+            "seconds": round(self.seconds, 1),
+            "done": self.done,
+        }
+
     @classmethod
     def of(cls, kept: dict[str, Any]) -> Figures:
         """The figures that were kept as JSON."""
@@ -113,7 +146,7 @@ class Record:
         """Write the file, at most once a minute unless it has to be ``now``."""
         if now or time.monotonic() - self._kept_at > KEEP_EVERY_S:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            parts = {name: asdict(figures) for name, figures in self.parts.items()}
+            parts = {name: figures.as_json() for name, figures in self.parts.items()}
             draft = self.path.with_suffix(".new")
             draft.write_text(json.dumps({"benchmark": "chaos", **self.about, "parts": parts}) + "\n")
             draft.replace(self.path)  # a stop in between leaves the file as it was

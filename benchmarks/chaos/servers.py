@@ -37,7 +37,12 @@ class Server:
     """
 
     def __init__(
-        self, folder: Path, settings: Mapping[str, str], *, data: Path | None = None, prepare: Callable[[], None] | None = None
+        self,
+        folder: Path,
+        settings: Mapping[str, str],
+        *,
+        data: Path | None = None,
+        prepare: Callable[[], None] | None = None,
     ) -> None:
         self.port = free_port()
         self.data = data or folder / "data"
@@ -53,19 +58,23 @@ class Server:
         return process.pid if process is not None and process.poll() is None else 0
 
     def start(self) -> None:
-        """Start it, and wait until it is ready.
-
-        Raises
-        ------
-        RuntimeError
-            It ended, or was not ready in time.
-        """
+        """Start it, without waiting."""
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
                 [sys.executable, str(ROOT / "server.py")],
                 env=self._environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=ROOT,
                 preexec_fn=self._prepare,  # noqa: PLW1509
             )  # fmt: skip
+
+    def wait(self) -> None:
+        """Wait until it is ready.
+
+        Raises
+        ------
+        RuntimeError
+            It ended, or was not ready in time.
+        """
+        assert self._process is not None  # noqa: S101
         wait_until_ready(self._process, self.port, self.log)
 
     def kill(self) -> None:
@@ -101,7 +110,11 @@ class Server:
 
 @contextmanager
 def running(
-    folder: Path, n: int = 1, *, settings: Mapping[str, str] | None = None, data: Path | None = None,
+    folder: Path,
+    n: int = 1,
+    *,
+    settings: Mapping[str, str] | None = None,
+    data: Path | None = None,
     prepare: Callable[[], None] | None = None,
 ) -> Iterator[list[Server]]:
     """``n`` servers that are ready; all are stopped at the end."""  # fmt: skip
@@ -109,6 +122,7 @@ def running(
     try:
         for server in servers:
             server.start()
+            server.wait()  # the first one makes the tables
         yield servers
     finally:
         stopping = [threading.Thread(target=server.stop) for server in servers]

@@ -20,6 +20,7 @@ from benchmarks.chaos.seeds import data_folder
 from benchmarks.chaos.servers import Server
 from benchmarks.chaos.sink import Sink
 from benchmarks.files import CONTEXT, EXPLICIT, J2K, MARK, SAMPLES, Body, dicom, multipart, numbered, png, recording
+from benchmarks.report import Line
 
 FILM_PX = 256
 DOCTOR = "D-1"
@@ -30,7 +31,6 @@ OFTEN = {"labs": 4, "PNG": 3, "JPEG": 3, "truncated PNG": 2}
 """Kinds that cost little are posted more often than the others."""
 ASK_AGAIN_S = 0.2
 GIVE_UP_S = 120.0
-"""A visit that no server takes for so long was never accepted."""
 PROBABILITY = 0.01
 """By how much a probability may differ from that of a run without harm: rows are batched differently."""
 PAGE = 200
@@ -51,7 +51,9 @@ def kinds() -> dict[str, Body]:
         "WFDB": multipart(wfdb, "cardiac", ADULT),
         "DICOM ECG": multipart([("ecg", "e.dcm", _padded((SAMPLES / "recording.dcm").read_bytes()))], "cardiac", ADULT),
         "labs": multipart([], "kidney", marked),
-        "several": multipart([("image", "f.png", film), ("image", "g.png", png(FILM_PX, "film-abnormal")), *wfdb], "lung", marked),
+        "several": multipart(
+            [("image", "f.png", film), ("image", "g.png", png(FILM_PX, "film-abnormal")), *wfdb], "lung", marked
+        ),
     }
     data = data_folder()
     if data is not None and (data / REAL_FILM).is_file():
@@ -148,6 +150,8 @@ class Load:
     ----------
     source
         The address of loopback from which they connect.
+    give_up_s
+        A visit that no server takes for so long was never accepted.
     """
 
     figures: Figures
@@ -156,6 +160,7 @@ class Load:
     bodies: Mapping[str, Body]
     seed: int
     source: str = "127.0.0.1"
+    give_up_s: float = GIVE_UP_S
     accepted: dict[str, Accepted] = field(default_factory=dict)
     ended: threading.Event = field(default_factory=threading.Event)
     _next: int = 1
@@ -188,7 +193,7 @@ class Load:
         body, key = self.bodies[kind], f"{self.seed}-{number}"
         content = numbered(body.content, number)
         headers = headers_of(body, key, chance.choice(("respond-async", "wait=5", "wait=20")))
-        end = time.monotonic() + GIVE_UP_S
+        end = time.monotonic() + self.give_up_s
         while time.monotonic() < end:
             began = time.perf_counter()
             try:
@@ -234,9 +239,15 @@ def sqlite_of(server: Server) -> str:
     return f"sqlite:///{server.data / 'sangloc.db'}"
 
 
+def drafts_left(server: Server) -> int:
+    """How many files are left of bodies that were being received."""
+    return sum(path.is_file() for path in (server.data / "files" / "drafts").rglob("*"))
+
+
 def wait_until_done(database_url: str, limit_s: float) -> None:
     """Wait until no visit and no delivery is left to do, or the time is over."""
-    left = "SELECT (SELECT count(*) FROM visits WHERE status = 'accepted'), (SELECT count(*) FROM deliveries WHERE state = 'waiting')"
+    visits = "SELECT count(*) FROM visits WHERE status = 'accepted'"
+    left = f"SELECT ({visits}), (SELECT count(*) FROM deliveries WHERE state = 'waiting')"  # noqa: S608
     end = time.monotonic() + limit_s
     while time.monotonic() < end and rows(database_url, left)[0] != (0, 0):
         time.sleep(0.2)
@@ -248,23 +259,37 @@ def audit(
     """Count what was accepted, and of it what was lost, done twice, not done, or done wrongly."""
     wait_until_done(database_url, limit_s)
     found = rows(database_url, "SELECT id, idempotency_key, status FROM visits WHERE idempotency_key IS NOT NULL")
-    ids: dict[str, list[str]] = {}
-    for id_, key, _ in found:
-        ids.setdefault(key, []).append(id_)
     statuses = {id_: status for id_, _, status in found}
-    counts = figures.counts
-    counts["accepted"] += len(load.accepted)
-    counts["lost"] += sum(each.id not in statuses for each in load.accepted.values())
-    counts["double"] += sum(len(each) > 1 for each in ids.values())
-    counts["double"] += sum(ids.get(key, [each.id]) != [each.id] for key, each in load.accepted.items())
-    counts["unfinished"] += sum(status == "accepted" for status in statuses.values())
-    counts["failed"] += sum(status == "failed" for status in statuses.values())
+    count_kept(figures, found, load.accepted)
     outcomes = _all_outcomes(server, load.key)
     for each in load.accepted.values():
         outcome = outcomes.get(each.id)
         if outcome is not None and statuses.get(each.id) == "complete" and not outcome.agrees(expected[each.kind]):
-            counts["wrong results"] += 1
+            figures.counts["wrong results"] += 1
             figures.note(f"{each.kind}: {json.dumps(outcome.facts)[:400]}")
+
+
+def count_kept(figures: Figures, found: Sequence[tuple[str, str, str]], accepted: Mapping[str, Accepted]) -> None:
+    """Compare what was accepted with the visits of the database.
+
+    Parameters
+    ----------
+    found
+        Id, key and status of each visit.
+    accepted
+        By key.
+    """
+    ids: dict[str, set[str]] = {}
+    for id_, key, _ in found:
+        ids.setdefault(key, set()).add(id_)
+    known = {id_ for id_, _, _ in found}
+    counts = figures.counts
+    counts["accepted"] += len(accepted)
+    counts["lost"] += sum(each.id not in known for each in accepted.values())
+    counts["double"] += sum(len(of_key) > 1 for of_key in ids.values())
+    counts["double"] += sum(len(ids.get(key, set()) - {each.id}) > 0 for key, each in accepted.items())
+    counts["unfinished"] += sum(status == "accepted" for _, _, status in found)
+    counts["failed"] += sum(status == "failed" for _, _, status in found)
 
 
 def _all_outcomes(server: Server, key: str) -> dict[str, Outcome]:
@@ -277,6 +302,25 @@ def _all_outcomes(server: Server, key: str) -> dict[str, Outcome]:
             cursor = page["next"]
             if not cursor:
                 return found
+
+
+def lines_of_audit(figures: Figures) -> list[Line]:
+    """What was kept and done of what was accepted, as rows of the table."""
+    none = figures.none
+    return [
+        none("answers against the contract", "wrong answers", figures.listed("wrong answer: ")),
+        none("accepted visits lost", "lost"),
+        none("visits done twice", "double"),
+        none("visits not finished", "unfinished"),
+        none("visits failed", "failed"),
+        none("visits refused wrongly", "refused wrongly"),
+        none(
+            "visits never accepted",
+            "never accepted",
+            f"{figures.counts['answers lost']} answers lost and asked for again",
+        ),
+        none("results unlike those without harm", "wrong results"),
+    ]
 
 
 def audit_deliveries(figures: Figures, database_url: str, sink: Sink) -> None:

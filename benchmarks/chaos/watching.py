@@ -110,7 +110,9 @@ def memory_watched(figures: Figures, pids: Callable[[], Sequence[int]]) -> Itera
 
 # ---------------------------------------------------------------- health
 @contextmanager
-def health_watched(figures: Figures, port: int, address: str = "127.0.0.1", every_s: float = ASK_EVERY_S) -> Iterator[None]:
+def health_watched(
+    figures: Figures, port: int, address: str = "127.0.0.1", every_s: float = ASK_EVERY_S
+) -> Iterator[None]:
     """Measure ``/healthz`` meanwhile, asked from ``address``: the times ``health``, the counts ``health …``."""
     command = [sys.executable, "-m", "benchmarks.chaos.watching", str(port), address, str(every_s)]
     with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
