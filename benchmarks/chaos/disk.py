@@ -15,19 +15,11 @@ from pathlib import Path
 from tqdm import tqdm
 
 from benchmarks.chaos.asking import Lost
+from benchmarks.chaos.audit import audit, drafts_left, lines_of_audit, sqlite_of
 from benchmarks.chaos.plan import Plan
 from benchmarks.chaos.record import Figures
 from benchmarks.chaos.servers import Server, running
-from benchmarks.chaos.visits import (
-    Load,
-    audit,
-    drafts_left,
-    expected_outcomes,
-    headers_of,
-    kinds,
-    lines_of_audit,
-    sqlite_of,
-)
+from benchmarks.chaos.visits import Load, expected_outcomes, headers_of, kinds
 from benchmarks.files import numbered
 from benchmarks.report import Line
 
@@ -64,7 +56,7 @@ def run(plan: Plan, figures: Figures) -> None:
             return
         figures.counts["runs"] += 1
         seed = plan.seed + figures.counts["runs"]
-        with running(Path(folder), data=disk / "data") as (server,):
+        with running(Path(folder), data=disk / "data", errors=plan.errors) as (server,):
             _fill_and_free(plan, figures, server, disk / "filler", seed)
 
 
@@ -76,6 +68,7 @@ def _fill_and_free(plan: Plan, figures: Figures, server: Server, filler: Path, s
     with server.client(key) as client:
         expected = expected_outcomes(client, bodies)
     load = Load(figures, [server.port], key, bodies, seed)
+    plan.begin()
     with (
         load.posting(CLIENTS),
         tqdm(total=goal, initial=figures.counts["fillings"], desc="disk", unit="filling") as bar,

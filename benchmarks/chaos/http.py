@@ -17,13 +17,13 @@ from typing import Any
 from tqdm import tqdm
 
 from benchmarks.chaos.asking import Answer, Client, Lost
+from benchmarks.chaos.audit import drafts_left, rows, sqlite_of, wait_until_done
 from benchmarks.chaos.doors import Doors, Request
 from benchmarks.chaos.mutations import EXTREMES, Material, mutated
 from benchmarks.chaos.plan import Plan
 from benchmarks.chaos.readers import Inputs
 from benchmarks.chaos.record import Figures
 from benchmarks.chaos.servers import Server, running
-from benchmarks.chaos.visits import drafts_left, rows, sqlite_of, wait_until_done
 from benchmarks.chaos.watching import health_watched, memory_watched
 from benchmarks.chaos.wires import MLLP_END, order_frame, say, store_conversation
 from benchmarks.files import EXPLICIT, MARK, dicom, digits
@@ -87,7 +87,10 @@ class _Knocking:
                 thread.join()
 
     def _knock(self) -> None:
-        client = self.server.client(timeout_s=60)
+        with self.server.client(timeout_s=60) as client:
+            self._knock_with(client)
+
+    def _knock_with(self, client: Client) -> None:
         while self.plan.left_s > 0 and self.figures.counts["posts"] < self._goal:
             with self._lock:
                 number = next(self._numbers)
@@ -220,10 +223,11 @@ def run(plan: Plan, figures: Figures) -> None:
 
     with (
         tempfile.TemporaryDirectory() as folder,
-        running(Path(folder), settings={**SETTINGS, **listeners}) as (server,),
+        running(Path(folder), settings={**SETTINGS, **listeners}, errors=plan.errors) as (server,),
     ):
         pid = server.pid
         doors = Doors(inputs, _session(server), f"http://127.0.0.1:{server.port}")
+        plan.begin()
         with memory_watched(figures, lambda: [pid]), health_watched(figures, server.port):
             _Knocking(plan, figures, server, doors, plan.seed, wires).run()
         figures.counts["server ended"] += server.pid != pid

@@ -14,21 +14,12 @@ from pathlib import Path
 from tqdm import tqdm
 
 from benchmarks.chaos.asking import Client, Lost
+from benchmarks.chaos.audit import audit, audit_deliveries, lines_of_audit, rows, sqlite_of
 from benchmarks.chaos.plan import Plan
 from benchmarks.chaos.record import Figures
 from benchmarks.chaos.servers import Server, kill_quietly, running
 from benchmarks.chaos.sink import Sink
-from benchmarks.chaos.visits import (
-    DOCTOR,
-    Load,
-    audit,
-    audit_deliveries,
-    expected_outcomes,
-    kinds,
-    lines_of_audit,
-    rows,
-    sqlite_of,
-)
+from benchmarks.chaos.visits import DOCTOR, Load, expected_outcomes, kinds
 from benchmarks.chaos.watching import memory_watched, readers, zygotes
 from benchmarks.report import Line
 
@@ -50,7 +41,11 @@ def run(plan: Plan, figures: Figures) -> None:
     seed = plan.seed + figures.counts["runs"]
     figures.counts["runs"] += 1
     before = figures.counts["accepted"]
-    with tempfile.TemporaryDirectory() as folder, Sink() as sink, running(Path(folder), SERVERS) as servers:
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        Sink() as sink,
+        running(Path(folder), SERVERS, errors=plan.errors) as servers,
+    ):
         first = servers[0]
         key = first.key("site", SITE)
         _register(first, sink)
@@ -60,6 +55,7 @@ def run(plan: Plan, figures: Figures) -> None:
         load = Load(figures, [server.port for server in servers], key, bodies, seed)
         signed: list[str] = []
         doctor = first.key("doctor", SITE, doctor_id=DOCTOR)
+        plan.begin()
         with (
             memory_watched(figures, lambda: [server.pid for server in servers if server.pid]),
             load.posting(CLIENTS),
@@ -146,6 +142,8 @@ def _signing(load: Load, doctor: str, signed: list[str]) -> Iterator[None]:
                 continue
             if answer.status == 201:
                 signed.append(ids[0])
+        for client in clients:
+            client.close()
 
     signing = threading.Thread(target=sign_some, name="doctor", daemon=True)
     signing.start()

@@ -10,11 +10,12 @@ from typing import Literal
 
 from tqdm import tqdm
 
+from benchmarks.chaos.audit import audit, lines_of_audit
 from benchmarks.chaos.plan import Plan
 from benchmarks.chaos.postgres import cluster, installed
 from benchmarks.chaos.record import Figures
 from benchmarks.chaos.servers import running
-from benchmarks.chaos.visits import Load, audit, expected_outcomes, kinds, lines_of_audit
+from benchmarks.chaos.visits import Load, expected_outcomes, kinds
 from benchmarks.report import Line
 
 OUTAGES = 30
@@ -39,13 +40,14 @@ def run(plan: Plan, figures: Figures) -> None:
     with (
         cluster(programs) as database,
         tempfile.TemporaryDirectory() as folder,
-        running(Path(folder), settings={"SANGLOC_DATABASE_URL": database.url}) as (server,),
+        running(Path(folder), settings={"SANGLOC_DATABASE_URL": database.url}, errors=plan.errors) as (server,),
         tqdm(total=goal, initial=figures.counts["outages"], desc="outages", unit="outage") as bar,
     ):
         key = server.key("site", "clinic")
         with server.client(key) as client:
             expected = expected_outcomes(client, bodies)
         load = Load(figures, [server.port], key, bodies, seed)
+        plan.begin()
         with load.posting(CLIENTS):
             while plan.left_s > 0 and figures.counts["outages"] < goal:
                 time.sleep(chance.uniform(*BETWEEN_S))

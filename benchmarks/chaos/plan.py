@@ -13,7 +13,7 @@ from typing import Any
 from benchmarks.files import ROOT
 
 FULL_MINUTES = 60.0
-MAX_FINDS = 200
+MAX_FINDS = 1000
 """Failing inputs that are written to disk."""
 
 
@@ -46,9 +46,18 @@ class Plan:
         """An amount of the full campaign, in proportion."""
         return max(1, round(in_full * min(1.0, self.minutes / FULL_MINUTES)))
 
+    def begin(self) -> None:
+        """Count the time from now on: what was needed to begin is not part of it."""
+        self._began = time.monotonic()
+
     @property
     def left_s(self) -> float:
         return self.seconds - (time.monotonic() - self._began)
+
+    @property
+    def errors(self) -> Path:
+        """The file for what servers log as errors."""
+        return self.found / "errors.log"
 
     def save(self, name: str, content: bytes, about: dict[str, Any]) -> None:
         """Write a failing input, with the command that repeats it."""

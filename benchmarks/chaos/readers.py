@@ -171,6 +171,7 @@ def run(plan: Plan, figures: Figures) -> None:
     pool_log.propagate = False
     readers = Readers()
     readers.start()
+    plan.begin()
     zygote = zygotes(os.getpid())
     judge = Judge(plan, figures)
     try:
@@ -197,7 +198,7 @@ def _submit_all(plan: Plan, figures: Figures, readers: Readers, inputs: Inputs, 
         judge.take(given, future)
         places.release()
 
-    with tqdm(total=goal, initial=first, desc="readers", unit="input") as bar:
+    with tqdm(total=goal, initial=first, desc="readers", unit="input", mininterval=1) as bar:
         for number in range(first, goal):
             if plan.left_s <= 0:
                 break

@@ -23,6 +23,7 @@ SETTINGS = {
     "SANGLOC_DELIVERY_RETRY_MAX_SECONDS": "4",
 }
 STOP_S = 60.0
+MAX_LINES = 2000
 
 
 class Server:
@@ -116,8 +117,15 @@ def running(
     settings: Mapping[str, str] | None = None,
     data: Path | None = None,
     prepare: Callable[[], None] | None = None,
+    errors: Path | None = None,
 ) -> Iterator[list[Server]]:
-    """``n`` servers that are ready; all are stopped at the end."""  # fmt: skip
+    """``n`` servers that are ready; all are stopped at the end.
+
+    Parameters
+    ----------
+    errors
+        A file to which the errors of their logs are added at the end.
+    """
     servers = [Server(folder, settings or {}, data=data, prepare=prepare) for _ in range(n)]
     try:
         for server in servers:
@@ -125,11 +133,27 @@ def running(
             server.wait()  # the first one makes the tables
         yield servers
     finally:
+        if errors is not None and (said := _errors_of(servers)):
+            errors.parent.mkdir(parents=True, exist_ok=True)
+            with errors.open("a") as file:
+                file.write(said)
         stopping = [threading.Thread(target=server.stop) for server in servers]
         for thread in stopping:
             thread.start()
         for thread in stopping:
             thread.join()
+
+
+def _errors_of(servers: list[Server]) -> str:
+    """What the servers have logged as errors; the service's log names nobody."""
+    lines = [
+        line
+        for server in servers
+        if server.log.exists()
+        for line in server.log.read_text(errors="replace").splitlines()
+        if '"level": "info"' not in line
+    ]
+    return "".join(f"{line}\n" for line in lines[-MAX_LINES:])
 
 
 def kill_quietly(pids: list[int]) -> int:

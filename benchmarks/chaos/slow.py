@@ -13,10 +13,11 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from benchmarks.chaos.audit import audit, sqlite_of
 from benchmarks.chaos.plan import Plan
 from benchmarks.chaos.record import Figures
 from benchmarks.chaos.servers import running
-from benchmarks.chaos.visits import Load, audit, expected_outcomes, kinds, sqlite_of
+from benchmarks.chaos.visits import Load, expected_outcomes, kinds
 from benchmarks.chaos.watching import health_watched, memory_watched
 from benchmarks.report import Line
 
@@ -36,7 +37,10 @@ def run(plan: Plan, figures: Figures) -> None:
     figures.counts["runs"] += 1
     allow_files()
     bodies = {name: body for name, body in kinds().items() if name in POSTED}
-    with tempfile.TemporaryDirectory() as folder, running(Path(folder), prepare=allow_files) as (server,):
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        running(Path(folder), prepare=allow_files, errors=plan.errors) as (server,),
+    ):
         key, slow_key = server.key("site", "clinic"), server.key("site", "slow")
         with server.client(key) as client:
             expected = expected_outcomes(client, bodies)
@@ -49,6 +53,7 @@ def run(plan: Plan, figures: Figures) -> None:
             source=HEALTHY_FROM,
             give_up_s=GIVE_UP_S,
         )
+        plan.begin()
         with (
             memory_watched(figures, lambda: [server.pid]),
             _slow_clients(figures, server.port, slow_key),
