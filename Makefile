@@ -2,7 +2,7 @@ PYTHON ?= python3
 PEERS_PYTHON ?= /usr/bin/python3
 BIN := .venv/bin
 
-.PHONY: demo serve test check bench bench-short bench-peers lock lock-peers clean
+.PHONY: demo serve test check bench bench-short bench-peers chaos lock lock-peers clean
 
 demo: .venv/serve.done
 	$(BIN)/python samples/demo.py
@@ -33,6 +33,10 @@ bench-short: .venv/test.done
 
 bench-peers: .venv/test.done .venv-peers/done
 	$(BIN)/python -m benchmarks peers
+
+# An hour of kills, damaged files, slow clients, outages and a full disk: docs/reference/reliability.md.
+chaos: .venv/test.done
+	$(BIN)/python -m benchmarks chaos
 
 .venv-peers/done: requirements/peers.lock
 	test -x .venv-peers/bin/python || $(PEERS_PYTHON) -m venv .venv-peers

@@ -22,6 +22,7 @@ COMMANDS = {
 WITH_OWN_OPTIONS = {
     "peers": "other serving frameworks with the same weights (make bench-peers)",
     "capacity": "from core-milliseconds to a national programme",
+    "chaos": "tries to take the service down (make chaos)",
 }
 """Commands with their own options: ``benchmarks.NAME.main(arguments)``."""
 OUT = Path(__file__).parent / "out"

@@ -9,9 +9,10 @@ from __future__ import annotations
 import io
 import json
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -138,8 +139,8 @@ def recording() -> tuple[bytes, bytes]:
     return header.rstrip(b"\n") + b"\n# visit " + MARK + b"\n", (SAMPLES / "E07517.mat").read_bytes()
 
 
-def multipart(parts: list[tuple[str, str, bytes]], organ: str) -> Body:
-    """A visit of parts ``(field, filename, content)`` and the context of an adult."""
+def multipart(parts: list[tuple[str, str, bytes]], organ: str, context: Mapping[str, Any] = CONTEXT) -> Body:
+    """A visit of parts ``(field, filename, content)`` and the context, by default that of an adult."""
     pieces = [
         f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="{field}"; filename="{name}"\r\n'
         "Content-Type: application/octet-stream\r\n\r\n".encode()
@@ -148,7 +149,7 @@ def multipart(parts: list[tuple[str, str, bytes]], organ: str) -> Body:
         for field, name, content in parts
     ]
     pieces.append(
-        f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="context"\r\n\r\n{json.dumps(CONTEXT)}\r\n'
+        f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="context"\r\n\r\n{json.dumps(context)}\r\n'
         f"--{BOUNDARY}--\r\n".encode()
     )
     n_bytes = sum(len(content) for _, _, content in parts)

@@ -60,6 +60,30 @@ class Report:
         print(f"plot: {path}")
 
 
+@dataclass(frozen=True)
+class Line:
+    """One figure; ``value`` is ``None`` if it was not measured, and ``note`` says why."""
+
+    name: str
+    value: float | None
+    at_least: float | None = None
+    at_most: float | None = None
+    note: str = ""
+
+    @property
+    def reached(self) -> bool | None:
+        if self.value is None or (self.at_least is None and self.at_most is None):
+            return None
+        low = self.at_least is None or self.value >= self.at_least
+        return low and (self.at_most is None or self.value <= self.at_most)
+
+    def cells(self) -> list[Cell]:
+        goals = ((sign, goal) for sign, goal in (("≥", self.at_least), ("≤", self.at_most)) if goal is not None)
+        goal = " ".join(f"{sign} {goal:g}" for sign, goal in goals)
+        verdict = {True: "reached", False: "MISSED", None: "not measured" if self.value is None else ""}[self.reached]
+        return [self.name, self.value, goal, verdict, self.note]
+
+
 def circumstances() -> dict[str, Any]:
     """Date, machine and versions, which a figure depends on."""
     return {

@@ -93,18 +93,9 @@ def serving(
     RuntimeError
         The server ended, or was not ready in time; the message has the end of its log.
     """
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = int(probe.getsockname()[1])
+    port = free_port()
     with tempfile.TemporaryDirectory() as folder:
-        environment = {name: value for name, value in os.environ.items() if not name.startswith("SANGLOC_")}
-        environment |= {
-            "SANGLOC_PORT": str(port),
-            "SANGLOC_DATA_DIR": str(data or Path(folder, "data")),
-            "SANGLOC_BUNDLES": str(bundles),
-            "SANGLOC_BOOTSTRAP_KEY": KEY,
-            **(settings or {}),
-        }
+        environment = environment_of(port, data or Path(folder, "data"), bundles, settings or {})
         log = Path(folder, "log")
         started = time.perf_counter()
         with log.open("wb") as stream:
@@ -113,7 +104,7 @@ def serving(
                 env=environment, stdout=stream, stderr=stream, cwd=ROOT,
             )  # fmt: skip
         try:
-            _wait_until_ready(process, port, log)
+            wait_until_ready(process, port, log)
             yield Server(process, port, time.perf_counter() - started)
         finally:
             process.terminate()
@@ -124,7 +115,33 @@ def serving(
                 process.wait()
 
 
-def _wait_until_ready(process: subprocess.Popen[bytes], port: int, log: Path) -> None:
+def free_port() -> int:
+    """A port of loopback that nothing uses now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def environment_of(port: int, data: Path, bundles: Path, settings: Mapping[str, str]) -> dict[str, str]:
+    """The environment of a server: this process's own without its settings, and the given ones."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("SANGLOC_")}
+    return environment | {
+        "SANGLOC_PORT": str(port),
+        "SANGLOC_DATA_DIR": str(data),
+        "SANGLOC_BUNDLES": str(bundles),
+        "SANGLOC_BOOTSTRAP_KEY": KEY,
+        **settings,
+    }
+
+
+def wait_until_ready(process: subprocess.Popen[bytes], port: int, log: Path) -> None:
+    """Wait until a server answers that it is ready.
+
+    Raises
+    ------
+    RuntimeError
+        It ended, or was not ready in time; the message has the end of its log.
+    """
     end = time.monotonic() + START_S
     while time.monotonic() < end and process.poll() is None:
         with suppress(urllib.error.URLError, ConnectionError, TimeoutError):

@@ -21,37 +21,13 @@ from benchmarks.clients import Outcome
 from benchmarks.files import KINDS
 from benchmarks.over_http import AT_ONCE, bundles_of, warm_up
 from benchmarks.peers.alternation import SERVICE_ROWS
-from benchmarks.report import Cell, Report, table
+from benchmarks.report import Line, Report, table
 from benchmarks.serving import Server, serving
 
 MANY = 256
 STARTS = 3
 QUEUE = 50
 """Queue limit of the server that gets too many requests."""
-
-
-@dataclass(frozen=True)
-class Line:
-    """One figure; ``value`` is ``None`` if it was not measured, and ``note`` says why."""
-
-    name: str
-    value: float | None
-    at_least: float | None = None
-    at_most: float | None = None
-    note: str = ""
-
-    @property
-    def reached(self) -> bool | None:
-        if self.value is None or (self.at_least is None and self.at_most is None):
-            return None
-        low = self.at_least is None or self.value >= self.at_least
-        return low and (self.at_most is None or self.value <= self.at_most)
-
-    def cells(self) -> list[Cell]:
-        goals = ((sign, goal) for sign, goal in (("≥", self.at_least), ("≤", self.at_most)) if goal is not None)
-        goal = " ".join(f"{sign} {goal:g}" for sign, goal in goals)
-        verdict = {True: "reached", False: "MISSED", None: "not measured" if self.value is None else ""}[self.reached]
-        return [self.name, self.value, goal, verdict, self.note]
 
 
 def run(report: Report, *, rounds: int = 5, seconds: float = 3.0) -> dict[str, Any]:
