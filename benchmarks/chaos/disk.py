@@ -48,6 +48,10 @@ def small_disk() -> Iterator[Path | None]:
             subprocess.run(["umount", "-l", folder], check=True)
 
 
+NO_RESERVE = {"SANGLOC_MIN_FREE_MB": "0"}
+"""With a reserve new visits are refused before the disk is full; here it is filled to the last byte."""
+
+
 def run(plan: Plan, figures: Figures) -> None:
     """Fill and free the disk until it was done often enough, or the time is over."""
     with tempfile.TemporaryDirectory() as folder, small_disk() as disk:
@@ -56,7 +60,7 @@ def run(plan: Plan, figures: Figures) -> None:
             return
         figures.counts["runs"] += 1
         seed = plan.seed + figures.counts["runs"]
-        with running(Path(folder), data=disk / "data", errors=plan.errors) as (server,):
+        with running(Path(folder), settings=NO_RESERVE, data=disk / "data", errors=plan.errors) as (server,):
             _fill_and_free(plan, figures, server, disk / "filler", seed)
 
 
