@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import socket
 import subprocess
 import sys
@@ -116,10 +117,16 @@ def serving(
 
 
 def free_port() -> int:
-    """A port of loopback that nothing uses now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A port of loopback that nothing uses now, and that the system gives to no client meanwhile."""
+    while True:
+        port = random.randrange(*PORTS)  # noqa: S311
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+
+
+PORTS = (12_000, 32_000)
+"""Below the ports that Linux gives to clients (``net.ipv4.ip_local_port_range``)."""
 
 
 def environment_of(port: int, data: Path, bundles: Path, settings: Mapping[str, str]) -> dict[str, str]:

@@ -59,7 +59,7 @@ class Lane:
     niceness: int
 
 
-QUICK, SLOW = Lane(cpu_s=0.5, wall_s=5.0, niceness=0), Lane(cpu_s=6.0, wall_s=30.0, niceness=10)
+QUICK, SLOW = Lane(cpu_s=0.5, wall_s=5.0, niceness=0), Lane(cpu_s=6.0, wall_s=90.0, niceness=5)
 
 
 class ReadersFailed(Exception):

@@ -197,7 +197,7 @@ class Zygote:
         ours, theirs = socket.socketpair()
         environment = {name: os.environ[name] for name in ENVIRONMENT if name in os.environ}
         root = str(Path(__file__).resolve().parents[2])
-        command = [sys.executable, "-m", "inference.readers.zygote", str(theirs.fileno()), *self._jobs]
+        command = [sys.executable, "-P", "-m", "inference.readers.zygote", str(theirs.fileno()), *self._jobs]
         with theirs:
             self._process = subprocess.Popen(
                 command,

@@ -29,16 +29,12 @@ from pathlib import Path
 import httpx
 import pytest
 
+from benchmarks.serving import free_port
+
 AE_TITLE = "ORTHANC"
 PLUGINS = Path("/usr/share/orthanc/plugins")
 EXECUTABLE = shutil.which("Orthanc") or shutil.which("Orthanc", path="/usr/sbin:/usr/local/sbin")
 START_S = 30
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def listens(port):

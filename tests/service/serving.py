@@ -15,6 +15,7 @@ from pathlib import Path
 import httpx
 from prometheus_client.parser import text_string_to_metric_families
 
+from benchmarks.serving import free_port
 from service import create_app
 from service.run import server_of
 from service.settings import Settings
@@ -80,9 +81,7 @@ class Process:
         self.served = None
 
     def start(self, *, wait=True, seconds=30):
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
+        port = free_port()
         environment = {name: value for name, value in os.environ.items() if not name.startswith("SANGLOC_")}
         environment |= {
             "SANGLOC_DATA_DIR": str(self.folder),

@@ -181,9 +181,11 @@ def test_two_studies_at_once_and_two_sites(listening, port):
 
 
 @pytest.fixture
-def patient(tmp_path):
-    """A server that lets an association be idle for as long as a slow machine needs to open the others."""
+def patient(tmp_path, monkeypatch):
+    """A server that gives an association as long as a slow machine needs to open all the others."""
     port = free_port()
+    monkeypatch.setattr("service.receive.dicom.listener.REQUEST_S", 100.0)
+    monkeypatch.setattr("service.receive.dicom.listener.SILENT_S", 300.0)
     settings = settings_for(tmp_path, dicom_port=port, dicom_peers=PEERS, dicom_gather_seconds=0.5, idle_seconds=200)
     with serving(settings) as served:
         until(lambda: listens(port), 10)
