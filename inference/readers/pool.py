@@ -219,8 +219,11 @@ class Readers:
             is_last = bool(answer["last"])
         except TimeoutError:
             self._too_slow(task, lane, self._end(reader))
-        except (Gone, KeyError, ValueError, TypeError):  # the last three: an answer that no reader gives
+        except Gone:
             self._died(task, lane, self._end(reader))
+        except Exception:  # an answer that no reader gives: a file has taken it over
+            self._end(reader)
+            self._blame(task, lane, "answer")
         else:
             if not is_last:
                 return reader
@@ -274,18 +277,25 @@ class Readers:
         elif status == -signal.SIGKILL:
             self.ended["outside"] += 1
             task.kills += 1
+            if task.future.done():
+                return
             if task.kills > MAX_KILLS:
                 task.future.set_exception(ReadersFailed())
             else:
                 self._put(lane, task)
         else:
-            name = signal.Signals(-status).name if status < 0 else f"exit {status}"
-            self.ended[name] += 1
-            task.deaths += 1
-            if task.deaths < MAX_DEATHS:
-                self._put(lane, task)
-            else:
-                task.future.set_exception(Refused("unreadable", f"{task.deaths} × {name}", "—"))
+            self._blame(task, lane, signal.Signals(-status).name if status < 0 else f"exit {status}")
+
+    def _blame(self, task: _Task, lane: Lane, cause: str) -> None:
+        """A file was the cause of a death; with the second one it is refused."""
+        self.ended[cause] += 1
+        task.deaths += 1
+        if task.future.done():  # it died after its answer
+            return
+        if task.deaths < MAX_DEATHS:
+            self._put(lane, task)
+        else:
+            task.future.set_exception(Refused("unreadable", f"{task.deaths} × {cause}", "—"))
 
     def _too_slow(self, task: _Task, lane: Lane, status: int) -> None:
         self.ended["time"] += 1

@@ -62,7 +62,9 @@ class Reader:
         Raises
         ------
         Gone
-            The process has ended, or its answer is none.
+            The process has ended.
+        ValueError, TypeError, KeyError
+            Its answer is none that a reader gives.
         TimeoutError
             It has not answered in time.
         """
@@ -97,10 +99,12 @@ class Reader:
             try:
                 answer = json.loads(receive(self._connection)[0])
                 wanted = int(answer["wanted"]) if "wanted" in answer else None
-            except (ValueError, TypeError):
-                raise Gone from None
+            except RecursionError:
+                raise ValueError("no answer of a reader") from None
             if wanted is None:
                 return dict(answer)
+            if time.monotonic() > end:  # it asks again and again
+                raise TimeoutError
             end += grant(wanted)
             self._limit(end - time.monotonic())
             send(self._connection, b"")

@@ -6,6 +6,7 @@ import ctypes
 import os
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import time
@@ -94,6 +95,18 @@ def break_out(files: Sequence[bytes], parent: int) -> Read[dict[str, str]]:
 def _raise_for(result: int) -> None:
     if result:
         raise OSError(ctypes.get_errno())
+
+
+@job
+def lie(files: Sequence[bytes], answer: bytes, times: int) -> Read[int]:
+    """Send an answer that no reader gives."""
+    for descriptor in range(3, 32):
+        try:
+            for _ in range(times):
+                os.write(descriptor, struct.pack("<L", len(answer)) + answer)
+        except OSError:
+            continue
+    return Read(0)
 
 
 @job

@@ -137,6 +137,30 @@ def test_a_reader_reaches_nothing_but_its_files(readers: Readers) -> None:
     assert readers.submit(jobs.descriptors, [file]).result(60).document <= 8
 
 
+ARRAY = b'{"document": 1, "last": false, "arrays": [{"dtype": "%s", "shape": [%s], "at": %d}]}'
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"[" * 100_000,
+        b"5",
+        b"{}",
+        b"\xff",
+        b'{"document": {"a": 1}, "arrays": [], "last": false}',
+        ARRAY % (b"uint8", b"99999999999999", 0),
+        ARRAY % (b"uint8", b"-1", 0),
+        ARRAY % (b"object", b"1", 0),
+        ARRAY % (b"float64", b"1", 8 << 20),
+        ARRAY % (b"uint8", b"1", -5),
+    ],
+)
+def test_an_answer_that_no_reader_gives_convicts_the_file(readers: Readers, answer: bytes) -> None:
+    code, found = problem(readers, jobs.lie, [file], answer, 1)
+    assert (code, found) == ("unreadable", "2 × answer")
+    assert readers.submit(jobs.echo, [file], "a").result(60).document == "a"
+
+
 def test_what_a_reader_says_reaches_no_log(readers: Readers, capfd: pytest.CaptureFixture[str]) -> None:
     readers.submit(jobs.speak, []).result(60)
     assert "a name" not in "".join(capfd.readouterr())
