@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import subprocess
+import warnings
 
 import pytest
 
@@ -25,6 +27,11 @@ def own_postgres():
     cluster = Cluster()
     yield cluster
     cluster.close()
+    with (
+        warnings.catch_warnings()
+    ):  # connections that an outage has cut off say so when they are collected: here, not later
+        warnings.simplefilter("ignore", ResourceWarning)
+        gc.collect()
 
 
 @pytest.fixture(scope="session", params=["sqlite", "postgresql"])
