@@ -35,7 +35,8 @@ EXAMPLES = {
 """Values of parameters that stand in patterns."""
 SIZES = (25, 500, 5_000, 20_000, 100_000)
 """Small first: exponential time shows at once, and a test that hangs says nothing."""
-MAX_CPU_S = 0.05
+MAX_CPU_S = 0.15
+"""Linear patterns take up to 0.02 s for 100 kB, quadratic ones 20 s and more."""
 MAX_UNITS = 12
 
 
@@ -220,4 +221,4 @@ def test_a_pattern_takes_linear_time(use: Use) -> None:
 
 def test_a_quadratic_pattern_would_be_found() -> None:
     slow = Use("", r"\d+\.?\d*x", 0, "fullmatch")
-    assert any(cpu_s(slow, text) > MAX_CPU_S for size in SIZES[:3] for text in attacks(slow, size))
+    assert any(cpu_s(slow, text) > MAX_CPU_S for size in SIZES[:4] for text in attacks(slow, size))

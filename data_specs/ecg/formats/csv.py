@@ -158,7 +158,7 @@ def _statement(line: str) -> dict[str, str]:
     last = max(line.rfind("="), line.rfind(":")) + 1  # a separator after it is part of the last value
     *parts, rest = re.split(r"[,;\t]", line[:last])
     for part in [*parts, rest + line[last:]]:
-        found = re.match(r"\s*\"?([A-Za-z][\w .()/-]{0,40}?)\"?\s*[=:,;\t]\s*(\S.*)", part)
+        found = re.match(r"\s*\"?([A-Za-z][\w .()/-]{0,40}+)\"?\s*[=:,;\t]\s*(\S.*)", part)
         if found:
             key = re.sub(r"[^a-z]", "", found[1].lower())
             stated[key] = found[2].strip().strip("\"',; \t")

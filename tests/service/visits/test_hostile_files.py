@@ -123,14 +123,18 @@ class Watch:
 
     def ask(self):
         with self.process.served.client() as client:
-            while not self.ended.wait(0.02):
+            while True:  # once at least, however soon the block ends
                 began = time.monotonic()
                 assert client.get("/healthz").status_code == 200
                 self.health_s.append(time.monotonic() - began)
+                if self.ended.wait(0.02):
+                    return
 
     def weigh(self):
-        while not self.ended.wait(0.05):
+        while True:
             self.memory_mb.append(sum(pss_mb(pid) for pid in tree(self.process.process.pid)))
+            if self.ended.wait(0.05):
+                return
 
     def __enter__(self):
         for each in self.threads:
