@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 
@@ -117,6 +118,8 @@ def build(
     ):
         app.include_router(module.router)
     app.mount("/static", StaticFiles(packages=[("service.pages", "static")]))
+    for route in app.routes:  # FastAPI completes the routes of a router, for 0.2 s, when it first compares a path with them
+        route.matches({"type": "http", "method": "GET", "path": "/", "root_path": "", "headers": []})
     app.openapi = lambda: openapi(app)  # type: ignore[method-assign]  # FastAPI's own way to extend the document
     return app
 
@@ -129,6 +132,8 @@ async def _load(service: Service, engine: Engine | None, stop: Callable[[], None
             engine_loading = asyncio.to_thread(_inference_engine, settings, service.readers)
             loaded, _ = await asyncio.gather(engine_loading, asyncio.to_thread(service.readers.start))
             engine = loaded
+            gc.collect()
+            gc.freeze()  # to look through all that was loaded would stop the process for 0.1 s, again and again
         except Exception as error:
             # the message may be logged here: bundles are the operator's own files and name no person
             log.error("bundles_not_loaded", path=str(settings.bundles), reason=str(error), **where_it_failed(error))
