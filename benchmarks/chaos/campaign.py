@@ -10,7 +10,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from benchmarks.chaos import disk, http, kills, outages, readers, slow
+from benchmarks.chaos import disk, http, kills, outages, readers, schema, slow
 from benchmarks.chaos.plan import FULL_MINUTES, Plan
 from benchmarks.chaos.record import Figures, Record
 from benchmarks.report import Line, table
@@ -19,14 +19,15 @@ PARTS: dict[str, ModuleType] = {
     "kills": kills,
     "readers": readers,
     "http": http,
+    "schema": schema,
     "slow": slow,
     "outages": outages,
     "disk": disk,
 }
-SHARES = {"kills": 0.36, "readers": 0.40, "http": 0.12, "slow": 0.04, "outages": 0.05, "disk": 0.03}
+SHARES = {"kills": 0.36, "readers": 0.37, "http": 0.12, "schema": 0.03, "slow": 0.04, "outages": 0.05, "disk": 0.03}
 """Of the time."""
 SHORT_MINUTES = 3.0
-SHORT_S = {"kills": 30, "readers": 20, "http": 20, "slow": 8, "outages": 12, "disk": 8}
+SHORT_S = {"kills": 30, "readers": 20, "http": 20, "schema": 8, "slow": 8, "outages": 12, "disk": 8}
 """Seconds of each part of a short campaign; starting the servers comes on top."""
 LEAST_S = 5.0
 COLUMNS = ("", "measured", "goal", "", "")

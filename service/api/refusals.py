@@ -118,6 +118,8 @@ def problem_response(error: ServiceError, request: Request) -> Response:
         headers["Connection"] = "close"
     if error.retry_after_s is not None:
         headers["Retry-After"] = str(error.retry_after_s)
+    if isinstance(error, MethodNotAllowed):
+        headers["Allow"] = ", ".join(_methods(request))
     if request.url.path == PROTOCOL or request.url.path.startswith(f"{PROTOCOL}/"):
         return JSONResponse({"error": document.detail}, _protocol_status(type(error)), headers)
     content = document.model_dump(mode="json", exclude={"errors"} if not document.errors else None)
@@ -147,10 +149,7 @@ def add_refusals(app: FastAPI) -> None:
 
     async def framework(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)  # noqa: S101
-        response = problem_response(_of_framework(error, request.method), request)
-        if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
-            response.headers["Allow"] = ", ".join(_methods(request))
-        return response
+        return problem_response(_of_framework(error, request.method), request)
 
     app.add_exception_handler(ServiceError, refused)
     app.add_exception_handler(RequestValidationError, invalid)

@@ -258,7 +258,10 @@ async def overridden(request: Request, key: CurrentKey, upload_id: UploadId) -> 
                         "additionalProperties": False,
                         "properties": {
                             "uploads": {"type": "array", "items": {"type": "string"}, "maxItems": MAX_PER_VISIT},
-                            "context": {"type": "object", "description": "As the `context` of `POST /v1/visits`"},
+                            "context": {
+                                "type": ["object", "null"],
+                                "description": "As the `context` of `POST /v1/visits`",
+                            },
                         },
                     }
                 }
@@ -304,7 +307,8 @@ def _asked(body: bytes) -> tuple[list[str], bytes]:
         raise InvalidRequest(FieldFault("uploads", "field_invalid", '["…"]'))
     if len(uploads) > MAX_PER_VISIT:
         raise InvalidRequest(FieldFault("uploads", "field_too_many", str(MAX_PER_VISIT)))
-    return uploads, json.dumps(asked.get("context") or {}).encode()
+    context = asked.get("context")
+    return uploads, json.dumps({} if context is None else context).encode()
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -16,6 +16,7 @@ MEASURED = {
     "kills": ("kills", "accepted", "reports"),
     "readers": ("inputs", "read", "refused"),
     "http": ("posts", "accepted", "conversations", "health ok"),
+    "schema": ("cases", "operations"),
     "slow": ("health ok",),
     "outages": ("outages", "accepted"),
     "disk": ("fillings", "accepted"),

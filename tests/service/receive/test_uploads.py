@@ -91,7 +91,9 @@ def test_a_method_may_be_named_in_a_header(client):
     said = {**PIECE, "X-HTTP-Method-Override": "PATCH", "Upload-Offset": "0"}
     assert client.post(where, headers=said, content=b"abc").headers["upload-offset"] == "3"
     assert client.post(where, headers={**TUS, "X-HTTP-Method-Override": "DELETE"}).status_code == 204
-    refused(client.post(where, headers={**TUS, "X-HTTP-Method-Override": "BREW"}), 405, "method_not_allowed")
+    brew = client.post(where, headers={**TUS, "X-HTTP-Method-Override": "BREW"})
+    refused(brew, 405, "method_not_allowed")
+    assert brew.headers["allow"] == "DELETE, GET, HEAD, PATCH, POST"
 
 
 @pytest.mark.parametrize(
@@ -316,6 +318,8 @@ def test_the_answer_may_come_before_the_findings(client):
         (b'{"uploads": [1]}', 422, "invalid_request"),
         (b'{"uploads": [], "uploads": []}', 422, "invalid_request"),
         (b'{"uploads": [], "contexts": {}}', 422, "invalid_request"),
+        (b'{"uploads": [], "context": []}', 422, "invalid_request"),
+        (b'{"uploads": [], "context": ""}', 422, "invalid_request"),
         (b'{"uploads": [], "context": {"person": {"age_years": NaN}}}', 422, "invalid_request"),
         (b'{"uploads": [], "context": {"person": {"age_years": 200}}}', 422, "invalid_request"),
         (b'{"uploads": ["' + b"a" * 300_000 + b'"]}', 413, "body_too_large"),
