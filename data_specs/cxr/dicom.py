@@ -102,7 +102,6 @@ def read_dicom(content: bytes) -> ChestImage:
         sex=read_binary_sex(header.text("PatientSex"), "dicom"),
         person_id=read_identifier(header.text("PatientID")),
         recorded_on=recorded_on,
-        pixel_spacing_mm=_spacing(header),
         problems=problems,
     )
 
@@ -190,12 +189,3 @@ def _plain(text: str) -> str:
 def _code(item: dict[str, object]) -> tuple[str, str]:
     value, meaning = item.get("CodeValue"), item.get("CodeMeaning")
     return str(value or "").strip(), _plain(str(meaning or ""))
-
-
-def _spacing(header: Header) -> tuple[float, float] | None:
-    """Row and column spacing in mm, where both are positive."""
-    for keyword in ("PixelSpacing", "ImagerPixelSpacing"):
-        spacing = header.numbers(keyword)
-        if len(spacing) == 2 and min(spacing) > 0:
-            return spacing[0], spacing[1]
-    return None

@@ -61,7 +61,8 @@ def displayed(header: Header, frame: Frame, stored: Stored) -> tuple[NDArray[np.
     Raises
     ------
     Refused
-        ``unreadable``: a PhotometricInterpretation that is not read.
+        ``unreadable``: a PhotometricInterpretation that is not read; a look-up table, slope, intercept or window that
+        the file has and that cannot be read.
     """
     if frame.samples == 3 and frame.photometric in COLOUR:
         return _luma(stored.values, frame), ()
@@ -189,22 +190,26 @@ def _modality_values(header: Header, codes: Codes) -> Floats:
     """Stored values through the Modality LUT, or RescaleSlope and RescaleIntercept (PS3.3 C.11.1)."""
     for item in header.items("ModalityLUTSequence")[:1]:
         values = _look_up(codes, _descriptor(header, item), item.get("LUTData"), header, normalised=False)
-        if values is not None:
-            return values
+        if values is None:
+            raise Refused("unreadable", "ModalityLUTSequence", "PS3.3 C.11.1.1")
+        return values
     slope, intercept = header.number("RescaleSlope"), header.number("RescaleIntercept")
-    return np.asarray(codes * (slope or 1.0) + (intercept or 0.0), dtype=np.float64)
+    if slope == 0:
+        raise Refused("unreadable", "RescaleSlope 0", "RescaleSlope 0.5")
+    return np.asarray(codes * (1.0 if slope is None else slope) + (intercept or 0.0), dtype=np.float64)
 
 
 def _values_of_interest(header: Header, values: Floats) -> Floats | None:
     """Values through the first VOI LUT, else the first window, as 0 to 1; ``None`` where the file has neither."""
     for item in header.items("VOILUTSequence")[:1]:
         shown = _look_up(values, _descriptor(header, item), item.get("LUTData"), header)
-        if shown is not None:
-            return shown
-    centers, widths = header.numbers("WindowCenter"), header.numbers("WindowWidth")
-    if not centers or not widths:
+        if shown is None:
+            raise Refused("unreadable", "VOILUTSequence", "PS3.3 C.11.2.1.1")
+        return shown
+    center, width = header.number("WindowCenter"), header.number("WindowWidth")
+    if center is None or width is None:
         return None
-    return window(values, centers[0], widths[0], header.text("VOILUTFunction").upper())
+    return window(values, center, width, header.text("VOILUTFunction").upper())
 
 
 def _stated_window(header: Header) -> str:

@@ -37,8 +37,6 @@ class ChestImage:
         ``PA`` or ``AP`` where the file states it, else ``None``.
     age_years, sex, person_id, recorded_on
         As the file states them, ``None`` where it does not.
-    pixel_spacing_mm
-        ``(row, column)`` spacing from PixelSpacing or ImagerPixelSpacing, ``None`` where absent.
     problems
         What was noticed while it was read (severity ``warn``).
     """
@@ -50,7 +48,6 @@ class ChestImage:
     sex: BinarySex | None = None
     person_id: str | None = None
     recorded_on: date | None = None
-    pixel_spacing_mm: tuple[float, float] | None = None
     problems: tuple[Problem, ...] = field(default=())
 
 

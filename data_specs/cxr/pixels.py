@@ -89,6 +89,9 @@ def frame_of(header: Header) -> Frame:
     samples = header.integer("SamplesPerPixel")
     if samples not in (1, 3, None):
         raise Refused("unreadable", f"SamplesPerPixel {samples}", "1, 3")
+    representation = header.integer("PixelRepresentation")
+    if representation not in (0, 1, None):
+        raise Refused("unreadable", f"PixelRepresentation {representation}", "0, 1")
     return Frame(
         rows=rows,
         columns=columns,
@@ -96,7 +99,7 @@ def frame_of(header: Header) -> Frame:
         bits_allocated=allocated,
         bits_stored=stored,
         high_bit=high if high is not None and stored - 1 <= high < allocated else stored - 1,
-        signed=header.integer("PixelRepresentation") == 1,
+        signed=representation == 1,
         photometric=header.text("PhotometricInterpretation").upper(),
         planar=header.integer("PlanarConfiguration") == 1,
     )

@@ -17,12 +17,13 @@ import numpy as np
 import pydicom
 from numpy.typing import NDArray
 from pydicom.charset import convert_encodings, default_encoding
-from pydicom.datadict import tag_for_keyword
+from pydicom.datadict import dictionary_VR, tag_for_keyword
 from pydicom.dataset import Dataset
 from pydicom.filereader import data_element_generator
 from pydicom.tag import BaseTag
 from pydicom.valuerep import EXPLICIT_VR_LENGTH_32, PersonName
 
+from data_specs.numbers import number
 from data_specs.problems import Refused
 from data_specs.reading import refusals_only, require_memory
 
@@ -59,7 +60,7 @@ KEYWORDS = (
     *("PatientAge", "BodyPartExamined", "AnatomicRegionSequence", "ViewPosition", "ViewCodeSequence"),
     *("PatientOrientation", "NumberOfFrames", "SamplesPerPixel", "PhotometricInterpretation", "PlanarConfiguration"),
     *("Rows", "Columns", "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation", "PixelPaddingValue"),
-    *("PixelPaddingRangeLimit", "PixelSpacing", "ImagerPixelSpacing", "WindowCenter", "WindowWidth", "VOILUTFunction"),
+    *("PixelPaddingRangeLimit", "WindowCenter", "WindowWidth", "VOILUTFunction"),
     *("RescaleIntercept", "RescaleSlope", "ModalityLUTSequence", "VOILUTSequence", "BurnedInAnnotation"),
     *("RedPaletteColorLookupTableDescriptor", "GreenPaletteColorLookupTableDescriptor"),
     *("BluePaletteColorLookupTableDescriptor", "RedPaletteColorLookupTableData", "GreenPaletteColorLookupTableData"),
@@ -69,6 +70,9 @@ KEYWORDS = (
 
 ITEM_KEYWORDS = frozenset(("CodeValue", "CodeMeaning", "LUTDescriptor", "LUTData"))
 """The same in the items of sequences."""
+
+_BINARY_VRS = frozenset(("FD", "FL", "SL", "SS", "UL", "US", "US or SS"))
+"""Of numbers that are not written as text (PS3.5 section 6.2)."""
 
 _TAGS: list[BaseTag | int] = [BaseTag(tag) for keyword in KEYWORDS if (tag := tag_for_keyword(keyword)) is not None]
 _parsing = threading.Lock()
@@ -95,7 +99,8 @@ class Header:
         UID from the file meta information.
     values
         Keyword to value: ``str``, ``int``, ``float``, ``bytes``, a tuple of them, or a tuple of such mappings for a
-        sequence. Absent, empty and undecodable elements are left out.
+        sequence. Absent and empty elements are left out, and text that cannot be decoded; a number that cannot be
+        converted is its text.
     little_endian
         Byte order of the data set.
     pixels
@@ -112,17 +117,37 @@ class Header:
         return _text(self.values.get(keyword))
 
     def number(self, keyword: str) -> float | None:
-        """First value as a finite number."""
-        found = self.numbers(keyword)
-        return found[0] if found else None
+        """First value as a number; ``None`` where the file has none.
+
+        Raises
+        ------
+        Refused
+            ``unreadable``: it cannot be converted. What a film shows is never computed with another number instead.
+        """
+        parts = _parts(self.values.get(keyword), self.little_endian)
+        return _converted(parts[0], keyword) if parts else None
 
     def numbers(self, keyword: str) -> tuple[float, ...]:
-        """Values as numbers; empty if any of them is not a finite number."""
-        return _numbers(self.values.get(keyword), self.little_endian)
+        """All values as numbers.
+
+        Raises
+        ------
+        Refused
+            As :meth:`number`.
+        """
+        return tuple(_converted(part, keyword) for part in _parts(self.values.get(keyword), self.little_endian))
 
     def integer(self, keyword: str) -> int | None:
-        """First value as an integer."""
+        """First value as an integer.
+
+        Raises
+        ------
+        Refused
+            As :meth:`number`, or it is no integer.
+        """
         found = self.number(keyword)
+        if found is not None and found != int(found):
+            raise Refused("unreadable", f"{keyword} {found:g}", f"{keyword} 1")
         return None if found is None else int(found)
 
     def items(self, keyword: str) -> tuple[dict[str, Any], ...]:
@@ -135,7 +160,8 @@ class Header:
         if isinstance(values, bytes):
             order = "<u2" if self.little_endian else ">u2"
             return np.frombuffer(values, dtype=order, count=len(values) // 2).astype(np.uint16)
-        return np.asarray(_numbers(values, self.little_endian), dtype=np.int64).astype(np.uint16)
+        numbers = [_converted(part, "LUTData") for part in _parts(values, self.little_endian)]
+        return np.asarray(numbers, dtype=np.int64).astype(np.uint16)
 
 
 def read_header(content: bytes) -> Header:
@@ -300,7 +326,8 @@ def _plain(dataset: Dataset, wanted: frozenset[str] | None = None) -> dict[str, 
 
 
 def _value(dataset: Dataset, keyword: str) -> Any:
-    """Converted value; ``None`` where it is absent, or where pydicom cannot convert it.
+    """Converted value; ``None`` where it is absent, or where pydicom cannot convert it. A number that cannot be
+    converted is given as its text: to take it for absent would change what the film shows.
 
     Raises
     ------
@@ -319,7 +346,23 @@ def _value(dataset: Dataset, keyword: str) -> Any:
         value = dataset.get(keyword)
         return str(value) if isinstance(value, PersonName) else value  # it decodes the name when asked for it
     except Exception:  # pydicom converts on access; damaged bytes make it raise any kind of error
-        return None
+        kind = dictionary_VR(raw.tag) if raw is not None and isinstance(raw.value, bytes) else ""
+        if kind in ("DS", "IS"):
+            return raw.value.decode("latin-1")
+        return f"0x{raw.value[:8].hex()}" if kind in _BINARY_VRS else None
+
+
+def decimal(dataset: Dataset, keyword: str) -> float | None:
+    """First value of a numeric element of a data set that pydicom has parsed; ``None`` where it has none.
+
+    Raises
+    ------
+    Refused
+        ``unreadable``, as :meth:`Header.number`.
+    """
+    value = _value(dataset, keyword)
+    parts = _parts(tuple(value) if isinstance(value, pydicom.multival.MultiValue) else value, little=True)
+    return _converted(parts[0], keyword) if parts else None
 
 
 def _text(value: Any) -> str:
@@ -332,12 +375,16 @@ def _text(value: Any) -> str:
     return joined if joined.isprintable() else "".join(c if c.isprintable() else "?" for c in joined)
 
 
-def _numbers(value: Any, little: bool) -> tuple[float, ...]:
+def _parts(value: Any, little: bool) -> tuple[Any, ...]:
+    """The values of a numeric element, converted or as text; none where it is absent or blank."""
     if isinstance(value, bytes):  # pydicom does not convert 'US or SS' in implicit VR
-        return tuple(float(n) for n in np.frombuffer(value, "<u2" if little else ">u2", len(value) // 2))
-    parts = value if isinstance(value, tuple | list) else (value,)
-    try:
-        numbers = tuple(float(part) for part in parts)
-    except (TypeError, ValueError):
-        return ()
-    return numbers if all(np.isfinite(numbers)) else ()
+        return tuple(np.frombuffer(value, "<u2" if little else ">u2", len(value) // 2))
+    if isinstance(value, str):
+        parts: tuple[Any, ...] = tuple(part.strip(" \0") for part in value.split("\\"))
+    else:
+        parts = value if isinstance(value, tuple) else (value,)
+    return parts if any(part not in (None, "") for part in parts) else ()
+
+
+def _converted(part: Any, keyword: str) -> float:
+    return number("" if part is None else str(part), keyword)

@@ -121,7 +121,13 @@ def _read(dataset: Dataset, reads: Reads, ecg_unit: VoltageUnit | None) -> Recor
 
 
 def _fs_hz(group: Dataset) -> float:
-    return float(group.get("SamplingFrequency") or 0)
+    return _decimal(group, "SamplingFrequency") or 0.0
+
+
+def _decimal(dataset: Dataset, keyword: str) -> float | None:
+    from data_specs.dicom.header import decimal  # noqa: PLC0415  heavy, and not every visit holds DICOM
+
+    return decimal(dataset, keyword)
 
 
 def _rhythm(groups: list[Dataset], labels: list[list[str]]) -> list[int]:
@@ -129,7 +135,7 @@ def _rhythm(groups: list[Dataset], labels: list[list[str]]) -> list[int]:
 
     def timing(k: int) -> tuple[float, float, int]:
         group = groups[k]
-        return _fs_hz(group), float(group.get("MultiplexGroupTimeOffset") or 0), int(group.NumberOfWaveformSamples)
+        return _fs_hz(group), _decimal(group, "MultiplexGroupTimeOffset") or 0.0, int(group.NumberOfWaveformSamples)
 
     def preference(k: int) -> tuple[bool, bool, bool, int, float]:
         fs_hz, _, n_samples = timing(k)
@@ -182,13 +188,13 @@ def _millivolts(
     counts: NDArray[np.number], channel: Dataset, units: list[Dataset], ecg_unit: VoltageUnit | None
 ) -> NDArray[np.floating]:
     """Sample × sensitivity × correction + baseline (PS3.3 C.10.9.1.4.2)."""
-    sensitivity = channel.get("ChannelSensitivity")
+    sensitivity = _decimal(channel, "ChannelSensitivity")
     if sensitivity is None:
         return (counts.astype(np.float64) * millivolts_per(None, ecg_unit)).astype(np.float32)
     factor = millivolts_per(str(units[0].get("CodeValue", "")) if units else "", ecg_unit)
-    correction = channel.get("ChannelSensitivityCorrectionFactor")
-    baseline = float(channel.get("ChannelBaseline") or 0)
-    scale = float(sensitivity) * float(1 if correction is None else correction)
+    correction = _decimal(channel, "ChannelSensitivityCorrectionFactor")
+    baseline = _decimal(channel, "ChannelBaseline") or 0.0
+    scale = sensitivity * (1.0 if correction is None else correction)
     return ((counts.astype(np.float64) * scale + baseline) * factor).astype(np.float32)
 
 

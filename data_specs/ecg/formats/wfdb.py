@@ -40,6 +40,7 @@ from data_specs.ecg.header import (
     require_leads,
 )
 from data_specs.ecg.recording import Recording, VoltageUnit
+from data_specs.numbers import number
 from data_specs.person import ecg_day, read_age, read_binary_sex
 from data_specs.problems import Refused
 from data_specs.reading import refusals_only, require_memory
@@ -125,12 +126,12 @@ def parse_header(content: bytes) -> Header:
     rows = [line for line in lines if line and not line.startswith("#")]
     comments = [line.lstrip("# ") for line in lines if line.startswith("#")]
     fields = rows[0].split(maxsplit=8) if rows else []
-    record = re.fullmatch(r"([^/\s]+)(?:/(\d{1,6}))?", fields[0]) if len(fields) > 1 else None
-    if record is None or not re.fullmatch(r"\d{1,6}", fields[1]):
+    if len(fields) < 2 or not re.fullmatch(r"\d{1,6}", fields[1]):
         raise Refused("unreadable", found=".hea", expected="WFDB")
-    n_segments, n_signals = int(record[2] or 0), int(fields[1])
-    rate = re.match(r"\d+(?:\.\d*)?(?:[eE][+-]?\d+)?", fields[2]) if len(fields) > 2 else None
-    fs_hz = float(rate[0]) if rate else DEFAULT_FS_HZ
+    of_segments = re.search(r"/(\d{1,6})\Z", fields[0])  # the name before it may have folders, which are not used
+    n_segments, n_signals = int(of_segments[1]) if of_segments else 0, int(fields[1])
+    # the frequency may be followed by that of a counter: 500/25(0)
+    fs_hz = number(fields[2].partition("/")[0], ".hea fs") if len(fields) > 2 else DEFAULT_FS_HZ
     n_frames = int(fields[3]) if len(fields) > 3 and fields[3].isdecimal() and len(fields[3]) < 12 else 0
     # The standard order is time, then date; the CinC 2020/2021 sets write '12-May-2020 12:33:59'.
     recorded_on = next((found for found in (ecg_day(field, "dmy") for field in fields[2:]) if found), None)
@@ -151,7 +152,7 @@ def parse_header(content: bytes) -> Header:
 
 _FORMAT = re.compile(r"(\d{1,4})(?:x(\d{1,6}))?(?::(\d{1,9}))?(?:\+(\d{1,9}))?")
 _GAIN = re.compile(
-    r"([-+]?(?:\d{1,20}(?:\.\d{0,20})?|\.\d{1,20})(?:[eE][-+]?\d{1,3})?)(?:\(([-+]?\d{1,12})\))?(?:/(\S+))?"
+    r"([-+]?(?:\d{1,20}(?:[.,]\d{0,20})?|[.,]\d{1,20})(?:[eE][-+]?\d{1,3})?)(?:\(([-+]?\d{1,12})\))?(?:/(\S+))?"
 )
 _INTEGER = re.compile(r"[-+]?\d{1,10}")
 
@@ -162,20 +163,27 @@ def _signal(line: str, position: int) -> Signal:
     gain = _GAIN.fullmatch(fields[2]) if len(fields) > 2 else _GAIN.fullmatch("0")
     if storage is None or gain is None:
         raise Refused("unreadable", found=f".hea {position + 1}", expected="WFDB")
-    numbers = [int(field) if _INTEGER.fullmatch(field) else 0 for field in fields[3:7]] + [0, 0, 0, 0]
+    stated = [_integer(field, position) for field in fields[3:7]]
+    _, zero, first, checksum = stated + [0] * (4 - len(stated))  # the first is the resolution of the converter
     return Signal(
         file=fields[0].replace("\\", "/").rsplit("/", 1)[-1],
         storage=int(storage[1]),
         samples_per_frame=max(1, int(storage[2] or 1)),
         skew=int(storage[3] or 0),
         offset=int(storage[4] or 0),
-        gain=float(gain[1]),
-        baseline=int(gain[2]) if gain[2] else numbers[1],
+        gain=number(gain[1], ".hea gain"),
+        baseline=int(gain[2]) if gain[2] else zero,
         unit=gain[3],
-        first=numbers[2],
-        checksum=numbers[3],
+        first=first,
+        checksum=checksum,
         label=fields[8] if len(fields) > 8 else f"signal {position}",
     )
+
+
+def _integer(field: str, position: int) -> int:
+    if not _INTEGER.fullmatch(field):
+        raise Refused("unreadable", found=f".hea {position + 1}", expected="WFDB")
+    return int(field)
 
 
 def _segment(line: str) -> tuple[str, int]:

@@ -237,12 +237,12 @@ def _add_grey_scale(dataset: Dataset, header: Header) -> None:
         dataset.RescaleIntercept, dataset.RescaleSlope = _decimal(intercept), _decimal(slope)
         dataset.RescaleType = "US"
     tables = [table for item in header.items("VOILUTSequence")[:1] if (table := _table(header, item, normalised=True))]
-    centres, widths = header.numbers("WindowCenter"), header.numbers("WindowWidth")
+    centre, width = header.number("WindowCenter"), header.number("WindowWidth")
     shown = None
     if tables:
         shown = _item(VOILUTSequence=tables)
-    elif centres and widths and widths[0] >= 1:
-        shown = _item(WindowCenter=_decimal(centres[0]), WindowWidth=_decimal(widths[0]))
+    elif centre is not None and width is not None and width >= 1:
+        shown = _item(WindowCenter=_decimal(centre), WindowWidth=_decimal(width))
         function = header.text("VOILUTFunction").strip().upper()
         if function in ("LINEAR", "LINEAR_EXACT", "SIGMOID"):
             shown.VOILUTFunction = function

@@ -109,3 +109,35 @@ def test_a_deflated_bomb_is_not_inflated() -> None:
 
 def test_many_items_are_refused_while_they_are_parsed() -> None:
     assert refusal(dicom(counts()) + b"\xfe\xff\x00\xe0\0\0\0\0" * 100_000) == "unreadable"
+
+
+NUMBERS = {
+    "SamplingFrequency": "500.0",
+    "ChannelSensitivity": "2.50",
+    "ChannelSensitivityCorrectionFactor": "2.00",
+    "ChannelBaseline": "0.00",
+}
+
+
+def with_numbers(dataset: pydicom.Dataset) -> None:
+    for group in dataset.WaveformSequence:
+        group.SamplingFrequency = NUMBERS["SamplingFrequency"]
+        for channel in group.ChannelDefinitionSequence:
+            for keyword in [*NUMBERS][1:]:
+                setattr(channel, keyword, NUMBERS[keyword])
+
+
+@pytest.mark.parametrize("keyword", NUMBERS)
+def test_a_decimal_comma_is_a_decimal_point(keyword: str) -> None:
+    content, point = changed(with_numbers), NUMBERS[keyword].encode()
+    assert point in content
+    recording = read(content.replace(point, point.replace(b".", b",")))
+    np.testing.assert_allclose(recording.samples, millivolts(counts()), atol=1e-6)
+
+
+@pytest.mark.parametrize("keyword", NUMBERS)
+def test_a_number_that_cannot_be_read_is_not_absent(keyword: str) -> None:
+    content, point = changed(with_numbers), NUMBERS[keyword].encode()
+    with pytest.raises(Refused) as refused:
+        read(content.replace(point, b"x" * len(point)))
+    assert (refused.value.problem.code, refused.value.problem.found.split()[0]) == ("unreadable", keyword)

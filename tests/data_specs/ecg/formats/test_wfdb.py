@@ -231,3 +231,26 @@ def test_a_segment_of_another_length_than_its_header_states_is_refused() -> None
     assert read({**files, "s.hea": f"s 12 500 5000\n{signals}".encode()}).samples.shape == (12, 10_000)
     with pytest.raises(Refused):
         read({**files, "s.hea": f"s 12 500 6000\n{signals}".encode()})
+
+
+def test_a_decimal_comma_in_the_header_is_a_decimal_point() -> None:
+    recording = read(wfdb16(counts(), gain="200,0(0)/mV", fs="500,0/25,0(0)"))
+    assert recording.fs_hz == 500
+    np.testing.assert_allclose(recording.samples, millivolts(counts()), atol=1e-6)
+
+
+@pytest.mark.parametrize("fs", ["x", "5OO", "500,0,0", "1,000.5", "-"])
+def test_a_frequency_that_cannot_be_read_is_not_the_default(fs: str) -> None:
+    assert refusal(wfdb16(counts(), fs=fs)) == "unreadable"
+
+
+def test_a_zero_that_cannot_be_read_is_not_zero() -> None:
+    files = wfdb16(counts(), gain="200/mV")
+    files["rec.hea"] = files["rec.hea"].replace(b" 16 0 ", b" 16 O ", 1)
+    assert refusal(files) == "unreadable"
+
+
+def test_folders_before_names_are_not_used() -> None:
+    files = wfdb16(counts(), file="folder/sub/rec.dat")
+    files["rec.hea"] = files["rec.hea"].replace(b"rec 12", b"folder/sub/rec 12", 1)
+    np.testing.assert_allclose(read(files).samples, millivolts(counts()), atol=1e-6)
