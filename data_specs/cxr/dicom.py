@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import unicodedata
-from contextlib import suppress
 from typing import Literal
 
+from data_specs.cxr.body_part import body_part_problems, code_and_meaning, words_of
 from data_specs.cxr.display import displayed
 from data_specs.cxr.image import MIN_SHORT_SIDE_PX, ChestImage
 from data_specs.cxr.pixels import frame_of, stored_values
@@ -19,27 +18,6 @@ MODALITIES = ("CR", "DX", "DR", "RG")
 
 CAPTURE_MODALITIES = ("", "OT", "SC", "HC")
 """Modalities that a secondary capture (PS3.3 A.8: digitised film, screen capture) may state: other, hard copy, none."""
-
-CHEST_STEMS = (
-    *("CHEST", "THORA", "TORAX", "TORACIC", "LUNG", "PULM", "POUMON", "RIB", "HEART", "CARDI", "MEDIAST", "STERN"),
-    *("PLEUR", "TRUNK", "NGUC", "PHOI"),
-)
-"""Beginnings of chest terms of BodyPartExamined (PS3.16 Annex L, table L-1), of their French, Italian and Spanish
-forms, and of Vietnamese ngực and phổi."""
-
-NOT_CHEST_STEMS = ("SPINE", "VERTEB", "RACHIS", "COLUMN", "COLONNE")
-"""Stems of the spine: 'thoracic spine' has a chest word and is another examination."""
-
-UNSTATED_PARTS = {"", "UNKNOWN", "OTHER", "NONE", "NA", "N A", "DEFAULT", "UNDEFINED", "UNSPECIFIED", "PEDIATRIC"}
-"""Values of BodyPartExamined that name no body part. They count as an empty one: the pixels decide."""
-
-CHEST_CODES = {
-    *("51185008", "816094009", "T-D3000", "39607008", "T-28000", "80891009", "T-32000", "43799004", "T-D3200"),
-    *("113197003", "T-11300", "272710004", "T-D0170", "78904004", "T-D3050", "416550000", "R-FAB55"),
-    *("416775004", "R-FAB56"),
-}
-"""SNOMED CT and SNOMED RT codes of thorax, chest, lung, heart, thoracic cavity, rib, thoracic bone, chest wall, chest
-with abdomen, and with pelvis (PS3.16 CID 4031 and CID 4009)."""
 
 PA_WORDS = {"PA", "POSTEROANTERIOR"}
 AP_WORDS = {"AP", "ANTEROPOSTERIOR"}
@@ -81,7 +59,7 @@ def read_dicom(content: bytes) -> ChestImage:
     header = read_header(content)
     _check_pixels_present(header)
     _check_modality(header)
-    _check_body_part(header)
+    body_part = body_part_problems(header)
     view = _view(header)
     frames = header.integer("NumberOfFrames")
     if frames is not None and frames > 1:
@@ -102,7 +80,7 @@ def read_dicom(content: bytes) -> ChestImage:
         sex=read_binary_sex(header.text("PatientSex"), "dicom"),
         person_id=read_identifier(header.text("PatientID")),
         recorded_on=recorded_on,
-        problems=problems,
+        problems=(*body_part, *problems),
     )
 
 
@@ -122,25 +100,6 @@ def _check_modality(header: Header) -> None:
     raise Refused("wrong_modality", modality[:16] or sop_class, "CR, DX")
 
 
-def _check_body_part(header: Header) -> None:
-    stated = _plain(header.text("BodyPartExamined"))
-    if stated not in UNSTATED_PARTS:
-        if not _is_chest(stated):
-            raise Refused("wrong_body_part", stated[:32], "CHEST")
-        return
-    for item in header.items("AnatomicRegionSequence"):
-        code, meaning = _code(item)
-        if (code or meaning) and code not in CHEST_CODES and not _is_chest(meaning):
-            raise Refused("wrong_body_part", meaning[:32] or code, "CHEST")
-
-
-def _is_chest(stated: str) -> bool:
-    words = stated.split()
-    if any(word.startswith(stem) for word in words for stem in NOT_CHEST_STEMS) or "TSPINE" in words:
-        return False
-    return any(word.startswith(stem) for word in words for stem in CHEST_STEMS)
-
-
 def _view(header: Header) -> Literal["PA", "AP"] | None:
     """View as recorded.
 
@@ -149,10 +108,10 @@ def _view(header: Header) -> Literal["PA", "AP"] | None:
     Refused
         ``wrong_view``: a lateral, oblique or decubitus film by ViewPosition, ViewCodeSequence or PatientOrientation.
     """
-    stated = _plain(header.text("ViewPosition"))
+    stated = words_of(header.text("ViewPosition"))
     view = _view_of_words(stated)
     for item in header.items("ViewCodeSequence"):
-        code, meaning = _code(item)
+        code, meaning = code_and_meaning(item)
         if code in OTHER_VIEW_CODES:
             raise Refused("wrong_view", meaning[:32] or code, "PA, AP")
         coded: Literal["PA", "AP"] | None = "PA" if code in PA_CODES else "AP" if code in AP_CODES else None
@@ -172,20 +131,3 @@ def _view_of_words(stated: str) -> Literal["PA", "AP"] | None:
     if any(word in PA_WORDS for word in words):
         return "PA"
     return "AP" if any(word in AP_WORDS for word in words) else None
-
-
-def _plain(text: str) -> str:
-    """Upper case without accents; anything but letters and digits becomes one blank.
-
-    pydicom reads CS values as ISO 8859-1; many clinics write their accents in UTF-8.
-    """
-    with suppress(UnicodeError):
-        text = text.encode("latin-1").decode("utf-8")
-    bare = unicodedata.normalize("NFKD", text.upper().replace("Đ", "D"))
-    letters = "".join(c if c.isalnum() else " " for c in bare if not unicodedata.combining(c))
-    return " ".join(letters.split())
-
-
-def _code(item: dict[str, object]) -> tuple[str, str]:
-    value, meaning = item.get("CodeValue"), item.get("CodeMeaning")
-    return str(value or "").strip(), _plain(str(meaning or ""))

@@ -152,16 +152,30 @@ def _greyscale_table(header: Header, frame: Frame, stored: Stored) -> tuple[NDAr
 
 
 def _codes(frame: Frame, stored: Stored) -> Codes:
-    """The stored value that each bit pattern means, without unused bits and with its sign (PS3.5 section 8.1.1)."""
+    """The stored value that each bit pattern means (PS3.5 section 8.1.1).
+
+    Where the decoder gave whole cells, the bits below the value (HighBit) are left out; where it gave the value alone,
+    as encoders of fewer bits than the cell do, there are none. The sign is at the highest bit of the value.
+    """
     size = 256 if stored.values.dtype.itemsize == 1 else 65536
-    patterns = np.arange(size, dtype=np.int64)
     span = 2**frame.bits_stored
-    low, high = (-span // 2, span // 2 - 1) if frame.signed else (0, span - 1)
+    below = frame.high_bit + 1 - frame.bits_stored if stored.precision > frame.high_bit else 0
+    meant = (np.arange(size, dtype=np.int64) & (2**stored.precision - 1)) >> below
+    n_bits = stored.precision - below
     if stored.exact:
-        kept = (patterns >> (frame.high_bit + 1 - frame.bits_stored)) & (span - 1)
-        return np.asarray(np.where(kept > high, kept - span, kept))
-    meant = np.where(patterns >= size // 2, patterns - size, patterns) if stored.signed else patterns
-    return np.asarray(np.clip(meant, low, high))
+        n_bits = min(n_bits, frame.bits_stored)
+        meant &= span - 1
+        return np.where(meant >= 2 ** (n_bits - 1), meant - 2**n_bits, meant) if frame.signed else meant
+    if not stored.signed:
+        return np.minimum(meant, span - 1)
+    if stored.values.max() < 2 ** (
+        stored.precision - 1
+    ):  # the sign was not extended to the whole cell, or none is negative
+        n_bits = min(n_bits, frame.bits_stored)
+        meant &= 2**n_bits - 1
+    meant = np.where(meant >= 2 ** (n_bits - 1), meant - 2**n_bits, meant)
+    low, high = (-span // 2, span // 2 - 1) if frame.signed else (0, span - 1)
+    return np.clip(meant, low, high)
 
 
 def _counts(values: Array, size: int) -> Counts:

@@ -27,6 +27,9 @@ Array = NDArray[Any]
 
 Buffer = bytes | memoryview
 
+RLE_SURPLUS = 128
+"""Bytes that a segment may give beyond its pixels, and that are left out: some encoders fill up their last run."""
+
 MAX_FRAGMENTS = 50_000
 """Items of one frame: writers that cut a frame at all cut it at some kilobytes."""
 
@@ -62,13 +65,20 @@ class Frame:
 class Stored:
     """Decoded values: ``(rows, columns)`` or ``(rows, columns, 3)``, bit patterns as unsigned integers.
 
-    ``exact`` is false after a lossy codec: its values may be greater than BitsStored allows, and are then clipped.
-    ``signed`` says whether the bit patterns mean signed numbers.
+    Parameters
+    ----------
+    precision
+        How many of the lowest bits the decoder gives a meaning: those of the codestream, else BitsAllocated.
+    signed
+        Whether the patterns are signed numbers of two's complement.
+    exact
+        False after a lossy codec: its values may be greater than BitsStored allows, and are then clipped.
     """
 
     values: Array
-    exact: bool
+    precision: int
     signed: bool
+    exact: bool = True
 
 
 def frame_of(header: Header) -> Frame:
@@ -159,7 +169,7 @@ def _native(header: Header, frame: Frame) -> Stored:
     swapped_bytes = header.transfer_syntax == EXPLICIT_BIG and pixels.vr == "OW" and frame.bits_allocated == 8
     _require_memory(frame, decoded=2 * _n_bytes(frame) if swapped_bytes else 0)
     values = _unpacked(memoryview(pixels.source)[pixels.offset : pixels.offset + have], header, frame, swapped_bytes)
-    return Stored(values, exact=True, signed=frame.signed)
+    return Stored(values, frame.bits_allocated, frame.signed)
 
 
 def _unpacked(data: Buffer, header: Header, frame: Frame, swapped_bytes: bool = False) -> Array:
@@ -219,7 +229,7 @@ def _fragments(header: Header) -> bytes:
 def _encapsulated_native(header: Header, frame: Frame) -> Stored:
     data = _fragments(header)
     _require_memory(frame, data)
-    return Stored(_unpacked(data, header, frame), exact=True, signed=frame.signed)
+    return Stored(_unpacked(data, header, frame), frame.bits_allocated, frame.signed)
 
 
 def _deflated_frame(header: Header, frame: Frame) -> Stored:
@@ -227,26 +237,38 @@ def _deflated_frame(header: Header, frame: Frame) -> Stored:
     data, needed = _fragments(header), _n_bytes(frame)
     _require_memory(frame, data, decoded=needed, working=needed)  # zlib joins its pieces at the end
     inflated = zlib.decompressobj(-zlib.MAX_WBITS).decompress(data, needed + 1)
-    return Stored(_unpacked(inflated, header, frame), exact=True, signed=frame.signed)
+    return Stored(_unpacked(inflated, header, frame), frame.bits_allocated, frame.signed)
 
 
 def _rle(header: Header, frame: Frame) -> Stored:
     """RLE Lossless (PS3.5 Annex G): one segment for each byte of each sample, samples in planes."""
     kind = np.dtype(np.uint8) if frame.bits_allocated == 8 else np.dtype("<u2")
-    count = frame.rows * frame.columns * frame.samples
+    n_pixels = frame.rows * frame.columns
     data = _fragments(header)
-    _require_memory(frame, data, decoded=_n_bytes(frame))
-    segments = int.from_bytes(data[:4], "little")
-    if segments != frame.samples * kind.itemsize:
-        raise Refused("unreadable", f"RLE {segments}", f"RLE {frame.samples * kind.itemsize}")
-    decoded = imagecodecs.dicomrle_decode(data, kind, out=count * kind.itemsize)
-    if len(decoded) < count * kind.itemsize:
-        raise Refused("truncated", f"{len(decoded)} B", f"{count * kind.itemsize} B")
-    values = np.frombuffer(decoded, kind, count)
-    shape = (frame.rows, frame.columns)
-    if frame.samples == 3:
-        return Stored(values.reshape(3, *shape).transpose(1, 2, 0), exact=True, signed=frame.signed)
-    return Stored(values.reshape(shape), exact=True, signed=frame.signed)
+    _require_memory(frame, data, decoded=_n_bytes(frame), working=n_pixels + RLE_SURPLUS)
+    planes = np.empty((frame.samples, n_pixels, kind.itemsize), np.uint8)
+    segments = _rle_segments(data, frame.samples * kind.itemsize)
+    for number, segment in enumerate(segments):
+        plane = imagecodecs.packbits_decode(segment, out=n_pixels + RLE_SURPLUS)
+        if len(plane) < n_pixels:
+            raise Refused("truncated", f"{len(plane)} B", f"{n_pixels} B")
+        sample, byte = divmod(number, kind.itemsize)
+        planes[sample, :, kind.itemsize - 1 - byte] = np.frombuffer(
+            plane, np.uint8, n_pixels
+        )  # the highest comes first
+    values = planes.reshape(frame.samples, -1).view(kind).reshape(frame.samples, frame.rows, frame.columns)
+    return Stored(values.transpose(1, 2, 0) if frame.samples == 3 else values[0], frame.bits_allocated, frame.signed)
+
+
+def _rle_segments(data: bytes, n: int) -> list[memoryview]:
+    """The ``n`` segments of a frame, by the offsets in its header (PS3.5 section G.5)."""
+    stated, *offsets = struct.unpack("<16L", data[:64].ljust(64, b"\0"))
+    if stated != n:
+        raise Refused("unreadable", f"RLE {stated}", f"RLE {n}")
+    ends = [*offsets[1:n], len(data)]
+    if any(not 64 <= start <= end <= len(data) for start, end in zip(offsets[:n], ends, strict=True)):
+        raise Refused("unreadable", "RLE", "PS3.5 G.5")
+    return [memoryview(data)[start:end] for start, end in zip(offsets[:n], ends, strict=True)]
 
 
 def _jpeg(header: Header, frame: Frame) -> Stored:
@@ -261,17 +283,19 @@ def _jpeg(header: Header, frame: Frame) -> Stored:
         out = "GRAYSCALE" if space is None and stream.is_ybr and not stream.lossless else None
     _require_memory(frame, data, decoded=_n_bytes(frame), working=stream.working_bytes)
     values = imagecodecs.jpeg8_decode(data, colorspace=space, outcolorspace=out)
-    return Stored(_checked(values, frame, grey=out is not None), exact=stream.lossless, signed=frame.signed)
+    signed = frame.signed and stream.lossless  # the samples of the lossy processes have no sign (T.81 section A.3.1)
+    return Stored(_checked(values, frame, grey=out is not None), stream.precision, signed, exact=stream.lossless)
 
 
 def _jpeg_ls(header: Header, frame: Frame) -> Stored:
     """JPEG-LS (ITU-T T.87) by CharLS; near-lossless where NEAR is not zero."""
     data = _fragments(header)
-    _check_shape(jpeg_codestream(data), frame)
+    stream = jpeg_codestream(data)
+    _check_shape(stream, frame)
     _require_memory(frame, data, decoded=_n_bytes(frame))
     values = imagecodecs.jpegls_decode(data)
     exact = header.transfer_syntax == "1.2.840.10008.1.2.4.80"
-    return Stored(_checked(values, frame), exact=exact, signed=frame.signed)
+    return Stored(_checked(values, frame), stream.precision, frame.signed, exact)
 
 
 def _jpeg_2000(header: Header, frame: Frame) -> Stored:
@@ -285,9 +309,9 @@ def _jpeg_2000(header: Header, frame: Frame) -> Stored:
     _check_shape(stream, frame)
     _require_memory(frame, data, decoded=_n_bytes(frame), working=stream.working_bytes)
     values = imagecodecs.jpeg2k_decode(data, planar=False)
-    signed = values.dtype.kind == "i"
+    signed = frame.signed or values.dtype.kind == "i"
     unsigned = values.view(np.uint8 if values.dtype.itemsize == 1 else np.uint16)
-    return Stored(_checked(unsigned, frame), exact=stream.lossless, signed=signed or (frame.signed and stream.lossless))
+    return Stored(_checked(unsigned, frame), stream.precision, signed, stream.lossless)
 
 
 def _check_shape(stream: Codestream, frame: Frame) -> None:

@@ -344,12 +344,22 @@ def _value(dataset: Dataset, keyword: str) -> Any:
         raise Refused("unreadable", f"{keyword} {len(raw.value)} B", f"≤ {most} B")
     try:
         value = dataset.get(keyword)
+        if isinstance(value, str) and dictionary_VR(keyword) == "CS":
+            return _from_utf8(value)
         return str(value) if isinstance(value, PersonName) else value  # it decodes the name when asked for it
     except Exception:  # pydicom converts on access; damaged bytes make it raise any kind of error
         kind = dictionary_VR(raw.tag) if raw is not None and isinstance(raw.value, bytes) else ""
         if kind in ("DS", "IS"):
             return raw.value.decode("latin-1")
         return f"0x{raw.value[:8].hex()}" if kind in _BINARY_VRS else None
+
+
+def _from_utf8(text: str) -> str:
+    """What was written in UTF-8 and read as ISO 8859-1, as pydicom reads every CS: many devices write accents so."""
+    try:
+        return text.encode("latin-1").decode("utf-8")
+    except UnicodeError:
+        return text
 
 
 def decimal(dataset: Dataset, keyword: str) -> float | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import struct
 from typing import Any
 
 import imagecodecs
@@ -52,6 +53,16 @@ def encoded(values: NDArray[Any], syntax: str, bits: int) -> bytes:
     return content
 
 
+def rle(values: NDArray[Any]) -> bytes:
+    """One grey frame in RLE (PS3.5 Annex G): a segment for each byte of a value, the highest first, of even length."""
+    width = values.dtype.itemsize
+    planes = np.ascontiguousarray(values).astype(f"<u{width}").reshape(-1).view(np.uint8).reshape(-1, width)
+    segments = [bytes(imagecodecs.packbits_encode(planes[:, k].tobytes())) for k in reversed(range(width))]
+    segments = [segment + b"\x80" * (len(segment) % 2) for segment in segments]
+    offsets = [64 + sum(map(len, segments[:k])) for k in range(width)]
+    return struct.pack("<16L", width, *offsets, *[0] * (15 - width)) + b"".join(segments)
+
+
 def dicom(
     values: NDArray[Any] | None,
     syntax: str = EXPLICIT,
@@ -81,7 +92,7 @@ def dicom(
             setattr(ds, keyword, value)
     ds.file_meta = FileMetaDataset()
     ds.file_meta.TransferSyntaxUID = syntax
-    if syntax == RLE:
+    if syntax == RLE and codestream is None:
         ds.file_meta.TransferSyntaxUID = EXPLICIT
         ds.compress(RLELossless, encoding_plugin="pydicom", generate_instance_uid=False)
     out = io.BytesIO()

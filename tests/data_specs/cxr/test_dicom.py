@@ -323,10 +323,69 @@ def test_a_body_part_in_vietnamese_is_understood() -> None:
     assert refusal(content.replace(b"CHEST_", "GỐI  ".encode()[:6])).code == "wrong_body_part"
 
 
-@pytest.mark.parametrize("part", ["ABDOMEN", "SKULL", "LEG", "T SPINE", "THORACIC SPINE", "HAND", "PELVIS"])
+MORE_CHESTS = [
+    "PECHO",
+    "TORAX",
+    "TIMPHOI",
+    "TIM PHỔI",
+    "BRUST",
+    "GRIL COSTAL",
+    "PULMON",
+    "PORTABLECHEST",
+    "RIBS",
+    "POUMONS",
+]
+
+
+@pytest.mark.parametrize("part", MORE_CHESTS)
+def test_chest_terms_of_other_languages_are_accepted(part: str) -> None:
+    film = read_image(dicom(phantom(), BodyPartExamined=part, SpecificCharacterSet="ISO_IR 192"))
+    assert film.problems == ()
+
+
+@pytest.mark.parametrize("part", ["T?RAX", "AP PORTABLE CHE", "XYZ", "ROUTINE", "TRX", "1", "CH EST"])
+def test_a_word_that_is_not_known_leaves_the_decision_to_the_pixels(part: str) -> None:
+    film = read_image(dicom(phantom(), BodyPartExamined=part))
+    assert [(each.code, each.severity, each.expected) for each in film.problems] == [
+        ("body_part_unknown", "warn", "CHEST")
+    ]
+
+
+OTHER_PARTS = [
+    "ABDOMEN",
+    "SKULL",
+    "LEG",
+    "T SPINE",
+    "THORACIC SPINE",
+    "HAND",
+    "PELVIS",
+    "COT SONG NGUC",
+    "RACHIS DORSAL",
+]
+OTHER_PARTS += [
+    "BRUSTWIRBELSAEULE",
+    "KNIE",
+    "GENOU",
+    "RODILLA",
+    "TSPINE",
+    "SHOULDER",
+    "LSPINE",
+    "BREAST",
+    "HIP",
+    "CSPINE AP",
+]
+
+
+@pytest.mark.parametrize("part", OTHER_PARTS)
 def test_other_body_parts_are_refused(part: str) -> None:
     problem = refusal(dicom(phantom(), BodyPartExamined=part))
     assert (problem.code, problem.found) == ("wrong_body_part", part)
+
+
+def test_a_code_of_a_region_that_is_not_known() -> None:
+    other = coded("123037004", "SCT", "")
+    film = read_image(dicom(phantom(), BodyPartExamined="", AnatomicRegionSequence=other))
+    assert [each.code for each in film.problems] == ["body_part_unknown"]
 
 
 def coded(value: str, scheme: str, meaning: str) -> Sequence:
