@@ -160,22 +160,24 @@ def _codes(frame: Frame, stored: Stored) -> Codes:
     size = 256 if stored.values.dtype.itemsize == 1 else 65536
     span = 2**frame.bits_stored
     below = frame.high_bit + 1 - frame.bits_stored if stored.precision > frame.high_bit else 0
-    meant = (np.arange(size, dtype=np.int64) & (2**stored.precision - 1)) >> below
+    meant: Codes = (np.arange(size, dtype=np.int64) & (2**stored.precision - 1)) >> below
     n_bits = stored.precision - below
     if stored.exact:
         n_bits = min(n_bits, frame.bits_stored)
         meant &= span - 1
-        return np.where(meant >= 2 ** (n_bits - 1), meant - 2**n_bits, meant) if frame.signed else meant
+        return _with_sign_at(n_bits, meant) if frame.signed else meant
     if not stored.signed:
-        return np.minimum(meant, span - 1)
-    if stored.values.max() < 2 ** (
-        stored.precision - 1
-    ):  # the sign was not extended to the whole cell, or none is negative
+        return np.asarray(np.minimum(meant, span - 1))
+    if stored.values.max() < 2 ** (stored.precision - 1):
+        # the encoder did not extend the sign to the whole cell, or no value is negative
         n_bits = min(n_bits, frame.bits_stored)
         meant &= 2**n_bits - 1
-    meant = np.where(meant >= 2 ** (n_bits - 1), meant - 2**n_bits, meant)
     low, high = (-span // 2, span // 2 - 1) if frame.signed else (0, span - 1)
-    return np.clip(meant, low, high)
+    return np.clip(_with_sign_at(n_bits, meant), low, high)
+
+
+def _with_sign_at(n_bits: int, patterns: Codes) -> Codes:
+    return np.asarray(np.where(patterns >= 2 ** (n_bits - 1), patterns - 2**n_bits, patterns))
 
 
 def _counts(values: Array, size: int) -> Counts:

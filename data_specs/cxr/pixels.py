@@ -245,7 +245,7 @@ def _rle(header: Header, frame: Frame) -> Stored:
     kind = np.dtype(np.uint8) if frame.bits_allocated == 8 else np.dtype("<u2")
     n_pixels = frame.rows * frame.columns
     data = _fragments(header)
-    _require_memory(frame, data, decoded=_n_bytes(frame), working=n_pixels + RLE_SURPLUS)
+    _require_memory(frame, data, decoded=_n_bytes(frame), working=len(data) + n_pixels + RLE_SURPLUS)
     planes = np.empty((frame.samples, n_pixels, kind.itemsize), np.uint8)
     segments = _rle_segments(data, frame.samples * kind.itemsize)
     for number, segment in enumerate(segments):
@@ -260,7 +260,7 @@ def _rle(header: Header, frame: Frame) -> Stored:
     return Stored(values.transpose(1, 2, 0) if frame.samples == 3 else values[0], frame.bits_allocated, frame.signed)
 
 
-def _rle_segments(data: bytes, n: int) -> list[memoryview]:
+def _rle_segments(data: bytes, n: int) -> list[bytes]:
     """The ``n`` segments of a frame, by the offsets in its header (PS3.5 section G.5)."""
     stated, *offsets = struct.unpack("<16L", data[:64].ljust(64, b"\0"))
     if stated != n:
@@ -268,7 +268,7 @@ def _rle_segments(data: bytes, n: int) -> list[memoryview]:
     ends = [*offsets[1:n], len(data)]
     if any(not 64 <= start <= end <= len(data) for start, end in zip(offsets[:n], ends, strict=True)):
         raise Refused("unreadable", "RLE", "PS3.5 G.5")
-    return [memoryview(data)[start:end] for start, end in zip(offsets[:n], ends, strict=True)]
+    return [data[start:end] for start, end in zip(offsets[:n], ends, strict=True)]
 
 
 def _jpeg(header: Header, frame: Frame) -> Stored:
