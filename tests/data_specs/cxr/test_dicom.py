@@ -327,7 +327,7 @@ MORE_CHESTS = [
     "PECHO",
     "TORAX",
     "TIMPHOI",
-    "TIM PHỔI",
+    "TIM PHOI",
     "BRUST",
     "GRIL COSTAL",
     "PULMON",
