@@ -21,6 +21,8 @@ MAX_AGE_YEARS = 130
 """The oldest that a visit's context may state (wire contract); a higher number is a code or a mistake."""
 FIRST_YEAR, LAST_YEAR = 1880, 2199
 """Days in other years are placeholders, for example 0001-01-01, the empty date of some programs."""
+UNKNOWN_DAY = date(1900, 1, 1)
+"""What hospital systems write for a day that they do not know."""
 
 
 # ---------------------------------------------------------------- sexes
@@ -71,7 +73,12 @@ def calendar_day(year: object, month: object, day: object) -> date | None:
         found = date(int(str(year)), int(str(month)), int(str(day)))
     except ValueError:
         return None
-    return found if FIRST_YEAR <= found.year <= LAST_YEAR else None
+    return None if is_placeholder(found) else found
+
+
+def is_placeholder(day: date) -> bool:
+    """Whether a program has written this day because it knows none."""
+    return day == UNKNOWN_DAY or not FIRST_YEAR <= day.year <= LAST_YEAR
 
 
 def dicom_day(text: str) -> date | None:
@@ -132,7 +139,8 @@ def hl7_day(text: str) -> date | None:
     year, month, day = stamp.groups()
     if not FIRST_YEAR <= int(year) <= LAST_YEAR or not day or "00" in (month, day):
         return None
-    return date(int(year), int(month), int(day))
+    found = date(int(year), int(month), int(day))
+    return None if is_placeholder(found) else found
 
 
 def fhir_day(text: str) -> date | None:
@@ -153,7 +161,8 @@ def fhir_day(text: str) -> date | None:
     found = re.fullmatch(r"(\d{4}-\d\d-\d\d)(T\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d))?", text, re.ASCII)
     if not found:
         raise ValueError("no date of FHIR")
-    return date.fromisoformat(found[1])
+    day = date.fromisoformat(found[1])
+    return None if is_placeholder(day) else day
 
 
 # ---------------------------------------------------------------- ages
@@ -185,14 +194,15 @@ def read_age(value: object, unit: str) -> float | None:
 
     Returns
     -------
-    0 to :data:`MAX_AGE_YEARS`; ``None`` for everything else (PTB-XL writes 300 for 'over 89', others write NaN)
+    Up to :data:`MAX_AGE_YEARS`; ``None`` for everything else (PTB-XL writes 300 for 'over 89', others write NaN), and
+    for 0 in any unit: ``000Y`` is how consoles write that they know no age
     """
     match = re.fullmatch(r"\s*(\d{1,5}(?:[.,]\d{0,20})?)(?:\s*([A-Za-z]+))?\s*", str(value), re.ASCII)
     years_per_unit = _YEARS_PER_UNIT.get((match[2] or unit).strip().lower()) if match else None
     if match is None or years_per_unit is None:
         return None
     years = Fraction(match[1].replace(",", ".")) * years_per_unit
-    return float(years) if years <= MAX_AGE_YEARS else None
+    return float(years) if 0 < years <= MAX_AGE_YEARS else None
 
 
 def age_on(born: date | None, on: date | None) -> float | None:

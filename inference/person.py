@@ -26,6 +26,8 @@ class FromFile(Protocol):
     def person_id(self) -> str | None: ...
     @property
     def recorded_on(self) -> date | None: ...
+    @property
+    def problems(self) -> tuple[Problem, ...]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +51,7 @@ def mismatch(file: FromFile, context: Context) -> list[Problem]:
 
     Another sex or age refuses the file. Another identifier is a reserve, because hospitals give the same person
     different identifiers. Where both days are known, the file's age is moved to the day of the visit before it is
-    compared.
+    compared. An age is not compared where the file contradicts itself: the context may have been made from it.
     """
     person = context.person
     earlier_years = 0.0
@@ -59,8 +61,10 @@ def mismatch(file: FromFile, context: Context) -> list[Problem]:
     if person.sex in ("female", "male") and file.sex is not None and file.sex != person.sex:
         found.append(f"PatientSex {file.sex[0].upper()}")
         expected.append(person.sex[0].upper())
+    contradicts_itself = any(problem.code == "age_contradicts" for problem in file.problems)
     if (
         person.age_years is not None
+        and not contradicts_itself
         and file.age_years is not None
         and abs(file.age_years + earlier_years - person.age_years) > AGE_TOLERANCE_YEARS
     ):

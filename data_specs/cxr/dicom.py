@@ -10,8 +10,9 @@ from data_specs.cxr.image import MIN_SHORT_SIDE_PX, ChestImage
 from data_specs.cxr.pixels import frame_of, stored_values
 from data_specs.dicom.header import Header, read_header
 from data_specs.dicom.reference import CAPTURE_CLASS_PREFIX, RADIOGRAPH_CLASSES
-from data_specs.person import age_at_examination, dicom_day, read_age, read_binary_sex, read_identifier
+from data_specs.person import dicom_day, read_age, read_binary_sex, read_identifier
 from data_specs.problems import Problem, Refused
+from data_specs.subject import Subject
 
 MODALITIES = ("CR", "DX", "DR", "RG")
 """Projection radiography (PS3.3 C.7.3.1.1.1); DR is no defined term, but many detectors write it."""
@@ -70,17 +71,22 @@ def read_dicom(content: bytes) -> ChestImage:
     pixels, problems = displayed(header, frame, stored_values(header, frame))
     if header.text("BurnedInAnnotation").upper() == "YES":
         problems = (*problems, Problem("burned_in_annotation", "warn", "YES", "NO"))
-    recorded_on = dicom_day(header.text("StudyDate"))
-    stated, born = read_age(header.text("PatientAge"), unit=""), dicom_day(header.text("PatientBirthDate"))
+    subject = Subject(
+        stated_years=read_age(header.text("PatientAge"), unit=""),
+        born=dicom_day(header.text("PatientBirthDate")),
+        sex=read_binary_sex(header.text("PatientSex"), "dicom"),
+        person_id=read_identifier(header.text("PatientID")),
+        recorded_on=dicom_day(header.text("StudyDate")),
+    )
     return ChestImage(
         pixels=pixels,
         format="dicom",
         view=view,
-        age_years=age_at_examination(stated, born, recorded_on),
-        sex=read_binary_sex(header.text("PatientSex"), "dicom"),
-        person_id=read_identifier(header.text("PatientID")),
-        recorded_on=recorded_on,
-        problems=(*body_part, *problems),
+        age_years=subject.age_years,
+        sex=subject.sex,
+        person_id=subject.person_id,
+        recorded_on=subject.recorded_on,
+        problems=(*body_part, *problems, *subject.problems),
     )
 
 

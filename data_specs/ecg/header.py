@@ -7,16 +7,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from datetime import date
 
 import numpy as np
 from numpy.typing import NDArray
 
 from data_specs.ecg.recording import LEADS, MAX_FS_HZ, MIN_DURATION_S, MIN_FS_HZ, Recording, VoltageUnit, standard_leads
-from data_specs.person import BinarySex
 from data_specs.problems import Problem, Refused
 from data_specs.reading import require_memory
+from data_specs.subject import Subject
 
 MAX_DURATION_S = 3600.0
 """Longer ones are Holter recordings, which a network for resting ECGs cannot assess."""
@@ -47,16 +45,6 @@ MIN_PULSE_MV, MIN_PULSE_S, MAX_PULSE_SPREAD_MV = 0.5, 0.1, 0.2
 pulse has 1 mV and 200 ms; the lower limits allow for filters."""
 PULSE_EDGE_S, MAX_FLAT_SPREAD_MV = 0.02, 0.03
 """The length of a pulse's edge, and how much leads may differ on the flat line next to it; both are cut off too."""
-
-
-@dataclass(frozen=True, slots=True)
-class Subject:
-    """The person and the day as a file states them; ``None`` where it does not."""
-
-    age_years: float | None = None
-    sex: BinarySex | None = None
-    person_id: str | None = None
-    recorded_on: date | None = None
 
 
 def millivolts_per(unit: str | None, ecg_unit: VoltageUnit | None) -> float:
@@ -202,7 +190,7 @@ def recording(
         sex=subject.sex,
         person_id=subject.person_id,
         recorded_on=subject.recorded_on,
-        problems=problems,
+        problems=(*subject.problems, *problems),
     )
 
 

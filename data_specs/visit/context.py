@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from datetime import date
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, FiniteFloat
+from pydantic import Field, FiniteFloat, field_validator
 
-from data_specs.person import MAX_AGE_YEARS, Sex, age_at_examination
+from data_specs.person import MAX_AGE_YEARS, Sex, age_at_examination, is_placeholder
 from data_specs.schema import Day, Schema
 
 Text = Annotated[str, Field(max_length=200)]
@@ -18,6 +19,12 @@ class Person(Schema):
     birth_date: Day | None = None
     age_years: Annotated[FiniteFloat, Field(ge=0, le=MAX_AGE_YEARS)] | None = None
     sex: Sex | None = None
+
+    @field_validator("birth_date")
+    @classmethod
+    def _known(cls, born: date | None) -> date | None:
+        """Nothing for the day that programs write where they know none."""
+        return None if born is None or is_placeholder(born) else born
 
 
 class Referrer(Schema):

@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 from data_specs.ecg.formats.xml import attribute, number, numbers
 from data_specs.ecg.header import (
     MAX_SAMPLES,
-    Subject,
     check_duration,
     check_rate,
     is_lead,
@@ -27,8 +26,9 @@ from data_specs.ecg.header import (
     require_leads,
 )
 from data_specs.ecg.recording import MIN_DURATION_S, Recording, VoltageUnit
-from data_specs.person import age_at_examination, ecg_day, read_age, read_binary_sex, read_identifier
+from data_specs.person import ecg_day, read_age, read_binary_sex, read_identifier
 from data_specs.problems import Refused
+from data_specs.subject import Subject
 
 _SECONDS = {"s": 1.0, "ms": 1e-3, "us": 1e-6}
 
@@ -116,7 +116,8 @@ def _subject(root: Element, series: list[Element]) -> Subject:
             years = read_age(attribute(observation, "value", "value"), attribute(observation, "value", "unit") or "a")
     born = ecg_day(attribute(person, "birthTime", "value"))
     return Subject(
-        age_years=age_at_examination(years, born, recorded_on),
+        stated_years=years,
+        born=born,
         sex=read_binary_sex(attribute(person, "administrativeGenderCode", "code"), "words"),
         person_id=read_identifier(attribute(subject, "id", "extension")),
         recorded_on=recorded_on,

@@ -16,7 +16,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data_specs.ecg.header import (
-    Subject,
     check_duration,
     check_rate,
     is_lead,
@@ -28,6 +27,7 @@ from data_specs.ecg.recording import LEADS, Recording, VoltageUnit
 from data_specs.person import ecg_day, read_age, read_binary_sex, read_identifier
 from data_specs.problems import Refused
 from data_specs.reading import require_memory
+from data_specs.subject import Subject
 
 _DELIMITERS = (";", "\t", ",")
 _COMMENT = ("#", "%", "//")
@@ -263,7 +263,7 @@ def _subject(stated: dict[str, str]) -> Subject:
         return next((stated[key] for key in keys if key in stated), "")
 
     return Subject(
-        age_years=read_age(first("age", "ageyears"), "y"),
+        stated_years=read_age(first("age", "ageyears"), "y"),
         sex=read_binary_sex(first("sex", "gender"), "words"),
         person_id=read_identifier(first("patientid", "personid", "id")),
         recorded_on=ecg_day(first("date", "recordedon", "recordingdate", "acquisitiondate"), "dmy"),

@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 from data_specs.ecg.header import (
     MDC_LEADS,
     MDC_MINUS_AVR,
-    Subject,
     check_duration,
     check_rate,
     is_lead,
@@ -26,9 +25,10 @@ from data_specs.ecg.header import (
     require_leads,
 )
 from data_specs.ecg.recording import MIN_DURATION_S, Recording, VoltageUnit
-from data_specs.person import age_at_examination, dicom_day, read_age, read_binary_sex, read_identifier
+from data_specs.person import dicom_day, read_age, read_binary_sex, read_identifier
 from data_specs.problems import Refused
 from data_specs.reading import refusals_only, require_memory
+from data_specs.subject import Subject
 
 if TYPE_CHECKING:
     from pydicom import Dataset
@@ -203,7 +203,8 @@ def _subject(dataset: Dataset) -> Subject:
     recorded_on = next((found for found in (dicom_day(str(time or "")) for time in times) if found), None)
     born = dicom_day(str(dataset.get("PatientBirthDate") or ""))
     return Subject(
-        age_years=age_at_examination(read_age(dataset.get("PatientAge"), unit=""), born, recorded_on),
+        stated_years=read_age(dataset.get("PatientAge"), unit=""),
+        born=born,
         sex=read_binary_sex(dataset.get("PatientSex"), "dicom"),
         person_id=read_identifier(str(dataset.get("PatientID") or "")),
         recorded_on=recorded_on,

@@ -19,7 +19,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data_specs.ecg.header import (
-    Subject,
     check_duration,
     check_rate,
     is_lead,
@@ -28,8 +27,9 @@ from data_specs.ecg.header import (
     require_leads,
 )
 from data_specs.ecg.recording import Recording, VoltageUnit
-from data_specs.person import age_on, calendar_day, ecg_day, read_binary_sex, read_identifier
+from data_specs.person import calendar_day, ecg_day, read_binary_sex, read_identifier
 from data_specs.problems import Refused
+from data_specs.subject import Subject
 
 _FIELDS = (16, 80, 8, 8, 8, 8, 8, 80, 8, 32)
 """Widths of label, transducer, dimension, physical min and max, digital min and max, prefilter, samples, reserved."""
@@ -165,7 +165,7 @@ def _subject(head: str) -> Subject:
     if not head.startswith("0") or head[192:196] != "EDF+" or len(patient) < 3:
         return Subject(recorded_on=recorded_on)
     return Subject(
-        age_years=age_on(ecg_day(patient[2], "dmy"), recorded_on),
+        born=ecg_day(patient[2], "dmy"),
         sex=read_binary_sex(patient[1], "words"),
         person_id=read_identifier(patient[0]),
         recorded_on=recorded_on,

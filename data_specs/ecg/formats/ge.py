@@ -22,7 +22,6 @@ from numpy.typing import NDArray
 from data_specs.ecg.formats.xml import decoded, number, numbers, text
 from data_specs.ecg.header import (
     MAX_SAMPLES,
-    Subject,
     check_duration,
     check_rate,
     millivolts_per,
@@ -30,8 +29,9 @@ from data_specs.ecg.header import (
     require_leads,
 )
 from data_specs.ecg.recording import Recording, VoltageUnit
-from data_specs.person import age_at_examination, calendar_day, ecg_day, read_age, read_binary_sex, read_identifier
+from data_specs.person import calendar_day, ecg_day, read_age, read_binary_sex, read_identifier
 from data_specs.problems import Refused
+from data_specs.subject import Subject
 
 
 def read_muse(root: Element, *, ecg_unit: VoltageUnit | None) -> Recording:
@@ -78,7 +78,8 @@ def _muse_subject(root: Element) -> Subject:
     years = read_age(text(person, "PatientAge"), text(person, "AgeUnits") or "y")
     born = ecg_day(text(person, "DateofBirth"), "mdy")
     return Subject(
-        age_years=age_at_examination(years, born, recorded_on),
+        stated_years=years,
+        born=born,
         sex=read_binary_sex(text(person, "Gender"), "words"),
         person_id=read_identifier(text(person, "PatientID")),
         recorded_on=recorded_on,
@@ -129,7 +130,8 @@ def _cardiosoft_subject(root: Element) -> Subject:
     stated = read_age(text(years), years.get("units") or "y") if years is not None else None
     born = _calendar(person.find("BirthDateTime")) if person is not None else None
     return Subject(
-        age_years=age_at_examination(stated, born, recorded_on),
+        stated_years=stated,
+        born=born,
         sex=read_binary_sex(text(person, "Gender"), "words"),
         person_id=read_identifier(text(person, "PID")),
         recorded_on=recorded_on,

@@ -27,11 +27,12 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from data_specs.ecg.header import Subject, check_duration, check_rate, millivolts_per, recording
+from data_specs.ecg.header import check_duration, check_rate, millivolts_per, recording
 from data_specs.ecg.recording import LEADS, Recording, VoltageUnit
 from data_specs.person import read_age, read_binary_sex
 from data_specs.problems import Refused
 from data_specs.reading import require_memory
+from data_specs.subject import Subject
 
 MAX_INFLATED_BYTES = 64 << 20
 MAX_RATIO = 1032
@@ -67,7 +68,7 @@ def read(content: bytes, *, ecg_unit: VoltageUnit | None) -> Recording:
         values = [(lead.astype(np.float64) * factor).astype(np.float32) for lead in data]
         years = ecg.get("age")
         subject = Subject(
-            age_years=read_age(years.reshape(-1)[0], "y") if isinstance(years, np.ndarray) and years.size else None,
+            stated_years=read_age(years.reshape(-1)[0], "y") if isinstance(years, np.ndarray) and years.size else None,
             sex=read_binary_sex(ecg.get("sex"), "words"),
         )
         return recording(dict(zip(LEADS, values, strict=True)), fs_hz=CPSC2018_FS_HZ, format="mat", subject=subject)

@@ -19,10 +19,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data_specs.ecg.formats.xml import decoded, number, text
-from data_specs.ecg.header import Subject, check_duration, check_rate, recording, require_leads
+from data_specs.ecg.header import check_duration, check_rate, recording, require_leads
 from data_specs.ecg.recording import LEADS, Recording, VoltageUnit
-from data_specs.person import age_at_examination, ecg_day, read_age, read_binary_sex, read_identifier
+from data_specs.person import ecg_day, read_age, read_binary_sex, read_identifier
 from data_specs.problems import Refused
+from data_specs.subject import Subject
 
 TYPES = ("SierraECG", "PhilipsECG")
 VERSIONS = ("1.03", "1.04", "1.04.01", "1.04.02")
@@ -178,7 +179,8 @@ def _subject(root: Element) -> Subject:
     recorded_on = ecg_day(acquired.get("date")) if acquired is not None else None
     stated, born = read_age(text(person, "age/years"), "y"), ecg_day(text(person, "age/dateofbirth"))
     return Subject(
-        age_years=age_at_examination(stated, born, recorded_on),
+        stated_years=stated,
+        born=born,
         sex=read_binary_sex(text(person, "sex"), "words"),
         person_id=read_identifier(text(person, "patientid")),
         recorded_on=recorded_on,

@@ -27,15 +27,15 @@ from data_specs.ecg.formats.scp_huffman import huffman_decode, huffman_tables
 from data_specs.ecg.header import (
     MDC_LEADS,
     MDC_MINUS_AVR,
-    Subject,
     check_duration,
     check_rate,
     recording,
     require_leads,
 )
 from data_specs.ecg.recording import Recording, VoltageUnit
-from data_specs.person import age_at_examination, calendar_day, read_age, read_binary_sex, read_identifier
+from data_specs.person import calendar_day, read_age, read_binary_sex, read_identifier
 from data_specs.problems import Problem, Refused
+from data_specs.subject import Subject
 
 _SECTION_HEADER = 16
 _OVERFLOWN = 65534
@@ -282,7 +282,8 @@ def _subject(body: bytes) -> Subject:
     number = int.from_bytes(stated[:2], "little")  # 0: not known
     years = read_age(number, _AGE_UNITS.get(stated[2], "")) if number and len(stated) >= 3 else None
     return Subject(
-        age_years=age_at_examination(years, born, recorded_on),
+        stated_years=years,
+        born=born,
         sex=read_binary_sex(int.from_bytes(tags.get(8, b"")[:1]), "scp"),
         person_id=read_identifier(tags.get(2, b"").split(b"\0")[0].decode("latin-1")),
         recorded_on=recorded_on,

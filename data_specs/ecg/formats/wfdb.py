@@ -31,7 +31,6 @@ from numpy.typing import NDArray
 from data_specs.ecg.formats.mat import is_mat5, matrix
 from data_specs.ecg.formats.wfdb_storage import INVALID, decode
 from data_specs.ecg.header import (
-    Subject,
     check_duration,
     check_rate,
     is_lead,
@@ -44,6 +43,7 @@ from data_specs.numbers import number
 from data_specs.person import ecg_day, read_age, read_binary_sex
 from data_specs.problems import Refused
 from data_specs.reading import refusals_only, require_memory
+from data_specs.subject import Subject
 
 MAX_SIGNALS, MAX_FILES, MAX_SEGMENTS = 256, 32, 512
 """Signals and signal files of a record, and its segments, which are files of one zip."""
@@ -199,7 +199,7 @@ def _subject(comments: list[str], recorded_on: date | None) -> Subject:
     years = re.search(r"(?im)(?:^|<|\b)age>?\s*[:=]\s*([\d.]+(?:\s*(?:years?|months?|weeks?|days?|[ymwd])\b)?)", text)
     stated = re.search(r"(?im)(?:^|<|\b)(?:sex|gender)>?\s*[:=]\s*([a-z]+)", text)
     return Subject(
-        age_years=read_age(years[1], "y") if years else None,
+        stated_years=read_age(years[1], "y") if years else None,
         sex=read_binary_sex(stated[1], "words") if stated else None,
         recorded_on=recorded_on,
     )

@@ -443,6 +443,13 @@ def test_age_from_the_birth_date() -> None:
     assert read_image(dicom(phantom(), PatientBirthDate="20990102")).age_years is None
 
 
+def test_two_ages_in_one_file_are_a_reserve() -> None:
+    film = read_image(dicom(phantom(), PatientAge="054Y", PatientBirthDate="19500102"))
+    assert (film.age_years, [each.code for each in film.problems]) == (54, ["age_contradicts"])
+    film = read_image(dicom(phantom(), PatientAge="000Y", PatientBirthDate="19000101"))
+    assert (film.age_years, film.problems) == (None, ())
+
+
 def test_person_and_date() -> None:
     film = read_image(dicom(phantom(), PatientSex="F", BurnedInAnnotation="YES"))
     assert (film.sex, film.person_id, str(film.recorded_on)) == ("female", "P-17", "2026-01-02")

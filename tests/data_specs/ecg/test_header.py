@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data_specs.ecg.header import Subject, recording, without_calibration_pulse
+from data_specs.ecg.header import recording, without_calibration_pulse
 from data_specs.ecg.recording import LEADS
+from data_specs.subject import Subject
 from tests.data_specs.ecg_made import EIGHT, FS, counts, millivolts, on_disk, read
 
 

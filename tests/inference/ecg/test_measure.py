@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 
 from data_specs.ecg.files import group_recordings, read_recording
-from data_specs.ecg.header import Subject
 from data_specs.ecg.header import recording as checked
 from data_specs.ecg.posted import PostedFile
 from data_specs.ecg.recording import LEADS, Recording
+from data_specs.subject import Subject
 from data_specs.vocabulary import terms
 from inference.ecg.beats import find_beats
 from inference.ecg.delineate import examine
