@@ -12,6 +12,7 @@ sets), table 0357 (error codes).
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -19,10 +20,13 @@ from functools import cached_property
 OUR_APPLICATION = "SANGLOC"
 OWN_SYSTEM = "99SANGLOC"
 """The system of our own codes, elsewhere ``urn:sangloc:term``; table 0396 keeps names with 99 for local codes."""
-CHARSETS = {"": "ascii", "ASCII": "ascii", "UNICODE UTF-8": "utf-8"} | {
-    f"8859/{part}": f"iso8859-{part}" for part in (1, 2, 3, 4, 5, 6, 7, 8, 9, 15)
-}
-"""Of table 0211 those in which bytes below 128 are ASCII, so that separators are found before the set is known."""
+CHARSETS = (
+    {"": "ascii", "ASCII": "ascii"}
+    | dict.fromkeys(("UNICODE UTF-8", "UNICODE UTF8", "UTF-8", "UTF8"), "utf-8")
+    | {f"8859/{part}": f"iso8859-{part}" for part in (1, 2, 3, 4, 5, 6, 7, 8, 9, 15)}
+)
+"""Of table 0211 those in which bytes below 128 are ASCII, so that separators are found before the set is known;
+UTF-8 also by the names that it has elsewhere."""
 VERSIONS = frozenset(
     {"2.1", "2.2", "2.3", "2.3.1", "2.4", "2.5", "2.5.1", "2.6", "2.7", "2.7.1", "2.8", "2.8.1", "2.8.2", "2.9"}
 )
@@ -30,6 +34,7 @@ VERSIONS = frozenset(
 MAX_SEGMENTS, MAX_REPETITIONS = 10_000, 1000
 _BLANK = {code: " " for code in (*range(32), 127) if code != 10}
 """Control characters become spaces, among them those that end a segment or a frame; a line feed is kept."""
+_LINE_ENDS = re.compile(r"\r\n|[\r\v\f\u2028\u2029]")
 _ESCAPED = _BLANK | str.maketrans(
     {"\\": "\\E\\", "|": "\\F\\", "^": "\\S\\", "&": "\\T\\", "~": "\\R\\", "\n": "\\.br\\"}
 )
@@ -150,14 +155,14 @@ class Segment:
         Raises
         ------
         NotUsable
-            It has an escape sequence that cannot be read, or a control character.
+            It has an escape sequence that cannot be read, or a control character that is no blank and no line end.
         """
         components = repetition.split(self._by.component, component)
         raw = components[component - 1] if component <= len(components) else ""
         raw = raw.split(self._by.subcomponent, 1)[0].strip()
         if raw == '""':  # HL7's null, which means 'delete the value'
             return ""
-        text = self._unescaped(raw, field).strip()
+        text = _plain(self._unescaped(raw, field)).strip()
         if not all(character == "\n" or character.isprintable() for character in text):
             raise NotUsable(DATA_TYPE, self.at(field))
         return text
@@ -189,6 +194,29 @@ class Segment:
         return re.sub(f"{escape}([^{escape}]*){escape}", replaced, raw) if by.escape in raw else raw
 
 
+def _plain(text: str) -> str:
+    """Every kind of line end as a line feed, every kind of blank as a space, without characters that are not seen."""
+    if text.isascii() and text.isprintable():
+        return text
+    text = _LINE_ENDS.sub("\n", text)
+    kinds = {character: unicodedata.category(character) for character in set(text)}
+    blanks = {ord(character): " " for character, kind in kinds.items() if kind == "Zs" or character == "\t"}
+    return text.translate(blanks | {ord(character): None for character, kind in kinds.items() if kind == "Cf"})
+
+
+def _with_segment_ends(frame: bytes) -> bytes:
+    """A message whose segments end with line feeds alone, with the carriage returns that they should have.
+
+    It is such a message only where every line begins as a segment does; else a line feed is part of a text.
+    """
+    if b"\r" in frame or b"\n" not in frame:
+        return frame
+    lines = frame.strip(b"\n").split(b"\n", MAX_SEGMENTS)
+    by = frame[3:4]
+    are_segments = all(len(line_) == 3 or line_[3:4] == by for line_ in lines)
+    return b"\r".join(lines) + b"\r" if are_segments else frame
+
+
 class Message:
     """A message, read from its bytes.
 
@@ -204,6 +232,7 @@ class Message:
     """
 
     def __init__(self, frame: bytes, charset: str | None = None) -> None:
+        frame = _with_segment_ends(frame)
         start, _, _ = frame.partition(b"\r")
         separators = _separators(start)
         charset = charset or _charset(Segment(start.decode("latin-1"), 1, separators, "latin-1"))
@@ -228,7 +257,7 @@ class Message:
 
 def header_of(frame: bytes) -> Segment | None:
     """The MSH of a message whose rest may be unreadable: it says whom to answer, about which message."""
-    start, _, _ = frame[:10_000].partition(b"\r")
+    start, _, _ = _with_segment_ends(frame)[:10_000].partition(b"\r")
     try:
         return Segment(start.decode("ascii", "replace"), 1, _separators(start), "ascii")
     except NotUsable:
