@@ -20,6 +20,9 @@ MODALITIES = ("CR", "DX", "DR", "RG")
 CAPTURE_MODALITIES = ("", "OT", "SC", "HC")
 """Modalities that a secondary capture (PS3.3 A.8: digitised film, screen capture) may state: other, hard copy, none."""
 
+NAMES = ("PatientName", "PatientID", "ReferringPhysicianName")
+"""Texts that people read, beside the film's own."""
+
 PA_WORDS = {"PA", "POSTEROANTERIOR"}
 AP_WORDS = {"AP", "ANTEROPOSTERIOR"}
 OTHER_VIEW_WORDS = {"LL", "RL", "LLD", "RLD", "LLO", "RLO", "LLAT", "RLAT", "RAO", "LAO", "RPO", "LPO", "LAT", "PROFIL"}
@@ -71,6 +74,9 @@ def read_dicom(content: bytes) -> ChestImage:
     pixels, problems = displayed(header, frame, stored_values(header, frame))
     if header.text("BurnedInAnnotation").upper() == "YES":
         problems = (*problems, Problem("burned_in_annotation", "warn", "YES", "NO"))
+    lost = [keyword for keyword in NAMES if header.has_lost_letters(keyword)]
+    if lost:
+        problems = (*problems, Problem("letters_left_out", "warn", ", ".join(lost), "SpecificCharacterSet"))
     subject = Subject(
         stated_years=read_age(header.text("PatientAge"), unit=""),
         born=dicom_day(header.text("PatientBirthDate")),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import itertools
 import logging
+import re
 import threading
 import warnings
 import zlib
@@ -16,7 +17,7 @@ from typing import Any
 import numpy as np
 import pydicom
 from numpy.typing import NDArray
-from pydicom.charset import convert_encodings, default_encoding
+from pydicom.charset import convert_encodings, python_encoding
 from pydicom.datadict import dictionary_VR, tag_for_keyword
 from pydicom.dataset import Dataset
 from pydicom.filereader import data_element_generator
@@ -46,6 +47,9 @@ MAX_VALUE_BYTES, MAX_TABLE_BYTES, MAX_TABLES_BYTES = 16 << 10, 256 << 10, 512 <<
 """Of an element that is read, of a look-up table (65,536 entries of 16 bits are 128 kB), of a sequence of them."""
 MAX_SEQUENCE_ITEMS = 16
 """Items of a sequence that are read: one body part, one view, and the first look-up table are used."""
+
+NOT_DECODED = "\ufffd"
+"""What decoding gives for bytes that are not of the character set."""
 
 INFLATE_BYTES = 1 << 20
 """Deflated data is inflated in pieces of at most this size."""
@@ -113,8 +117,15 @@ class Header:
     pixels: PixelElement | None
 
     def text(self, keyword: str) -> str:
-        """Value as one string, parts joined by a backslash; empty where absent."""
-        return _text(self.values.get(keyword))
+        """Value as one string, parts joined by a backslash; empty where absent.
+
+        Letters that could not be decoded are left out.
+        """
+        return _text(self.values.get(keyword)).replace(NOT_DECODED, "")
+
+    def has_lost_letters(self, keyword: str) -> bool:
+        """Whether letters of the value could not be decoded."""
+        return NOT_DECODED in _text(self.values.get(keyword))
 
     def number(self, keyword: str) -> float | None:
         """First value as a number; ``None`` where the file has none.
@@ -294,12 +305,27 @@ def _elements(
 
 
 def _encodings(dataset: Dataset) -> list[str]:
-    """Python's names for SpecificCharacterSet (PS3.3 C.12.1.1.2); Latin-1, which reads any bytes, for others."""
-    stated = _text(_value(dataset, "SpecificCharacterSet")).split("\\")
+    """Python's names for SpecificCharacterSet (PS3.3 C.12.1.1.2); UTF-8 where it is absent or not known.
+
+    Without it a text has to be ASCII, which is a part of UTF-8; what is written there all the same is mostly UTF-8. A
+    letter that is not gets lost, and is never read as another one.
+    """
+    stated = [_defined_term(part) for part in _text(_value(dataset, "SpecificCharacterSet")).upper().split("\\")]
+    # UTF-8 cannot be one of several sets, between which escape sequences change
+    if not any(stated) or "ISO_IR 192" in stated or any(part not in python_encoding for part in stated):
+        return ["utf8"]
     try:
-        return list(convert_encodings(stated)) if any(stated) else [default_encoding]
+        return list(convert_encodings(stated))
     except (LookupError, ValueError):
-        return [default_encoding]
+        return ["utf8"]
+
+
+def _defined_term(stated: str) -> str:
+    """A character set by its defined term: some writers state ``ISO-IR 192``, ``ISO 2022 IR 192`` or ``UTF-8``."""
+    number = re.fullmatch(r"ISO[ _-]?IR[ _-]?(\d{1,3})", stated)
+    if number:
+        return f"ISO_IR {number[1]}"
+    return "ISO_IR 192" if stated in ("ISO 2022 IR 192", "UTF-8", "UTF8", "UNICODE UTF-8") else stated
 
 
 def _is_implicit(content: bytes, start: int, stated: bool) -> bool:

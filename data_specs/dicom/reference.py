@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import re
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
+from data_specs.problems import Refused
 from data_specs.schema import Schema
+
+if TYPE_CHECKING:
+    from data_specs.dicom.header import Header
 
 
 class DicomReference(Schema):
@@ -120,4 +124,12 @@ def reference_in(content: bytes) -> DicomReference | None:
     if not all(len(uid) <= 64 and _UID.fullmatch(uid) for uid in uids.values()):
         return None
     words = {name: header.text(name)[:MAX_WORD] for name in WORDS}
-    return DicomReference(**uids, **words, Rows=header.integer("Rows"), Columns=header.integer("Columns"))
+    return DicomReference(**uids, **words, Rows=_size(header, "Rows"), Columns=_size(header, "Columns"))
+
+
+def _size(header: Header, keyword: str) -> int | None:
+    """A number of pixels; one that cannot be read is the business of the reader of the whole film."""
+    try:
+        return header.integer(keyword)
+    except Refused:
+        return None

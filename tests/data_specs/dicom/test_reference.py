@@ -6,6 +6,7 @@ import contextlib
 
 import pytest
 
+from data_specs.cxr.files import read_image
 from data_specs.dicom.reference import reference_in
 from data_specs.problems import Refused
 from tests.data_specs.cxr_made import DEFLATED, EXPLICIT, IMPLICIT, dicom, phantom
@@ -41,3 +42,56 @@ def test_other_files_and_pieces_of_files_are_no_objects() -> None:
     for length in range(0, 1500, 37):
         with contextlib.suppress(Refused):
             reference_in(whole[:length])
+
+
+LETTERS = "Trần^Thị Bưởi"
+
+
+@pytest.mark.parametrize(
+    ("stated", "written", "read"),
+    [
+        (None, LETTERS.encode(), LETTERS),
+        ("", LETTERS.encode(), LETTERS),
+        ("ISO_IR 192", LETTERS.encode(), LETTERS),
+        ("ISO 2022 IR 192", LETTERS.encode(), LETTERS),
+        (["", "ISO 2022 IR 192"], LETTERS.encode(), LETTERS),
+        ("UTF-8", LETTERS.encode(), LETTERS),
+        ("ISO-IR 192", LETTERS.encode(), LETTERS),
+        ("NONSENSE", LETTERS.encode(), LETTERS),
+        ("ISO_IR 100", "Müller^José".encode("latin-1"), "Müller^José"),
+        ("ISO 2022 IR 100", "Müller^José".encode("latin-1"), "Müller^José"),
+        ("ISO_IR 166", "สมชาย".encode("iso8859-11"), "สมชาย"),
+        ("GB18030", "王^小东".encode("gb18030"), "王^小东"),
+        (None, b"NGUYEN^HOA", "NGUYEN^HOA"),
+        (None, "Müller^José".encode("latin-1"), "Mller^Jos"),
+        (None, "Trần^Bưởi".encode("cp1258", "ignore"), None),
+    ],
+)
+def test_character_sets(stated: str | list[str] | None, written: bytes, read: str | None) -> None:
+    """Letters are read, or left out; none is read as another."""
+    marker = b"X" * (len(written) + len(written) % 2)
+    content = dicom(phantom(), **STUDY, PatientName=marker.decode(), SpecificCharacterSet="ISO_IR 100")
+    old = b"\x08\x00\x05\x00CS\x0a\x00ISO_IR 100"
+    assert content.count(old) == content.count(marker) == 1
+    said = "\\".join(stated) if isinstance(stated, list) else stated or ""
+    said_bytes = said.encode() + b" " * (len(said) % 2)
+    new = b"" if stated is None else old[:6] + len(said_bytes).to_bytes(2, "little") + said_bytes
+    content = content.replace(old, new).replace(marker, written.ljust(len(marker)))
+    found = reference_in(content)
+    assert found is not None
+    if read is None:
+        assert found.PatientName.isascii()
+    else:
+        assert found.PatientName == read
+    is_lost = read is None or read == "Mller^Jos"
+    codes = [problem.code for problem in read_image(content).problems]
+    assert codes == (["letters_left_out"] if is_lost else [])
+
+
+def test_a_size_that_cannot_be_read_costs_no_study() -> None:
+    content = dicom(phantom(), **STUDY)
+    start = content.index(b"\x28\x00\x10\x00US\x02\x00")
+    broken = content[: start + 6] + b"\x01\x00" + content[start + 8 : start + 9] + content[start + 10 :]
+    found = reference_in(broken)
+    assert found is not None
+    assert (found.StudyInstanceUID, found.Rows, found.Columns) == ("1.2.3", None, 240)
