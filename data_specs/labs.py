@@ -323,9 +323,13 @@ def _plain_name(name: str) -> str:
     return "_".join(letters.split())
 
 
+_SLASHES_AND_MICRO = str.maketrans("\u2044\u2215\u03bc", "//u")
+
+
 def _plain_unit(unit: str) -> str:
-    """Lower case, ``u`` for micro, without blanks, UCUM annotations and a repeated ``creatinine`` or ``Hb``."""
-    plain = re.sub(r"\{[^{}]*\}", "", unit).replace("µ", "u").replace("μ", "u").lower()
+    """Lower case, full-width forms as plain ones, ``u`` for micro, without blanks, UCUM annotations and a repeated ``creatinine`` or ``Hb``."""
+    plain = unicodedata.normalize("NFKC", unit).translate(_SLASHES_AND_MICRO)
+    plain = re.sub(r"\{[^{}]*\}", "", plain).lower()
     plain = re.sub(r"\s+", "", plain)
     plain = re.sub(r"(?<=[lg])\.?(creatinine?|creat|crea|cr)$", "", plain)
     plain = re.sub(r"(?<=mol)\.?(hb|creatinine?|creat|crea|cr)$", "", plain)
