@@ -327,7 +327,8 @@ _SLASHES_AND_MICRO = str.maketrans("\u2044\u2215\u03bc", "//u")
 
 
 def _plain_unit(unit: str) -> str:
-    """Lower case, full-width forms as plain ones, ``u`` for micro, without blanks, UCUM annotations and a repeated ``creatinine`` or ``Hb``."""
+    """Lower case, full-width forms as plain ones, ``u`` for micro, without blanks, UCUM annotations and a repeated
+    ``creatinine`` or ``Hb``."""
     plain = unicodedata.normalize("NFKC", unit).translate(_SLASHES_AND_MICRO)
     plain = re.sub(r"\{[^{}]*\}", "", plain).lower()
     plain = re.sub(r"\s+", "", plain)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 
@@ -65,9 +64,19 @@ class CompressedPages:
 
 
 def build(
-    settings: Settings, engine: Engine | None, stop: Callable[[], None], readers: Readers | None = None
+    settings: Settings,
+    engine: Engine | None,
+    stop: Callable[[], None],
+    readers: Readers | None = None,
+    loaded: Callable[[], None] = lambda: None,
 ) -> FastAPI:
-    """The application for ``settings``; its parameters are those of :func:`service.create_app`."""
+    """The application for ``settings``; its other parameters are those of :func:`service.create_app`.
+
+    Parameters
+    ----------
+    loaded
+        Called when the bundles are loaded, before the service says that it is ready.
+    """
     parts = Parts.open(settings, readers)
     service = Service(
         **vars(parts),
@@ -88,7 +97,7 @@ def build(
             log.info("admin_key_made", path=str(made))
         await uploads.remove_expired(service)
         closing = AsyncExitStack()
-        loading = asyncio.create_task(_load(service, engine, stop, closing))
+        loading = asyncio.create_task(_load(service, engine, stop, loaded, closing))
         yield
         service.stop()
         loading.cancel()
@@ -126,16 +135,21 @@ def build(
     return app
 
 
-async def _load(service: Service, engine: Engine | None, stop: Callable[[], None], closing: AsyncExitStack) -> None:
+async def _load(
+    service: Service,
+    engine: Engine | None,
+    stop: Callable[[], None],
+    loaded: Callable[[], None],
+    closing: AsyncExitStack,
+) -> None:
     """Load the bundles while the server runs and answers that it is starting; then listen."""
     settings = service.settings
     if engine is None:
         try:
             engine_loading = asyncio.to_thread(_inference_engine, settings, service.readers)
-            loaded, _ = await asyncio.gather(engine_loading, asyncio.to_thread(service.readers.start))
-            engine = loaded
-            gc.collect()
-            gc.freeze()  # to look through all that was loaded would stop the process for 0.1 s, again and again
+            made, _ = await asyncio.gather(engine_loading, asyncio.to_thread(service.readers.start))
+            engine = made
+            loaded()
         except Exception as error:
             # the message may be logged here: bundles are the operator's own files and name no person
             log.error("bundles_not_loaded", path=str(settings.bundles), reason=str(error), **where_it_failed(error))
