@@ -12,6 +12,7 @@ section 4.2 tells receivers not to trust a filename's path.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
@@ -22,6 +23,68 @@ from service.storage.drafts import Draft, Drafts
 
 Headers = dict[bytes, bytes]
 """Of one part; names in lower case."""
+MAX_PREAMBLE, MAX_PADDING = 16_384, 1000
+"""Bytes before the first delimiter, and blanks behind one."""
+
+
+class _Delimiters:
+    """Leaves out what may stand around delimiters and means nothing: text before the first, and blanks behind each.
+
+    Mail programs and some gateways write both; the parser knows neither.
+
+    References
+    ----------
+    RFC 2046, section 5.1.1 (preamble, transport-padding).
+    """
+
+    def __init__(self, boundary: bytes) -> None:
+        self._delimiter = b"\r\n--" + boundary
+        self._held = b"\r\n"  # the first delimiter may stand at the very beginning
+        self._has_begun = False
+
+    def passed_on(self, data: bytes) -> Iterator[bytes]:
+        """The body's next bytes, as the parser is to have them; some wait for what follows.
+
+        Raises
+        ------
+        FormParserError
+            There is more before the first delimiter, or there are more blanks, than anybody writes.
+        """
+        if self._held:
+            data, self._held = self._held + data, b""
+        if not self._has_begun:
+            first = data.find(self._delimiter)
+            if first < 0:
+                if len(data) > MAX_PREAMBLE:
+                    raise FormParserError("no delimiter")
+                self._held = data
+                return
+            self._has_begun = True
+            yield from self._without_padding(data, first, 2)
+        else:
+            yield from self._without_padding(data, data.find(self._delimiter), 0)
+
+    def _without_padding(self, data: bytes, found: int, start: int) -> Iterator[bytes]:
+        """``data`` from ``start``, where ``found`` is its first delimiter, or negative."""
+        start += found if start else 0
+        while found >= 0:
+            end = padded = found + len(self._delimiter)
+            while data[padded : padded + 1] in (b" ", b"\t"):
+                padded += 1
+            if padded - end > MAX_PADDING:
+                raise FormParserError("blanks behind a delimiter")
+            if padded == len(data):
+                yield data[start:found]
+                self._held, self._has_begun = data[found:], start <= found
+                return
+            if padded > end and data[padded : padded + 1] == b"\r":
+                yield data[start:end]
+                start = padded
+            found = data.find(self._delimiter, padded)
+        begun = data.rfind(b"\r", max(start, len(data) - len(self._delimiter) + 1))
+        if begun >= 0 and self._delimiter.startswith(data[begun:]):
+            data, self._held = data[:begun], data[begun:]
+        yield data[start:] if start else data
 
 
 class PartsReader(ABC):
@@ -49,6 +112,7 @@ class PartsReader(ABC):
         self._ended = False
         if not boundary:
             raise self._malformed()
+        self._delimiters = _Delimiters(boundary)
         try:
             self._parser = MultipartParser(
                 boundary,
@@ -81,7 +145,9 @@ class PartsReader(ABC):
         if not data or self._ended:  # RFC 2046, section 5.1.1: what follows the last boundary is to be ignored
             return
         try:
-            self._parser.write(data)
+            for piece in self._delimiters.passed_on(data):
+                if piece and not self._ended:
+                    self._parser.write(piece)
         except FormParserError:
             raise self._malformed() from None
 
