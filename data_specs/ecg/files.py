@@ -1,7 +1,7 @@
 """From posted files to recordings: which files belong together, which reader reads them.
 
-What a file is, is read from its content, never from its extension; the extension only tells a WFDB header, which has
-no signature, from other text.
+What a file is, is read from its content. The extension only tells a WFDB header that cannot be read, and so has to be
+refused as such, from other text.
 """
 
 from __future__ import annotations
@@ -105,7 +105,9 @@ def _grouped(files: Sequence[PostedFile], *, in_zip: bool) -> list[RecordingFile
 
 
 def _is_header(file: PostedFile) -> bool:
-    return file.extension == "hea" and not _has_signature(file.content)
+    if _has_signature(file.content):
+        return False
+    return file.extension == "hea" or wfdb.is_header(file.content)
 
 
 def belongs_to_header(file: PostedFile, header: PostedFile) -> bool:
@@ -119,7 +121,9 @@ def is_not_a_recording(file: PostedFile) -> bool:
     """Whether a zip's member is not part of a recording: a read-me, a list of files, a picture."""
     if file.content.startswith((b"%PDF", b"\x89PNG", b"\xff\xd8\xff")):
         return True
-    return not _has_signature(file.content) and file.extension not in {"csv", "tsv", "dat", "xyz", "hea"}
+    if _has_signature(file.content) or wfdb.is_header(file.content):
+        return False
+    return file.extension not in {"csv", "tsv", "dat", "xyz", "hea"}
 
 
 def is_complete_recording(content: bytes) -> bool:

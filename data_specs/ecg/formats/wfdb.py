@@ -82,6 +82,22 @@ class Header:
     subject: Subject
 
 
+def is_header(content: bytes) -> bool:
+    """Whether a file of any name is a header: some programs lose its extension, which is all that marks one."""
+    if len(content) > MAX_HEADER_BYTES or not _RECORD_LINE.match(content):
+        return False
+    try:
+        with refusals_only("WFDB"):
+            parsed = parse_header(content)
+    except Refused:
+        return False
+    return bool(parsed.signals or parsed.segments)
+
+
+_RECORD_LINE = re.compile(rb"(?:\s*#[^\n]*\n)*\s*\S{1,200}[ \t]+\d{1,6}[ \t]+\d")
+"""Comments, then the name of the record, the number of signals, and a frequency."""
+
+
 def named_files(header: bytes) -> set[str]:
     """Base names, in lower case, of the signal files or segment headers that a header needs; empty where unreadable."""
     try:

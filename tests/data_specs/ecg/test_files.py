@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 
 from data_specs.ecg.files import RecordingFiles, group_recordings, read_recording
 from data_specs.ecg.formats.table import NAMES
+from data_specs.ecg.formats.wfdb import is_header
 from data_specs.ecg.posted import MAX_ZIP_MEMBERS, PostedFile, open_zip
 from data_specs.ecg.recording import LEADS, Recording, conform
 from data_specs.problems import Refused, _messages
@@ -367,3 +368,24 @@ def test_a_large_directory_is_refused_before_it_is_parsed(content: bytes, monkey
 def test_an_ordinary_zip_is_opened() -> None:
     content = zipped({f"folder/{n}.txt": b"1" for n in range(MAX_ZIP_MEMBERS)})
     assert len(open_zip(io.BytesIO(content)).namelist()) == MAX_ZIP_MEMBERS
+
+
+@pytest.mark.parametrize("name", ["rec", "rec.txt", "rec.hea.txt", "rec_hea", "folder/rec", "other.head"])
+def test_a_header_that_lost_its_ending_is_a_header(name: str) -> None:
+    made = wfdb16(counts())
+    for files in (
+        {name: made["rec.hea"], "rec.dat": made["rec.dat"]},
+        {"rec.dat": made["rec.dat"], name: made["rec.hea"]},
+    ):
+        np.testing.assert_allclose(read(files).samples, millivolts(counts()), atol=1e-6)
+    zip_ = zipped(
+        {name.replace("folder/", ""): made["rec.hea"], "rec.dat": made["rec.dat"], "README.txt": b"Read me 1 2"}
+    )
+    np.testing.assert_allclose(read(zip_).samples, millivolts(counts()), atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "content", [b"rec 12 500 5000\n", b"rec 12 500\nfile\n", b"a 1 2,3\n", b"# 1 2 3\n", b"I,II,III\n"]
+)
+def test_other_texts_are_no_headers(content: bytes) -> None:
+    assert not is_header(content)
