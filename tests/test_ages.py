@@ -256,7 +256,10 @@ BORN, ON = date(2008, 7, 15), date(2026, 7, 14)
 STATED = [  # age in the unit, unit as in DICOM, years
     (17, "Y", 17.0),
     (18, "Y", 18.0),
-    (0, "Y", 0.0),
+    (0, "Y", None),  # consoles write 000Y for an age that they do not know
+    (0, "M", None),
+    (0, "D", None),
+    (1, "D", 1 / 365.25),
     (130, "Y", 130.0),
     (131, "Y", None),
     (11, "M", 11 / 12),
@@ -275,7 +278,7 @@ UNITS = {
 
 @pytest.mark.parametrize(("number", "unit", "years"), STATED)
 def test_one_stated_age_gives_one_age(number: int, unit: str, years: float | None) -> None:
-    """Over the bound there is no stated age, and none by a birth date that is after the examination."""
+    """Over the bound, and for 0, there is no stated age, and none by a birth date that is after the examination."""
     unborn = ON + timedelta(days=1)
     text = f"{number:03}{unit}"
     expected = None if years is None else pytest.approx(years, rel=1e-15)
@@ -285,8 +288,7 @@ def test_one_stated_age_gives_one_age(number: int, unit: str, years: float | Non
     assert muse(unborn, ON, str(number), UNITS["muse"][unit]) == expected
     assert cardiosoft(unborn, ON, str(number), UNITS["cardiosoft"][unit]) == expected
     assert aecg(unborn, ON, str(number), UNITS["aecg"][unit]) == expected
-    if number:  # SCP-ECG: 0 says that the age is not known
-        assert scp(unborn, ON, number, " YMWD".index(unit)) == expected
+    assert scp(unborn, ON, number, " YMWD".index(unit)) == expected
     if unit == "Y":
         assert philips(unborn, ON, str(number)) == expected
         assert wfdb(str(number)) == csv(str(number)) == mat(number) == expected
