@@ -21,8 +21,8 @@ MAX_AGE_YEARS = 130
 """The oldest that a visit's context may state (wire contract); a higher number is a code or a mistake."""
 FIRST_YEAR, LAST_YEAR = 1880, 2199
 """Days in other years are placeholders, for example 0001-01-01, the empty date of some programs."""
-UNKNOWN_DAY = date(1900, 1, 1)
-"""What hospital systems write for a day that they do not know."""
+UNKNOWN_DAYS = (date(1, 1, 1), date(1900, 1, 1))
+"""What programs and hospital systems write for a day that they do not know."""
 
 
 # ---------------------------------------------------------------- sexes
@@ -73,12 +73,7 @@ def calendar_day(year: object, month: object, day: object) -> date | None:
         found = date(int(str(year)), int(str(month)), int(str(day)))
     except ValueError:
         return None
-    return None if is_placeholder(found) else found
-
-
-def is_placeholder(day: date) -> bool:
-    """Whether a program has written this day because it knows none."""
-    return day == UNKNOWN_DAY or not FIRST_YEAR <= day.year <= LAST_YEAR
+    return None if found in UNKNOWN_DAYS or not FIRST_YEAR <= found.year <= LAST_YEAR else found
 
 
 def dicom_day(text: str) -> date | None:
@@ -140,7 +135,7 @@ def hl7_day(text: str) -> date | None:
     if not FIRST_YEAR <= int(year) <= LAST_YEAR or not day or "00" in (month, day):
         return None
     found = date(int(year), int(month), int(day))
-    return None if is_placeholder(found) else found
+    return None if found in UNKNOWN_DAYS else found
 
 
 def fhir_day(text: str) -> date | None:
@@ -162,7 +157,7 @@ def fhir_day(text: str) -> date | None:
     if not found:
         raise ValueError("no date of FHIR")
     day = date.fromisoformat(found[1])
-    return None if is_placeholder(day) else day
+    return None if day in UNKNOWN_DAYS else day
 
 
 # ---------------------------------------------------------------- ages

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, FiniteFloat, field_validator
 
-from data_specs.person import MAX_AGE_YEARS, Sex, age_at_examination, is_placeholder
+from data_specs.person import MAX_AGE_YEARS, UNKNOWN_DAYS, Sex, age_at_examination
 from data_specs.schema import Day, Schema
 
 Text = Annotated[str, Field(max_length=200)]
@@ -24,7 +24,7 @@ class Person(Schema):
     @classmethod
     def _known(cls, born: date | None) -> date | None:
         """Nothing for the day that programs write where they know none."""
-        return None if born is None or is_placeholder(born) else born
+        return None if born in UNKNOWN_DAYS else born
 
 
 class Referrer(Schema):
