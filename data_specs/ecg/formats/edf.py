@@ -27,6 +27,7 @@ from data_specs.ecg.header import (
     require_leads,
 )
 from data_specs.ecg.recording import Recording, VoltageUnit
+from data_specs.numbers import number
 from data_specs.person import calendar_day, ecg_day, read_binary_sex, read_identifier
 from data_specs.problems import Refused
 from data_specs.subject import Subject
@@ -122,7 +123,7 @@ def _channels(text: str, n: int) -> list[_Channel]:
 
 
 def _number(text: str) -> float:
-    return float(text.replace(",", "."))
+    return number(text, "EDF")
 
 
 def _counts(part: NDArray[np.uint8], width: int) -> NDArray[np.integer]:

@@ -17,6 +17,7 @@ from defusedxml import DefusedXmlException
 from defusedxml import ElementTree as SafeElementTree
 from numpy.typing import NDArray
 
+from data_specs.numbers import number as number_of
 from data_specs.problems import Refused
 from data_specs.reading import require_memory
 
@@ -116,14 +117,14 @@ def attribute(element: Element | None, path: str, name: str) -> str:
 
 
 def number(value: str) -> float:
-    """A number, or NaN for an empty text. A decimal comma counts as a point.
+    """A number, or NaN for an empty text.
 
     Raises
     ------
-    ValueError
-        Where the text is not a number.
+    Refused
+        As :func:`data_specs.numbers.number`.
     """
-    return float(value.replace(",", ".")) if value else float("nan")
+    return number_of(value, "XML") if value else float("nan")
 
 
 def numbers(value: str, at_most: int) -> NDArray[np.float64]:
