@@ -9,7 +9,6 @@ from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import expit
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import average_precision_score, brier_score_loss, roc_auc_score
 
@@ -40,13 +39,6 @@ def prevalence_among(y: Floats) -> float | None:
     """Share of positives; ``None`` if a class is missing."""
     share = float(y.mean())
     return share if 0 < share < 1 else None
-
-
-def calibrated(logits: Floats, calibration: Calibration) -> Floats:
-    """Probabilities of logits of any shape, computed as in serving."""
-    if calibration.kind == "isotonic":
-        return np.asarray(np.interp(logits, *np.transpose(calibration.knots)))
-    return np.asarray(expit(calibration.slope * logits + calibration.intercept))
 
 
 def operating_points(y: Floats, p: Floats, cohort: str) -> tuple[OperatingPoint, ...]:
