@@ -27,6 +27,7 @@ def changed(source: str, folder: Path) -> dict[str, set[str]]:
     ("line", "becomes"),
     [
         ("LIMIT = 6", {"LIMIT = 5", "LIMIT = 7"}),
+        ("LIMIT = 0x0E", {"LIMIT = 13", "LIMIT = 15"}),
         ("LIMIT = 6.0", {"LIMIT = 5.0", "LIMIT = 7.0", "LIMIT = 6.3"}),
         ("a = b >= c", {"a = b > c", "a = b < c"}),
         ("a = b not in c", {"a = b in c"}),
@@ -54,7 +55,6 @@ def test_the_tables_name_what_is_there() -> None:
         assert [path for path in tests if not (ROOT / path).exists()] == []
     for entry in equivalents():
         assert entry.module in table()
-        assert entry.was in {" ".join(entry.was.split()), entry.was}
         assert len(entry.reason) > 10
 
 

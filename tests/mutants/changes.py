@@ -6,6 +6,7 @@ Annotations, docstrings, imports and decorators stay as they are: no test can ho
 from __future__ import annotations
 
 import difflib
+from ast import literal_eval
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,7 +58,7 @@ class ATwentiethMore(_Own):
     """A number with a fraction, 5 % larger: 6.0 becomes 6.3. Cosmic Ray adds and subtracts 1."""
 
     def applies(self, node: NodeOrLeaf) -> bool:
-        return isinstance(node, Number) and set(node.value.lower()) & {".", "e"} and float(node.value) != 0
+        return isinstance(node, Number) and isinstance(value := literal_eval(node.value), float) and value != 0
 
     def mutate(self, node: Number, index: int) -> NodeOrLeaf:
         node.value = f"{1.05 * float(node.value):.12g}"
