@@ -144,6 +144,23 @@ def test_the_cases_of_a_class_are_of_five_persons(part: str, outcome: int) -> No
             assert f"{part} 40 with and 40 without it, of {with_it} and {without} persons" in found.reason
 
 
+def test_the_counts_of_both_parts_are_told() -> None:
+    assert reason_of(cohort(validation=(40, 3), test=(7, 40))) == (
+        "too few to say: validation 3 with and 40 without it, of 3 and 40 persons; "
+        f"test 40 with and 7 without it, of 40 and 7 persons{TOO_FEW}"
+    )
+
+
+def test_intervals_have_a_thousand_draws_where_nothing_else_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    def stand_in(*args: object, draws: int) -> Estimate:
+        return Estimate(value=draws, low=0, high=1, n=0)
+
+    monkeypatch.setattr("training.figures.offer.bootstrap", stand_in)
+    found = offer(cohort(), "abnormal", 0, logits_of(outcomes(cohort())), Rule())
+    assert isinstance(found, Withheld)
+    assert found.reason.startswith("AUROC 1000.000 ")
+
+
 def test_unknown_cases_are_not_counted() -> None:
     made = cohort(test=(10, 10))
     y = outcomes(made)
