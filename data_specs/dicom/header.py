@@ -24,6 +24,7 @@ from pydicom.filereader import data_element_generator
 from pydicom.tag import BaseTag
 from pydicom.valuerep import EXPLICIT_VR_LENGTH_32, PersonName
 
+from data_specs.dicom.uids import IDENTIFIERS
 from data_specs.numbers import number
 from data_specs.problems import Refused
 from data_specs.reading import refusals_only, require_memory
@@ -122,6 +123,15 @@ class Header:
         Letters that could not be decoded are left out.
         """
         return _text(self.values.get(keyword)).replace(NOT_DECODED, "")
+
+    def written(self, keyword: str) -> str:
+        """A UID as the file has it, with what it is padded with; empty where absent."""
+        return str(self.values.get(keyword, ""))
+
+    @property
+    def identifiers(self) -> dict[str, str]:
+        """The object's :data:`data_specs.dicom.uids.IDENTIFIERS` as the file has them."""
+        return {keyword: self.written(keyword) for keyword in IDENTIFIERS}
 
     def has_lost_letters(self, keyword: str) -> bool:
         """Whether letters of the value could not be decoded."""
@@ -368,6 +378,8 @@ def _value(dataset: Dataset, keyword: str) -> Any:
     most = MAX_TABLES_BYTES if keyword.endswith("LUTSequence") else MAX_TABLE_BYTES if is_table else MAX_VALUE_BYTES
     if raw is not None and isinstance(raw.value, bytes) and len(raw.value) > most:
         raise Refused("unreadable", f"{keyword} {len(raw.value)} B", f"≤ {most} B")
+    if raw is not None and isinstance(raw.value, bytes) and dictionary_VR(keyword) == "UI":
+        return _from_utf8(raw.value.decode("latin-1"))  # pydicom takes away what it is padded with
     try:
         value = dataset.get(keyword)
         if isinstance(value, str) and dictionary_VR(keyword) == "CS":
@@ -399,6 +411,11 @@ def decimal(dataset: Dataset, keyword: str) -> float | None:
     value = _value(dataset, keyword)
     parts = _parts(tuple(value) if isinstance(value, pydicom.multival.MultiValue) else value, little=True)
     return _converted(parts[0], keyword) if parts else None
+
+
+def identifiers(dataset: Dataset) -> dict[str, str]:
+    """Identifiers of a data set that pydicom has parsed, as :attr:`Header.identifiers`."""
+    return {keyword: str(_value(dataset, keyword) or "") for keyword in IDENTIFIERS}
 
 
 def _text(value: Any) -> str:

@@ -43,9 +43,8 @@ def recording(**tags):
         "SOPInstanceUID": generate_uid(),
         "PatientID": "P-17",
     }
-    for keyword, value in {**identity, **tags}.items():
-        setattr(dataset, keyword, value)
-    dataset.file_meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
+    cxr_made.set_tags(dataset, {**identity, **tags})
+    dataset.file_meta.MediaStorageSOPInstanceUID = dataset.get("SOPInstanceUID") or generate_uid()
     out = io.BytesIO()
     dataset.save_as(out, enforce_file_format=True)
     return out.getvalue()
