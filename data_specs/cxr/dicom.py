@@ -98,6 +98,8 @@ def read_dicom(content: bytes) -> ChestImage:
 
 
 def _check_pixels_present(header: Header) -> None:
+    if header.ends_within_element:
+        raise Refused("truncated", "DICOM", "(7FE0,0010) PixelData")
     if header.pixels is None or header.pixels.keyword != "PixelData" or header.pixels.length == 0:
         stated = header.text("Modality") or header.text("SOPClassUID") or "—"
         raise Refused("no_pixel_data", stated, "(7FE0,0010) PixelData")

@@ -4,8 +4,8 @@ An identifier that breaks the rule is kept as it came, because under it the hosp
 
 References
 ----------
-DICOM PS3.5, section 9.1 (components of digits, without leading zeros, parted by points; 64 characters at most) and table
-6.2-1 (UI: one NUL at the end where the length would be odd).
+DICOM PS3.5, section 9.1 (parts of digits without leading zeros, with points between them; 64 characters at most) and
+table 6.2-1 (UI: one NUL at the end where the length would be odd).
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ IDENTIFIERS = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID")
 """Keywords of the identifiers that a hospital gives: of study, series and object."""
 MAX_LENGTH = 64
 MAX_KEPT = 512
-"""Characters of the longest identifier that is kept. It has to fit into an index of PostgreSQL, a row of which has 2,704
-bytes, together with a site and a hash."""
+"""Characters of the longest identifier that is kept. Together with a site and a hash it has to fit into a row of an
+index of PostgreSQL, which has 2,704 bytes."""
 RULE = "DICOM PS3.5 9.1"
 
 
