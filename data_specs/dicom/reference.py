@@ -131,6 +131,8 @@ def reference_in(content: bytes) -> DicomReference | None:
         return None
     header = read_header(content)
     uids = {name: kept_uid(header.written(name)) for name in UIDS}
+    if header.ends_within_element and not all(uids.values()):
+        raise Refused("truncated", f"{len(content)} B", ", ".join(UIDS))  # what it lacks may have been cut off
     words = {name: header.text(name)[:MAX_WORD] for name in WORDS}
     return DicomReference(**uids, **words, Rows=_size(header, "Rows"), Columns=_size(header, "Columns"))
 

@@ -48,6 +48,18 @@ def test_an_identifier_that_cannot_be_kept_whole_names_nothing(uid: str) -> None
     assert (found.StudyInstanceUID, found.SOPInstanceUID, found.names_its_study) == ("", "1.2.3.4.5", False)
 
 
+def test_of_a_file_that_was_cut_nobody_can_say_that_it_has_no_identifier() -> None:
+    content = dicom(phantom(), **STUDY)
+    at = content.index(b"\x20\x00\x0d\x00UI")
+    for cut in (at + 2, at + 8, at + 10):
+        with pytest.raises(Refused, match="truncated"):
+            reference_in(content[:cut])
+    end = content.index(b"\xe0\x7f\x10\x00")
+    found = reference_in(content[: end - 1])
+    assert found is not None
+    assert found.StudyInstanceUID == "1.2.3"
+
+
 def test_the_study_of_several_objects_is_that_of_the_first_that_names_one() -> None:
     named = [reference_in(dicom(phantom(), **{**STUDY, "StudyInstanceUID": uid})) for uid in ("0", "", "1.02", "1.2")]
     assert named_study(each for each in named if each) == "1.02"
