@@ -2,7 +2,7 @@ PYTHON ?= python3
 PEERS_PYTHON ?= /usr/bin/python3
 BIN := .venv/bin
 
-.PHONY: demo serve test check bench bench-short bench-peers chaos lock lock-peers clean
+.PHONY: demo serve test check mutants bench bench-short bench-peers chaos lock lock-peers clean
 
 demo: .venv/serve.done
 	$(BIN)/python samples/demo.py
@@ -21,6 +21,11 @@ check: .venv/test.done
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+# Changes one module (MODULE=data_specs/labs.py), or each of tests/mutants/modules.toml, in hundreds of ways, and prints
+# the changes that no test notices.
+mutants: .venv/test.done
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.mutants $(MODULE)
 
 # What was to be reached, misses included: half an hour, two thirds of it beside the peers. They need 800 MB of packages
 # and, for Triton's worker, the distribution's own Python (a shared libpython); where that fails the table says so.

@@ -309,7 +309,7 @@ def _canonical(lab: Lab, analyte: Analyte) -> tuple[float, Problem | None]:
         found = f"{analyte.name}, {_quotable(lab.unit)}" if lab.unit.strip() else analyte.name
         return math.nan, Problem("unit_not_accepted", "reject", found, accepted)
     value = unit.factor * lab.value + unit.offset
-    if lab.value < 0 or not analyte.minimum <= value <= analyte.maximum:
+    if not analyte.minimum <= value <= analyte.maximum:
         expected = f"{analyte.minimum:g}–{analyte.maximum:g} {analyte.unit}"
         found = f"{analyte.name}, {lab.value:g} {_quotable(lab.unit)}"
         return math.nan, Problem("value_implausible", "reject", found, expected)
@@ -340,8 +340,8 @@ def _plain_unit(unit: str) -> str:
 
 
 def _quotable(text: str) -> str:
-    """A unit as a message may quote it: at most 30 letters, digits and characters of units."""
-    return "".join(c for c in text if c.isalnum() or c in " _-/%µ.").strip()[:30] or "—"
+    """A unit as a message may quote it: its letters, digits and characters of units."""
+    return "".join(c for c in text if c.isalnum() or c in " _-/%µ.").strip() or "—"
 
 
 def _names() -> tuple[str, ...]:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from data_specs.bundle import BundleManifest, Calibration, FindingSpec
 from data_specs.problems import Problem
@@ -130,13 +130,19 @@ def calibrate(spec: FindingSpec, number: float) -> float:
     """Probability from a logit by the finding's calibration; a ``risk`` is one already."""
     if spec.kind == "risk":
         return min(max(number, 0.0), 1.0)
-    calibration = spec.calibration or Calibration(slope=1.0, intercept=0.0)
+    return float(calibrated(number, spec.calibration or Calibration(slope=1.0, intercept=0.0)))
+
+
+def calibrated(logits: ArrayLike, calibration: Calibration) -> NDArray[np.float64]:
+    """Probabilities of logits of any shape, in double precision.
+
+    Training evaluates with this function, so that a case at a threshold is on the same side of it in both.
+    """
+    z = np.asarray(logits, dtype=np.float64)
     if calibration.kind == "isotonic":
-        logits, probabilities = zip(*calibration.knots, strict=True)
-        return float(np.interp(number, logits, probabilities))
-    x = calibration.slope * number + calibration.intercept
-    # Two forms of one formula, so that exp never overflows.
-    return 1 / (1 + math.exp(-x)) if x >= 0 else math.exp(x) / (1 + math.exp(x))
+        return np.asarray(np.interp(z, *np.transpose(calibration.knots)))
+    with np.errstate(over="ignore"):  # of a very negative logit: 1 / (1 + inf) is 0
+        return np.asarray(1 / (1 + np.exp(-(calibration.slope * z + calibration.intercept))))
 
 
 def operating_point(spec: FindingSpec, name: str) -> OperatingPoint | None:

@@ -6,6 +6,7 @@ next regular appointment. Everything else that was assessed is ``routine``.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 from data_specs.problems import Problem
@@ -14,10 +15,10 @@ from data_specs.visit.contract import Organ, Priority
 
 URGENT_BELOW_OR_ABOVE: dict[str, tuple[float, float]] = {
     "heart_rate": (40, 150),
-    "qtc_interval": (0, 500),
-    "egfr": (15, 1e9),
+    "qtc_interval": (-math.inf, 500),
+    "egfr": (15, math.inf),
     "potassium_mmol_per_l": (2.5, 6.5),
-    "spo2_percent": (90, 101),
+    "spo2_percent": (90, math.inf),
 }
 """Value to the range in which it is not urgent (lower bound included; the upper bound itself is urgent).
 
@@ -63,7 +64,7 @@ def prioritise(
     ]
     urgent += [name for together in URGENT_WHEN_HIGH if together <= past_rule_in for name in sorted(together)]
     high = [name for name in assessed if organs[name].category == "high"]
-    soon = [name for name, limit in SOON_FROM.items() if values.get(name, 0) >= limit and name not in urgent]
+    soon = [name for name, limit in SOON_FROM.items() if values.get(name, -math.inf) >= limit and name not in urgent]
     intermediate = [name for name in assessed if organs[name].category == "intermediate"]
     reasons = [Problem("finding_urgent", "warn", found=name) for name in urgent]
     reasons += [Problem("category_high", "warn", found=name) for name in (*high, *soon)]

@@ -282,7 +282,7 @@ def _look_up(
         entries = np.frombuffer(data, np.uint8).astype(np.uint16)
     else:
         entries = header.words(data)
-        if entries.size < count <= 2 * entries.size:
+        if entries.size < count:
             entries = entries.astype("<u2").view(np.uint8).astype(np.uint16)
     if entries.size < count:
         return None
@@ -299,11 +299,10 @@ def _look_up(
 
 def _is_believable(shown: Floats, values: Floats, counts: Counts) -> bool:
     """Whether a window shows the film: enough of it as grey, over enough grey levels."""
-    total = counts.sum()
     low, high = _percentiles(values, counts, 1, 99)
-    if total == 0 or low == high:  # only padding, or only one value: no window can show more
+    if low == high:  # only padding, or only one value: no window can show more
         return True
-    within = counts[(shown > 0) & (shown < 1)].sum() / total
+    within = counts[(shown > 0) & (shown < 1)].sum() / counts.sum()
     dark, bright = _percentiles(shown * 255, counts, 1, 99)
     return bool(within >= MIN_SHARE_WITHIN and bright - dark >= MIN_LEVELS_USED)
 
@@ -326,7 +325,6 @@ def _percentiles(values: Floats, counts: Counts, low: float, high: float) -> tup
     """Percentiles of a film from how often each bit pattern occurs; ``values`` need not rise with the pattern."""
     order = np.argsort(values, kind="stable")
     cumulated = np.cumsum(counts[order])
-    if cumulated[-1] == 0:
-        return 0.0, 0.0
     at = np.searchsorted(cumulated, np.array([low, high]) / 100 * cumulated[-1], side="left")
-    return float(values[order[at[0]]]), float(values[order[min(int(at[1]), values.size - 1)]])
+    darkest, brightest = values[order[at]]
+    return float(darkest), float(brightest)

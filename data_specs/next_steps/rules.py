@@ -6,6 +6,7 @@ findings, values or organs that make it hold, and ``None`` where it does not hol
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -155,8 +156,8 @@ class _Range(Schema):
     def refuse_impossible(self, least: float, most: float) -> None:
         """Raise ``ValueError`` where no number from ``least`` to ``most`` is in the range."""
         low = least if self.from_ is None else self.from_
-        high = most if self.below is None else self.below
-        if low >= high or low > most or high <= least:
+        if low > most or (self.below is not None and (low >= self.below or self.below <= least)):
+            high = most if self.below is None else self.below
             raise ValueError(f"no value can be from {low:g} to below {high:g} (possible: {least:g} to {most:g})")
 
 
@@ -332,4 +333,4 @@ def _possible_values(name: str) -> tuple[float, float]:
     if name in Vitals.model_fields:
         bounds = Vitals.model_json_schema()["properties"][name]["anyOf"][0]
         return float(bounds["minimum"]), float(bounds["maximum"])
-    return 0.0, 1e9
+    return 0.0, math.inf

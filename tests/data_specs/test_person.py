@@ -6,7 +6,21 @@ from datetime import date
 
 import pytest
 
-from data_specs.person import calendar_day, dicom_day, ecg_day, fhir_day, hl7_day, read_age
+from data_specs.person import (
+    SexCoding,
+    age_at_examination,
+    age_on,
+    calendar_day,
+    dicom_day,
+    ecg_day,
+    fhir_day,
+    hl7_day,
+    read_age,
+    read_binary_sex,
+    read_identifier,
+    read_sex,
+    years_between,
+)
 from data_specs.subject import Subject
 from data_specs.visit.context import Person
 
@@ -93,3 +107,150 @@ def test_two_ages_of_one_file_are_said(stated: float | None, born: date | None, 
 
 def test_without_the_day_of_the_examination_nothing_is_compared() -> None:
     assert Subject(stated_years=54.0, born=date(1900, 5, 5)).problems == ()
+
+
+SEX_CODES: dict[SexCoding, dict[str, str | None]] = {
+    # DICOM PS3.3 C.7.1.1; HL7 v2.5.1 table 0001; EN 1064 section 1 tag 8 (0: not known, 9: not specified).
+    "dicom": {"M": "male", "F": "female", "O": "other", "Male": "male", "female": "female", "other": "other",
+              "U": None},
+    "hl7v2": {"F": "female", "M": "male", "O": "other", "U": "unknown", "A": "other", "N": "unknown", "X": None},
+    "scp": {"0": None, "1": "male", "2": "female", "9": None},
+    "words": {"F": "female", "Female": "female", "w": "female", "WOMAN": "female", "m": "male", "Male": "male",
+              "man": "male", "2": None, "": None},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("coding", "code", "sex"), [(c, k, v) for c, codes in SEX_CODES.items() for k, v in codes.items()]
+)
+def test_codes_of_sexes(coding: SexCoding, code: str, sex: str | None) -> None:
+    assert read_sex(f" {code} ", coding) == sex
+    assert read_binary_sex(code, coding) == (sex if sex in ("female", "male") else None)
+
+
+@pytest.mark.parametrize(
+    ("text", "identifier"),
+    [
+        ("P-17", "P-17"),
+        (" 0042 ", "0042"),
+        ("a\0b\n", "ab"),
+        ("X1", "X1"),
+        ("x" * 64, "x" * 64),
+        ("y" * 65, "y" * 64),
+        ("xx", "xx"),
+        ("X", None),
+        ("x", None),
+        ("---", None),
+        (". -", None),
+        ("", None),
+        (None, None),
+    ],
+)
+def test_identifiers(text: str | None, identifier: str | None) -> None:
+    assert read_identifier(text) == identifier
+
+
+@pytest.mark.parametrize(("year", "is_day"), [(1879, False), (1880, True), (1950, True), (2199, True), (2200, False)])
+def test_the_first_and_the_last_year_of_days(year: int, is_day: bool) -> None:
+    day = date(year, 6, 15)
+    expected = day if is_day else None
+    assert calendar_day(year, 6, 15) == dicom_day(f"{day:%Y%m%d}") == hl7_day(f"{day:%Y%m%d}") == expected
+    assert ecg_day(f"{day:%Y-%m-%d}") == expected
+
+
+def test_every_month_is_read_by_its_english_name() -> None:
+    for month in range(1, 13):
+        day = date(2002, month, 22)
+        for written in (f"{day:%d-%b-%Y}", f"{day:%d-%b-%Y}".upper(), f"{day:%d %b %Y}", f"{day:%d.%b.%Y}"):
+            assert ecg_day(written) == day
+
+
+@pytest.mark.parametrize(
+    ("text", "order", "day"),
+    [
+        ("20021122101500", "ymd", date(2002, 11, 22)),
+        (" 2002-11-22T10:15 ", "ymd", date(2002, 11, 22)),
+        ("3-Nov-2002", "ymd", date(2002, 11, 3)),
+        ("22-Nob-2002", "ymd", None),
+        ("05/07/2002", "dmy", date(2002, 7, 5)),
+        ("05/07/2002", "mdy", date(2002, 5, 7)),
+        ("5.7.2002", "dmy", date(2002, 7, 5)),
+        ("05/07/2002", "ymd", None),
+        ("05/13/2002", "dmy", None),
+        ("2002-02-30", "ymd", None),
+        ("yesterday", "dmy", None),
+        (None, "dmy", None),
+    ],
+)
+def test_days_of_the_ecg_formats(text: str | None, order: str, day: date | None) -> None:
+    assert ecg_day(text, order) == day  # type: ignore[arg-type]
+    if text is not None and order == "ymd":
+        assert ecg_day(text) == day
+
+
+def test_what_is_no_day_at_all_is_said_by_the_message_formats() -> None:
+    for text in ("22.11.2002", "2002112", "20021122T10", "xx"):
+        with pytest.raises(ValueError, match=r"^no time stamp of HL7$"):
+            hl7_day(text)
+    for text in ("20021122", "2002-11-22T10:15", "22.11.2002", "2002-13"):
+        with pytest.raises(ValueError, match=r"^no date of FHIR$"):
+            fhir_day(text)
+
+
+@pytest.mark.parametrize(
+    ("units", "years"),
+    [
+        (("y", "yr", "yrs", "year", "years", "a", "Y"), 1),
+        (("m", "mo", "mon", "month", "months", "M"), 1 / 12),
+        (("w", "wk", "week", "weeks", "W"), 7 / 365.25),
+        (("d", "day", "days", "D"), 1 / 365.25),
+        (("h", "hr", "hour", "hours"), 1 / (24 * 365.25)),
+    ],
+)
+def test_units_of_an_age(units: tuple[str, ...], years: float) -> None:
+    for unit in units:
+        assert read_age("12", unit) == read_age(f"12 {unit}", "") == pytest.approx(12 * years, rel=1e-12)
+    assert read_age("12", "fortnights") is None
+    assert read_age("12", "") is None
+
+
+@pytest.mark.parametrize(
+    ("born", "on", "age"),
+    [
+        ("1960-05-20", "2026-05-19", 65.99),
+        ("1960-05-20", "2026-05-20", 66.0),
+        ("1960-05-20", "2026-05-21", 66.0),
+        # A hundredth of a year is 3.65 days: cut, not rounded.
+        ("1960-05-20", "2026-05-23", 66.0),
+        ("1960-05-20", "2026-05-24", 66.01),
+        ("1960-05-20", "2026-11-18", 66.49),
+        ("1960-05-20", "2026-11-19", 66.5),
+        ("2026-05-20", "2026-05-20", 0.0),
+        ("2026-05-21", "2026-05-20", None),
+        # Born on 29 February: the birthday is 1 March in the years without that day.
+        ("2004-02-29", "2022-02-28", 17.99),
+        ("2004-02-29", "2022-03-01", 18.0),
+        ("2004-02-29", "2024-02-28", 19.99),
+        ("2004-02-29", "2024-02-29", 20.0),
+        # The leap year makes the running year longer: of 366 days, one more is needed for the half.
+        ("2003-07-01", "2003-12-31", 0.5),
+        ("1896-05-20", "2026-05-20", 130.0),
+        ("1896-05-20", "2026-05-24", None),
+        ("9990-01-01", "9999-12-31", 9.0),
+    ],
+)
+def test_an_age_on_a_day(born: str, on: str, age: float | None) -> None:
+    assert age_on(date.fromisoformat(born), date.fromisoformat(on)) == age
+
+
+def test_a_stated_age_counts_before_a_birth_date() -> None:
+    born, on = date(1960, 5, 20), date(2026, 5, 20)
+    assert age_at_examination(40.0, born, on) == 40
+    assert age_at_examination(None, born, on) == 66
+    assert age_at_examination(None, born, None) is None
+
+
+def test_a_span_of_time_is_in_years_of_a_quarter_day_more_than_365() -> None:
+    assert years_between(date(2020, 1, 1), date(2024, 1, 1)) == 4
+    assert years_between(date(2024, 1, 1), date(2020, 1, 1)) == -4
+    assert years_between(date(2020, 1, 1), date(2020, 1, 2)) == pytest.approx(1 / 365.25)

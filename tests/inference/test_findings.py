@@ -7,10 +7,22 @@ import math
 import numpy as np
 import pytest
 
-from data_specs.bundle import Calibration, FindingSpec
+from data_specs.bundle import BundleManifest, Calibration, FindingSpec
+from data_specs.problems import Problem, Severity
 from data_specs.visit.assessment import EvidenceMap, FoundFinding
-from data_specs.visit.contract import OperatingPoint
-from inference.findings import Answer, answer, calibrate, merge, positive_share
+from data_specs.visit.contract import Category, OperatingPoint
+from inference.findings import (
+    ADULT_YEARS,
+    Answer,
+    InputResult,
+    ages_offered,
+    answer,
+    calibrate,
+    merge,
+    offered,
+    positive_share,
+)
+from tests.conftest import ROOT
 
 
 def points(screening: float, rule_in: float) -> tuple[OperatingPoint, ...]:
@@ -99,3 +111,202 @@ def test_several_inputs_give_the_most_suspicious_of_each_finding() -> None:
 def test_maps_show_positive_contributions_relative_to_the_largest() -> None:
     assert positive_share(np.array([[-3.0, 0.0], [2.0, 4.0]])) == [[0, 0], [128, 255]]
     assert positive_share(np.array([-1.0, -2.0])) == [[0, 0]]
+
+
+def just_below(number: float) -> float:
+    return math.nextafter(number, -math.inf)
+
+
+@pytest.fixture(scope="module")
+def manifest() -> BundleManifest:
+    """Findings for children of 1 to 5, for adults of 18 to 85, for all adults, and for everybody."""
+    (path,) = (ROOT / "models" / "bundles").glob("lung-1.2.0/screening.json")
+    ages = {"child": (1.0, 6.0), "adult": (18.0, 86.0), "any_adult": (18.0, 120.0), "anybody": None}
+    specs = tuple(FindingSpec(name=name, column=0, age_years=years) for name, years in ages.items())
+    return BundleManifest.model_validate_json(path.read_bytes()).model_copy(update={"findings": specs})
+
+
+@pytest.mark.parametrize(
+    ("age_years", "names"),
+    [
+        (just_below(1.0), ["anybody"]),
+        (1.0, ["child", "anybody"]),
+        (just_below(6.0), ["child", "anybody"]),
+        (6.0, ["anybody"]),
+        (just_below(18.0), ["anybody"]),
+        (18.0, ["adult", "any_adult", "anybody"]),
+        (just_below(86.0), ["adult", "any_adult", "anybody"]),
+        (86.0, ["any_adult", "anybody"]),
+        (120.0, ["anybody"]),
+        (None, ["adult", "any_adult", "anybody"]),
+    ],
+)
+def test_a_finding_is_offered_from_its_first_year_to_the_end_of_its_last(
+    manifest: BundleManifest, age_years: float | None, names: list[str]
+) -> None:
+    """`[1, 6)`: from the first birthday to the day before the sixth."""
+    assert [spec.name for spec in offered(manifest, age_years)] == names
+
+
+def test_an_unknown_age_is_an_adults_only_where_no_child_was_evaluated(manifest: BundleManifest) -> None:
+    nearly = FindingSpec(name="nearly", column=0, age_years=(just_below(ADULT_YEARS), 86))
+    older = FindingSpec(name="older", column=0, age_years=(ADULT_YEARS + 1, 86))
+    assert ADULT_YEARS == 18
+    both = manifest.model_copy(update={"findings": (nearly, older)})
+    assert [spec.name for spec in offered(both, None)] == ["older"]
+
+
+def test_ages_are_said_in_completed_years(manifest: BundleManifest) -> None:
+    assert ages_offered(manifest) == "1-5, 18-85, 18-119"
+
+
+@pytest.mark.parametrize(
+    ("severities", "accepted"),
+    [((), True), (("warn", "warn"), True), (("warn", "reject"), False), (("reject", "reject"), False)],
+)
+def test_an_input_with_one_refusal_was_not_used(severities: tuple[Severity, ...], accepted: bool) -> None:
+    problems = [Problem("saturated", severity) for severity in severities]
+    assert InputResult(indices=(0,), problems=problems).accepted is accepted
+
+
+def test_conditions_include_their_lower_end_and_exclude_their_upper_end() -> None:
+    between = FindingSpec(name="between", column=0, kind="risk", applies_when={"egfr": (15, 60), "age_years": (18, 90)})
+    after = FindingSpec(name="after", column=0, kind="risk")
+    for egfr, age, applies in (
+        (just_below(15), 50, False),
+        (15, 50, True),
+        (just_below(60), 50, True),
+        (60, 50, False),
+        (30, just_below(18), False),
+        (30, 18, True),
+        (30, 90, False),
+    ):
+        found = answer([between, after], np.array([0.5]), features={"egfr": egfr, "age_years": age}).findings
+        assert [f.name for f in found] == (["between", "after"] if applies else ["after"]), (egfr, age)
+    assert [f.name for f in answer([between, after], np.array([0.5]), features={"egfr": 30}).findings] == ["after"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "calibration", "calibrated"),
+    [
+        ("probability", None, False),
+        ("probability", Calibration(slope=1.0, intercept=0.0), True),
+        ("risk", None, True),
+    ],
+)
+def test_only_what_was_calibrated_is_said_to_be(kind: str, calibration: Calibration | None, calibrated: bool) -> None:
+    spec = FindingSpec.model_validate({"name": "f", "column": 0, "kind": kind, "calibration": calibration})
+    assert answer([spec], np.array([0.5])).findings[0].calibrated is calibrated
+
+
+@pytest.mark.parametrize(("number", "p"), [(-0.5, 0.0), (0.0, 0.0), (0.04, 0.04), (1.0, 1.0), (1.01, 1.0)])
+def test_a_risk_is_taken_as_it_is_within_its_range(number: float, p: float) -> None:
+    assert calibrate(FindingSpec(name="kfre_5y", column=0, kind="risk"), number) == p
+
+
+def test_a_logit_without_calibration_is_its_logistic_function() -> None:
+    spec = FindingSpec(name="f", column=0)
+    for number, p in ((-2.0, 0.11920292202211755), (0.0, 0.5), (0.5, 0.6224593312018546), (3.0, 0.9525741268224334)):
+        assert calibrate(spec, number) == pytest.approx(p, abs=1e-15)
+
+
+def test_isotonic_calibration_is_linear_between_its_knots_and_constant_beyond() -> None:
+    spec = FindingSpec(
+        name="f", column=0, calibration=Calibration(kind="isotonic", knots=((-1.0, 0.1), (1.0, 0.5), (2.0, 0.9)))
+    )
+    for number, p in ((-9, 0.1), (-1, 0.1), (0, 0.3), (1, 0.5), (1.25, 0.6), (2, 0.9), (9, 0.9)):
+        assert calibrate(spec, number) == pytest.approx(p, abs=1e-15)
+
+
+DIRECT = ABNORMAL.model_copy(update={"kind": "risk"})
+COMPLEMENT = NORMAL.model_copy(update={"kind": "risk"})
+
+
+@pytest.mark.parametrize(
+    ("spec", "p", "positive", "category"),
+    [
+        (DIRECT, just_below(0.3), False, "low"),
+        (DIRECT, 0.3, True, "intermediate"),
+        (DIRECT, just_below(0.8), True, "intermediate"),
+        (DIRECT, 0.8, True, "high"),
+        (COMPLEMENT, 0.7, True, "low"),
+        (COMPLEMENT, just_below(0.7), False, "intermediate"),
+        (COMPLEMENT, 0.3, False, "intermediate"),
+        (COMPLEMENT, just_below(0.3), False, "high"),
+    ],
+)
+def test_a_threshold_is_on_the_side_of_positive(
+    spec: FindingSpec, p: float, positive: bool, category: Category
+) -> None:
+    result = answer([spec], np.array([p]))
+    assert (result.findings[0].positive, result.category) == (positive, category)
+
+
+def test_a_category_is_that_of_the_most_suspicious_finding_that_has_one() -> None:
+    without_rule_in = DIRECT.model_copy(update={"name": "g", "operating_points": points(0.3, 0.8)[:1], "risk": None})
+    decides_elsewhere = DIRECT.model_copy(update={"name": "h", "decides_at": "balanced", "risk": None})
+    measured = FindingSpec(name="heart_rate", column=1, kind="measured")
+    others = [without_rule_in, decides_elsewhere, measured]
+    assert answer(others, np.array([0.9, 70])).category is None
+    assert [f.positive for f in answer(others, np.array([0.9, 70])).findings] == [True, None, None]
+    low, high = DIRECT.model_copy(update={"column": 2}), DIRECT.model_copy(update={"name": "i", "column": 3})
+    for a, b, category in (
+        (0.1, 0.1, "low"),
+        (0.5, 0.1, "intermediate"),
+        (0.1, 0.5, "intermediate"),
+        (0.9, 0.1, "high"),
+    ):
+        assert answer([*others, low, high], np.array([0.9, 70, a, b])).category == category
+
+
+def test_a_measured_value_in_the_middle_ends_nothing() -> None:
+    specs = [
+        FindingSpec(name="qtc_interval", column=0, kind="measured", unit="ms", digits=0),
+        DIRECT.model_copy(update={"column": 1}),
+    ]
+    found = answer(specs, np.array([431.6, 0.9])).by_name
+    assert (found["qtc_interval"].value, found["qtc_interval"].unit) == (432, "ms")
+    assert found["abnormal"].probability == 0.9
+
+
+def finding(name: str, p: float | None, *, value: float | None = None, evidence: int = 0) -> FoundFinding:
+    maps = [EvidenceMap(kind="heatmap", input=i, values=[[255]]) for i in range(evidence)]
+    return FoundFinding(name=name, probability=p, value=value, evidence=maps)
+
+
+@pytest.mark.parametrize(
+    ("categories", "merged"),
+    [
+        (("low", "high", "intermediate"), "high"),
+        (("low", "intermediate"), "intermediate"),
+        (("low", "low"), "low"),
+        ((None, "low"), "low"),
+        ((None, None), None),
+    ],
+)
+def test_an_organ_has_its_worst_category(categories: tuple[Category | None, ...], merged: Category | None) -> None:
+    assert merge([Answer(category=category) for category in categories]).category == merged
+
+
+def test_a_risk_that_only_one_input_has_is_the_organs() -> None:
+    assert merge([Answer(), Answer(risk=0.2), Answer(risk=0.1)]).risk == 0.2
+    assert merge([Answer(), Answer()]).risk is None
+
+
+def test_the_evidence_of_every_input_is_kept_and_measured_values_are_the_firsts() -> None:
+    first = Answer([finding("qrs_duration", None, value=90), finding("abnormal", 0.0, evidence=1)])
+    second = Answer(
+        [finding("abnormal", 0.4, evidence=2), finding("qrs_duration", None, value=130), finding("edema", 0.1)]
+    )
+    merged = merge([first, second])
+    assert [f.name for f in merged.findings] == ["qrs_duration", "abnormal", "edema"]
+    assert merged.by_name["qrs_duration"].value == 90
+    assert (merged.by_name["abnormal"].probability, len(merged.by_name["abnormal"].evidence)) == (0.4, 3)
+    assert merge([first]).by_name["qrs_duration"].value == 90
+    nothing = merge([Answer([finding("normal_ecg", 0.0)]), Answer([finding("normal_ecg", 0.3)])])
+    assert nothing.by_name["normal_ecg"].probability == 0.0
+
+
+def test_a_map_of_small_activations_is_scaled_as_one_of_large_ones() -> None:
+    assert positive_share(np.array([[0.001, 0.0005], [-1.0, 0.0]])) == [[255, 128], [0, 0]]
+    assert positive_share(np.array([[0.0, -1.0]])) == [[0, 0]]

@@ -25,12 +25,13 @@ from sklearn.metrics import roc_auc_score
 from data_specs.bundle import BundleManifest, Evaluation, FindingSpec, TrainingData
 from data_specs.cohort import ManifestInvalid
 from inference.bundles.loading import BundleError, load_bundle
+from inference.findings import calibrated
 from training.bundle.derive import ancestor, write_derived
 from training.bundle.local_cases import CannotRecalibrate, Cases, Table, read_cases, read_cohort, read_csv
 from training.bundle.plots import write_plot
 from training.figures.calibrate import choose_calibration, folds
 from training.figures.calibration_error import calibration_figures, judge_calibration
-from training.figures.evaluate import bootstrap, calibrated, evaluate, operating_points
+from training.figures.evaluate import bootstrap, evaluate, operating_points
 from training.figures.roc import roc_points
 
 Floats = NDArray[np.float64]

@@ -17,7 +17,8 @@ from sklearn.isotonic import IsotonicRegression
 from sklearn.model_selection import StratifiedKFold
 
 from data_specs.bundle import Calibration
-from training.figures.evaluate import Floats, calibrated, fit_platt, prevalence_among
+from inference.findings import calibrated
+from training.figures.evaluate import Floats, fit_platt, prevalence_among
 
 Fit = Callable[[Floats, Floats], Calibration]
 

@@ -9,7 +9,6 @@ from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import expit
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import average_precision_score, brier_score_loss, roc_auc_score
 
@@ -42,13 +41,6 @@ def prevalence_among(y: Floats) -> float | None:
     return share if 0 < share < 1 else None
 
 
-def calibrated(logits: Floats, calibration: Calibration) -> Floats:
-    """Probabilities of logits of any shape, computed as in serving."""
-    if calibration.kind == "isotonic":
-        return np.asarray(np.interp(logits, *np.transpose(calibration.knots)))
-    return np.asarray(expit(calibration.slope * logits + calibration.intercept))
-
-
 def operating_points(y: Floats, p: Floats, cohort: str) -> tuple[OperatingPoint, ...]:
     """Thresholds from validation cases: ``screening``, ``balanced`` and ``rule_in``.
 
@@ -68,7 +60,7 @@ def operating_points(y: Floats, p: Floats, cohort: str) -> tuple[OperatingPoint,
     specific = np.flatnonzero(specificity >= 0.95)
     balanced = int(np.argmax(sensitivity + specificity))
     chosen = {
-        "screening": min(int(sensitive[-1]) if len(sensitive) else 0, balanced),
+        "screening": min(int(sensitive[-1]), balanced),  # below all cases it is 1
         "balanced": balanced,
         "rule_in": max(int(specific[0]) if len(specific) else len(candidates) - 1, balanced),
     }
@@ -85,10 +77,14 @@ def operating_points(y: Floats, p: Floats, cohort: str) -> tuple[OperatingPoint,
 
 
 def _threshold(exact: float, values: Floats) -> float:
-    """``exact`` rounded to as few digits (at least six) as possible with the same ``values`` below it."""
+    """``exact`` rounded to as few digits (at least six) as possible between the same two ``values``.
+
+    ``exact`` itself where there is no number between them.
+    """
     below = np.searchsorted(values, exact)
     rounded = (float(f"{exact:.{digits}g}") for digits in range(6, 18))
-    return next(threshold for threshold in rounded if np.searchsorted(values, threshold) == below)
+    between = (t for t in rounded if np.searchsorted(values, t) == np.searchsorted(values, t, "right") == below)
+    return next(between, float(exact))
 
 
 def expected_calibration_error(y: Floats, p: Floats, bins: int = 10) -> float:
@@ -99,7 +95,8 @@ def expected_calibration_error(y: Floats, p: Floats, bins: int = 10) -> float:
 
 def calibration_slope(y: Floats, p: Floats) -> float:
     """Slope of a logistic regression of the outcome on the logit of the probability (Cox 1958); 1 is ideal."""
-    logit = np.log(np.clip(p, 1e-6, 1 - 1e-6) / np.clip(1 - p, 1e-6, 1))
+    p = np.clip(p, 1e-6, 1 - 1e-6)
+    logit = np.log(p / (1 - p))
     return float(LogisticRegression(C=np.inf, max_iter=1000).fit(logit[:, None], y).coef_[0, 0])
 
 

@@ -24,6 +24,7 @@ from sklearn.metrics import roc_auc_score
 
 from data_specs.bundle import Calibration, Evaluation, FindingSpec, Withheld
 from data_specs.visit.contract import OperatingPoint
+from inference.findings import calibrated
 from training.cohorts.cohort import MIN_CASES, Cohort
 from training.figures.calibrate import FOLDS, at_prevalence, choose_calibration
 from training.figures.calibration_error import calibration_figures, judge_calibration
@@ -31,7 +32,6 @@ from training.figures.evaluate import (
     Floats,
     Metric,
     bootstrap,
-    calibrated,
     evaluate,
     operating_points,
     sensitivity_at,

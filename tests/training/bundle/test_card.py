@@ -10,12 +10,13 @@ import pytest
 from scipy.special import expit
 
 from data_specs.bundle import BundleManifest, Estimate, Evaluation, FindingSpec, Withheld
+from inference.findings import calibrated
 from tests.conftest import ROOT
 from training.bundle.card import card
 from training.bundle.card_tables import TOO_FEW, main_cohort, markdown, points, prevalence, summary
 from training.figures.calibrate import at_prevalence, fit_platt
 from training.figures.calibration_error import calibration_figures
-from training.figures.evaluate import calibrated, evaluate, operating_points
+from training.figures.evaluate import evaluate, operating_points
 from training.figures.roc import roc_points
 
 SHIPPED = sorted((ROOT / "models" / "bundles").glob("*-*.*.*"))

@@ -14,13 +14,13 @@ from scipy.special import expit
 
 from data_specs.bundle import BundleManifest, EcgInput, TrainingData
 from inference.bundles.loading import load_bundle
-from inference.findings import calibrate
+from inference.findings import calibrate, calibrated
 from tests.conftest import ROOT
 from training.bundle.derive import ancestor
 from training.bundle.local_cases import CannotRecalibrate, Table, _read, read_cases, read_cohort, read_csv
 from training.bundle.recalibrate import check_enough, cross_validate, main, recalibrate
 from training.cohorts.cohort import part_of_person
-from training.figures.evaluate import bootstrap, calibrated, expected_calibration_error, operating_points
+from training.figures.evaluate import bootstrap, expected_calibration_error, operating_points
 
 LUNG, CARDIAC, KIDNEY = (ROOT / "models" / "bundles" / f"{name}-1.0.0" for name in ("lung", "cardiac", "kidney"))
 LOCAL = TrainingData(name="Local films 2026", citation="not published", licence="not shared", n_persons=0, n_items=0)

@@ -12,7 +12,7 @@ from sklearn.isotonic import IsotonicRegression
 from sklearn.metrics import roc_auc_score
 
 from data_specs.bundle import Calibration, Estimate, Evaluation, FindingSpec, RocPoint
-from inference.findings import calibrate
+from inference.findings import calibrate, calibrated
 from training.figures.calibrate import (
     Fit,
     at_prevalence,
@@ -23,7 +23,7 @@ from training.figures.calibrate import (
     move_prevalence,
 )
 from training.figures.calibration_error import calibration_figures, ece_by_chance, judge_calibration
-from training.figures.evaluate import bootstrap, calibrated, expected_calibration_error, fit_platt, operating_points
+from training.figures.evaluate import bootstrap, expected_calibration_error, fit_platt, operating_points
 from training.figures.roc import MAX_ROC_POINTS, roc_points
 
 

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
+from inference.findings import calibrated
 from training.cohorts.cohort import part_of_person
 from training.figures.evaluate import (
     bootstrap,
-    calibrated,
     calibration_slope,
     evaluate,
     expected_calibration_error,

@@ -10,10 +10,11 @@ import pytest
 from scipy.special import expit
 
 from data_specs.bundle import FindingSpec, TrainingData, Withheld
+from inference.findings import calibrated
 from training.bundle.card_tables import TOO_FEW, groups
 from training.cohorts.cohort import Cohort
 from training.figures.calibrate import move_prevalence
-from training.figures.evaluate import calibrated, evaluate, expected_calibration_error
+from training.figures.evaluate import evaluate, expected_calibration_error
 from training.figures.offer import Offered, Rule, offer
 
 SOURCE = TrainingData(name="Made-up", citation="none", licence="none", n_persons=0, n_items=0)
