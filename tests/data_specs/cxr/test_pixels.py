@@ -49,9 +49,9 @@ LAYOUTS = [
 """BitsStored, HighBit, and whether PixelRepresentation is 1."""
 
 
-def wanted(bits: int, *, signed: bool) -> NDArray[np.int64]:
+def wanted(bits: int, *, signed: bool, rows: int = 96, columns: int = 80) -> NDArray[np.int64]:
     """Values of all the range, without its last hundredths: lossy codecs may leave it."""
-    return phantom(bits).astype(np.int64) * 96 // 100 + 2**bits // 50 - (2 ** (bits - 1) if signed else 0)
+    return phantom(bits, rows, columns).astype(np.int64) * 96 // 100 + 2**bits // 50 - (2 ** (bits - 1) if signed else 0)
 
 
 def as_stored(content: bytes) -> NDArray[np.int64]:
@@ -116,7 +116,7 @@ def test_lossy_jpeg_2000(bits: int) -> None:
 def test_the_lossy_processes_of_jpeg_know_no_sign(syntax: str, signed: bool) -> None:
     """Files that state one have it from the film before it was compressed."""
     bits = 8 if syntax == JPEG else 12
-    values = wanted(bits, signed=False)
+    values = wanted(bits, signed=False, rows=256, columns=240)
     content = dicom(cells(values, bits, bits - 1), syntax, bits=bits, signed=signed)
     assert np.abs(as_stored(content) - values).max() <= 2**bits / 50
 
