@@ -51,7 +51,8 @@ LAYOUTS = [
 
 def wanted(bits: int, *, signed: bool, rows: int = 96, columns: int = 80) -> NDArray[np.int64]:
     """Values of all the range, without its last hundredths: lossy codecs may leave it."""
-    return phantom(bits, rows, columns).astype(np.int64) * 96 // 100 + 2**bits // 50 - (2 ** (bits - 1) if signed else 0)
+    lowest = -(2 ** (bits - 1)) if signed else 0
+    return phantom(bits, rows, columns).astype(np.int64) * 96 // 100 + 2**bits // 50 + lowest
 
 
 def as_stored(content: bytes) -> NDArray[np.int64]:
