@@ -30,8 +30,8 @@ KEPT = 0.99
 """Share of the averaged weights that each step keeps: the last hundred steps count."""
 
 THRESHOLDS = {
-    "chest": 0.2,
-    "chest_without_lungs": 0.3,
+    "chest": 0.3,
+    "chest_without_lungs": 0.5,
     "chest_turned": 0.6,
     "lung_area": 0.04,
     "distance": 12.0,

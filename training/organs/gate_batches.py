@@ -59,7 +59,11 @@ def negative(film: negatives.Picture, rng: np.random.Generator) -> negatives.Pic
     kind = rng.choice(KINDS, p=KIND_SHARES)
     if kind == "made_up":
         return negatives.draw(rng, len(film))
-    return negatives.spoil(film, rng) if kind == "spoiled" else laterals.draw(film, rng)
+    if kind == "spoiled":
+        return negatives.spoil(film, rng)
+    # Half of them upright. Turned, one may look like a frontal film, and films are turned until they do.
+    turns = int(rng.integers(1, 4)) if rng.random() < 0.5 else 0
+    return np.ascontiguousarray(np.rot90(laterals.draw(film, rng), turns))
 
 
 def transform_together(films: Tensor, lungs: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
