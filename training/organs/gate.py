@@ -40,8 +40,8 @@ THRESHOLDS = {
     "heart_on_the_right": 0.95,
     "saturated": 0.4,
 }
-"""Chosen on validation films and made-up pictures so that at most 0.5 % of real chest films are refused. The lateral films
-at hand lie below 0.1, however they are turned: they were looked at while the made-up ones were designed."""
+"""Chosen on validation films and made-up pictures so that at most 0.5 % of real chest films are refused. The lateral
+films at hand lie below 0.1, however they are turned: they were looked at while the made-up ones were designed."""
 
 LIMITS = (
     "Trained on one paediatric and one adult collection and on pictures made by rule; no real picture of another body "
