@@ -101,6 +101,8 @@ def gate(recording: Recording, examined: Examined | None = None) -> tuple[list[P
     problems += _flat_problems(flat, examined.beats)
     if not any(p.severity == "reject" for p in problems):
         problems += _content(recording, examined, flat)
+    if examined.pacing.at:
+        problems.append(Problem("paced", "warn", str(len(examined.pacing.at)), "0"))
     return problems, all(p.severity != "reject" for p in problems)
 
 

@@ -64,7 +64,7 @@ def measure(recording: Recording, examined: Examined | None = None) -> Intervals
     rate = _within(60.0 / float(beats.rr_s.mean()), HEART_RATE_PER_MIN) if len(beats.at) >= MIN_BEATS else None
     pr = qrs = qt = qtc = None
     if rate and beat and marks and beats.dominant.sum() >= MIN_BEATS and beats.dominant.mean() >= MIN_DOMINANT_SHARE:
-        qrs = marks.qrs_ms
+        qrs = None if marks.qrs_onset_hidden else marks.qrs_ms
         if qrs is not None:
             pr = _pr_ms(marks, regular)
             qt = _qt_ms(marks)

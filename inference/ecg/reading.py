@@ -130,6 +130,7 @@ def _read(files: RecordingFiles, ecg_unit: VoltageUnit | None, windows: Windows)
     from inference.ecg.delineate import examine  # noqa: PLC0415
     from inference.ecg.gate import gate  # noqa: PLC0415
     from inference.ecg.measure import measure  # noqa: PLC0415
+    from inference.ecg.pacing import without_spikes  # noqa: PLC0415
 
     recording = read_recording(files, ecg_unit=ecg_unit)
     require_memory(int(EXAMINED * recording.samples.nbytes))
@@ -139,7 +140,8 @@ def _read(files: RecordingFiles, ecg_unit: VoltageUnit | None, windows: Windows)
     if any(problem.severity == "reject" for problem in (*recording.problems, *problems)):
         return Read(RecordingRead(stated, tuple(problems)))
     starts_s = starts_of(recording, windows)
-    taken = conform(recording, fs_hz=windows.fs_hz, n_samples=windows.n_samples, max_windows=windows.max_windows)
+    heart = without_spikes(recording, examined.pacing)
+    taken = conform(heart, fs_hz=windows.fs_hz, n_samples=windows.n_samples, max_windows=windows.max_windows)
     return Read(RecordingRead(stated, tuple(problems), starts_s, measure(recording, examined)), (taken,))
 
 
