@@ -34,6 +34,8 @@ class Term:
         Whether the answer of a finding is a probability; otherwise it is a measured value.
     words
         What the value can be, where it is a word and no number.
+    by_voltage
+        Whether doctors judge the finding by voltages of the ECG.
     """
 
     name: str
@@ -44,6 +46,7 @@ class Term:
     organ: str | None = None
     judged: bool = False
     words: tuple[str, ...] = ()
+    by_voltage: bool = False
 
     @property
     def measured(self) -> bool:
@@ -66,6 +69,7 @@ def terms() -> dict[str, Term]:
             organ=row.get("organ"),
             judged=row.get("judged", False),
             words=tuple(row.get("words", ())),
+            by_voltage=row.get("by_voltage", False),
         )
         for name, row in table.items()
     }
@@ -79,6 +83,11 @@ def findings_of(organ: str) -> tuple[Term, ...]:
 def judged_findings(organ: str) -> tuple[str, ...]:
     """Names of the findings of an organ whose answer is a probability."""
     return tuple(term.name for term in findings_of(organ) if term.judged)
+
+
+def voltage_findings() -> tuple[str, ...]:
+    """Names of the findings that need the voltage of the leads."""
+    return tuple(term.name for term in terms().values() if term.by_voltage)
 
 
 def term_of(name: str) -> Term:
