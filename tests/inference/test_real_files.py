@@ -99,7 +99,7 @@ async def test_atrial_fibrillation_is_told_from_sinus_rhythm_in_other_hospitals(
 
 async def test_a_paced_recording_is_never_called_normal(engine: Engine, shared_data: Path) -> None:
     header = shared_data / "ecg/raw/HR12083.hea"
-    assessment = await assess(engine, "ecg", header, header.with_suffix(".mat"), context=ADULT)
+    assessment = await assess(engine, "ecg", header, header.with_suffix(".mat"))
     cardiac = assessment.organs["cardiac"]
     assert cardiac.status == "assessed"
     assert {f.name for f in cardiac.findings} == {"atrial_fibrillation", "heart_rate"}
