@@ -18,7 +18,6 @@ from numpy.typing import NDArray
 from data_specs.ecg.filters import Signal
 from data_specs.ecg.recording import LEADS
 from data_specs.problems import Problem
-from data_specs.vocabulary import voltage_findings
 from inference.ecg.beats import FS_HZ, RepresentativeBeat, smooth
 from inference.ecg.delineate import Marks
 
@@ -158,7 +157,7 @@ def laws_broken(filtered: Signal, flat: NDArray[np.bool_]) -> Problem | None:
         other = f"I / II / {LEADS[broken[0]]}"
     if other is not None:
         return Problem("leads_reversed", "reject", other, LAWS[broken[0]][2])
-    return _arm_on_the_right_leg(fits[0].sizes) or _gains_inconsistent()
+    return _arm_on_the_right_leg(fits[0].sizes) or Problem("gains_inconsistent", "warn")
 
 
 def _better(possible: list[Arrangement], fits: list[Fit]) -> str | None:
@@ -238,12 +237,8 @@ def normalised(samples: NDArray[np.float32], leads: list[int]) -> Problem | None
     with_values = samples[leads]
     for size in (np.nanstd(with_values, axis=1), np.nanmax(with_values, axis=1) - np.nanmin(with_values, axis=1)):
         if np.ptp(size) < MIN_SPREAD * size.mean():
-            return _gains_inconsistent()
+            return Problem("gains_inconsistent", "warn")
     return None
-
-
-def _gains_inconsistent() -> Problem:
-    return Problem("gains_inconsistent", "warn", ", ".join(voltage_findings()))
 
 
 def electrodes_exchanged(beat: RepresentativeBeat, marks: Marks) -> Problem | None:
