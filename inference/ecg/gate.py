@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from data_specs.ecg.filters import Signal, median, percentiles
 from data_specs.ecg.recording import LEADS, SHORT_S, Recording, format_seconds
 from data_specs.problems import Problem, Severity
-from data_specs.vocabulary import findings_withheld_by
 from inference.ecg.beats import BEFORE, FS_HZ, INDEPENDENT, Beats, RepresentativeBeat
 from inference.ecg.delineate import Examined, examine
 from inference.ecg.limb_leads import electrodes_exchanged, laws_broken, normalised
@@ -68,9 +67,6 @@ CLIPPED_SECONDS, CLIPPED_BEATS = 0.01, 3
 MAX_IDENTICAL = 0.005
 """Two independent leads whose difference, as a share of the larger (root mean squares), is less are one lead."""
 
-WITHHELD_IF_PACED = ", ".join(findings_withheld_by("paced"))
-"""Read when the module is loaded: a reader cannot open the vocabulary."""
-
 
 def gate(recording: Recording, examined: Examined | None = None) -> tuple[list[Problem], bool]:
     """Problems of a recording and whether it is accepted, that is, free of problems of severity ``reject``.
@@ -87,7 +83,7 @@ def gate(recording: Recording, examined: Examined | None = None) -> tuple[list[P
     if not any(p.severity == "reject" for p in problems):
         problems += _content(recording, examined, flat)
     if examined.pacing.at:
-        problems.append(Problem("paced", "warn", WITHHELD_IF_PACED))
+        problems.append(Problem("paced", "warn"))
     return problems, all(p.severity != "reject" for p in problems)
 
 

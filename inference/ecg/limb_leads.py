@@ -18,7 +18,6 @@ from numpy.typing import NDArray
 from data_specs.ecg.filters import Signal
 from data_specs.ecg.recording import LEADS
 from data_specs.problems import Problem
-from data_specs.vocabulary import findings_withheld_by
 from inference.ecg.beats import FS_HZ, RepresentativeBeat, smooth
 from inference.ecg.delineate import Marks
 
@@ -78,9 +77,6 @@ wave from below the atria alone leaves the QRS as it is. On PTB-XL folds 1 to 9 
 no false alarm; with right arm and left arm exchanged in the data 96 % of those with a P wave are noticed, with right
 arm and left leg 96 %. Exchanged left arm and left leg, and an exchange of the two legs, change too little to be held.
 """
-
-WITHHELD_IF_INCONSISTENT = ", ".join(findings_withheld_by("gains_inconsistent"))
-"""Read when the module is loaded: a reader cannot open the vocabulary."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,7 +157,7 @@ def laws_broken(filtered: Signal, flat: NDArray[np.bool_]) -> Problem | None:
         other = f"I / II / {LEADS[broken[0]]}"
     if other is not None:
         return Problem("leads_reversed", "reject", other, LAWS[broken[0]][2])
-    return _arm_on_the_right_leg(fits[0].sizes) or _gains_inconsistent()
+    return _arm_on_the_right_leg(fits[0].sizes) or Problem("gains_inconsistent", "warn")
 
 
 def _better(possible: list[Arrangement], fits: list[Fit]) -> str | None:
@@ -241,12 +237,8 @@ def normalised(samples: NDArray[np.float32], leads: list[int]) -> Problem | None
     with_values = samples[leads]
     for size in (np.nanstd(with_values, axis=1), np.nanmax(with_values, axis=1) - np.nanmin(with_values, axis=1)):
         if np.ptp(size) < MIN_SPREAD * size.mean():
-            return _gains_inconsistent()
+            return Problem("gains_inconsistent", "warn")
     return None
-
-
-def _gains_inconsistent() -> Problem:
-    return Problem("gains_inconsistent", "warn", WITHHELD_IF_INCONSISTENT)
 
 
 def electrodes_exchanged(beat: RepresentativeBeat, marks: Marks) -> Problem | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, TypeVar
 
@@ -15,7 +15,7 @@ from data_specs.bundle import EcgInput, FindingSpec
 from data_specs.problems import Problem, Refused
 from data_specs.visit.assessment import EvidenceMap, FoundFinding
 from data_specs.visit.context import Context
-from data_specs.vocabulary import term_of, terms
+from data_specs.vocabulary import findings_withheld_by, term_of, terms
 from inference.bundles.loading import Bundle
 from inference.ecg.intervals import Intervals
 from inference.ecg.reading import Group, Names, RecordingRead, Windows, group_files, read_group, read_recordings
@@ -105,7 +105,8 @@ class RecordingPipeline:
     async def _answer(self, indices: tuple[int, ...], read: Read[RecordingRead], context: Context) -> InputResult:
         recording, person = read.document, context.person
         result = InputResult(indices=indices, format=recording.stated.format)
-        result.problems += [*recording.stated.problems, *recording.problems, *mismatch(recording.stated, context)]
+        of_gate = [_named(problem) for problem in recording.problems]
+        result.problems += [*recording.stated.problems, *of_gate, *mismatch(recording.stated, context)]
         age = age_of(recording.stated, person)
         specs = offered(self.cardiac.manifest, age)
         if result.accepted and not specs:
@@ -113,10 +114,9 @@ class RecordingPipeline:
             result.problems.append(Problem("age_out_of_range", "reject", format_age(age), offer))
         if not result.accepted or recording.intervals is None:
             return result
-        for problem in recording.problems:
-            if problem.code in LIMITS_THE_ANSWER:
-                result.reserves.append(problem)
-                specs = tuple(spec for spec in specs if problem.code not in term_of(spec.name).withheld_by)
+        result.reserves += [problem for problem in of_gate if problem.code in LIMITS_THE_ANSWER]
+        reserves = {problem.code for problem in of_gate}
+        specs = tuple(spec for spec in specs if reserves.isdisjoint(term_of(spec.name).withheld_by))
         if age is None:
             result.reserves.append(Problem("age_unknown", "warn", expected="≥ 18"))
         try:
@@ -156,6 +156,12 @@ class RecordingPipeline:
 
 def _names(files: Sequence[EcgFile]) -> Names:
     return tuple((file.index, file.filename) for file in files)
+
+
+def _named(problem: Problem) -> Problem:
+    """A problem of the gate; with the findings that are withheld because of it, where there are any."""
+    withheld = findings_withheld_by(problem.code)
+    return replace(problem, found=", ".join(withheld)) if withheld else problem
 
 
 def _refused(indices: tuple[int, ...], problem: Problem) -> InputResult:

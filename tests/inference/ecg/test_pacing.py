@@ -18,8 +18,6 @@ from inference.ecg.measure import measure
 from inference.ecg.pacing import find_spikes
 from tests.inference.ecg.synthesis import ecg, twelve
 
-NOT_WITH_A_PACEMAKER = ("normal_ecg", "st_t_change", "conduction_disturbance", "myocardial_infarction", "hypertrophy")
-
 ONSETS_S = 0.4 + np.arange(12) * 60 / 70
 """Where the QRS complexes of ``ecg()`` begin."""
 
@@ -51,10 +49,10 @@ def test_spikes_before_the_qrs_change_no_interval(fs_hz: float, height_mv: float
     assert found.qt_ms == pytest.approx(reference.qt_ms, abs=8)
 
 
-def test_the_gate_says_what_does_not_hold_and_accepts() -> None:
+def test_the_gate_says_so_and_accepts() -> None:
     problems, accepted = gate(with_spikes(ecg(), ONSETS_S - 0.04, 0.5))
     assert accepted
-    assert [(p.code, p.severity, p.found) for p in problems] == [("paced", "warn", ", ".join(NOT_WITH_A_PACEMAKER))]
+    assert [(p.code, p.severity) for p in problems] == [("paced", "warn")]
 
 
 def test_a_qrs_that_begins_at_its_spike_has_no_duration() -> None:
