@@ -44,7 +44,7 @@ _TYPES = {"SB": "i1", "UB": "u1", "SS": "i2", "US": "u2", "SL": "i4", "UL": "u4"
 def read(content: bytes, *, ecg_unit: VoltageUnit | None) -> Recording:
     """The rhythm of a DICOM waveform object.
 
-    Of several multiplex groups, the rhythm of 8 s or more is read, never the median beat, together with all groups of
+    Of several multiplex groups, the rhythm of 5 s or more is read, never the median beat, together with all groups of
     its rate, start and length: leads may be spread over simultaneous groups.
 
     Raises
