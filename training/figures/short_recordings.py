@@ -12,9 +12,10 @@ from sklearn.metrics import roc_auc_score
 from data_specs.bundle import EcgInput, FindingSpec, MeasuredTable
 from data_specs.ecg.recording import MIN_DURATION_S, SHORT_S, Recording, conform
 from inference.bundles.loading import Bundle
+from inference.findings import calibrated
 from training.cohorts.cohort import Cohort
 from training.cohorts.shipped import ptbxl
-from training.figures.evaluate import Floats, bootstrap, calibrated
+from training.figures.evaluate import Floats, bootstrap
 
 SECONDS = (5.0, 6.0, 7.3, 8.0)
 """Lengths that are tried: the least that is read, one more, that of some tele-ECG systems, and the least without a
