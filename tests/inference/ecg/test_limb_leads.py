@@ -161,6 +161,28 @@ def test_missing_augmented_leads_do_not_hide_the_others() -> None:
         assert gate(replace(recording, samples=without))[1] is gate(recording)[1]
 
 
+@pytest.mark.parametrize("factor", [0.3, 3.0])
+def test_augmented_leads_computed_after_the_scaling_say_nothing_of_it(factor: float) -> None:
+    recording = ecg()
+    samples = recording.samples.copy()
+    samples[1] *= factor
+    one, two = samples[:2]
+    samples[3:6] = np.stack([-(one + two) / 2, one - two / 2, two - one / 2])
+    same = replace(recording, samples=samples)
+    problems, accepted = gate(same)
+    assert accepted
+    assert "gains_inconsistent" in {p.code for p in problems}
+    assert found(inverted(same, 2))
+
+
+@pytest.mark.parametrize("lead", [3, 5])
+def test_a_lead_of_another_recording_is_refused(lead: int) -> None:
+    for recording in (ecg(), scaled(ecg())):
+        samples = recording.samples.copy()
+        samples[lead] = ecg(rate=53, seed=9).samples[6]
+        assert len(found(replace(recording, samples=samples))) == 1
+
+
 def delayed(recording: Recording, seed: int) -> Recording:
     """Each lead later or earlier by up to 4 ms."""
     rng = np.random.default_rng(seed)
