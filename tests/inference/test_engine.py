@@ -165,7 +165,7 @@ async def test_a_turned_film_is_assessed_upright_and_its_heatmaps_lie_as_it_does
         next(f for f in assessed.organs["lung"].findings if f.name == "abnormal").evidence[0].values
         for assessed in (upright, turned)
     ]
-    np.testing.assert_allclose(heatmaps[1], np.rot90(heatmaps[0], -turns), atol=0.05)
+    np.testing.assert_allclose(heatmaps[1], np.rot90(heatmaps[0], -turns), atol=13)  # of 255
 
 
 async def test_a_mirrored_film_is_assessed_and_its_heart_is_said_to_lie_on_the_right(
