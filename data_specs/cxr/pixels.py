@@ -165,10 +165,11 @@ def _native(header: Header, frame: Frame) -> Stored:
     assert pixels is not None  # noqa: S101 (the reader refuses a file without pixel data first)
     if pixels.length is None:
         raise Refused("unreadable", "PixelData 0xFFFFFFFF", header.transfer_syntax)
-    have = min(pixels.length, max(0, len(pixels.source) - pixels.offset))
     swapped_bytes = header.transfer_syntax == EXPLICIT_BIG and pixels.vr == "OW" and frame.bits_allocated == 8
     _require_memory(frame, decoded=2 * _n_bytes(frame) if swapped_bytes else 0)
-    values = _unpacked(memoryview(pixels.source)[pixels.offset : pixels.offset + have], header, frame, swapped_bytes)
+    values = _unpacked(
+        memoryview(pixels.source)[pixels.offset : pixels.offset + pixels.length], header, frame, swapped_bytes
+    )
     return Stored(values, frame.bits_allocated, frame.signed)
 
 
@@ -236,7 +237,7 @@ def _deflated_frame(header: Header, frame: Frame) -> Stored:
     """Deflated Image Frame Compression (PS3.5 section A.4.13), inflated to no more than the frame needs."""
     data, needed = _fragments(header), _n_bytes(frame)
     _require_memory(frame, data, decoded=needed, working=needed)  # zlib joins its pieces at the end
-    inflated = zlib.decompressobj(-zlib.MAX_WBITS).decompress(data, needed + 1)
+    inflated = zlib.decompressobj(-zlib.MAX_WBITS).decompress(data, needed)
     return Stored(_unpacked(inflated, header, frame), frame.bits_allocated, frame.signed)
 
 
