@@ -42,8 +42,8 @@ COMPUTED_RESIDUAL = 0.05
 """A lead nearer than this to its law was computed from I and II as they are stored, and says nothing of their gains."""
 
 MIN_CORRELATION = 0.35
-"""Least correlation of a lead with its sum in an arrangement that is believed. Factors alone leave 1, and with delays of
-4 ms between leads 1 of 215 recordings has less; a lead of another recording has 0.33 at most (113 for each lead)."""
+"""Least correlation of a lead with its sum in an arrangement that is believed. Factors alone leave 1, and with delays
+of 4 ms between leads 1 of 215 recordings has less; a lead of another recording has 0.33 at most (113 for each lead)."""
 
 CLEARLY = 2.0
 """Another arrangement of the leads is believed where it leaves less than half (root mean square) of what the right one
