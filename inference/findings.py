@@ -17,6 +17,9 @@ from data_specs.visit.contract import Category, OperatingPoint
 ADULT_YEARS = 18.0
 """Where the age is unknown, only findings that were evaluated from this age on are offered."""
 
+UNCALIBRATED = Calibration(slope=1.0, intercept=0.0)
+"""How a logit without calibration is shown: as its logistic function."""
+
 
 @dataclass
 class Answer:
@@ -130,7 +133,7 @@ def calibrate(spec: FindingSpec, number: float) -> float:
     """Probability from a logit by the finding's calibration; a ``risk`` is one already."""
     if spec.kind == "risk":
         return min(max(number, 0.0), 1.0)
-    return float(calibrated(number, spec.calibration or Calibration(slope=1.0, intercept=0.0)))
+    return float(calibrated(number, spec.calibration or UNCALIBRATED))
 
 
 def calibrated(logits: ArrayLike, calibration: Calibration) -> NDArray[np.float64]:

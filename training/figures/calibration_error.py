@@ -25,7 +25,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from data_specs.bundle import Estimate, Evaluation
-from training.figures.evaluate import Floats, expected_calibration_error
+from training.figures.evaluate import Floats, expected_calibration_error, group_starts
 
 ECE_LIMIT = 0.05
 ECE_GROUPS = 10
@@ -36,7 +36,7 @@ def ece_by_chance(p: Floats, *, draws: int = 1000, seed: int = 1) -> Floats:
     rng = np.random.default_rng(seed)
     # The groups of expected_calibration_error depend on p alone: one sort serves all draws.
     p = np.sort(p)
-    starts = np.cumsum([0, *(len(g) for g in np.array_split(p, ECE_GROUPS) if len(g))])[:-1]
+    starts = group_starts(len(p), ECE_GROUPS)
     expected = np.add.reduceat(p, starts)
     at_once = max(1, 1_000_000 // len(p))
     errors = []

@@ -89,8 +89,13 @@ def _threshold(exact: float, values: Floats) -> float:
 
 def expected_calibration_error(y: Floats, p: Floats, bins: int = 10) -> float:
     """Mean distance of observed from predicted frequency over ``bins`` equal groups (Naeini et al., AAAI 2015)."""
-    groups = np.array_split(np.argsort(p, kind="stable"), bins)
-    return float(sum(len(g) * abs(y[g].mean() - p[g].mean()) for g in groups if len(g)) / len(y))
+    order = np.argsort(p, kind="stable")
+    return float(np.abs(np.add.reduceat((y - p)[order], group_starts(len(p), bins))).sum() / len(p))
+
+
+def group_starts(n: int, bins: int) -> NDArray[np.intp]:
+    """Where each of ``bins`` equal groups of ``n`` cases begins; fewer groups where there are fewer cases."""
+    return np.cumsum([0, *(len(group) for group in np.array_split(np.arange(n), bins) if len(group))])[:-1]
 
 
 def calibration_slope(y: Floats, p: Floats) -> float:

@@ -22,9 +22,9 @@ import pandas as pd
 from numpy.typing import NDArray
 from sklearn.metrics import roc_auc_score
 
-from data_specs.bundle import Calibration, Evaluation, FindingSpec, Withheld
+from data_specs.bundle import Evaluation, FindingSpec, Withheld
 from data_specs.visit.contract import OperatingPoint
-from inference.findings import calibrated
+from inference.findings import UNCALIBRATED, calibrated
 from training.cohorts.cohort import MIN_CASES, Cohort
 from training.figures.calibrate import FOLDS, at_prevalence, choose_calibration
 from training.figures.calibration_error import calibration_figures, judge_calibration
@@ -232,7 +232,7 @@ def figures_elsewhere(
     Sensitivity needs positives, specificity negatives, AUROC both; figures without enough cases are left out.
     """
     known = ~np.isnan(y)
-    y, p, person = y[known], calibrated(logits[known], spec.calibration or Calibration()), person[known]
+    y, p, person = y[known], calibrated(logits[known], spec.calibration or UNCALIBRATED), person[known]
     wanted: dict[str, tuple[Metric, tuple[int, ...]]] = {"auroc": (_auroc, (0, 1))}
     for point in spec.operating_points:
         wanted[f"sensitivity@{point.name}"] = (sensitivity_at(point.threshold), (1,))

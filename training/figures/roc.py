@@ -34,7 +34,7 @@ def roc_points(
     along = sum(np.searchsorted(cases, candidates) / len(cases) for cases in (positive, negative))
     own = {point.threshold for point in points}
     spread = np.searchsorted(along, np.linspace(along[0], along[-1], at_most - len(own)))
-    thresholds = np.unique([*own, *candidates[np.clip(spread, 0, len(candidates) - 1)]])
+    thresholds = np.unique([*own, *candidates[spread]])
     missed, cleared = np.searchsorted(positive, thresholds), np.searchsorted(negative, thresholds)
     return tuple(
         RocPoint(
