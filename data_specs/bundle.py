@@ -267,6 +267,29 @@ class Agreement(Schema):
     part: str
 
 
+class MeasuredTable(Schema):
+    """Something that was measured on a bundle beyond its evaluation: a section of the card.
+
+    Parameters
+    ----------
+    title, text
+        Heading, and what was measured on what.
+    columns, rows
+        As they are shown; every row has a cell for each column.
+    """
+
+    title: str
+    text: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+    @model_validator(mode="after")
+    def _has_a_cell_for_each_column(self) -> Self:
+        if any(len(row) != len(self.columns) for row in self.rows):
+            raise ValueError(f"{self.title}: every row needs {len(self.columns)} cells")
+        return self
+
+
 class Weights(Schema):
     """The ONNX file of the graph and its weights."""
 
@@ -300,3 +323,4 @@ class BundleManifest(Schema):
     """How it was trained: epochs, batch size, learning rate, seed and so on, as the card lists them."""
     agreement: tuple[Agreement, ...] = ()
     """Lower precisions that were compared with fp32 when it was exported."""
+    measured: tuple[MeasuredTable, ...] = ()

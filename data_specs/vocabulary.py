@@ -34,6 +34,8 @@ class Term:
         Whether the answer of a finding is a probability; otherwise it is a measured value.
     words
         What the value can be, where it is a word and no number.
+    withheld_by
+        Codes of the reserves under which the finding does not hold.
     """
 
     name: str
@@ -44,6 +46,7 @@ class Term:
     organ: str | None = None
     judged: bool = False
     words: tuple[str, ...] = ()
+    withheld_by: tuple[str, ...] = ()
 
     @property
     def measured(self) -> bool:
@@ -66,6 +69,7 @@ def terms() -> dict[str, Term]:
             organ=row.get("organ"),
             judged=row.get("judged", False),
             words=tuple(row.get("words", ())),
+            withheld_by=tuple(row.get("withheld_by", ())),
         )
         for name, row in table.items()
     }
@@ -79,6 +83,11 @@ def findings_of(organ: str) -> tuple[Term, ...]:
 def judged_findings(organ: str) -> tuple[str, ...]:
     """Names of the findings of an organ whose answer is a probability."""
     return tuple(term.name for term in findings_of(organ) if term.judged)
+
+
+def findings_withheld_by(reserve: str) -> tuple[str, ...]:
+    """Names of the findings that do not hold under a reserve."""
+    return tuple(term.name for term in terms().values() if reserve in term.withheld_by)
 
 
 def term_of(name: str) -> Term:

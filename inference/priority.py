@@ -46,6 +46,10 @@ URGENT_WHEN_HIGH = (
 the same day. Infarction: the ECG does not show how old it is, and most are old; with ST-T change it may be new."""
 
 
+UNDECIDED = frozenset({"uncalibrated", "paced"})
+"""Reserves under which no finding of an organ is no sign that there is none."""
+
+
 def prioritise(
     organs: Mapping[Organ, AssessedOrgan], values: Mapping[str, float], past_rule_in: frozenset[str]
 ) -> tuple[Priority, list[Problem]]:
@@ -75,6 +79,5 @@ def prioritise(
         return "soon", reasons
     if not assessed:
         return "unassessed", [*reasons, Problem("nothing_assessed", "warn")]
-    # An uncalibrated output is neither a finding nor the absence of one.
-    uncalibrated = [p for name in assessed for p in organs[name].reasons if p.code == "uncalibrated"]
-    return "routine", [*reasons, *uncalibrated] or [Problem("nothing_found", "warn")]
+    undecided = [p for name in assessed for p in organs[name].reasons if p.code in UNDECIDED]
+    return "routine", [*reasons, *undecided] or [Problem("nothing_found", "warn")]

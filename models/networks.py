@@ -244,16 +244,17 @@ class RecordingNet(nn.Module):
 
 
 class GateNet(nn.Module):
-    """Is this a frontal chest film, is its grey scale right, are the lungs whole, and where are they?
+    """Is this an upright frontal chest film, is its grey scale right, are the lungs whole, on which side is the heart?
 
-    A small U-Net (Ronneberger et al., MICCAI 2015) outlines the lung fields, and three logits come from its deepest
+    A small U-Net (Ronneberger et al., MICCAI 2015) outlines the lung fields, and four logits come from its deepest
     layer. A linear model of real chest films, the principal components of their thumbnails, gives the distance of this
     film from all of them: it finds pictures that are like none of the negatives of the training.
 
     Notes
     -----
-    Input ``(n, 1, side, side) uint8``. Output ``logits (n, 3) float32`` (``chest``, ``inverted``,
-    ``cut_off``), ``distance (n, 1) float32`` and ``lungs (n, 1, side, side) float32`` (logits of the lung fields).
+    Input ``(n, 1, side, side) uint8``. Output ``logits (n, 4) float32`` (``chest``, ``inverted``, ``cut_off``,
+    ``heart_on_the_right``), ``distance (n, 1) float32`` and ``lungs (n, 1, side, side) float32`` (logits of the lung
+    fields).
     """
 
     THUMBNAIL = 32
@@ -263,7 +264,7 @@ class GateNet(nn.Module):
         self.unet = BasicUNet(
             spatial_dims=2, in_channels=1, out_channels=1, features=(16, 32, 48, 64, 96, 16), act="relu", norm="batch"
         )
-        self.head = nn.Sequential(nn.Dropout(0.2), nn.Linear(2 * 96, 3))
+        self.head = nn.Sequential(nn.Dropout(0.2), nn.Linear(2 * 96, 4))
         pixels = self.THUMBNAIL**2
         self.register_buffer("template", torch.zeros(pixels))
         self.register_buffer("components", torch.zeros(n_components, pixels))

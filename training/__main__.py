@@ -6,6 +6,7 @@ check: check a cohort before training.
 pretrain: train a network's backbone without labels.
 recalibrate: fit calibration and thresholds of a bundle to local cases; the network does not change.
 agree: measure the difference of fp16 and bf16 from fp32 for a bundle.
+measure: measure a bundle beyond its evaluation (cardiac: short recordings), and put the tables into its card.
 plan: from prevalence and recalls per thousand to a threshold and its consequences.
 import: make a bundle from weights that were trained elsewhere.
 """
@@ -26,6 +27,7 @@ COMMANDS = {
     "pretrain": "training.learning.pretrain",
     "recalibrate": "training.bundle.recalibrate",
     "agree": "training.bundle.agreement",
+    "measure": "training.bundle.measure",
     "plan": "training.figures.planner",
     "import": "training.imported.command",
 }

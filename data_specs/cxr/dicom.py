@@ -10,6 +10,7 @@ from data_specs.cxr.image import MIN_SHORT_SIDE_PX, ChestImage
 from data_specs.cxr.pixels import frame_of, stored_values
 from data_specs.dicom.header import Header, read_header
 from data_specs.dicom.reference import CAPTURE_CLASS_PREFIX, RADIOGRAPH_CLASSES
+from data_specs.dicom.uids import identifier_problems
 from data_specs.person import dicom_day, read_age, read_binary_sex, read_identifier
 from data_specs.problems import Problem, Refused
 from data_specs.subject import Subject
@@ -92,11 +93,13 @@ def read_dicom(content: bytes) -> ChestImage:
         sex=subject.sex,
         person_id=subject.person_id,
         recorded_on=subject.recorded_on,
-        problems=(*body_part, *problems, *subject.problems),
+        problems=(*body_part, *problems, *subject.problems, *identifier_problems(header.identifiers)),
     )
 
 
 def _check_pixels_present(header: Header) -> None:
+    if header.ends_within_element:
+        raise Refused("truncated", "DICOM", "(7FE0,0010) PixelData")
     if header.pixels is None or header.pixels.keyword != "PixelData" or header.pixels.length == 0:
         stated = header.text("Modality") or header.text("SOPClassUID") or "—"
         raise Refused("no_pixel_data", stated, "(7FE0,0010) PixelData")

@@ -19,11 +19,13 @@ import pydicom
 from numpy.typing import NDArray
 from pydicom.charset import convert_encodings, python_encoding
 from pydicom.datadict import dictionary_VR, tag_for_keyword
+from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
 from pydicom.filereader import data_element_generator
 from pydicom.tag import BaseTag
 from pydicom.valuerep import EXPLICIT_VR_LENGTH_32, PersonName
 
+from data_specs.dicom.uids import IDENTIFIERS
 from data_specs.numbers import number
 from data_specs.problems import Refused
 from data_specs.reading import refusals_only, require_memory
@@ -109,12 +111,15 @@ class Header:
         Byte order of the data set.
     pixels
         ``None`` where the file has no pixel data.
+    ends_within_element
+        The file has no pixel data and ends with a piece of an element: it was cut, or something was appended.
     """
 
     transfer_syntax: str
     values: dict[str, Any]
     little_endian: bool
     pixels: PixelElement | None
+    ends_within_element: bool = False
 
     def text(self, keyword: str) -> str:
         """Value as one string, parts joined by a backslash; empty where absent.
@@ -122,6 +127,15 @@ class Header:
         Letters that could not be decoded are left out.
         """
         return _text(self.values.get(keyword)).replace(NOT_DECODED, "")
+
+    def written(self, keyword: str) -> str:
+        """A UID as the file has it, with what it is padded with; empty where absent."""
+        return str(self.values.get(keyword, ""))
+
+    @property
+    def identifiers(self) -> dict[str, str]:
+        """The object's :data:`data_specs.dicom.uids.IDENTIFIERS` as the file has them."""
+        return {keyword: self.written(keyword) for keyword in IDENTIFIERS}
 
     def has_lost_letters(self, keyword: str) -> bool:
         """Whether letters of the value could not be decoded."""
@@ -196,7 +210,7 @@ def read_header(content: bytes) -> Header:
 def _read_header(content: bytes) -> Header:
     start = 132 if content[128:132] == b"DICM" else 0
     with quiet_pydicom():
-        meta, _, start = _elements(content, start, implicit=False, little=True, meta=True)
+        meta, _, start, _ = _elements(content, start, implicit=False, little=True, meta=True)
         syntax = _text(_value(meta, "TransferSyntaxUID"))
     if not syntax:
         raise Refused("unreadable", "(0002,0010) —", "(0002,0010) TransferSyntaxUID")
@@ -204,8 +218,9 @@ def _read_header(content: bytes) -> Header:
         content, start = inflated(content, start, MAX_INFLATED), 0
     little = syntax != EXPLICIT_BIG
     with quiet_pydicom():
-        elements, pixels, _ = _elements(content, start, implicit=syntax == IMPLICIT_LITTLE, little=little, meta=False)
-        return Header(syntax, _plain(elements), little, pixels)
+        implicit = syntax == IMPLICIT_LITTLE
+        elements, pixels, _, cut = _elements(content, start, implicit=implicit, little=little, meta=False)
+        return Header(syntax, _plain(elements), little, pixels, cut)
 
 
 @contextmanager
@@ -227,17 +242,23 @@ class Reads:
 
 
 class BoundedBytes(io.BytesIO):
-    """Bytes that may be read a limited number of times. Parts of one file share what is left."""
+    """Bytes that may be read a limited number of times. Parts of one file share what is left.
+
+    ``fell_short`` says that a read gave less than was asked for, but something: they end within an element.
+    """
 
     def __init__(self, content: bytes, reads: Reads) -> None:
         super().__init__(content)
         self._reads = reads
+        self.fell_short = False
 
     def read(self, size: int | None = -1, /) -> bytes:
         self._reads.left -= 1
         if self._reads.left < 0:
             raise Refused("unreadable", f"> {MAX_READS}", "DICOM PS3.10")
-        return super().read(size)
+        found = super().read(size)
+        self.fell_short |= size is not None and 0 < len(found) < size
+        return found
 
 
 def inflated(content: bytes, start: int, at_most: int) -> bytes:
@@ -266,8 +287,11 @@ def inflated(content: bytes, start: int, at_most: int) -> bytes:
 
 def _elements(
     content: bytes, start: int, *, implicit: bool, little: bool, meta: bool
-) -> tuple[Dataset, PixelElement | None, int]:
-    """Wanted elements from ``start`` on, up to the pixel data (or, for ``meta``, up to the end of group 0002)."""
+) -> tuple[Dataset, PixelElement | None, int, bool]:
+    """Wanted elements from ``start`` on, up to the pixel data (or, for ``meta``, up to the end of group 0002).
+
+    With them where the pixel data is, where reading ended, and whether that is within an element.
+    """
     stopped: list[tuple[int, str | None, int]] = []
 
     def stop_when(tag: BaseTag, vr: str | None, length: int) -> bool:
@@ -282,11 +306,13 @@ def _elements(
     if not meta:
         implicit = _is_implicit(content, start, implicit)
     found = {}
-    cut = False
+    cut = within = False
     tags = None if meta else list(_TAGS)
     try:
         for element in data_element_generator(file, implicit, little, stop_when, specific_tags=tags):
             found[element.tag] = element
+            if isinstance(element, RawDataElement) and isinstance(element.value, bytes):
+                within |= len(element.value) < element.length != 0xFFFFFFFF
     except (EOFError, OSError) as error:  # an undefined length without its delimiter, a sequence without its items
         if reads.left < 0:
             raise Refused("unreadable", f"> {MAX_READS}", "DICOM PS3.10") from error
@@ -298,10 +324,11 @@ def _elements(
         # the file is at the start of the element again: skip its tag, VR and length
         offset = file.tell() + (12 if vr in EXPLICIT_VR_LENGTH_32 else 8)
         keyword = PIXEL_TAGS[tag]
-        return dataset, PixelElement(keyword, vr, content, offset, None if length == 0xFFFFFFFF else length), offset
+        pixels = PixelElement(keyword, vr, content, offset, None if length == 0xFFFFFFFF else length)
+        return dataset, pixels, offset, False
     if cut or file.tell() > len(content):
         raise Refused("truncated", f"{len(content)} B", "(7FE0,0010) PixelData")
-    return dataset, None, file.tell()
+    return dataset, None, file.tell(), within or file.fell_short
 
 
 def _encodings(dataset: Dataset) -> list[str]:
@@ -368,6 +395,8 @@ def _value(dataset: Dataset, keyword: str) -> Any:
     most = MAX_TABLES_BYTES if keyword.endswith("LUTSequence") else MAX_TABLE_BYTES if is_table else MAX_VALUE_BYTES
     if raw is not None and isinstance(raw.value, bytes) and len(raw.value) > most:
         raise Refused("unreadable", f"{keyword} {len(raw.value)} B", f"≤ {most} B")
+    if raw is not None and isinstance(raw.value, bytes) and dictionary_VR(keyword) == "UI":
+        return _from_utf8(raw.value.decode("latin-1"))  # pydicom takes away what it is padded with
     try:
         value = dataset.get(keyword)
         if isinstance(value, str) and dictionary_VR(keyword) == "CS":
@@ -399,6 +428,11 @@ def decimal(dataset: Dataset, keyword: str) -> float | None:
     value = _value(dataset, keyword)
     parts = _parts(tuple(value) if isinstance(value, pydicom.multival.MultiValue) else value, little=True)
     return _converted(parts[0], keyword) if parts else None
+
+
+def identifiers(dataset: Dataset) -> dict[str, str]:
+    """Identifiers of a data set that pydicom has parsed, as :attr:`Header.identifiers`."""
+    return {keyword: str(_value(dataset, keyword) or "") for keyword in IDENTIFIERS}
 
 
 def _text(value: Any) -> str:

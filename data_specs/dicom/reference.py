@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Literal
 
+from data_specs.dicom.uids import IDENTIFIERS, is_uid, kept_uid, names_something
 from data_specs.problems import Refused
 from data_specs.schema import Schema
 
@@ -13,7 +15,10 @@ if TYPE_CHECKING:
 
 
 class DicomReference(Schema):
-    """Where a posted DICOM object stands in its hospital's archive, as its header says. Keywords of PS3.6."""
+    """Where a posted DICOM object stands in its hospital's archive, as its header says. Keywords of PS3.6.
+
+    Identifiers are as they came, also where they break the rules of DICOM; empty where the object has none.
+    """
 
     StudyInstanceUID: str
     SeriesInstanceUID: str
@@ -34,15 +39,24 @@ class DicomReference(Schema):
     PatientAge: str = ""
     PatientSex: str = ""
 
+    @property
+    def names_its_study(self) -> bool:
+        """Whether other objects can be known to be of the same study."""
+        return names_something(self.StudyInstanceUID)
 
-UIDS = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "SOPClassUID")
+    @property
+    def may_be_referred_to(self) -> bool:
+        """Whether an object that follows the rules can name this one: all its UIDs are valid."""
+        return all(is_uid(getattr(self, name)) for name in UIDS)
+
+
+UIDS = (*IDENTIFIERS, "SOPClassUID")
 WORDS = tuple(name for name in DicomReference.model_fields if name not in (*UIDS, "Rows", "Columns"))
 MAGIC_BYTES = 132
 """Preamble and prefix (PS3.10, section 7.1): enough to see that a file is no DICOM object."""
 START_BYTES = 256 * 1024
 """The header of a film is nearly always shorter; where it is longer, the whole file is read."""
 MAX_WORD = 200
-_UID = re.compile(r"(0|[1-9][0-9]*)(\.(0|[1-9][0-9]*))+")
 
 RADIOGRAPH_CLASSES = (
     "1.2.840.10008.5.1.4.1.1.1",
@@ -99,7 +113,7 @@ def starts_with_element(start: bytes) -> Literal["explicit", "implicit"] | None:
 
 
 def reference_in(content: bytes) -> DicomReference | None:
-    """Which study, series and person the header of a DICOM file names; ``None`` where it names no study.
+    """Which study, series and person the header of a DICOM file names; ``None`` for any other file.
 
     Parameters
     ----------
@@ -110,21 +124,22 @@ def reference_in(content: bytes) -> DicomReference | None:
     ------
     Refused
         The header cannot be read; of a beginning, it may only be cut off.
-
-    References
-    ----------
-    DICOM PS3.5, section 9.1 (a UID has at most 64 characters).
     """
     from data_specs.dicom.header import read_header  # noqa: PLC0415  only DICOM objects need pydicom
 
     if not is_dicom(content):
         return None
     header = read_header(content)
-    uids = {name: header.text(name) for name in UIDS}
-    if not all(len(uid) <= 64 and _UID.fullmatch(uid) for uid in uids.values()):
-        return None
+    uids = {name: kept_uid(header.written(name)) for name in UIDS}
+    if header.ends_within_element and not all(uids.values()):
+        raise Refused("truncated", f"{len(content)} B", ", ".join(UIDS))  # what it lacks may have been cut off
     words = {name: header.text(name)[:MAX_WORD] for name in WORDS}
     return DicomReference(**uids, **words, Rows=_size(header, "Rows"), Columns=_size(header, "Columns"))
+
+
+def named_study(references: Iterable[DicomReference]) -> str:
+    """StudyInstanceUID of the first object that names its study; empty where none does."""
+    return next((each.StudyInstanceUID for each in references if each.names_its_study), "")
 
 
 def _size(header: Header, keyword: str) -> int | None:

@@ -150,7 +150,7 @@ def read_recording(files: RecordingFiles, *, ecg_unit: VoltageUnit | None) -> Re
 
     Returns
     -------
-    ``samples`` ``(12, n_samples) float32, mV``, 100 to 1000 Hz, 8 s to 1 h.
+    ``samples`` ``(12, n_samples) float32, mV``, 100 to 1000 Hz, 5 s to 1 h.
 
     Raises
     ------

@@ -5,6 +5,7 @@ Training and serving call the same :func:`conform`, after the same :func:`data_s
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from datetime import date
 from typing import Literal
@@ -20,9 +21,18 @@ LEADS = ("I", "II", "III", "aVR", "aVL", "aVF", "V1", "V2", "V3", "V4", "V5", "V
 """The standard twelve leads in the order of ISO/IEEE 11073-10102 and of PTB-XL."""
 
 MIN_FS_HZ, MAX_FS_HZ = 100.0, 1000.0
-MIN_DURATION_S = 8.0
+MIN_DURATION_S = 5.0
+"""Shorter ones are refused: on crops of 5 s the network ranks as on 10 s (the bundle's card has the figures), and 60
+beats a minute still give five beats."""
+SHORT_S = 8.0
+"""Shorter ones are read with a reserve (``short``). A resting ECG has 10 s (Kligfield et al., Circulation
+2007;115:1306); some tele-ECG systems store 7 to 8 s (Ribeiro et al., Nat Commun 2020;11:1760: 7 to 10 s)."""
 
 LONG_S = 120.0
+
+CONTINUE_S = 0.5
+"""Stretch over which a place is looked for where a short recording may go on. Of 0.5, 1, 1.5 and 2 s, and whole beats
+found otherwise, none did better on validation recordings."""
 
 VoltageUnit = Literal["uV", "mV"]
 
@@ -57,6 +67,11 @@ class Recording:
     @property
     def duration_s(self) -> float:
         return float(self.samples.shape[1] / self.fs_hz)
+
+
+def format_seconds(duration_s: float) -> str:
+    """A duration for a message, cut to hundredths: 4.998 s is shown as 4.99 s, as 5 s may be the bound it misses."""
+    return f"{math.floor(duration_s * 100 + 1e-6) / 100:g} s"
 
 
 def standard_leads(by_name: dict[str, NDArray[np.float32]]) -> NDArray[np.float32]:
@@ -114,7 +129,8 @@ def conform(recording: Recording, *, fs_hz: int, n_samples: int, max_windows: in
     fs_hz, n_samples
         Rate and length of the network's input.
     max_windows
-        A longer recording gives up to this many windows, evenly spread; a shorter one is padded with zeros.
+        A longer recording gives up to this many windows, evenly spread; a shorter one goes on with beats of its own
+        (:func:`continued`).
 
     Returns
     -------
@@ -124,12 +140,37 @@ def conform(recording: Recording, *, fs_hz: int, n_samples: int, max_windows: in
     at_once = len(LEADS) if recording.duration_s <= LONG_S else 1
     leads = [recording.samples[first : first + at_once] for first in range(0, len(LEADS), at_once)]
     samples = np.concatenate([_normalised(part, recording.fs_hz, fs_hz) for part in leads])
+    if samples.shape[1] < n_samples:
+        samples = continued(samples, n_samples, overlap=round(CONTINUE_S * fs_hz))
     starts = window_starts(samples.shape[1], n_samples, max_windows)
-    windows = np.zeros((len(starts), len(LEADS), n_samples), dtype=np.float32)
-    for window, start in zip(windows, starts, strict=True):
-        part = samples[:, max(start, 0) : start + n_samples]
-        window[:, max(-start, 0) : max(-start, 0) + part.shape[1]] = part
-    return windows
+    return np.stack([samples[:, start : start + n_samples] for start in starts])
+
+
+def continued(samples: NDArray[np.float32], n_samples: int, *, overlap: int) -> NDArray[np.float32]:
+    """A short recording, continued to ``n_samples`` by repeating its end from where its last stretch fits best.
+
+    The stretch of ``overlap`` samples in the first half of the recording that is nearest to its last one, over all
+    leads, is looked for; what follows it follows the end. So beats go on in step, and nothing but the recording's own
+    beats is in the window. With zeros instead, a network that looks at the mean over time sees a rarer and flatter
+    heart: on crops of 5 s of validation recordings the logit of atrial fibrillation rose by 2.2, here by 0.1.
+
+    Parameters
+    ----------
+    samples
+        ``(12, n) float32``, ``n`` < ``n_samples``.
+    """
+    n_have = samples.shape[1]
+    first_half = samples[:, : max(n_have // 2, overlap)]
+    if n_have <= 2 * overlap:
+        period = n_have
+    else:
+        stretches = np.lib.stride_tricks.sliding_window_view(first_half, overlap, axis=1)
+        apart = np.square(stretches - samples[:, None, n_have - overlap :]).sum(axis=(0, 2))
+        period = n_have - (int(apart.argmin()) + overlap)
+    index = np.arange(n_samples)
+    after = index >= n_have
+    index[after] = n_have - period + (index[after] - n_have) % period
+    return samples[:, index]
 
 
 def _normalised(leads: NDArray[np.float32], from_hz: float, to_hz: int) -> NDArray[np.float32]:
@@ -142,8 +183,8 @@ def _normalised(leads: NDArray[np.float32], from_hz: float, to_hz: int) -> NDArr
 
 
 def window_starts(n_have: int, n_samples: int, max_windows: int) -> list[int]:
-    """First sample of each window of ``n_samples`` in ``n_have``; negative where a short recording is centred."""
-    if n_have < n_samples:
-        return [-((n_samples - n_have) // 2)]
+    """First sample of each window of ``n_samples`` in ``n_have``; a shorter recording has one window."""
+    if n_have <= n_samples:
+        return [0]
     n_windows = min(max_windows, n_have // n_samples)
     return [round(start) for start in np.linspace(0, n_have - n_samples, n_windows)]

@@ -113,8 +113,8 @@ class Report(Schema):
     issued_at
         When this version was made: when the visit was finished, or when the opinion that made it was signed.
     study_instance_uid
-        The DICOM study that the report belongs to: that of the first DICOM object posted with the visit; without one,
-        a UID that is made from the visit's id.
+        The DICOM study that the report belongs to, as the hospital names it, also where that is no valid UID: that of
+        the first posted DICOM object that names its study; without one, :func:`own_study`.
     opinions
         All that were signed up to this version; version 1 has none.
     """
@@ -187,3 +187,8 @@ def uid(visit: str, version: int, *what: object) -> str:
     DICOM PS3.5, section B.2 (UUID derived UIDs: ``2.25.`` and the UUID as a decimal integer).
     """
     return f"2.25.{identifier(visit, version, *what).int}"
+
+
+def own_study(visit: str) -> str:
+    """The study of what is made for a visit whose files name no study, or one that no DICOM object may name."""
+    return uid(visit, 0, "study")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -13,7 +14,7 @@ from data_specs.problems import Problem, Refused
 from data_specs.visit.assessment import EvidenceMap
 from data_specs.visit.context import Context
 from inference.bundles.loading import Bundle
-from inference.cxr.gate import judge
+from inference.cxr.gate import Judged, judge, set_upright
 from inference.cxr.reading import read_film
 from inference.findings import InputResult, ages_offered, answer, offered, positive_share
 from inference.person import age_of, format_age, mismatch
@@ -38,6 +39,7 @@ class FilmPipeline:
     ) -> InputResult:
         person = context.person
         result = InputResult(indices=(index,))
+        turns = 0
         sizes_px = (self.gate.input_as(CxrInput).size_px, self.lung.input_as(CxrInput).size_px)
         try:
             read = await self.readers.run(read_film, [open_file], sizes_px, owner=owner)
@@ -45,7 +47,8 @@ class FilmPipeline:
             result.format = film.stated.format
             result.problems += [*film.stated.problems, *mismatch(film.stated, context)]
             if result.accepted:
-                result.problems += await self._gate(film.saturated, for_gate)
+                turns, problems = await self._gate(film.saturated, for_gate)
+                result.problems += problems
             age = age_of(film.stated, person)
             specs = offered(self.lung.manifest, age)
             if result.accepted and not specs:
@@ -55,8 +58,9 @@ class FilmPipeline:
                 if age is None:
                     result.reserves.append(Problem("age_unknown", "warn", expected="≥ 18"))
                 # A bundle of an imported architecture may have no activation map: its findings have no heatmap.
-                logits, *activations = await self.lung_batcher.infer(for_lung)
-                result.answer = answer(specs, _floats(logits[0]), evidence=partial(_heatmaps, index, activations))
+                logits, *activations = await self.lung_batcher.infer(turned(for_lung, turns))
+                heatmaps = partial(_heatmaps, index, [turned(activation, -turns) for activation in activations])
+                result.answer = answer(specs, _floats(logits[0]), evidence=heatmaps)
                 uncalibrated = [found.name for found in result.answer.findings if found.calibrated is False]
                 if uncalibrated:
                     result.reserves.append(Problem("uncalibrated", "warn", found=", ".join(uncalibrated)))
@@ -66,7 +70,15 @@ class FilmPipeline:
             result.problems.append(Problem("inference_failed", "reject", found=failure.code))
         return result
 
-    async def _gate(self, saturated: float, tensor: Array) -> list[Problem]:
+    async def _gate(self, saturated: float, tensor: Array) -> tuple[int, list[Problem]]:
+        """Quarter turns, counterclockwise, that set the film upright, and its problems then."""
+        as_it_lies = await self._judged(saturated, tensor)
+        if as_it_lies.is_chest:
+            return 0, as_it_lies.problems
+        others = await asyncio.gather(*(self._judged(saturated, turned(tensor, turns)) for turns in (1, 2, 3)))
+        return set_upright(self.gate.manifest.thresholds, as_it_lies, others)
+
+    async def _judged(self, saturated: float, tensor: Array) -> Judged:
         logits, distance, lungs = await self.gate_batcher.infer(tensor)
         return judge(
             self.gate.manifest.thresholds,
@@ -75,6 +87,11 @@ class FilmPipeline:
             float(_floats(distance[0, 0])),
             _floats(lungs[0, 0]),
         )
+
+
+def turned(pictures: Array, turns: int) -> Array:
+    """``(n, channels, side, side)`` turned counterclockwise by quarter turns."""
+    return np.ascontiguousarray(np.rot90(pictures, turns, axes=(2, 3))) if turns else pictures
 
 
 def _heatmaps(index: int, activations: Sequence[Array], spec: FindingSpec) -> list[EvidenceMap]:

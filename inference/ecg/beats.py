@@ -136,19 +136,22 @@ def representative_beat(beats: Beats) -> RepresentativeBeat:
     for use in (dominant & whole & on_time, dominant & whole, dominant):
         if use.sum() >= max(3, 0.4 * dominant.sum()):
             break
-    single = _windows(beats.filtered, at[use], BEFORE, AFTER)
+    single = cut_windows(beats.filtered, at[use], BEFORE, AFTER)
     return RepresentativeBeat(median(single.transpose(1, 2, 0)), single[:, INDEPENDENT], typical)
 
 
 def prepare(recording: Recording) -> Signal:
     """``(12, n_samples) float64, mV`` at 500 Hz: gaps bridged, baseline removed."""
-    first_minute = recording.samples[:, : int(MAX_SECONDS * recording.fs_hz)]
-    finite = np.isfinite(first_minute)
-    if not finite.all():
-        first_minute = np.where(finite, first_minute, np.float32(np.nan))
-    samples = resample(fill_gaps(first_minute), recording.fs_hz, FS_HZ)
+    samples = resample(first_minute(recording), recording.fs_hz, FS_HZ)
     samples = samples - median(samples[:, ::10])[:, None]
     return zero_phase(samples, 2, BASELINE_HZ, FS_HZ)
+
+
+def first_minute(recording: Recording) -> Signal:
+    """``(12, n_samples) float64, mV`` as recorded, with gaps bridged; at most the first minute."""
+    samples = recording.samples[:, : int(MAX_SECONDS * recording.fs_hz)]
+    finite = np.isfinite(samples)
+    return fill_gaps(samples if finite.all() else np.where(finite, samples, np.float32(np.nan)))
 
 
 def smooth(samples: Signal, n: int) -> Signal:
@@ -206,7 +209,7 @@ def _ventricular(leads: Signal, at: NDArray[np.int64]) -> NDArray[np.int64]:
     """
     if len(at) < 2:
         return at
-    around = _windows(leads, at, 30, 30)
+    around = cut_windows(leads, at, 30, 30)
     curvature = around[..., 10:] - 2 * around[..., 5:-5] + around[..., :-10]
     sharpness = np.sqrt((curvature**2).mean(axis=1)).max(axis=-1)
     sharpness = np.minimum(sharpness, 2 * median(sharpness))
@@ -236,16 +239,16 @@ def _search_back(
     return np.sort(np.asarray(found))
 
 
-def _windows(samples: Signal, at: NDArray[np.int64], before: int, after: int) -> Signal:
+def cut_windows(samples: Signal, at: NDArray[np.int64], before: int, after: int) -> Signal:
     """``(n_beats, n_leads, before + after)`` windows about ``at``; beyond the ends the last sample is held."""
     n_samples, width = samples.shape[1], before + after
-    windows = np.empty((len(at), len(samples), width))
-    for window, start in zip(windows, (at - before).tolist(), strict=True):
+    taken = np.empty((len(at), len(samples), width))
+    for window, start in zip(taken, (at - before).tolist(), strict=True):
         first, last = max(-start, 0), min(n_samples - start, width)
         window[:, first:last] = samples[:, start + first : start + last]
         window[:, :first] = samples[:, :1]
         window[:, last:] = samples[:, -1:]
-    return windows
+    return taken
 
 
 def _shape(windows: Signal) -> Signal:
@@ -256,11 +259,11 @@ def _shape(windows: Signal) -> Signal:
 
 def _group(leads: Signal, at: NDArray[np.int64]) -> tuple[NDArray[np.int64], Signal]:
     """Fiducial points of the beats, aligned with the dominant shape, and their correlation with it."""
-    windows = _windows(leads, at, _HALF, _HALF)
+    windows = cut_windows(leads, at, _HALF, _HALF)
     template = windows[_seed(_shape(windows), 0.8)]
     for _ in range(2):
-        at = at + _lags(_windows(leads, at, _HALF + _LAG, _HALF + _LAG), template)
-        windows = _windows(leads, at, _HALF, _HALF)
+        at = at + _lags(cut_windows(leads, at, _HALF + _LAG, _HALF + _LAG), template)
+        windows = cut_windows(leads, at, _HALF, _HALF)
         shape = _shape(windows)
         seed = _seed(shape, MIN_ALIKE)
         alike = shape @ shape[seed] >= MIN_ALIKE

@@ -12,10 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data_specs.ecg.filters import Signal, median, percentiles
-from data_specs.ecg.recording import LEADS, Recording
+from data_specs.ecg.recording import LEADS, SHORT_S, Recording, format_seconds
 from data_specs.problems import Problem, Severity
-from inference.ecg.beats import BEFORE, FS_HZ, INDEPENDENT, Beats, RepresentativeBeat, smooth
-from inference.ecg.delineate import Examined, Marks, examine
+from inference.ecg.beats import BEFORE, FS_HZ, INDEPENDENT, Beats, RepresentativeBeat
+from inference.ecg.delineate import Examined, examine
+from inference.ecg.limb_leads import electrodes_exchanged, laws_broken, normalised
 
 WARN_MISSING, MAX_MISSING = 0.01, 0.2
 """Shares of missing samples in leads that have any sample; a lead without any counts as flat."""
@@ -42,8 +43,8 @@ Circulation 2009;119:e235); the development recordings have 0.87 to 6.6 mV in th
 median one. Samples in the wrong unit are off by a hundred times or more.
 """
 
-MIN_BEATS = 3
-"""Beats in a recording of 8 s or more: 20/min."""
+MIN_BEATS, MIN_BEATS_SHORT = 3, 2
+"""Beats in a recording of 8 s or more, and in a shorter one (5 s or more): about 20/min."""
 
 MIN_CONTRAST, MIN_DOMINANT_SHARE, MIN_LIKENESS = 1.5, 0.4, 0.8
 """Least contrast of the detection signal, share of dominant beats, and median likeness to them. Development recordings,
@@ -63,28 +64,8 @@ NOISY_MV, NOISY_SHARE = 0.15, 0.25
 CLIPPED_SECONDS, CLIPPED_BEATS = 0.01, 3
 """A lead is clipped where it stays at its highest or lowest value for 10 ms in at least three places."""
 
-MAX_LAW_RESIDUAL = 0.5
-"""Root mean square of III - (II - I), and of the augmented leads likewise, relative to the leads themselves.
-Real recordings, rounded and filtered as they are, stay below 0.05; an inverted or misnamed lead gives 1 or more."""
-
-LAWS = {
-    2: (-1.0, 1.0, "III = II − I"),
-    3: (-0.5, -0.5, "aVR = −(I + II)/2"),
-    4: (1.0, -0.5, "aVL = I − II/2"),
-    5: (-0.5, 1.0, "aVF = II − I/2"),
-}
-"""Einthoven and Goldberger: index of the derived lead, its shares of I and of II, the law as shown to users."""
-
 MAX_IDENTICAL = 0.005
 """Two independent leads whose difference, as a share of the larger (root mean squares), is less are one lead."""
-
-REVERSED_QRS, REVERSED_QRST = -0.2, -0.5
-"""Correlation of I with V6 over the QRS where the P wave in I is inverted too; over QRS and T where there is no P.
-
-I and V6 both look at the heart from the left: opposite complexes with an inverted P mean exchanged arm electrodes,
-while in mirror-image dextrocardia V6 is inverted with I (Batchvarov et al., Europace 2007;9:1081). On PTB-XL folds 1
-to 8 and the development recordings (1,568): no false alarm; with the arms exchanged in the data 95 % are noticed.
-"""
 
 
 def gate(recording: Recording, examined: Examined | None = None) -> tuple[list[Problem], bool]:
@@ -96,12 +77,20 @@ def gate(recording: Recording, examined: Examined | None = None) -> tuple[list[P
         The result of :func:`inference.ecg.delineate.examine` for this recording, where it is already there.
     """
     examined = examined or examine(recording)
-    problems = _missing(recording)
+    problems = [*_short(recording), *_missing(recording)]
     flat = _flat(recording, examined.beats)
     problems += _flat_problems(flat, examined.beats)
     if not any(p.severity == "reject" for p in problems):
         problems += _content(recording, examined, flat)
+    if examined.pacing.at:
+        problems.append(Problem("paced", "warn"))
     return problems, all(p.severity != "reject" for p in problems)
+
+
+def _short(recording: Recording) -> list[Problem]:
+    if recording.duration_s >= SHORT_S:
+        return []
+    return [Problem("short", "warn", format_seconds(recording.duration_s), format_seconds(SHORT_S))]
 
 
 def _missing(recording: Recording) -> list[Problem]:
@@ -151,16 +140,18 @@ def _content(recording: Recording, examined: Examined, flat: NDArray[np.bool_]) 
     qrs = beat.samples[:, BEFORE - 60 : BEFORE + 60]
     height = np.ptp(qrs, axis=1)
     typical = float(median(height[usable]))
-    if height.max() < MIN_QRS_MV or typical > MAX_QRS_MV:
+    limb = laws_broken(beats.filtered, flat) or normalised(recording.samples, usable)
+    too_high = typical > MAX_QRS_MV and limb is None  # with gains that disagree, voltage says nothing
+    if height.max() < MIN_QRS_MV or too_high:
         found = height.max() if height.max() < MIN_QRS_MV else typical
         limits = f"{MIN_QRS_MV:g}–{_mv(MAX_QRS_MV)}"
         return [Problem("amplitude_implausible", "reject", _mv(float(found)), limits)]
-    products = beats.filtered @ beats.filtered.T / beats.filtered.shape[1]
+    reversed_ = limb is not None and limb.severity == "reject"
     checks = (
         _clipped(recording, flat),
-        _limb_leads_contradict(products, flat),
-        _identical(products, usable),
-        _arms_exchanged(beat, marks) if not flat[[0, 11]].any() else None,
+        limb,
+        _identical(beats.filtered, usable),
+        electrodes_exchanged(beat, marks) if not reversed_ and not flat[[0, 1, 11]].any() else None,
         _noisy(beat, height, flat),
     )
     return [problem for problem in checks if problem]
@@ -168,13 +159,14 @@ def _content(recording: Recording, examined: Examined, flat: NDArray[np.bool_]) 
 
 def _no_heartbeat(recording: Recording, examined: Examined, usable: list[int]) -> Problem | None:
     beats = examined.beats
-    seconds = beats.filtered.shape[1] / FS_HZ
-    expected = f"≥ {MIN_BEATS} QRS"
-    if len(beats.at) < MIN_BEATS or beats.contrast < MIN_CONTRAST:
-        return Problem("no_heartbeat", "reject", f"{len(beats.at)} QRS / {seconds:.0f} s", expected)
+    duration_s = beats.filtered.shape[1] / FS_HZ
+    min_beats = MIN_BEATS if duration_s >= SHORT_S else MIN_BEATS_SHORT
+    expected = f"≥ {min_beats} QRS"
+    if len(beats.at) < min_beats or beats.contrast < MIN_CONTRAST:
+        return Problem("no_heartbeat", "reject", f"{len(beats.at)} QRS / {duration_s:.0f} s", expected)
     share = float(beats.dominant.mean())
     if share < MIN_DOMINANT_SHARE or float(median(beats.likeness)) < MIN_LIKENESS:
-        return Problem("no_heartbeat", "reject", f"{beats.dominant.sum()} QRS / {seconds:.0f} s", expected)
+        return Problem("no_heartbeat", "reject", f"{beats.dominant.sum()} QRS / {duration_s:.0f} s", expected)
     two_levels = median(_two_levels(recording.samples[usable, ::4])) > MAX_TWO_LEVELS
     one_source = _one_source(examined, usable)
     if one_source and not two_levels and examined.marks is not None and examined.marks.qrs_ms is not None:
@@ -225,26 +217,9 @@ def _clipped(recording: Recording, flat: NDArray[np.bool_]) -> Problem | None:
     return Problem("amplitude_implausible", severity, _names(clipped), f"≤ {_mv(float(np.nanmax(recording.samples)))}")
 
 
-def _limb_leads_contradict(products: Signal, flat: NDArray[np.bool_]) -> Problem | None:
-    """Limb leads that contradict Einthoven and Goldberger: a lead is inverted, or two leads have changed names.
-
-    Parameters
-    ----------
-    products
-        ``(12, 12) float64, mV²``: mean product of every two leads; the power of any sum of leads follows from it.
-    """
-    for i, (share_one, share_two, expected) in LAWS.items():
-        law = np.array([share_one, share_two])
-        derived = float(law @ products[:2, :2] @ law)
-        power = derived + products[i, i]
-        residual = power - 2 * float(law @ products[:2, i])
-        if not flat[i] and power > FLAT_MV**2 and residual > MAX_LAW_RESIDUAL**2 * power:
-            return Problem("leads_reversed", "reject", f"I / II / {LEADS[i]}", expected)
-    return None
-
-
-def _identical(products: Signal, usable: list[int]) -> Problem | None:
+def _identical(filtered: Signal, usable: list[int]) -> Problem | None:
     """Two independent leads with the same samples: one of them was not recorded."""
+    products = filtered @ filtered.T / filtered.shape[1]
     power = np.diagonal(products)
     difference = power[:, None] + power - 2 * products
     same = difference < MAX_IDENTICAL**2 * np.maximum(power[:, None], power)
@@ -252,35 +227,6 @@ def _identical(products: Signal, usable: list[int]) -> Problem | None:
     if not pairs:
         return None
     return Problem("leads_identical", "reject" if len(pairs) > 1 else "warn", "; ".join(pairs), f"{len(INDEPENDENT)}")
-
-
-def _arms_exchanged(beat: RepresentativeBeat, marks: Marks) -> Problem | None:
-    if marks.qrs_onset is None or marks.qrs_offset is None or marks.qrs_ms is None:
-        return None
-    onset, offset = marks.qrs_onset, marks.qrs_offset
-    one, six = (beat.samples[i] - beat.samples[i, onset - 6 : onset].mean() for i in (0, LEADS.index("V6")))
-    over_qrs = _correlation(one[onset:offset], six[onset:offset])
-    if marks.p_onset is not None and marks.p_offset is not None and marks.p_consistency > 0.7:
-        p = _above_chord(one[marks.p_onset : marks.p_offset + 1])
-        reversed_ = p < 0 and over_qrs < REVERSED_QRS
-        found = f"P(I) < 0, r(I, V6) = {over_qrs:.2f}"
-    else:
-        end = marks.t_offset or min(offset + int(0.3 * FS_HZ), beat.samples.shape[1])
-        over_qrst = _correlation(one[onset:end], six[onset:end])
-        net = float(one[onset:offset].max() + one[onset:offset].min())
-        reversed_ = net < 0 and over_qrs < REVERSED_QRST and over_qrst < REVERSED_QRST
-        found = f"r(I, V6) = {over_qrst:.2f}"
-    return Problem("leads_reversed", "reject", found, f"r(I, V6) ≥ {REVERSED_QRS:g}") if reversed_ else None
-
-
-def _above_chord(wave: Signal) -> float:
-    """Largest deviation, with its sign, of a wave from the straight line between its ends."""
-    above = smooth(wave - np.linspace(wave[0], wave[-1], len(wave)), 5)
-    return float(above[np.abs(above).argmax()])
-
-
-def _correlation(a: Signal, b: Signal) -> float:
-    return float(a @ b / np.sqrt((a @ a) * (b @ b) + 1e-12))
 
 
 def _noisy(beat: RepresentativeBeat, height: Signal, flat: NDArray[np.bool_]) -> Problem | None:

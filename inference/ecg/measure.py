@@ -26,6 +26,9 @@ rate and predict mortality best, Bazett worst. ICH E14 (2005) and its Q&A: Fride
 MIN_BEATS = 3
 """Least number of dominant beats for a representative beat."""
 
+MIN_BEATS_RATE = 2
+"""Least number of beats for a rate: all that a slow heart (under 36/min) gives in 5 s."""
+
 MIN_DOMINANT_SHARE = 0.4
 """Least share of dominant beats: with fewer, no single shape represents the recording."""
 
@@ -50,7 +53,7 @@ QTC_MS = (280.0, 700.0)
 
 
 def measure(recording: Recording, examined: Examined | None = None) -> Intervals:
-    """Measure a recording of at least 8 s; a longer one than a minute is measured over its first minute.
+    """Measure a recording of at least 5 s; a longer one than a minute is measured over its first minute.
 
     Parameters
     ----------
@@ -61,10 +64,10 @@ def measure(recording: Recording, examined: Examined | None = None) -> Intervals
     beats, beat, marks = examined.beats, examined.beat, examined.marks
     spread = _rr_spread(beats)
     regular = None if spread is None else spread <= IRREGULAR_RR_SPREAD
-    rate = _within(60.0 / float(beats.rr_s.mean()), HEART_RATE_PER_MIN) if len(beats.at) >= MIN_BEATS else None
+    rate = _within(60.0 / float(beats.rr_s.mean()), HEART_RATE_PER_MIN) if len(beats.at) >= MIN_BEATS_RATE else None
     pr = qrs = qt = qtc = None
     if rate and beat and marks and beats.dominant.sum() >= MIN_BEATS and beats.dominant.mean() >= MIN_DOMINANT_SHARE:
-        qrs = marks.qrs_ms
+        qrs = None if marks.qrs_onset_hidden else marks.qrs_ms
         if qrs is not None:
             pr = _pr_ms(marks, regular)
             qt = _qt_ms(marks)

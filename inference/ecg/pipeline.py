@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, TypeVar
 
@@ -14,7 +15,7 @@ from data_specs.bundle import EcgInput, FindingSpec
 from data_specs.problems import Problem, Refused
 from data_specs.visit.assessment import EvidenceMap, FoundFinding
 from data_specs.visit.context import Context
-from data_specs.vocabulary import terms
+from data_specs.vocabulary import findings_withheld_by, term_of, terms
 from inference.bundles.loading import Bundle
 from inference.ecg.intervals import Intervals
 from inference.ecg.reading import Group, Names, RecordingRead, Windows, group_files, read_group, read_recordings
@@ -27,6 +28,9 @@ from inference.runtime.batcher import Batcher, InferenceFailed
 from inference.runtime.session import Array
 
 T = TypeVar("T")
+
+LIMITS_THE_ANSWER = frozenset({"gains_inconsistent", "paced", "short"})
+"""Reserves of a recording that the organ repeats."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +105,8 @@ class RecordingPipeline:
     async def _answer(self, indices: tuple[int, ...], read: Read[RecordingRead], context: Context) -> InputResult:
         recording, person = read.document, context.person
         result = InputResult(indices=indices, format=recording.stated.format)
-        result.problems += [*recording.stated.problems, *recording.problems, *mismatch(recording.stated, context)]
+        of_gate = [_named(problem) for problem in recording.problems]
+        result.problems += [*recording.stated.problems, *of_gate, *mismatch(recording.stated, context)]
         age = age_of(recording.stated, person)
         specs = offered(self.cardiac.manifest, age)
         if result.accepted and not specs:
@@ -109,6 +114,9 @@ class RecordingPipeline:
             result.problems.append(Problem("age_out_of_range", "reject", format_age(age), offer))
         if not result.accepted or recording.intervals is None:
             return result
+        result.reserves += [problem for problem in of_gate if problem.code in LIMITS_THE_ANSWER]
+        reserves = {problem.code for problem in of_gate}
+        specs = tuple(spec for spec in specs if reserves.isdisjoint(term_of(spec.name).withheld_by))
         if age is None:
             result.reserves.append(Problem("age_unknown", "warn", expected="≥ 18"))
         try:
@@ -116,24 +124,26 @@ class RecordingPipeline:
         except InferenceFailed as failure:
             result.problems.append(Problem("inference_failed", "reject", found=failure.code))
             return result
-        traces = partial(self._traces, indices[0], logits, activation, recording.starts_s)
+        traces = partial(self._traces, indices[0], logits, activation, recording)
         result.answer = answer(specs, np.asarray(logits, dtype=np.float64).mean(axis=0), evidence=traces)
+        if result.answer.risk is None and result.answer.category == "low":
+            result.answer.category = None  # what decides between normal and not was withheld
         add_measured(result.answer, recording.intervals)
         if recording.intervals.unmeasured:
             result.reserves.append(Problem("not_measurable", "warn", found=", ".join(recording.intervals.unmeasured)))
         return result
 
     def _traces(
-        self, index: int, logits: Array, activation: Array, starts_s: Sequence[float], of: FindingSpec
+        self, index: int, logits: Array, activation: Array, recording: RecordingRead, of: FindingSpec
     ) -> list[EvidenceMap]:
-        """Activation over the window in which the finding is strongest."""
+        """Activation over the window in which the finding is strongest, as far as it was recorded."""
         spec = self.cardiac.input_as(EcgInput)
         window = int(np.argmax(np.asarray(logits, dtype=np.float64)[:, of.column]))
-        start = starts_s[window]
-        values = positive_share(np.asarray(activation[window, of.column], dtype=np.float64))
-        return [
-            EvidenceMap(kind="trace", input=index, span=(start, start + spec.n_samples / spec.fs_hz), values=values)
-        ]
+        over_window = np.asarray(activation[window, of.column], dtype=np.float64)
+        start, step_s = recording.starts_s[window], spec.n_samples / spec.fs_hz / len(over_window)
+        n_recorded = min(len(over_window), math.ceil((recording.duration_s - start) / step_s))
+        span = (start, start + n_recorded * step_s)
+        return [EvidenceMap(kind="trace", input=index, span=span, values=positive_share(over_window[:n_recorded]))]
 
     @property
     def _windows(self) -> Windows:
@@ -146,6 +156,12 @@ class RecordingPipeline:
 
 def _names(files: Sequence[EcgFile]) -> Names:
     return tuple((file.index, file.filename) for file in files)
+
+
+def _named(problem: Problem) -> Problem:
+    """A problem of the gate; with the findings that are withheld because of it, where there are any."""
+    withheld = findings_withheld_by(problem.code)
+    return replace(problem, found=", ".join(withheld)) if withheld else problem
 
 
 def _refused(indices: tuple[int, ...], problem: Problem) -> InputResult:

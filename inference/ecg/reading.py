@@ -54,12 +54,15 @@ class RecordingRead:
     ----------
     problems
         Of the gate. Where one refuses the recording, there are no windows, and nothing was measured.
+    duration_s
+        Of what was recorded, s; a window may be longer.
     starts_s
         Where each window begins, s.
     """
 
     stated: Stated
     problems: tuple[Problem, ...]
+    duration_s: float
     starts_s: tuple[float, ...] = ()
     intervals: Intervals | None = None
 
@@ -130,6 +133,7 @@ def _read(files: RecordingFiles, ecg_unit: VoltageUnit | None, windows: Windows)
     from inference.ecg.delineate import examine  # noqa: PLC0415
     from inference.ecg.gate import gate  # noqa: PLC0415
     from inference.ecg.measure import measure  # noqa: PLC0415
+    from inference.ecg.pacing import without_spikes  # noqa: PLC0415
 
     recording = read_recording(files, ecg_unit=ecg_unit)
     require_memory(int(EXAMINED * recording.samples.nbytes))
@@ -137,10 +141,12 @@ def _read(files: RecordingFiles, ecg_unit: VoltageUnit | None, windows: Windows)
     problems, _ = gate(recording, examined)
     stated = Stated.of(recording)
     if any(problem.severity == "reject" for problem in (*recording.problems, *problems)):
-        return Read(RecordingRead(stated, tuple(problems)))
+        return Read(RecordingRead(stated, tuple(problems), recording.duration_s))
     starts_s = starts_of(recording, windows)
-    taken = conform(recording, fs_hz=windows.fs_hz, n_samples=windows.n_samples, max_windows=windows.max_windows)
-    return Read(RecordingRead(stated, tuple(problems), starts_s, measure(recording, examined)), (taken,))
+    heart = without_spikes(recording, examined.pacing)
+    taken = conform(heart, fs_hz=windows.fs_hz, n_samples=windows.n_samples, max_windows=windows.max_windows)
+    intervals = measure(recording, examined)
+    return Read(RecordingRead(stated, tuple(problems), recording.duration_s, starts_s, intervals), (taken,))
 
 
 def starts_of(recording: Recording, windows: Windows) -> tuple[float, ...]:

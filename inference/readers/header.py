@@ -10,7 +10,7 @@ from inference.readers.job import Read, job
 
 @job
 def read_dicom_reference(files: Sequence[bytes]) -> Read[DicomReference | None]:
-    """Which study, series and person the beginning of a DICOM object names; ``None`` where it names no study.
+    """Which study, series and person the beginning of a DICOM object names; ``None`` for any other file.
 
     Raises
     ------

@@ -1,7 +1,8 @@
 """A twelve-lead recording on millimetre paper: the places of strokes, labels and shading.
 
 The layout is the printed page that cardiologists read: three rows of four columns, 2.5 s each, and lead II over ten
-seconds below them. Time runs on from column to column, so that one abscissa is one moment for the whole page.
+seconds below them. Time runs on from column to column, so that one abscissa is one moment for the whole page. On a
+shorter recording the last columns would be empty: it is drawn in six rows of two columns, half of it each.
 Everything is in millimetres from the upper left corner; :mod:`inference.render.pictures` turns it into SVG and PNG.
 """
 
@@ -23,11 +24,14 @@ References
 Kligfield P. et al., Recommendations for the standardization and interpretation of the electrocardiogram, part I,
 Circulation 2007;115:1306-1324: 25 mm/s, 10 mm/mV, and the 3 x 4 format with a rhythm strip.
 """
+SHAPE_MM = 15.0
+"""Height of the median lead where the leads have gains of their own: millimetres then say nothing of millivolts."""
 
 ROWS = (("I", "aVR", "V1", "V4"), ("II", "aVL", "V2", "V5"), ("III", "aVF", "V3", "V6"))
+SHORT_ROWS = (("I", "V1"), ("II", "V2"), ("III", "V3"), ("aVR", "V4"), ("aVL", "V5"), ("aVF", "V6"))
 RHYTHM_LEAD = "II"
-COLUMN_S = 2.5
-PAGE_S = COLUMN_S * 4
+PAGE_S, LAST_COLUMN_S = 10.0, 2.0
+"""Seconds of a page; least of them that the last of four columns has."""
 
 PULSE_MM = 5.0
 LEFT_MM, RIGHT_MM, FOOT_MM = 15.0, 5.0, 10.0
@@ -83,8 +87,8 @@ class _Segment:
     up_mm: NDArray[np.float64]
 
 
-def lay_out(recording: Recording, evidence: EvidenceMap | None = None) -> Paper:
-    """Place ten seconds of ``recording``, beginning where the evidence begins, else at its start.
+def lay_out(recording: Recording, evidence: EvidenceMap | None = None, *, voltage: bool = True) -> Paper:
+    """Place ten seconds of ``recording``, or all of a shorter one, from where the evidence begins, else from its start.
 
     Parameters
     ----------
@@ -93,13 +97,18 @@ def lay_out(recording: Recording, evidence: EvidenceMap | None = None) -> Paper:
         move it out of its row. Nothing is filtered.
     evidence
         A ``trace`` map to shade the page with.
+    voltage
+        Without it the leads have gains of their own: no calibration pulse is drawn, and no gain is stated.
     """
     start_s = _page_start(recording, evidence)
+    short = recording.duration_s < 3 / 4 * PAGE_S + LAST_COLUMN_S
+    column_s = recording.duration_s / 2 if short else PAGE_S / 4
+    mm = MM_PER_MV if voltage else _shape_mm(recording)
     rows = [
-        [_segment(recording, lead, start_s, COLUMN_S * column, COLUMN_S) for column, lead in enumerate(row)]
-        for row in ROWS
+        [_segment(recording, lead, start_s, column_s * column, column_s, mm) for column, lead in enumerate(leads)]
+        for leads in (SHORT_ROWS if short else ROWS)
     ]
-    rows.append([_segment(recording, RHYTHM_LEAD, start_s, 0.0, PAGE_S)])
+    rows.append([_segment(recording, RHYTHM_LEAD, start_s, 0.0, PAGE_S, mm)])
 
     strokes: list[Points] = []
     marks: list[Points] = []
@@ -108,7 +117,7 @@ def lay_out(recording: Recording, evidence: EvidenceMap | None = None) -> Paper:
     for row in rows:
         up, down = _row_extent(row)
         baseline = top + LABEL_MM + up
-        marks.append(_pulse(baseline))
+        marks += [_pulse(baseline)] if voltage else []
         for segment in row:
             labels.append(Label(segment.start_mm + 1.0, top + LABEL_MM - 0.8, segment.lead, bold=True))
             if segment.start_mm > LEFT_MM:
@@ -119,9 +128,8 @@ def lay_out(recording: Recording, evidence: EvidenceMap | None = None) -> Paper:
         top = baseline + down
     height = top + FOOT_MM
     end_s = min(start_s + PAGE_S, recording.duration_s)
-    scale = (
-        f"25 mm/s   10 mm/mV   {start_s:.1f} - {end_s:.1f} s / {recording.duration_s:.1f} s   {recording.fs_hz:g} Hz"
-    )
+    gain = "10 mm/mV" if voltage else "? mm/mV"
+    scale = f"25 mm/s   {gain}   {start_s:.1f} - {end_s:.1f} s / {recording.duration_s:.1f} s   {recording.fs_hz:g} Hz"
     labels.append(Label(LEFT_MM, height - 3.2, scale))
     return Paper(
         width_mm=LEFT_MM + MM_PER_S * PAGE_S + RIGHT_MM,
@@ -138,7 +146,17 @@ def _page_start(recording: Recording, evidence: EvidenceMap | None) -> float:
     return max(0.0, min(wanted, recording.duration_s - PAGE_S))
 
 
-def _segment(recording: Recording, lead: str, start_s: float, offset_s: float, duration_s: float) -> _Segment:
+def _shape_mm(recording: Recording) -> float:
+    """Millimetres for one unit of the samples, one for all leads."""
+    present = recording.samples[np.isfinite(recording.samples).any(axis=1)]
+    ranges = np.nanmax(present, axis=1) - np.nanmin(present, axis=1) if present.size else np.zeros(1)
+    typical = float(np.median(ranges))
+    return SHAPE_MM / typical if typical > 0 else MM_PER_MV
+
+
+def _segment(
+    recording: Recording, lead: str, start_s: float, offset_s: float, duration_s: float, mm_per_mv: float
+) -> _Segment:
     samples = recording.samples[LEADS.index(lead)].astype(np.float64)
     known = samples[np.isfinite(samples)]
     level = float(np.median(known)) if known.size else 0.0
@@ -147,7 +165,7 @@ def _segment(recording: Recording, lead: str, start_s: float, offset_s: float, d
     index = np.arange(first, max(first, last))
     start_mm = LEFT_MM + MM_PER_S * offset_s
     x_mm = start_mm + MM_PER_S * (index - first) / recording.fs_hz
-    up_mm = MM_PER_MV * (samples[index] - level)
+    up_mm = mm_per_mv * (samples[index] - level)
     return _Segment(lead, start_mm, x_mm, np.where(np.isfinite(up_mm), up_mm, np.nan))
 
 

@@ -86,12 +86,12 @@ def evidence_png(content: bytes, evidence: EvidenceMap, max_px: int | None = 102
     return _png(Image.alpha_composite(film, Image.fromarray(_overlay(evidence, film.size))).convert("RGB"))
 
 
-def trace_svg(recording: Recording, evidence: EvidenceMap | None = None) -> str:
+def trace_svg(recording: Recording, evidence: EvidenceMap | None = None, *, voltage: bool = True) -> str:
     """Twelve leads on millimetre paper; the user unit is one millimetre and the drawing claims its true size.
 
     Presentation attributes only: the page's content security policy admits no inline style.
     """
-    paper = lay_out(recording, evidence)
+    paper = lay_out(recording, evidence, voltage=voltage)
     width, height = f"{paper.width_mm:g}", f"{paper.height_mm:g}"
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}mm" height="{height}mm" '
@@ -114,9 +114,9 @@ def trace_svg(recording: Recording, evidence: EvidenceMap | None = None) -> str:
     return "".join(parts)
 
 
-def trace_png(recording: Recording, evidence: EvidenceMap | None = None) -> bytes:
+def trace_png(recording: Recording, evidence: EvidenceMap | None = None, *, voltage: bool = True) -> bytes:
     """The same page as :func:`trace_svg`, as pixels."""
-    paper = lay_out(recording, evidence)
+    paper = lay_out(recording, evidence, voltage=voltage)
     scale = PX_PER_MM * OVERSAMPLING
     image = Image.new("RGB", (round(paper.width_mm * scale), round(paper.height_mm * scale)), PAPER)
     draw = ImageDraw.Draw(image)

@@ -41,8 +41,9 @@ def draw_trace(
     ecg_unit: VoltageUnit | None,
     evidence: EvidenceMap | None,
     kind: Literal["png", "svg"],
+    voltage: bool = True,
 ) -> Read[None]:
-    """The recording to which file ``index`` belongs, on millimetre paper.
+    """The recording to which file ``index`` belongs, on millimetre paper; ``voltage``: its leads have one gain.
 
     Raises
     ------
@@ -54,8 +55,8 @@ def draw_trace(
         if any(file.index == index for file in group.files):
             recording = read_recording(group, ecg_unit=ecg_unit)
             if kind == "png":
-                return _picture(trace_png(recording, evidence))
-            return _picture(trace_svg(recording, evidence).encode())
+                return _picture(trace_png(recording, evidence, voltage=voltage))
+            return _picture(trace_svg(recording, evidence, voltage=voltage).encode())
     raise Refused("unreadable", "—", "1")
 
 

@@ -33,9 +33,12 @@ class Film:
 
 @dataclass(frozen=True, slots=True)
 class Trace:
+    """A recording; ``voltage``: its leads have one gain, so that millimetres are millivolts."""
+
     filename: str
     plain: str
     maps: tuple[EvidenceLink, ...]
+    voltage: bool
 
 
 def films(visit: Visit) -> list[Film]:
@@ -61,7 +64,8 @@ def traces(visit: Visit) -> list[Trace]:
         address = "/v1/visits/{id}/inputs/{input}/trace.svg?finding={finding}"
         maps = _maps(visit, "trace", [each.index for each in members], address)
         plain = f"/v1/visits/{visit.id}/inputs/{first}/trace.svg"
-        found.append((first, Trace(", ".join(each.filename for each in members), plain, maps)))
+        voltage = all(problem.code != "gains_inconsistent" for each in members for problem in each.problems)
+        found.append((first, Trace(", ".join(each.filename for each in members), plain, maps, voltage)))
     return [each for _, each in sorted(found, key=lambda pair: pair[0])]
 
 

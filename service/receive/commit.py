@@ -11,9 +11,10 @@ from sqlalchemy import func, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from data_specs.dicom.reference import DicomReference
+from data_specs.dicom.reference import DicomReference, named_study
+from data_specs.dicom.uids import is_uid
 from data_specs.visit.context import Context
-from data_specs.visit.report import uid
+from data_specs.visit.report import own_study
 from service.errors import IdempotencyConflict, QueueFull
 from service.receive.dicom.header import read_reference
 from service.receive.orders import find_order, merge_order
@@ -109,7 +110,8 @@ def new_visit(
         SHA-256 of what was posted. Two requests with the same ``idempotency_key`` must have the same digest.
     """
     visit_id = str(uuid.uuid4())
-    dicom = next((file.dicom for file in files if file.dicom), None)
+    dicom = [file.dicom for file in files if file.dicom]
+    study = named_study(dicom)
     accession_number = context.order.accession_number if context.order else None
     return VisitRow(
         id=visit_id,
@@ -117,8 +119,8 @@ def new_visit(
         key_id=key_id,
         referrer_id=context.referrer.id if context.referrer else None,
         person_id=usable_id(context.person.id),
-        study_uid=dicom.StudyInstanceUID if dicom else uid(visit_id, 0, "study"),
-        accession_number=accession_number or (dicom.AccessionNumber[:64] if dicom else None) or None,
+        study_uid=study if is_uid(study) else own_study(visit_id),
+        accession_number=accession_number or (dicom[0].AccessionNumber[:64] if dicom else None) or None,
         context=context.model_dump_json(exclude_unset=True),
         status="accepted",
         priority="unassessed",

@@ -8,13 +8,13 @@ from sqlalchemy import select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from data_specs.dicom.reference import DicomReference
+from data_specs.dicom.reference import DicomReference, named_study
 from data_specs.next_steps.rules import Facts
 from data_specs.next_steps.table import Table, next_steps
 from data_specs.visit.assessment import AssessedInput, AssessedOrgan, Assessment, FoundFinding
 from data_specs.visit.contract import Code, OperatingPoint, Organ
 from data_specs.visit.opinion import Opinion
-from data_specs.visit.report import Report, ReportFinding, ReportInput, ReportOrgan, Status, rounded, uid
+from data_specs.visit.report import Report, ReportFinding, ReportInput, ReportOrgan, Status, own_study, rounded
 from data_specs.vocabulary import term_of
 from service.errors import NotFound
 from service.parts import Parts
@@ -107,7 +107,7 @@ def make_report(row: VisitRow, opinions: Sequence[Opinion], table: Table) -> Rep
         person=context.person,
         referrer=context.referrer,
         order=context.order,
-        study_instance_uid=row.study_uid or uid(row.id, 0, "study"),
+        study_instance_uid=named_study(each.dicom for each in inputs if each.dicom) or own_study(row.id),
         priority=found.priority,
         priority_reasons=tuple(found.priority_reasons),
         organs=organs,

@@ -22,6 +22,7 @@ from sqlalchemy import (
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 from sqlalchemy.types import TypeDecorator
 
+from data_specs.dicom.uids import MAX_KEPT
 from data_specs.visit.assessment import Assessment
 from data_specs.visit.context import Context
 
@@ -114,7 +115,8 @@ class VisitRow(Base):
     referrer_id: Mapped[str | None] = mapped_column(String(200))
     person_id: Mapped[str | None] = mapped_column(String(200))
     study_uid: Mapped[str | None] = mapped_column(String(64))
-    """The study of the report: that of the visit's DICOM objects, else one that was made for it."""
+    """The study of the report's own objects: that of the visit's files, else (or where no DICOM object may name it) one
+    that was made for the visit."""
     accession_number: Mapped[str | None] = mapped_column(String(64))
     context: Mapped[str] = mapped_column(Text)
     status: Mapped[str] = mapped_column(String(10))
@@ -313,9 +315,10 @@ class ArrivalRow(Base):
     )
 
     site: Mapped[str] = mapped_column(String(100), primary_key=True)
-    sop_uid: Mapped[str] = mapped_column(String(64), primary_key=True)
+    sop_uid: Mapped[str] = mapped_column(String(MAX_KEPT), primary_key=True)
     sha256: Mapped[str] = mapped_column(String(64), primary_key=True)
-    study_uid: Mapped[str] = mapped_column(String(64))
+    study_uid: Mapped[str] = mapped_column(String(MAX_KEPT))
+    """As it came; where the object names no study, one of its own, so that nothing is put together with it."""
     field: Mapped[str] = mapped_column(String(10))
     n_bytes: Mapped[int] = mapped_column(BigInteger)
     dicom: Mapped[str] = mapped_column(Text)

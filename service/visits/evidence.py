@@ -13,7 +13,7 @@ from service.errors import NotFound
 from service.keys import Key
 from service.parts import Parts
 from service.storage.tables import InputRow, VisitRow
-from service.visits.stored import find_evidence, input_row, load_visit, was_accepted
+from service.visits.stored import find_evidence, has_common_gain, input_row, load_visit, was_accepted
 
 Layer = Literal["film", "overlay"]
 OVERLAY_PX, EVIDENCE_PX = 512, 1024
@@ -74,7 +74,8 @@ async def _trace(
     _accepted_input(row, index, "ecg")
     files = [posted for posted in row.inputs if posted.field == "ecg" and was_accepted(row, posted.index)]
     names = [(posted.index, posted.filename) for posted in files]
-    return await _drawn(parts, draw_trace, files, names, index, row.read_context().ecg_unit, evidence, kind)
+    unit, voltage = row.read_context().ecg_unit, has_common_gain(row, index)
+    return await _drawn(parts, draw_trace, files, names, index, unit, evidence, kind, voltage)
 
 
 async def _drawn(parts: Parts, job: Job[..., None], files: Sequence[InputRow], *arguments: Any) -> bytes:

@@ -226,6 +226,13 @@ def was_accepted(row: VisitRow, index: int) -> bool:
     return found is not None and any(each.index == index and each.accepted for each in found.inputs)
 
 
+def has_common_gain(row: VisitRow, index: int) -> bool:
+    """Whether voltages can be read in the recording to which input ``index`` belongs."""
+    found = row.read_assessment()
+    problems = [p.code for each in (found.inputs if found else []) if each.index == index for p in each.problems]
+    return "gains_inconsistent" not in problems
+
+
 def input_row(row: VisitRow, index: int) -> InputRow:
     """The input with this index.
 

@@ -9,9 +9,12 @@ from typing import Any
 import imagecodecs
 import numpy as np
 from numpy.typing import NDArray
+from pydicom.datadict import dictionary_VR
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.encaps import encapsulate
 from pydicom.uid import RLELossless
+
+import data_specs.dicom.header  # noqa: F401  pydicom then takes strange values without a warning
 
 EXPLICIT, IMPLICIT, BIG = "1.2.840.10008.1.2.1", "1.2.840.10008.1.2", "1.2.840.10008.1.2.2"
 DEFLATED, UNCOMPRESSED, DEFLATED_FRAME = "1.2.840.10008.1.2.1.99", "1.2.840.10008.1.2.1.98", "1.2.840.10008.1.2.8.1"
@@ -74,6 +77,7 @@ def dicom(
 ) -> bytes:
     """A DICOM file around ``values``; ``tags`` are set last, ``None`` removes an element."""
     ds = Dataset()
+    ds.StudyInstanceUID, ds.SeriesInstanceUID = "1.2.3.4.5.7", "1.2.3.4.5"
     ds.SOPClassUID, ds.SOPInstanceUID, ds.Modality = DX, "1.2.3.4.5.6", "DX"
     ds.StudyDate, ds.PatientID, ds.PatientName = "20260102", "P-17", "Secret^Name"
     ds.BodyPartExamined, ds.ViewPosition, ds.PhotometricInterpretation = "CHEST", "PA", "MONOCHROME2"
@@ -85,12 +89,9 @@ def dicom(
         ds.BitsAllocated = 8 * values.dtype.itemsize
         ds.BitsStored, ds.HighBit, ds.PixelRepresentation = bits, bits - 1, int(signed)
         _set_pixels(ds, values, syntax, bits, codestream)
-    for keyword, value in tags.items():
-        if value is None:
-            del ds[keyword]
-        else:
-            setattr(ds, keyword, value)
+    set_tags(ds, tags)
     ds.file_meta = FileMetaDataset()
+    ds.file_meta.MediaStorageSOPInstanceUID = ds.get("SOPInstanceUID") or "1.2.3.4.5.6"
     ds.file_meta.TransferSyntaxUID = syntax
     if syntax == RLE and codestream is None:
         ds.file_meta.TransferSyntaxUID = EXPLICIT
@@ -101,6 +102,18 @@ def dicom(
     ds.save_as(out, implicit_vr=syntax == IMPLICIT, little_endian=syntax != BIG, enforce_file_format=True)
     content = out.getvalue()
     return content.replace(JPEG.encode(), f"{DEFLATED_FRAME}\0".encode(), 1) if syntax == DEFLATED_FRAME else content
+
+
+def set_tags(dataset: Dataset, tags: dict[str, Any]) -> None:
+    """Set elements; ``None`` removes one. Identifiers are written as they are, with what stands around them."""
+    for keyword, value in tags.items():
+        if value is None:
+            dataset.pop(keyword, None)
+        elif dictionary_VR(keyword) == "UI":
+            dataset.add_new(keyword, "UI", None)
+            dataset[keyword]._value = value.encode().decode("latin-1")
+        else:
+            setattr(dataset, keyword, value)
 
 
 def _set_pixels(ds: Dataset, values: NDArray[Any], syntax: str, bits: int, codestream: bytes | None) -> None:

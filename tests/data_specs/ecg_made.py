@@ -13,6 +13,7 @@ import numpy as np
 from data_specs.ecg.files import group_recordings, read_recording
 from data_specs.ecg.posted import PostedFile
 from data_specs.ecg.recording import LEADS, Recording
+from tests.data_specs.cxr_made import set_tags
 
 FS = 500
 EIGHT = ("I", "II", "V1", "V2", "V3", "V4", "V5", "V6")
@@ -117,9 +118,15 @@ def cpsc2018(made: np.ndarray) -> bytes:
 
 
 def dicom(
-    made: np.ndarray, *, unit: str | None = "uV", median: bool = True, split: bool = False, big: bool = False
+    made: np.ndarray,
+    *,
+    unit: str | None = "uV",
+    median: bool = True,
+    split: bool = False,
+    big: bool = False,
+    **tags: str | None,
 ) -> bytes:
-    """A 12-lead ECG object: the median beat first, then the rhythm in one group or in two."""
+    """A 12-lead ECG object: the median beat first, then the rhythm in one group or in two; ``tags`` are set last."""
     from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
     from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, TwelveLeadECGWaveformStorage, generate_uid
 
@@ -131,6 +138,7 @@ def dicom(
         None, {}, file_meta=meta, preamble=b"\0" * 128, is_implicit_VR=False, is_little_endian=not big
     )
     dataset.SOPClassUID, dataset.SOPInstanceUID = meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID
+    dataset.StudyInstanceUID, dataset.SeriesInstanceUID = "1.2.3.7", "1.2.3.7.5"
     dataset.Modality, dataset.PatientID, dataset.PatientSex, dataset.PatientAge = "ECG", "P-1", "F", "054Y"
     dataset.AcquisitionDateTime = "20261121101500"
 
@@ -166,6 +174,7 @@ def dicom(
         else [group("RHYTHM", LEADS, made)]
     )
     dataset.WaveformSequence = groups
+    set_tags(dataset, tags)
     file = io.BytesIO()
     dataset.save_as(file, enforce_file_format=True)
     return file.getvalue()

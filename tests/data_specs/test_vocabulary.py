@@ -173,6 +173,8 @@ CONTRACT_CODES = [
     "amplitude_implausible",
     "age_out_of_range",
     "person_mismatch",
+    "gains_inconsistent",
+    "short",
 ]
 
 

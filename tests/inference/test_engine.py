@@ -139,17 +139,43 @@ async def test_a_recording_of_someone_else_is_refused(engine: Engine, recording:
     assert assessment.organs["cardiac"].status == "assessed"
 
 
-@pytest.mark.parametrize("change", ["inverted", "upside down", "turned", "detail"])
+@pytest.mark.parametrize("change", ["inverted", "detail"])
 async def test_a_film_that_is_not_as_it_should_be_is_noticed(engine: Engine, normal_film: bytes, change: str) -> None:
     film = np.asarray(Image.open(io.BytesIO(normal_film)).convert("L"))
     changed, code = {
         "inverted": (255 - film, "inverted"),
-        "upside down": (film[::-1], "not_a_chest_image"),
-        "turned": (np.rot90(film), "not_a_chest_image"),
         "detail": (np.kron(film[30:110, 30:110], np.ones((4, 4), dtype=np.uint8)), "not_a_chest_image"),
     }[change]
     assessment = await engine.assess(posted(("image", "f.png", png(np.ascontiguousarray(changed)))), ADULT)
     assert codes(assessment, 0) == {code}
+
+
+@pytest.mark.parametrize("turns", [1, 2, 3])
+async def test_a_turned_film_is_assessed_upright_and_its_heatmaps_lie_as_it_does(
+    engine: Engine, abnormal_film: bytes, turns: int
+) -> None:
+    film = np.asarray(Image.open(io.BytesIO(abnormal_film)).convert("L"))
+    lying = np.ascontiguousarray(np.rot90(film, -turns))
+    upright = await engine.assess(posted(("image", "f.png", png(film))), ADULT)
+    turned = await engine.assess(posted(("image", "f.png", png(lying))), ADULT)
+    (said,) = turned.inputs[0].problems
+    assert (said.code, said.severity, said.found) == ("turned", "warn", f"{90 * turns}°")
+    assert probabilities(turned, "lung") == pytest.approx(probabilities(upright, "lung"), abs=0.01)
+    heatmaps = [
+        next(f for f in assessed.organs["lung"].findings if f.name == "abnormal").evidence[0].values
+        for assessed in (upright, turned)
+    ]
+    np.testing.assert_allclose(heatmaps[1], np.rot90(heatmaps[0], -turns), atol=13)  # of 255
+
+
+async def test_a_mirrored_film_is_assessed_and_its_heart_is_said_to_lie_on_the_right(
+    engine: Engine, normal_film: bytes
+) -> None:
+    film = np.asarray(Image.open(io.BytesIO(normal_film)).convert("L"))
+    for mirrored, expected in ((film[:, ::-1], ["heart_on_the_right"]), (film[::-1], ["turned", "heart_on_the_right"])):
+        assessment = await engine.assess(posted(("image", "f.png", png(np.ascontiguousarray(mirrored)))), ADULT)
+        assert [p.code for p in assessment.inputs[0].problems] == expected
+        assert assessment.organs["lung"].status == "assessed"
 
 
 async def test_a_zip_may_hold_the_recording(engine: Engine, recording: list[tuple[str, bytes]]) -> None:

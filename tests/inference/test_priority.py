@@ -170,3 +170,10 @@ def test_an_uncalibrated_output_is_not_the_absence_of_a_finding() -> None:
     assert prioritise(given, {}, frozenset()) == ("routine", [bare])
     given["kidney"] = AssessedOrgan(status="assessed", category="intermediate")
     assert [r.code for r in prioritise(given, {}, frozenset())[1]] == ["category_intermediate", "uncalibrated"]
+
+
+@pytest.mark.parametrize("code", ["uncalibrated", "paced"])
+def test_what_could_not_be_decided_is_never_nothing_found(code: str) -> None:
+    reserve = Problem(code, "warn")
+    cardiac = AssessedOrgan(status="assessed", reasons=[reserve], category=None)
+    assert prioritise({"cardiac": cardiac}, {}, frozenset()) == ("routine", [reserve])

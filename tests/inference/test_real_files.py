@@ -97,6 +97,20 @@ async def test_atrial_fibrillation_is_told_from_sinus_rhythm_in_other_hospitals(
     assert wins >= 0.9, (fibrillating, sinus)
 
 
+async def test_a_paced_recording_is_never_called_normal(engine: Engine, shared_data: Path) -> None:
+    header = shared_data / "ecg/raw/HR12083.hea"
+    assessment = await assess(engine, "ecg", header, header.with_suffix(".mat"))
+    cardiac = assessment.organs["cardiac"]
+    assert cardiac.status == "assessed"
+    assert {f.name for f in cardiac.findings} == {"atrial_fibrillation", "heart_rate"}
+    assert cardiac.risk is None
+    assert cardiac.category != "low"
+    assert [p.code for p in cardiac.reasons] == ["paced", "not_measurable"]
+    withheld = "normal_ecg, st_t_change, conduction_disturbance, myocardial_infarction, hypertrophy"
+    assert {p.found for i in assessment.inputs for p in i.problems if p.code == "paced"} == {withheld}
+    assert "nothing_found" not in {p.code for p in assessment.priority_reasons}
+
+
 FORMATS = {
     "aecg/Example_aECG.xml": None,
     "aecg/fda_subject1_0.xml": None,

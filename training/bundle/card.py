@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from data_specs.bundle import BundleManifest, FindingSpec, Imported
-from training.bundle.card_tables import figures, groups, main_cohort, points, prevalence, summary, title
+from training.bundle.card_tables import figures, groups, main_cohort, markdown, points, prevalence, summary, title
 from training.bundle.plots import plot_name
 from training.figures import planner
 
@@ -34,6 +34,7 @@ def card(manifest: BundleManifest, *, parity_difference: float | None, docs: Pat
         *(_evaluation(f, docs) for f in manifest.findings if f.evaluation or f.operating_points),
         _reading(manifest),
         *_planning(manifest),
+        *_measured(manifest),
         *_training(manifest),
         *_origin(manifest.imported),
         "## Trained on\n",
@@ -143,6 +144,14 @@ def _planning(manifest: BundleManifest) -> list[str]:
     if not body:
         return []
     return ["## Planning\n", body, *([planner.worked_example() + "\n"] if manifest.organ == "lung" else [])]
+
+
+def _measured(manifest: BundleManifest) -> list[str]:
+    return [
+        part
+        for table in manifest.measured
+        for part in (f"## {table.title}\n", table.text + "\n", markdown(table.columns, table.rows))
+    ]
 
 
 def _training(manifest: BundleManifest) -> list[str]:

@@ -38,7 +38,7 @@ def radiograph_of_something(rng: np.random.Generator, side: int) -> Picture:
     if rng.random() < 0.35:
         # Heads, abdomens and pelves are as symmetric as chests.
         thickness = thickness + thickness[:, ::-1]
-    thickness = np.clip(thickness, 0, None) + 0.05 * _power_noise(rng, side, 1.5)
+    thickness = np.clip(thickness, 0, None) + 0.05 * power_noise(rng, side, 1.5)
     exposure = rng.uniform(0.4, 2.5)
     picture = to_grey(1 - np.exp(-exposure * thickness))
     return picture if rng.random() < 0.8 else np.asarray(255 - picture, dtype=np.uint8)
@@ -56,12 +56,12 @@ def dead_leaves(rng: np.random.Generator, side: int) -> Picture:
         else:
             inside = (np.abs(x - cx) < radius) & (np.abs(y - cy) < radius * rng.uniform(0.3, 2))
         picture[inside] = rng.integers(256) + rng.uniform(0, 40) * rng.standard_normal() * (x[inside] / side)
-    return to_grey(picture + rng.uniform(0, 30) * _power_noise(rng, side, 1.0))
+    return to_grey(picture + rng.uniform(0, 30) * power_noise(rng, side, 1.0))
 
 
 def clouds(rng: np.random.Generator, side: int) -> Picture:
     """Noise with a random spectrum, from fine to coarse."""
-    return to_grey(_power_noise(rng, side, rng.uniform(0, 3)))
+    return to_grey(power_noise(rng, side, rng.uniform(0, 3)))
 
 
 def blank(rng: np.random.Generator, side: int) -> Picture:
@@ -131,14 +131,17 @@ def draw(rng: np.random.Generator, side: int) -> Picture:
 
 
 def spoil(film: Picture, rng: np.random.Generator) -> Picture:
-    """A chest film changed so that it is no frontal chest film: rotated, upside down, a detail, or shuffled pieces."""
-    side = len(film)
+    """A chest film changed so that it is no upright frontal film: turned, upside down, a detail, or shuffled pieces."""
     kind = rng.integers(4)
     if kind == 0:
         return np.ascontiguousarray(np.rot90(film, int(rng.integers(1, 4))))
-    if kind == 1:
-        return np.ascontiguousarray(film[::-1])
-    if kind == 2:
+    return np.ascontiguousarray(film[::-1]) if kind == 1 else piece(film, rng)
+
+
+def piece(film: Picture, rng: np.random.Generator) -> Picture:
+    """A detail of a chest film, or its pieces in another order."""
+    side = len(film)
+    if rng.random() < 0.5:
         part = int(side * rng.uniform(0.15, 0.4))
         top, left = rng.integers(0, side - part, 2)
         detail = Image.fromarray(film[top : top + part, left : left + part])
@@ -150,6 +153,27 @@ def spoil(film: Picture, rng: np.random.Generator) -> Picture:
     order = order[::-1] if (order == np.arange(len(tiles))).all() else order
     rows = [np.hstack([tiles[i] for i in order[r * pieces : (r + 1) * pieces]]) for r in range(pieces)]
     return np.asarray(Image.fromarray(np.vstack(rows)).resize((side, side)))
+
+
+def framed(picture: Picture, rng: np.random.Generator) -> Picture:
+    """Now and then with a marker, and with the border that collimation or a scan leaves."""
+    side = len(picture)
+    picture = picture.copy()
+    if rng.random() < 0.4:
+        top, left = rng.integers(0, side - 4, 2)
+        picture[top : top + int(rng.integers(1, 4)), left : left + int(rng.integers(1, 5))] = rng.integers(200, 256)
+    if rng.random() < 0.3:
+        at = int(rng.integers(1, max(2, side // 10)))
+        edge = [
+            (slice(None), slice(0, at)),
+            (slice(None), slice(-at, None)),
+            (slice(0, at), slice(None)),
+            (slice(-at, None), slice(None)),
+        ]
+        for where in edge:
+            if rng.random() < 0.5:
+                picture[where] = rng.choice([0, 255, 20])
+    return picture
 
 
 def _ellipsoid(
@@ -170,7 +194,7 @@ def _ellipsoid(
     return np.sqrt(np.clip(1 - np.abs(u / a) ** rng.choice([2, 4, 8]) - (v / b) ** 2, 0, None))
 
 
-def _power_noise(rng: np.random.Generator, side: int, exponent: float) -> NDArray[np.float64]:
+def power_noise(rng: np.random.Generator, side: int, exponent: float) -> NDArray[np.float64]:
     """Gaussian noise with a spectrum of 1/f^exponent, deviation 1."""
     spectrum = np.fft.rfft2(rng.standard_normal((side, side)))
     frequency = np.hypot(np.fft.fftfreq(side)[:, None], np.fft.rfftfreq(side)[None])

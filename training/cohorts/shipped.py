@@ -75,6 +75,10 @@ NIH_LABELS = (
 )
 
 
+NIH_PARTS = {"validation": 0.2, "test": 0.2, "train": 0.6}
+"""Shares of the persons."""
+
+
 def kermany(data: Path, size_px: int) -> Cohort:
     """Children of one to five years, Guangzhou; label: ``pneumonia``.
 
@@ -118,7 +122,7 @@ def nih(data: Path, size_px: int) -> Cohort:
     """
     table = pd.read_csv(data / "cxr/nih/labels.csv")
     person = ("nih:" + table.patient_id.astype(str)).to_numpy(dtype=str)
-    part = np.array([part_of_person(p, {"validation": 0.2, "test": 0.2, "train": 0.6}, "nih") for p in person])
+    part = np.array([part_of_person(p, NIH_PARTS, "nih") for p in person])
     part[(table.age < 18) & (part != "train")] = "unused"
     labels = table[list(NIH_LABELS)].astype(float).rename(columns=str.lower)
     labels.insert(0, "abnormal", labels.max(axis=1))
@@ -138,6 +142,29 @@ def nih(data: Path, size_px: int) -> Cohort:
             {"female": table.sex == "F", "age_over_45": table.age > 45, "age_over_60": table.age > 60}
         ).astype(float),
         weight=even_weights(labels.abnormal.astype(str) + table.view, part == "train"),
+    )
+
+
+def nih_more(data: Path, size_px: int) -> Cohort:
+    """Further films of the same collection, some of which lie on their side; for evaluation only.
+
+    Films of persons whose films :func:`nih` trains on are left out.
+    """
+    table = pd.read_csv(data / "cxr/nih_more/labels.csv")
+    person = ("nih:" + table.patient_id.astype(str)).to_numpy(dtype=str)
+    part = np.array([part_of_person(p, NIH_PARTS, "nih") for p in person])
+    labels = table[list(NIH_LABELS)].astype(float).rename(columns=str.lower)
+    labels.insert(0, "abnormal", labels.max(axis=1))
+    return Cohort(
+        name="nih_more",
+        x=read_films([data / "cxr/nih_more/images" / name for name in table.image], size_px),
+        labels=labels,
+        person=person,
+        part=np.where(part == "train", "unused", "test"),
+        subgroups=pd.DataFrame(index=table.index),
+        source=NIH,
+        title="NIH, further films of other persons, some of which lie on their side",
+        age_years=(0.0, 120.0),
     )
 
 

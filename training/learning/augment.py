@@ -101,7 +101,7 @@ def recordings(batch: Tensor, generator: torch.Generator) -> Tensor:
     x = x + 0.15 * _rand(generator, n, leads, 1) * torch.sin(2 * math.pi * frequency * time + phase)
     x = x + 0.08 * _rand(generator, n, 1, 1) * _randn(generator, *x.shape)
     x = x.masked_fill(_rand(generator, n, leads, 1) < 0.04, 0.0)
-    # Half of the recordings lose up to a tenth on each side, like a padded recording of 8 s.
+    # Half of the recordings lose up to a tenth on each side.
     margin = (_rand(generator, n, 1, 1) * 2 - 1).clamp_min(0) * 0.1 * length
     position = torch.arange(length, device=batch.device).view(1, 1, -1)
     return x.masked_fill((position < margin) | (position >= length - margin), 0.0)

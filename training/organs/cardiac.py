@@ -14,6 +14,8 @@ from models.networks import RecordingNet
 from training.bundle import golden
 from training.cohorts.cohort import Cohort
 from training.cohorts.shipped import PTBXL_MAIN, ptbxl
+from training.figures.machine_intervals import machine_intervals
+from training.figures.short_recordings import short_recordings
 from training.learning import augment
 from training.learning.fit import Recipe
 from training.learning.task import Task
@@ -22,6 +24,8 @@ INPUT = EcgInput(fs_hz=100, n_samples=1000, leads=LEADS, max_windows=6)
 RECIPE = Recipe(epochs=30, batch_size=64, learning_rate=3e-3, weight_decay=0.05, mixup=0.3)
 INIT = "none"
 SUPERCLASSES = tuple(PTBXL_MAIN)[:5]
+MEASUREMENTS = (short_recordings, machine_intervals)
+"""What ``python -m training measure`` puts into the card, in this order."""
 
 SHIPPED_LIMITS = (
     "One network of 1,819 recordings of one institution's machines (PTB-XL subset: chosen to hold NORM, STTC or CD; "

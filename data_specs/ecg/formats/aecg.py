@@ -36,7 +36,7 @@ _SECONDS = {"s": 1.0, "ms": 1e-3, "us": 1e-6}
 def read(root: Element, *, ecg_unit: VoltageUnit | None) -> Recording:
     """The rhythm of an ``AnnotatedECG``.
 
-    Of several simultaneous sets of sequences, the one with most standard leads is read, among those of 8 s or more.
+    Of several simultaneous sets of sequences, the one with most standard leads is read, among those of 5 s or more.
 
     Raises
     ------

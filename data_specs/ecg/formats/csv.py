@@ -23,7 +23,7 @@ from data_specs.ecg.header import (
     recording,
     require_leads,
 )
-from data_specs.ecg.recording import LEADS, Recording, VoltageUnit
+from data_specs.ecg.recording import LEADS, MIN_DURATION_S, Recording, VoltageUnit, format_seconds
 from data_specs.person import ecg_day, read_age, read_binary_sex, read_identifier
 from data_specs.problems import Refused
 from data_specs.reading import require_memory
@@ -179,7 +179,7 @@ def _table(body: list[str], header: _Header) -> tuple[NDArray[np.float32], NDArr
     """Samples and times of the columns that are read; empty cells are NaN."""
     rows = [line for line in body if line.strip() and not line.lstrip().startswith(_COMMENT)]
     if not rows:
-        raise Refused("too_short", found="0 s", expected="8 s")
+        raise Refused("too_short", found="0 s", expected=format_seconds(MIN_DURATION_S))
     first, last = rows[0].count(header.delimiter), rows[-1].count(header.delimiter)
     if last < first:
         raise Refused("truncated", found=last + 1, expected=first + 1)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from data_specs.dicom.uids import identifier_problems
 from data_specs.ecg.header import (
     MDC_LEADS,
     MDC_MINUS_AVR,
@@ -43,7 +44,7 @@ _TYPES = {"SB": "i1", "UB": "u1", "SS": "i2", "US": "u2", "SL": "i4", "UL": "u4"
 def read(content: bytes, *, ecg_unit: VoltageUnit | None) -> Recording:
     """The rhythm of a DICOM waveform object.
 
-    Of several multiplex groups, the rhythm of 8 s or more is read, never the median beat, together with all groups of
+    Of several multiplex groups, the rhythm of 5 s or more is read, never the median beat, together with all groups of
     its rate, start and length: leads may be spread over simultaneous groups.
 
     Raises
@@ -94,6 +95,8 @@ def _items(dataset: Dataset, keyword: str, reads: Reads) -> list[Dataset]:
 
 
 def _read(dataset: Dataset, reads: Reads, ecg_unit: VoltageUnit | None) -> Recording:
+    from data_specs.dicom.header import identifiers  # noqa: PLC0415  heavy, and not every visit holds DICOM
+
     groups = _items(dataset, "WaveformSequence", reads)
     if not groups:
         kind = re.sub(r"[^A-Z]", "", str(dataset.get("Modality", "")))[:16]
@@ -114,7 +117,8 @@ def _read(dataset: Dataset, reads: Reads, ecg_unit: VoltageUnit | None) -> Recor
                 if padding is not None:
                     values[counts[:, column] == padding] = np.nan
                 leads[label] = values
-    return recording(leads, fs_hz=fs_hz, format="dicom", subject=_subject(dataset))
+    problems = identifier_problems(identifiers(dataset))
+    return recording(leads, fs_hz=fs_hz, format="dicom", subject=_subject(dataset), problems=problems)
 
 
 # ---------------------------------------------------------------- multiplex groups

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Literal
 
+from data_specs.dicom.uids import kept_uid, names_something
 from service.errors import FieldFault, InvalidRequest, NotFound
 
 if TYPE_CHECKING:
@@ -106,7 +107,7 @@ def read_query(level: Level, parameters: Sequence[tuple[str, str]], **path: str 
             matching[keyword] = _value(keyword, value)
     for keyword, uid in path.items():
         if uid is not None:
-            matching[keyword] = known_uid(uid)
+            matching[keyword] = (named_uid if keyword == "StudyInstanceUID" else known_uid)(uid)
     if numbers["limit"] > MAX_LIMIT:
         warnings.append(
             "The number of results exceeded the maximum supported by the server. Additional results can be requested."
@@ -115,7 +116,7 @@ def read_query(level: Level, parameters: Sequence[tuple[str, str]], **path: str 
 
 
 def known_uid(text: str) -> str:
-    """A UID from an address.
+    """A UID from an address, of what the service made.
 
     Raises
     ------
@@ -125,6 +126,19 @@ def known_uid(text: str) -> str:
     if not _UID.fullmatch(text):
         raise NotFound
     return text
+
+
+def named_uid(text: str) -> str:
+    """A StudyInstanceUID from an address: the hospital's, which may break the rules of DICOM.
+
+    Raises
+    ------
+    NotFound
+        No such identifier is kept.
+    """
+    if not names_something(uid := kept_uid(text)):
+        raise NotFound
+    return uid
 
 
 def _number(name: str, value: str) -> int:

@@ -15,7 +15,7 @@ import asyncio
 import json
 import os
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -23,9 +23,11 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import ColumnElement, Select, and_, func, or_, select, true
 from sqlalchemy.orm import Session
 
+from data_specs.dicom.reference import DicomReference
+from data_specs.dicom.uids import is_uid, names_something
 from data_specs.visit.report import Report
 from data_specs.vocabulary import LANGUAGES, Language
-from service.api.dicomweb.matching import DAY, INSTANCE, SERIES, STUDY, Query, known_uid, listed, matches, value_range
+from service.api.dicomweb.matching import DAY, INSTANCE, SERIES, STUDY, Query, listed, matches, named_uid, value_range
 from service.errors import NotFound
 from service.keys import Key
 from service.report.issue import issue
@@ -41,6 +43,8 @@ if TYPE_CHECKING:
 PAGE_STUDIES = 50
 MAX_STUDIES = 500
 """Studies that one query searches, newest first; a warning says if there are more."""
+MAX_MALFORMED = 20
+"""Identifiers of one query that are looked for in the headers of all visits that the key may see."""
 LAST_DAY = "99991231"
 
 
@@ -103,7 +107,8 @@ async def find_made(
     """
     languages = LANGUAGES if series else (language,)
     found = []
-    async for versions in made_studies(service, key, {"StudyInstanceUID": known_uid(study)}, languages):
+    wanted = await _with_made(service, key, {"StudyInstanceUID": named_uid(study)})
+    async for versions in made_studies(service, key, wanted, languages):
         for version in versions:
             found += [
                 (version, made)
@@ -113,6 +118,29 @@ async def find_made(
     if not found:
         raise NotFound
     return found
+
+
+async def _with_made(service: Service, key: Key, matching: dict[str, str]) -> dict[str, str]:
+    """The matching, with the studies that were made in place of those that no DICOM object may name.
+
+    A hospital asks for its study by the identifier that it has for it.
+    """
+    asked = listed(matching.get("StudyInstanceUID", ""))
+    malformed = [uid for uid in asked if names_something(uid) and not is_uid(uid)][:MAX_MALFORMED]
+    if not malformed:
+        return matching
+    written = (f'"StudyInstanceUID":{json.dumps(uid, ensure_ascii=False)}' for uid in malformed)
+    of_study = VisitRow.inputs.any(or_(*(InputRow.dicom.contains(each, autoescape=True) for each in written)))
+
+    def find(session: Session) -> list[str | None]:
+        visits = session.scalars(_finished(select(VisitRow), key).where(of_study)).all()
+        return [visit.study_uid for visit in visits if any(is_of_them(each.dicom) for each in visit.inputs)]
+
+    def is_of_them(dicom: str | None) -> bool:  # SQLite compares without case
+        return dicom is not None and DicomReference.model_validate_json(dicom).StudyInstanceUID in malformed
+
+    made = [uid for uid in await service.database.read(find) if uid]
+    return {**matching, "StudyInstanceUID": ",".join((*asked, *made))}
 
 
 def _finished(query: Select[Any], key: Key) -> Select[Any]:
@@ -175,6 +203,7 @@ async def search(service: Service, key: Key, language: Language, query: Query, r
     """
     answer = Answer(warnings=list(query.warnings))
     skipped, seen = 0, 0
+    query = replace(query, matching=await _with_made(service, key, query.matching))
     async for versions in made_studies(service, key, query.matching, (language,)):
         seen += 1
         if seen > MAX_STUDIES:

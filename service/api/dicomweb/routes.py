@@ -23,7 +23,7 @@ from service.api.dicomweb.matching import (
     MAX_OFFSET,
     MAX_VALUE,
     Level,
-    known_uid,
+    named_uid,
     read_query,
 )
 from service.api.dicomweb.query import find_made, search
@@ -56,7 +56,7 @@ VARY = {"Vary": "Accept, Accept-Language"}
 router = APIRouter(prefix=ROOT, tags=["DICOMweb"], responses=problem_responses(errors.Unauthorised))
 
 _UID = {"pattern": "^[0-9.]{1,64}$"}
-Study = Annotated[str, Path(description="StudyInstanceUID", json_schema_extra=_UID)]
+Study = Annotated[str, Path(description="StudyInstanceUID, also one that breaks the rules of DICOM")]
 Series = Annotated[str, Path(description="SeriesInstanceUID", json_schema_extra=_UID)]
 Instance = Annotated[str, Path(description="SOPInstanceUID", json_schema_extra=_UID)]
 
@@ -136,7 +136,7 @@ async def store(request: Request, key: CurrentKey) -> Response:
 @router.post("/studies/{study}", **_STORE)
 async def store_in_study(request: Request, key: CurrentKey, study: Study) -> Response:
     """Post DICOM objects of one study; an object of another study is refused."""
-    return await _store(request, key, known_uid(study))
+    return await _store(request, key, named_uid(study))
 
 
 async def _store(request: Request, key: Key, study: str | None) -> Response:

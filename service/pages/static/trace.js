@@ -111,7 +111,7 @@
     }
 
     const does = {
-      c: () => caliper('x'), v: () => caliper('y'),
+      c: () => caliper('x'), v: () => calipers.y && caliper('y'),
       '+': () => zoomTo(zoom * 1.25), '=': () => zoomTo(zoom * 1.25), '-': () => zoomTo(zoom / 1.25), 0: () => zoomTo(1),
     };
     figure.addEventListener('keydown', (event) => {

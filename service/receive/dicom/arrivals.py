@@ -15,6 +15,8 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from data_specs.dicom.reference import ECG_CLASSES, FILM_CLASSES, START_BYTES
+from data_specs.dicom.uids import MAX_LENGTH
+from data_specs.visit.report import uid
 from service.errors import StorageUnavailable
 from service.logs import where_it_failed
 from service.receive.commit import has_room
@@ -70,7 +72,7 @@ def receive(
     draft
         The whole file. The caller removes it afterwards, also where it is refused.
     sop_class_uid, sop_instance_uid
-        As the sender's request states them, if it does; the file has to agree.
+        As the sender's request states them, if it does; the file has to agree, where it has them.
 
     Returns
     -------
@@ -95,8 +97,8 @@ def _receive(service: Service, site: str, source: str, draft: Draft, stated: tup
     with draft.open() as file:
         start = file.read(START_BYTES)
     if dicom is None:
-        return Refusal("unreadable", CANNOT_UNDERSTAND, "DICOM", "StudyInstanceUID, SeriesInstanceUID, SOPInstanceUID")
-    if any(uid and uid != own for uid, own in zip(stated, (dicom.SOPClassUID, dicom.SOPInstanceUID), strict=True)):
+        return Refusal("unreadable", CANNOT_UNDERSTAND, "DICOM", "DICOM PS3.10")
+    if any(map(_contradicts, stated, (dicom.SOPClassUID, dicom.SOPInstanceUID))):
         return Refusal("unreadable", DOES_NOT_MATCH_CLASS, "SOPClassUID, SOPInstanceUID ≠", "=")
     if dicom.SOPClassUID not in (*FILM_CLASSES, *ECG_CLASSES):
         return Refusal("unsupported_format", SOP_CLASS_NOT_SUPPORTED, dicom.SOPClassUID, "CR, DX, SC, ECG")
@@ -108,7 +110,7 @@ def _receive(service: Service, site: str, source: str, draft: Draft, stated: tup
         site=site,
         sop_uid=dicom.SOPInstanceUID,
         sha256=draft.sha256,
-        study_uid=dicom.StudyInstanceUID,
+        study_uid=dicom.StudyInstanceUID if dicom.names_its_study else uid(draft.sha256, 0, "study"),
         field=field_of(start),
         n_bytes=draft.n_bytes,
         dicom=dicom.model_dump_json(exclude_defaults=True),
@@ -116,6 +118,15 @@ def _receive(service: Service, site: str, source: str, draft: Draft, stated: tup
         visit_id=None,
     )
     return asyncio.run(_keep(service, row))
+
+
+def _contradicts(stated: str, own: str) -> bool:
+    """Whether a request names another object than it holds.
+
+    Where one of the two says nothing, they do not. DCMTK, and what is made with it, cuts a longer identifier in the
+    request to 64 characters.
+    """
+    return bool(stated and own) and stated not in (own, own[:MAX_LENGTH])
 
 
 async def _keep(service: Service, row: ArrivalRow) -> Refusal | str:

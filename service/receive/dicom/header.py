@@ -13,8 +13,8 @@ from service.storage.drafts import Draft
 def read_reference(readers: Readers, draft: Draft) -> DicomReference | None:
     """Which study, series and person the header names. It blocks: call it in a thread.
 
-    ``None`` where the file is no DICOM object, names no study, or has a header that cannot be read: the reader of the
-    whole file then says what is wrong with it.
+    ``None`` where the file is no DICOM object, or its header cannot be read: the reader of the whole file then says
+    what is wrong with it.
 
     Raises
     ------

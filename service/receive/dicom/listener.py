@@ -92,7 +92,7 @@ def start(service: Service, settings: Settings) -> Listener | None:
 
 
 def _bound_server(service: Service, settings: Settings, callers: Callers) -> ThreadedAssociationServer:
-    from pynetdicom import AE, evt  # noqa: PLC0415  pynetdicom is loaded where a port is set
+    from pynetdicom import AE, _config, evt  # noqa: PLC0415  pynetdicom is loaded where a port is set
     from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]  # noqa: PLC0415
     from pynetdicom.transport import RequestHandler, ThreadedAssociationServer  # noqa: PLC0415
 
@@ -101,6 +101,8 @@ def _bound_server(service: Service, settings: Settings, callers: Callers) -> Thr
     from service.receive.dicom.association import MAX_PDU, BoundedAssociation  # noqa: PLC0415  loads pynetdicom
 
     be_quiet()
+    # pynetdicom would end an association in which an identifier has more than 64 characters
+    _config.VALIDATORS["UI"] = lambda _: (True, "")
     entity = AE(settings.dicom_ae_title)
     entity.require_called_aet = True
     entity.maximum_associations = MAX_ASSOCIATIONS
@@ -194,7 +196,7 @@ def _store(event: Any, service: Service) -> Dataset:
             association.requestor.ae_title.strip(),
             draft,
             sop_class_uid=str(request.AffectedSOPClassUID),
-            sop_instance_uid=str(request.AffectedSOPInstanceUID),
+            sop_instance_uid=str(request.AffectedSOPInstanceUID or ""),
         )
     except Exception as error:
         log.error("dicom_object_not_taken", **where_it_failed(error))

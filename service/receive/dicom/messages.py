@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 from pydicom.filewriter import write_file_meta_info
+from pydicom.uid import UID
 from pynetdicom.association import Association
 from pynetdicom.dimse import DIMSEServiceProvider
 from pynetdicom.dimse_messages import C_STORE_RQ, DIMSEMessage
@@ -40,6 +41,8 @@ MAX_COMMAND = 64 * 1024
 """Longest command set of one message, in bytes."""
 MAX_WAITING = 2
 """Objects that an association may have sent without an answer: one that is stored, and one that comes meanwhile."""
+STORE_KEYWORDS = tuple(keyword for keyword in C_STORE.REQUEST_KEYWORDS if keyword != "AffectedSOPInstanceUID")
+"""What a C-STORE request has to state. pynetdicom leaves a request unanswered that names no object."""
 LOOK_S = 0.5
 """A thread of an association sleeps no longer than this. An event wakes it earlier."""
 
@@ -126,14 +129,14 @@ class BoundedDimse(DIMSEServiceProvider):
         context = association._accepted_cx[message.context_id or 0]
         meta = create_file_meta(
             sop_class_uid=command.AffectedSOPClassUID,
-            sop_instance_uid=command.AffectedSOPInstanceUID,
+            sop_instance_uid=command.get("AffectedSOPInstanceUID") or UID(""),
             transfer_syntax=context.transfer_syntax[0],
             implementation_uid=IMPLEMENTATION_UID,  # type: ignore[arg-type]
             implementation_version="SANGLOC",
         )
         start = io.BytesIO()
         start.write(bytes(128) + b"DICM")
-        write_file_meta_info(start, meta)  # type: ignore[arg-type]  # any file
+        write_file_meta_info(start, meta, enforce_standard=False)  # type: ignore[arg-type]  # any file
         draft = Draft(self._folder)
         with self._lock:
             if self._over or len(self._drafts) >= MAX_WAITING:
@@ -187,9 +190,12 @@ class BoundedDimse(DIMSEServiceProvider):
     def get_msg(self, block: bool = False) -> Any:
         """The next message. It waits for one even where pynetdicom's loop does not ask for that, so that it sleeps."""
         try:
-            return self.msg_queue.get(timeout=self.dimse_timeout if block else LOOK_S)
+            context_id, message = self.msg_queue.get(timeout=self.dimse_timeout if block else LOOK_S)
         except queue.Empty:
             return None, None
+        if isinstance(message, C_STORE):
+            message.REQUEST_KEYWORDS = STORE_KEYWORDS  # type: ignore[assignment]  # a shorter tuple
+        return context_id, message
 
     def wake(self) -> None:
         """Wake the loop that waits for a message, so that it looks for a release or an abort."""

@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import quote
 
 from fastapi import Request
 from python_multipart.multipart import parse_options_header
@@ -90,7 +91,7 @@ class Outcome:
     Parameters
     ----------
     reference
-        ``None`` where the object's header cannot be read, or has no UIDs.
+        ``None`` where the object's header cannot be read.
     failure
         FailureReason (0008,1197), one of those in :mod:`service.receive.dicom.arrivals`; ``None`` where it was taken.
     """
@@ -162,10 +163,12 @@ def response_document(outcomes: list[Outcome], root: str) -> dict[str, Any]:
     """
     from pydicom import Dataset  # noqa: PLC0415  pydicom is loaded on first use
 
+    import data_specs.dicom.header  # noqa: F401, PLC0415  pydicom would warn of identifiers, and quote them
+
     taken: list[Dataset] = []
     failed: list[Dataset] = []
     unidentified: list[Dataset] = []
-    studies = set()
+    studies: set[str] = set()
     for outcome in outcomes:
         item = Dataset()
         if outcome.reference:
@@ -177,9 +180,10 @@ def response_document(outcomes: list[Outcome], root: str) -> dict[str, Any]:
         elif outcome.reference:
             item.RetrieveURL = ""
             taken.append(item)
-            studies.add(outcome.reference.StudyInstanceUID)
+            studies.add(outcome.reference.StudyInstanceUID if outcome.reference.names_its_study else "")
     answer = Dataset()
-    answer.RetrieveURL = f"{root}/studies/{studies.pop()}" if len(studies) == 1 else ""
+    study = studies.pop() if len(studies) == 1 else ""
+    answer.RetrieveURL = f"{root}/studies/{quote(study, safe='')}" if study else ""
     sequences = {"ReferencedSOPSequence": taken, "FailedSOPSequence": failed, "OtherFailuresSequence": unidentified}
     for keyword, items in sequences.items():
         if items:

@@ -11,16 +11,16 @@ import io
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from data_specs.dicom.reference import RADIOGRAPH_CLASSES, DicomReference
+from data_specs.dicom.reference import RADIOGRAPH_CLASSES, DicomReference, named_study
+from data_specs.dicom.uids import is_uid
 from data_specs.visit.context import Referrer
-from data_specs.visit.report import Report, uid
+from data_specs.visit.report import Report, own_study, uid
 from data_specs.vocabulary import SYSTEMS, Language
 from service.report.dicom.values import (
     day,
     header_date,
     header_name,
     header_time,
-    is_uid,
     person_name,
     short,
     time,
@@ -127,10 +127,7 @@ def prior_document(report: Report, language: Language) -> MadeInstance | None:
 def reference(report: Report, index: int) -> DicomReference | None:
     """The reference to a posted DICOM object; ``None`` if the file was not DICOM or one of its UIDs is not valid."""
     found = next((posted.dicom for posted in report.inputs if posted.index == index), None)
-    if found is None:
-        return None
-    uids = (found.StudyInstanceUID, found.SeriesInstanceUID, found.SOPInstanceUID, found.SOPClassUID)
-    return found if all(map(is_uid, uids)) else None
+    return found if found is not None and found.may_be_referred_to else None
 
 
 def presentable(report: Report, index: int) -> DicomReference | None:
@@ -147,9 +144,9 @@ def presentable(report: Report, index: int) -> DicomReference | None:
 
 
 def study(report: Report) -> str:
-    """The report's StudyInstanceUID; one made from the visit's id if the hospital's is not a valid UID."""
+    """The study in which the report's objects stand: the hospital's; one of the visit's own if that is no valid UID."""
     given = report.study_instance_uid
-    return given if is_uid(given) else uid(report.visit, 1, "study")
+    return given if is_uid(given) else own_study(report.visit)
 
 
 def new_dataset(report: Report, language: Language, instance: MadeInstance) -> Dataset:
@@ -231,9 +228,13 @@ def _made(
 
 
 def _source(report: Report) -> DicomReference | None:
-    """The first posted DICOM object of the report's study, from which patient and study are copied."""
-    objects = (posted.dicom for posted in report.inputs if posted.dicom is not None)
-    return next((each for each in objects if each.StudyInstanceUID == report.study_instance_uid), None)
+    """The first posted DICOM object of the report's study, from which patient and study are copied.
+
+    Where no object names its study, the first one counts.
+    """
+    objects = [posted.dicom for posted in report.inputs if posted.dicom is not None]
+    study = named_study(objects)
+    return next((each for each in objects if not study or each.StudyInstanceUID == study), None)
 
 
 def _add_patient(dataset: Dataset, report: Report) -> None:

@@ -80,10 +80,6 @@ def whole(text: str, limit: int) -> str:
     return identifier if identifier == line(identifier) and len(identifier) <= limit else ""
 
 
-def is_uid(text: str) -> bool:
-    return 0 < len(text) <= 64 and re.fullmatch(r"[0-9]+(\.[0-9]+)+", text, re.ASCII) is not None
-
-
 def header_date(text: str) -> str:
     """DA of a posted header; empty if it is not a date."""
     found = dicom_day(text)

@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 
 from data_specs.dicom.reference import DicomReference
+from data_specs.dicom.uids import is_uid
 from data_specs.visit.opinion import Author, Opinion
 from data_specs.visit.report import ReportInput
 from service.report import words
@@ -17,9 +18,8 @@ DICOM_UID_SYSTEM = "urn:dicom:uid"
 UNKNOWN = "http://hl7.org/fhir/StructureDefinition/data-absent-reason"
 SERVICE_NAME = "Sàng Lọc"
 
-_OID = re.compile(r"[0-2](\.(0|[1-9][0-9]*))+")
-MAX_UID = 64
-"""Most characters of a UID (DICOM PS3.5, section 9)."""
+_OID_ROOTS = ("0.", "1.", "2.")
+"""Beginnings of an identifier that may be written as ``urn:oid:`` (FHIR R4, data type oid; ISO/IEC 9834)."""
 
 
 # ---------------------------------------------------------------- people
@@ -73,10 +73,14 @@ def author(document: Document, by: Author) -> Resource:
 
 # ---------------------------------------------------------------- studies
 def studies(document: Document, subject: Resource) -> dict[int, Resource]:
-    """Add an ImagingStudy for each posted DICOM study, and return its reference by index of the posted file."""
+    """Add an ImagingStudy for each posted DICOM study, and return its reference by index of the posted file.
+
+    A study whose identifier breaks the rules of DICOM has it as it came, without a system. Objects and series of such
+    identifiers are counted, and not listed.
+    """
     posted: dict[str, list[tuple[ReportInput, DicomReference]]] = {}
     for file in document.report.inputs:
-        if file.dicom and all(map(_is_uid, _uids(file.dicom))):
+        if file.dicom and file.dicom.names_its_study:
             posted.setdefault(file.dicom.StudyInstanceUID, []).append((file, file.dicom))
     return {
         file.index: _study(document, uid, [dicom for _, dicom in members], subject)
@@ -85,33 +89,30 @@ def studies(document: Document, subject: Resource) -> dict[int, Resource]:
     }
 
 
-def _uids(dicom: DicomReference) -> tuple[str, ...]:
-    return dicom.StudyInstanceUID, dicom.SeriesInstanceUID, dicom.SOPInstanceUID, dicom.SOPClassUID
-
-
-def _is_uid(uid: str) -> bool:
-    return len(uid) <= MAX_UID and bool(_OID.fullmatch(uid))
-
-
 def _study(document: Document, uid: str, objects: Sequence[DicomReference], subject: Resource) -> Resource:
     first = objects[0]
     series: dict[str, list[DicomReference]] = {}
-    for dicom in objects:
+    for dicom in (each for each in objects if each.may_be_referred_to):
         series.setdefault(dicom.SeriesInstanceUID, []).append(dicom)
     numbers = {each.AccessionNumber.strip(): None for each in objects if each.AccessionNumber.strip()}
     return document.put(
         "ImagingStudy",
         uid,
         says=[" ".join(each for each in (*_modalities(objects), _day(first.StudyDate)) if each)],
-        identifier=[{"system": DICOM_UID_SYSTEM, "value": f"urn:oid:{uid}"}, *map(accession, numbers)],
+        identifier=[_identifier(uid), *map(accession, numbers)],
         status="available",
         modality=[coding(DICOM, each) for each in _modalities(objects)],
         subject=subject,
         started=_day(first.StudyDate),
-        numberOfSeries=len(series),
+        numberOfSeries=len({each.SeriesInstanceUID for each in objects}),
         numberOfInstances=len({each.SOPInstanceUID for each in objects}),
         series=[_series(uid, members) for uid, members in series.items()],
     )
+
+
+def _identifier(uid: str) -> Resource:
+    is_oid = is_uid(uid) and uid.startswith(_OID_ROOTS)
+    return {"system": DICOM_UID_SYSTEM, "value": f"urn:oid:{uid}"} if is_oid else {"value": uid}
 
 
 def _series(uid: str, objects: Sequence[DicomReference]) -> Resource:

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from data_specs.dicom.uids import is_uid
 from data_specs.next_steps.table import REASSURING
 from data_specs.visit.opinion import Opinion
 from data_specs.visit.report import Report, ReportFinding, ReportInput
@@ -30,6 +31,8 @@ from service.report.words import (
     say,
 )
 
+LOCAL = "L"
+"""Table 0301: a universal id of a local kind; ``ISO`` is an OID."""
 NOT_OBTAINED = "X"
 """Table 0085: results cannot be obtained for this observation."""
 
@@ -85,7 +88,8 @@ def observations(report: Report, language: Language) -> Iterator[Observation]:
     version = own_code("report_version", say("report_version", language))
     yield Observation("NM", version, str(report.version), unit=unit(NO_UNIT))
     study = composed("113014", "DICOM Study", "DCM")
-    yield Observation("HD", study, composed("", line(report.study_instance_uid), "ISO"))
+    uid = report.study_instance_uid
+    yield Observation("HD", study, composed("", line(uid), "ISO" if is_uid(uid) else LOCAL))
     level = text(f"priority_{report.priority}", language)
     reasons = tuple(opening(reason.message(language)) for reason in report.priority_reasons)
     priority = own_code("priority", say("priority", language))

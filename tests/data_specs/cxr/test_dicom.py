@@ -567,6 +567,14 @@ def test_a_file_that_was_cut_is_truncated(syntax: str, share: float) -> None:
     assert refusal(content[: int(len(content) * share)]).code == "truncated"
 
 
+def test_a_file_that_was_cut_within_an_element_of_its_header_is_truncated() -> None:
+    content = dicom(phantom(12))
+    end = content.index(b"\xe0\x7f\x10\x00")
+    codes = [refusal(content[: end - n]).code for n in range(1, 10)]
+    assert codes == ["truncated"] * 9
+    assert refusal(content[: end - 10]).code == "no_pixel_data", "what ends between two elements may be whole"
+
+
 @pytest.mark.parametrize("syntax", [JPEG, JPEG_LOSSLESS_SV1, J2K, HTJ2K, JPEG_LS])
 def test_a_codestream_that_was_cut_inside_a_whole_file_is_noticed(syntax: str) -> None:
     values = phantom(8).astype(np.uint8)

@@ -10,6 +10,8 @@ import numpy as np
 import pydicom
 import pytest
 from numpy.typing import NDArray
+from pydicom.pixels import get_decoder
+from pydicom.uid import UID
 
 from data_specs.cxr.display import _codes
 from data_specs.cxr.pixels import frame_of, stored_values
@@ -47,9 +49,10 @@ LAYOUTS = [
 """BitsStored, HighBit, and whether PixelRepresentation is 1."""
 
 
-def wanted(bits: int, *, signed: bool) -> NDArray[np.int64]:
+def wanted(bits: int, *, signed: bool, rows: int = 96, columns: int = 80) -> NDArray[np.int64]:
     """Values of all the range, without its last hundredths: lossy codecs may leave it."""
-    return phantom(bits).astype(np.int64) * 96 // 100 + 2**bits // 50 - (2 ** (bits - 1) if signed else 0)
+    lowest = -(2 ** (bits - 1)) if signed else 0
+    return phantom(bits, rows, columns).astype(np.int64) * 96 // 100 + 2**bits // 50 + lowest
 
 
 def as_stored(content: bytes) -> NDArray[np.int64]:
@@ -114,7 +117,7 @@ def test_lossy_jpeg_2000(bits: int) -> None:
 def test_the_lossy_processes_of_jpeg_know_no_sign(syntax: str, signed: bool) -> None:
     """Files that state one have it from the film before it was compressed."""
     bits = 8 if syntax == JPEG else 12
-    values = wanted(bits, signed=False)
+    values = wanted(bits, signed=False, rows=256, columns=240)
     content = dicom(cells(values, bits, bits - 1), syntax, bits=bits, signed=signed)
     assert np.abs(as_stored(content) - values).max() <= 2**bits / 50
 
@@ -136,6 +139,39 @@ def test_as_pydicom_reads_it(syntax: str, signed: bool, bits: int) -> None:
     theirs = pydicom.dcmread(io.BytesIO(content)).pixel_array
     if signed:  # pydicom leaves the bits above the value as they are
         theirs = np.where(theirs >= 2 ** (bits - 1), theirs.astype(np.int64) - 2**bits, theirs)
+    np.testing.assert_array_equal(as_stored(content), theirs)
+
+
+DECODERS = [
+    (RLE, "pydicom"),
+    (JPEG_LOSSLESS, "gdcm"),
+    (JPEG_LOSSLESS_SV1, "gdcm"),
+    (JPEG_LS, "gdcm"),
+    (JPEG_LS, "pyjpegls"),
+    (JPEG_LS_NEAR, "gdcm"),
+    (JPEG_LS_NEAR, "pyjpegls"),
+    (J2K, "gdcm"),
+    (J2K, "pillow"),
+]
+"""Decoders of others that pydicom can ask; serving uses none of them."""
+
+
+@pytest.mark.parametrize(("bits", "high", "signed"), LAYOUTS)
+@pytest.mark.parametrize(("syntax", "decoder"), DECODERS)
+def test_as_other_decoders_read_it(syntax: str, decoder: str, bits: int, high: int, signed: bool) -> None:
+    """They give the cells; the value in a cell is by PS3.5 section 8.1.1, its sign by PixelRepresentation."""
+    if syntax == JPEG_LS_NEAR:  # its errors would be in bits that are not the value's
+        high = bits - 1
+    whole = cells(wanted(bits, signed=signed), bits, high)
+    precision = bits if syntax == JPEG_LS_NEAR else 8 * whole.dtype.itemsize
+    codestream = rle(whole) if syntax == RLE else encoded(whole, syntax, precision)
+    content = dicom(whole, syntax, bits=bits, signed=signed, codestream=codestream, HighBit=high)
+    dataset = pydicom.dcmread(io.BytesIO(content))
+    dataset.BitsStored, dataset.PixelRepresentation = dataset.BitsAllocated, 0
+    dataset.HighBit = dataset.BitsAllocated - 1
+    found, _ = get_decoder(UID(syntax)).as_array(dataset, raw=True, decoding_plugin=decoder)
+    theirs = (found.astype(np.int64) >> (high + 1 - bits)) & (2**bits - 1)
+    theirs = np.where(signed & (theirs >= 2 ** (bits - 1)), theirs - 2**bits, theirs)
     np.testing.assert_array_equal(as_stored(content), theirs)
 
 

@@ -7,7 +7,7 @@ import contextlib
 import pytest
 
 from data_specs.cxr.files import read_image
-from data_specs.dicom.reference import reference_in
+from data_specs.dicom.reference import named_study, reference_in
 from data_specs.problems import Refused
 from tests.data_specs.cxr_made import DEFLATED, EXPLICIT, IMPLICIT, dicom, phantom
 
@@ -31,9 +31,39 @@ def test_the_header_says_where_it_belongs(syntax: str) -> None:
     assert (found.PatientName, found.AccessionNumber, found.Rows, found.Columns) == (NAME, "ACC-1", 256, 240)
 
 
-@pytest.mark.parametrize("uid", ["", "1.2.x", "1." + "2" * 70])
-def test_without_uids_it_belongs_nowhere(uid: str) -> None:
-    assert reference_in(dicom(phantom(), **{**STUDY, "StudyInstanceUID": uid})) is None
+@pytest.mark.parametrize("uid", ["", "1.02.3", "1.2.x", "1.2.", "1." + "2" * 70, "UNKNOWN", "1.2\\1.3", "1.2.Ă"])
+def test_an_identifier_that_breaks_the_rule_is_kept_as_it_came(uid: str) -> None:
+    for keyword in ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID"):
+        found = reference_in(dicom(phantom(), **{**STUDY, keyword: uid and f" {uid}"}))
+        assert found is not None
+        assert found.model_dump().items() >= {**STUDY, keyword: uid}.items()
+        assert not found.may_be_referred_to
+        assert found.names_its_study == (keyword != "StudyInstanceUID" or uid not in ("", "UNKNOWN"))
+
+
+@pytest.mark.parametrize("uid", ["1." + "2" * 600, "1.2\n3"])
+def test_an_identifier_that_cannot_be_kept_whole_names_nothing(uid: str) -> None:
+    found = reference_in(dicom(phantom(), **{**STUDY, "StudyInstanceUID": uid}))
+    assert found is not None
+    assert (found.StudyInstanceUID, found.SOPInstanceUID, found.names_its_study) == ("", "1.2.3.4.5", False)
+
+
+def test_of_a_file_that_was_cut_nobody_can_say_that_it_has_no_identifier() -> None:
+    content = dicom(phantom(), **STUDY)
+    at = content.index(b"\x20\x00\x0d\x00UI")
+    for cut in (at + 2, at + 8, at + 10):
+        with pytest.raises(Refused, match="truncated"):
+            reference_in(content[:cut])
+    end = content.index(b"\xe0\x7f\x10\x00")
+    found = reference_in(content[: end - 1])
+    assert found is not None
+    assert found.StudyInstanceUID == "1.2.3"
+
+
+def test_the_study_of_several_objects_is_that_of_the_first_that_names_one() -> None:
+    named = [reference_in(dicom(phantom(), **{**STUDY, "StudyInstanceUID": uid})) for uid in ("0", "", "1.02", "1.2")]
+    assert named_study(each for each in named if each) == "1.02"
+    assert named_study([]) == ""
 
 
 def test_other_files_and_pieces_of_files_are_no_objects() -> None:

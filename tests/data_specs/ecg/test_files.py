@@ -20,7 +20,7 @@ from data_specs.ecg.files import RecordingFiles, group_recordings, read_recordin
 from data_specs.ecg.formats.table import NAMES
 from data_specs.ecg.formats.wfdb import is_header
 from data_specs.ecg.posted import MAX_ZIP_MEMBERS, PostedFile, open_zip
-from data_specs.ecg.recording import LEADS, Recording, conform
+from data_specs.ecg.recording import LEADS, MIN_DURATION_S, Recording, conform
 from data_specs.problems import Refused, _messages
 from tests.data_specs.ecg_made import counts, csv, dicom, every_format, millivolts, on_disk, read, wfdb16
 
@@ -273,7 +273,7 @@ def holds(files: list[PostedFile], ecg_unit: str | None) -> None:
         assert recording.samples.shape[0] == len(LEADS)
         assert recording.samples.dtype == np.float32
         assert 100 <= recording.fs_hz <= 1000
-        assert recording.duration_s >= 8
+        assert recording.duration_s >= MIN_DURATION_S
         assert not np.isinf(recording.samples).any()
     assert set(codes) <= set(_messages())
     assert time.perf_counter() - start < 1.0

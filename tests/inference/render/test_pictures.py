@@ -102,7 +102,38 @@ def test_nothing_leaves_its_row() -> None:
     assert paper.height_mm % 5 == 0
 
 
-@pytest.mark.parametrize("duration_s", [8.0, 9.99, 10.0, 60.0])
+@pytest.mark.parametrize("duration_s", [5.0, 5.5, 7.3, 9.4])
+def test_a_short_recording_shows_every_lead_for_half_of_its_time(duration_s: float) -> None:
+    """In four columns of 2.5 s the last leads would have no place: six rows of two columns, one abscissa one moment."""
+    made = recording(duration_s)
+    late = round(0.9 * duration_s * 500)
+    for lead in ("V4", "II"):
+        made.samples[LEADS.index(lead), late : late + 3] = 1.0
+    paper = lay_out(made)
+    assert [label.text for label in paper.labels if label.bold] == [
+        *("I", "V1", "II", "V2", "III", "V3", "aVR", "V4", "aVL", "V5", "aVF", "V6"),
+        "II",
+    ]
+    widths = [np.ptp(stroke[:, 0]) for stroke in paper.strokes]
+    assert widths == pytest.approx([12.5 * duration_s] * 12 + [25.0 * duration_s], abs=0.11)
+    assert paper.width_mm == lay_out(recording()).width_mm  # the page's calipers count on it
+    v4, rhythm = paper.strokes[7], paper.strokes[12]
+    assert v4[v4[:, 1].argmin(), 0] == pytest.approx(rhythm[rhythm[:, 1].argmin(), 0], abs=0.11)
+
+
+def test_without_a_common_gain_no_millivolts_are_claimed() -> None:
+    made = recording()
+    made.samples[:, 500:600] = 40.0  # in any unit: drawn as high as a QRS is
+    paper = lay_out(made, voltage=False)
+    assert len(paper.marks) == 9  # ticks between leads alone, no pulse
+    assert all("10 mm/mV" not in label.text for label in paper.labels)
+    assert any("? mm/mV" in label.text for label in paper.labels)
+    assert np.ptp(paper.strokes[0][:, 1]) == pytest.approx(15.0)
+    assert ">25 mm/s   ? mm/mV" in render.trace_svg(made, voltage=False)
+    assert len(lay_out(made).marks) == 13
+
+
+@pytest.mark.parametrize("duration_s", [5.0, 8.0, 9.99, 10.0, 60.0])
 @pytest.mark.parametrize("fs_hz", [100.0, 257.0, 1000.0])
 def test_any_accepted_length_and_rate_is_drawn(duration_s: float, fs_hz: float) -> None:
     made = recording(duration_s, fs_hz)

@@ -12,12 +12,13 @@ import pydicom
 import pytest
 from PIL import Image
 
+from data_specs.dicom.uids import is_uid
 from data_specs.problems import Problem, Refused
 from data_specs.visit.assessment import EvidenceMap
 from data_specs.visit.context import Order, Person, Referrer
 from data_specs.visit.contract import ORGANS, ModelUsed
 from data_specs.visit.opinion import Author
-from data_specs.visit.report import Report, ReportFinding, ReportOrgan
+from data_specs.visit.report import Report, ReportFinding, ReportOrgan, own_study
 from data_specs.vocabulary import LANGUAGES, display, terms
 from inference.render.pictures import evidence_png
 from service.report.dicom.identity import instances, prior_document
@@ -480,6 +481,41 @@ def test_an_invalid_study_uid_is_replaced_by_one_made_from_the_visit():
     made = without_dicom().model_copy(update={"study_instance_uid": "study of Tuesday"})
     assert parsed(render(made, "vi")).StudyInstanceUID.startswith("2.25.")
     assert VISIT not in parsed(render(made, "vi")).StudyInstanceUID
+
+
+IDENTIFIERS = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID")
+MALFORMED = ["1.2.840.099.7", "1.2.ABC.7", "1." + "2" * 70, "1.2.840.7.", "HOSPITAL-7", "1.2\\1.3", ""]
+
+
+def with_identifier(keyword: str, uid: str) -> Report:
+    """A report on a film with this identifier."""
+    whole = report(2)
+    film = whole.inputs[0].dicom
+    assert film is not None
+    film = film.model_copy(update={keyword: uid})
+    study = own_study(VISIT) if keyword == "StudyInstanceUID" and not uid else film.StudyInstanceUID
+    inputs = (whole.inputs[0].model_copy(update={"dicom": film}), *whole.inputs[1:])
+    return whole.model_copy(update={"inputs": inputs, "study_instance_uid": study})
+
+
+@pytest.mark.parametrize("uid", MALFORMED)
+@pytest.mark.parametrize("keyword", IDENTIFIERS)
+def test_a_film_whose_identifier_is_malformed_is_not_referred_to_and_the_objects_are_valid(keyword, uid, tmp_path):
+    made = with_identifier(keyword, uid)
+    assert [each.kind for each in instances(made, "vi")] == ["sr", "sc"], "a presentation state has to name its film"
+    contents = [render(made, "vi"), render_heatmap(made, "vi", "pneumonia", 0, picture())]
+    for content in contents:
+        assert lines_of_error(content, tmp_path) == []
+        dataset = parsed(content)
+        uids = [element.value for element in dataset.iterall() if element.VR == "UI"]
+        assert all(is_uid(each) for each in uids), uids
+        film = made.inputs[0].dicom
+        assert film is not None
+        assert (dataset.PatientID, dataset.PatientName) == (film.PatientID, film.PatientName)
+        assert (dataset.AccessionNumber, dataset.StudyDate) == (film.AccessionNumber, film.StudyDate)
+        study = own_study(VISIT) if keyword == "StudyInstanceUID" else STUDY
+        assert dataset.StudyInstanceUID == study
+    dumped(contents[0], tmp_path)
 
 
 # ---------------------------------------------------------------- images

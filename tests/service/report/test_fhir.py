@@ -281,6 +281,36 @@ def test_a_report_with_little_known_is_a_valid_document():
     assert "basedOn" not in of_kind(bundle, "DiagnosticReport")[0]
 
 
+def with_identifiers(**uids: str) -> Report:
+    full = report_fixture.report()
+    dicom = full.inputs[0].dicom.model_copy(update=uids)
+    inputs = (full.inputs[0].model_copy(update={"dicom": dicom}), *full.inputs[1:])
+    return full.model_copy(update={"inputs": inputs, "study_instance_uid": dicom.StudyInstanceUID})
+
+
+@pytest.mark.parametrize("uid", ["1.2.840.099.7", "1.2.ABC.7", "1." + "2" * 70, "1.2.840.7.", "9.8.7"])
+def test_a_study_that_is_no_oid_has_its_identifier_as_it_came(uid):
+    body = render(with_identifiers(StudyInstanceUID=uid), "en")
+    Bundle.model_validate_json(body)
+    bundle = json.loads(body)
+    assert check(bundle) == []
+    (study,) = of_kind(bundle, "ImagingStudy")
+    assert study["identifier"][0] == {"value": uid}
+    assert f"urn:oid:{uid}" not in body.decode()
+    assert ("series" in study) == (uid == "9.8.7"), "a UID of another root than OIDs have"
+    assert (study["numberOfSeries"], study["numberOfInstances"]) == (1, 1)
+
+
+@pytest.mark.parametrize("keyword", ["SeriesInstanceUID", "SOPInstanceUID"])
+def test_a_series_or_an_object_of_a_malformed_identifier_is_not_listed(keyword):
+    body = render(with_identifiers(**{keyword: "1.02.3"}), "en")
+    Bundle.model_validate_json(body)
+    assert check(json.loads(body)) == []
+    (study,) = of_kind(json.loads(body), "ImagingStudy")
+    assert study["identifier"][0]["value"] == f"urn:oid:{report_fixture.STUDY}"
+    assert "series" not in study
+
+
 def test_a_series_without_modality_states_that_it_is_unknown():
     full = report_fixture.report()
     dicom = full.inputs[0].dicom.model_copy(update={"Modality": "", "StudyDate": "20269999"})

@@ -44,6 +44,22 @@ def read_back(message):
     )
 
 
+@pytest.mark.parametrize(
+    ("study", "value"),
+    [
+        (STUDY, f"^{STUDY}^ISO"),
+        ("1.2.840.099.7", "^1.2.840.099.7^L"),
+        ("1." + "2" * 70, f"^1.{'2' * 70}^L"),
+        ("A|7^B", "^A\\F\\7\\S\\B^L"),
+    ],
+)
+def test_the_study_is_named_as_it_came(study, value):
+    message = hl7.render(report(1).model_copy(update={"study_instance_uid": study}), "en")
+    validated(message)
+    (said,) = [each for each in message.decode().split("\r") if "|113014^" in each]
+    assert said.split("|")[2:6:3] == ["HD", value]
+
+
 @pytest.mark.parametrize("language", ["vi", "fr", "en"])
 @pytest.mark.parametrize("version", [1, 2, 3])
 def test_a_result_is_valid_and_has_the_facts_of_the_report(version, language):

@@ -80,7 +80,7 @@ def rhythm(dataset: pydicom.Dataset) -> pydicom.Dataset:
     [
         (lambda d: delattr(d, "WaveformSequence"), "unsupported_format"),
         (lambda d: setattr(rhythm(d), "WaveformData", rhythm(d).WaveformData[:-2]), "truncated"),
-        (lambda d: setattr(rhythm(d), "NumberOfWaveformSamples", 3000), "too_short"),
+        (lambda d: setattr(rhythm(d), "NumberOfWaveformSamples", 2499), "too_short"),
         (lambda d: setattr(rhythm(d), "SamplingFrequency", "50"), "sampling_rate"),
         (lambda d: delattr(rhythm(d), "SamplingFrequency"), "sampling_rate"),
         (lambda d: setattr(rhythm(d), "WaveformSampleInterpretation", "MB"), "unsupported_format"),

@@ -186,7 +186,7 @@ def test_mat_level5_behind_a_header(tmp_path: Path) -> None:
         (lambda f: f | {"rec.hea": b""}, "unreadable"),
         (lambda f: f | {"rec.hea": f["rec.hea"].replace(b"rec 12 500", b"rec 12 99")}, "sampling_rate"),
         (lambda f: f | {"rec.hea": f["rec.hea"].replace(b"rec 12 500", b"rec 12 1001")}, "too_short"),
-        (lambda f: f | {"rec.hea": f["rec.hea"].replace(b"500 5000", b"500 3999")}, "too_short"),
+        (lambda f: f | {"rec.hea": f["rec.hea"].replace(b"500 5000", b"500 2499")}, "too_short"),
         (lambda f: f | {"rec.hea": f["rec.hea"].replace(b"500 5000", b"500 99999999")}, "too_long"),
         (lambda f: f | {"rec.hea": f["rec.hea"].replace(b" V3", b" V7")}, "lead_missing"),
         (lambda f: f | {"rec.hea": f["rec.hea"].replace(b"dat 16 ", b"dat 99 ")}, "unsupported_format"),

@@ -47,8 +47,6 @@ def test_a_calibration_pulse_at_the_end_is_cut_off() -> None:
     kept = recording.samples.shape[1]  # some isoelectric samples before it may go with it
     assert 4980 <= kept <= 5000
     np.testing.assert_allclose(recording.samples, millivolts(made)[:, :kept], atol=1e-6)
-    flat = np.hstack([made, np.zeros_like(pulse)])
-    assert read(cardiosoft(flat)).samples.shape == (12, 5300)
 
 
 @pytest.mark.parametrize(
@@ -68,7 +66,7 @@ def test_unit_from_the_context_where_the_file_is_silent(content: bytes) -> None:
         (aecg(counts(), step="0.02"), "sampling_rate"),
         (aecg(counts(), step="0"), "sampling_rate"),
         (aecg(counts(), step="x"), "unreadable"),
-        (aecg(counts()[:, :3000]), "too_short"),
+        (aecg(counts()[:, :2499]), "too_short"),
         (aecg(counts()).replace(b"<digits>", b"<digits>1 ", 1), "truncated"),
         (aecg(counts()).replace(b"<digits>", b"<digits>1e39 "), "amplitude_implausible"),
         (aecg(counts())[:-20], "truncated"),
@@ -81,7 +79,7 @@ def test_unit_from_the_context_where_the_file_is_silent(content: bytes) -> None:
         (cardiosoft(counts()).replace(b"SampleCountTotal>5000", b"SampleCountTotal>5001"), "truncated"),
         (philips(counts(), version="1.05"), "unsupported_format"),
         (philips(counts(), kind="MortaraECG"), "unsupported_format"),
-        (philips(counts().repeat(2, axis=1)[:, :3900]), "too_short"),
+        (philips(counts().repeat(2, axis=1)[:, :2499]), "too_short"),
         (
             philips(counts()).decode("utf-16").replace('perchannel="10000"', 'perchannel="10400"').encode("utf-16"),
             "truncated",

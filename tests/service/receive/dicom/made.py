@@ -8,6 +8,7 @@ from pydicom import dcmread
 from pydicom.uid import generate_uid
 
 from tests.data_specs import cxr_made, ecg_made
+from tests.service.serving import until
 
 AE_TITLE, PEER, SITE = "SANGLOC", "CLINIC", "district-7"
 PEERS = f"{PEER}@127.0.0.1={SITE}, ORTHANC@127.0.0.1={SITE}, OTHER@127.0.0.1=district-8"
@@ -43,9 +44,8 @@ def recording(**tags):
         "SOPInstanceUID": generate_uid(),
         "PatientID": "P-17",
     }
-    for keyword, value in {**identity, **tags}.items():
-        setattr(dataset, keyword, value)
-    dataset.file_meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
+    cxr_made.set_tags(dataset, {**identity, **tags})
+    dataset.file_meta.MediaStorageSOPInstanceUID = dataset.get("SOPInstanceUID") or generate_uid()
     out = io.BytesIO()
     dataset.save_as(out, enforce_file_format=True)
     return out.getvalue()
@@ -70,6 +70,26 @@ def send(port, *objects, **given):
     statuses = [association.send_c_store(parsed(each)) for each in objects]
     association.release()
     return [each.get("Status") for each in statuses]
+
+
+def raw_store(association, dataset, *, sop_class=None, stated=..., content=None):
+    """A C-STORE whose command names another object than its data set; ``None`` as ``stated`` leaves it out."""
+    from pynetdicom.dimse_primitives import C_STORE
+    from pynetdicom.dsutils import encode
+
+    request = C_STORE()
+    request.MessageID, request.Priority = 1, 2
+    request.AffectedSOPClassUID = sop_class or dataset.SOPClassUID
+    request._affected_sop_instance_uid = dataset.SOPInstanceUID if stated is ... else stated  # as it is, unchecked
+    (context,) = association.accepted_contexts
+    syntax = context.transfer_syntax[0]
+    request.DataSet = io.BytesIO(content or encode(dataset, syntax.is_implicit_VR, syntax.is_little_endian))
+    association._reactor_checkpoint.clear()  # else the association's own thread may take the answer
+    until(lambda: association._is_paused, 5)
+    association.dimse.send_msg(request, context.context_id)
+    _, answer = association.dimse.get_msg(block=True)
+    association._reactor_checkpoint.set()
+    return answer
 
 
 def parsed(content):

@@ -36,7 +36,19 @@ from tests.data_specs.cxr_made import (
 )
 from tests.service.orthanc import free_port, listens, orthanc
 from tests.service.receive.dicom.arriving import rows, visits_of
-from tests.service.receive.dicom.made import LETTERS, NAME, PEER, PEERS, SITE, associate, film, parsed, recording, send
+from tests.service.receive.dicom.made import (
+    LETTERS,
+    NAME,
+    PEER,
+    PEERS,
+    SITE,
+    associate,
+    film,
+    parsed,
+    raw_store,
+    recording,
+    send,
+)
 from tests.service.serving import serving, settings_for, until
 
 ASSOCIATIONS = 200
@@ -248,35 +260,15 @@ def test_another_sop_class_is_refused(listening, port):
     dataset = parsed(film())
     association = associate(port, dataset)
     dataset.SOPClassUID = CT
-    sent = _raw_store(association, dataset, "1.2.840.10008.5.1.4.1.1.1.1")
+    sent = raw_store(association, dataset, sop_class="1.2.840.10008.5.1.4.1.1.1.1")
     association.release()
     assert (sent.Status, sent.ErrorComment) == (0xA900, "unreadable")
     assert rows(listening, ArrivalRow, study_uid=dataset.StudyInstanceUID) == []
 
 
-def _raw_store(association, dataset, sop_class):
-    """A C-STORE whose command names another object than its data set."""
-    from pynetdicom.dimse_primitives import C_STORE
-    from pynetdicom.dsutils import encode
-
-    request = C_STORE()
-    request.MessageID, request.Priority = 1, 2
-    request.AffectedSOPClassUID, request.AffectedSOPInstanceUID = sop_class, dataset.SOPInstanceUID
-    (context,) = association.accepted_contexts
-    syntax = context.transfer_syntax[0]
-    request.DataSet = io.BytesIO(encode(dataset, syntax.is_implicit_VR, syntax.is_little_endian))
-    association._reactor_checkpoint.clear()  # else the association's own thread may take the answer
-    until(lambda: association._is_paused, 5)
-    association.dimse.send_msg(request, context.context_id)
-    _, answer = association.dimse.get_msg(block=True)
-    association._reactor_checkpoint.set()
-    return answer
-
-
-def test_an_object_without_its_uids_is_refused(listening, port):
-    dataset = parsed(film(StudyInstanceUID=""))
-    association = associate(port, dataset)
-    answer = association.send_c_store(dataset)
+def test_what_is_no_data_set_is_refused(listening, port):
+    association = associate(port, film())
+    answer = raw_store(association, parsed(film()), content=b"no data set at all")
     association.release()
     assert (answer.Status, answer.ErrorComment) == (0xC000, "unreadable")
     assert drafts(listening) == []

@@ -15,11 +15,17 @@ from pynetdicom.acse import ACSE
 from pynetdicom.association import Association
 from pynetdicom.dimse import DIMSEServiceProvider
 from pynetdicom.dimse_messages import DIMSEMessage
+from pynetdicom.dimse_primitives import DIMSEPrimitive
 from pynetdicom.dsutils import create_file_meta
 from pynetdicom.dul import DULServiceProvider
 from pynetdicom.transport import AssociationServer, AssociationSocket, RequestHandler
+from pynetdicom.utils import set_uid
 
 PRIVATE = [
+    # what an identifier in a request may be, and what a request has to state
+    (set_uid, '_config.VALIDATORS["UI"](value)'),
+    (DIMSEPrimitive.is_valid_request.fget, "for keyword in self.REQUEST_KEYWORDS:"),
+    (Association._serve_request, "if not msg.is_valid_request:"),
     # whose accepted presentation contexts are looked up by their id
     (Association.__init__, "self._accepted_cx: dict[int, PresentationContext]"),
     # what ends the loop of an association, in the order of BoundedAssociation.kill
