@@ -13,7 +13,8 @@ definitions: the same for electrocardiographs, with the tolerances (P, PR, QRS: 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
@@ -27,6 +28,7 @@ from inference.ecg.beats import (
     BEFORE,
     FS_HZ,
     INDEPENDENT,
+    MAX_SECONDS,
     Beats,
     RepresentativeBeat,
     calm_leads,
@@ -35,7 +37,7 @@ from inference.ecg.beats import (
     representative_beat,
     smooth,
 )
-from inference.ecg.pacing import Pacing, bridged_spans, find_spikes, without_spikes
+from inference.ecg.pacing import find_spikes, gaps, without_spikes
 
 QRS_ONSET_SHARE, QRS_OFFSET_SHARE = 0.05, 0.045
 P_OFFSET_SHARE, T_OFFSET_SHARE = 0.15, 0.15
@@ -62,7 +64,7 @@ MAX_P_RISE_S = 0.12
 
 _E = np.asarray(INDEPENDENT)
 _AFTER_SPIKE = 50  # samples in which the decay of a spike is not told from the start of a P wave (100 ms)
-_SPREAD = 4  # samples by which smoothing and slope carry a bridge to its neighbours
+_SPREAD = 4  # samples by which smoothing and slope carry a gap to its neighbours
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +76,7 @@ class Marks:
     restlessness
         Spatial velocity between waves over that of the QRS: 0 where the signal is flat between waves.
     qrs_onset_hidden
-        The QRS begins where a pacing spike was bridged: neither its duration nor PR and QT are known.
+        The QRS begins in the gap of a pacing spike: neither its duration nor PR and QT are known.
     p_consistency
         Median correlation of the P waves of single beats with the median P wave: near 1 in sinus rhythm, near 0 where
         P waves have no fixed distance from the QRS.
@@ -106,30 +108,37 @@ class Marks:
 
 @dataclass(frozen=True, slots=True)
 class Examined:
-    """What gate and measurement both need, computed once; ``None`` where there is no beat."""
+    """What gate and measurement both need, computed once; ``None`` where there is no beat.
+
+    Parameters
+    ----------
+    spikes_s
+        Times of pacing spikes, s.
+    """
 
     beats: Beats
     beat: RepresentativeBeat | None
     marks: Marks | None
-    pacing: Pacing
+    spikes_s: tuple[float, ...]
 
 
 def examine(recording: Recording) -> Examined:
     """Find the pacing spikes and the beats of a recording, the representative beat and its boundaries."""
-    pacing = find_spikes(recording)
-    beats = find_beats(without_spikes(recording, pacing))
+    start = replace(recording, samples=recording.samples[:, : int(MAX_SECONDS * recording.fs_hz)])
+    spikes_s = find_spikes(start)
+    beats = find_beats(without_spikes(start, spikes_s))
     if not beats.dominant.any():
-        return Examined(beats, None, None, pacing)
+        return Examined(beats, None, None, spikes_s)
     beat = representative_beat(beats)
-    return Examined(beats, beat, delineate(beat, _hidden(beats, pacing)), pacing)
+    return Examined(beats, beat, delineate(beat, _hidden(beats, spikes_s)), spikes_s)
 
 
-def _hidden(beats: Beats, pacing: Pacing) -> NDArray[np.bool_]:
-    """``(BEFORE + AFTER,) bool``: samples of the representative beat at which most of the beats were bridged."""
-    bridged = np.zeros((1, beats.filtered.shape[1]))
-    for first, last in bridged_spans(pacing, FS_HZ):
-        bridged[0, max(first - _SPREAD, 0) : last + _SPREAD + 1] = 1.0
-    return np.asarray(cut_windows(bridged, beats.at[beats.dominant], BEFORE, AFTER)[:, 0].mean(axis=0) > 0.5)
+def _hidden(beats: Beats, spikes_s: Sequence[float]) -> NDArray[np.bool_]:
+    """``(BEFORE + AFTER,) bool``: samples of the representative beat at which most of the beats have a spike's gap."""
+    in_gap = np.zeros((1, beats.filtered.shape[1]))
+    for first, last in gaps(spikes_s, FS_HZ):
+        in_gap[0, max(first - _SPREAD, 0) : last + _SPREAD + 1] = 1.0
+    return np.asarray(cut_windows(in_gap, beats.at[beats.dominant], BEFORE, AFTER)[:, 0].mean(axis=0) > 0.5)
 
 
 def delineate(beat: RepresentativeBeat, hidden: NDArray[np.bool_]) -> Marks:

@@ -82,7 +82,7 @@ def gate(recording: Recording, examined: Examined | None = None) -> tuple[list[P
     problems += _flat_problems(flat, examined.beats)
     if not any(p.severity == "reject" for p in problems):
         problems += _content(recording, examined, flat)
-    if examined.pacing.at:
+    if examined.spikes_s:
         problems.append(Problem("paced", "warn"))
     return problems, all(p.severity != "reject" for p in problems)
 

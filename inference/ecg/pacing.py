@@ -1,17 +1,13 @@
-"""Spikes of a pacemaker: found in the samples as they were recorded, and bridged, so that no wave is measured at them.
+"""Spikes of a pacemaker: found in the samples as they were recorded, and taken for gaps: no wave is measured there.
 
-A spike lasts up to two milliseconds; the low-pass of an electrocardiograph makes a few samples of it. No wave of the
+A spike lasts a millisecond or less; the low-pass of an electrocardiograph makes a few samples of it. No wave of the
 heart is as narrow. A spike also comes again and again: at one distance from the beats, or at one interval.
-
-References
-----------
-Kligfield et al., Circulation 2007;115:1306, 'pacemaker spikes': 0.5 to 2 ms wide, lost or widened by the usual band.
-IEC 60601-2-25:2011, 201.12.4.109: pulses of 2 to 250 mV and 0.1 to 2 ms have to be shown.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,62 +26,56 @@ stands alone: the tip of an R wave is three times as high over three times the w
 
 MIN_HEIGHT_MV, MIN_HEIGHT_OVER_NOISE, MIN_ALONE = 0.04, 10.0, 0.85
 """Root mean square over the independent leads; over the median of the recording; height over 8 ms in that over 24 ms.
-The real paced recording has at least 0.39 mV, 270 and 0.92. Of 127 others, 14 have three or more places of 0.03 mV."""
+The one real paced recording at hand has at least 0.39 mV, 267 and 0.92 at its eight spikes; of 127 others, two have
+three such places or more."""
 
 APART_S = 0.02
-"""Two spikes are at least this far apart; the atrium's and the ventricle's are 80 ms or more."""
+"""Of places nearer to each other, the highest is the spike."""
 
 MIN_SPIKES, SAME_PLACE_S, SAME_INTERVAL_S = 3, 0.006, 0.01
 """A pacemaker is there where at least this many spikes come at one place of the beat, or at one interval."""
 
 MIN_ORDERLY = 0.6
 """Least share of the narrow places that are at one of two places of the beat (atrium, ventricle), or at one interval.
-What a loose contact or a switch makes is narrow too, and comes at any time: its share is at most 0.3."""
+What a loose contact or a switch makes is narrow too, and comes at any time: in those two recordings none is orderly."""
 
-BRIDGED_BEFORE_S, BRIDGED_AFTER_S = 0.006, 0.010
-"""Samples that are replaced by a straight line: the spike, the ringing of filters and the start of its decay."""
-
-BEFORE_QRS_S = 0.12
-"""A spike at most this long before the steepest part of a QRS started it; an earlier one started a P wave."""
+GAP_BEFORE_S, GAP_AFTER_S = 0.006, 0.010
+"""Samples that count as missing: the spike, the ringing of filters and the start of its decay."""
 
 
-@dataclass(frozen=True, slots=True)
-class Pacing:
-    """Spikes in a recording, ``at`` in s; ``ventricular`` where they stand at the beginning of beats."""
-
-    at: tuple[float, ...] = ()
-    ventricular: bool = False
-
-
-def find_spikes(recording: Recording) -> Pacing:
-    """Pacing spikes within the first minute; none in a recording of under 250 samples/s."""
+def find_spikes(recording: Recording) -> tuple[float, ...]:
+    """Times of pacing spikes within the first minute, s; none in a recording of under 250 samples/s."""
     fs_hz = recording.fs_hz
     if fs_hz < MIN_FS_HZ:
-        return Pacing()
+        return ()
     leads = first_minute(recording)[list(INDEPENDENT)]
     narrow = _height(leads, NARROW_S, fs_hz)
     least = max(MIN_HEIGHT_MV, MIN_HEIGHT_OVER_NOISE * float(median(narrow)))
     if np.count_nonzero(narrow >= least) < MIN_SPIKES:
-        return Pacing()
+        return ()
     alone = narrow >= MIN_ALONE * _height(leads, WIDE_S, fs_hz)
     highest = narrow == ndimage.maximum_filter1d(narrow, 2 * int(APART_S * fs_hz) + 1)
     at = np.flatnonzero((narrow >= least) & alone & highest)
     if len(at) < MIN_SPIKES:
-        return Pacing()
-    at_s = at / fs_hz
-    beats = find_beats(without_spikes(recording, Pacing(tuple(at_s.tolist()))))
-    return _orderly(at_s, beats.at / FS_HZ)
+        return ()
+    narrow_at_s = at / fs_hz
+    beats = find_beats(without_spikes(recording, narrow_at_s.tolist()))
+    return tuple(narrow_at_s[_orderly(narrow_at_s, beats.at / FS_HZ)].tolist())
 
 
-def without_spikes(recording: Recording, pacing: Pacing) -> Recording:
-    """The recording with a straight line in place of each spike, in every lead."""
-    if not pacing.at:
+def without_spikes(recording: Recording, spikes_s: Sequence[float]) -> Recording:
+    """The recording with a gap in place of each spike, in every lead."""
+    if not spikes_s:
         return recording
     samples = recording.samples.copy()
-    for first, last in bridged_spans(pacing, recording.fs_hz):
-        left, right = max(first, 0), min(last, samples.shape[1] - 1)
-        samples[:, left : right + 1] = np.linspace(samples[:, left], samples[:, right], right - left + 1, axis=1)
+    for first, last in gaps(spikes_s, recording.fs_hz):
+        samples[:, first : last + 1] = np.nan
     return replace(recording, samples=samples)
+
+
+def gaps(spikes_s: Sequence[float], fs_hz: float) -> list[tuple[int, int]]:
+    """First and last sample of the gap of every spike, at a sampling rate."""
+    return [(max(int((at - GAP_BEFORE_S) * fs_hz), 0), int(np.ceil((at + GAP_AFTER_S) * fs_hz))) for at in spikes_s]
 
 
 def _height(leads: Signal, width_s: float, fs_hz: float) -> Signal:
@@ -96,32 +86,21 @@ def _height(leads: Signal, width_s: float, fs_hz: float) -> Signal:
     return np.asarray(np.sqrt((np.maximum(leads - opened, closed - leads) ** 2).mean(axis=0)))
 
 
-def _orderly(at_s: Signal, beats_s: Signal) -> Pacing:
-    """Those of the narrow places that come as a pacemaker's spikes do; none where the others are too many."""
-    kept = np.zeros(len(at_s), dtype=bool)
-    ventricular = False
+def _orderly(at_s: Signal, beats_s: Signal) -> NDArray[np.bool_]:
+    """Which of the narrow places come as a pacemaker's spikes do; none of them where the others are too many."""
+    spikes = np.zeros(len(at_s), dtype=bool)
     if len(beats_s):
-        following = np.searchsorted(
-            beats_s + 0.02, at_s
-        )  # a spike may stand a little behind the point that marks its beat
-        known = following < len(beats_s)
-        to_beat = np.where(known, beats_s[np.minimum(following, len(beats_s) - 1)] - at_s, np.inf)
-        left = known.copy()
-        for _ in range(2):
-            same = _most_alike(to_beat, left, SAME_PLACE_S)
-            if same.sum() < MIN_SPIKES:
-                break
-            kept |= same
-            ventricular |= bool(np.abs(to_beat[same]).mean() <= BEFORE_QRS_S)
-            left &= ~same
-    intervals = np.diff(at_s)
-    same = _most_alike(intervals, np.ones(len(intervals), dtype=bool), SAME_INTERVAL_S)
+        following = np.searchsorted(beats_s + APART_S, at_s)  # a spike may stand a little behind its beat's mark
+        to_beat = np.append(beats_s, np.inf)[following] - at_s
+        for _ in range(2):  # the atrium's and the ventricle's
+            same = _most_alike(to_beat, ~spikes, SAME_PLACE_S)
+            if same.sum() >= MIN_SPIKES:
+                spikes |= same
+    same = _most_alike(np.diff(at_s), np.ones(len(at_s) - 1, dtype=bool), SAME_INTERVAL_S)
     if same.sum() >= MIN_SPIKES:
-        kept[1:] |= same
-        kept[:-1] |= same
-    if kept.sum() < MIN_ORDERLY * len(at_s):
-        return Pacing()
-    return Pacing(tuple(at_s.tolist()), ventricular)
+        spikes[1:] |= same
+        spikes[:-1] |= same
+    return spikes if spikes.mean() >= MIN_ORDERLY else np.zeros_like(spikes)
 
 
 def _most_alike(values: Signal, among: NDArray[np.bool_], within: float) -> NDArray[np.bool_]:
@@ -132,8 +111,3 @@ def _most_alike(values: Signal, among: NDArray[np.bool_], within: float) -> NDAr
         near = np.abs(values[rows, None] - values[None, rows]) <= within
         group[rows[near[near.sum(axis=1).argmax()]]] = True
     return group
-
-
-def bridged_spans(pacing: Pacing, fs_hz: float) -> list[tuple[int, int]]:
-    """First and last sample of every bridge at a sampling rate."""
-    return [(int((at - BRIDGED_BEFORE_S) * fs_hz), int(np.ceil((at + BRIDGED_AFTER_S) * fs_hz))) for at in pacing.at]

@@ -143,8 +143,8 @@ def _read(files: RecordingFiles, ecg_unit: VoltageUnit | None, windows: Windows)
     if any(problem.severity == "reject" for problem in (*recording.problems, *problems)):
         return Read(RecordingRead(stated, tuple(problems), recording.duration_s))
     starts_s = starts_of(recording, windows)
-    heart = without_spikes(recording, examined.pacing)
-    taken = conform(heart, fs_hz=windows.fs_hz, n_samples=windows.n_samples, max_windows=windows.max_windows)
+    recording = without_spikes(recording, examined.spikes_s)
+    taken = conform(recording, fs_hz=windows.fs_hz, n_samples=windows.n_samples, max_windows=windows.max_windows)
     intervals = measure(recording, examined)
     return Read(RecordingRead(stated, tuple(problems), recording.duration_s, starts_s, intervals), (taken,))
 
