@@ -18,6 +18,7 @@ from inference.kidney import KidneyPipeline, category, known_features, missing, 
 from inference.runtime.batcher import InferenceFailed
 from inference.runtime.session import Array
 from tests.conftest import ROOT
+from tests.kdigo import HEAT_MAP
 
 
 class Straight:
@@ -54,15 +55,6 @@ def creatinine(egfr: float, age_years: float = 50) -> float:
 
 EGFR_WITHIN = {"G1": 95.0, "G2": 75.0, "G3a": 52.0, "G3b": 37.0, "G4": 22.0, "G5": 10.0}
 ACR_WITHIN = {"A1": 12.0, "A2": 120.0, "A3": 900.0}
-HEAT_MAP = {
-    # KDIGO 2024, 'Prognosis of CKD by GFR and albuminuria categories': green, yellow, orange, red.
-    "G1": ("low", "moderate", "high"),
-    "G2": ("low", "moderate", "high"),
-    "G3a": ("moderate", "high", "very high"),
-    "G3b": ("high", "very high", "very high"),
-    "G4": ("very high", "very high", "very high"),
-    "G5": ("very high", "very high", "very high"),
-}
 CATEGORY_OF = {"low": "low", "moderate": "intermediate", "high": "high", "very high": "high"}
 CELLS = [(g, a, row[i]) for g, row in HEAT_MAP.items() for i, a in enumerate(ACR_WITHIN)]
 

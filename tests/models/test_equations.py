@@ -22,6 +22,7 @@ from models.equations import (
     log_acr,
 )
 from tests.conftest import ROOT
+from tests.kdigo import HEAT_MAP
 
 FEATURES = ("age_years", "female", "creatinine_umol_per_l", "urine_acr_mg_per_g", "hba1c_percent")
 
@@ -142,15 +143,6 @@ def graph() -> KidneyGraph:
     return KidneyGraph(FEATURES, ("egfr",), mean=0 * one, deviation=one, weight=one, bias=0.5)
 
 
-HEAT_MAP = {
-    # KDIGO 2024, 'Prognosis of CKD by GFR and albuminuria categories', A1 to A3: green, yellow, orange, red.
-    "G1": ("low", "moderate", "high"),
-    "G2": ("low", "moderate", "high"),
-    "G3a": ("moderate", "high", "very high"),
-    "G3b": ("high", "very high", "very high"),
-    "G4": ("very high", "very high", "very high"),
-    "G5": ("very high", "very high", "very high"),
-}
 CREATININE_OF_A_MAN_OF_50 = {"G1": 80, "G2": 100, "G3a": 140, "G3b": 190, "G4": 300, "G5": 600}
 ACR_OF = {"A1": 10, "A2": 100, "A3": 500}
 

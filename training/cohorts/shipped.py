@@ -113,6 +113,19 @@ def kermany(data: Path, size_px: int) -> Cohort:
     )
 
 
+def _nih_persons(table: pd.DataFrame) -> tuple[NDArray[np.str_], NDArray[np.str_]]:
+    """Person and part of each film; a person is in one part, whichever folder the film is in."""
+    person = ("nih:" + table.patient_id.astype(str)).to_numpy(dtype=str)
+    return person, np.array([part_of_person(p, NIH_PARTS, "nih") for p in person])
+
+
+def _nih_labels(table: pd.DataFrame) -> pd.DataFrame:
+    """The fourteen labels, and ``abnormal``, which is any of them."""
+    labels = table[list(NIH_LABELS)].astype(float).rename(columns=str.lower)
+    labels.insert(0, "abnormal", labels.max(axis=1))
+    return labels
+
+
 def nih(data: Path, size_px: int) -> Cohort:
     """Adults and some minors, Bethesda; fourteen labels mined from reports, and ``abnormal``, which is any of them.
 
@@ -121,11 +134,9 @@ def nih(data: Path, size_px: int) -> Cohort:
     further tasks.
     """
     table = pd.read_csv(data / "cxr/nih/labels.csv")
-    person = ("nih:" + table.patient_id.astype(str)).to_numpy(dtype=str)
-    part = np.array([part_of_person(p, NIH_PARTS, "nih") for p in person])
+    person, part = _nih_persons(table)
     part[(table.age < 18) & (part != "train")] = "unused"
-    labels = table[list(NIH_LABELS)].astype(float).rename(columns=str.lower)
-    labels.insert(0, "abnormal", labels.max(axis=1))
+    labels = _nih_labels(table)
     age_band = pd.cut(table.age, [17, 40, 60, 75, 120], labels=["18-40", "41-60", "61-75", "76+"]).astype(str)
     return Cohort(
         name="nih",
@@ -151,10 +162,8 @@ def nih_more(data: Path, size_px: int) -> Cohort:
     Films of persons whose films :func:`nih` trains on are left out.
     """
     table = pd.read_csv(data / "cxr/nih_more/labels.csv")
-    person = ("nih:" + table.patient_id.astype(str)).to_numpy(dtype=str)
-    part = np.array([part_of_person(p, NIH_PARTS, "nih") for p in person])
-    labels = table[list(NIH_LABELS)].astype(float).rename(columns=str.lower)
-    labels.insert(0, "abnormal", labels.max(axis=1))
+    person, part = _nih_persons(table)
+    labels = _nih_labels(table)
     return Cohort(
         name="nih_more",
         x=read_films([data / "cxr/nih_more/images" / name for name in table.image], size_px),

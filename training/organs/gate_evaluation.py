@@ -24,7 +24,7 @@ Pictures = NDArray[np.uint8]
 
 CODES = ("not_a_chest_image", "turned", "inverted", "lungs_cut_off", "heart_on_the_right")
 
-LATERAL = "covid-chestxray-dataset, lateral films of 30 origins (licence: tests only)"
+LATERAL = "covid-chestxray-dataset, lateral films (licence: tests only)"
 INVERTED, MIRRORED = "the films of the test parts, inverted", "the films of the test parts, mirrored"
 DETAILS, MADE_UP = "details and shuffled pieces of these films", "made-up pictures"
 MADE_LATERAL = "made-up lateral films"
@@ -45,7 +45,7 @@ def held_back(data: Path, children: Cohort, adults: Cohort, drawn: Tensor) -> di
         tuberculosis.part_title("test"): tuberculosis.x,
     }
     upright = np.concatenate([x for name, x in films.items() if name != others.part_title("test")])
-    names = pd.read_csv(data / "cxr/lateral/origin.csv").image
+    names = pd.read_csv(data / "cxr/lateral/origin.csv").image.unique()  # one film stands for two persons
     sideways = read_films([data / "cxr/lateral" / name for name in names], side)
     return {
         **films,
@@ -97,9 +97,14 @@ def counted(network: GateNet, limit: Mapping[str, float], sets: Mapping[str, Pic
 
 def problems(network: GateNet, limit: Mapping[str, float], films: Pictures) -> list[set[str]]:
     """Codes of the problems that the gate raises for each film, by the functions of serving."""
-    turned = [judged(network, limit, np.rot90(films, turns, axes=(2, 3))) for turns in range(4)]
-    of_film = (set_upright(limit, as_it_lies, others) for as_it_lies, *others in zip(*turned, strict=True))
-    return [{problem.code for problem in found} for _, found in of_film]
+    as_they_lie = judged(network, limit, films)
+    found = [each.problems for each in as_they_lie]
+    refused = [row for row, each in enumerate(as_they_lie) if not each.is_chest]
+    if refused:
+        turned = (judged(network, limit, np.rot90(films[refused], turns, axes=(2, 3))) for turns in (1, 2, 3))
+        for row, *others in zip(refused, *turned, strict=True):
+            found[row] = set_upright(limit, as_they_lie[row], others)[1]
+    return [{problem.code for problem in of_film} for of_film in found]
 
 
 def judged(network: GateNet, limit: Mapping[str, float], films: Pictures) -> list[Judged]:
