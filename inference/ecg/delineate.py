@@ -55,9 +55,9 @@ QRS_MS = (50.0, 240.0)
 """Limits; a duration outside them is taken for a failure of the method."""
 
 AGREE_S = 0.016
-"""Two ways to find the onset of P agree if they are at most this far apart. With the P waves of 88 real recordings moved
-60 to 220 ms towards the T wave (440), 16 of 320 that are given are more than 20 ms off. One way alone, on 90 (450): 47
-of 340."""
+"""Two ways to find the onset of P agree if they are at most this far apart. With the P waves of 88 real recordings
+moved 60 to 220 ms towards the T wave (440), 16 of 320 that are given are more than 20 ms off. One way alone, on 90
+(450): 47 of 340."""
 
 MAX_P_RISE_S = 0.12
 """Longest time from the onset to the peak of a P wave; even a whole P wave is prolonged from 0.12 s on."""

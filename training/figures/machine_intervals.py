@@ -41,8 +41,8 @@ def machine_intervals(bundle: Bundle, data: Path) -> MeasuredTable:
             "Measured by this program from the waves / as the file has it from its electrocardiograph, or from readers "
             "(/min, ms). The shares of slope at which a wave begins and ends were chosen on these files, so the table "
             "shows how near the method comes, not how near it comes elsewhere. None of them is paced and none has a "
-            "first-degree block. With the P waves of 88 recordings at hand moved 60 to 220 ms towards the T wave, PR was "
-            "given in 320 of 440 and was more than 20 ms off in 16, against the PR that was measured before."
+            "first-degree block. With the P waves of 88 recordings at hand moved 60 to 220 ms towards the T wave, "
+            "PR was given in 320 of 440 and was more than 20 ms off in 16, against the PR that was measured before."
         ),
         columns=("file", "measured by", *INTERVALS),
         rows=tuple(rows),
