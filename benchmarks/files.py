@@ -108,7 +108,8 @@ def dicom(syntax: str, size_px: int = DICOM_PX) -> bytes:
     values = twelve_bit_film(size_px)
     ds = Dataset()
     ds.SOPClassUID, ds.Modality = "1.2.840.10008.5.1.4.1.1.1.1", "DX"
-    ds.SOPInstanceUID = uid = "1.2.826.0.1." + len(MARK) * "1"
+    root = "1.2.826.0.1." + len(MARK) * "1"
+    ds.StudyInstanceUID, ds.SeriesInstanceUID, ds.SOPInstanceUID = f"{root}.1", f"{root}.2", f"{root}.3"
     ds.BodyPartExamined, ds.ViewPosition, ds.PhotometricInterpretation = "CHEST", "PA", "MONOCHROME2"
     ds.Rows, ds.Columns = values.shape
     ds.SamplesPerPixel, ds.PixelRepresentation = 1, 0
@@ -130,7 +131,7 @@ def dicom(syntax: str, size_px: int = DICOM_PX) -> bytes:
     ds.file_meta.TransferSyntaxUID = syntax
     out = io.BytesIO()
     ds.save_as(out, implicit_vr=False, little_endian=True, enforce_file_format=True)
-    return out.getvalue().replace(uid.encode(), uid.encode()[: -len(MARK)] + MARK)
+    return out.getvalue().replace(root.encode(), root.encode()[: -len(MARK)] + MARK)
 
 
 def recording() -> tuple[bytes, bytes]:

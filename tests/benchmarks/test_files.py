@@ -17,7 +17,7 @@ from data_specs.ecg.posted import PostedFile
 @pytest.mark.parametrize("syntax", [files.EXPLICIT, files.JPEG_LOSSLESS, files.J2K])
 def test_dicom_films_hold_the_film(syntax):
     content = files.dicom(syntax, size_px=256)
-    assert content.count(files.MARK) == 2  # file meta and data set
+    assert content.count(files.MARK) == 4  # the study, the series, and the object in the file meta and in the data set
     image = read_image(files.numbered(content, 3))
     assert (image.format, image.pixels.shape, image.problems) == ("dicom", (256, 256), ())
     assert np.corrcoef(image.pixels.ravel(), files.film(256).ravel())[0, 1] > 0.99
