@@ -13,8 +13,9 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
+from data_specs.person import BinarySex
 from data_specs.schema import Schema
-from data_specs.visit.contract import OperatingPoint, Organ
+from data_specs.visit.contract import OperatingPoint, Organ, Use
 
 
 class CxrInput(Schema):
@@ -130,6 +131,30 @@ class Evaluation(Schema):
     estimate: Estimate
 
 
+class Undecided(Schema):
+    """Where both answers are plausible for a group of persons: a probability from ``low`` to below ``high``.
+
+    Of the group's cases with the finding at most ``1 - coverage`` lie below ``low``, and of those without it at most
+    ``1 - coverage`` at or above ``high``, in the long run (:mod:`training.figures.undecided`).
+
+    Parameters
+    ----------
+    age_years, sex, view
+        Whom it holds for; ``None``: everybody. Lower bound of the ages included, upper bound not.
+    n_positive, n_negative
+        Cases that the two bounds come from.
+    """
+
+    coverage: Annotated[float, Field(gt=0.5, lt=1)]
+    low: Annotated[float, Field(ge=0, le=1)]
+    high: Annotated[float, Field(ge=0, le=1)]
+    age_years: tuple[float, float] | None = None
+    sex: BinarySex | None = None
+    view: Literal["PA", "AP"] | None = None
+    n_positive: Annotated[int, Field(ge=0)]
+    n_negative: Annotated[int, Field(ge=0)]
+
+
 class FindingSpec(Schema):
     """One offered finding: the column it is read from, for whom it is valid, how its number becomes an answer.
 
@@ -157,6 +182,11 @@ class FindingSpec(Schema):
         ``direct``: the organ's risk is this probability. ``complement``: it is one minus it (``normal_ecg``).
     roc
         The cases that the operating points were chosen on, at each threshold, for planning.
+    use, use_because
+        ``triage``: it is called positive or negative. ``information``: its probability is shown and decides nothing,
+        for the reason in ``use_because``, a sentence with figures for the card.
+    undecided
+        For whom and where it is called neither.
     """
 
     name: str
@@ -174,6 +204,9 @@ class FindingSpec(Schema):
     operating_points: tuple[OperatingPoint, ...] = ()
     evaluation: tuple[Evaluation, ...] = ()
     roc: tuple[RocPoint, ...] = ()
+    use: Use = "triage"
+    use_because: str = ""
+    undecided: tuple[Undecided, ...] = ()
 
 
 class Withheld(Schema):

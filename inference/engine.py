@@ -18,7 +18,7 @@ from inference.bundles.loading import Bundle
 from inference.bundles.serving_set import POLL_S, SHADOW, RegistryFollower, ServedBundle
 from inference.cxr.pipeline import FilmPipeline
 from inference.ecg.pipeline import EcgFile, RecordingPipeline
-from inference.findings import Answer, InputResult, merge, operating_point
+from inference.findings import COVERAGE, Answer, InputResult, merge, operating_point, without_verdict
 from inference.kidney import KidneyPipeline
 from inference.priority import prioritise
 from inference.readers.files import OpenFile
@@ -84,6 +84,8 @@ class Engine:
         Where the bundles compute; by default on every core, or on a GPU where there is one.
     readers
         Who reads the files; by default a pool of the engine's own.
+    coverage
+        How sure a verdict has to be; ``None``: one is always given.
 
     Raises
     ------
@@ -97,11 +99,13 @@ class Engine:
         machine: Machine | None = None,
         *,
         readers: Readers | None = None,
+        coverage: float | None = COVERAGE,
         poll_s: float = POLL_S,
     ) -> None:
         self._registry = RegistryFollower(bundles, machine or Machine(), poll_s=poll_s)
         self._readers = readers or Readers()
         self._owns_readers = readers is None
+        self._coverage = coverage
 
     @property
     def bundles(self) -> Mapping[str, Bundle]:
@@ -172,8 +176,8 @@ class Engine:
         self, bundles: Mapping[str, ServedBundle], inputs: Sequence[Input], context: Context
     ) -> Assessment:
         gate, lung, cardiac, kidney = (bundles[name] for name in ("cxr_gate", "lung", "cardiac", "kidney"))
-        film = FilmPipeline(gate.bundle, gate.batcher, lung.bundle, lung.batcher, self._readers)
-        recording = RecordingPipeline(cardiac.bundle, cardiac.batcher, self._readers)
+        film = FilmPipeline(gate.bundle, gate.batcher, lung.bundle, lung.batcher, self._readers, self._coverage)
+        recording = RecordingPipeline(cardiac.bundle, cardiac.batcher, self._readers, self._coverage)
         owner = object()
         ecg_files = [EcgFile(i.index, i.filename, i.open) for i in inputs if i.field == "ecg"]
         films, recordings = await asyncio.gather(
@@ -225,7 +229,7 @@ def organ(results: Sequence[InputResult], nothing_sent: str, was_sent: bool) -> 
     merged: Answer = merge(answers)
     return AssessedOrgan(
         status="assessed",
-        reasons=_distinct(p for r in results for p in r.reserves),
+        reasons=_distinct([*(p for r in results for p in r.reserves), *without_verdict(merged)]),
         risk=merged.risk,
         category=merged.category,
         findings=merged.findings,

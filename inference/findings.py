@@ -5,20 +5,39 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from data_specs.bundle import BundleManifest, Calibration, FindingSpec
+from data_specs.bundle import BundleManifest, Calibration, FindingSpec, Undecided
+from data_specs.person import BinarySex
 from data_specs.problems import Problem
 from data_specs.visit.assessment import EvidenceMap, FoundFinding
-from data_specs.visit.contract import Category, OperatingPoint
+from data_specs.visit.contract import Category, OperatingPoint, Strength
 
 ADULT_YEARS = 18.0
 """Where the age is unknown, only findings that were evaluated from this age on are offered."""
 
 UNCALIBRATED = Calibration(slope=1.0, intercept=0.0)
 """How a logit without calibration is shown: as its logistic function."""
+
+
+COVERAGE = 0.9
+"""Share of those with a finding, and of those without it, who may not get the opposite verdict (:class:`Undecided`)."""
+
+
+@dataclass(frozen=True)
+class Who:
+    """Whose input it is, as far as that is known, and how sure a verdict has to be (``None``: one is always given)."""
+
+    age_years: float | None = None
+    sex: BinarySex | None = None
+    view: Literal["PA", "AP"] | None = None
+    coverage: float | None = COVERAGE
+
+
+EVERYBODY = Who()
 
 
 @dataclass
@@ -81,6 +100,7 @@ def answer(
     specs: Sequence[FindingSpec],
     numbers: NDArray[np.floating],
     *,
+    who: Who = EVERYBODY,
     features: Mapping[str, float] | None = None,
     evidence: Callable[[FindingSpec], Sequence[EvidenceMap]] | None = None,
 ) -> Answer:
@@ -92,6 +112,8 @@ def answer(
         What is offered to this person.
     numbers
         ``(n_columns,)``: logits, risks or values.
+    who
+        Whose they are: some verdicts are left open for some groups.
     features
         Tabular features that are known. A finding that requires another feature, or other values, is left out.
     evidence
@@ -109,24 +131,56 @@ def answer(
             value = spec.labels[round(number)] if spec.labels else round(number, spec.digits)
             result.findings.append(FoundFinding(name=spec.name, value=value, unit=spec.unit))
             continue
-        probability = calibrate(spec, number)
-        point = operating_point(spec, spec.decides_at)
-        positive = None if point is None else probability >= point.threshold
-        maps = list(evidence(spec)) if evidence and positive else []
-        result.findings.append(
-            FoundFinding(
-                name=spec.name,
-                probability=probability,
-                calibrated=spec.kind == "risk" or spec.calibration is not None,
-                positive=positive,
-                operating_point=point,
-                evidence=maps,
-            )
-        )
-        if spec.risk is not None:
-            result.risk = probability if spec.risk == "direct" else 1 - probability
+        found = judged(spec, calibrate(spec, number), who)
+        maps = list(evidence(spec)) if evidence and found.positive else []
+        result.findings.append(found.model_copy(update={"evidence": maps}))
+        if spec.risk is not None and spec.use == "triage":
+            result.risk = found.probability if spec.risk == "direct" else 1 - (found.probability or 0.0)
     result.category = categorise(specs, result)
     return result
+
+
+def judged(spec: FindingSpec, probability: float, who: Who) -> FoundFinding:
+    """A probability with its verdict, where there is one."""
+    found = FoundFinding(
+        name=spec.name,
+        probability=probability,
+        calibrated=spec.kind == "risk" or spec.calibration is not None,
+    )
+    point = operating_point(spec, spec.decides_at)
+    if spec.use == "information":
+        return found.model_copy(update={"use": spec.use})
+    if point is None:
+        return found
+    open_ = is_undecided(spec.undecided, probability, who)
+    verdict = {
+        "positive": None if open_ else probability >= point.threshold,
+        "strength": "undecided" if open_ else strength(spec, probability),
+        "use": spec.use,
+        "operating_point": point,
+    }
+    return found.model_copy(update=verdict)
+
+
+def is_undecided(ranges: Sequence[Undecided], probability: float, who: Who) -> bool:
+    """Whether the probability lies in the range of any group that the person is known to belong to."""
+
+    def holds(one: Undecided) -> bool:
+        of_age = one.age_years is None or (
+            who.age_years is not None and one.age_years[0] <= who.age_years < one.age_years[1]
+        )
+        same = one.sex in (None, who.sex) and one.view in (None, who.view)
+        return one.coverage == who.coverage and of_age and same and one.low <= probability < one.high
+
+    return any(holds(one) for one in ranges)
+
+
+def strength(spec: FindingSpec, probability: float) -> Strength:
+    """How far a probability lies from the finding's operating points."""
+    reached = {point.name for point in spec.operating_points if probability >= point.threshold}
+    if spec.decides_at in reached:
+        return "strong" if "rule_in" in reached else "flagged"
+    return "near" if "screening" in reached else "below"
 
 
 def calibrate(spec: FindingSpec, number: float) -> float:
@@ -155,7 +209,8 @@ def operating_point(spec: FindingSpec, name: str) -> OperatingPoint | None:
 def categorise(specs: Sequence[FindingSpec], result: Answer) -> Category | None:
     """``high``: a finding is past its ``rule_in`` point. ``intermediate``: one is positive. ``low``: no finding is.
 
-    For a finding whose complement is the risk (``normal_ecg``), the opposite of positive counts.
+    For a finding whose complement is the risk (``normal_ecg``), the opposite of positive counts. Where a finding that
+    gives the organ's risk has no verdict, nothing is called low.
     """
     by_name = {spec.name: spec for spec in specs}
     level = -1
@@ -169,20 +224,24 @@ def categorise(specs: Sequence[FindingSpec], result: Answer) -> Category | None:
         else:
             reached = 2 if found.probability >= rule_in.threshold else int(found.positive)
         level = max(level, reached)
+    if level == 0 and any(by_name[found.name].risk and found.positive is None for found in result.findings):
+        return None
     categories: dict[int, Category | None] = {-1: None, 0: "low", 1: "intermediate", 2: "high"}
     return categories[level]
 
 
 def merge(answers: Sequence[Answer]) -> Answer:
-    """One answer from several inputs of an organ: the highest probability of each finding, with the evidence of all.
+    """One answer from several inputs of an organ: the most pressing of each finding, with the evidence of all.
 
-    A measured value is that of the first input that has it. For ``normal_ecg`` the lowest probability is taken.
+    A positive verdict is more pressing than none, none more than a negative one; then the highest probability counts.
+    For ``normal_ecg`` it is the other way round. A measured value is that of the first input that has it. Nothing is
+    called low while one of the inputs has no category.
     """
+    categories = [a.category for a in answers]
+    category = max((c for c in categories if c), key=("low", "intermediate", "high").index, default=None)
     merged = Answer(
         risk=max((a.risk for a in answers if a.risk is not None), default=None),
-        category=max(
-            (a.category for a in answers if a.category), key=("low", "intermediate", "high").index, default=None
-        ),
+        category=None if category == "low" and None in categories else category,
     )
     for name in dict.fromkeys(f.name for a in answers for f in a.findings):
         same = [a.by_name[name] for a in answers if name in a.by_name]
@@ -190,10 +249,23 @@ def merge(answers: Sequence[Answer]) -> Answer:
             merged.findings.append(same[0])
             continue
         pick = min if name == "normal_ecg" else max
-        chosen = pick(same, key=lambda f: f.probability or 0.0)
+        chosen = pick(same, key=lambda f: ((False, None, True).index(f.positive), f.probability or 0.0))
         maps = [m for f in same for m in f.evidence]
         merged.findings.append(chosen.model_copy(update={"evidence": maps}))
     return merged
+
+
+def without_verdict(answer: Answer) -> list[Problem]:
+    """What is to be said of the findings that have a probability and no verdict: one reserve for each reason."""
+    reasons: dict[str, list[str]] = {"uncalibrated": [], "information_only": [], "undecided": []}
+    for found in answer.findings:
+        if found.calibrated is False:
+            reasons["uncalibrated"].append(found.name)
+        elif found.use == "information":
+            reasons["information_only"].append(found.name)
+        elif found.strength == "undecided":
+            reasons["undecided"].append(found.name)
+    return [Problem(code, "warn", found=", ".join(names)) for code, names in reasons.items() if names]
 
 
 def positive_share(activation: NDArray[np.floating]) -> list[list[int]]:

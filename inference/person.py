@@ -21,7 +21,7 @@ class FromFile(Protocol):
     @property
     def age_years(self) -> float | None: ...
     @property
-    def sex(self) -> str | None: ...
+    def sex(self) -> BinarySex | None: ...
     @property
     def person_id(self) -> str | None: ...
     @property
@@ -85,3 +85,10 @@ def format_age(age_years: float | None) -> str:
 def age_of(file: FromFile, person: Person) -> float | None:
     """The age in years that is used: the context's, else the file's."""
     return person.age_years if person.age_years is not None else file.age_years
+
+
+def sex_of(file: FromFile, person: Person) -> BinarySex | None:
+    """Female or male: the context's, else the file's; ``None`` for every other."""
+    if person.sex in (None, "unknown"):
+        return file.sex
+    return person.sex if person.sex in ("female", "male") else None

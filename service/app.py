@@ -203,5 +203,10 @@ def _inference_engine(settings: Settings, readers: Readers) -> Engine:
     from inference.runtime.session import Machine  # noqa: PLC0415
 
     machine = Machine(settings.device, session=settings.session, cache=settings.data_dir)
-    engine: Engine = InferenceEngine(settings.bundles, machine, readers=readers)
+    engine: Engine = InferenceEngine(
+        settings.bundles,
+        machine,
+        readers=readers,
+        coverage=None if settings.coverage == "none" else float(settings.coverage),
+    )
     return engine

@@ -62,6 +62,9 @@ class Settings(BaseSettings):
     session
         The runtime and its precision. ``auto``: the fastest on this machine, measured at the first start. A bundle that
         does not allow the precision is run in fp32.
+    coverage
+        Share of those with a finding, and of those without it, who must not get the opposite verdict, in the long run;
+        for persons in between the finding is undecided. ``none``: nothing is left undecided.
     dicom_port, hl7_port
         Ports of ``host`` for DICOM associations and HL7 v2 messages (MLLP); 0: do not listen.
     dicom_ae_title
@@ -103,6 +106,7 @@ class Settings(BaseSettings):
     session: Literal[
         "auto", "onnxruntime:fp32", "onnxruntime:fp16", "openvino:fp32", "openvino:fp16", "openvino:bf16"
     ] = "auto"
+    coverage: Literal["0.9", "0.95", "none"] = "0.9"
     language: Language = "en"
     lease_seconds: Annotated[float, Field(gt=0, le=3600)] = 30
     max_queue: Annotated[int, Field(ge=1, le=1_000_000)] = 1000

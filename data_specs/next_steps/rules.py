@@ -79,10 +79,19 @@ class Facts:
 
     @property
     def clear(self) -> bool:
-        """Whether every organ was assessed, every probability was decided, and the priority is routine."""
-        undecided = any(f.probability is not None and f.positive is None for f in self.findings.values())
-        assessed = bool(self.organs) and all(organ.status == "assessed" for organ in self.organs.values())
+        """Whether every organ was assessed, whatever may decide has decided, and the priority is routine."""
+        undecided = any(
+            f.probability is not None and f.positive is None and f.use != "information" for f in self.findings.values()
+        )
+        assessed = bool(self.organs) and all(
+            organ.status == "assessed" and not _lacks_its_main_finding(organ) for organ in self.organs.values()
+        )
         return assessed and not undecided and self.priority == "routine"
+
+
+def _lacks_its_main_finding(organ: ReportOrgan) -> bool:
+    """Whether findings are shown for information and none of them, or what is left, says how the organ is."""
+    return organ.category is None and any(finding.use == "information" for finding in organ.findings)
 
 
 def _judged_finding(name: str) -> str:

@@ -20,6 +20,8 @@ from data_specs.visit.contract import (
     OrganResult,
     Priority,
     Reason,
+    Strength,
+    Use,
 )
 from data_specs.vocabulary import Language, display, term_of
 
@@ -54,6 +56,8 @@ class FoundFinding(Schema):
     probability: float | None = None
     calibrated: bool | None = None
     positive: bool | None = None
+    strength: Strength | None = None
+    use: Use | None = None
     operating_point: OperatingPoint | None = None
     evidence: list[EvidenceMap] = Field(default=[])
 
@@ -119,6 +123,8 @@ def _finding(found: FoundFinding, language: Language, evidence_href: str) -> Fin
         probability=found.probability,
         calibrated=found.calibrated,
         positive=found.positive,
+        strength=found.strength,
+        use=found.use,
         operating_point=found.operating_point,
         evidence=[
             Evidence(kind=shown.kind, input=shown.input, href=f"{evidence_href}/{found.name}/{shown.input}.png")

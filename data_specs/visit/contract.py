@@ -20,6 +20,11 @@ FIELD_OF_ORGAN: dict[Organ, Literal["image", "ecg"]] = {"lung": "image", "cardia
 """Field in which the files of an organ are posted; the kidneys have none, they are assessed from laboratory values."""
 Category = Literal["high", "intermediate", "low"]
 Status = Literal["accepted", "complete", "failed"]
+Use = Literal["triage", "information"]
+"""``information``: the finding has a probability, is called neither positive nor negative, and decides nothing."""
+Strength = Literal["strong", "flagged", "near", "below", "undecided"]
+"""``strong``: at or past the ``rule_in`` point. ``flagged``: at or past the point that decides. ``near``: below that,
+and not below ``screening``. ``below``: below both. ``undecided``: both answers are plausible."""
 
 
 def visible_findings(organ: Organ) -> tuple[str, ...]:
@@ -61,7 +66,8 @@ class Finding(Schema):
     """A probability with its operating point, or a measured value with its unit (wire contract); never both.
 
     ``calibrated`` is false where a probability is a network's bare output, from a bundle that was imported and never
-    calibrated: it ranks people and does not say how many of a hundred have the finding.
+    calibrated: it ranks people and does not say how many of a hundred have the finding. ``strength`` says how far a
+    probability lies from the points that decide; it and ``positive`` are null where nothing is decided by it (``use``).
     """
 
     name: str
@@ -72,6 +78,8 @@ class Finding(Schema):
     probability: Annotated[float, Field(ge=0, le=1)] | None = None
     calibrated: bool | None = None
     positive: bool | None = None
+    strength: Strength | None = None
+    use: Use | None = None
     operating_point: OperatingPoint | None = None
     evidence: list[Evidence] = Field(default=[])
 

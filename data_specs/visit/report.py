@@ -20,7 +20,7 @@ from data_specs.problems import Problem
 from data_specs.schema import Schema
 from data_specs.visit.assessment import EvidenceMap
 from data_specs.visit.context import Lab, Order, Person, Referrer, Vitals
-from data_specs.visit.contract import Category, Code, ModelUsed, OperatingPoint, Organ, Priority
+from data_specs.visit.contract import Category, Code, ModelUsed, OperatingPoint, Organ, Priority, Strength, Use
 from data_specs.visit.opinion import Advice, Opinion
 from data_specs.vocabulary import Language
 
@@ -42,8 +42,8 @@ class ReportFinding(Schema):
         Rounded to :data:`PROBABILITY_DIGITS`, as are threshold, sensitivity and specificity.
     calibrated
         ``False``: the network's output without calibration, which ranks people and is no probability.
-    positive
-        ``None`` where no operating point decides.
+    positive, strength, use
+        As in :class:`data_specs.visit.contract.Finding`; ``None`` where nothing is decided.
     """
 
     name: str
@@ -54,6 +54,8 @@ class ReportFinding(Schema):
     probability: Annotated[float, Field(ge=0, le=1)] | None = None
     calibrated: bool | None = None
     positive: bool | None = None
+    strength: Strength | None = None
+    use: Use | None = None
     operating_point: OperatingPoint | None = None
     evidence: tuple[EvidenceMap, ...] = ()
 

@@ -16,8 +16,8 @@ from data_specs.visit.context import Context
 from inference.bundles.loading import Bundle
 from inference.cxr.gate import Judged, judge, set_upright
 from inference.cxr.reading import read_film
-from inference.findings import InputResult, ages_offered, answer, offered, positive_share
-from inference.person import age_of, format_age, mismatch
+from inference.findings import COVERAGE, InputResult, Who, ages_offered, answer, offered, positive_share
+from inference.person import age_of, format_age, mismatch, sex_of
 from inference.readers.files import OpenFile
 from inference.readers.pool import Readers
 from inference.runtime.batcher import Batcher, InferenceFailed
@@ -33,6 +33,7 @@ class FilmPipeline:
     lung: Bundle
     lung_batcher: Batcher
     readers: Readers
+    coverage: float | None = COVERAGE
 
     async def assess(
         self, index: int, open_file: Callable[[], OpenFile], context: Context, owner: Hashable
@@ -60,10 +61,8 @@ class FilmPipeline:
                 # A bundle of an imported architecture may have no activation map: its findings have no heatmap.
                 logits, *activations = await self.lung_batcher.infer(turned(for_lung, turns))
                 heatmaps = partial(_heatmaps, index, [turned(activation, -turns) for activation in activations])
-                result.answer = answer(specs, _floats(logits[0]), evidence=heatmaps)
-                uncalibrated = [found.name for found in result.answer.findings if found.calibrated is False]
-                if uncalibrated:
-                    result.reserves.append(Problem("uncalibrated", "warn", found=", ".join(uncalibrated)))
+                who = Who(age, sex_of(film.stated, person), film.view, self.coverage)
+                result.answer = answer(specs, _floats(logits[0]), who=who, evidence=heatmaps)
         except Refused as refusal:
             result.problems.append(refusal.problem)
         except InferenceFailed as failure:

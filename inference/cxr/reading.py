@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from data_specs.cxr.files import read_image
 from data_specs.cxr.image import conform
@@ -17,6 +18,7 @@ class FilmRead:
     """A film without its pixels; ``saturated`` is the share of them that are pure black or white."""
 
     stated: Stated
+    view: Literal["PA", "AP"] | None
     saturated: float
 
 
@@ -32,4 +34,4 @@ def read_film(files: Sequence[bytes], sizes_px: tuple[int, ...]) -> Read[FilmRea
     (content,) = files
     image = read_image(content)
     arrays = tuple(conform(image.pixels, size)[None] for size in sizes_px)
-    return Read(FilmRead(Stated.of(image), float(saturated_share(image.pixels))), arrays)
+    return Read(FilmRead(Stated.of(image), image.view, float(saturated_share(image.pixels))), arrays)

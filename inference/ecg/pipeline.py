@@ -19,8 +19,8 @@ from data_specs.vocabulary import findings_withheld_by, term_of, terms
 from inference.bundles.loading import Bundle
 from inference.ecg.intervals import Intervals
 from inference.ecg.reading import Group, Names, RecordingRead, Windows, group_files, read_group, read_recordings
-from inference.findings import Answer, InputResult, ages_offered, answer, offered, positive_share
-from inference.person import age_of, format_age, mismatch
+from inference.findings import COVERAGE, Answer, InputResult, Who, ages_offered, answer, offered, positive_share
+from inference.person import age_of, format_age, mismatch, sex_of
 from inference.readers.files import OpenFile
 from inference.readers.job import Job, Read
 from inference.readers.pool import Readers
@@ -49,6 +49,7 @@ class RecordingPipeline:
     cardiac: Bundle
     batcher: Batcher
     readers: Readers
+    coverage: float | None = COVERAGE
 
     async def assess(self, files: Sequence[EcgFile], context: Context, owner: Hashable) -> list[InputResult]:
         """A result for each recording that the files make, and for each file that cannot be grouped."""
@@ -125,7 +126,8 @@ class RecordingPipeline:
             result.problems.append(Problem("inference_failed", "reject", found=failure.code))
             return result
         traces = partial(self._traces, indices[0], logits, activation, recording)
-        result.answer = answer(specs, np.asarray(logits, dtype=np.float64).mean(axis=0), evidence=traces)
+        who = Who(age, sex_of(recording.stated, person), coverage=self.coverage)
+        result.answer = answer(specs, np.asarray(logits, dtype=np.float64).mean(axis=0), who=who, evidence=traces)
         if result.answer.risk is None and result.answer.category == "low":
             result.answer.category = None  # what decides between normal and not was withheld
         add_measured(result.answer, recording.intervals)

@@ -7,6 +7,8 @@ from datetime import datetime
 from functools import cache
 from pathlib import Path
 
+from data_specs.visit.contract import Finding
+from data_specs.visit.report import ReportFinding
 from data_specs.vocabulary import Language
 
 NARROW_SPACE = "\u202f"
@@ -101,3 +103,12 @@ def ago(then: datetime, now: datetime, language: Language) -> str:
     if minutes < 48 * 60:
         return text("hours_ago", language, n=minutes // 60)
     return text("days_ago", language, n=minutes // (24 * 60))
+
+
+def verdict(finding: Finding | ReportFinding, language: Language) -> str:
+    """What a probability decides, in two or three words; empty where it is not there to decide."""
+    if finding.positive is not None:
+        return text("above_threshold", language) if finding.positive else text("below_threshold", language)
+    if finding.use == "information":
+        return text("information_only", language)
+    return text("undecided", language) if finding.strength == "undecided" else ""

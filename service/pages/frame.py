@@ -20,7 +20,7 @@ from data_specs.visit.contract import ORGANS, Finding, OperatingPoint
 from data_specs.vocabulary import LANGUAGES, Language, display
 from service.keys import Key
 from service.language.choice import COOKIE, language_of
-from service.language.texts import age, ago, measured, moment, opening, percent, signed, text
+from service.language.texts import age, ago, measured, moment, opening, percent, signed, text, verdict
 from service.report.words import how_soon, say
 
 HERE = Path(__file__).parent
@@ -41,6 +41,7 @@ def page(request: Request, template: str, status_code: int = 200, /, *, key: Key
         "t": lambda key, **filled: text(key, language, **filled),
         "percent": partial(percent, language=language),
         "measured": partial(measured, language=language),
+        "verdict": partial(verdict, language=language),
         "moment": partial(moment, language=language),
         "ago": partial(ago, now=datetime.now(UTC), language=language),
         "said": lambda key, **filled: say(key, language, **filled),
@@ -75,6 +76,7 @@ def _templates() -> Environment:
         lstrip_blocks=True,
     )
     environment.filters.update(opening=opening)
+    environment.tests.update(judged=_judged)
     environment.globals.update(static=_static, tone=_tone, by_weight=by_weight)
     return environment
 
@@ -121,6 +123,11 @@ def _tone(finding: Finding) -> str:
     A negative result gets no colour of its own, because it does not exclude a disease.
     """
     return "positive" if finding.positive and finding.name not in REASSURING else "quiet"
+
+
+def _judged(finding: Finding) -> bool:
+    """Whether a finding has a verdict, or says why it has none; visits of earlier versions state no use."""
+    return finding.positive is not None or finding.use is not None
 
 
 def by_weight(findings: Iterable[Finding]) -> list[Finding]:

@@ -142,6 +142,8 @@ def _finding(organ: Organ, found: FoundFinding) -> ReportFinding:
         probability=None if found.probability is None else rounded(found.probability),
         calibrated=found.calibrated,
         positive=found.positive,
+        strength=found.strength,
+        use=found.use,
         operating_point=_point(found.operating_point) if found.operating_point else None,
         evidence=tuple(found.evidence),
     )

@@ -16,7 +16,7 @@ from data_specs.visit.contract import Code, ModelUsed, Organ
 from data_specs.visit.opinion import Opinion
 from data_specs.visit.report import NextStep, Report, ReportFinding, ReportInput, ReportOrgan
 from data_specs.vocabulary import SYSTEMS, Language, display, terms
-from service.language.texts import age, measured, opening, text
+from service.language.texts import age, measured, opening, text, verdict
 from service.report import words
 from service.report.words import say
 
@@ -255,7 +255,7 @@ def _finding(report: Report, finding: ReportFinding, language: Language) -> Find
         result=result_text(finding, language),
         mark=mark,
         stands_out=stands_out,
-        verdict=text(f"{mark}_threshold", language) if mark else "",
+        verdict=verdict(finding, language),
         notes=tuple(plain(opening(each)) for each in (*_threshold(finding, language), *verdicts)),
     )
 

@@ -57,7 +57,8 @@ def finding_sentence(finding: ReportFinding, language: Language) -> str:
         return say("uncalibrated", language, finding=name, probability=probability)
     point = finding.operating_point
     if point is None or finding.positive is None:
-        return say("undecided", language, finding=name, probability=probability)
+        open_ = "information" if finding.use == "information" else "undecided" if finding.strength else "probability"
+        return say(open_, language, finding=name, probability=probability)
     threshold = percent(point.threshold, language)
     key = "above" if finding.positive else "below"
     return say(key, language, finding=name, probability=probability, threshold=threshold, point=point.name)

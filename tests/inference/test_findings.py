@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from data_specs.bundle import BundleManifest, Calibration, FindingSpec
+from data_specs.bundle import BundleManifest, Calibration, FindingSpec, Undecided
 from data_specs.problems import Problem, Severity
 from data_specs.visit.assessment import EvidenceMap, FoundFinding
 from data_specs.visit.contract import Category, OperatingPoint
@@ -15,12 +15,14 @@ from inference.findings import (
     ADULT_YEARS,
     Answer,
     InputResult,
+    Who,
     ages_offered,
     answer,
     calibrate,
     merge,
     offered,
     positive_share,
+    without_verdict,
 )
 from tests.conftest import ROOT
 
@@ -280,7 +282,8 @@ def finding(name: str, p: float | None, *, value: float | None = None, evidence:
         (("low", "high", "intermediate"), "high"),
         (("low", "intermediate"), "intermediate"),
         (("low", "low"), "low"),
-        ((None, "low"), "low"),
+        ((None, "low"), None),
+        ((None, "intermediate"), "intermediate"),
         ((None, None), None),
     ],
 )
@@ -310,3 +313,125 @@ def test_the_evidence_of_every_input_is_kept_and_measured_values_are_the_firsts(
 def test_a_map_of_small_activations_is_scaled_as_one_of_large_ones() -> None:
     assert positive_share(np.array([[0.001, 0.0005], [-1.0, 0.0]])) == [[255, 128], [0, 0]]
     assert positive_share(np.array([[0.0, -1.0]])) == [[0, 0]]
+
+
+# ---------------------------------------------------------------- what a finding may decide
+def open_between(low: float, high: float, coverage: float = 0.9, **group: object) -> Undecided:
+    return Undecided(coverage=coverage, low=low, high=high, n_positive=30, n_negative=30, **group)
+
+
+@pytest.mark.parametrize(
+    ("p", "positive", "strength", "category"),
+    [
+        (0.199, False, "below", "low"),
+        (0.2, None, "undecided", None),
+        (0.599, None, "undecided", None),
+        (0.6, True, "flagged", "intermediate"),
+        (0.8, True, "strong", "high"),
+    ],
+)
+def test_between_its_two_bounds_a_finding_is_undecided(
+    p: float, positive: bool | None, strength: str, category: str | None
+) -> None:
+    spec = ABNORMAL.model_copy(update={"undecided": (open_between(0.2, 0.6),)})
+    result = answer([spec], np.array([logit(p + 1e-12)]))
+    (found,) = result.findings
+    assert (found.positive, found.strength, found.use, result.category) == (positive, strength, "triage", category)
+    assert found.probability == pytest.approx(p)
+    assert found.operating_point is not None
+    assert result.risk == pytest.approx(p)
+
+
+def test_an_undecided_finding_hides_no_other_that_is_positive() -> None:
+    spec = ABNORMAL.model_copy(update={"undecided": (open_between(0.2, 0.6),)})
+    other = FindingSpec(name="edema", column=1, decides_at="screening", operating_points=points(0.3, 0.8))
+    assert answer([spec, other], np.array([logit(0.4), logit(0.5)])).category == "intermediate"
+    assert answer([spec, other], np.array([logit(0.4), logit(0.1)])).category is None
+    assert answer([ABNORMAL, other], np.array([logit(0.1), logit(0.1)])).category == "low"
+
+
+@pytest.mark.parametrize(
+    ("group", "who", "is_open"),
+    [
+        ({}, Who(), True),
+        ({}, Who(50, "female", "AP"), True),
+        ({"sex": "female"}, Who(sex="female"), True),
+        ({"sex": "female"}, Who(sex="male"), False),
+        ({"sex": "female"}, Who(), False),
+        ({"view": "AP"}, Who(view="AP"), True),
+        ({"view": "AP"}, Who(view="PA"), False),
+        ({"age_years": (40, 60)}, Who(age_years=40), True),
+        ({"age_years": (40, 60)}, Who(age_years=59.9), True),
+        ({"age_years": (40, 60)}, Who(age_years=39.9), False),
+        ({"age_years": (40, 60)}, Who(age_years=60), False),
+        ({"age_years": (40, 60)}, Who(), False),
+        ({"coverage": 0.95}, Who(), False),
+        ({"coverage": 0.95}, Who(coverage=0.95), True),
+        ({}, Who(coverage=0.95), False),
+        ({}, Who(coverage=None), False),
+    ],
+)
+def test_bounds_hold_for_those_who_are_known_to_be_of_their_group(
+    group: dict[str, object], who: Who, is_open: bool
+) -> None:
+    spec = ABNORMAL.model_copy(update={"undecided": (open_between(0.2, 0.6, **group),)})
+    (found,) = answer([spec], np.array([logit(0.5)]), who=who).findings
+    assert (found.strength == "undecided") is is_open
+    assert (found.positive is None) is is_open
+
+
+def test_one_group_of_several_is_enough_to_leave_it_open() -> None:
+    spec = ABNORMAL.model_copy(update={"undecided": (open_between(0.2, 0.3), open_between(0.4, 0.6, sex="female"))})
+    assert answer([spec], np.array([logit(0.5)]), who=Who(sex="female")).findings[0].strength == "undecided"
+
+
+@pytest.mark.parametrize(
+    ("p", "strength"), [(0.29, "below"), (0.3, "near"), (0.49, "near"), (0.5, "flagged"), (0.8, "strong")]
+)
+def test_how_far_a_probability_lies_from_the_points(p: float, strength: str) -> None:
+    balanced = OperatingPoint(name="balanced", threshold=0.5, cohort="c")
+    spec = FindingSpec(name="edema", column=0, decides_at="balanced", operating_points=(*points(0.3, 0.8), balanced))
+    assert answer([spec], np.array([logit(p + 1e-12)])).findings[0].strength == strength
+
+
+def test_a_finding_for_information_decides_nothing() -> None:
+    spec = ABNORMAL.model_copy(update={"use": "information", "use_because": "…"})
+    called = []
+    result = answer([spec], np.array([logit(0.9)]), evidence=lambda spec: called.append(spec) or [])
+    (found,) = result.findings
+    assert (found.probability, found.positive, found.strength) == (pytest.approx(0.9), None, None)
+    assert (found.use, found.operating_point, called) == ("information", None, [])
+    assert (result.category, result.risk) == (None, None)
+    other = FindingSpec(name="edema", column=1, decides_at="screening", operating_points=points(0.3, 0.8))
+    both = answer([spec, other], np.array([logit(0.9), logit(0.1)]))
+    assert both.category is None, "nothing says that the organ is well"
+    assert answer([spec, other], np.array([logit(0.1), logit(0.5)])).category == "intermediate"
+
+
+@pytest.mark.parametrize(
+    ("name", "verdicts", "chosen"),
+    [
+        ("abnormal", [(0.6, None), (0.5, True)], 0.5),
+        ("abnormal", [(0.4, False), (0.3, None)], 0.3),
+        ("abnormal", [(0.5, True), (0.6, True)], 0.6),
+        ("normal_ecg", [(0.4, None), (0.5, False)], 0.5),
+        ("normal_ecg", [(0.9, True), (0.95, None)], 0.95),
+    ],
+)
+def test_of_several_inputs_the_most_pressing_verdict_counts(
+    name: str, verdicts: list[tuple[float, bool | None]], chosen: float
+) -> None:
+    answers = [Answer([finding(name, p).model_copy(update={"positive": positive})]) for p, positive in verdicts]
+    assert merge(answers).by_name[name].probability == chosen
+
+
+def test_each_reason_to_have_no_verdict_is_said_once() -> None:
+    bare = finding("mass", 0.5).model_copy(update={"calibrated": False})
+    shown = [finding(name, 0.5).model_copy(update={"use": "information"}) for name in ("edema", "effusion")]
+    open_ = finding("abnormal", 0.5).model_copy(update={"strength": "undecided", "use": "triage"})
+    decided = finding("pneumonia", 0.5).model_copy(update={"strength": "below", "use": "triage", "positive": False})
+    assert without_verdict(Answer([bare, *shown, open_, decided, finding("qtc_interval", None, value=400)])) == [
+        Problem("uncalibrated", "warn", found="mass"),
+        Problem("information_only", "warn", found="edema, effusion"),
+        Problem("undecided", "warn", found="abnormal"),
+    ]

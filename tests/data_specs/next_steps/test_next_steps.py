@@ -139,6 +139,7 @@ HOLDS: dict[str, tuple[Facts, Facts]] = {
     "albuminuria_missing": (facts(reserves={"kidney": "acr_missing"}), facts(missing={"kidney": "labs_missing"})),
     "outside_ages": (facts(missing={"lung": "age_out_of_range"}, age=0.5), facts(missing={"lung": "no_image"})),
     "numbers_not_calibrated": (facts(reserves={"lung": "uncalibrated"}), facts()),
+    "undecided_by_the_model": (facts(reserves={"lung": "undecided"}), facts(reserves={"lung": "information_only"})),
     "other_finding": (facts(hernia=True), facts(normal_ecg=True)),
     "complete": (facts(missing={"cardiac": "inference_failed"}), facts(missing={"cardiac": "no_ecg"})),
     "read_by_a_doctor": (facts(priority="urgent"), facts(priority="urgent", egfr=10)),

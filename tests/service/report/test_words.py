@@ -36,10 +36,15 @@ def negative_report() -> Report:
 
 
 def unusual_report() -> Report:
-    """An uncalibrated output, a finding without a threshold, next steps within 0, 1 and 7 days, an empty opinion."""
+    """Findings without a verdict, for each reason there is; next steps within 0, 1 and 7 days, an empty opinion."""
     bare = judged("pneumonia", "lung", 0.7, 0.5).model_copy(update={"calibrated": False})
-    undecided = judged("effusion", "lung", 0.7, 0.5).model_copy(update={"operating_point": None, "positive": None})
-    made = with_lung(report(2), bare, undecided)
+    no_point = {"operating_point": None, "positive": None}
+    others = [
+        judged("effusion", "lung", 0.7, 0.5).model_copy(update=no_point),
+        judged("edema", "lung", 0.7, 0.5).model_copy(update={**no_point, "use": "information"}),
+        judged("mass", "lung", 0.7, 0.5).model_copy(update={"positive": None, "strength": "undecided"}),
+    ]
+    made = with_lung(report(2), bare, *others)
     steps = tuple(
         NextStep(
             step=step,
