@@ -88,9 +88,11 @@ def _show(given: argparse.Namespace) -> None:
 
 
 def _history(entry: Entry) -> tuple[str, ...]:
+    what = f"accept by {entry.site}" if entry.site else entry.action
+    found = "".join(f"; {finding}: {verdict}" for finding, verdict in entry.verdicts.items())
     return (
-        f"{entry.at:%Y-%m-%d %H:%M}", entry.action, entry.from_version or "-", entry.to_version or "-",
-        entry.who, entry.why, f"{entry.override} [{'; '.join(entry.overridden)}]" if entry.override else "",
+        f"{entry.at:%Y-%m-%d %H:%M}", what, entry.from_version or "-", entry.to_version or "-",
+        entry.who, entry.why + found, f"{entry.override} [{'; '.join(entry.overridden)}]" if entry.override else "",
     )  # fmt: skip
 
 

@@ -8,14 +8,14 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from io import FileIO
 from pathlib import Path
 
 from data_specs.bundle import BundleManifest, Estimate, FindingSpec
-from inference.bundles.registry import LOG, Entry, Registry, read_registry
+from inference.bundles.registry import LOG, OF_ACCEPTANCES, Entry, Registry, SiteVerdict, finding_key, read_registry
 
 MAX_TOLERANCE = 1e-4
 """Largest tolerance of the golden cases: that with which bundles are exported."""
@@ -61,7 +61,9 @@ def deciding(folder: Path) -> Iterator[tuple[Registry, Append]]:
 
 def _append(log: FileIO, entry: Entry) -> None:
     size = log.seek(0, os.SEEK_END)
-    line = entry.model_dump_json(by_alias=True).encode() + b"\n"
+    # A server of before acceptances refuses a line with a member that it does not know.
+    line = entry.model_dump_json(by_alias=True, exclude=set() if entry.action == "accept" else OF_ACCEPTANCES)
+    line = line.encode() + b"\n"
     with Path(log.name).open("rb") as written:
         written.seek(max(0, size - 1))
         if written.read(1) not in (b"", b"\n"):
@@ -158,6 +160,42 @@ def set_shadow(folder: Path, name: str, version: str | None, *, who: str, why: s
     return entry
 
 
+def accept(
+    folder: Path,
+    name: str,
+    version: str,
+    site: str,
+    verdicts: Mapping[str, SiteVerdict],
+    *,
+    who: str,
+    why: str,
+    thresholds: Mapping[str, float] | None = None,
+    cases: str | None = None,
+) -> Entry:
+    """Log what a site may use each finding of a version for, as its own labelled cases showed.
+
+    Parameters
+    ----------
+    verdicts, thresholds
+        By :func:`inference.bundles.registry.finding_key`; thresholds only of findings that decide at the site's own.
+    cases
+        Digest of the cases.
+
+    Raises
+    ------
+    NotDone
+        The version cannot be served, or there is no site or no verdict.
+    """
+    if not site.strip() or not verdicts:
+        raise NotDone("an acceptance names a site and a verdict for each finding")
+    with deciding(folder) as (registry, append):
+        check_servable(registry, name, version)
+        said = {"site": site.strip(), "verdicts": dict(verdicts), "thresholds": dict(thresholds or {}), "cases": cases}
+        entry = _entry(registry, "accept", name, None, version, who, why, more=said)
+        append(entry)
+    return entry
+
+
 def check_servable(registry: Registry, name: str, version: str) -> BundleManifest:
     """Check all that a server checks (hashes, golden cases, input, outputs, terms), and that it never changed.
 
@@ -219,7 +257,7 @@ def compare_manifests(old: BundleManifest, new: BundleManifest) -> tuple[list[st
     worse: list[str] = []
     not_compared: list[str] = []
     for spec in old.findings:
-        title = _title(spec)
+        title = finding_key(spec)
         other = _counterpart(spec, new)
         if other is None:
             withheld = (finding for finding in new.withheld if finding.name == spec.name)
@@ -295,10 +333,6 @@ def _overlap(a: tuple[float, float] | None, b: tuple[float, float] | None) -> bo
     return a is None or b is None or (a[0] < b[1] and b[0] < a[1])
 
 
-def _title(spec: FindingSpec) -> str:
-    return f"{spec.name} ({spec.age_years[0]:g}-{spec.age_years[1] - 1:g})" if spec.age_years else spec.name
-
-
 def _entry(
     registry: Registry,
     action: str,
@@ -309,6 +343,7 @@ def _entry(
     why: str,
     override: str | None = None,
     overridden: list[str] | None = None,
+    more: Mapping[str, object] | None = None,
 ) -> Entry:
     if not who.strip() or not why.strip():
         raise NotDone("the log wants to know who and why")
@@ -324,6 +359,7 @@ def _entry(
             "why": why.strip(),
             "override": override,
             "overridden": overridden or (),
+            **(more or {}),
         }
     )
 

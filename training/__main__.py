@@ -23,7 +23,7 @@ from pathlib import Path
 
 NETWORKS = ("lung", "cardiac")
 COMMANDS = {
-    "check": "training.cohorts.checks",
+    "check": "training.figures.prospects",
     "pretrain": "training.learning.pretrain",
     "recalibrate": "training.bundle.recalibrate",
     "agree": "training.bundle.agreement",

@@ -1,8 +1,12 @@
 """Which version of a bundle is in service, and which runs in the shadow, as the folders and the log say.
 
 ``registry.jsonl`` is in the folder of the bundles and has one line for each decision; ``models.registry`` appends to
-it. The folders ``NAME-VERSION`` are the versions that exist. The last line about a name says which is in service;
-without a line it is the highest version.
+it. The folders ``NAME-VERSION`` are the versions that exist. The last line about a name that puts a version in service
+says which is; without such a line it is the highest version.
+
+A site's acceptance of a version (``accept``) decides nothing about which version serves: it says what that site may use
+each finding for. A server of before these lines does not know the action, and leaves the line out as it leaves out a
+damaged one.
 """
 
 from __future__ import annotations
@@ -10,11 +14,19 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from data_specs.bundle import FindingSpec
 
 LOG = "registry.jsonl"
+SiteVerdict = Literal["fit for triage", "information only", "not here", "too few to say"]
+"""What a site may use a finding for, as its acceptance cases showed."""
+IN_SERVICE = ("promote", "rollback")
+"""Actions that put a version in service."""
+OF_ACCEPTANCES = {"site", "verdicts", "thresholds", "cases"}
+"""Members of an :class:`Entry` that only an acceptance has."""
 _FOLDER = re.compile(r"(?P<name>[a-z][a-z0-9_]*)-(?P<version>\d+\.\d+\.\d+)")
 
 
@@ -29,12 +41,15 @@ class Entry(BaseModel):
         Of the ``screening.json`` of ``to``, which names everything else by its hash.
     override
         Why the refusals in ``overridden`` were set aside.
+    site, verdicts, thresholds, cases
+        ``accept`` only: for whom, what each finding may be used for there (by :func:`finding_key`), the site's own
+        thresholds where it has some, and the digest of the cases that showed it.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
 
     at: AwareDatetime
-    action: Literal["promote", "rollback", "shadow"]
+    action: Literal["promote", "rollback", "shadow", "accept"]
     name: str
     from_version: str | None = Field(alias="from")
     to_version: str | None = Field(alias="to")
@@ -43,6 +58,16 @@ class Entry(BaseModel):
     why: str
     override: str | None = None
     overridden: tuple[str, ...] = ()
+    site: str | None = None
+    verdicts: dict[str, SiteVerdict] = Field(default={})
+    thresholds: dict[str, float] = Field(default={})
+    cases: str | None = None
+
+    @model_validator(mode="after")
+    def _has_a_site_if_it_accepts(self) -> Self:
+        if (self.action == "accept") != bool(self.site and self.verdicts and self.to_version):
+            raise ValueError("an acceptance names a site, a version and its verdicts, and nothing else does")
+        return self
 
 
 @dataclass(frozen=True)
@@ -80,13 +105,23 @@ class Registry:
         for entry in self._of(name):
             if entry.action == "shadow":
                 shadow = entry.to_version
-            elif entry.to_version == shadow:
+            elif entry.action in IN_SERVICE and entry.to_version == shadow:
                 shadow = None
         return shadow
 
     def last(self, name: str) -> Entry | None:
         """The decision that put the present version in service."""
-        return next((e for e in reversed(self._of(name)) if e.action != "shadow"), None)
+        return next((e for e in reversed(self._of(name)) if e.action in IN_SERVICE), None)
+
+    def acceptance(self, name: str, version: str, site: str) -> Entry | None:
+        """The last acceptance of this version by this site; ``None`` if it never accepted it."""
+        wanted = ("accept", version, site)
+        return next((e for e in reversed(self._of(name)) if (e.action, e.to_version, e.site) == wanted), None)
+
+    def accepted(self, name: str, version: str, site: str) -> dict[str, SiteVerdict]:
+        """What this site may use each finding of this version for, by :func:`finding_key`; empty without acceptance."""
+        entry = self.acceptance(name, version, site)
+        return dict(entry.verdicts) if entry else {}
 
     def folder_of(self, name: str, version: str) -> Path:
         return self.folder / f"{name}-{version}"
@@ -97,7 +132,7 @@ class Registry:
         Before the first line of the log, the versions are taken to have been in service in rising order.
         """
         have = self.versions.get(name, ())
-        changes = [entry for entry in self._of(name) if entry.action != "shadow"]
+        changes = [entry for entry in self._of(name) if entry.action in IN_SERVICE]
         if not changes:
             return have
         first = changes[0].from_version
@@ -111,6 +146,11 @@ class Registry:
 
     def _of(self, name: str) -> list[Entry]:
         return [entry for entry in self.entries if entry.name == name]
+
+
+def finding_key(spec: FindingSpec) -> str:
+    """A finding in the log, with its ages, because a bundle may have one name for several: ``pneumonia (18-85)``."""
+    return f"{spec.name} ({spec.age_years[0]:g}-{spec.age_years[1] - 1:g})" if spec.age_years else spec.name
 
 
 def read_registry(folder: Path) -> Registry:

@@ -1,9 +1,9 @@
 """A cache of read and conformed files, so that the next run reads only what has changed.
 
 An entry is found by what it was made from: path, size and time of every file of the case, the network's input, the
-stated unit, the source code of the readers and the releases of the decoders. So the cache never has to be cleared, and
-its folder may be deleted at any time. Entries are loaded with ``weights_only``: a folder from elsewhere can run no
-code, but its inputs are trusted. Refusals are not stored.
+stated unit, the gate, the source code of readers and gates, and the releases of the decoders. So the cache never has to
+be cleared, and its folder may be deleted at any time. Entries are loaded with ``weights_only``: a folder from elsewhere
+can run no code, but its inputs are trusted. A file that cannot be read is not stored; one that the gate refuses is.
 """
 
 from __future__ import annotations
@@ -24,10 +24,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 import data_specs
+import inference
 from data_specs.bundle import CxrInput, EcgInput
 from data_specs.ecg.recording import VoltageUnit
 from data_specs.problems import Problem, Refused
 from training.cohorts.files import Case, Folders, case_of, dtype_of, files_of, shape_of
+from training.cohorts.gates import Gate
 
 DECODERS = ("imagecodecs", "numpy", "pillow", "pydicom", "scipy")
 """Distributions whose release may change what is read from a file."""
@@ -40,6 +42,7 @@ def cached_cases(
     spec: CxrInput | EcgInput,
     unit: VoltageUnit | None,
     read: Callable[[int], Case],
+    gate: Gate | None = None,
 ) -> Callable[[int], Case]:
     """A function from a row to its case, through MONAI's ``PersistentDataset``; ``read`` reads a row without it."""
     from monai.data import PersistentDataset, json_hashing  # noqa: PLC0415 (checking alone needs no torch)
@@ -49,9 +52,13 @@ def cached_cases(
         """From a file's name, as the table has it, to the stored form of its case."""
 
         def __call__(self, data: Mapping[str, Any]) -> dict[str, Any]:
-            return {**data, **{str(key): _packed(case_of(data[str(key)], folders, spec, unit)) for key in self.keys}}
+            return {
+                **data,
+                **{str(key): _packed(case_of(data[str(key)], folders, spec, unit, gate)) for key in self.keys},
+            }
 
     made_by = {"input": spec.model_dump(mode="json"), "ecg_unit": unit, "readers": readers_version(spec.modality)}
+    made_by["gate"] = gate.version if gate else None
     with ThreadPoolExecutor() as pool:  # in threads, because a network folder is slow
         parts = pool.map(lambda name: _file_versions(name, folders), names)
         items = [{"file": name, "parts": found, **made_by} for name, found in zip(names, parts, strict=True)]
@@ -74,7 +81,7 @@ def cached_cases(
         except Exception as error:  # for example a full disk; an error of a reader is raised again below
             warnings.warn(f"not everything could be stored in {folder} ({type(error).__name__})", stacklevel=1)
             return read(i)
-        if case.x is None:
+        if not case.digest:
             entry.unlink(missing_ok=True)
         return case
 
@@ -94,9 +101,10 @@ def _file_versions(name: str | None, folders: Folders) -> list[list[str | int]]:
 @once
 def readers_version(modality: str) -> str:
     """sha256 of all source code that turns a file into an input, and the releases of the decoders."""
-    specs, here = Path(data_specs.__file__).parent, Path(__file__)
+    specs, gates, here = Path(data_specs.__file__).parent, Path(inference.__file__).parent, Path(__file__)
     sources = [*(specs / modality).rglob("*.py"), *(specs / "dicom").rglob("*.py"), specs / "person.py"]
-    sources = sorted([*sources, here, here.with_name("files.py")])
+    sources += (gates / modality).rglob("*.py")
+    sources = sorted([*sources, here, here.with_name("files.py"), here.with_name("gates.py")])
     digest = hashlib.sha256(b"".join(source.read_bytes() for source in sources)).hexdigest()
     return " ".join([digest, *(f"{name}=={version(name)}" for name in DECODERS)])
 
@@ -111,7 +119,7 @@ def _packed(case: Case) -> dict[str, Any]:
 def _unpacked(kept: Mapping[str, Any], spec: CxrInput | EcgInput) -> Case:
     """The case of an entry; ``ValueError`` and others if it is damaged or has another shape."""
     x = None if kept["x"] is None else np.asarray(kept["x"])
-    if x is not None and (x.shape != shape_of(spec) or x.dtype != dtype_of(spec)):
+    if x is not None and (x.ndim == 0 or len(x) == 0 or x.shape[1:] != shape_of(spec) or x.dtype != dtype_of(spec)):
         raise ValueError("another shape or type")
     if kept["checksum"] != _checksum(x, kept["problems"], kept["digest"]):
         raise ValueError("damaged")

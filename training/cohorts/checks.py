@@ -1,32 +1,34 @@
-"""``python -m training check --cohort cohort.yaml``: all faults of a cohort at once, before training.
+"""All faults of a cohort at once, before anything is trained, recalibrated or evaluated on it.
 
-Each check gives a verdict. ``unusable`` stops (exit status 2); ``doubtful`` goes on and is written into the model card.
-Checks of what else than the disease may predict a label are in :mod:`training.cohorts.confounds`.
+Each check gives a verdict. ``unusable`` stops all of these; ``doubtful`` goes on and is written into the model card.
+Checks of what else than the disease may predict a label are in :mod:`training.cohorts.confounds`; the command and what
+can be offered with these counts in :mod:`training.figures.prospects`.
 """
 
 from __future__ import annotations
 
-import argparse
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from pathlib import Path
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
-from data_specs.cohort import ManifestInvalid
 from training.cohorts.ages import check_ages, outside_ages
 from training.cohorts.cohort import MIN_CASES
 from training.cohorts.confounds import label_by_look, label_by_tag
-from training.cohorts.inputs import Inputs, load_inputs
+from training.cohorts.inputs import Inputs
 from training.cohorts.likeness import similar_pairs
-from training.cohorts.table import CohortTable, TableUnusable, load_table, part_named, sex_of
-from training.cohorts.verdicts import Check, Verdict, check_of_rows, listed, report, unusable
+from training.cohorts.table import CohortTable, part_named, sex_of
+from training.cohorts.verdicts import Check, Verdict, check_of_rows, listed
 
 FEWEST_CASES = 2
 """With fewer positives or negatives than this in a part, nothing can be chosen or evaluated."""
 UNREADABLE_SHARE = 0.01
 """Up to this share of unreadable files is left out; with more the cohort is unusable."""
+REFUSED_SHARE = 0.01
+"""With more files than this share refused by the gate of serving, the cases are not those that a doctor is shown."""
 
 
 def check_cohort(table: CohortTable, inputs: Inputs) -> list[Check]:
@@ -58,13 +60,14 @@ def _columns(table: CohortTable, _: Inputs) -> Iterable[Check]:
 
 
 def _files(table: CohortTable, inputs: Inputs) -> Iterable[Check]:
-    """Refused files by code with their share, warnings by code, and blank files."""
+    """Unreadable files by code with their share, those that the gate refuses, warnings by code, and blank files."""
     refused: dict[str, list[int]] = {}
+    by_gate: dict[str, list[int]] = {}
     warnings: Counter[str] = Counter()
     for i, problems in enumerate(inputs.problems):
         for problem in problems:
             if problem.severity == "reject":
-                refused.setdefault(problem.code, []).append(i)
+                (by_gate if inputs.refused[i] else refused).setdefault(problem.code, []).append(i)
             else:
                 warnings[problem.code] += 1
     n, n_refused = len(table.frame), len({i for rows in refused.values() for i in rows})
@@ -78,12 +81,23 @@ def _files(table: CohortTable, inputs: Inputs) -> Iterable[Check]:
         yield check_of_rows(table, what, verdict, text, np.array(rows), figure=len(rows) / n)
     if not refused:
         yield Check("files", "ok", f"{n} of {n} are read")
+    yield from _refused_by_the_gate(table, inputs, by_gate)
     if warnings:
         yield Check("warnings", "ok", ", ".join(f"{code} in {count}" for code, count in warnings.most_common()))
     if table.manifest.modality != "labs":
         blank = [i for i in np.flatnonzero(inputs.readable) if float(np.std(inputs.x[i])) < 1e-3]
         if blank:
             yield check_of_rows(table, "blank files", "doubtful", "these show nothing", np.array(blank))
+
+
+def _refused_by_the_gate(table: CohortTable, inputs: Inputs, by_code: dict[str, list[int]]) -> Iterable[Check]:
+    """Files that are read and that serving refuses to assess, by reason: they neither train nor evaluate anything."""
+    n, n_refused = len(table.frame), int(inputs.refused.sum())
+    for code, rows in sorted(by_code.items(), key=lambda item: -len(item[1])):
+        first = next(p for p in inputs.problems[rows[0]] if p.code == code)
+        text = f"{code}: {len(rows)} of {n} are refused as in serving, and left out. {first.message('en')}"
+        verdict: Verdict = "doubtful" if n_refused > REFUSED_SHARE * n else "ok"
+        yield check_of_rows(table, "refused by the gate", verdict, text, np.array(rows), figure=len(rows) / n)
 
 
 def _persons(table: CohortTable, _: Inputs) -> Iterable[Check]:
@@ -168,35 +182,47 @@ def _label_values(table: CohortTable, _: Inputs) -> Iterable[Check]:
             found = listed(sorted({str(v) for v in raw[wrong]}))
             text = f"{finding}: found {found}; a label is 0, 1 or nothing (unknown)"
             yield check_of_rows(table, "label values", "unusable", text, np.flatnonzero(wrong))
-        known = y[np.isin(y, (0.0, 1.0))]
-        if len(set(known)) < 2:
-            always = f"always {known[0]:g}" if len(known) else "always unknown"
-            yield Check("constant label", "unusable", f"{finding}: {always}; nothing can be learned from it")
 
 
 def _counts(table: CohortTable, inputs: Inputs) -> Iterable[Check]:
-    """Positives and negatives of each part among the readable rows."""
+    """Positives and negatives of each part among the rows that serving takes.
+
+    A label with too few cases is too few to say, and the others go on; with none left the cohort is unusable.
+    """
+    checks = [_count(table, inputs, finding) for finding in table.labels]
+    none_left = all(check.verdict == "unusable" for check in checks)
+    for check in checks:
+        if check.verdict == "unusable" and not none_left:
+            yield replace(check, verdict="doubtful", message=f"{check.message}: too few to say; it will not be offered")
+        else:
+            yield check
+
+
+def _count(table: CohortTable, inputs: Inputs, finding: str) -> Check:
+    """The counts of one label; ``unusable`` where nothing can be learned or chosen from it."""
+    y = table.labels[finding].to_numpy()
+    known = y[np.isin(y, (0.0, 1.0))]
+    if len(set(known)) < 2:
+        always = f"always {known[0]:g}" if len(known) else "always unknown"
+        return Check("constant label", "unusable", f"{finding}: {always}; nothing can be learned from it")
+    shown, fewest = [], len(y)
+    for name, member in counted_parts(table, inputs).items():
+        n_positive, n_negative = int((y[member] == 1).sum()), int((y[member] == 0).sum())
+        shown.append(f"{name} {n_positive} positive, {n_negative} negative")
+        fewest = min(fewest, n_positive, n_negative)
+    verdict: Verdict = "unusable" if fewest < FEWEST_CASES else "doubtful" if fewest < MIN_CASES else "ok"
+    text = f"{finding}: {'; '.join(shown)}"
+    text += {"ok": "", "doubtful": f" (fewer than {MIN_CASES}: too few to say)", "unusable": " (too few)"}[verdict]
+    return Check("class counts", verdict, text, figure=float(fewest))
+
+
+def counted_parts(table: CohortTable, inputs: Inputs) -> dict[str, NDArray[np.bool_]]:
+    """``(n,)`` rows of each part that count; one part ``all`` where everything is cross-validated."""
     part = table.frame.part.to_numpy(dtype=str)
-    cross_validated = table.manifest.modality == "labs" and table.raw["split"].isna().all()
-    parts = {"all": part != "unused"} if cross_validated else {p: part == p for p in ("train", "validation", "test")}
-    for finding, values in table.labels.items():
-        y = values.to_numpy()
-        if len({v for v in y if v in (0.0, 1.0)}) < 2:
-            continue  # reported as a constant label
-        shown, worst, fewest = [], "ok", len(y)
-        for name, member in parts.items():
-            known = y[member & inputs.readable & ~outside_ages(table)]
-            n_positive, n_negative = int((known == 1).sum()), int((known == 0).sum())
-            shown.append(f"{name} {n_positive} positive, {n_negative} negative")
-            fewest = min(fewest, n_positive, n_negative)
-            if min(n_positive, n_negative) < FEWEST_CASES:
-                worst = "unusable"
-            elif min(n_positive, n_negative) < MIN_CASES and worst == "ok":
-                worst = "doubtful"
-        verdict: Verdict = worst  # type: ignore[assignment]
-        text = f"{finding}: {'; '.join(shown)}"
-        text += {"ok": "", "doubtful": f" (fewer than {MIN_CASES}: too few to say)", "unusable": " (too few)"}[verdict]
-        yield Check("class counts", verdict, text, figure=float(fewest))
+    used = inputs.readable & ~outside_ages(table)
+    if table.manifest.modality == "labs" and table.raw["split"].isna().all():
+        return {"all": used & (part != "unused")}
+    return {name: used & (part == name) for name in ("train", "validation", "test")}
 
 
 def _sexes(table: CohortTable, _: Inputs) -> Iterable[Check]:
@@ -219,22 +245,6 @@ def _dates(table: CohortTable, _: Inputs) -> Iterable[Check]:
     future = table.frame.made_on > pd.Timestamp.now(tz="UTC") + pd.Timedelta(days=1)
     if future.any():
         yield check_of_rows(table, "dates", "doubtful", "in the future", np.flatnonzero(future))
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Check one cohort and print the results; returns 2 if it is unusable."""
-    parser = argparse.ArgumentParser(prog="python -m training check", description="Check a cohort before training.")
-    parser.add_argument("--cohort", type=Path, required=True, help="the cohort's YAML document")
-    parser.add_argument("--quiet", action="store_true", help="no progress bar")
-    arguments = parser.parse_args(argv)
-    try:
-        table = load_table(arguments.cohort)
-    except (ManifestInvalid, TableUnusable) as fault:
-        print(fault)
-        return 2
-    checks = check_cohort(table, load_inputs(table, progress=not arguments.quiet))
-    print(report(checks, table))
-    return 2 if unusable(checks) else 0
 
 
 def _row(table: CohortTable, index: int) -> int:

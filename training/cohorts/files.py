@@ -18,25 +18,36 @@ from data_specs.ecg.posted import PostedFile
 from data_specs.ecg.recording import VoltageUnit
 from data_specs.ecg.recording import conform as conform_recording
 from data_specs.problems import Problem, Refused
+from training.cohorts.gates import FilmGate, Gate, RecordingGate
 
 MAX_FILE_BYTES = 512 << 20
 
 
 class Case(NamedTuple):
-    """What was read from the file of one row: the input and its warnings, or no input and the refusal."""
+    """What was read from the file of one row: the input and its warnings, or no input and the refusal.
+
+    ``x`` is ``(n_windows, ...)``, one window for a film. ``digest`` is empty where the file could not be read; with a
+    digest and without an input, the gate refused it.
+    """
 
     x: NDArray[np.generic] | None
     problems: list[Problem]
     digest: str
 
 
-def case_of(name: str | None, folders: Folders, spec: CxrInput | EcgInput, ecg_unit: VoltageUnit | None = None) -> Case:
+def case_of(
+    name: str | None,
+    folders: Folders,
+    spec: CxrInput | EcgInput,
+    ecg_unit: VoltageUnit | None = None,
+    gate: Gate | None = None,
+) -> Case:
     """As :func:`read_case`, but a refusal is returned, not raised."""
     try:
-        x, warnings, digest = read_case(name, folders, spec, ecg_unit)
+        x, problems, digest = read_case(name, folders, spec, ecg_unit, gate)
     except Refused as refusal:
         return Case(None, [refusal.problem], "")
-    return Case(x, warnings, digest)
+    return Case(x, problems, digest)
 
 
 def shape_of(spec: CxrInput | EcgInput) -> tuple[int, ...]:
@@ -92,9 +103,18 @@ class Folders:
 
 
 def read_case(
-    name: str | None, folders: Folders, spec: CxrInput | EcgInput, ecg_unit: VoltageUnit | None = None
-) -> tuple[NDArray[np.generic], list[Problem], str]:
-    """Read one row's file: the network's input, the warnings, and the sha256 of the content.
+    name: str | None,
+    folders: Folders,
+    spec: CxrInput | EcgInput,
+    ecg_unit: VoltageUnit | None = None,
+    gate: Gate | None = None,
+) -> tuple[NDArray[np.generic] | None, list[Problem], str]:
+    """Read one row's file: the network's input, the problems, and the sha256 of the content.
+
+    Parameters
+    ----------
+    gate
+        That of serving; the input is ``None`` where it refuses. ``None``: the file is read and conformed only.
 
     Raises
     ------
@@ -104,14 +124,22 @@ def read_case(
     path = folders.find(name)
     content = _content(path)
     if isinstance(spec, CxrInput):
+        digest = hashlib.sha256(content).hexdigest()
+        if isinstance(gate, FilmGate):
+            served = gate.film(content, spec.size_px)
+            return served.x, served.problems, digest
         film = read_image(content)
-        return conform_film(film.pixels, spec.size_px), list(film.problems), hashlib.sha256(content).hexdigest()
+        return conform_film(film.pixels, spec.size_px)[None], list(film.problems), digest
     files = _recording_files(path, content, folders)
-    recording = read_recording(files, ecg_unit=ecg_unit)
-    windows = conform_recording(recording, fs_hz=spec.fs_hz, n_samples=spec.n_samples, max_windows=1)
     # Copies of one WFDB record may have different names in their headers, so the digest is of the signal only.
     signal = [f.content for f in files.files if not f.filename.lower().endswith(".hea")] or [content]
-    return windows[0], list(recording.problems), hashlib.sha256(b"".join(signal)).hexdigest()
+    digest = hashlib.sha256(b"".join(signal)).hexdigest()
+    if isinstance(gate, RecordingGate):
+        served = gate.recording(files, spec, ecg_unit)
+        return served.x, served.problems, digest
+    recording = read_recording(files, ecg_unit=ecg_unit)
+    windows = conform_recording(recording, fs_hz=spec.fs_hz, n_samples=spec.n_samples, max_windows=spec.max_windows)
+    return windows, list(recording.problems), digest
 
 
 def _recording_files(path: Path, content: bytes, folders: Folders) -> RecordingFiles:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from data_specs.bundle import CxrInput, EcgInput
 from data_specs.person import MAX_AGE_YEARS
+from training.cohorts import gates
 from training.cohorts.ages import age_band, ages_to_offer, outside_ages
 from training.cohorts.checks import check_cohort
 from training.cohorts.cohort import Cohort, even_weights
@@ -47,8 +48,8 @@ def local_cohort(
 
     Returns
     -------
-    The usable cases. Left out are unreadable files, rows without a part, and validation and test cases of ages that
-    nothing is offered for. Doubtful results of the checks are in ``limits``
+    The usable cases. Left out are files that serving cannot read or refuses, rows without a part, and validation and
+    test cases of ages that nothing is offered for. Doubtful results of the checks are in ``limits``
 
     Raises
     ------
@@ -61,7 +62,8 @@ def local_cohort(
     manifest = table.manifest
     if manifest.modality != spec.modality:
         raise CohortUnusable(f"{manifest.name}: its modality is {manifest.modality}, but {spec.modality} is needed")
-    inputs = load_inputs(table, progress=progress, spec=spec, cache=cache)
+    gate = gates.serving_gate(manifest.modality)
+    inputs = load_inputs(table, progress=progress, spec=spec, cache=cache, gate=gate)
     checks = check_cohort(table, inputs)
     if unusable(checks):
         raise CohortUnusable(report(checks, table))

@@ -26,10 +26,11 @@ from data_specs.ecg.posted import PostedFile
 from data_specs.ecg.recording import conform as conform_recording
 from training.cohorts import cache as cohort_cache
 from training.cohorts import files as cohort_files
-from training.cohorts.checks import check_cohort, main
+from training.cohorts.checks import check_cohort
 from training.cohorts.inputs import Inputs, load_inputs
 from training.cohorts.table import CohortTable, TableUnusable, load_table
 from training.cohorts.verdicts import unusable
+from training.figures.prospects import main
 
 COLUMNS = {"person": "patient", "file": "image", "age_years": "age", "sex": "sex"}
 

@@ -31,6 +31,7 @@ from tests.conftest import ROOT
 from tests.training.cohorts.test_checks import film, planted, write
 from tests.training.learning.ddp_curve import curve
 from training.__main__ import main
+from training.cohorts import gates
 from training.cohorts.cohort import Cohort, keep_share_of_persons
 from training.learning import augment, workflow
 from training.organs import lung
@@ -46,6 +47,7 @@ def small() -> None:
     """The film network and its input, smaller; in a process of its own."""
     lung.INPUT = CxrInput(size_px=SIDE)
     FilmNet.BLOCKS = STAGES
+    gates.serving_gate = lambda modality: None
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -1,0 +1,23 @@
+"""Pictures that tests make up are no chests: only the tests of the gate itself, and those of real files, ask it."""
+
+from __future__ import annotations
+
+import pytest
+
+from training.cohorts import gates
+
+
+@pytest.fixture(scope="package", autouse=True)
+def no_gate(request: pytest.FixtureRequest) -> object:
+    """Files are read and conformed as in serving, and none is judged; ``real_gate`` undoes that for one test."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(gates, "serving_gate", lambda modality: None)
+        yield
+
+
+@pytest.fixture
+def real_gate(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gates, "serving_gate", REAL)
+
+
+REAL = gates.serving_gate

@@ -1,0 +1,116 @@
+"""What serving does with a file before the network: read, gate, conform. Training and evaluation do the same.
+
+A network answers for what its gate lets through. Trained or recalibrated on anything else it would learn, and its card
+would say, what no doctor is ever shown. So a cohort's files go through the functions of serving themselves
+(:mod:`inference.cxr`, :mod:`inference.ecg`), and what these refuse is left out, with its reason.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from data_specs.bundle import CxrInput, EcgInput
+from data_specs.ecg.files import RecordingFiles
+from data_specs.ecg.recording import VoltageUnit
+from data_specs.problems import Problem
+from inference.bundles.loading import Bundle, load_in_service
+from inference.bundles.registry import read_registry
+from inference.cxr.gate import Judged, judge, set_upright
+from inference.cxr.pipeline import turned
+from inference.cxr.reading import read_film
+from inference.ecg.reading import Group, Windows, read_group
+from inference.runtime.session import ONE_THREAD, Array
+
+BUNDLES = Path(__file__).parents[2] / "models" / "bundles"
+"""The shipped bundles, unless ``SANGLOC_BUNDLES`` names another folder."""
+
+
+@dataclass(frozen=True)
+class Served:
+    """What serving would give to the network: ``x`` is ``(n_windows, ...)``, or ``None`` where the gate refuses."""
+
+    x: NDArray[np.generic] | None
+    problems: list[Problem]
+
+    @classmethod
+    def of(cls, x: NDArray[np.generic] | None, problems: Sequence[Problem]) -> Served:
+        refused = any(problem.severity == "reject" for problem in problems)
+        return cls(None if refused else x, list(dict.fromkeys(problems)))
+
+
+class RecordingGate:
+    """The gate for recordings, which is code alone."""
+
+    version = "code"
+
+    def recording(self, files: RecordingFiles, spec: EcgInput, ecg_unit: VoltageUnit | None) -> Served:
+        """One recording.
+
+        Raises
+        ------
+        Refused
+            It cannot be read.
+        """
+        names = tuple((file.index, file.filename) for file in files.files)
+        windows = Windows(spec.fs_hz, spec.n_samples, spec.max_windows)
+        contents = [file.content for file in files.files]
+        read = read_group(contents, names, Group(files.stem, names), ecg_unit, windows)
+        problems = (*read.document.stated.problems, *read.document.problems)
+        return Served.of(read.arrays[0] if read.arrays else None, problems)
+
+
+class FilmGate:
+    """The gate for films: the bundle ``cxr_gate`` that is in service."""
+
+    def __init__(self, bundle: Bundle) -> None:
+        self._bundle = bundle
+        self._limits = bundle.manifest.thresholds
+        self._size_px = bundle.input_as(CxrInput).size_px
+        self.version = f"{bundle.manifest.version} {bundle.manifest.weights.sha256}"
+
+    def film(self, content: bytes, size_px: int) -> Served:
+        """One film, set upright where it lies on a side.
+
+        Raises
+        ------
+        Refused
+            It cannot be read.
+        """
+        read = read_film([content], (self._size_px, size_px))
+        for_gate, for_network = read.arrays
+        problems = list(read.document.stated.problems)
+        if any(problem.severity == "reject" for problem in problems):
+            return Served.of(None, problems)
+        as_it_lies = self._judged(read.document.saturated, for_gate)
+        turns, found = 0, as_it_lies.problems
+        if not as_it_lies.is_chest:
+            others = [self._judged(read.document.saturated, turned(for_gate, quarters)) for quarters in (1, 2, 3)]
+            turns, found = set_upright(self._limits, as_it_lies, others)
+        return Served.of(turned(for_network, turns), [*problems, *found])
+
+    def _judged(self, saturated: float, film: Array) -> Judged:
+        logits, distance, lungs = (np.asarray(each[0], dtype=np.float64) for each in self._bundle.session.run(film))
+        return judge(self._limits, saturated, logits, float(distance[0]), lungs[0])
+
+
+Gate = FilmGate | RecordingGate
+
+
+def serving_gate(modality: str) -> Gate | None:
+    """The gate of the version in service; ``None`` for laboratory values, which have none."""
+    if modality == "labs":
+        return None
+    if modality == "ecg":
+        return RecordingGate()
+    return FilmGate(load_in_service(read_registry(bundles_folder()), "cxr_gate", ONE_THREAD))
+
+
+def bundles_folder() -> Path:
+    """Folder of the bundles and their log, as a server finds it."""
+    return Path(os.environ.get("SANGLOC_BUNDLES") or BUNDLES)
