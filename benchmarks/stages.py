@@ -154,7 +154,7 @@ def _film_costs(engine: Engine, seconds: float) -> dict[str, Cost]:
     content = files.numbered(files.png(), 0)
     gate, lung = engine.bundles["cxr_gate"], engine.bundles["lung"]
     pixels = read_image(content).pixels
-    sizes = [bundle.input_as(CxrInput).size_px for bundle in (gate, lung)]
+    sizes = [bundle.input_as(CxrInput).read_px for bundle in (gate, lung)]
     n = own_batch(lung)
     films = [np.repeat(conform(pixels, size)[None], n, axis=0) for size in sizes]
     logits, distance, lungs, *_ = (np.asarray(o, dtype=np.float64) for o in gate.session.run(films[0]))

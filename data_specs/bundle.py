@@ -13,16 +13,30 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
+from data_specs.cxr.lungs import READ_AT
 from data_specs.person import BinarySex
 from data_specs.schema import Schema
 from data_specs.visit.contract import OperatingPoint, Organ, Use
 
 
 class CxrInput(Schema):
-    """``(n, 1, size_px, size_px) uint8`` by :func:`data_specs.cxr.image.conform`; normalisation is in the graph."""
+    """``(n, 1, size_px, size_px) uint8``; normalisation is in the graph.
+
+    Parameters
+    ----------
+    shows
+        ``film``: the whole film by :func:`data_specs.cxr.image.conform`. ``lungs``: the film upright, cut to its lung
+        fields and equalised (:mod:`data_specs.cxr.lungs`).
+    """
 
     modality: Literal["cxr"] = "cxr"
     size_px: int
+    shows: Literal["film", "lungs"] = "film"
+
+    @property
+    def read_px(self) -> int:
+        """Side of the whole film that the input is made from."""
+        return self.size_px if self.shows == "film" else round(READ_AT * self.size_px)
 
 
 class EcgInput(Schema):

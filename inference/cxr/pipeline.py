@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from data_specs.bundle import CxrInput, FindingSpec
+from data_specs.cxr.lungs import WHOLE, Window, cut_to, placed, window_of
 from data_specs.problems import Problem, Refused
 from data_specs.visit.assessment import EvidenceMap
 from data_specs.visit.context import Context
@@ -22,6 +25,13 @@ from inference.readers.files import OpenFile
 from inference.readers.pool import Readers
 from inference.runtime.batcher import Batcher, InferenceFailed
 from inference.runtime.session import Array
+
+MAP_SIDE = 28
+"""Side of a map that is placed on the whole film."""
+
+Floats = NDArray[np.float64]
+Seen = tuple[Judged, Floats]
+"""What the gate says of a film as it lies or turned, and its lung fields, ``(side, side)`` logits."""
 
 
 @dataclass(frozen=True)
@@ -40,16 +50,17 @@ class FilmPipeline:
     ) -> InputResult:
         person = context.person
         result = InputResult(indices=(index,))
-        turns = 0
-        sizes_px = (self.gate.input_as(CxrInput).size_px, self.lung.input_as(CxrInput).size_px)
+        upright = Upright(0, [], None)
+        takes = self.lung.input_as(CxrInput)
+        sizes_px = (self.gate.input_as(CxrInput).size_px, takes.read_px)
         try:
             read = await self.readers.run(read_film, [open_file], sizes_px, owner=owner)
             film, (for_gate, for_lung) = read.document, read.arrays
             result.format = film.stated.format
             result.problems += [*film.stated.problems, *mismatch(film.stated, context)]
             if result.accepted:
-                turns, problems = await self._gate(film.saturated, for_gate)
-                result.problems += problems
+                upright = await self._gate(film.saturated, for_gate)
+                result.problems += upright.problems
             age = age_of(film.stated, person)
             specs = offered(self.lung.manifest, age)
             if result.accepted and not specs:
@@ -59,8 +70,8 @@ class FilmPipeline:
                 if age is None:
                     result.reserves.append(Problem("age_unknown", "warn", expected="≥ 18"))
                 # A bundle of an imported architecture may have no activation map: its findings have no heatmap.
-                logits, *activations = await self.lung_batcher.infer(turned(for_lung, turns))
-                heatmaps = partial(_heatmaps, index, [turned(activation, -turns) for activation in activations])
+                logits, *activations = await self.lung_batcher.infer(for_network(for_lung, upright, takes))
+                heatmaps = partial(_heatmaps, index, activations, upright, takes)
                 who = Who(age, sex_of(film.stated, person), film.view, self.coverage)
                 result.answer = answer(specs, _floats(logits[0]), who=who, evidence=heatmaps)
         except Refused as refusal:
@@ -69,23 +80,44 @@ class FilmPipeline:
             result.problems.append(Problem("inference_failed", "reject", found=failure.code))
         return result
 
-    async def _gate(self, saturated: float, tensor: Array) -> tuple[int, list[Problem]]:
-        """Quarter turns, counterclockwise, that set the film upright, and its problems then."""
+    async def _gate(self, saturated: float, tensor: Array) -> Upright:
         as_it_lies = await self._judged(saturated, tensor)
-        if as_it_lies.is_chest:
-            return 0, as_it_lies.problems
+        if as_it_lies[0].is_chest:
+            return upright_of(self.gate.manifest.thresholds, [as_it_lies])
         others = await asyncio.gather(*(self._judged(saturated, turned(tensor, turns)) for turns in (1, 2, 3)))
-        return set_upright(self.gate.manifest.thresholds, as_it_lies, others)
+        return upright_of(self.gate.manifest.thresholds, [as_it_lies, *others])
 
-    async def _judged(self, saturated: float, tensor: Array) -> Judged:
+    async def _judged(self, saturated: float, tensor: Array) -> Seen:
         logits, distance, lungs = await self.gate_batcher.infer(tensor)
-        return judge(
-            self.gate.manifest.thresholds,
-            saturated,
-            _floats(logits[0]),
-            float(_floats(distance[0, 0])),
-            _floats(lungs[0, 0]),
-        )
+        fields = _floats(lungs[0, 0])
+        limits, distance_ = self.gate.manifest.thresholds, float(_floats(distance[0, 0]))
+        return judge(limits, saturated, _floats(logits[0]), distance_, fields), fields
+
+
+class Upright(NamedTuple):
+    """How a film stands upright: quarter turns counterclockwise, its problems then, its lung fields then (logits)."""
+
+    turns: int
+    problems: list[Problem]
+    lungs: Floats | None
+
+
+def upright_of(limits: Mapping[str, float], seen: Sequence[Seen]) -> Upright:
+    """From what the gate saw of a film as it lies and, where asked for, turned by one, two and three quarters."""
+    turns, problems = set_upright(limits, seen[0][0], [judged for judged, _ in seen[1:]])
+    return Upright(turns, problems, seen[turns][1])
+
+
+def for_network(film: Array, upright: Upright, takes: CxrInput) -> Array:
+    """``(1, 1, size_px, size_px) uint8``: the film upright, as the network takes it."""
+    whole = turned(film, upright.turns)
+    if takes.shows == "film":
+        return whole
+    return cut_to(whole[0, 0], _window(upright), takes.size_px)[None, None]
+
+
+def _window(upright: Upright) -> Window:
+    return WHOLE if upright.lungs is None else window_of(upright.lungs > 0)
 
 
 def turned(pictures: Array, turns: int) -> Array:
@@ -93,12 +125,18 @@ def turned(pictures: Array, turns: int) -> Array:
     return np.ascontiguousarray(np.rot90(pictures, turns, axes=(2, 3))) if turns else pictures
 
 
-def _heatmaps(index: int, activations: Sequence[Array], spec: FindingSpec) -> list[EvidenceMap]:
-    return [
-        EvidenceMap(kind="heatmap", input=index, values=positive_share(_floats(activation[0, spec.column])))
-        for activation in activations
-    ]
+def _heatmaps(
+    index: int, activations: Sequence[Array], upright: Upright, takes: CxrInput, spec: FindingSpec
+) -> list[EvidenceMap]:
+    """Maps over the film as it lies."""
+    maps = []
+    for activation in activations:
+        values = _floats(activation[0, spec.column])
+        if takes.shows == "lungs":
+            values = placed(values, _window(upright), MAP_SIDE)
+        maps.append(EvidenceMap(kind="heatmap", input=index, values=positive_share(np.rot90(values, -upright.turns))))
+    return maps
 
 
-def _floats(array: Array) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
+def _floats(array: Array) -> Floats:
     return np.asarray(array, dtype=np.float64)

@@ -126,8 +126,10 @@ def read_case(
     if isinstance(spec, CxrInput):
         digest = hashlib.sha256(content).hexdigest()
         if isinstance(gate, FilmGate):
-            served = gate.film(content, spec.size_px)
+            served = gate.film(content, spec)
             return served.x, served.problems, digest
+        if spec.shows == "lungs":
+            raise ValueError("without a gate nobody knows where the lungs of a film are")
         film = read_image(content)
         return conform_film(film.pixels, spec.size_px)[None], list(film.problems), digest
     files = _recording_files(path, content, folders)

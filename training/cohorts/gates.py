@@ -16,13 +16,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data_specs.bundle import CxrInput, EcgInput
+from data_specs.cxr.image import conform
 from data_specs.ecg.files import RecordingFiles
 from data_specs.ecg.recording import VoltageUnit
 from data_specs.problems import Problem
 from inference.bundles.loading import Bundle, load_in_service
 from inference.bundles.registry import read_registry
-from inference.cxr.gate import Judged, judge, set_upright
-from inference.cxr.pipeline import turned
+from inference.cxr.gate import judge, saturated_share
+from inference.cxr.pipeline import Seen, Upright, for_network, turned, upright_of
 from inference.cxr.reading import read_film
 from inference.ecg.reading import Group, Windows, read_group
 from inference.runtime.session import ONE_THREAD, Array
@@ -74,32 +75,45 @@ class FilmGate:
         self._size_px = bundle.input_as(CxrInput).size_px
         self.version = f"{bundle.manifest.version} {bundle.manifest.weights.sha256}"
 
-    def film(self, content: bytes, size_px: int) -> Served:
-        """One film, set upright where it lies on a side.
+    def film(self, content: bytes, takes: CxrInput) -> Served:
+        """One film as the network takes it, set upright where it lies on a side.
 
         Raises
         ------
         Refused
             It cannot be read.
         """
-        read = read_film([content], (self._size_px, size_px))
-        for_gate, for_network = read.arrays
+        read = read_film([content], (self._size_px, takes.read_px))
+        for_gate, film = read.arrays
         problems = list(read.document.stated.problems)
         if any(problem.severity == "reject" for problem in problems):
             return Served.of(None, problems)
-        as_it_lies = self._judged(read.document.saturated, for_gate)
-        turns, found = 0, as_it_lies.problems
-        if not as_it_lies.is_chest:
-            others = [self._judged(read.document.saturated, turned(for_gate, quarters)) for quarters in (1, 2, 3)]
-            turns, found = set_upright(self._limits, as_it_lies, others)
-        return Served.of(turned(for_network, turns), [*problems, *found])
+        upright = self.upright(read.document.saturated, for_gate)
+        return Served.of(for_network(film, upright, takes), [*problems, *upright.problems])
 
-    def _judged(self, saturated: float, film: Array) -> Judged:
+    def of_pixels(self, pixels: NDArray[np.uint8], takes: CxrInput) -> NDArray[np.uint8]:
+        """``(1, size_px, size_px) uint8``: a film of ``(rows, columns)``, whatever the gate says of it."""
+        upright = self.upright(saturated_share(pixels), conform(pixels, self._size_px)[None])
+        return np.asarray(for_network(conform(pixels, takes.read_px)[None], upright, takes)[0])
+
+    def upright(self, saturated: float, for_gate: Array) -> Upright:
+        """How a film stands upright; ``for_gate`` is ``(1, 1, side, side) uint8``."""
+        seen = [self._seen(saturated, for_gate)]
+        if not seen[0][0].is_chest:
+            seen += [self._seen(saturated, turned(for_gate, quarters)) for quarters in (1, 2, 3)]
+        return upright_of(self._limits, seen)
+
+    def _seen(self, saturated: float, film: Array) -> Seen:
         logits, distance, lungs = (np.asarray(each[0], dtype=np.float64) for each in self._bundle.session.run(film))
-        return judge(self._limits, saturated, logits, float(distance[0]), lungs[0])
+        return judge(self._limits, saturated, logits, float(distance[0]), lungs[0]), lungs[0]
 
 
 Gate = FilmGate | RecordingGate
+
+
+def film_gate() -> FilmGate:
+    """The gate for films of the version in service."""
+    return FilmGate(load_in_service(read_registry(bundles_folder()), "cxr_gate", ONE_THREAD))
 
 
 def serving_gate(modality: str) -> Gate | None:
@@ -108,7 +122,7 @@ def serving_gate(modality: str) -> Gate | None:
         return None
     if modality == "ecg":
         return RecordingGate()
-    return FilmGate(load_in_service(read_registry(bundles_folder()), "cxr_gate", ONE_THREAD))
+    return film_gate()
 
 
 def bundles_folder() -> Path:

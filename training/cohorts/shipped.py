@@ -5,6 +5,7 @@ Their files are in a folder of real data that is not part of the repository (``-
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -13,15 +14,25 @@ from numpy.typing import NDArray
 from PIL import Image
 from tqdm import tqdm
 
-from data_specs.bundle import TrainingData
+from data_specs.bundle import CxrInput, TrainingData
 from data_specs.cxr.files import read_image
 from data_specs.cxr.image import conform
 from training.cohorts.cohort import Cohort, even_weights, part_of_person, with_counts
+from training.cohorts.gates import film_gate
 
 
-def read_films(paths: list[Path], size_px: int) -> NDArray[np.uint8]:
-    """``(n, 1, size_px, size_px) uint8`` read and conformed as in serving."""
-    return np.stack([conform(read_image(p.read_bytes()).pixels, size_px) for p in tqdm(paths, unit="film")])
+def read_films(paths: list[Path], takes: CxrInput) -> NDArray[np.uint8]:
+    """``(n, 1, size_px, takes) uint8`` read and conformed as in serving; none is left out."""
+    taken = as_taken(takes)
+    return np.stack([taken(read_image(p.read_bytes()).pixels) for p in tqdm(paths, unit="film")])
+
+
+def as_taken(takes: CxrInput) -> Callable[[NDArray[np.uint8]], NDArray[np.uint8]]:
+    """A function from a film's pixels to what the network takes, ``(1, size_px, takes)``."""
+    if takes.shows == "film":
+        return lambda pixels: conform(pixels, takes.size_px)
+    gate = film_gate()
+    return lambda pixels: gate.of_pixels(pixels, takes)
 
 
 KERMANY = TrainingData(
@@ -79,7 +90,7 @@ NIH_PARTS = {"validation": 0.2, "test": 0.2, "train": 0.6}
 """Shares of the persons."""
 
 
-def kermany(data: Path, size_px: int) -> Cohort:
+def kermany(data: Path, takes: CxrInput) -> Cohort:
     """Children of one to five years, Guangzhou; label: ``pneumonia``.
 
     The published test part is the test part; a tenth of the persons of the published train part are for validation.
@@ -95,7 +106,7 @@ def kermany(data: Path, size_px: int) -> Cohort:
     )
     return Cohort(
         name="kermany",
-        x=read_films([data / "cxr/kermany" / p for p in table.path], size_px),
+        x=read_films([data / "cxr/kermany" / p for p in table.path], takes),
         labels=pd.DataFrame({"pneumonia": table.pneumonia.astype(float)}),
         person=person,
         part=part,
@@ -126,7 +137,7 @@ def _nih_labels(table: pd.DataFrame) -> pd.DataFrame:
     return labels
 
 
-def nih(data: Path, size_px: int) -> Cohort:
+def nih(data: Path, takes: CxrInput) -> Cohort:
     """Adults and some minors, Bethesda; fourteen labels mined from reports, and ``abnormal``, which is any of them.
 
     Persons are split 60/20/20. Films of minors are used for training only, because nothing is offered for minors. Each
@@ -140,7 +151,7 @@ def nih(data: Path, size_px: int) -> Cohort:
     age_band = pd.cut(table.age, [17, 40, 60, 75, 120], labels=["18-40", "41-60", "61-75", "76+"]).astype(str)
     return Cohort(
         name="nih",
-        x=read_films([data / "cxr/nih/images" / name for name in table.image], size_px),
+        x=read_films([data / "cxr/nih/images" / name for name in table.image], takes),
         labels=labels,
         person=person,
         part=part,
@@ -156,39 +167,41 @@ def nih(data: Path, size_px: int) -> Cohort:
     )
 
 
-def nih_more(data: Path, size_px: int) -> Cohort:
-    """Further films of the same collection, some of which lie on their side; for evaluation only.
+def nih_more(data: Path, takes: CxrInput) -> Cohort:
+    """Further films of the same hospital, drawn in another way, some of which lie on their side; for evaluation only.
 
-    Films of persons whose films :func:`nih` trains on are left out.
+    Films of persons whose films :func:`nih` trains on or chooses by are left out, and films of minors.
     """
     table = pd.read_csv(data / "cxr/nih_more/labels.csv")
-    person, part = _nih_persons(table)
-    labels = _nih_labels(table)
+    person, _ = _nih_persons(table)
+    of_nih, part_of_nih = _nih_persons(pd.read_csv(data / "cxr/nih/labels.csv"))
+    seen = set(of_nih[part_of_nih != "test"])
+    used = ~np.isin(person, list(seen)) & (table.age >= 18).to_numpy()
     return Cohort(
         name="nih_more",
-        x=read_films([data / "cxr/nih_more/images" / name for name in table.image], size_px),
-        labels=labels,
+        x=read_films([data / "cxr/nih_more/images" / name for name in table.image], takes),
+        labels=_nih_labels(table),
         person=person,
-        part=np.where(part == "train", "unused", "test"),
-        subgroups=pd.DataFrame(index=table.index),
+        part=np.where(used, "test", "unused"),
+        subgroups=pd.DataFrame({"view": table.view}),
         source=NIH,
-        title="NIH, further films of other persons, some of which lie on their side",
-        age_years=(0.0, 120.0),
+        title="NIH, another draw, adults whose films were not learnt from",
+        age_years=(18.0, 86.0),
     )
 
 
-def tb(data: Path, size_px: int) -> Cohort:
+def tb(data: Path, takes: CxrInput) -> Cohort:
     """Adults with tuberculosis, other scanners, positives only; for evaluation, never for training.
 
     The publisher resized the films to squares, so their aspect ratio is restored before the conform step.
     """
     table = pd.read_csv(data / "cxr/tb/labels.csv")
-    films = []
+    films, taken = [], as_taken(takes)
     for row in tqdm(table.itertuples(), total=len(table), unit="film"):
         pixels = read_image((data / "cxr/tb/images" / str(row.image)).read_bytes()).pixels
         side = max(row.orig_w, row.orig_h)
         shape = round(pixels.shape[1] * row.orig_w / side), round(pixels.shape[0] * row.orig_h / side)
-        films.append(conform(np.asarray(Image.fromarray(pixels).resize(shape, Image.Resampling.BILINEAR)), size_px))
+        films.append(taken(np.asarray(Image.fromarray(pixels).resize(shape, Image.Resampling.BILINEAR))))
     return Cohort(
         name="tb",
         x=np.stack(films),

@@ -104,9 +104,10 @@ def evaluate_elsewhere(finding: Offered, network: nn.Module, elsewhere: Sequence
     figures: list[Evaluation] = []
     for cohort in elsewhere:
         if finding.spec.name in cohort.labels and cohort.age_years == finding.spec.age_years:
-            y = cohort.labels[finding.spec.name].to_numpy(dtype=np.float64)
-            logits = predict(network, torch.from_numpy(cohort.x))[:, finding.spec.column]
-            figures += figures_elsewhere(finding.spec, y, logits, cohort.person, cohort.title)
+            rows = cohort.rows("test")
+            y = cohort.labels[finding.spec.name].to_numpy(dtype=np.float64)[rows]
+            logits = predict(network, torch.from_numpy(cohort.x[rows]))[:, finding.spec.column]
+            figures += figures_elsewhere(finding.spec, y, logits, cohort.person[rows], cohort.title)
     return add_figures(finding, figures)
 
 

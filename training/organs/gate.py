@@ -20,6 +20,7 @@ from training.organs.gate_batches import GateCases, batch, read_lungs
 from training.organs.gate_evaluation import counted, evaluated_on, held_back
 
 SIZE_PX = 64
+INPUT = CxrInput(size_px=SIZE_PX)
 EPOCHS = 4
 ADULT_REPEATS = 4
 """Adults' films are drawn this many times as often, because there are ten times fewer."""
@@ -100,7 +101,7 @@ def train_gate(cases: GateCases, *, seed: int = 7, epochs: int = EPOCHS) -> Gate
 
 def run(*, data: Path, out: Path, bundles: Path, version: str, epochs: int | None) -> Path:
     """Train on both train parts, count refusals once on held-out pictures, export; return the bundle."""
-    children, adults = kermany(data, SIZE_PX), nih(data, SIZE_PX)
+    children, adults = kermany(data, INPUT), nih(data, INPUT)
     table = pd.read_csv(data / "cxr/kermany/labels.csv")
     masks = pd.read_csv(data / "cxr/kermany/lung_masks.csv").set_index("path").lung_mask
     paths = [data / "cxr/kermany" / masks[p] if p in masks.index else None for p in table.path]
@@ -123,7 +124,7 @@ def run(*, data: Path, out: Path, bundles: Path, version: str, epochs: int | Non
         version=version,
         organ=None,
         purpose="Is this an upright frontal chest X-ray, its grey scale right, the lungs whole, the heart on the left?",
-        input=CxrInput(size_px=SIZE_PX),
+        input=INPUT,
         outputs=("logits", "distance", "lungs"),
         findings=counted(network, THRESHOLDS, sets),
         training_data=(children.source, adults.source, LUNG_FIELDS),

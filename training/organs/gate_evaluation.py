@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from data_specs.bundle import Estimate, Evaluation, FindingSpec
+from data_specs.bundle import CxrInput, Estimate, Evaluation, FindingSpec
 from inference.cxr.gate import Judged, judge, saturated_share, set_upright
 from models.networks import GateNet
 from training.bundle.agreement import Evaluated
@@ -36,8 +36,8 @@ LATERAL_QUARTER = "the lateral films, turned by {}°"
 def held_back(data: Path, children: Cohort, adults: Cohort, drawn: Tensor) -> dict[str, Pictures]:
     """Held-out pictures by kind: real films, what was made of them, lateral films, and made-up pictures."""
     rng = np.random.default_rng(11)
-    side = children.x.shape[-1]
-    others, tuberculosis = nih_more(data, side), tb(data, side)
+    takes = CxrInput(size_px=children.x.shape[-1])
+    others, tuberculosis = nih_more(data, takes), tb(data, takes)
     films = {
         "Kermany 2018, published test part": children.x[children.rows("test")],
         "NIH subset, adults, test persons": adults.x[adults.rows("test")],
@@ -46,7 +46,7 @@ def held_back(data: Path, children: Cohort, adults: Cohort, drawn: Tensor) -> di
     }
     upright = np.concatenate([x for name, x in films.items() if name != others.part_title("test")])
     names = pd.read_csv(data / "cxr/lateral/origin.csv").image.unique()  # one film stands for two persons
-    sideways = read_films([data / "cxr/lateral" / name for name in names], side)
+    sideways = read_films([data / "cxr/lateral" / name for name in names], takes)
     return {
         **films,
         MIRRORED: upright[..., ::-1],
@@ -58,7 +58,7 @@ def held_back(data: Path, children: Cohort, adults: Cohort, drawn: Tensor) -> di
         **{LATERAL_QUARTER.format(90 * turns): np.rot90(sideways, turns, axes=(2, 3)) for turns in (1, 2, 3)},
         MADE_LATERAL: np.stack([laterals.draw(film[0], rng)[None] for film in upright[::2]]),
         DETAILS: np.stack([negatives.piece(film[0], rng)[None] for film in upright]),
-        MADE_UP: np.stack([negatives.draw(rng, side) for _ in range(600)])[:, None],
+        MADE_UP: np.stack([negatives.draw(rng, takes.size_px) for _ in range(600)])[:, None],
     }
 
 

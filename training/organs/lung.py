@@ -13,12 +13,12 @@ from data_specs.bundle import CxrInput
 from models.networks import FilmNet
 from training.bundle import golden
 from training.cohorts.cohort import Cohort
-from training.cohorts.shipped import kermany, nih, tb
+from training.cohorts.shipped import kermany, nih, nih_more, tb
 from training.learning import augment
 from training.learning.fit import Recipe
 from training.learning.task import Task
 
-INPUT = CxrInput(size_px=224)
+INPUT = CxrInput(size_px=224, shows="lungs")
 RECIPE = Recipe(epochs=6, batch_size=32, learning_rate=5e-4, weight_decay=0.05, average_decay=0.998)
 INIT = "imagenet"
 ADULT_SHARE = 0.2
@@ -43,7 +43,7 @@ SHIPPED_LIMITS = (
 
 def shipped(data: Path) -> tuple[Cohort, ...]:
     """The cohorts of the shipped bundle."""
-    return kermany(data, INPUT.size_px), nih(data, INPUT.size_px)
+    return kermany(data, INPUT), nih(data, INPUT)
 
 
 def task(cohorts: Sequence[Cohort], data: Path) -> Task:
@@ -63,5 +63,5 @@ def task(cohorts: Sequence[Cohort], data: Path) -> Task:
         golden=golden.films(INPUT.size_px),
         limits=SHIPPED_LIMITS if is_shipped else (),
         shares={"nih": ADULT_SHARE} if is_shipped else {},
-        elsewhere=(tb(data, INPUT.size_px),) if is_shipped else (),
+        elsewhere=(nih_more(data, INPUT), tb(data, INPUT)) if is_shipped else (),
     )

@@ -37,7 +37,9 @@ def test_real_films_are_those_of_the_shipped_way(tmp_path: Path, shared_data: Pa
     young = nih.age.astype(float).to_numpy() < 18
     assert 0 < len(cohort.x) <= len(nih)
     names = dict(zip("of-nih:" + nih.patient_id, nih.image, strict=True))
-    films = read_films([shared_data / "cxr/nih/images" / names[person] for person in cohort.person], 224)
+    films = read_films(
+        [shared_data / "cxr/nih/images" / names[person] for person in cohort.person], CxrInput(size_px=224)
+    )
     assert cohort.x.dtype == np.uint8
     assert (cohort.x == films).all()
     of_person = nih.set_index("of-nih:" + nih.patient_id).loc[list(cohort.person)]
