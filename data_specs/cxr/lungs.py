@@ -39,8 +39,8 @@ def window_of(fields: NDArray[np.bool_]) -> Window:
     rows, columns = np.nonzero(fields)
     if len(rows) < LEAST_AREA * fields.size:
         return WHOLE
-    top, bottom = np.percentile(rows, INNER) / len(fields)
-    left, right = np.percentile(columns, INNER) / len(fields)
+    top, bottom = (np.percentile(rows, INNER) + 0.5) / len(fields)  # middles of pixels
+    left, right = (np.percentile(columns, INNER) + 0.5) / len(fields)
     height, width = bottom - top, right - left
     return Window(
         max(top - MARGIN * height, 0.0),

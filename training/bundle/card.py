@@ -5,7 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 
 from data_specs.bundle import BundleManifest, FindingSpec, Imported
-from training.bundle.card_tables import figures, groups, main_cohort, markdown, points, prevalence, summary, title
+from training.bundle.card_tables import (
+    figures,
+    groups,
+    main_cohort,
+    markdown,
+    points,
+    prevalence,
+    summary,
+    title,
+    undecided,
+)
 from training.bundle.plots import plot_name
 from training.figures import planner
 
@@ -59,8 +69,9 @@ def _reading_the_summary(manifest: BundleManifest) -> list[str]:
     sentences = []
     if any(f.evaluation for f in manifest.findings):
         sentences.append(
-            "Figures of the test part (95 % interval); sensitivity and specificity at the deciding operating point. "
-            "ECE: mean difference between a probability and the observed frequency."
+            "Figures of the test part (95 % interval), and AUROC on cases of other places that nothing was chosen on; "
+            "sensitivity and specificity at the deciding operating point. A finding for `information` has a number and "
+            "no verdict. ECE: mean difference between a probability and the observed frequency."
         )
     if any(f.calibration and f.calibration.prevalence for f in manifest.findings):
         sentences.append(
@@ -89,7 +100,8 @@ def _evaluation(finding: FindingSpec, docs: Path | None) -> str:
             *([f"On {cohort}.\n"] if cohort else []),
             *([f"![{finding.name}: ROC and reliability]({plot})\n"] if linked else []),
             *_calibration(finding),
-            *(table for table in (points(finding), figures(finding), groups(finding)) if table),
+            *([f"For information only, not for triage: {finding.use_because}.\n"] if finding.use_because else []),
+            *(table for table in (points(finding), undecided(finding), figures(finding), groups(finding)) if table),
         ]
     )
 

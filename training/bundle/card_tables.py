@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from data_specs.bundle import Estimate, FindingSpec
+from data_specs.bundle import Estimate, FindingSpec, Undecided
 
 TOO_FEW = "too few to say"
 SHARES = ("sensitivity", "specificity")
 _AT = tuple(f"{share}@" for share in SHARES)
+_VERDICTS = ("right_with@", "right_without@", "undecided@")
 
 
 def title(finding: FindingSpec) -> str:
@@ -32,14 +33,12 @@ def prevalence(finding: FindingSpec) -> str:
 def summary(findings: Sequence[FindingSpec]) -> str:
     """One row for each finding: ages, required values and main figures."""
     evaluated = any(f.evaluation for f in findings)
-    head = ["finding", "for ages", "needs"]
-    head += (
-        ["AUROC", "sensitivity", "specificity", "ECE (by chance)", "assumed prevalence", "n (positive)"]
-        if evaluated
-        else []
-    )
+    head = ["finding", "for ages", "for", "needs"]
+    if evaluated:
+        head += ["AUROC", "AUROC elsewhere", "sensitivity", "specificity", "ECE (by chance)"]
+        head += ["assumed prevalence", "n (positive)"]
     rows = [
-        [f.name, _ages(f), ", ".join(f.requires) or "the input alone", *(_main_figures(f) if evaluated else ())]
+        [f.name, _ages(f), f.use, ", ".join(f.requires) or "the input alone", *(_main_figures(f) if evaluated else ())]
         for f in findings
     ]
     return markdown(head, rows)
@@ -51,17 +50,56 @@ def _main_figures(finding: FindingSpec) -> list[str]:
     of = {metric: estimate for (where, metric), estimate in found.items() if where == cohort}
     if "auroc" not in of:
         text = "a value" if finding.kind == "measured" else "not evaluated here"
-        return [text, *[""] * 5]
+        return [text, *[""] * 6]
     ece = f"{of['ece'].value:.3f}" if "ece" in of else ""
     if "ece_by_chance" in of:
         ece += f" ({of['ece_by_chance'].value:.3f})"
     return [
         _interval(of["auroc"]),
+        "; ".join(f"{_interval(estimate)} ({where})" for where, estimate in elsewhere(finding).items()) or "not known",
         *(_interval(of.get(f"{share}@{finding.decides_at}")) for share in SHARES),
         ece,
         prevalence(finding),
         _counts(of["auroc"]),
     ]
+
+
+def elsewhere(finding: FindingSpec) -> dict[str, Estimate]:
+    """AUROC by cohort, of those that neither chose anything about the finding nor are its test part."""
+    chosen_on = tuple(point.cohort for point in finding.operating_points)
+    main = main_cohort(finding)
+    return {
+        e.cohort: e.estimate
+        for e in finding.evaluation
+        if (e.metric, e.subgroup) == ("auroc", "all")
+        and e.cohort != main
+        and not any(chosen.startswith(e.cohort) for chosen in chosen_on)
+    }
+
+
+def undecided(finding: FindingSpec) -> str:
+    """How often no verdict is given, and how seldom the opposite one, at each coverage; then the bounds by group."""
+    found = {(e.cohort, e.metric): e.estimate for e in finding.evaluation if e.metric.startswith("undecided@")}
+    by_metric = {(e.cohort, e.metric): e.estimate for e in finding.evaluation}
+    rows = []
+    for (cohort, metric), share in found.items():
+        coverage = metric.partition("@")[2]
+        right = [_interval(by_metric.get((cohort, f"right_{of}@{coverage}"))) for of in ("with", "without")]
+        rows.append([f"{float(coverage):.0%}", _interval(share), *right, cohort])
+    if not rows:
+        return ""
+    head = ["coverage", "undecided", "with the finding, not called negative", "without it, not called positive", "on"]
+    bounds = [
+        [_group(one), f"{one.coverage:.0%}", f"{one.low:.3g} to {one.high:.3g}", f"{one.n_positive}, {one.n_negative}"]
+        for one in finding.undecided
+    ]
+    whose = ["for", "coverage", "undecided between", "cases with, without"]
+    return f"{markdown(head, rows)}\n{markdown(whose, bounds)}"
+
+
+def _group(one: Undecided) -> str:
+    ages = f"{one.age_years[0]:g} to {one.age_years[1] - 1:g} years" if one.age_years else None
+    return next((text for text in (one.sex, one.view, ages) if text), "everybody")
 
 
 def points(finding: FindingSpec) -> str:
@@ -98,7 +136,7 @@ def figures(finding: FindingSpec) -> str:
             e.cohort,
         ]
         for e in finding.evaluation
-        if not _is_of_a_group(e.subgroup, e.metric) and not e.metric.startswith(_AT)
+        if not _is_of_a_group(e.subgroup, e.metric) and not e.metric.startswith((*_AT, *_VERDICTS))
     ]
     return markdown(["figure", "value", "95 %", "n (positive)", "on"], rows) if rows else ""
 

@@ -38,6 +38,11 @@ from training.figures.evaluate import (
     specificity_at,
 )
 from training.figures.roc import roc_points
+from training.figures.triage import TriageRule, judge_triage
+from training.figures.undecided import undecided_figures, undecided_ranges
+
+TRIAGE = TriageRule()
+"""What is asked of a finding that decides."""
 
 
 @dataclass(frozen=True)
@@ -135,13 +140,16 @@ def offer(
     points = tuple(_measured(point, y[v], p[v]) for point in points)
     if rule.negative:
         points = _swap_screening_and_rule_in(points)
+    decides_at = _deciding(points, rule)
+    threshold = next(point.threshold for point in points if point.name == decides_at)
+    undecided = undecided_ranges(y[v], p[v], cohort.subgroups.iloc[v], threshold)
 
     spec = FindingSpec(
         name=label,
         column=column,
         age_years=cohort.age_years,
         calibration=calibration,
-        decides_at=rule.decides_at,
+        decides_at=decides_at,
         operating_points=points,
         evaluation=(
             *evaluate(
@@ -151,19 +159,44 @@ def offer(
                 cohort=names["test"],
                 points=points,
                 subgroups=_groups(cohort.subgroups, t),
-                decides_at=rule.decides_at,
+                decides_at=decides_at,
                 draws=draws,
             ),
+            *undecided_figures(undecided, y[t], p[t], cohort.subgroups.iloc[t], threshold, names["test"]),
             *calibration_figures(y[t], p[t], cohort=names["test"]),
             Evaluation(cohort=names["validation"], metric="auroc", estimate=auroc),
         ),
         roc=roc_points(y[v], p[v], points),
+        undecided=undecided,
     )
     verdict = judge_calibration(spec.evaluation)
     if not verdict:
         reason = f"its calibration error is too large: {verdict.reason}"
         return Withheld(name=label, cohort=called, reason=reason)
     return Offered(spec, {"validation": (y[v], p[v]), "test": (y[t], p[t])}, str(choice))
+
+
+def _deciding(points: tuple[OperatingPoint, ...], rule: Rule) -> str:
+    """The rule's point where it finds enough of those with the finding, else ``screening``."""
+    sensitivity = next(point.sensitivity or 0.0 for point in points if point.name == rule.decides_at)
+    return rule.decides_at if sensitivity >= TRIAGE.sensitivity else "screening"
+
+
+def for_use(spec: FindingSpec) -> FindingSpec:
+    """For triage, if the figures on the test part and on every other site allow it, else for information."""
+    at = {(e.cohort, e.metric): e.estimate for e in spec.evaluation if e.subgroup == "all"}
+    metrics = [f"{share}@{spec.decides_at}" for share in ("sensitivity", "specificity")]
+    refusals = []
+    for cohort in dict.fromkeys(cohort for cohort, _ in at):
+        sensitivity, specificity = (at.get((cohort, metric)) for metric in metrics)
+        if sensitivity is None or specificity is None:
+            continue
+        judged = judge_triage(sensitivity, specificity, TRIAGE, absence=spec.risk == "complement")
+        if not judged:
+            refusals.append(f"{cohort}: {judged.because}")
+    if not refusals:
+        return spec
+    return spec.model_copy(update={"use": "information", "use_because": "; ".join(refusals)})
 
 
 def _share(y: Floats, cohort: Cohort) -> float:

@@ -14,7 +14,7 @@ from torch import nn
 from data_specs.bundle import Evaluation, Withheld
 from training.cohorts.cohort import Cohort
 from training.figures.evaluate import bootstrap
-from training.figures.offer import Offered, Rule, figures_elsewhere, offer
+from training.figures.offer import Offered, Rule, figures_elsewhere, for_use, offer
 from training.learning.fit import predict
 from training.learning.task import Column, Task
 
@@ -59,7 +59,8 @@ def calibrate_and_evaluate(
     if not offered:
         reasons = "\n".join(f"  - {finding.name}: {finding.reason}" for finding in withheld)
         raise NothingToOffer(f"no finding may be offered:\n{reasons}")
-    return [evaluate_elsewhere(finding, network, task.elsewhere) for finding in offered], withheld
+    evaluated = [evaluate_elsewhere(finding, network, task.elsewhere) for finding in offered]
+    return [replace(one, spec=for_use(one.spec)) for one in evaluated], withheld
 
 
 def rule_of(cohort: Cohort, label: str) -> Rule:

@@ -274,11 +274,12 @@ def test_a_case_at_its_threshold_counts_as_positive(monkeypatch: pytest.MonkeyPa
     assert isinstance(found, Offered)
     p = found.parts["validation"][1]
     at = (float(np.sort(p[y[v] == 1])[3]), float(np.sort(p[y[v] == 0])[30]))
+    names = ("screening", "rule_in", "balanced")
     points = tuple(
-        OperatingPoint(name=name, threshold=t, cohort="c") for name, t in zip(("screening", "rule_in"), at, strict=True)
+        OperatingPoint(name=name, threshold=t, cohort="c") for name, t in zip(names, (*at, at[0]), strict=True)
     )
     monkeypatch.setattr("training.figures.offer.operating_points", lambda *given: points)
-    screening, rule_in = spec_of(made).operating_points
+    screening, rule_in, _ = spec_of(made).operating_points
     assert screening.sensitivity == 37 / 40
     assert rule_in.specificity == 30 / 40
 
