@@ -27,7 +27,7 @@ def everybody(y: np.ndarray, p: np.ndarray, threshold: float, coverage: float = 
 
 
 def test_bounds_counted_by_hand() -> None:
-    """Of 20, one is below the second smallest of the others with a chance of 2/20; of 10, above the largest with 1/10."""
+    """Chances: one of 20 is below the second smallest of the other 19, 2/20; one of 10 above the largest of 9, 1/10."""
     positive, negative = np.linspace(0.05, 0.95, 19), np.linspace(0.1, 0.9, 9)
     y, p = np.repeat([1.0, 0.0], [19, 9]), np.concatenate([positive, negative])
     one = everybody(y, p, 0.5)
