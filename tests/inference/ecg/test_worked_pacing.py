@@ -14,7 +14,7 @@ from tests.inference.ecg.synthesis import ecg
 EVERY_SECOND = np.arange(500, 10_000, 1000)
 """Samples at 1000/s."""
 
-IRREGULAR_S = np.array([0.9, 1.7, 2.8, 3.5, 4.9, 5.7, 6.9, 8.2, 9.1])
+IRREGULAR_S = np.array([0.9, 1.65, 2.75, 3.4, 4.8, 5.65, 6.85, 8.15, 9.1])
 """Beats without two intervals alike."""
 
 
@@ -84,7 +84,7 @@ def test_of_two_within_20_ms_the_higher_is_the_spike(apart: int, first_mv: float
 
 @pytest.mark.parametrize(("n_spikes", "n_found"), [(2, 0), (3, 3)])
 def test_three_spikes_before_beats_are_a_pacemaker(n_spikes: int, n_found: int) -> None:
-    heart = ecg(rr_s=np.diff([0.4, *IRREGULAR_S]), fs_hz=1000.0, noise_mv=0.0, pr_ms=200.0)
+    heart = ecg(rr_s=np.diff([0.4, *IRREGULAR_S]), fs_hz=1000.0, noise_mv=0.0, qrs_ms=160.0)
     at = np.round(1000 * IRREGULAR_S[2 : 2 + n_spikes]).astype(int) - 40
     heart.samples[:, at] += 2.0
     assert find_spikes(heart) == tuple(at[:n_found] / 1000)
@@ -125,7 +125,7 @@ def test_six_in_ten_of_the_narrow_places_are_orderly(n_others: int, n_found: int
 
 
 def test_what_no_beat_follows_has_no_place() -> None:
-    assert orderly([0.86, 1.66, 2.76, 9.3, 9.5], IRREGULAR_S) == [True] * 3 + [False] * 2
+    assert orderly([0.86, 1.61, 2.71, 9.3, 9.5], IRREGULAR_S) == [True] * 3 + [False] * 2
 
 
 @pytest.mark.parametrize(("intervals_s", "found"), [([1, 1, 1], True), ([1, 1, 1.0099], True), ([1, 1, 1.0101], False)])
