@@ -94,9 +94,9 @@ def _short(recording: Recording) -> list[Problem]:
 
 
 def _missing(recording: Recording) -> list[Problem]:
-    present = np.isfinite(recording.samples)
-    present = present[present.any(axis=1)]
-    share = 1.0 - float(present.mean()) if present.size else 0.0
+    missing = ~np.isfinite(recording.samples)
+    missing = missing[~missing.all(axis=1)]
+    share = float(missing.mean()) if missing.size else 0.0
     if share <= WARN_MISSING:
         return []
     if share <= MAX_MISSING:
@@ -110,7 +110,7 @@ def _flat(recording: Recording, beats: Beats) -> NDArray[np.bool_]:
     low, high = percentiles(beats.filtered[:, ::4], [0.5, 99.5])  # at 125 Hz
     flat = (high - low < FLAT_MV) | ~np.isfinite(samples).any(axis=1)
     hold = int(FLAT_SECONDS * recording.fs_hz)
-    changes = (samples[:, 1:] != samples[:, :-1]) | ~np.isfinite(samples[:, 1:])  # a missing sample counts as a change
+    changes = samples[:, 1:] != samples[:, :-1]  # a missing sample (NaN) counts as a change
     half = hold // 2  # a lead that is constant for ``hold`` samples has a whole block of this length without a change
     n_blocks = changes.shape[1] // half
     blocks = changes[:, : n_blocks * half].reshape(len(LEADS), n_blocks, half)
@@ -151,7 +151,7 @@ def _content(recording: Recording, examined: Examined, flat: NDArray[np.bool_]) 
         _clipped(recording, flat),
         limb,
         _identical(beats.filtered, usable),
-        electrodes_exchanged(beat, marks) if not reversed_ and not flat[[0, 1, 11]].any() else None,
+        electrodes_exchanged(beat, marks) if not reversed_ and not flat[LEADS.index("V6")] else None,
         _noisy(beat, height, flat),
     )
     return [problem for problem in checks if problem]
@@ -214,12 +214,13 @@ def _clipped(recording: Recording, flat: NDArray[np.bool_]) -> Problem | None:
     if not clipped.any():
         return None
     severity: Severity = "reject" if clipped[list(INDEPENDENT)].sum() >= len(INDEPENDENT) / 2 else "warn"
-    return Problem("amplitude_implausible", severity, _names(clipped), f"≤ {_mv(float(np.nanmax(recording.samples)))}")
+    largest = float(np.nanmax(np.abs(samples[clipped])))
+    return Problem("amplitude_implausible", severity, _names(clipped), f"≤ {_mv(largest)}")
 
 
 def _identical(filtered: Signal, usable: list[int]) -> Problem | None:
     """Two independent leads with the same samples: one of them was not recorded."""
-    products = filtered @ filtered.T / filtered.shape[1]
+    products = filtered @ filtered.T
     power = np.diagonal(products)
     difference = power[:, None] + power - 2 * products
     same = difference < MAX_IDENTICAL**2 * np.maximum(power[:, None], power)

@@ -254,7 +254,7 @@ def electrodes_exchanged(beat: RepresentativeBeat, marks: Marks) -> Problem | No
         return None
     onset, offset = marks.qrs_onset, marks.qrs_offset
     one, two, six = (beat.samples[i] - beat.samples[i, onset - 6 : onset].mean() for i in (0, 1, LEADS.index("V6")))
-    end = marks.t_offset or min(offset + int(0.3 * FS_HZ), beat.samples.shape[1])
+    end = marks.t_offset or offset + int(0.3 * FS_HZ)
     over_qrs = [_correlation(lead[onset:offset], six[onset:offset]) for lead in (one, two)]
     over_qrst = [_correlation(lead[onset:end], six[onset:end]) for lead in (one, two)]
     if marks.p_onset is None or marks.p_offset is None or marks.p_consistency <= MIN_P_CONSISTENCY:

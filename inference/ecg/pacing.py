@@ -89,13 +89,12 @@ def _height(leads: Signal, width_s: float, fs_hz: float) -> Signal:
 def _orderly(at_s: Signal, beats_s: Signal) -> NDArray[np.bool_]:
     """Which of the narrow places come as a pacemaker's spikes do; none of them where the others are too many."""
     spikes = np.zeros(len(at_s), dtype=bool)
-    if len(beats_s):
-        following = np.searchsorted(beats_s + APART_S, at_s)  # a spike may stand a little behind its beat's mark
-        to_beat = np.append(beats_s, np.inf)[following] - at_s
-        for _ in range(2):  # the atrium's and the ventricle's
-            same = _most_alike(to_beat, ~spikes, SAME_PLACE_S)
-            if same.sum() >= MIN_SPIKES:
-                spikes |= same
+    following = np.searchsorted(beats_s + APART_S, at_s)  # a spike may stand a little behind its beat's mark
+    to_beat = np.append(beats_s, np.inf)[following] - at_s
+    for _ in range(2):  # the atrium's and the ventricle's
+        same = _most_alike(to_beat, ~spikes, SAME_PLACE_S)
+        if same.sum() >= MIN_SPIKES:
+            spikes |= same
     same = _most_alike(np.diff(at_s), np.ones(len(at_s) - 1, dtype=bool), SAME_INTERVAL_S)
     if same.sum() >= MIN_SPIKES:
         spikes[1:] |= same
