@@ -38,7 +38,7 @@ from training.figures.calibrate import choose_calibration, folds
 from training.figures.calibration_error import calibration_figures, judge_calibration
 from training.figures.evaluate import bootstrap, evaluate, operating_points
 from training.figures.roc import roc_points
-from training.figures.triage import SiteRule
+from training.figures.triage import SITE_RULE
 
 Floats = NDArray[np.float64]
 
@@ -80,7 +80,7 @@ def recalibrate_finding(spec: FindingSpec, cases: Cases, cohort: str) -> Recalib
     y, logits, person = y[known], cases.logits[known, spec.column], cases.person[known]
     check_enough(spec.name + _ages(spec), y, person)
     auroc = bootstrap(lambda y, p: float(roc_auc_score(y, p)), y, logits, person)
-    if auroc.low <= 0.5 and auroc.high > SiteRule().auroc:
+    if auroc.low <= 0.5 and auroc.high > SITE_RULE.auroc:
         raise TooFewCases(
             f"{spec.name}{_ages(spec)}: too few to say: AUROC {auroc.value:.3f}, {auroc.low:.3f} to {auroc.high:.3f}, "
             f"of {int(y.sum())} cases with it and {int((1 - y).sum())} without"

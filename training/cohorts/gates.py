@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data_specs.bundle import CxrInput, EcgInput
+from data_specs.cxr.image import conform
 from data_specs.ecg.files import RecordingFiles
 from data_specs.ecg.recording import VoltageUnit
 from data_specs.problems import Problem
@@ -93,6 +94,16 @@ class FilmGate:
             others = [self._judged(read.document.saturated, turned(for_gate, quarters)) for quarters in (1, 2, 3)]
             turns, found = set_upright(self._limits, as_it_lies, others)
         return Served.of(turned(for_network, turns), [*problems, *found])
+
+    @property
+    def furthest(self) -> float:
+        """The distance beyond which a film is refused."""
+        return self._limits["distance"]
+
+    def distances(self, films: Array) -> NDArray[np.float64]:
+        """``(n,)`` distance of conformed films ``(n, 1, side, side)`` from those that the gate was trained on."""
+        small = (conform(film[0].astype(np.uint8), self._size_px)[None] for film in films)
+        return np.array([float(np.asarray(self._bundle.session.run(film)[1])[0, 0]) for film in small])
 
     def _judged(self, saturated: float, film: Array) -> Judged:
         logits, distance, lungs = (np.asarray(each[0], dtype=np.float64) for each in self._bundle.session.run(film))
