@@ -232,13 +232,37 @@ class Withheld(Schema):
 
 
 class TrainingData(Schema):
-    """A cohort that the bundle was trained or recalibrated on."""
+    """A cohort that the bundle was trained or recalibrated on.
+
+    Parameters
+    ----------
+    digest
+        sha256 of its cases (files, labels, persons); empty where it was not recorded.
+    """
 
     name: str
     citation: str
     licence: str
     n_persons: int
     n_items: int
+    digest: str = ""
+
+
+class Predecessor(Schema):
+    """Another version on the cases of this one's evaluation, so that a promotion compares both on the same cases.
+
+    Parameters
+    ----------
+    sha256
+        Of its ``screening.json``.
+    evaluation
+        By the finding and its ages (``pneumonia (18-85)``), at its own calibration and operating points.
+    """
+
+    name: str
+    version: str
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    evaluation: dict[str, tuple[Evaluation, ...]]
 
 
 class Ancestor(Schema):
@@ -371,3 +395,5 @@ class BundleManifest(Schema):
     agreement: tuple[Agreement, ...] = ()
     """Lower precisions that were compared with fp32 when it was exported."""
     measured: tuple[MeasuredTable, ...] = ()
+    predecessors: tuple[Predecessor, ...] = ()
+    """Versions that were evaluated on the same cases as this one: the one in service, and the one it was made from."""

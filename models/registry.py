@@ -111,7 +111,8 @@ def promote(
         if before is not None and before not in registry.versions.get(name, ()):
             worse.append(f"{name} {before}, in service, is not there to be compared with")
         elif before is not None:
-            lost, not_compared = compare_manifests(read_manifest(registry, name, before), new)
+            old = on_cases_of(new, read_manifest(registry, name, before), _manifest_sha256(registry, name, before))
+            lost, not_compared = compare_manifests(old, new)
             worse += lost
         if worse and not override:
             raise NotDone(*worse, final=False)
@@ -250,6 +251,16 @@ def uncalibrated(manifest: BundleManifest) -> list[str]:
         f"{manifest.name} {manifest.version} was imported and is uncalibrated: none of its findings has a probability "
         "or an operating point that was fitted to cases; recalibrate it on local cases first"
     ]
+
+
+def on_cases_of(new: BundleManifest, old: BundleManifest, old_sha256: str) -> BundleManifest:
+    """``old`` with its figures on the cases that ``new`` was evaluated on, where ``new`` carries them."""
+    found = next((each.evaluation for each in new.predecessors if each.sha256 == old_sha256), {})
+    findings = [
+        spec.model_copy(update={"evaluation": (*spec.evaluation, *found.get(finding_key(spec), ()))})
+        for spec in old.findings
+    ]
+    return old.model_copy(update={"findings": tuple(findings)})
 
 
 def compare_manifests(old: BundleManifest, new: BundleManifest) -> tuple[list[str], list[str]]:

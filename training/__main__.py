@@ -4,6 +4,8 @@ lung, cardiac, kidney: train on --cohort manifests, or on the cohorts of the shi
 gate: train the gate on the shipped cohorts.
 check: check a cohort before training.
 pretrain: train a network's backbone without labels.
+evaluate: a bundle on labelled cases, as it serves, with the tables of a card.
+accept: judge by a site's own cases what it may use each finding of a bundle for, and log it.
 recalibrate: fit calibration and thresholds of a bundle to local cases; the network does not change.
 agree: measure the difference of fp16 and bf16 from fp32 for a bundle.
 measure: measure a bundle beyond its evaluation (cardiac: short recordings), and put the tables into its card.
@@ -25,6 +27,8 @@ NETWORKS = ("lung", "cardiac")
 COMMANDS = {
     "check": "training.figures.prospects",
     "pretrain": "training.learning.pretrain",
+    "evaluate": "training.bundle.evaluate_bundle",
+    "accept": "training.bundle.accept",
     "recalibrate": "training.bundle.recalibrate",
     "agree": "training.bundle.agreement",
     "measure": "training.bundle.measure",

@@ -1,13 +1,17 @@
-"""Labelled local cases for a recalibration: read from a table, checked, and computed by the bundle's session.
+"""Labelled local cases for an evaluation or a recalibration: read as in serving, checked, computed by the bundle.
 
-The table is a CSV with ``person``, one column per finding (0, 1, or empty for unknown), ``file`` (relative to the
-table) or the network's logits (``logit_FINDING``, or ``logit`` for a single finding), and ``age_years`` if the bundle
-has one finding for several ages; or it is described by a cohort manifest (``data_specs.cohort``).
+They are described by a cohort manifest (``data_specs.cohort``), whose checks they have to pass; or a table has them, a
+CSV with ``person``, one column per finding (0, 1, or empty for unknown), ``file`` (relative to the table) or the
+network's logits (``logit_FINDING``, or ``logit`` for a single finding), and ``age_years`` if the bundle has one finding
+for several ages. What the gate of serving refuses is left out either way, and counted by reason.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import hashlib
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -16,15 +20,18 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from data_specs.bundle import BundleManifest, CxrInput, EcgInput, FindingSpec, TrainingData
-from data_specs.cohort import read_manifest
-from data_specs.cxr import image as cxr
-from data_specs.cxr.files import read_image
-from data_specs.ecg import recording as ecg
-from data_specs.ecg.files import group_recordings, read_recording
-from data_specs.ecg.posted import PostedFile
 from data_specs.ecg.recording import VoltageUnit
-from data_specs.problems import Refused
+from data_specs.problems import Problem
 from inference.bundles.loading import Bundle
+from training.cohorts import gates
+from training.cohorts.ages import is_plausible
+from training.cohorts.checks import check_cohort
+from training.cohorts.cohort import Cohort, digest_of
+from training.cohorts.files import Case, Folders, case_of
+from training.cohorts.inputs import load_inputs
+from training.cohorts.local import subgroups
+from training.cohorts.table import load_table
+from training.cohorts.verdicts import report, unusable
 
 Floats = NDArray[np.float64]
 
@@ -33,6 +40,15 @@ BATCH = 32
 
 class CannotRecalibrate(ValueError):
     """The cases or the bundle do not allow it; the message has one line per reason."""
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """A case that serving would not assess: the code of its reason, and the device if the table has it."""
+
+    code: str
+    sentence: str
+    device: str | None = None
 
 
 @dataclass(frozen=True)
@@ -47,12 +63,28 @@ class Cases:
         ``(n, n_columns)``: the network's first output; NaN in columns without a logit in the table.
     age_years
         ``(n,)``, NaN where unknown; ``None`` if the table has no ages.
+    source
+        Name, citation, licence, counts and digest, for the card.
+    subgroups
+        Columns to report separately, as those of a :class:`training.cohorts.cohort.Cohort`.
+    refused
+        Cases that the gate refuses; they are in none of the arrays.
+    n_by_device
+        Cases that were read, refused ones too, by device.
+    inputs
+        What the network was given: ``(n_windows, ...)`` for each case, so that another version can be run on the same;
+        empty where the table has logits.
     """
 
     person: NDArray[np.str_]
     labels: pd.DataFrame
     logits: Floats
     age_years: Floats | None
+    source: TrainingData
+    subgroups: pd.DataFrame = field(default_factory=pd.DataFrame)
+    refused: tuple[Refusal, ...] = ()
+    n_by_device: dict[str, int] = field(default_factory=dict)
+    inputs: tuple[NDArray[np.generic], ...] = ()
 
     def outcome(self, spec: FindingSpec) -> Floats:
         """``(n,)`` labels of a finding; NaN for persons of ages that it is not offered for."""
@@ -87,41 +119,98 @@ def read_csv(path: Path, source: TrainingData) -> Table:
         raise CannotRecalibrate(f"{path.name} cannot be read as a CSV ({type(error).__name__})") from error
 
 
-def read_cohort(path: Path) -> Table:
-    """Read a cohort manifest and its table; only rows of validation and test are kept if it has a split.
+def cohort_cases(
+    path: Path, bundle: Bundle, *, parts: Sequence[str] | None = None, cache: Path | None = None, progress: bool = True
+) -> Cases:
+    """The labelled cases of a cohort manifest, read, gated and checked, with the bundle's logits.
+
+    Parameters
+    ----------
+    parts
+        Parts of the cohort to take. By default ``validation`` and ``test`` where the table has a split, or where the
+        bundle was trained on a cohort of this name; else all.
 
     Raises
     ------
-    CannotRecalibrate, ManifestInvalid
-        The table or the manifest cannot be read, or a column that it names is missing.
+    CannotRecalibrate
+        A check finds the cohort unusable, it is of another modality, or no case is left.
+    ManifestInvalid, TableUnusable
+        The manifest or the table cannot be read.
     """
-    manifest = read_manifest(path)
-    file = path.parent / manifest.table
-    try:
-        if file.suffix == ".parquet":
-            raw = pd.read_parquet(file).astype("string").fillna("")
-        else:
-            raw = pd.read_csv(file, dtype=str, keep_default_na=False, sep=manifest.separator)
-    except (OSError, ValueError) as error:
-        raise CannotRecalibrate(f"{file.name} cannot be read ({type(error).__name__})") from error
-    columns = manifest.columns
-    named = {"person": columns.person, "file": columns.file, "age_years": columns.age_years, "split": columns.split}
-    wanted = {name: column for name, column in {**named, **manifest.labels}.items() if column is not None}
-    missing = [column for column in wanted.values() if column not in raw.columns]
-    if missing:
-        raise CannotRecalibrate(f"{file.name} has no column {', '.join(missing)}, which {path.name} names")
-    rows = pd.DataFrame({name: raw[column] for name, column in wanted.items()})
-    if "split" in rows:
-        part = rows.pop("split").map(lambda word: manifest.values.split.get(word, word))
-        rows = rows[part.isin(["validation", "test"])]
-    source = TrainingData(
-        name=manifest.name,
-        citation=manifest.source.citation,
-        licence=manifest.source.licence,
-        n_persons=0,
-        n_items=0,
+    table, contract = load_table(path), bundle.manifest.input
+    manifest = table.manifest
+    if not isinstance(contract, CxrInput | EcgInput):
+        raise CannotRecalibrate("the bundle takes laboratory values, which cannot be read from files; give logits")
+    if manifest.modality != contract.modality:
+        raise CannotRecalibrate(
+            f"{manifest.name}: its modality is {manifest.modality}, but {contract.modality} is needed"
+        )
+    gate = gates.serving_gate(manifest.modality)
+    inputs = load_inputs(table, progress=progress, spec=contract, cache=cache, gate=gate, every_window=True)
+    checks = check_cohort(table, inputs)
+    if unusable(checks):
+        raise CannotRecalibrate(report(checks, table))
+    part, frame = table.frame.part.to_numpy(dtype=str), table.frame
+    learnt = {data.name for data in bundle.manifest.training_data}
+    if parts is None:
+        decides = bool(table.raw["split"].notna().any()) or manifest.name in learnt
+        parts = ("validation", "test") if decides else ("train", "validation", "test")
+    wanted = np.isin(part, parts)
+    rows = np.flatnonzero(wanted & inputs.readable)
+    if not len(rows):
+        raise CannotRecalibrate(f"{manifest.name}: no case of {', '.join(parts)} is left")
+    windows = tuple(np.concatenate([inputs.x[i][None], *_further(inputs.further, i)]) for i in rows)
+    age = frame.age_years.to_numpy(dtype=np.float64)[rows]
+    labels = table.labels.iloc[rows].reset_index(drop=True)
+    device = frame.device.to_numpy(dtype=object)
+    return Cases(
+        person=table.person[rows],
+        labels=labels,
+        logits=logits_of(bundle, windows),
+        age_years=np.where(is_plausible(age), age, np.nan) if is_plausible(age).any() else None,
+        source=table.source(rows).model_copy(
+            update={"digest": digest_of([inputs.digests[i] for i in rows], labels, table.person[rows])}
+        ),
+        subgroups=subgroups(frame.iloc[rows].reset_index(drop=True), table.site[rows]),
+        refused=tuple(_refusal(inputs.problems[i], device[i]) for i in np.flatnonzero(wanted & inputs.refused)),
+        n_by_device=dict(Counter(str(d) for d in device[wanted & (inputs.readable | inputs.refused)] if d is not None)),
+        inputs=windows,
     )
-    return Table(rows, path.parent / manifest.files, source, manifest.ecg_unit)
+
+
+def of_cohort(cohort: Cohort, part: str, bundle: Bundle) -> Cases:
+    """The cases of one part of a cohort that was read for training, with a bundle's logits."""
+    rows = cohort.rows(part)
+    windows = tuple(cohort.x[i][None] for i in rows)
+    return Cases(
+        person=cohort.person[rows],
+        labels=cohort.labels.iloc[rows].reset_index(drop=True),
+        logits=logits_of(bundle, windows),
+        age_years=None,
+        source=cohort.source,
+        subgroups=cohort.subgroups.iloc[rows].reset_index(drop=True),
+        inputs=windows,
+    )
+
+
+def logits_of(bundle: Bundle, inputs: Sequence[NDArray[np.generic]]) -> Floats:
+    """``(n, n_columns)`` of a bundle for ``n`` cases; windows of a recording are averaged as in serving."""
+    logits: list[Floats] = []
+    for start in range(0, len(inputs), BATCH):
+        batch = inputs[start : start + BATCH]
+        out = np.asarray(bundle.session.run(np.concatenate(list(batch)))[0], dtype=np.float64)
+        ends = np.cumsum([len(x) for x in batch])
+        logits.extend(part.mean(axis=0) for part in np.split(out, ends[:-1]))
+    return np.stack(logits)
+
+
+def _further(further: list[NDArray[np.generic]] | None, row: int) -> list[NDArray[np.generic]]:
+    return [further[row]] if further else []
+
+
+def _refusal(problems: Sequence[Problem], device: str | None) -> Refusal:
+    first = next(problem for problem in problems if problem.severity == "reject")
+    return Refusal(first.code, first.message("en"), device)
 
 
 def read_cases(table: Table, bundle: Bundle) -> Cases:
@@ -154,10 +243,36 @@ def read_cases(table: Table, bundle: Bundle) -> Cases:
         raise CannotRecalibrate("\n".join(faults))
     age = pd.to_numeric(rows.age_years, errors="coerce").to_numpy(np.float64) if "age_years" in rows.columns else None
     person = rows.person.str.strip().to_numpy(dtype=str)
+    labels = labels.astype(np.float64).reset_index(drop=True)
     logits = _given_logits(rows, names, bundle.manifest)
-    if logits is None:
-        logits = _computed_logits(table, bundle)
-    return Cases(person, labels.astype(np.float64).reset_index(drop=True), logits, age)
+    if logits is not None:
+        return Cases(person, labels, logits, age, source=_counted(table.source, person, _texts(logits), labels))
+    read = _read_files(table, bundle.manifest)
+    taken = np.array([x is not None for x, _, _ in read], dtype=bool)
+    if not taken.any():
+        raise CannotRecalibrate("the gate of serving refuses every file")
+    windows = tuple(x for x, _, _ in read if x is not None)
+    person, labels = person[taken], labels[taken].reset_index(drop=True)
+    return Cases(
+        person=person,
+        labels=labels,
+        logits=logits_of(bundle, windows),
+        age_years=None if age is None else age[taken],
+        source=_counted(table.source, person, [digest for x, _, digest in read if x is not None], labels),
+        refused=tuple(_refusal(problems, None) for x, problems, _ in read if x is None),
+        inputs=windows,
+    )
+
+
+def _counted(
+    source: TrainingData, person: NDArray[np.str_], digests: Sequence[str], labels: pd.DataFrame
+) -> TrainingData:
+    counts = {"n_persons": len(np.unique(person)), "n_items": len(person)}
+    return source.model_copy(update={**counts, "digest": digest_of(digests, labels, person)})
+
+
+def _texts(logits: Floats) -> list[str]:
+    return [hashlib.sha256(row.tobytes()).hexdigest() for row in logits]
 
 
 def _lines(rows: pd.DataFrame, wrong: pd.Series, most: int = 10) -> str:
@@ -190,54 +305,28 @@ def _given_logits(rows: pd.DataFrame, names: list[str], manifest: BundleManifest
     return logits
 
 
-def _computed_logits(table: Table, bundle: Bundle) -> Floats:
-    """``(n, n_columns)`` from the files, read and conformed as in serving.
+def _read_files(table: Table, manifest: BundleManifest) -> list[Case]:
+    """Each line's file, read, gated and conformed as in serving; without an input where the gate refuses it.
 
     Raises
     ------
     CannotRecalibrate
-        The message has each line whose file cannot be used, with the reason.
+        The message has each line whose file cannot be read, with the reason.
     """
-    rows = table.rows
+    rows, contract = table.rows, manifest.input
     if "file" not in rows.columns:
         raise CannotRecalibrate("the table has neither a column 'file' nor logits ('logit' or 'logit_FINDING')")
-    if not isinstance(bundle.manifest.input, CxrInput | EcgInput):
+    if not isinstance(contract, CxrInput | EcgInput):
         raise CannotRecalibrate("the bundle takes laboratory values, which cannot be read from files; give logits")
-    logits: list[Floats] = []
-    waiting: list[NDArray[np.generic]] = []
-    faults: list[str] = []
-
-    def flush() -> None:
-        if waiting:
-            out = np.asarray(bundle.session.run(np.concatenate(waiting))[0], dtype=np.float64)
-            ends = np.cumsum([len(x) for x in waiting])
-            # Windows of a recording are averaged as in serving; a film has one row.
-            logits.extend(part.mean(axis=0) for part in np.split(out, ends[:-1]))
-            waiting.clear()
-
-    for line, name in tqdm(zip(rows.index + 2, rows.file, strict=True), total=len(rows), unit="file", disable=None):
-        try:
-            waiting.append(_read(table.files / name.strip(), bundle.manifest.input, table.ecg_unit))
-        except OSError as error:
-            faults.append(f"line {line}: {type(error).__name__}")
-        except Refused as refusal:
-            faults.append(f"line {line}: {refusal.problem.message('en')}")
-        if len(waiting) == BATCH:
-            flush()
+    gate, folders = gates.serving_gate(contract.modality), Folders(table.files)
+    names = [name.strip() for name in rows.file]
+    read = [case_of(name, folders, contract, table.ecg_unit, gate) for name in tqdm(names, unit="file", disable=None)]
+    faults = [
+        f"line {line}: {case.problems[0].message('en')}"
+        for line, case in zip(rows.index + 2, read, strict=True)
+        if case.x is None and not case.digest
+    ]
     if faults:
         more = [f"and {len(faults) - 20} more"] if len(faults) > 20 else []
         raise CannotRecalibrate("\n".join(["files that cannot be used:", *faults[:20], *more]))
-    flush()
-    return np.stack(logits)
-
-
-def _read(path: Path, contract: CxrInput | EcgInput, ecg_unit: VoltageUnit | None) -> NDArray[np.generic]:
-    """``(1 or n_windows, ...)``: one file as the network's input; a WFDB header is read with the files of its stem."""
-    if isinstance(contract, CxrInput):
-        return cxr.conform(read_image(path.read_bytes()).pixels, contract.size_px)[None]
-    paths = [path]
-    if path.suffix.lower() == ".hea":
-        paths += sorted(p for p in path.parent.glob(f"{path.stem}.*") if p != path)
-    posted = [PostedFile(i, p.name, p.read_bytes()) for i, p in enumerate(paths)]
-    recording = read_recording(group_recordings(posted)[0], ecg_unit=ecg_unit)
-    return ecg.conform(recording, fs_hz=contract.fs_hz, n_samples=contract.n_samples, max_windows=contract.max_windows)
+    return read

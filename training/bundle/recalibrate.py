@@ -4,10 +4,11 @@ A network that ranks persons well may still give 80 % where 30 % have the findin
 differ. A few hundred labelled local cases are enough to fit calibration and operating points again. The weights stay
 the same file; the new version names the cases and the bundle that it was made from.
 
-The cases are a table of files or logits (``training.bundle.local_cases``).
+The cases are a cohort, which has to pass its checks, or a table of files or logits (``training.bundle.local_cases``).
 
 All figures are cross-validated by person: for the persons of each fold, the kind of calibration, its constants and the
-thresholds are fitted to the other persons.
+thresholds are fitted to the other persons. The bundle that it is made from and the version in service are evaluated on
+the same cases (``predecessors``), so that a promotion compares like with like.
 """
 
 from __future__ import annotations
@@ -15,28 +16,33 @@ from __future__ import annotations
 import argparse
 import re
 import sys
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.metrics import roc_auc_score
 
-from data_specs.bundle import BundleManifest, Evaluation, FindingSpec, TrainingData
+from data_specs.bundle import BundleManifest, Evaluation, FindingSpec, Predecessor, TrainingData
 from data_specs.cohort import ManifestInvalid
-from inference.bundles.loading import BundleError, load_bundle
+from inference.bundles.loading import Bundle, BundleError, load_bundle
 from inference.findings import calibrated
 from training.bundle.derive import ancestor, write_derived
-from training.bundle.local_cases import CannotRecalibrate, Cases, Table, read_cases, read_cohort, read_csv
+from training.bundle.evaluate_bundle import in_service, on_the_same, predecessor
+from training.bundle.local_cases import CannotRecalibrate, Cases, Table, cohort_cases, read_cases, read_csv
 from training.bundle.plots import write_plot
+from training.cohorts.cohort import MIN_CASES, subgroup_members
+from training.cohorts.table import TableUnusable
 from training.figures.calibrate import choose_calibration, folds
 from training.figures.calibration_error import calibration_figures, judge_calibration
+from training.figures.evaluate import auroc as auroc_of
 from training.figures.evaluate import bootstrap, evaluate, operating_points
 from training.figures.roc import roc_points
+from training.figures.triage import SITE_RULE
 
 Floats = NDArray[np.float64]
 
-MIN_CASES, MIN_PERSONS_PER_CLASS = 50, 10
+FEWEST_CASES, MIN_PERSONS_PER_CLASS = 50, 10
 """With fewer cases, Platt scaling and a threshold at 95 % sensitivity are mostly chance. (For a good estimate of the
 calibration curve itself, Van Calster et al., J Clin Epidemiol 2016;74:167, recommend 200 of each class.)"""
 REPEATS = 2
@@ -65,7 +71,7 @@ def recalibrate_finding(spec: FindingSpec, cases: Cases, cohort: str) -> Recalib
     Raises
     ------
     TooFewCases
-        There are too few cases, or too few persons in a class.
+        There are too few cases, or too few persons in a class, or too few to say whether the classes are told apart.
     CannotRecalibrate
         The network does not tell the classes apart, which calibration cannot change.
     """
@@ -73,7 +79,12 @@ def recalibrate_finding(spec: FindingSpec, cases: Cases, cohort: str) -> Recalib
     known = ~np.isnan(y)
     y, logits, person = y[known], cases.logits[known, spec.column], cases.person[known]
     check_enough(spec.name + _ages(spec), y, person)
-    auroc = bootstrap(lambda y, p: float(roc_auc_score(y, p)), y, logits, person)
+    auroc = bootstrap(auroc_of, y, logits, person)
+    if auroc.low <= 0.5 and auroc.high > SITE_RULE.auroc:
+        raise TooFewCases(
+            f"{spec.name}{_ages(spec)}: too few to say: AUROC {auroc.value:.3f}, {auroc.low:.3f} to {auroc.high:.3f}, "
+            f"of {int(y.sum())} cases with it and {int((1 - y).sum())} without"
+        )
     if auroc.low <= 0.5:
         raise CannotRecalibrate(
             f"{spec.name}{_ages(spec)}: the network does not tell the classes apart (AUROC {auroc.value:.3f}, "
@@ -83,10 +94,11 @@ def recalibrate_finding(spec: FindingSpec, cases: Cases, cohort: str) -> Recalib
     fitted = calibrated(logits, choice.calibration)
     points = operating_points(y, fitted, cohort)
     p, decisions = cross_validate(y, logits, person)
-    part = f"{cohort}, cross-validation by person"
+    part = cross_validated(cohort)
+    groups = subgroup_members(cases.subgroups, np.flatnonzero(known))
     figures = (
-        *evaluate(y, p, person, cohort=part, points=()),
-        *_decision_figures(y, decisions, person, part),
+        *evaluate(y, p, person, cohort=part, points=(), subgroups=groups),
+        *_decision_figures(y, decisions, person, part, groups, spec.decides_at),
         *calibration_figures(y, p, cohort=part),
     )
     new = spec.model_copy(
@@ -112,7 +124,7 @@ def check_enough(name: str, y: Floats, person: NDArray[np.str_]) -> None:
         "with the finding": len(np.unique(person[y == 1])),
         "without it": len(np.unique(person[y == 0])),
     }
-    reasons = [f"{len(y)} labelled cases, at least {MIN_CASES} are needed"] if len(y) < MIN_CASES else []
+    reasons = [f"{len(y)} labelled cases, at least {FEWEST_CASES} are needed"] if len(y) < FEWEST_CASES else []
     reasons += [
         f"{count} persons {which}, at least {MIN_PERSONS_PER_CLASS} are needed"
         for which, count in counts.items()
@@ -140,23 +152,40 @@ def cross_validate(y: Floats, logits: Floats, person: NDArray[np.str_]) -> tuple
     return p, decisions
 
 
+def cross_validated(cohort: str) -> str:
+    """Name of a cohort in the figures of a recalibration, and in those of the versions that it is compared with."""
+    return f"{cohort}, cross-validation by person"
+
+
 def _decision_figures(
-    y: Floats, decisions: dict[str, Floats], person: NDArray[np.str_], cohort: str
+    y: Floats,
+    decisions: dict[str, Floats],
+    person: NDArray[np.str_],
+    cohort: str,
+    groups: dict[str, NDArray[np.bool_]],
+    decides_at: str,
 ) -> tuple[Evaluation, ...]:
-    """Sensitivity and specificity at each operating point, from the cross-validated decisions."""
+    """Sensitivity and specificity at each operating point, from the cross-validated decisions; of groups where it
+    decides, as :func:`training.figures.evaluate.evaluate` gives them."""
     figures = []
+    everyone = np.ones(len(y), dtype=bool)
     for name, decided in decisions.items():
-        for metric, share in (
-            ("sensitivity", lambda y, d: float(d[y == 1].mean())),
-            ("specificity", lambda y, d: float(1 - d[y == 0].mean())),
+        for outcome, metric, share in (
+            (1, "sensitivity", lambda y, d: float(d[y == 1].mean())),
+            (0, "specificity", lambda y, d: float(1 - d[y == 0].mean())),
         ):
-            estimate = bootstrap(share, y, decided, person)
-            figures.append(Evaluation(cohort=cohort, metric=f"{metric}@{name}", estimate=estimate))
+            for group, rows in ({"all": everyone} | (groups if name == decides_at else {})).items():
+                if group == "all" or (y[rows] == outcome).sum() >= MIN_CASES:
+                    classes = (0, 1) if group == "all" else (outcome,)
+                    estimate = bootstrap(share, y[rows], decided[rows], person[rows], classes=classes)
+                    figures.append(
+                        Evaluation(cohort=cohort, subgroup=group, metric=f"{metric}@{name}", estimate=estimate)
+                    )
     return tuple(figures)
 
 
-def recalibrate(folder: Path, table: Table, *, out: Path, version: str) -> Path:
-    """Write ``NAME-VERSION/`` under ``out``: the bundle in ``folder``, recalibrated on ``table``.
+def recalibrate(folder: Path, cases_from: Table | Path, *, out: Path, version: str) -> Path:
+    """Write ``NAME-VERSION/`` under ``out``: the bundle in ``folder``, recalibrated on a table or a cohort manifest.
 
     Findings without a label column, or with too few cases, do not change. A finding is left out if the network does not
     tell its classes apart, or if its calibration error is still too large. The card says so.
@@ -177,8 +206,10 @@ def recalibrate(folder: Path, table: Table, *, out: Path, version: str) -> Path:
     target = out / f"{manifest.name}-{version}"
     if target.exists():
         raise FileExistsError(f"{target.name} exists; a bundle is never replaced")
-    cases = read_cases(table, bundle)
-    cohort = table.source.name
+    of_cohort = isinstance(cases_from, Path)
+    cases = cohort_cases(cases_from, bundle) if of_cohort else read_cases(cases_from, bundle)
+    source = cases.source
+    cohort = source.name
     findings: list[FindingSpec] = []
     done: list[Recalibrated] = []
     limits: list[str] = []
@@ -208,18 +239,39 @@ def recalibrate(folder: Path, table: Table, *, out: Path, version: str) -> Path:
         raise CannotRecalibrate(
             "\n".join(["no finding could be recalibrated:", *limits] if limits else [_no_labels(cases)])
         )
-    source = table.source.model_copy(update={"n_persons": len(np.unique(cases.person)), "n_items": len(cases.person)})
     new = manifest.model_copy(
         update={
             "version": version,
             "findings": tuple(findings),
             "from_bundle": (*manifest.from_bundle, ancestor(folder, manifest)),
             "recalibrated_on": source,
-            "limits": (*_limits_to_keep(manifest), _limit(done, source, cases), *limits),
+            "predecessors": _predecessors(bundle, cases, cross_validated(cohort), out),
+            "limits": (*_limits_to_keep(manifest), _limit(done, source, cases), *_refused(cases), *limits),
         }
     )
     write_derived(folder, new, target, change="recalibrated; same weights", draw=lambda docs: _plot(docs, done))
     return target
+
+
+def _predecessors(bundle: Bundle, cases: Cases, cohort: str, bundles: Path) -> tuple[Predecessor, ...]:
+    """The bundle that this one is made from, and the one in service in ``bundles``, on the same cases."""
+    serves = in_service(bundles, bundle.manifest.name)
+    others = [serves] if serves and serves.manifest.version != bundle.manifest.version else []
+    found = []
+    for other in (bundle, *others):
+        taken = on_the_same(cases, bundle, other)
+        if taken is not None:
+            found.append(predecessor(other, [(taken, cohort)]))
+    return tuple(found)
+
+
+def _refused(cases: Cases) -> tuple[str, ...]:
+    """What the gate refused among the cases, as a limit for the card."""
+    if not cases.refused:
+        return ()
+    counts = ", ".join(f"{code} {n}" for code, n in Counter(each.code for each in cases.refused).most_common())
+    n = len(cases.person) + len(cases.refused)
+    return (f"{RECALIBRATED_ON}what serving lets through: {len(cases.refused)} of {n} cases are refused ({counts}).",)
 
 
 def _has_labels(spec: FindingSpec, cases: Cases) -> bool:
@@ -278,15 +330,14 @@ def main(argv: list[str] | None = None) -> int:
     if arguments.table and not arguments.name:
         parser.error("give --name: the card names the cases that the thresholds come from")
     try:
-        if arguments.cohort:
-            table = read_cohort(arguments.cohort)
-        else:
+        cases: Table | Path = arguments.cohort
+        if arguments.table:
             source = TrainingData(
                 name=arguments.name, citation=arguments.citation, licence=arguments.licence, n_persons=0, n_items=0
             )
-            table = read_csv(arguments.table, source)
-        folder = recalibrate(arguments.bundle, table, out=arguments.out, version=arguments.version)
-    except (CannotRecalibrate, ManifestInvalid, BundleError, FileExistsError) as error:
+            cases = read_csv(arguments.table, source)
+        folder = recalibrate(arguments.bundle, cases, out=arguments.out, version=arguments.version)
+    except (CannotRecalibrate, ManifestInvalid, TableUnusable, BundleError, FileExistsError) as error:
         print(f"cannot recalibrate: {error}", file=sys.stderr)
         return 2
     print(f"written: {folder}")

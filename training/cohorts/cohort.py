@@ -137,6 +137,22 @@ def with_counts(source: TrainingData, person: NDArray[np.str_]) -> TrainingData:
     return source.model_copy(update={"n_persons": len(set(person)), "n_items": len(person)})
 
 
+def subgroup_members(subgroups: pd.DataFrame, rows: NDArray[np.intp]) -> dict[str, NDArray[np.bool_]]:
+    """Members among ``rows`` of each value of each column, named like ``sex F``; unknown values are in none."""
+    return {
+        f"{column} {value}": (values.notna() & (values.astype(str) == str(value))).to_numpy()[rows]
+        for column, values in subgroups.items()
+        for value in sorted(values.dropna().unique())
+    }
+
+
+def digest_of(digests: Sequence[str], labels: pd.DataFrame, person: NDArray[np.str_]) -> str:
+    """sha256 of the cases: the digest of each file, its labels and its person, in whatever order they come."""
+    rows = zip(digests, person, labels.astype(object).itertuples(index=False), strict=True)
+    named = sorted(f"{digest} {who} {dict(zip(labels, values, strict=True))}" for digest, who, values in rows)
+    return hashlib.sha256("\n".join(named).encode()).hexdigest()
+
+
 def even_weights(cells: pd.Series, train: NDArray[np.bool_]) -> NDArray[np.float64]:
     """``(n,)`` weights by which each cell is drawn equally often; ``train`` marks the rows that train."""
     sizes = cells[train].value_counts()

@@ -13,7 +13,7 @@ from data_specs.person import MAX_AGE_YEARS
 from training.cohorts import gates
 from training.cohorts.ages import age_band, ages_to_offer, outside_ages
 from training.cohorts.checks import check_cohort
-from training.cohorts.cohort import Cohort, even_weights
+from training.cohorts.cohort import Cohort, digest_of, even_weights
 from training.cohorts.inputs import load_inputs
 from training.cohorts.table import load_table
 from training.cohorts.verdicts import doubts, report, unusable
@@ -81,7 +81,9 @@ def local_cohort(
         person=table.person[rows],
         part=part[rows],
         subgroups=subgroups(frame, table.site[rows]),
-        source=table.source(rows[train]),
+        source=table.source(rows[train]).model_copy(
+            update={"digest": digest_of([inputs.digests[i] for i in rows], labels, table.person[rows])}
+        ),
         title=manifest.name,
         age_years=ages_to_offer(table, inputs),
         further=further_tasks(frame, train),

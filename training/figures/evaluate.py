@@ -9,13 +9,16 @@ from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import expit
+from scipy.stats import rankdata
 from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import average_precision_score, brier_score_loss, roc_auc_score
+from sklearn.metrics import average_precision_score, brier_score_loss
 
 from data_specs.bundle import Calibration, Estimate, Evaluation
 from data_specs.visit.contract import OperatingPoint
 from training.cohorts.cohort import MIN_CASES
 
+NEWTON_STEPS, CONVERGED, ILL_CONDITIONED = 25, 1e-8, 1e10
 Floats = NDArray[np.float64]
 Metric = Callable[[Floats, Floats], float]
 
@@ -98,11 +101,32 @@ def group_starts(n: int, bins: int) -> NDArray[np.intp]:
     return np.cumsum([0, *(len(group) for group in np.array_split(np.arange(n), bins) if len(group))])[:-1]
 
 
+def auroc(y: Floats, p: Floats) -> float:
+    """Area under the ROC curve as Mann and Whitney's U, much faster than scikit-learn's, as a bootstrap needs it."""
+    n_positive = int(y.sum())
+    of_positives = rankdata(p)[y == 1].sum() - n_positive * (n_positive + 1) / 2
+    return float(of_positives / (n_positive * (len(y) - n_positive)))
+
+
 def calibration_slope(y: Floats, p: Floats) -> float:
-    """Slope of a logistic regression of the outcome on the logit of the probability (Cox 1958); 1 is ideal."""
+    """Slope of a logistic regression of the outcome on the logit of the probability (Cox 1958); 1 is ideal.
+
+    By Newton's method, a hundred times as fast as scikit-learn's, which fits what Newton's steps do not: cases that one
+    threshold separates have no finite slope.
+    """
     p = np.clip(p, 1e-6, 1 - 1e-6)
-    logit = np.log(p / (1 - p))
-    return float(LogisticRegression(C=np.inf, max_iter=1000).fit(logit[:, None], y).coef_[0, 0])
+    z = np.log(p / (1 - p))
+    x, beta = np.column_stack([np.ones_like(z), z]), np.zeros(2)
+    for _ in range(NEWTON_STEPS):
+        fitted = expit(x @ beta)
+        curvature = (x * (fitted * (1 - fitted))[:, None]).T @ x
+        if np.linalg.cond(curvature) > ILL_CONDITIONED:
+            break
+        step = np.linalg.solve(curvature, x.T @ (y - fitted))
+        beta += step
+        if np.abs(step).max() < CONVERGED:
+            return float(beta[1])
+    return float(LogisticRegression(C=np.inf, max_iter=1000).fit(z[:, None], y).coef_[0, 0])
 
 
 def bootstrap(
@@ -159,7 +183,7 @@ def evaluate(
     p = p if p.ndim == 2 else p[:, None]
     known = ~np.isnan(y)
     metrics: dict[str, Metric] = {
-        "auroc": lambda y, p: float(roc_auc_score(y, p)),
+        "auroc": auroc,
         "average_precision": lambda y, p: float(average_precision_score(y, p)),
         "brier": lambda y, p: float(brier_score_loss(y, p)),
         "calibration_slope": calibration_slope,

@@ -20,7 +20,6 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from sklearn.metrics import roc_auc_score
 
 from data_specs.bundle import Evaluation, FindingSpec, Withheld
 from data_specs.visit.contract import OperatingPoint
@@ -37,6 +36,7 @@ from training.figures.evaluate import (
     sensitivity_at,
     specificity_at,
 )
+from training.figures.evaluate import auroc as auroc_of
 from training.figures.roc import roc_points
 from training.figures.triage import TriageRule, judge_triage
 from training.figures.undecided import undecided_figures, undecided_ranges
@@ -122,7 +122,7 @@ def offer(
     if few := _too_few(y, cohort.person, rows):
         return Withheld(name=label, cohort=called, reason=few)
     v, t = rows["validation"], rows["test"]
-    auroc = bootstrap(_auroc, y[v], logits[v], cohort.person[v], draws=draws)
+    auroc = bootstrap(auroc_of, y[v], logits[v], cohort.person[v], draws=draws)
     if not auroc.low > rule.min_auroc:
         reason = (
             f"AUROC {auroc.value:.3f} ({auroc.low:.3f} to {auroc.high:.3f}) on {len(v)} validation cases, "
@@ -227,10 +227,6 @@ def _too_few(y: Floats, person: NDArray[np.str_], rows: dict[str, NDArray[np.int
     )
 
 
-def _auroc(y: Floats, p: Floats) -> float:
-    return float(roc_auc_score(y, p))
-
-
 def _measured(point: OperatingPoint, y: Floats, p: Floats) -> OperatingPoint:
     """The point with its sensitivity and specificity on these cases."""
     sensitivity, specificity = (p[y == 1] >= point.threshold).mean(), (p[y == 0] < point.threshold).mean()
@@ -266,7 +262,7 @@ def figures_elsewhere(
     """
     known = ~np.isnan(y)
     y, p, person = y[known], calibrated(logits[known], spec.calibration or UNCALIBRATED), person[known]
-    wanted: dict[str, tuple[Metric, tuple[int, ...]]] = {"auroc": (_auroc, (0, 1))}
+    wanted: dict[str, tuple[Metric, tuple[int, ...]]] = {"auroc": (auroc_of, (0, 1))}
     for point in spec.operating_points:
         wanted[f"sensitivity@{point.name}"] = (sensitivity_at(point.threshold), (1,))
         wanted[f"specificity@{point.name}"] = (specificity_at(point.threshold), (0,))

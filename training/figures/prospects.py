@@ -25,17 +25,19 @@ from training.cohorts.table import CohortTable, TableUnusable, load_table
 from training.cohorts.verdicts import Check, Verdict, report, unusable
 from training.figures.calibrate import FOLDS
 from training.figures.offer import Rule
-from training.figures.triage import TriageRule
+from training.figures.triage import TRIAGE_RULE, TriageRule
 
 GOOD_AUROC = 0.85
 """AUROC of a network that is worth the while: cases that would not show even this one to hold are too few."""
 GOOD_SENSITIVITY, GOOD_SPECIFICITY = 0.95, 0.6
 """Shares of such a network at its deciding point."""
 MOST = 100_000
-OFFERED, TRIAGE = Rule(), TriageRule()
+OFFERED = Rule()
 
 
-def prospects(table: CohortTable, inputs: Inputs, rule: Rule = OFFERED, triage: TriageRule = TRIAGE) -> list[Check]:
+def prospects(
+    table: CohortTable, inputs: Inputs, rule: Rule = OFFERED, triage: TriageRule = TRIAGE_RULE
+) -> list[Check]:
     """What can be offered of each label with these counts, and how many more cases it needs."""
     parts = counted_parts(table, inputs)
     if "all" in parts:  # laboratory values are cross-validated by rules of their own

@@ -62,6 +62,10 @@ class SiteRule:
     cases: int = 10
 
 
+TRIAGE_RULE, SITE_RULE = TriageRule(), SiteRule()
+"""What is asked unless a programme states otherwise."""
+
+
 @dataclass(frozen=True)
 class Judgement:
     """Whether a finding may decide, and a sentence with the figures; true if it may."""
@@ -74,7 +78,7 @@ class Judgement:
 
 
 def judge_triage(
-    sensitivity: Estimate, specificity: Estimate, rule: TriageRule = TriageRule(), *, absence: bool = False
+    sensitivity: Estimate, specificity: Estimate, rule: TriageRule = TRIAGE_RULE, *, absence: bool = False
 ) -> Judgement:
     """Whether a finding may decide, by its figures at the point that decides.
 
@@ -116,7 +120,7 @@ def site_verdict(
     n_positive: int,
     n_negative: int,
     miscalibrated: str = "",
-    rule: SiteRule = SiteRule(),
+    rule: SiteRule = SITE_RULE,
     absence: bool = False,
 ) -> tuple[SiteVerdict, str]:
     """What a site may use a finding for, and why; in this order.

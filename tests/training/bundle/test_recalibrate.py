@@ -17,10 +17,12 @@ from inference.bundles.loading import load_bundle
 from inference.findings import calibrate, calibrated
 from tests.conftest import ROOT
 from training.bundle.derive import ancestor
-from training.bundle.local_cases import CannotRecalibrate, Table, _read, read_cases, read_cohort, read_csv
+from training.bundle.local_cases import CannotRecalibrate, Table, read_cases, read_csv
 from training.bundle.recalibrate import check_enough, cross_validate, main, recalibrate
 from training.cohorts.cohort import part_of_person
-from training.figures.evaluate import bootstrap, expected_calibration_error, operating_points
+from training.cohorts.files import Folders, read_case
+from training.cohorts.gates import RecordingGate
+from training.figures.evaluate import bootstrap, evaluate, expected_calibration_error, operating_points
 
 LUNG, CARDIAC, KIDNEY = (ROOT / "models" / "bundles" / f"{name}-1.0.0" for name in ("lung", "cardiac", "kidney"))
 LOCAL = TrainingData(name="Local films 2026", citation="not published", licence="not shared", n_persons=0, n_items=0)
@@ -51,6 +53,7 @@ def coarse_intervals() -> Iterator[None]:
     """A tenth of the draws: the intervals themselves are held in test_evaluate.py."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(bootstrap.__kwdefaults__, "draws", 100)
+        patch.setitem(evaluate.__kwdefaults__, "draws", 100)
         yield
 
 
@@ -260,7 +263,8 @@ def test_a_film_gives_the_logits_that_serving_computes(tmp_path: Path, lung: obj
 def test_a_recording_is_read_with_the_files_of_its_header() -> None:
     contract = manifest_of(CARDIAC).input
     assert isinstance(contract, EcgInput)
-    windows = _read(ROOT / "samples" / "E07517.hea", contract, None)
+    windows, _, _ = read_case("E07517.hea", Folders(ROOT / "samples"), contract, None, RecordingGate())
+    assert windows is not None
     assert windows.shape[1:] == (12, contract.n_samples)
     assert np.isfinite(windows).all()
 
@@ -296,22 +300,6 @@ def test_people_that_a_finding_is_not_offered_for_do_not_count(tmp_path: Path, l
     child, adult = (f for f in manifest_of(LUNG).findings if f.name == "pneumonia")
     np.testing.assert_array_equal(cases.outcome(child), [1, np.nan, np.nan, np.nan])
     np.testing.assert_array_equal(cases.outcome(adult), [np.nan, 0, np.nan, np.nan])
-
-
-def test_a_cohort_document_names_the_columns(tmp_path: Path) -> None:
-    (tmp_path / "cohort.yaml").write_text(
-        "name: bac-ninh\nmodality: cxr\ntable: t.csv\nseparator: ';'\nfiles: films\n"
-        "columns: {person: patient, file: image, age_years: age, split: part}\n"
-        "values: {split: {learn: train, check: validation}}\n"
-        "labels: {pneumonia: Pneumonia}\nsource: {citation: nobody, licence: none}\n"
-    )
-    (tmp_path / "t.csv").write_text("patient;image;age;part;Pneumonia\na;1.png;3;learn;1\nb;2.png;4;check;\n")
-    table = read_cohort(tmp_path / "cohort.yaml")
-    assert table.rows.to_dict("records") == [{"person": "b", "file": "2.png", "age_years": "4", "pneumonia": ""}]
-    assert (table.files, table.source.name) == (tmp_path / "films", "bac-ninh")
-    (tmp_path / "t.csv").write_text("patient;image\na;1.png\n")
-    with pytest.raises(CannotRecalibrate, match="no column age, part, Pneumonia"):
-        read_cohort(tmp_path / "cohort.yaml")
 
 
 def test_the_command_says_why_not(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

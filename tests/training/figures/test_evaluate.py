@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 
 from inference.findings import calibrated
 from training.cohorts.cohort import part_of_person
 from training.figures.evaluate import (
+    auroc,
     bootstrap,
     calibration_slope,
     evaluate,
@@ -108,3 +110,18 @@ def test_a_person_always_lands_in_the_same_part() -> None:
     assert parts == [part_of_person(f"p{i}", shares, "salt") for i in range(5000)]
     assert parts.count("test") == pytest.approx(1000, abs=100)
     assert parts.count("train") == pytest.approx(3000, abs=120)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_quick_figures_are_those_of_scikit_learn(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    y = (rng.uniform(size=150) < 0.3).astype(float)
+    p = np.round(1 / (1 + np.exp(-(rng.normal(size=150) + y))), 2)  # with ties
+    assert auroc(y, p) == pytest.approx(roc_auc_score(y, p), abs=1e-12)
+    z = np.log(p / (1 - p))
+    fitted = LogisticRegression(C=np.inf, max_iter=1000, tol=1e-10).fit(z[:, None], y).coef_[0, 0]
+    assert calibration_slope(y, p) == pytest.approx(fitted, abs=1e-4)
+
+
+def test_cases_that_a_threshold_separates_have_a_large_slope() -> None:
+    assert calibration_slope(np.array([0.0, 0, 1, 1]), np.array([0.2, 0.3, 0.6, 0.7])) > 5
