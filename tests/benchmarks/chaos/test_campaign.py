@@ -22,7 +22,7 @@ MEASURED = {
     "disk": ("fillings", "accepted"),
 }
 """Counts that show that a part has done what it is for."""
-pytestmark = pytest.mark.chaos
+pytestmark = pytest.mark.alone
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,7 @@ from data_specs.visit.contract import OperatingPoint
 from inference.findings import calibrated
 from training.cohorts.cohort import MIN_CASES, Cohort
 from training.figures.calibrate import FOLDS
-from training.figures.evaluate import bootstrap
+from training.figures.evaluate import auroc, bootstrap
 from training.figures.offer import Offered, Rule, figures_elsewhere, offer
 
 DRAWS = 25
@@ -85,7 +85,7 @@ def reason_of(made: Cohort, rule: Rule | None = None, **given: Any) -> str:
 # ---------------------------------------------------------------- does it tell apart
 def auroc_on_validation(made: Cohort) -> Estimate:
     y, z, v = outcomes(made), logits_of(outcomes(made)), made.rows("validation")
-    return bootstrap(lambda y, p: float(roc_auc_score(y, p)), y[v], z[v], made.person[v], draws=DRAWS)
+    return bootstrap(auroc, y[v], z[v], made.person[v], draws=DRAWS)
 
 
 def test_the_lower_bound_decides_and_has_to_be_above_the_limit() -> None:

@@ -51,7 +51,7 @@ from tests.service.receive.dicom.made import (
 )
 from tests.service.serving import serving, settings_for, until
 
-ASSOCIATIONS = 200
+ASSOCIATIONS = 100
 
 
 @pytest.fixture(scope="module")
@@ -204,7 +204,8 @@ def patient(tmp_path, monkeypatch):
         yield served
 
 
-def test_two_hundred_associations_at_once(patient):
+@pytest.mark.alone
+def test_a_hundred_associations_at_once(patient):
     """All associations are open before the first one sends; two of them send one study."""
     listening, port = patient, patient.app.state.service.settings.dicom_port
     studies, base = [generate_uid() for _ in range(ASSOCIATIONS // 2)], parsed(film())
