@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from data_specs.cxr.display import strips
 from data_specs.problems import Problem
-
-STRIP_PIXELS = 1 << 20
 
 
 def saturated_share(pixels: NDArray[np.uint8]) -> float:
     """Share of the pixels that are pure black or pure white."""
-    rows = max(1, STRIP_PIXELS // max(1, pixels.shape[1]))  # comparing the whole of a large film takes its memory again
-    strips = (pixels[top : top + rows] for top in range(0, len(pixels), rows))
-    return sum(np.count_nonzero(strip == 0) + np.count_nonzero(strip == 255) for strip in strips) / pixels.size
+    parts = (pixels[rows] for rows in strips(pixels))
+    return sum(np.count_nonzero(part == 0) + np.count_nonzero(part == 255) for part in parts) / pixels.size
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +66,7 @@ def judge(
     fields = lungs > 0
     # Where hardly any lung is found (white lungs, or no chest at all), the picture has to look more like a chest.
     needed = limit["chest"] if fields.mean() >= limit["lung_area"] else limit["chest_without_lungs"]
-    if chest < needed or distance > limit["distance"]:
+    if not (chest >= needed and distance <= limit["distance"]):  # so that what is no number is refused
         found = f"{chest:.0%}, Δ {distance:.1f}"
         expected = f"≥ {needed:.0%}, Δ ≤ {limit['distance']:.0f}"
         return Judged(float(chest), [Problem("not_a_chest_image", "reject", found=found, expected=expected)])
@@ -94,7 +93,7 @@ def set_upright(limit: Mapping[str, float], as_it_lies: Judged, turned: Sequence
     turned
         The same film turned by one, two and three quarters.
     """
-    enough = limit.get("chest_turned", 2.0)
+    enough = limit.get("chest_turned", math.inf)
     upright = [
         (each.likeness, turns) for turns, each in enumerate(turned, 1) if each.is_chest and each.likeness >= enough
     ]
