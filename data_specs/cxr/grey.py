@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from data_specs.cxr.display import DISPLAY_PERCENTILES, looked_up, luma_plane, stretched, strips
+from data_specs.cxr.display import DISPLAY_PERCENTILES, looked_up, luma_plane, on_a_grid, stretched, strips
 from data_specs.cxr.image import MAX_PIXELS, MIN_SHORT_SIDE_PX
 from data_specs.problems import Refused
 
@@ -81,12 +81,11 @@ def _eight_bits(plane: Array, depth: int) -> NDArray[np.uint8]:
         return looked_up(scaled.astype(np.uint8), unsigned)
     if plane.dtype == np.uint8:
         return plane
-    if plane.dtype.kind == "u":
+    if plane.dtype.kind == "u" and depth == 16:
         for widened in (257, 256):  # the byte written twice, or followed by zeros
             if all(not (plane[rows] % np.uint16(widened)).any() for rows in strips(plane)):
                 return looked_up((np.arange(size) // widened).astype(np.uint8), plane)
-    step = max(1, int(np.sqrt(plane.size / 1e6)))
-    low, high = np.percentile(plane[::step, ::step], DISPLAY_PERCENTILES, method="nearest")
+    low, high = np.percentile(on_a_grid(plane), DISPLAY_PERCENTILES, method="nearest")
     if high <= low:
         low, high = float(plane.min()), float(plane.max())
     patterns = np.arange(size).astype(unsigned.dtype).view(plane.dtype).astype(np.float64)

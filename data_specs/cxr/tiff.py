@@ -65,7 +65,7 @@ def read_tiff(content: bytes) -> NDArray[np.uint8]:
     if values.shape[2] == 1:
         values = values[..., 0]
     if photometric == 3:
-        values = looked_up(_palette(page, bits), values)
+        values, bits = looked_up(_palette(page, bits), values), 16
     shown = grey(values, bits=bits, ybr=photometric == 6)
     if photometric == 0:  # white is zero
         np.subtract(255, shown, out=shown if shown.flags.writeable else None)

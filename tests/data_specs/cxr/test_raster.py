@@ -182,6 +182,16 @@ def test_other_tiffs() -> None:
     assert np.abs(film.astype(int) - EIGHT).max() <= 6
 
 
+def test_a_palette_of_sixteen_colours() -> None:
+    """Codes of 4 bits, colours of 16 (TIFF 6.0 section 5): they are as deep as the colours, not as the codes."""
+    codes = np.tile(np.arange(16, dtype=np.uint8), (240, 15))
+    colours = tuple(17 * 257 * code for _ in "RGB" for code in range(16))
+    content = tiff(codes, photometric="minisblack", bitspersample=4, extratags=[(320, "H", 48, colours, True)])
+    grey, palette = (struct.pack("<HHLL", 262, 3, 1, kind) for kind in (1, 3))
+    assert content.count(grey) == 1
+    np.testing.assert_array_equal(read_image(content.replace(grey, palette)).pixels, 17 * codes)
+
+
 def test_a_reduced_page_beside_the_film_is_no_second_frame() -> None:
     out = io.BytesIO()
     with tifffile.TiffWriter(out) as writer:

@@ -205,6 +205,13 @@ def test_a_file_without_pixels_is_named_by_what_it_is(tags: dict[str, Any], foun
     assert refused(film=None, **tags) == Problem("no_pixel_data", "reject", found, "(7FE0,0010) PixelData")
 
 
+def test_a_file_that_ends_within_an_element_of_its_header_is_truncated() -> None:
+    content = film_with()
+    with pytest.raises(Refused) as raised:
+        read_dicom(content[: content.index(b"\xe0\x7f\x10\0") - 1])
+    assert raised.value.problem == Problem("truncated", "reject", "DICOM", "(7FE0,0010) PixelData")
+
+
 def test_pixel_data_of_another_kind_or_of_nothing_is_none() -> None:
     assert refused(PixelData=b"").code == "no_pixel_data"
     content = dicom(FILM, bits=8, PixelData=None, FloatPixelData=b"\0" * 224 * 224 * 4)
