@@ -19,7 +19,6 @@ from data_specs.bundle import BundleManifest, CxrInput, EcgInput, FindingSpec, T
 from data_specs.cohort import read_manifest
 from data_specs.cxr import image as cxr
 from data_specs.cxr.files import read_image
-from data_specs.ecg import recording as ecg
 from data_specs.ecg.files import group_recordings, read_recording
 from data_specs.ecg.posted import PostedFile
 from data_specs.ecg.recording import VoltageUnit
@@ -240,4 +239,4 @@ def _read(path: Path, contract: CxrInput | EcgInput, ecg_unit: VoltageUnit | Non
         paths += sorted(p for p in path.parent.glob(f"{path.stem}.*") if p != path)
     posted = [PostedFile(i, p.name, p.read_bytes()) for i, p in enumerate(paths)]
     recording = read_recording(group_recordings(posted)[0], ecg_unit=ecg_unit)
-    return ecg.conform(recording, fs_hz=contract.fs_hz, n_samples=contract.n_samples, max_windows=contract.max_windows)
+    return contract.conform(recording)

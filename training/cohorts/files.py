@@ -16,7 +16,6 @@ from data_specs.ecg.files import RecordingFiles, group_recordings, read_recordin
 from data_specs.ecg.formats.wfdb import named_files
 from data_specs.ecg.posted import PostedFile
 from data_specs.ecg.recording import VoltageUnit
-from data_specs.ecg.recording import conform as conform_recording
 from data_specs.problems import Problem, Refused
 
 MAX_FILE_BYTES = 512 << 20
@@ -108,7 +107,7 @@ def read_case(
         return conform_film(film.pixels, spec.size_px), list(film.problems), hashlib.sha256(content).hexdigest()
     files = _recording_files(path, content, folders)
     recording = read_recording(files, ecg_unit=ecg_unit)
-    windows = conform_recording(recording, fs_hz=spec.fs_hz, n_samples=spec.n_samples, max_windows=1)
+    windows = spec.conform(recording, max_windows=1)
     # Copies of one WFDB record may have different names in their headers, so the digest is of the signal only.
     signal = [f.content for f in files.files if not f.filename.lower().endswith(".hea")] or [content]
     return windows[0], list(recording.problems), hashlib.sha256(b"".join(signal)).hexdigest()
