@@ -256,8 +256,8 @@ def _residual2020_from_keras(layers: Mapping[str, Sequence[Mapping[str, Tensor]]
         found[f"{name}.weight"] = layer["kernel"].permute(2, 1, 0)
     for name, layer in zip(norms, layers.get("batch_normalization", ()), strict=True):
         found |= {f"{name}.{kept.get(key, key)}": value for key, value in layer.items()}
-    for layer in layers.get("dense", ()):
-        found |= {"dense.weight": layer["kernel"].T, "dense.bias": layer["bias"]}
+    (last,) = (layer for kind in layers.values() for layer in kind if "kernel" in layer and layer["kernel"].dim() == 2)
+    found |= {"dense.weight": last["kernel"].T, "dense.bias": last["bias"]}
     return {name: value.contiguous() for name, value in found.items()}
 
 
@@ -265,7 +265,7 @@ ARCHITECTURES = {
     "residual2020": Architecture(Residual2020, n_samples=4096, keras=_residual2020_from_keras),
     # fastai keeps every convolution of a block twice, under `convs` and under `convpath.0`.
     "xresnet1d101": Architecture(XResNet1d101, over_time=False, unused=re.compile(r"\.convpath\.0\.")),
-    "net1d": Architecture(Net1d, unused=re.compile(r"(^first_bn|\.bn[123])\.")),
+    "net1d": Architecture(Net1d, unused=re.compile(r"(^|\.)(first_bn|bn[123])\.")),
 }
 """Networks for recordings that can be imported, by the name that a spec gives."""
 

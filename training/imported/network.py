@@ -122,22 +122,23 @@ def check_exported(network: nn.Module, outputs: tuple[str, ...], model: Path, x:
                 raise ParityError(f"evidence maps of torch and ONNX differ by {difference:.1e} of their largest value")
 
 
-def golden_cases(network: Network) -> NDArray[Any]:
-    """Golden inputs whose logits fp32 keeps to the tolerance with which a bundle may be promoted.
+def golden_cases(network: Network) -> tuple[NDArray[Any], NDArray[np.float64]]:
+    """Golden inputs whose logits fp32 keeps to the tolerance with which a bundle may be promoted, and those logits.
 
     Raises
     ------
     ImportRefused
         There is none: the weights and the stated input do not belong together.
     """
-    largest = np.abs(reference_logits(network, network.golden)).max(axis=1)
-    kept = network.golden[largest <= SATURATED_LOGIT]
-    if not len(kept):
+    logits = reference_logits(network, network.golden)
+    largest = np.abs(logits).max(axis=1)
+    kept = largest <= SATURATED_LOGIT
+    if not kept.any():
         raise ImportRefused(
             f"every golden case has a logit of {largest.min():.0f} and more; a trained network stays below 10. Check "
             "the weights, the normalisation and the unit"
         )
-    return kept
+    return network.golden[kept], logits[kept]
 
 
 def unlabelled_cases(network: Network, expected: NDArray[np.float64]) -> Evaluated | None:

@@ -111,8 +111,10 @@ NAMES: dict[str, object] = {
     "torch._utils._rebuild_tensor": _rebuilt,
     "torch._utils._rebuild_tensor_v2": _rebuilt,
     "torch._utils._rebuild_parameter": _parameter,
-    # figures beside the weights, such as the best loss
-    **dict.fromkeys(("numpy.dtype", "numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar"), Inert),
+    # figures beside the weights, such as the best loss, which protocol 2 keeps as encoded text
+    **dict.fromkeys(
+        ("numpy.dtype", "numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar", "_codecs.encode"), Inert
+    ),
 }
 """All that a file may name, and what stands in its place."""
 

@@ -7,17 +7,19 @@ import json
 import pickle
 import random
 import re
+import shutil
 import warnings
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 import torchvision
 from torch import Tensor, nn
 
-from data_specs.bundle import BundleManifest
+from data_specs.bundle import BundleManifest, TrainingData
 from data_specs.visit.context import Context
 from inference.bundles.loading import load_bundle
 from inference.cxr.pipeline import FilmPipeline
@@ -26,14 +28,18 @@ from inference.findings import answer
 from inference.priority import prioritise
 from inference.readers.files import OpenFile
 from inference.runtime.batcher import Batcher
+from models.__main__ import main as models
 from models.imported import ImportedNet, Normalisation, build
 from models.registry import MAX_TOLERANCE
 from tests.conftest import ROOT
 from tests.readers import shared_readers
 from training.bundle.export import ParityError
+from training.bundle.local_cases import read_csv
+from training.bundle.recalibrate import recalibrate
+from training.figures.evaluate import bootstrap
 from training.imported.command import import_weights, main
 from training.imported.files import ImportRefused, read_checkpoint
-from training.imported.films import XRV_CLASSES, describe, films
+from training.imported.films import describe, films
 from training.imported.findings import findings_of
 from training.imported.network import check_exported
 from training.imported.sources import fill
@@ -170,50 +176,6 @@ def test_a_chexnet_checkpoint_of_old_is_read(tmp_path: Path, densenet: nn.Module
     assert evidence.amax(dim=(2, 3)).sub(evidence.amin(dim=(2, 3))).min() > 1e-3
 
 
-def test_the_real_torchxrayvision_class_becomes_a_bundle(tmp_path: Path) -> None:
-    xrv = pytest.importorskip(
-        "torchxrayvision", reason="torchxrayvision not installed: not held against its class", exc_type=ImportError
-    )
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        model = xrv.models.DenseNet(weights=None)
-        assert tuple(model.targets) == XRV_CLASSES
-        settled(model, 1, spread=600.0)
-        thresholds = torch.linspace(0.05, 0.6, 18)
-        thresholds[list(XRV_CLASSES).index("Hernia")] = torch.nan
-        model.op_threshs = thresholds
-        folder = import_weights(
-            saved(tmp_path / "xrv.pt", model.state_dict()),
-            Spec(),
-            bundles=tmp_path / "bundles",
-            name="lung",
-            version="9.0.0",
-            licence="Apache-2.0",
-        )
-        model.op_threshs = None
-        bundle = load_bundle(folder)
-        x = films(224, None)[0][3:]
-        logits, evidence = bundle.session.run(x)
-        image = np.stack([xrv.utils.normalize(film[0].astype(np.float32), 255)[None] for film in x])
-        with torch.inference_mode():
-            expected = model(torch.from_numpy(image)).numpy()
-    np.testing.assert_allclose(logits, expected, atol=1e-4)
-    assert evidence.shape[1:] == (18, 7, 7)
-    manifest = bundle.manifest
-    assert manifest.imported is not None
-    assert manifest.imported.source == "torchxrayvision"
-    assert set(manifest.imported.left_out) == {
-        "Hernia", "Lung Lesion", "Fracture", "Lung Opacity", "Enlarged Cardiomediastinum",
-    }  # fmt: skip
-    effusion = next(f for f in manifest.findings if f.name == "effusion")
-    (point,) = effusion.operating_points
-    assert effusion.column == 7
-    assert (point.name, effusion.decides_at) == ("imported", "imported")
-    assert point.threshold == pytest.approx(float(thresholds[7]))
-    assert (point.sensitivity, point.specificity) == (None, None)
-    assert "uncalibrated" in point.cohort
-
-
 def test_a_cohort_that_never_held_a_class_leaves_it_out_of_torchxrayvision(densenet: nn.Module) -> None:
     weights = {**build("densenet121", 18, 1).state_dict(), "op_threshs": torch.full((18,), torch.nan)}
     weights["op_threshs"][8] = 0.13
@@ -267,6 +229,25 @@ def test_the_bundle_says_where_it_came_from_and_claims_nothing(imported: Path) -
     assert "| 95 % |" not in card
     assert "CC BY 4.0" in (imported / "LICENSE").read_text()
     assert "imported" in (imported / "configs/metadata.json").read_text()
+
+
+def test_a_candidate_is_promoted_only_after_its_recalibration(
+    imported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(bootstrap.__kwdefaults__, "draws", 50)
+    monkeypatch.setattr("training.bundle.recalibrate.REPEATS", 1)
+    shutil.copytree(imported, tmp_path / "lung-9.1.0")
+    promote = ["--bundles", str(tmp_path), "promote", "lung", "--who", "a", "--why", "b"]
+    assert models([*promote, "9.1.0"]) == 1
+    capsys.readouterr()
+    (tmp_path / "registry.jsonl").unlink()
+    rng = np.random.default_rng(4)
+    logit = rng.normal(0, 3, 60)
+    cases = {"person": np.arange(60), "edema": (rng.random(60) < 1 / (1 + np.exp(-logit))).astype(int), "logit": logit}
+    pd.DataFrame({**cases, "age_years": 50}).to_csv(tmp_path / "cases.csv", index=False)
+    local = TrainingData(name="Local", citation="none", licence="none", n_persons=0, n_items=0)
+    recalibrate(tmp_path / "lung-9.1.0", read_csv(tmp_path / "cases.csv", local), out=tmp_path, version="9.2.0")
+    assert models([*promote, "9.2.0"]) == 0, capsys.readouterr().err
 
 
 async def test_serving_says_that_its_numbers_are_uncalibrated(imported: Path) -> None:
