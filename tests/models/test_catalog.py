@@ -6,9 +6,10 @@ import re
 from pathlib import Path
 
 import pytest
+import yaml
 
 from data_specs.vocabulary import judged_findings
-from models.__main__ import main
+from models.__main__ import _parser, main
 from models.catalog import CATALOG, Source, read_catalog
 from models.community import next_version
 from models.imported_ecg import ARCHITECTURES
@@ -16,7 +17,7 @@ from tests.conftest import ROOT
 from training.imported.films import XRV_CLASSES
 from training.imported.findings import ECG_FINDINGS, FILM_FINDINGS, findings_of
 from training.imported.recordings import input_of
-from training.imported.spec import Spec
+from training.imported.spec import EcgContract, Spec
 
 ENTRIES = read_catalog()
 IMPORTED = [source for source in ENTRIES.values() if not source.cannot]
@@ -100,6 +101,24 @@ def test_terms_are_said_before_anything_is_fetched(tmp_path: Path, capsys: pytes
     assert "no such file" in capsys.readouterr().err
     assert main(["fetch", "deepecg-efficientnetv2-77", "--terms-read"]) == 1
     assert "TorchScript" in capsys.readouterr().err
+
+
+def test_the_commands_of_the_page_can_be_given() -> None:
+    page = (ROOT / "docs/how-to/community-weights.md").read_text("utf-8")
+    commands = re.findall(r"^python -m models (.+)$", page, re.MULTILINE)
+    assert len(commands) >= 8
+    for command in commands:
+        given = _parser().parse_args(command.split())
+        assert given.run
+        assert getattr(given, "name", None) in {None, "lung", "cardiac", *ENTRIES}
+
+
+def test_the_specs_of_the_reference_can_be_read() -> None:
+    page = (ROOT / "docs/reference/import-spec.md").read_text("utf-8")
+    specs = [Spec.model_validate(yaml.safe_load(text)) for text in re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)]
+    assert [spec.modality for spec in specs] == ["cxr", "cxr", "cxr", "ecg"]
+    listed = set(re.findall(r"`(\w+)`", page))
+    assert {*Spec.model_fields, *EcgContract.model_fields} <= listed
 
 
 def test_candidates_have_versions_below_those_that_serve(tmp_path: Path) -> None:

@@ -16,17 +16,27 @@ import pytest
 import torch
 
 from data_specs.bundle import EcgInput
-from inference.bundles.loading import load_bundle
+from inference.bundles.loading import BundleError, load_bundle, load_version
 from models.__main__ import main
 from models.catalog import read_catalog
 from models.fetch import digest, fetch
 from models.registry import MAX_TOLERANCE
+from tests.conftest import ROOT
 from tests.models.loopback import published
 from tests.training.imported.keras_files import forward, residual2020, write
 from training.imported.files import ImportRefused, read_checkpoint
 from training.imported.films import XRV_CLASSES, films
 
 CATALOG = read_catalog()
+PAGE = (ROOT / "docs/how-to/community-weights.md").read_text("utf-8")
+
+
+def as_shown(name: str) -> list[str]:
+    """The command by which the page fetches a network, without `python -m models`."""
+    (shown,) = (
+        line for line in PAGE.splitlines() if line.startswith(f"python -m models fetch {name}") and "--from" not in line
+    )
+    return shown.split()[3:]
 
 
 def test_a_film_network_is_fetched_and_held_against_its_class(
@@ -52,9 +62,11 @@ def test_a_film_network_is_fetched_and_held_against_its_class(
     path = source.url.removeprefix("https://github.com")
     with published({path: content.getvalue()}) as publisher:
         publisher.cut_after = [1_000_000]
-        command = ["fetch", source.name, "--from", publisher.address + path, "--downloads", str(tmp_path / "weights")]
-        command += ["--out", str(tmp_path / "bundles"), "--parity-python", sys.executable]
-        assert main(command) == 0
+        command = as_shown(source.name)
+        command[command.index("films")] = str(ROOT / "samples")
+        command[command.index(".venv/bin/python")] = sys.executable
+        command += ["--from", publisher.address + path, "--downloads", str(tmp_path / "weights")]
+        assert main([*command, "--out", str(tmp_path / "bundles")]) == 0
     assert [asked for _, asked in publisher.asked] == [None, "bytes=1000000-"]
     said = capfd.readouterr()
     assert "pinned in" in said.out
@@ -88,7 +100,7 @@ def test_an_ecg_network_is_fetched_from_its_archive(tmp_path: Path, capfd: pytes
     with zipfile.ZipFile(archive, "w") as zipped:
         zipped.write(weights, source.member)
         zipped.writestr("model/README.md", "about it")
-    command = ["fetch", source.name, "--downloads", str(tmp_path / "weights"), "--out", str(tmp_path / "bundles")]
+    command = [*as_shown(source.name), "--downloads", str(tmp_path / "weights"), "--out", str(tmp_path / "bundles")]
     with published({f"/{source.file}": archive.getvalue()}) as publisher:
         command += ["--from", f"{publisher.address}/{source.file}"]
         assert main(command) == 1
@@ -100,6 +112,8 @@ def test_an_ecg_network_is_fetched_from_its_archive(tmp_path: Path, capfd: pytes
     said = capfd.readouterr()
     assert "not proved: no package in a registry has the class" in said.err
     bundle = load_bundle(tmp_path / "bundles" / "cardiac-0.1.0")
+    with pytest.raises(BundleError, match="another form than this service gives"):
+        load_version(tmp_path / "bundles", "cardiac", "0.1.0")
     spec = bundle.input_as(EcgInput)
     assert (spec.fs_hz, spec.n_samples, spec.form) == (400, 4096, (None, "none", "zeros"))
     assert [(f.name, f.column) for f in bundle.manifest.findings] == [
