@@ -151,8 +151,6 @@ def _receive(url: str, path: Path, source: Source, known: bool, until: float) ->
                 if time.monotonic() > until:
                     raise CannotFetch(f"{url}: {have} bytes in the time that it had (--minutes). {KEPT}")
         _check_size(have, source, url, part)
-        if total is not None and have != total:
-            raise httpx.ReadError("cut off")
     part.replace(path)
     mark.unlink()
 

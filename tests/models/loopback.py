@@ -31,6 +31,8 @@ class Publisher:
         Path to where it leads.
     asked
         Path and ``Range`` of every request.
+    sent
+        Bytes that were written.
     """
 
     files: dict[str, bytes]
@@ -41,6 +43,7 @@ class Publisher:
     pause_s: float = 0.0
     redirects: dict[str, str] = field(default_factory=dict)
     asked: list[tuple[str, str | None]] = field(default_factory=list)
+    sent: int = 0
     address: str = ""
 
 
@@ -84,6 +87,7 @@ def _handler(publisher: Publisher) -> type[BaseHTTPRequestHandler]:
                 sent = sent[: publisher.cut_after.pop(0)]
             for at in range(0, len(sent), 16384):
                 self.wfile.write(sent[at : at + 16384])
+                publisher.sent += 16384
                 time.sleep(publisher.pause_s)
             self.close_connection = True
 

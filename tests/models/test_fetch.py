@@ -145,6 +145,13 @@ def test_a_file_that_is_too_large_is_not_received(publisher: Publisher, tmp_path
     assert not list(tmp_path.glob("weights.pt*")) or not (tmp_path / "weights.pt.part").exists()
 
 
+def test_a_file_that_never_ends_is_not_received_to_its_end(publisher: Publisher, tmp_path: Path) -> None:
+    publisher.announced, publisher.files["/weights.pt"] = False, bytes(60_000_000)
+    with pytest.raises(CannotFetch, match="at most 300000 were expected"):
+        got(publisher, tmp_path)
+    assert publisher.sent < 30_000_000, "what the kernel keeps between the two is a few MB"
+
+
 def test_a_file_of_another_size_is_another_file(publisher: Publisher, tmp_path: Path) -> None:
     with pytest.raises(CannotFetch, match="204800 bytes, 204799 were expected"):
         got(publisher, tmp_path, source(size=204_799))

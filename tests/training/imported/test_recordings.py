@@ -79,6 +79,14 @@ def test_the_benchmarks_checkpoint_becomes_a_network_that_sees_its_crops(tmp_pat
     assert network.n_real >= 1, "the sample recording is compared"
 
 
+def test_the_head_sees_the_largest_values_before_the_means(xresnet: nn.Module) -> None:
+    """``AdaptiveConcatPool1d`` of fastai: ``[mp(x), ap(x)]``."""
+    x = torch.randn(2, 256, 16)
+    pooled = xresnet[8][0](x)[:, :, 0]  # type: ignore[index]
+    assert torch.equal(pooled[:, :256], x.amax(dim=2))
+    torch.testing.assert_close(pooled[:, 256:], x.mean(dim=2))
+
+
 def test_a_key_that_does_not_fit_is_named(tmp_path: Path, xresnet: nn.Module) -> None:
     weights = of_fastai(xresnet.state_dict())
     del weights["8.8.bias"]
