@@ -11,9 +11,12 @@ from itertools import pairwise
 from math import isfinite
 from typing import Annotated, Literal, Self
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
 from data_specs.cxr.lungs import READ_AT
+from data_specs.ecg.recording import BAND_HZ, Filling, Normalisation, Recording, conform
 from data_specs.person import BinarySex
 from data_specs.schema import Schema
 from data_specs.visit.contract import OperatingPoint, Organ, Use
@@ -40,13 +43,42 @@ class CxrInput(Schema):
 
 
 class EcgInput(Schema):
-    """``(n, 12, n_samples) float32``, standard deviations, made by :func:`data_specs.ecg.recording.conform`."""
+    """``(n, 12, n_samples) float32``, made by :func:`data_specs.ecg.recording.conform`.
+
+    Parameters
+    ----------
+    leads
+        Order of the leads as the graph takes them; a network with another order sorts them in its graph.
+    band_hz, normalisation, filling
+        As :func:`data_specs.ecg.recording.conform` takes them; left out, those of the shipped networks. With a
+        normalisation of ``none`` the values are millivolts; what else a network was trained with is in its graph.
+    """
 
     modality: Literal["ecg"] = "ecg"
     fs_hz: int
     n_samples: int
     leads: tuple[str, ...]
     max_windows: int
+    band_hz: tuple[float, float] | None = BAND_HZ
+    normalisation: Normalisation = "lead"
+    filling: Filling = "continue"
+
+    @property
+    def form(self) -> tuple[tuple[float, float] | None, Normalisation, Filling]:
+        """Filter, normalisation and filling."""
+        return self.band_hz, self.normalisation, self.filling
+
+    def conform(self, recording: Recording, *, max_windows: int | None = None) -> NDArray[np.float32]:
+        """Windows of a recording as this network takes them; at most ``max_windows``, if that is given."""
+        return conform(
+            recording,
+            fs_hz=self.fs_hz,
+            n_samples=self.n_samples,
+            max_windows=max_windows or self.max_windows,
+            band_hz=self.band_hz,
+            normalisation=self.normalisation,
+            filling=self.filling,
+        )
 
 
 class Feature(Schema):

@@ -1,4 +1,7 @@
-"""``python -m models list|show|promote|rollback|shadow|compare``: which version of a bundle serves, and why."""
+"""``python -m models list|show|promote|rollback|shadow|compare``: which version of a bundle serves, and why.
+
+``catalog`` and ``fetch`` (:mod:`models.community`) bring networks that others trained.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from inference.bundles.registry import LOG, Entry, Registry, read_registry
+from models.community import add_commands
 from models.registry import NotDone, changed, promote, read_manifest, rollback, set_shadow
 
 if TYPE_CHECKING:
@@ -207,6 +211,7 @@ def _parser() -> argparse.ArgumentParser:
     data_dir = Path(os.environ.get("SANGLOC_DATA_DIR") or "var")
     compared.add_argument("--data-dir", type=Path, default=data_dir, help="SANGLOC_DATA_DIR, where SQLite's file is")
     compared.add_argument("--limit", type=int, default=20, help="differing cases shown")
+    add_commands(command, table)
     return parser
 
 

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 import torchvision
@@ -111,8 +112,26 @@ class ImportedNet(nn.Module):
         return z - others.logsumexp(dim=2)
 
 
-def build(architecture: str, n_classes: int, channels: int) -> nn.Module:
+ACTIVATIONS: dict[str, type[nn.Module]] = {
+    "relu": nn.ReLU,
+    "hardswish": nn.Hardswish,
+    "silu": nn.SiLU,
+    "gelu": nn.GELU,
+}
+"""What may stand between the linear layers of a head, by the name that a spec gives."""
+
+
+def build(
+    architecture: str, n_classes: int, channels: int, *, hidden: Sequence[int] | None = None, activation: str = "relu"
+) -> nn.Module:
     """An untrained torchvision classifier; its first convolution takes ``channels`` where that is not 3.
+
+    Parameters
+    ----------
+    hidden
+        Widths between the features and the classes where the head is not torchvision's; none of them: one linear layer.
+    activation
+        After each of them.
 
     Raises
     ------
@@ -136,7 +155,21 @@ def build(architecture: str, n_classes: int, channels: int) -> nn.Module:
             bias=first.bias is not None,
         )
         setattr(network.get_submodule(parent), attribute, stem)
+    if hidden is not None:
+        _replace_head(network, n_classes, hidden, activation)
     return network.eval()
+
+
+def _replace_head(network: nn.Module, n_classes: int, hidden: Sequence[int], activation: str) -> None:
+    name = next((name for name in ("classifier", "fc", "heads", "head") if hasattr(network, name)), None)
+    first = next((m for m in getattr(network, name or "", nn.Identity()).modules() if isinstance(m, nn.Linear)), None)
+    if name is None or first is None:
+        raise ValueError("head: this architecture ends in no linear layer")
+    widths = [first.in_features, *hidden, n_classes]
+    layers: list[nn.Module] = []
+    for before, after in pairwise(widths):
+        layers += [nn.Linear(before, after), ACTIVATIONS[activation]()]
+    setattr(network, name, nn.Sequential(*layers[:-1]))
 
 
 UNSUPPORTED = {

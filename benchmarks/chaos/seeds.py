@@ -21,15 +21,17 @@ from PIL import Image
 
 from benchmarks.chaos.mutations import Material
 from benchmarks.files import ROOT, SAMPLES, film, recording
+from data_specs.bundle import EcgInput
+from data_specs.ecg.recording import LEADS
 from inference.cxr.reading import FilmRead, read_film
-from inference.ecg.reading import RecordingsRead, Windows, read_recordings
+from inference.ecg.reading import RecordingsRead, read_recordings
 from inference.readers.header import read_dicom_reference
 from inference.readers.job import Job
 from tests.data_specs import cxr_made, ecg_made
 
 FILM_PX = 232
 SIZES_PX = (64, 224)
-WINDOWS = Windows(fs_hz=100, n_samples=1000, max_windows=6)
+TAKES = EcgInput(fs_hz=100, n_samples=1000, leads=LEADS, max_windows=6)
 """What the shipped bundles ask for."""
 MAX_SEED_BYTES = 300_000
 HEADER_BYTES = 64_000
@@ -90,7 +92,7 @@ def arguments_of(job: Job[..., Any], names: tuple[str, ...]) -> tuple[Any, ...]:
     """What a job is given beside the files."""
     if job is read_film:
         return (SIZES_PX,)
-    return (tuple(enumerate(names)), None, WINDOWS) if job is read_recordings else ()
+    return (tuple(enumerate(names)), None, TAKES) if job is read_recordings else ()
 
 
 def is_result(job: Job[..., Any], document: object) -> bool:

@@ -34,7 +34,16 @@ CONTINUE_S = 0.5
 """Stretch over which a place is looked for where a short recording may go on. Of 0.5, 1, 1.5 and 2 s, and whole beats
 found otherwise, none did better on validation recordings."""
 
+BAND_HZ = (0.5, 40.0)
+"""Band of the shipped cardiac networks, Hz."""
+FILTER_HZ = 500.0
+"""Rate at which a recording is filtered, whatever its own and the network's."""
+
 VoltageUnit = Literal["uV", "mV"]
+Normalisation = Literal["lead", "recording", "none"]
+"""``lead``: each lead to mean 0 and deviation 1; ``recording``: all leads together; ``none``: millivolts."""
+Filling = Literal["continue", "zeros"]
+"""What a recording shorter than the network's window goes on with: beats of its own, or zeros on both sides."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,12 +124,22 @@ def standard_leads(by_name: dict[str, NDArray[np.float32]]) -> NDArray[np.float3
     return np.stack([np.asarray(have[name], dtype=np.float32) for name in LEADS])
 
 
-def conform(recording: Recording, *, fs_hz: int, n_samples: int, max_windows: int = 6) -> NDArray[np.float32]:
-    """Windows of a recording, filtered, normalised and resampled as the cardiac network was trained.
+def conform(
+    recording: Recording,
+    *,
+    fs_hz: int,
+    n_samples: int,
+    max_windows: int = 6,
+    band_hz: tuple[float, float] | None = BAND_HZ,
+    normalisation: Normalisation = "lead",
+    filling: Filling = "continue",
+) -> NDArray[np.float32]:
+    """Windows of a recording, filtered, normalised and resampled as the network was trained.
 
-    Zero-phase Butterworth band-pass of order 4, 0.5 to 40 Hz, at 500 Hz; z-score per lead over the recording;
-    polyphase resampling to ``fs_hz``. The same steps, in the same order, made the training set
-    (Wagner et al., Sci Data 2020;7:154, in the 100 Hz form described in the bundle's card).
+    By default as the shipped cardiac networks were: zero-phase Butterworth band-pass of order 4, 0.5 to 40 Hz, at
+    500 Hz; z-score per lead over the recording; polyphase resampling to ``fs_hz``. The same steps, in the same order,
+    made the training set (Wagner et al., Sci Data 2020;7:154, in the 100 Hz form described in the bundle's card).
+    Imported networks state other steps in their bundle's input.
 
     Parameters
     ----------
@@ -129,19 +148,29 @@ def conform(recording: Recording, *, fs_hz: int, n_samples: int, max_windows: in
     fs_hz, n_samples
         Rate and length of the network's input.
     max_windows
-        A longer recording gives up to this many windows, evenly spread; a shorter one goes on with beats of its own
-        (:func:`continued`).
+        A longer recording gives up to this many windows, evenly spread.
+    band_hz
+        Pass band; ``None``: no filter.
+    normalisation
+        After the filter.
+    filling
+        Of a recording that is shorter than the window (:func:`continued`, :func:`amid_zeros`).
 
     Returns
     -------
-    ``(n_windows, 12, n_samples) float32``, unitless (standard deviations)
+    ``(n_windows, 12, n_samples) float32``, unitless (standard deviations), or mV where ``normalisation`` is ``none``
     """
     # a long recording lead by lead: all leads together would take ten times its own memory
     at_once = len(LEADS) if recording.duration_s <= LONG_S else 1
     leads = [recording.samples[first : first + at_once] for first in range(0, len(LEADS), at_once)]
-    samples = np.concatenate([_normalised(part, recording.fs_hz, fs_hz) for part in leads])
+    each_lead = normalisation == "lead"
+    samples = np.concatenate([_filtered(part, recording.fs_hz, fs_hz, band_hz, each_lead) for part in leads])
+    if normalisation == "recording":
+        samples = ((samples - samples.mean()) / (samples.std() or 1.0)).astype(np.float32)
     if samples.shape[1] < n_samples:
-        samples = continued(samples, n_samples, overlap=round(CONTINUE_S * fs_hz))
+        zeros = filling == "zeros"
+        overlap = round(CONTINUE_S * fs_hz)
+        samples = amid_zeros(samples, n_samples) if zeros else continued(samples, n_samples, overlap=overlap)
     starts = window_starts(samples.shape[1], n_samples, max_windows)
     return np.stack([samples[:, start : start + n_samples] for start in starts])
 
@@ -173,13 +202,33 @@ def continued(samples: NDArray[np.float32], n_samples: int, *, overlap: int) -> 
     return samples[:, index]
 
 
-def _normalised(leads: NDArray[np.float32], from_hz: float, to_hz: int) -> NDArray[np.float32]:
-    samples = resample(fill_gaps(leads), from_hz, 500.0)
-    samples = zero_phase(samples, 4, (0.5, 40.0), 500.0)
-    samples -= samples.mean(axis=-1, keepdims=True)
-    deviation = np.sqrt(np.einsum("ij,ij->i", samples, samples) / samples.shape[1])[:, None]
-    samples /= np.where(deviation > 0, deviation, 1.0)
-    return resample(samples, 500.0, float(to_hz)).astype(np.float32)
+def amid_zeros(samples: NDArray[np.float32], n_samples: int) -> NDArray[np.float32]:
+    """A short recording ``(12, n)`` in the middle of ``n_samples``, zeros before and after it.
+
+    References
+    ----------
+    Ribeiro et al., Nat Commun 2020;11:1760: recordings of 7 to 10 s, filled with zeros to 4,096 samples.
+    """
+    before = zeros_before(samples.shape[1], n_samples)
+    return np.pad(samples, ((0, 0), (before, n_samples - samples.shape[1] - before)))
+
+
+def zeros_before(n_have: int, n_samples: int) -> int:
+    """How many zeros :func:`amid_zeros` puts before a recording."""
+    return max(0, n_samples - n_have) // 2
+
+
+def _filtered(
+    leads: NDArray[np.float32], from_hz: float, to_hz: int, band_hz: tuple[float, float] | None, each_lead: bool
+) -> NDArray[np.float32]:
+    samples, rate_hz = fill_gaps(leads), from_hz
+    if band_hz is not None:
+        samples, rate_hz = zero_phase(resample(samples, from_hz, FILTER_HZ), 4, band_hz, FILTER_HZ), FILTER_HZ
+    if each_lead:
+        samples -= samples.mean(axis=-1, keepdims=True)
+        deviation = np.sqrt(np.einsum("ij,ij->i", samples, samples) / samples.shape[1])[:, None]
+        samples /= np.where(deviation > 0, deviation, 1.0)
+    return resample(samples, rate_hz, float(to_hz)).astype(np.float32)
 
 
 def window_starts(n_have: int, n_samples: int, max_windows: int) -> list[int]:

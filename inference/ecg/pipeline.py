@@ -18,7 +18,7 @@ from data_specs.visit.context import Context
 from data_specs.vocabulary import findings_withheld_by, term_of, terms
 from inference.bundles.loading import Bundle
 from inference.ecg.intervals import Intervals
-from inference.ecg.reading import Group, Names, RecordingRead, Windows, group_files, read_group, read_recordings
+from inference.ecg.reading import Group, Names, RecordingRead, group_files, read_group, read_recordings
 from inference.findings import COVERAGE, Answer, InputResult, Who, ages_offered, answer, offered, positive_share
 from inference.person import age_of, format_age, mismatch, sex_of
 from inference.readers.files import OpenFile
@@ -56,7 +56,7 @@ class RecordingPipeline:
         if not files:
             return []
         try:
-            read = await self._run(files, owner, read_recordings, context.ecg_unit, self._windows)
+            read = await self._run(files, owner, read_recordings, context.ecg_unit, self._takes)
         except Refused as refusal:
             if len(files) == 1:
                 return [_refused((files[0].index,), refusal.problem)]
@@ -98,7 +98,7 @@ class RecordingPipeline:
     ) -> InputResult:
         of_group = [file for file in files if file.index in group.indices]
         try:
-            read = await self._run(of_group, owner, read_group, group, context.ecg_unit, self._windows)
+            read = await self._run(of_group, owner, read_group, group, context.ecg_unit, self._takes)
         except Refused as refusal:
             return _refused(group.indices, refusal.problem)
         return await self._answer(group.indices, read, context)
@@ -139,7 +139,7 @@ class RecordingPipeline:
         self, index: int, logits: Array, activation: Array, recording: RecordingRead, of: FindingSpec
     ) -> list[EvidenceMap]:
         """Activation over the window in which the finding is strongest, as far as it was recorded."""
-        spec = self.cardiac.input_as(EcgInput)
+        spec = self._takes
         window = int(np.argmax(np.asarray(logits, dtype=np.float64)[:, of.column]))
         over_window = np.asarray(activation[window, of.column], dtype=np.float64)
         start, step_s = recording.starts_s[window], spec.n_samples / spec.fs_hz / len(over_window)
@@ -148,9 +148,8 @@ class RecordingPipeline:
         return [EvidenceMap(kind="trace", input=index, span=span, values=positive_share(over_window[:n_recorded]))]
 
     @property
-    def _windows(self) -> Windows:
-        spec = self.cardiac.input_as(EcgInput)
-        return Windows(spec.fs_hz, spec.n_samples, spec.max_windows)
+    def _takes(self) -> EcgInput:
+        return self.cardiac.input_as(EcgInput)
 
     async def _run(self, files: Sequence[EcgFile], owner: Hashable, job: Job[..., T], *arguments: Any) -> Read[T]:
         return await self.readers.run(job, [file.open for file in files], _names(files), *arguments, owner=owner)

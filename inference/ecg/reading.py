@@ -8,9 +8,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from data_specs.bundle import EcgInput
 from data_specs.ecg.files import RecordingFiles, group_recordings, read_recording
 from data_specs.ecg.posted import PostedFile, is_zip, unzip
-from data_specs.ecg.recording import Recording, VoltageUnit, conform, window_starts
+from data_specs.ecg.recording import Recording, VoltageUnit, window_starts
 from data_specs.problems import Problem, Refused
 from data_specs.reading import require_memory
 from inference.ecg.intervals import Intervals
@@ -35,15 +36,6 @@ class Group:
     def indices(self) -> tuple[int, ...]:
         """Of the posted files; a zip once."""
         return tuple(dict.fromkeys(index for index, _ in self.members))
-
-
-@dataclass(frozen=True, slots=True)
-class Windows:
-    """The form in which the network takes a recording."""
-
-    fs_hz: int
-    n_samples: int
-    max_windows: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +70,7 @@ class RecordingsRead:
 
 @job
 def read_recordings(
-    files: Sequence[bytes], names: Names, ecg_unit: VoltageUnit | None, windows: Windows
+    files: Sequence[bytes], names: Names, ecg_unit: VoltageUnit | None, takes: EcgInput
 ) -> Read[RecordingsRead]:
     """Group the files of a visit; where they are one recording, its windows ``(n, 12, n_samples) float32``."""
     found = group_recordings(_posted(files, names))
@@ -86,7 +78,7 @@ def read_recordings(
     if len(found) != 1:
         return Read(RecordingsRead(groups))
     try:
-        read = _read(found[0], ecg_unit, windows)
+        read = _read(found[0], ecg_unit, takes)
     except Refused as refusal:
         return Read(RecordingsRead(groups, refused=refusal.problem))
     return Read(RecordingsRead(groups, read.document), read.arrays)
@@ -101,7 +93,7 @@ def group_files(files: Sequence[bytes], names: Names) -> Read[tuple[Group, ...]]
 
 @job
 def read_group(
-    files: Sequence[bytes], names: Names, group: Group, ecg_unit: VoltageUnit | None, windows: Windows
+    files: Sequence[bytes], names: Names, group: Group, ecg_unit: VoltageUnit | None, takes: EcgInput
 ) -> Read[RecordingRead]:
     """One recording of several; ``files`` are the posted files in which its members are.
 
@@ -110,7 +102,7 @@ def read_group(
     Refused
         As :func:`data_specs.ecg.files.read_recording`.
     """
-    return _read(members(_posted(files, names), group), ecg_unit, windows)
+    return _read(members(_posted(files, names), group), ecg_unit, takes)
 
 
 def members(posted: Sequence[PostedFile], group: Group) -> RecordingFiles:
@@ -129,7 +121,7 @@ def _posted(files: Sequence[bytes], names: Names) -> list[PostedFile]:
     return [PostedFile(index, name, content) for content, (index, name) in zip(files, names, strict=True)]
 
 
-def _read(files: RecordingFiles, ecg_unit: VoltageUnit | None, windows: Windows) -> Read[RecordingRead]:
+def _read(files: RecordingFiles, ecg_unit: VoltageUnit | None, takes: EcgInput) -> Read[RecordingRead]:
     from inference.ecg.delineate import examine  # noqa: PLC0415
     from inference.ecg.gate import gate  # noqa: PLC0415
     from inference.ecg.measure import measure  # noqa: PLC0415
@@ -142,15 +134,15 @@ def _read(files: RecordingFiles, ecg_unit: VoltageUnit | None, windows: Windows)
     stated = Stated.of(recording)
     if any(problem.severity == "reject" for problem in (*recording.problems, *problems)):
         return Read(RecordingRead(stated, tuple(problems), recording.duration_s))
-    starts_s = starts_of(recording, windows)
+    starts_s = starts_of(recording, takes)
     recording = without_spikes(recording, examined.spikes_s)
-    taken = conform(recording, fs_hz=windows.fs_hz, n_samples=windows.n_samples, max_windows=windows.max_windows)
+    taken = takes.conform(recording)
     intervals = measure(recording, examined)
     return Read(RecordingRead(stated, tuple(problems), recording.duration_s, starts_s, intervals), (taken,))
 
 
-def starts_of(recording: Recording, windows: Windows) -> tuple[float, ...]:
+def starts_of(recording: Recording, takes: EcgInput) -> tuple[float, ...]:
     """Where each window of a recording begins, s."""
-    n_have = round(recording.duration_s * windows.fs_hz)
-    starts = window_starts(n_have, windows.n_samples, windows.max_windows)
-    return tuple(start / windows.fs_hz for start in starts)
+    n_have = round(recording.duration_s * takes.fs_hz)
+    starts = window_starts(n_have, takes.n_samples, takes.max_windows)
+    return tuple(start / takes.fs_hz for start in starts)

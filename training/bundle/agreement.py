@@ -224,7 +224,10 @@ def main(argv: list[str] | None = None) -> int:
         organ = importlib.import_module(f"training.organs.{manifest.name}")
         if arguments.cohort:
             with tempfile.TemporaryDirectory() as cache:
-                cohorts = [local_cohort(path, organ.INPUT, cache=Path(cache)) for path in arguments.cohort]
+                # An imported network may take another input than the organ's own.
+                cohorts = [local_cohort(path, manifest.input, cache=Path(cache)) for path in arguments.cohort]
+        elif manifest.imported is not None:
+            raise ValueError("imported weights were not trained on the shipped cohorts: give --cohort")
         else:
             cohorts = list(organ.shipped(arguments.data))
         evaluated = evaluated_on(cohorts, manifest.findings)

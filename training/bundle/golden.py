@@ -27,10 +27,10 @@ def chest_films(size_px: int) -> NDArray[np.uint8]:
     return np.stack([conform(read_image(file.read_bytes()).pixels, size_px) for file in files])
 
 
-def recordings(n_samples: int) -> NDArray[np.float32]:
+def recordings(n_samples: int, fs_hz: float = 100.0) -> NDArray[np.float32]:
     """``(6, 12, n_samples) float32``: beats at six rates, with another shape in each lead, and noise."""
     rng = np.random.default_rng(2026)
-    time = np.arange(n_samples) / 100.0
+    time = np.arange(n_samples) / fs_hz
     cases = np.zeros((N_CASES, 12, n_samples))
     for row, rate_per_min in enumerate((48, 60, 75, 90, 120, 150)):
         phase = (time * rate_per_min / 60) % 1.0

@@ -16,7 +16,6 @@ from data_specs.ecg.files import RecordingFiles, group_recordings, read_recordin
 from data_specs.ecg.formats.wfdb import named_files
 from data_specs.ecg.posted import PostedFile
 from data_specs.ecg.recording import VoltageUnit
-from data_specs.ecg.recording import conform as conform_recording
 from data_specs.problems import Problem, Refused
 from training.cohorts.gates import FilmGate, Gate, RecordingGate
 
@@ -140,8 +139,7 @@ def read_case(
         served = gate.recording(files, spec, ecg_unit)
         return served.x, served.problems, digest
     recording = read_recording(files, ecg_unit=ecg_unit)
-    windows = conform_recording(recording, fs_hz=spec.fs_hz, n_samples=spec.n_samples, max_windows=spec.max_windows)
-    return windows, list(recording.problems), digest
+    return spec.conform(recording), list(recording.problems), digest
 
 
 def _recording_files(path: Path, content: bytes, folders: Folders) -> RecordingFiles:

@@ -25,7 +25,7 @@ from inference.bundles.registry import read_registry
 from inference.cxr.gate import judge, saturated_share
 from inference.cxr.pipeline import Seen, Upright, for_network, turned, upright_of
 from inference.cxr.reading import read_film
-from inference.ecg.reading import Group, Windows, read_group
+from inference.ecg.reading import Group, read_group
 from inference.runtime.session import ONE_THREAD, Array
 
 BUNDLES = Path(__file__).parents[2] / "models" / "bundles"
@@ -59,9 +59,8 @@ class RecordingGate:
             It cannot be read.
         """
         names = tuple((file.index, file.filename) for file in files.files)
-        windows = Windows(spec.fs_hz, spec.n_samples, spec.max_windows)
         contents = [file.content for file in files.files]
-        read = read_group(contents, names, Group(files.stem, names), ecg_unit, windows)
+        read = read_group(contents, names, Group(files.stem, names), ecg_unit, spec)
         problems = (*read.document.stated.problems, *read.document.problems)
         return Served.of(read.arrays[0] if read.arrays else None, problems)
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from sklearn.metrics import roc_auc_score
 
 from data_specs.bundle import EcgInput, FindingSpec, MeasuredTable
-from data_specs.ecg.recording import MIN_DURATION_S, SHORT_S, Recording, conform
+from data_specs.ecg.recording import MIN_DURATION_S, SHORT_S, Recording
 from inference.bundles.loading import Bundle
 from inference.findings import calibrated
 from training.cohorts.cohort import Cohort
@@ -90,9 +90,7 @@ def logits_of(bundle: Bundle, x: NDArray[np.float32]) -> Floats:
     """Logits ``(n, n_columns)`` of recordings, through the same form as in serving."""
     spec = bundle.input_as(EcgInput)
     recordings = (Recording(leads, float(spec.fs_hz), "cut") for leads in x)
-    windows = np.concatenate(
-        [conform(r, fs_hz=spec.fs_hz, n_samples=spec.n_samples, max_windows=1) for r in recordings]
-    )
+    windows = np.concatenate([spec.conform(recording, max_windows=1) for recording in recordings])
     parts = [bundle.session.run(windows[at : at + BATCH])[0] for at in range(0, len(windows), BATCH)]
     return np.concatenate(parts).astype(np.float64)
 

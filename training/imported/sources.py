@@ -1,28 +1,14 @@
-"""The weights in a checkpoint of another program, under torchvision's names; every key is checked.
-
-No code of a file is executed: it is read with ``weights_only=True``, and a file that needs more is refused.
-"""
+"""The weights of a checkpoint under torchvision's names; every key is checked."""
 
 from __future__ import annotations
 
-import hashlib
-import pickle
 import re
-import warnings
-import zipfile
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
 
-MAX_BYTES = 4 * 2**30
-"""The largest torchvision classifier (regnet_y_128gf) has 2.6 GB of weights."""
-
-WRAPPERS = ("state_dict", "model_state_dict", "model_state", "model", "net", "network", "weights", "params", "module")
-AVERAGED = ("state_dict_ema", "model_ema", "ema_state_dict", "ema_model", "model_ema_state_dict", "ema", "shadow")
-"""Usual names of the weights in a checkpoint, in order of preference; averaged weights come last."""
+from training.imported.files import ImportRefused, listed
 
 IGNORED = (
     (re.compile(r"(^|\.)num_batches_tracked$"), "counts training steps; older torch did not save it"),
@@ -35,142 +21,6 @@ _OLD_DENSENET = re.compile(r"(denselayer\d+\.(?:norm|conv))\.([12])\.")
 _HEAD = re.compile(
     r"(?:^|.*\.)(?:classifier|fc|heads?|last_linear|linear|output|logits?)(?:\.(?:\d+|head))?\.(weight|bias)$"
 )
-
-
-class ImportRefused(ValueError):
-    """The checkpoint or its description cannot be used; the message says why."""
-
-
-@dataclass(frozen=True)
-class Checkpoint:
-    """Weights as they are in a file.
-
-    Parameters
-    ----------
-    weights
-        Name to tensor, with all prefixes.
-    found_in
-        Key of the weights in the file, such as ``state_dict``; empty for the top level.
-    others
-        Keys of other sets of weights in the file.
-    """
-
-    path: Path
-    sha256: str
-    weights: dict[str, Tensor]
-    found_in: str
-    others: tuple[str, ...]
-
-
-def read_checkpoint(path: Path, weights_key: str | None = None) -> Checkpoint:
-    """Read ``path`` without executing any code of it.
-
-    Raises
-    ------
-    ImportRefused
-        It is not a checkpoint, it needs unpickling, or it has no weights.
-    """
-    if not path.is_file():
-        raise ImportRefused(f"{path}: there is no such file")
-    if path.stat().st_size > MAX_BYTES:
-        raise ImportRefused(f"{path.name}: {path.stat().st_size} bytes; no torchvision classifier has over {MAX_BYTES}")
-    content = _load(path)
-    found = dict(_weights_in(content))
-    key = weights_key if weights_key is not None else _preferred(found)
-    if key is None or key not in found:
-        held = "; ".join(f"'{name}' ({len(w)} tensors)" for name, w in found.items()) or "none"
-        top = f" At its top level: {_listed(map(str, content))}." if isinstance(content, Mapping) else ""
-        wanted = f"under '{weights_key}'" if weights_key is not None else "that can be chosen without a name"
-        raise ImportRefused(
-            f"{path.name}: no weights {wanted}. Sets of weights found: {held}.{top} "
-            "Give the right one as 'weights_key' in the YAML."
-        )
-    with path.open("rb") as f:
-        digest = hashlib.file_digest(f, "sha256").hexdigest()
-    return Checkpoint(path, digest, found[key], key, tuple(name for name in found if name != key))
-
-
-def _load(path: Path) -> object:
-    if _is_torchscript(path):
-        raise ImportRefused(f"{path.name}: a TorchScript archive is a program, not only weights. {_REMEDY}")
-    try:
-        with warnings.catch_warnings():
-            # torch warns while it tries several formats of a damaged file; only the final error matters.
-            warnings.simplefilter("ignore")
-            return torch.load(path, map_location="cpu", weights_only=True)
-    except UnicodeDecodeError:
-        return _load_python2(path)
-    except pickle.UnpicklingError as error:
-        raise _needs_more(path, str(error)) from None
-    # torch and pickle may raise almost any exception for other bytes; all mean the same here.
-    except Exception as error:
-        raise ImportRefused(
-            f"{path.name}: not a PyTorch checkpoint, or damaged or incomplete ({type(error).__name__})"
-        ) from None
-
-
-def _load_python2(path: Path) -> object:
-    """Read a checkpoint of torch 0.3 under Python 2, such as CheXNet's, whose strings are bytes."""
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True, encoding="latin1")
-    except pickle.UnpicklingError as error:
-        raise _needs_more(path, str(error)) from None
-    except Exception as error:
-        raise ImportRefused(f"{path.name}: a damaged checkpoint of Python 2 ({type(error).__name__})") from None
-
-
-_REMEDY = (
-    "If you trust the file, load it with the program that wrote it and save the weights alone: "
-    "torch.save(model.state_dict(), 'weights.pt'). That file can be imported."
-)
-
-
-def _needs_more(path: Path, message: str) -> ImportRefused:
-    named = re.findall(r"GLOBAL ([\w.]+)|global ([\w.]+)|`([\w.]+)`? (?:was|is) not an allowed", message)
-    wants = next((name for names in named for name in names if name), None)
-    if wants is None and not zipfile.is_zipfile(path) and not _starts_a_pickle(path):
-        return ImportRefused(f"{path.name}: not a PyTorch checkpoint (neither a zip archive nor a pickle)")
-    what = f"it builds objects ('{wants}') and not only tensors" if wants else "it holds more than tensors"
-    return ImportRefused(f"{path.name}: refused, {what}; unpickling it could run any program. {_REMEDY}")
-
-
-def _starts_a_pickle(path: Path) -> bool:
-    with path.open("rb") as f:
-        return f.read(1) == b"\x80"
-
-
-def _is_torchscript(path: Path) -> bool:
-    if not zipfile.is_zipfile(path):
-        return False
-    try:
-        with zipfile.ZipFile(path) as archive:
-            return any(name.endswith("/constants.pkl") for name in archive.namelist())
-    except zipfile.BadZipFile:
-        return False
-
-
-def _weights_in(content: object, path: str = "", depth: int = 0) -> Iterable[tuple[str, dict[str, Tensor]]]:
-    """Every set of weights in nested dictionaries, with its dotted key."""
-    if not isinstance(content, Mapping) or depth > 3:
-        return
-    tensors = {str(k): v for k, v in content.items() if isinstance(v, Tensor)}
-    if sum(v.dim() > 1 and "." in k for k, v in tensors.items()) >= 2:
-        yield path, tensors
-        return
-    for key, value in content.items():
-        # The moments of an optimizer have the shapes of weights, but their keys are numbers.
-        yield from _weights_in(value, f"{path}.{key}" if path else str(key), depth + 1)
-
-
-def _preferred(found: Mapping[str, object]) -> str | None:
-    if len(found) == 1:
-        return next(iter(found))
-    for names in (WRAPPERS, AVERAGED):
-        for wrapper in names:
-            matching = [key for key in found if key.split(".")[0] == wrapper]
-            if len(matching) == 1:
-                return matching[0]
-    return "" if "" in found else None
 
 
 def densenet121_marks(weights: Mapping[str, Tensor]) -> tuple[str, int, int] | None:
@@ -222,7 +72,7 @@ def fill(network: nn.Module, weights: Mapping[str, Tensor], ignore: tuple[str, .
     odd = [k for k in sorted(needed & named.keys()) if not _same_kind(named[k], expected[k])]
     broken = [k for k in sorted(needed & named.keys() - set(odd)) if not bool(torch.isfinite(named[k].float()).all())]
     faults = [
-        f"{len(keys)} {what}: {_listed(keys)}"
+        f"{len(keys)} {what}: {listed(keys)}"
         for what, keys in (
             ("missing", missing),
             ("unexpected", left_over),
@@ -270,17 +120,27 @@ def _renamed(
 
 
 def _match_head(named: dict[str, Tensor], needed: set[str], network: nn.Module) -> None:
-    """Rename the one unexpected linear layer to the missing one (``classifier.0`` of a ``Sequential(Linear, Sigmoid)``,
-    ``fc.1`` after a dropout). The sigmoid has no weights, so it is dropped."""
+    """Rename the linear layers of the file's head to those of the network's, in their order, where they are as many
+    (``classifier.0`` of a ``Sequential(Linear, Sigmoid)``, ``fc.1`` after a dropout, ``classifier.0`` and ``.3``).
+    What is between them has no weights."""
     layers = [n for n, m in network.named_modules() if isinstance(m, (nn.Linear, nn.Conv2d))]
-    head = layers[-1]
+    top = layers[-1].split(".")[0]
+    heads = [n for n in layers if n.split(".")[0] == top]
     left_over = [k for k in named if k not in needed]
-    if f"{head}.weight" in named or len(left_over) > 2 or not all(_HEAD.match(k) for k in left_over):
+    if not left_over or not all(_HEAD.match(k) for k in left_over):
         return
-    stems = {k.rsplit(".", 1)[0] for k in left_over}
-    if len(stems) == 1:
-        for key in left_over:
-            named[f"{head}.{key.rsplit('.', 1)[1]}"] = named.pop(key)
+    place = left_over[0].split(".")[0]
+    stems = {k.rpartition(".")[0] for k in named if k.split(".")[0] == place}
+    in_file = sorted(stems, key=lambda stem: [int(part) for part in re.findall(r"\d+", stem)])
+    if len(in_file) != len(heads) or (len(heads) > 1 and place != top):
+        return
+    moved = {
+        f"{head}.{kind}": named.pop(f"{stem}.{kind}")
+        for head, stem in zip(heads, in_file, strict=True)
+        for kind in ("weight", "bias")
+        if f"{stem}.{kind}" in named
+    }
+    named |= moved
 
 
 def _same_kind(found: Tensor, expected: Tensor) -> bool:
@@ -290,9 +150,3 @@ def _same_kind(found: Tensor, expected: Tensor) -> bool:
 
 def _ignored(key: str) -> bool:
     return any(pattern.search(key) for pattern, _ in IGNORED)
-
-
-def _listed(names: Iterable[str], most: int = 12) -> str:
-    names = list(names)
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more

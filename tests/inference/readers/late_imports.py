@@ -20,9 +20,11 @@ class Recorded:
 def main(path):
     films, recordings = pickle.loads(Path(path).read_bytes())
     load(JOBS)
+    from data_specs.bundle import EcgInput
+    from data_specs.ecg.recording import LEADS
     from data_specs.problems import Refused
     from inference.cxr.reading import read_film
-    from inference.ecg.reading import Windows, read_recordings
+    from inference.ecg.reading import read_recordings
     from inference.render.reading import draw_film, draw_trace
 
     sys.meta_path.insert(0, Recorded())
@@ -34,7 +36,9 @@ def main(path):
             continue
     for files in recordings:
         numbered = tuple(enumerate(files))
-        read_recordings(list(files.values()), numbered, "mV", Windows(100, 1000, 6))
+        read_recordings(
+            list(files.values()), numbered, "mV", EcgInput(fs_hz=100, n_samples=1000, leads=LEADS, max_windows=6)
+        )
         for kind in ("png", "svg"):
             draw_trace(list(files.values()), numbered, 0, "mV", None, kind)
     print(*sorted(names))

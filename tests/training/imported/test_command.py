@@ -7,17 +7,19 @@ import json
 import pickle
 import random
 import re
+import shutil
 import warnings
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 import torchvision
 from torch import Tensor, nn
 
-from data_specs.bundle import BundleManifest
+from data_specs.bundle import BundleManifest, TrainingData
 from data_specs.visit.context import Context
 from inference.bundles.loading import load_bundle
 from inference.cxr.pipeline import FilmPipeline
@@ -26,13 +28,22 @@ from inference.findings import answer
 from inference.priority import prioritise
 from inference.readers.files import OpenFile
 from inference.runtime.batcher import Batcher
+from models.__main__ import main as models
 from models.imported import ImportedNet, Normalisation, build
+from models.registry import MAX_TOLERANCE
 from tests.conftest import ROOT
 from tests.readers import shared_readers
 from training.bundle.export import ParityError
-from training.imported.command import check_exported, films, import_weights, main
-from training.imported.sources import ImportRefused, fill, read_checkpoint
-from training.imported.spec import XRV_CLASSES, Spec, describe, findings_of, read_spec
+from training.bundle.local_cases import read_csv
+from training.bundle.recalibrate import recalibrate
+from training.figures.evaluate import bootstrap
+from training.imported.command import import_weights, main
+from training.imported.files import ImportRefused, read_checkpoint
+from training.imported.films import describe, films
+from training.imported.findings import findings_of
+from training.imported.network import check_exported
+from training.imported.sources import fill
+from training.imported.spec import Spec, read_spec
 
 
 @pytest.fixture(autouse=True)
@@ -151,7 +162,7 @@ def test_a_chexnet_checkpoint_of_old_is_read(tmp_path: Path, densenet: nn.Module
     network = build(described.architecture, 14, 3)
     fill(network, checkpoint.weights)
     assert same(network, densenet)
-    findings, left_out = findings_of(described, Spec())
+    findings, left_out = findings_of(described.classes, described.thresholds, Spec())
     assert len(findings) == 14
     assert left_out == ()
     wrapped = ImportedNet(network, described.normalisation).eval()
@@ -165,57 +176,13 @@ def test_a_chexnet_checkpoint_of_old_is_read(tmp_path: Path, densenet: nn.Module
     assert evidence.amax(dim=(2, 3)).sub(evidence.amin(dim=(2, 3))).min() > 1e-3
 
 
-def test_the_real_torchxrayvision_class_becomes_a_bundle(tmp_path: Path) -> None:
-    xrv = pytest.importorskip(
-        "torchxrayvision", reason="torchxrayvision not installed: not held against its class", exc_type=ImportError
-    )
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        model = xrv.models.DenseNet(weights=None)
-        assert tuple(model.targets) == XRV_CLASSES
-        settled(model, 1, spread=600.0)
-        thresholds = torch.linspace(0.05, 0.6, 18)
-        thresholds[list(XRV_CLASSES).index("Hernia")] = torch.nan
-        model.op_threshs = thresholds
-        folder = import_weights(
-            saved(tmp_path / "xrv.pt", model.state_dict()),
-            Spec(),
-            bundles=tmp_path / "bundles",
-            name="lung",
-            version="9.0.0",
-            licence="Apache-2.0",
-        )
-        model.op_threshs = None
-        bundle = load_bundle(folder)
-        x = films(224, None)[3:]
-        logits, evidence = bundle.session.run(x)
-        image = np.stack([xrv.utils.normalize(film[0].astype(np.float32), 255)[None] for film in x])
-        with torch.inference_mode():
-            expected = model(torch.from_numpy(image)).numpy()
-    np.testing.assert_allclose(logits, expected, atol=1e-4)
-    assert evidence.shape[1:] == (18, 7, 7)
-    manifest = bundle.manifest
-    assert manifest.imported is not None
-    assert manifest.imported.source == "torchxrayvision"
-    assert set(manifest.imported.left_out) == {
-        "Hernia", "Lung Lesion", "Fracture", "Lung Opacity", "Enlarged Cardiomediastinum",
-    }  # fmt: skip
-    effusion = next(f for f in manifest.findings if f.name == "effusion")
-    (point,) = effusion.operating_points
-    assert effusion.column == 7
-    assert (point.name, effusion.decides_at) == ("imported", "imported")
-    assert point.threshold == pytest.approx(float(thresholds[7]))
-    assert (point.sensitivity, point.specificity) == (None, None)
-    assert "uncalibrated" in point.cohort
-
-
 def test_a_cohort_that_never_held_a_class_leaves_it_out_of_torchxrayvision(densenet: nn.Module) -> None:
     weights = {**build("densenet121", 18, 1).state_dict(), "op_threshs": torch.full((18,), torch.nan)}
     weights["op_threshs"][8] = 0.13
     checkpoint = type("C", (), {"weights": weights, "path": Path("x.pt")})
     described = describe(checkpoint, Spec())
     assert described.source == "torchxrayvision"
-    findings, left_out = findings_of(described, Spec())
+    findings, left_out = findings_of(described.classes, described.thresholds, Spec())
     assert [f.name for f in findings] == ["pneumonia"]
     assert len(left_out) == 17
 
@@ -236,7 +203,7 @@ def test_the_bundle_computes_what_the_checkpoint_does_on_real_films(
     imported: Path, resnet: nn.Module, shared_data: Path
 ) -> None:
     bundle = load_bundle(imported)
-    x = films(64, shared_data / "cxr/dicom/chest")
+    x = films(64, shared_data / "cxr/dicom/chest")[0]
     logits, evidence = bundle.session.run(x)
     mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
     with torch.inference_mode():
@@ -262,6 +229,25 @@ def test_the_bundle_says_where_it_came_from_and_claims_nothing(imported: Path) -
     assert "| 95 % |" not in card
     assert "CC BY 4.0" in (imported / "LICENSE").read_text()
     assert "imported" in (imported / "configs/metadata.json").read_text()
+
+
+def test_a_candidate_is_promoted_only_after_its_recalibration(
+    imported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(bootstrap.__kwdefaults__, "draws", 50)
+    monkeypatch.setattr("training.bundle.recalibrate.REPEATS", 1)
+    shutil.copytree(imported, tmp_path / "lung-9.1.0")
+    promote = ["--bundles", str(tmp_path), "promote", "lung", "--who", "a", "--why", "b"]
+    assert models([*promote, "9.1.0"]) == 1
+    capsys.readouterr()
+    (tmp_path / "registry.jsonl").unlink()
+    rng = np.random.default_rng(4)
+    logit = rng.normal(0, 3, 60)
+    cases = {"person": np.arange(60), "edema": (rng.random(60) < 1 / (1 + np.exp(-logit))).astype(int), "logit": logit}
+    pd.DataFrame({**cases, "age_years": 50}).to_csv(tmp_path / "cases.csv", index=False)
+    local = TrainingData(name="Local", citation="none", licence="none", n_persons=0, n_items=0)
+    recalibrate(tmp_path / "lung-9.1.0", read_csv(tmp_path / "cases.csv", local), out=tmp_path, version="9.2.0")
+    assert models([*promote, "9.2.0"]) == 0, capsys.readouterr().err
 
 
 async def test_serving_says_that_its_numbers_are_uncalibrated(imported: Path) -> None:
@@ -326,25 +312,57 @@ def test_an_architecture_without_maps_is_imported_and_says_so(tmp_path: Path) ->
         import_weights(source, spec, **how)
 
 
-def test_logits_out_of_all_proportion_are_said_in_the_card(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("factor", "card_says"), [(250.0, True), (1e4, False)])
+def test_logits_out_of_all_proportion_are_said_or_refused(tmp_path: Path, factor: float, card_says: bool) -> None:
+    """A bundle is only made with golden cases that a promotion accepts: fp32 keeps 1e-4 of them."""
     torch.manual_seed(3)
     network = torchvision.models.squeezenet1_1(num_classes=1).eval()
-    network.classifier[1].weight.data *= 1e4
+    network.classifier[1].weight.data *= factor
     spec = Spec.model_validate({**RESNET, "architecture": "squeezenet1_1", "classes": ["Pneumonia"]})
     source = saved(tmp_path / "s.pt", network.state_dict())
-    folder = import_weights(source, spec, bundles=tmp_path, name="lung", version="9.3.0", licence="MIT")
-    assert "check the weights and the normalisation" in (folder / "docs/README.md").read_text()
+    how: Any = {"bundles": tmp_path, "name": "lung", "version": "9.3.0", "licence": "MIT"}
+    if not card_says:
+        with pytest.raises(ImportRefused, match="Check the weights, the normalisation"):
+            import_weights(source, spec, **how)
+        return
+    bundle = load_bundle(import_weights(source, spec, **how))
+    assert "check the weights and the normalisation" in bundle.card
+    assert bundle.manifest.golden.tolerance <= MAX_TOLERANCE
+
+
+@pytest.mark.parametrize("name", ["cardiac", "kidney", "cxr_gate"])
+def test_the_name_of_another_organ_is_refused_before_anything_is_read(tmp_path: Path, name: str) -> None:
+    with pytest.raises(ImportRefused, match=f"--name {name}: that is the bundle of another organ"):
+        import_weights(tmp_path / "none.pt", Spec(), bundles=tmp_path, name=name, version="1.0.0", licence="MIT")
+
+
+def test_a_head_of_three_widths_is_described_in_the_spec(tmp_path: Path) -> None:
+    """As a public MobileNetV3: 576 to 256 to 2, with a dropout between that has no weights but a number."""
+    network = torchvision.models.mobilenet_v3_small(num_classes=2)
+    network.classifier = nn.Sequential(nn.Linear(576, 256), nn.Hardswish(), nn.Dropout(0.3), nn.Linear(256, 2))
+    settled(network, 3)
+    checkpoint = read_checkpoint(saved(tmp_path / "m.pt", {"model": network.state_dict()}))
+    with pytest.raises(ImportRefused, match=r"classifier\.0\.weight: \(256, 576\) in the file"):
+        fill(build("mobilenet_v3_small", 2, 3), checkpoint.weights)
+    own = build("mobilenet_v3_small", 2, 3, hidden=(256,), activation="hardswish")
+    fill(own, checkpoint.weights)
+    assert same(own, network)
+    other = build("mobilenet_v3_small", 2, 3, hidden=(256,), activation="relu")
+    fill(other, checkpoint.weights)
+    assert not same(other, network), "the activation of the head counts"
+    with pytest.raises(ValueError, match="ends in no linear layer"):
+        build("squeezenet1_1", 2, 3, hidden=(256,))
 
 
 def test_a_graph_that_answers_otherwise_is_refused(imported: Path, resnet: nn.Module) -> None:
     other = build("resnet18", 3, 3)
     other.load_state_dict(resnet.state_dict())
     network = ImportedNet(other, Normalisation((123.675, 116.28, 103.53), (58.395, 57.12, 57.375))).eval()
-    check_exported(network, imported / "models/model.onnx", films(64, None))
+    check_exported(network, network.outputs, imported / "models/model.onnx", films(64, None)[0])
     with torch.no_grad():
         network.head.bias[1] += 0.01
     with pytest.raises(ParityError):
-        check_exported(network, imported / "models/model.onnx", films(64, None))
+        check_exported(network, network.outputs, imported / "models/model.onnx", films(64, None)[0])
 
 
 def test_every_key_that_does_not_fit_is_named(resnet: nn.Module) -> None:
@@ -399,10 +417,11 @@ def test_nothing_in_a_file_is_executed(tmp_path: Path, resnet: nn.Module) -> Non
 
 
 def test_a_pickle_that_needs_more_than_tensors_is_refused_by_name(tmp_path: Path, resnet: nn.Module) -> None:
-    with pytest.raises(ImportRefused, match=r"'torchvision\.models\.resnet\.ResNet'.*state_dict"):
-        read_checkpoint(saved(tmp_path / "whole.pt", resnet))
-    with pytest.raises(ImportRefused, match=r"multiarray\.scalar"):
-        read_checkpoint(saved(tmp_path / "np.pt", {"state_dict": resnet.state_dict(), "auc": np.float64(0.8)}))
+    whole = saved(tmp_path / "whole.pt", torchvision.models.squeezenet1_1(num_classes=1))
+    with pytest.raises(ImportRefused, match=r"'torchvision\.models\.squeezenet\.SqueezeNet'.*state_dict"):
+        read_checkpoint(whole)
+    with pytest.raises(ImportRefused, match=r"'pathlib\.PosixPath'"):
+        read_checkpoint(saved(tmp_path / "path.pt", {"state_dict": resnet.state_dict(), "from": tmp_path}))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         torch.jit.save(torch.jit.script(nn.Linear(2, 2)), tmp_path / "script.pt")
