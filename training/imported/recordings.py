@@ -106,7 +106,7 @@ def recordings(takes: EcgInput, folder: Path | None) -> NDArray[np.float32]:
     for path in sorted(p for p in where.rglob("*") if p.suffix.lower() in SUFFIXES):
         x = case_of(str(path.relative_to(where)), folders, takes).x
         if x is not None:
-            found.append(x)
+            found.append(x[0])
         if len(found) == MAX_RECORDINGS:
             break
     if not found:

@@ -34,6 +34,7 @@ def main(path):
             draw_film([content], 100)
         except Refused:
             continue
+    takes = EcgInput(fs_hz=100, n_samples=1000, leads=LEADS, max_windows=6)
     for files in recordings:
         numbered = tuple(enumerate(files))
         read_recordings(
