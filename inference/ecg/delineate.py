@@ -153,8 +153,6 @@ def delineate(beat: RepresentativeBeat, hidden: NDArray[np.bool_]) -> Marks:
     leads = beat.samples[_E][calm]
     t = _t_wave(leads, onset, *_t_window(onset, offset, beat.rr_s))
     p = p_wave(leads, onset, _end_of_t(t, offset) - int(beat.rr_s * FS_HZ))
-    if _is_next_p(t, p, beat.rr_s):
-        t = _t_wave(leads, onset, *_t_window(onset, offset, beat.rr_s, next_p=p.peak))
     if p.onset is not None and hidden[max(p.onset - _AFTER_SPIKE, 0) : p.onset + _SPREAD].any():
         p = replace(p, onset=None)
     return Marks(
@@ -187,17 +185,15 @@ def _qrs(velocity: Signal) -> tuple[int | None, int | None, float]:
 
 def _steepest(velocity: Signal) -> tuple[int, float]:
     """Where the QRS is steepest, and how steep; a pacing spike, which lasts less than 30 ms, hardly counts."""
-    held = np.sort(velocity[_NEAR])[-int(0.03 * FS_HZ)]
+    held = np.sort(velocity[_NEAR])[-15]
     top = min(velocity[_NEAR].max(), 1.6 * held)
     return _NEAR.start + int(np.argmax(smooth(np.minimum(velocity, top), 11)[_NEAR])), float(top)
 
 
-def _t_window(onset: int, offset: int, rr_s: float, next_p: int | None = None) -> tuple[int, int]:
+def _t_window(onset: int, offset: int, rr_s: float) -> tuple[int, int]:
     """First sample in which the T wave is searched, and the first after them."""
-    ends = [onset + 0.62 * np.sqrt(rr_s) * FS_HZ, onset + 0.9 * rr_s * FS_HZ - 20, BEFORE + AFTER - 10]
-    if next_p is not None:
-        ends.append(next_p + rr_s * FS_HZ - 25)
-    return offset + 20, int(min(ends))
+    longest_qt = min(0.62 * np.sqrt(rr_s) * FS_HZ, 0.9 * rr_s * FS_HZ - 20)
+    return offset + 20, int(min(onset + longest_qt, BEFORE + AFTER - 10))
 
 
 def _t_wave(leads: Signal, onset: int, first: int, last: int) -> Wave:
@@ -222,7 +218,7 @@ def _t_boundaries(height: Signal, velocity: Signal, first: int, last: int) -> Wa
     if valley - peak < 8:
         return Wave()
     steepest = peak + int(np.argmin(np.gradient(height)[peak:valley]))
-    rest = rest_of(velocity[BEFORE - 200 :], 10)
+    rest = rest_of(velocity[BEFORE - 200 :])
     offset = first_rest(velocity[:last], steepest, flat_below(rest, T_OFFSET_SHARE, velocity[steepest]), hold=8)
     return Wave(peak, offset=offset, amplitude_mv=float(height[peak]))
 
@@ -230,8 +226,3 @@ def _t_boundaries(height: Signal, velocity: Signal, first: int, last: int) -> Wa
 def _end_of_t(t: Wave, offset: int) -> int:
     """Where P waves can begin: after T; 60 ms after its peak, or 100 ms after the QRS, where its end is not known."""
     return t.offset or (offset + 50 if t.peak is None else t.peak + 30)
-
-
-def _is_next_p(t: Wave, p: Wave, rr_s: float) -> bool:
-    """The wave that was taken for T is the P wave of the next beat."""
-    return t.peak is not None and p.peak is not None and t.peak > p.peak + rr_s * FS_HZ - 20

@@ -49,18 +49,19 @@ def p_wave(leads: Signal, onset: int, previous_t: int) -> Wave:
     if onset - first < LEAST:
         return Wave()
     curve = _without_neighbours(leads, first, onset)
-    height = rms(curve - smooth(curve, 81))
+    height = _over_surroundings(curve)
     peak = _p_peak(height, first, onset)
     if peak is None:
         return Wave()
     velocity = spatial_velocity(curve)
-    rest = rest_of(velocity[first:onset], 10)
+    rest = rest_of(velocity[first:onset])
     places = [
         *_steep_from(velocity, rest, first, peak),
         _high_from(curve, _calmest(velocity, first, peak), peak, onset),
     ]
-    earliest = max(previous_t + 12, peak - int(MAX_P_RISE_S * FS_HZ))  # neither too long nor merged with the last T
-    return Wave(peak, _agreed(places, earliest), _p_offset(velocity, rest, peak, onset), float(height[peak]))
+    return Wave(
+        peak, _agreed(places, _earliest(previous_t, peak)), _p_offset(velocity, rest, peak, onset), float(height[peak])
+    )
 
 
 def _p_first(onset: int, previous_t: int) -> int:
@@ -74,6 +75,11 @@ def _without_neighbours(leads: Signal, first: int, onset: int) -> Signal:
     held[:, onset:] = held[:, onset - 6 : onset].mean(axis=1, keepdims=True)
     held[:, :first] = held[:, first : first + 4].mean(axis=1, keepdims=True)
     return smooth_wave(held)
+
+
+def _over_surroundings(curve: Signal) -> Signal:
+    """Height over the mean of 162 ms around."""
+    return rms(curve - smooth(curve, 81))
 
 
 def _p_peak(height: Signal, first: int, onset: int) -> int | None:
@@ -108,6 +114,11 @@ def _high_from(curve: Signal, calm: int, peak: int, onset: int) -> int | None:
     top = peak - calm
     low = last_rest(height, top - 1, HEIGHT_SHARE * height[max(0, top - 8) : top + 9].max(), hold=1)
     return None if low is None else calm + low + 1
+
+
+def _earliest(previous_t: int, peak: int) -> int:
+    """First possible onset: a wave is neither merged with the last T wave nor too long."""
+    return max(previous_t + 12, peak - int(MAX_P_RISE_S * FS_HZ))
 
 
 def _agreed(places: Sequence[int | None], earliest: int) -> int | None:

@@ -40,8 +40,8 @@ def spatial_velocity(leads: Signal) -> Signal:
     return rms(slope)
 
 
-def rest_of(velocity: Signal, percent: float) -> float:
-    """Velocity between waves: this percentile of it."""
+def rest_of(velocity: Signal, percent: float = 10) -> float:
+    """Velocity between waves: a low percentile of it."""
     (rest,) = percentiles(velocity, [percent])
     return float(rest)
 
