@@ -175,7 +175,7 @@ def _qrs(velocity: Signal) -> tuple[int | None, int | None, float]:
     """Onset, offset and restlessness."""
     steepest, top = _steepest(velocity)
     rest = rest_of(velocity[BEFORE - 200 : BEFORE + 250], 15)
-    st_segment = velocity[steepest + 30 : steepest + 90].min()  # not flat in bundle branch block
+    st_segment = velocity[steepest + 30 : steepest + 90].min()  # 60 to 180 ms after; not flat in bundle branch block
     onset = last_rest(velocity, steepest, flat_below(rest, QRS_ONSET_SHARE, top), hold=6)
     offset = first_rest(velocity, steepest, max(flat_below(rest, QRS_OFFSET_SHARE, top), 1.25 * st_segment), hold=6)
     if onset is not None and onset < BEFORE - int(0.3 * FS_HZ):
@@ -185,13 +185,16 @@ def _qrs(velocity: Signal) -> tuple[int | None, int | None, float]:
 
 def _steepest(velocity: Signal) -> tuple[int, float]:
     """Where the QRS is steepest, and how steep; a pacing spike, which lasts less than 30 ms, hardly counts."""
-    held = np.sort(velocity[_NEAR])[-15]
+    held = np.sort(velocity[_NEAR])[-15]  # exceeded for 30 ms
     top = min(velocity[_NEAR].max(), 1.6 * held)
     return _NEAR.start + int(np.argmax(smooth(np.minimum(velocity, top), 11)[_NEAR])), float(top)
 
 
 def _t_window(onset: int, offset: int, rr_s: float) -> tuple[int, int]:
-    """First sample in which the T wave is searched, and the first after them."""
+    """First sample in which the T wave is searched, and the first after them.
+
+    From 40 ms after the QRS to the longest QT: 620 ms at 60/min, by the root of RR, and 40 ms less than 90 % of RR.
+    """
     longest_qt = min(0.62 * np.sqrt(rr_s) * FS_HZ, 0.9 * rr_s * FS_HZ - 20)
     return offset + 20, int(min(onset + longest_qt, BEFORE + AFTER - 10))
 
@@ -203,7 +206,7 @@ def _t_wave(leads: Signal, onset: int, first: int, last: int) -> Wave:
 
 
 def _above_pr(curve: Signal, onset: int) -> Signal:
-    """Height over the end of the PR segment."""
+    """Height over the end of the PR segment, 16 to 2 ms before the QRS."""
     return rms(curve - curve[:, onset - 8 : onset - 1].mean(axis=1, keepdims=True))
 
 
@@ -215,7 +218,7 @@ def _t_boundaries(height: Signal, velocity: Signal, first: int, last: int) -> Wa
         return Wave()
     peak = first + int(peaks[np.argmax(found["prominences"])])
     valley = peak + int(np.argmin(height[peak:last]))
-    if valley - peak < 8:
+    if valley - peak < 8:  # 16 ms: its end lies beyond the window
         return Wave()
     steepest = peak + int(np.argmin(np.gradient(height)[peak:valley]))
     rest = rest_of(velocity[BEFORE - 200 :])

@@ -189,7 +189,7 @@ def test_no_t_wave_is_searched_in_less_than_sixty_ms(last: int, peak: int | None
     assert _t_boundaries(tent(310), np.zeros(N), 300, last).peak == peak
 
 
-FALL = {(0, N): 11.0, (50, 110): 1.0, (345, 346): 110.0, (346, 360): 25.5, (360, N): 24.5}
+FALL = {(0, N): 11.0, (50, 110): 1.0, (345, 346): 110.0, (346, 360): 25.5, (360, 380): 24.5}
 """Velocity with a rest of 10, nine tenths of the way from the smallest sixty of 600 values, 1, to the others, 11: one
 more or one less of the smallest makes it 1 or 11. Flat is less than 25, 15 % of the way to 110."""
 
@@ -209,8 +209,7 @@ more or one less of the smallest makes it 1 or 11. Flat is less than 25, 15 % of
 def test_offset_of_the_t_wave(values: dict[int | tuple[int, int], float], last: int, offset: int | None) -> None:
     """The wave has its peak at 330 and falls most steeply at 345."""
     height = np.interp(np.arange(N), [310, 330, 344, 346, 390], [0, 1, 0.8, 0.4, 0])
-    velocity = curve({**FALL, (360, N): 11.0, (360, 380): 24.5, **values})
-    assert _t_boundaries(height, velocity, 300, last).offset == offset
+    assert _t_boundaries(height, curve({**FALL, **values}), 300, last).offset == offset
 
 
 def test_p_waves_can_begin_where_t_ends() -> None:
