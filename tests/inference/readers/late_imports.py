@@ -37,9 +37,7 @@ def main(path):
     takes = EcgInput(fs_hz=100, n_samples=1000, leads=LEADS, max_windows=6)
     for files in recordings:
         numbered = tuple(enumerate(files))
-        read_recordings(
-            list(files.values()), numbered, "mV", EcgInput(fs_hz=100, n_samples=1000, leads=LEADS, max_windows=6)
-        )
+        read_recordings(list(files.values()), numbered, "mV", takes)
         for kind in ("png", "svg"):
             draw_trace(list(files.values()), numbered, 0, "mV", None, kind)
     print(*sorted(names))
