@@ -36,7 +36,7 @@ from tests.readers import shared_readers
 from training.bundle.export import ParityError
 from training.bundle.local_cases import read_csv
 from training.bundle.recalibrate import recalibrate
-from training.figures.evaluate import bootstrap
+from training.figures.evaluate import bootstrap, evaluate
 from training.imported.command import import_weights, main
 from training.imported.files import ImportRefused, read_checkpoint
 from training.imported.films import describe, films
@@ -234,7 +234,8 @@ def test_the_bundle_says_where_it_came_from_and_claims_nothing(imported: Path) -
 def test_a_candidate_is_promoted_only_after_its_recalibration(
     imported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setitem(bootstrap.__kwdefaults__, "draws", 50)
+    for drawn in (bootstrap, evaluate):
+        monkeypatch.setitem(drawn.__kwdefaults__, "draws", 50)
     monkeypatch.setattr("training.bundle.recalibrate.REPEATS", 1)
     shutil.copytree(imported, tmp_path / "lung-9.1.0")
     promote = ["--bundles", str(tmp_path), "promote", "lung", "--who", "a", "--why", "b"]
