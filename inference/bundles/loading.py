@@ -11,7 +11,6 @@ import numpy as np
 from pydantic import ValidationError
 
 from data_specs.bundle import BundleManifest, CxrInput, EcgInput, TabularInput
-from data_specs.ecg.recording import LEADS
 from data_specs.visit.contract import ModelUsed
 from data_specs.vocabulary import terms
 from inference.bundles.registry import Registry, read_registry
@@ -28,8 +27,6 @@ NEEDED: dict[str, tuple[str, int]] = {
 }
 """The bundles that the engine needs: the modality that each takes, and how many outputs are read from it."""
 NAMES = tuple(NEEDED)
-SERVED_FORM = EcgInput(fs_hz=100, n_samples=1000, leads=LEADS, max_windows=1).form
-"""The form in which recordings are given to the network; a bundle that takes another would answer wrongly."""
 
 
 class BundleError(RuntimeError):
@@ -102,8 +99,6 @@ def load_version(folder: Path, name: str, version: str, machine: Machine = ONE_T
         raise BundleError(f"{name}-{version}: the manifest in it is that of {m.name} {m.version}")
     if (m.input.modality, min(len(m.outputs), n_outputs)) != (modality, n_outputs):
         raise BundleError(f"{name}-{version}: takes {m.input.modality}, gives {len(m.outputs)} outputs")
-    if isinstance(m.input, EcgInput) and m.input.form != SERVED_FORM:
-        raise BundleError(f"{name}-{version}: takes recordings in another form than this service gives: {m.input.form}")
     if unknown := sorted({f.name for f in m.findings if m.organ is not None} - terms().keys()):
         raise BundleError(f"{name}-{version}: findings without a term: {', '.join(unknown)}")
     return bundle

@@ -15,7 +15,7 @@ from data_specs.bundle import EcgInput, FindingSpec
 from data_specs.problems import Problem, Refused
 from data_specs.visit.assessment import EvidenceMap, FoundFinding
 from data_specs.visit.context import Context
-from data_specs.vocabulary import findings_withheld_by, term_of, terms
+from data_specs.vocabulary import findings_withheld_by, terms
 from inference.bundles.loading import Bundle
 from inference.ecg.intervals import Intervals
 from inference.ecg.reading import Group, Names, RecordingRead, group_files, read_group, read_recordings
@@ -106,7 +106,10 @@ class RecordingPipeline:
     async def _answer(self, indices: tuple[int, ...], read: Read[RecordingRead], context: Context) -> InputResult:
         recording, person = read.document, context.person
         result = InputResult(indices=indices, format=recording.stated.format)
-        of_gate = [_named(problem) for problem in recording.problems]
+        of_gate = [
+            replace(p, found=", ".join(names)) if (names := self._withheld_by(p.code)) else p
+            for p in recording.problems
+        ]
         result.problems += [*recording.stated.problems, *of_gate, *mismatch(recording.stated, context)]
         age = age_of(recording.stated, person)
         specs = offered(self.cardiac.manifest, age)
@@ -117,7 +120,8 @@ class RecordingPipeline:
             return result
         result.reserves += [problem for problem in of_gate if problem.code in LIMITS_THE_ANSWER]
         reserves = {problem.code for problem in of_gate}
-        specs = tuple(spec for spec in specs if reserves.isdisjoint(term_of(spec.name).withheld_by))
+        withheld = {name for code in reserves for name in self._withheld_by(code)}
+        specs = tuple(spec for spec in specs if spec.name not in withheld)
         if age is None:
             result.reserves.append(Problem("age_unknown", "warn", expected="≥ 18"))
         try:
@@ -143,13 +147,24 @@ class RecordingPipeline:
         window = int(np.argmax(np.asarray(logits, dtype=np.float64)[:, of.column]))
         over_window = np.asarray(activation[window, of.column], dtype=np.float64)
         start, step_s = recording.starts_s[window], spec.n_samples / spec.fs_hz / len(over_window)
-        n_recorded = min(len(over_window), math.ceil((recording.duration_s - start) / step_s))
-        span = (start, start + n_recorded * step_s)
-        return [EvidenceMap(kind="trace", input=index, span=span, values=positive_share(over_window[:n_recorded]))]
+        first = math.floor(max(0.0, -start) / step_s)  # zeros may stand before the recording
+        last = min(len(over_window), math.ceil((recording.duration_s - start) / step_s))
+        span = (max(0.0, start + first * step_s), start + last * step_s)
+        return [EvidenceMap(kind="trace", input=index, span=span, values=positive_share(over_window[first:last]))]
 
     @property
     def _takes(self) -> EcgInput:
         return self.cardiac.input_as(EcgInput)
+
+    def _withheld_by(self, code: str) -> tuple[str, ...]:
+        """Findings that are withheld because of a problem of the gate.
+
+        Where gains differ from lead to lead, a network that takes voltages, not each lead in its own deviations, sees
+        another heart: none of its findings holds.
+        """
+        if code == "gains_inconsistent" and self._takes.normalisation != "lead":
+            return tuple(dict.fromkeys(spec.name for spec in self.cardiac.manifest.findings))
+        return findings_withheld_by(code)
 
     async def _run(self, files: Sequence[EcgFile], owner: Hashable, job: Job[..., T], *arguments: Any) -> Read[T]:
         return await self.readers.run(job, [file.open for file in files], _names(files), *arguments, owner=owner)
@@ -157,12 +172,6 @@ class RecordingPipeline:
 
 def _names(files: Sequence[EcgFile]) -> Names:
     return tuple((file.index, file.filename) for file in files)
-
-
-def _named(problem: Problem) -> Problem:
-    """A problem of the gate; with the findings that are withheld because of it, where there are any."""
-    withheld = findings_withheld_by(problem.code)
-    return replace(problem, found=", ".join(withheld)) if withheld else problem
 
 
 def _refused(indices: tuple[int, ...], problem: Problem) -> InputResult:

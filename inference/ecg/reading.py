@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from data_specs.bundle import EcgInput
 from data_specs.ecg.files import RecordingFiles, group_recordings, read_recording
 from data_specs.ecg.posted import PostedFile, is_zip, unzip
-from data_specs.ecg.recording import Recording, VoltageUnit, window_starts
+from data_specs.ecg.recording import Recording, VoltageUnit, window_starts, zeros_before
 from data_specs.problems import Problem, Refused
 from data_specs.reading import require_memory
 from inference.ecg.intervals import Intervals
@@ -142,7 +142,8 @@ def _read(files: RecordingFiles, ecg_unit: VoltageUnit | None, takes: EcgInput) 
 
 
 def starts_of(recording: Recording, takes: EcgInput) -> tuple[float, ...]:
-    """Where each window of a recording begins, s."""
+    """Where each window of a recording begins, s: before its first sample where zeros stand there."""
     n_have = round(recording.duration_s * takes.fs_hz)
     starts = window_starts(n_have, takes.n_samples, takes.max_windows)
-    return tuple(start / takes.fs_hz for start in starts)
+    before = zeros_before(n_have, takes.n_samples) if takes.filling == "zeros" else 0
+    return tuple((start - before) / takes.fs_hz for start in starts)
