@@ -165,7 +165,7 @@ class _Residual(nn.Module):
         return torch.relu(self.path(x) + self.identity(x))
 
 
-class _Member(nn.Module):
+class Member(nn.Module):
     """One residual network over a recording: ``(n, 12, n_samples)`` to ``(n, channels, n_samples/16)``."""
 
     def __init__(self, *, widths: tuple[int, ...], blocks: int, kernel: int, dropout: float) -> None:
@@ -219,7 +219,7 @@ class RecordingNet(nn.Module):
     ) -> None:
         super().__init__()
         self.members = nn.ModuleList(
-            _Member(widths=widths, blocks=blocks, kernel=kernel, dropout=dropout) for kernel in kernels
+            Member(widths=widths, blocks=blocks, kernel=kernel, dropout=dropout) for kernel in kernels
         )
         self.dropout = ChannelDropout(dropout)
         self.classifier = nn.Conv1d(len(kernels) * widths[-1], n_findings, kernel_size=1)

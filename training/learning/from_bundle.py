@@ -7,19 +7,19 @@ bundle offers for the same ages.
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import onnx
 import torch
+from google.protobuf.message import DecodeError
 from torch import nn
 
 from data_specs.bundle import Ancestor, BundleManifest, CxrInput, EcgInput, FindingSpec, TrainingData
 from data_specs.person import MAX_AGE_YEARS
 from inference.bundles.loading import BundleError, load_bundle
 from training.bundle.derive import ancestor
-from training.bundle.restore import CannotRestore, restore
+from training.bundle.restore import CannotRestore, restore, weights_in
 from training.learning.start import CannotStart, backbone_of
 
 Ages = tuple[float, float] | None
@@ -94,10 +94,32 @@ def from_bundle(
     )
 
 
+def network_of(bundle: Path, networks: Sequence[Callable[[int], nn.Module]]) -> Callable[[int], nn.Module]:
+    """The first of ``networks`` whose weights are named and shaped as those in the bundle; else the first of all,
+    which then says what differs."""
+    try:
+        found = weights_in(bundle / load_manifest(bundle).weights.path)
+    except (OSError, ValueError, DecodeError):
+        return networks[0]
+    heads = [name for name in found if name == "classifier.weight" or name.endswith(".classifier.weight")]
+    if len(heads) == 1:
+        prefix = heads[0].removesuffix("classifier.weight")
+        shapes = {name.removeprefix(prefix): shape for name, shape in found.items()}
+        for network in networks:
+            own = network(found[heads[0]][0]).state_dict()
+            if all(shapes.get(n) == tuple(v.shape) for n, v in own.items() if not n.endswith("num_batches_tracked")):
+                return network
+    return networks[0]
+
+
+def load_manifest(bundle: Path) -> BundleManifest:
+    return BundleManifest.model_validate_json((bundle / "screening.json").read_bytes())
+
+
 def _empty_parent(network: nn.Module, model: Path) -> tuple[nn.Module, nn.Module]:
     """A copy of ``network`` with the file's number of columns, and a module that contains it under the prefix of the
     file's names (the copy itself if there is no prefix)."""
-    shapes = {i.name: tuple(i.dims) for i in onnx.load(model).graph.initializer}
+    shapes = weights_in(model)
     named = [name for name in shapes if name == "classifier.weight" or name.endswith(".classifier.weight")]
     own = _classifier(network)
     if len(named) != 1 or shapes[named[0]][1:] != tuple(own.weight.shape[1:]):

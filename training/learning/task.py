@@ -33,6 +33,8 @@ class Task:
         Findings of one cohort whose mean AUROC is reported with the first of them.
     elsewhere
         Cohorts of other sites, for evaluation only: offered findings are evaluated on them at their own thresholds.
+    earlier
+        Networks that earlier bundles of this name hold, for a start from one of them.
     """
 
     name: str
@@ -47,6 +49,7 @@ class Task:
     shares: Mapping[str, float] = field(default_factory=dict)
     macro: tuple[str, ...] = ()
     elsewhere: tuple[Cohort, ...] = ()
+    earlier: tuple[Callable[[int], nn.Module], ...] = ()
 
 
 @dataclass(frozen=True)

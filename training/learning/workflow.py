@@ -17,7 +17,7 @@ from training.bundle.export import Draft, write_bundle
 from training.cohorts.cohort import Cohort, refuse_two_answers
 from training.learning.evaluation import calibrate_and_evaluate
 from training.learning.fit import Recipe, fit, predict
-from training.learning.from_bundle import Inherited, from_bundle
+from training.learning.from_bundle import Inherited, from_bundle, network_of
 from training.learning.processes import Processes
 from training.learning.rounding import hold_in_fp16
 from training.learning.start import CannotStart, backbone_of, fill_backbone
@@ -51,7 +51,8 @@ def make_bundle(
     refuse_two_answers(cohorts)
     recipe = task.recipe
     torch.manual_seed(recipe.seed)
-    network = task.network(len(columns))
+    made = network_of(start.bundle, (task.network, *task.earlier)) if start.bundle else task.network
+    network = made(len(columns))
     inherited, sentence = initialise(network, columns, cohorts, start, task.input)
     if start.freeze:
         recipe = replace(recipe, frozen=backbone_of(network))

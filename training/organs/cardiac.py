@@ -10,6 +10,7 @@ from pathlib import Path
 
 from data_specs.bundle import EcgInput
 from data_specs.ecg.recording import LEADS
+from models.earlier_networks import EARLIER
 from models.networks import RecordingNet
 from training.bundle import golden
 from training.cohorts.cohort import Cohort
@@ -55,6 +56,7 @@ def task(cohorts: Sequence[Cohort], _: Path) -> Task:
         else f"Twelve-lead ECG, trained on {', '.join(c.title for c in cohorts)}.",
         input=INPUT,
         network=RecordingNet,
+        earlier=EARLIER["cardiac"],
         recipe=RECIPE,
         augment=augment.recordings,
         golden=golden.recordings(INPUT.n_samples),

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from data_specs.bundle import CxrInput
+from models.earlier_networks import EARLIER
 from models.networks import FilmNet
 from training.bundle import golden
 from training.cohorts.cohort import Cohort
@@ -58,6 +59,7 @@ def task(cohorts: Sequence[Cohort], data: Path) -> Task:
         else f"Frontal chest X-ray, trained on {', '.join(c.title for c in cohorts)}.",
         input=INPUT,
         network=FilmNet,
+        earlier=EARLIER["lung"],
         recipe=RECIPE,
         augment=augment.films,
         golden=golden.films(INPUT.size_px),
