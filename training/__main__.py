@@ -99,6 +99,7 @@ def train_network(arguments: argparse.Namespace) -> Path | None:
 
     from training.cohorts.cohort import keep_share_of_persons  # noqa: PLC0415
     from training.cohorts.local import local_cohort  # noqa: PLC0415
+    from training.learning.from_bundle import input_of  # noqa: PLC0415
     from training.learning.processes import Processes  # noqa: PLC0415
     from training.learning.task import Start  # noqa: PLC0415
     from training.learning.workflow import make_bundle  # noqa: PLC0415
@@ -108,12 +109,13 @@ def train_network(arguments: argparse.Namespace) -> Path | None:
     organ = importlib.import_module(f"training.organs.{arguments.bundle}")
     run = arguments.out / f"{arguments.bundle}-{arguments.version}.run"
     with Processes.joined(arguments.device):
+        takes = input_of(arguments.from_bundle, otherwise=organ.INPUT)
         if arguments.cohort:
-            cohorts = [local_cohort(path, organ.INPUT, cache=run / "cache") for path in arguments.cohort]
+            cohorts = [local_cohort(path, takes, cache=run / "cache") for path in arguments.cohort]
         else:
-            cohorts = list(organ.shipped(arguments.data))
+            cohorts = list(organ.shipped(arguments.data, takes))
         cohorts = [keep_share_of_persons(cohort, arguments.persons) for cohort in cohorts]
-        task = organ.task(cohorts, arguments.data)
+        task = organ.task(cohorts, arguments.data, takes)
         options = {"epochs": arguments.epochs, "batch_size": arguments.batch_size, "seed": arguments.seed}
         options |= {"learning_rate": arguments.learning_rate, "precision": arguments.precision}
         task = replace(task, recipe=replace(task.recipe, **{k: v for k, v in options.items() if v is not None}))

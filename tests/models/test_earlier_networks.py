@@ -13,7 +13,8 @@ from models.earlier_networks import EARLIER
 from models.networks import FilmNet, RecordingNet
 from tests.conftest import ROOT
 from training.bundle.restore import restore
-from training.learning.from_bundle import from_bundle, network_of
+from training.learning.from_bundle import from_bundle, input_of, network_of
+from training.organs import cardiac, lung
 
 BUNDLES = ROOT / "models" / "bundles"
 TODAY = {"lung": FilmNet, "cardiac": RecordingNet}
@@ -60,3 +61,22 @@ def test_what_was_trained_further_is_exported_and_restored_by_the_same_names(tmp
     restore(again, tmp_path / "model.onnx")
     for (name, value), other in zip(network.state_dict().items(), again.state_dict().values(), strict=True):
         assert torch.equal(value, other), name
+
+
+@pytest.mark.parametrize(
+    ("bundle", "today", "taken"),
+    [
+        ("lung-1.2.0", lung.INPUT, CxrInput(size_px=224)),
+        ("cardiac-1.0.2", lung.INPUT, lung.INPUT),
+        ("not-there", lung.INPUT, lung.INPUT),
+        (None, cardiac.INPUT, cardiac.INPUT),
+    ],
+)
+def test_what_starts_from_a_bundle_takes_what_that_bundle_takes(
+    bundle: str | None, today: CxrInput | EcgInput, taken: CxrInput | EcgInput
+) -> None:
+    assert input_of(BUNDLES / bundle if bundle else None, otherwise=today) == taken
+
+
+def test_earlier_recordings_are_taken_as_today() -> None:
+    assert input_of(BUNDLES / "cardiac-1.0.2", otherwise=cardiac.INPUT).form == cardiac.INPUT.form

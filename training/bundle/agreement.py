@@ -229,7 +229,7 @@ def main(argv: list[str] | None = None) -> int:
         elif manifest.imported is not None:
             raise ValueError("imported weights were not trained on the shipped cohorts: give --cohort")
         else:
-            cohorts = list(organ.shipped(arguments.data))
+            cohorts = list(organ.shipped(arguments.data, manifest.input))
         evaluated = evaluated_on(cohorts, manifest.findings)
         folder = add_agreement(arguments.bundle, evaluated, out=arguments.out, version=arguments.version)
     except (ValueError, BundleError, FileExistsError) as error:

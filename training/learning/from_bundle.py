@@ -10,6 +10,7 @@ import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from google.protobuf.message import DecodeError
@@ -23,6 +24,7 @@ from training.bundle.restore import CannotRestore, restore, weights_in
 from training.learning.start import CannotStart, backbone_of
 
 Ages = tuple[float, float] | None
+T = TypeVar("T", CxrInput, EcgInput)
 
 
 @dataclass(frozen=True)
@@ -110,6 +112,18 @@ def network_of(bundle: Path, networks: Sequence[Callable[[int], nn.Module]]) -> 
             if all(shapes.get(n) == tuple(v.shape) for n, v in own.items() if not n.endswith("num_batches_tracked")):
                 return network
     return networks[0]
+
+
+def input_of(bundle: Path | None, otherwise: T) -> T:
+    """What a network takes that starts from ``bundle``: what that bundle takes, where it is of the same modality.
+
+    A bundle that cannot be read, or takes something else, is refused later, with its reason.
+    """
+    try:
+        found = load_manifest(bundle).input if bundle else otherwise
+    except (OSError, ValueError):
+        return otherwise
+    return found if isinstance(found, type(otherwise)) else otherwise
 
 
 def load_manifest(bundle: Path) -> BundleManifest:

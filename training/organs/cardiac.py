@@ -39,12 +39,12 @@ SHIPPED_LIMITS = (
 )
 
 
-def shipped(data: Path) -> tuple[Cohort, ...]:
+def shipped(data: Path, _: EcgInput = INPUT) -> tuple[Cohort, ...]:
     """The cohorts of the shipped bundle."""
     return (ptbxl(data),)
 
 
-def task(cohorts: Sequence[Cohort], _: Path) -> Task:
+def task(cohorts: Sequence[Cohort], _: Path, takes: EcgInput = INPUT) -> Task:
     """The task for these cohorts."""
     is_shipped = {cohort.name for cohort in cohorts} == {"ptbxl"}
     return Task(
@@ -54,7 +54,7 @@ def task(cohorts: Sequence[Cohort], _: Path) -> Task:
         "atrial fibrillation."
         if is_shipped
         else f"Twelve-lead ECG, trained on {', '.join(c.title for c in cohorts)}.",
-        input=INPUT,
+        input=takes,
         network=RecordingNet,
         earlier=EARLIER["cardiac"],
         recipe=RECIPE,

@@ -42,13 +42,13 @@ SHIPPED_LIMITS = (
 )
 
 
-def shipped(data: Path) -> tuple[Cohort, ...]:
+def shipped(data: Path, takes: CxrInput = INPUT) -> tuple[Cohort, ...]:
     """The cohorts of the shipped bundle."""
-    return kermany(data, INPUT), nih(data, INPUT)
+    return kermany(data, takes), nih(data, takes)
 
 
-def task(cohorts: Sequence[Cohort], data: Path) -> Task:
-    """The task for these cohorts; ``data`` is the folder of the cohort for evaluation only."""
+def task(cohorts: Sequence[Cohort], data: Path, takes: CxrInput = INPUT) -> Task:
+    """The task for these cohorts; ``data`` is the folder of the cohorts for evaluation only."""
     names = {cohort.name for cohort in cohorts}
     is_shipped = names == {"kermany", "nih"}
     return Task(
@@ -57,13 +57,13 @@ def task(cohorts: Sequence[Cohort], data: Path) -> Task:
         purpose="Frontal chest X-ray: pneumonia in children of 1 to 5 years; abnormal films and more in adults."
         if is_shipped
         else f"Frontal chest X-ray, trained on {', '.join(c.title for c in cohorts)}.",
-        input=INPUT,
+        input=takes,
         network=FilmNet,
         earlier=EARLIER["lung"],
         recipe=RECIPE,
         augment=augment.films,
-        golden=golden.films(INPUT.size_px),
+        golden=golden.films(takes.size_px),
         limits=SHIPPED_LIMITS if is_shipped else (),
         shares={"nih": ADULT_SHARE} if is_shipped else {},
-        elsewhere=(nih_more(data, INPUT), tb(data, INPUT)) if is_shipped else (),
+        elsewhere=(nih_more(data, takes), tb(data, takes)) if is_shipped else (),
     )
