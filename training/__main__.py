@@ -18,6 +18,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import re
+import shlex
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -44,6 +45,9 @@ def main(argv: Sequence[str]) -> int:
     arguments = parse(argv)
     try:
         folder = train_network(arguments) if arguments.bundle in NETWORKS else train_other(arguments)
+    except KeyboardInterrupt:
+        print(stopped(arguments, argv), file=sys.stderr)
+        return 130
     except (ValueError, FileExistsError, FileNotFoundError, FloatingPointError) as error:
         print(error, file=sys.stderr)
         return 2
@@ -51,6 +55,24 @@ def main(argv: Sequence[str]) -> int:
         print((folder / "docs" / "README.md").read_text(encoding="utf-8"))
         print(f"written: {folder}")
     return 0
+
+
+def stopped(arguments: argparse.Namespace, argv: Sequence[str]) -> str:
+    """What to do after Ctrl-C."""
+    run = run_folder(arguments)
+    kept = sorted(run.rglob("checkpoint.pt"))
+    again = f"  python -m training {shlex.join(argv)}"
+    if not kept:
+        return f"\nStopped before an epoch was finished: nothing is kept but what was read. To begin again:\n{again}"
+    return (
+        f"\nStopped. {run} holds all finished epochs ({len(kept)} checkpoint{'s' * (len(kept) > 1)}). The same command "
+        f"goes on from there and ends with the same weights:\n{again}"
+    )
+
+
+def run_folder(arguments: argparse.Namespace) -> Path:
+    """Folder of the run: checkpoint, curves and the cache of read files."""
+    return Path(arguments.out) / f"{arguments.bundle}-{arguments.version}.run"
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
@@ -81,6 +103,10 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     how.add_argument("--seed", type=int)
     how.add_argument("--precision", choices=("bf16", "fp32"))
     how.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    how.add_argument("--patience", type=int, default=0, help="stop after so many epochs without a better one; 0: never")
+    how.add_argument("--folds", type=int, default=0, help="cross-validate over persons, and export the folds' mean")
+    how.add_argument("--search", action="store_true", help="try learning rates and freezing; the best on validation")
+    how.add_argument("--mlflow", metavar="URI", help="track the curves there too, beside TensorBoard")
     how.add_argument("--threads", type=int, help="number of CPU threads")
     arguments = parser.parse_args(argv)
     # Checked here, because otherwise they would fail only after the training.
@@ -97,17 +123,20 @@ def train_network(arguments: argparse.Namespace) -> Path | None:
     """Train ``lung`` or ``cardiac``; ``None`` on all processes but the first."""
     import torch  # noqa: PLC0415
 
+    from training.bundle.evaluate_bundle import in_service  # noqa: PLC0415
     from training.cohorts.cohort import keep_share_of_persons  # noqa: PLC0415
+    from training.cohorts.gates import bundles_folder  # noqa: PLC0415
     from training.cohorts.local import local_cohort  # noqa: PLC0415
     from training.learning.from_bundle import input_of  # noqa: PLC0415
     from training.learning.processes import Processes  # noqa: PLC0415
     from training.learning.task import Start  # noqa: PLC0415
-    from training.learning.workflow import make_bundle  # noqa: PLC0415
+    from training.learning.workflow import Choices, make_bundle  # noqa: PLC0415
 
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
     organ = importlib.import_module(f"training.organs.{arguments.bundle}")
-    run = arguments.out / f"{arguments.bundle}-{arguments.version}.run"
+    run = run_folder(arguments)
+    serves = in_service(bundles_folder(), arguments.bundle) if arguments.cohort else None
     with Processes.joined(arguments.device):
         takes = input_of(arguments.from_bundle, otherwise=organ.INPUT)
         if arguments.cohort:
@@ -127,6 +156,8 @@ def train_network(arguments: argparse.Namespace) -> Path | None:
             version=arguments.version,
             start=Start(arguments.init or organ.INIT, arguments.from_bundle, arguments.freeze),
             device=arguments.device,
+            choices=Choices(arguments.patience, arguments.folds, arguments.search, arguments.mlflow),
+            serves=serves if serves and serves.manifest.input == task.input else None,
         )
 
 

@@ -25,6 +25,7 @@ from data_specs.bundle import (
     FindingSpec,
     Golden,
     Imported,
+    Predecessor,
     TabularInput,
     TrainingData,
     Weights,
@@ -64,6 +65,7 @@ class Draft:
     withheld: tuple[Withheld, ...] = ()
     from_bundle: tuple[Ancestor, ...] = ()
     recipe: Mapping[str, str | int | float] = field(default_factory=dict)
+    predecessors: tuple[Predecessor, ...] = ()
 
 
 def write_bundle(
@@ -144,6 +146,7 @@ def _write(
         from_bundle=draft.from_bundle,
         withheld=draft.withheld,
         recipe=dict(draft.recipe),
+        predecessors=draft.predecessors,
         agreement=()
         if evaluated is None
         else measure(model, draft.outputs, evaluated.x, evaluated.outcomes, draft.findings, part=evaluated.part),

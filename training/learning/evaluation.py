@@ -29,9 +29,20 @@ class NothingToOffer(ValueError):
 
 
 def calibrate_and_evaluate(
-    network: nn.Module, cohorts: Sequence[Cohort], columns: Sequence[Column], task: Task
+    network: nn.Module,
+    cohorts: Sequence[Cohort],
+    columns: Sequence[Column],
+    task: Task,
+    *,
+    left_out: Sequence[NDArray[np.float64]] | None = None,
 ) -> tuple[list[Offered], list[Withheld]]:
     """Calibrate on validation and evaluate once on test; returns the offered and the withheld findings.
+
+    Parameters
+    ----------
+    left_out
+        For each cohort ``(n, n_columns)`` logits of the validation cases by networks that never saw them, where
+        ``network`` is the mean of such; ``None``: ``network`` itself gives them.
 
     Raises
     ------
@@ -44,7 +55,10 @@ def calibrate_and_evaluate(
         seen = np.concatenate([cohort.rows("validation"), cohort.rows("test")])
         logits = np.full((len(cohort.x), sum(column.offered for column in columns)), np.nan)
         logits[seen] = predict(network, torch.from_numpy(cohort.x[seen]))
-        perturbed = perturbed_logits(network, cohort.x[cohort.rows("validation")], task) if cohort.test_apart else None
+        perturb = cohort.test_apart and left_out is None
+        perturbed = perturbed_logits(network, cohort.x[cohort.rows("validation")], task) if perturb else None
+        if left_out is not None:
+            logits[cohort.rows("validation")] = left_out[i][cohort.rows("validation")]
         of_cohort: list[Offered] = []
         for j, column in enumerate(columns):
             if column.cohort == i and column.offered:

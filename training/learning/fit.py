@@ -23,6 +23,8 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 from tqdm import tqdm
 
 from training.learning.checkpoints import fingerprint, resume, save
+from training.learning.curves import curves
+from training.learning.kept import Kept
 from training.learning.processes import Processes, synchronised
 
 Augment = Callable[[Tensor, torch.Generator], Tensor]
@@ -107,6 +109,8 @@ def fit(
     *,
     device: str = "auto",
     watch: Watch | None = None,
+    kept: Kept | None = None,
+    mlflow: str | None = None,
 ) -> nn.Module:
     """Train a copy of ``network`` and return it with averaged weights, in ``eval`` mode, on the training device.
 
@@ -120,6 +124,11 @@ def fit(
         Folder of ``checkpoint.pt`` and ``tensorboard/``, shared by all processes.
     watch
         Called after each epoch with the averaged network; its figures are only logged.
+    kept
+        Sees the averaged network before training and after each epoch; the weights of its best epoch are returned, and
+        it says when to stop. Without it the last epoch's are.
+    mlflow
+        Where MLflow tracks the curves beside TensorBoard; ``None``: nowhere.
 
     Raises
     ------
@@ -132,27 +141,17 @@ def fit(
     """
     with ExitStack() as stack:
         processes = stack.enter_context(Processes.joined(device))
-        share = processes.rows(_checked_batch_size(recipe, processes.world_size))
+        _check_batch_size(recipe, processes.world_size)
         identity = fingerprint(network, asdict(recipe), x=cases.x, y=cases.y, weight=cases.weight)
-        network = copy.deepcopy(network).to(processes.device)
-        if cases.x.ndim == 4:
-            network = network.to(memory_format=torch.channels_last)
-        processes.share(network)
-        average = copy.deepcopy(network).eval()
-        if processes.world_size > 1:
-            network = synchronised(network)
-        frozen = [_submodule(network, name).requires_grad_(False) for name in recipe.frozen]
-        steps_per_epoch = math.ceil(len(cases.x) / recipe.batch_size)
-        trained = [p for p in network.parameters() if p.requires_grad]
-        optimizer = torch.optim.AdamW(trained, lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, cosine(recipe.epochs * steps_per_epoch, recipe.warmup))
-        parts = {"network": network, "average": average, "optimizer": optimizer, "schedule": schedule}
+        learner = _learner(network, cases, recipe, processes)
+        average, schedule, steps_per_epoch = learner.average, learner.schedule, learner.steps_per_epoch
+        parts = learner.parts | ({"kept": kept} if kept is not None else {})
         first = resume(run / "checkpoint.pt", parts, identity)
         if not processes.same(first):
             raise ValueError(
                 f"{run}: not every process sees the same checkpoint; give a folder that all processes share"
             )
-        curves = stack.enter_context(_curves(run / "tensorboard", first)) if processes.first else None
+        logged = stack.enter_context(curves(run, first, asdict(recipe), mlflow)) if processes.first else None
         bar = stack.enter_context(
             tqdm(
                 total=recipe.epochs * steps_per_epoch,
@@ -162,37 +161,96 @@ def fit(
                 disable=not processes.first,
             )
         )
+        if kept is not None and logged is not None and not kept.seen:
+            logged.log(0, {f"before training/{name}": value for name, value in kept.see(average).items()})
+            average.eval()
         for epoch in range(first, recipe.epochs):
+            if processes.any(kept is not None and kept.stops):
+                break
             started, rate = time.perf_counter(), float(schedule.get_last_lr()[0])
-            torch.manual_seed(_seed(np.random.SeedSequence((recipe.seed, epoch))))
-            _to_training(network, frozen)
-            total = torch.zeros((), device=processes.device)
-            for step, drawn in enumerate(_draws(cases.weight, recipe, epoch, steps_per_epoch)):
-                x, y = _batch(cases, drawn[share], (epoch, step, share.start), augment, recipe, processes.device)
-                with torch.autocast(processes.device.type, torch.bfloat16, enabled=recipe.precision == "bf16"):
-                    logits, _ = network(x)
-                loss = masked_loss(logits.float(), y, processes.sum(n_cases(y)))
-                optimizer.zero_grad(set_to_none=True)
-                loss.backward()  # type: ignore[no-untyped-call]
-                processes.sum_gradients(network)
-                nn.utils.clip_grad_norm_(network.parameters(), 1.0)
-                optimizer.step()
-                schedule.step()
-                _average(average, network, recipe.average_decay, schedule.last_epoch)
-                total += loss.detach()
-                bar.update()
-            mean = float(processes.sum(total)) / steps_per_epoch
-            if not math.isfinite(mean):
-                raise FloatingPointError(f"the loss of epoch {epoch + 1} is {mean}; try a lower learning rate")
+            mean = _train_epoch(learner, cases, augment, recipe, epoch, bar)
             bar.set_postfix(epoch=epoch + 1, loss=f"{mean:.4f}")
-            if curves is not None:
+            if logged is not None:
                 speed = steps_per_epoch * recipe.batch_size / (time.perf_counter() - started)
-                watched = watch(average) if watch is not None else {}
+                watched = {**(watch(average) if watch is not None else {}), **(kept.see(average) if kept else {})}
                 average.eval()
                 # Curves before the checkpoint: if the epoch is trained again, TensorBoard hides its first curves.
-                _log(curves, epoch, {"loss": mean, "learning rate": rate, "cases per second": speed}, watched)
+                figures = {"loss": mean, "learning rate": rate, "cases per second": speed}
+                logged.log(epoch, figures | {f"watch/{name}": value for name, value in watched.items()})
                 save(run / "checkpoint.pt", parts, identity, epoch)
+        if kept is not None and processes.first:
+            average.load_state_dict(kept.weights)
+        if kept is not None:
+            processes.share(average)
     return average
+
+
+@dataclass(frozen=True)
+class _Learner:
+    """A network in training, and what moves its weights."""
+
+    network: nn.Module
+    average: nn.Module
+    optimizer: torch.optim.Optimizer
+    schedule: torch.optim.lr_scheduler.LambdaLR
+    frozen: list[nn.Module]
+    steps_per_epoch: int
+    processes: Processes
+
+    @property
+    def parts(self) -> dict[str, Any]:
+        """What a checkpoint holds."""
+        return {name: getattr(self, name) for name in ("network", "average", "optimizer", "schedule")}
+
+
+def _learner(network: nn.Module, cases: Cases, recipe: Recipe, processes: Processes) -> _Learner:
+    """A copy of ``network`` on the training device, with optimizer and schedule."""
+    network = copy.deepcopy(network).to(processes.device)
+    if cases.x.ndim == 4:
+        network = network.to(memory_format=torch.channels_last)
+    processes.share(network)
+    average = copy.deepcopy(network).eval()
+    if processes.world_size > 1:
+        network = synchronised(network)
+    frozen = [_submodule(network, name).requires_grad_(False) for name in recipe.frozen]
+    steps_per_epoch = math.ceil(len(cases.x) / recipe.batch_size)
+    trained = [p for p in network.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(trained, lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, cosine(recipe.epochs * steps_per_epoch, recipe.warmup))
+    return _Learner(network, average, optimizer, schedule, frozen, steps_per_epoch, processes)
+
+
+def _train_epoch(learner: _Learner, cases: Cases, augment: Augment, recipe: Recipe, epoch: int, bar: Any) -> float:
+    """One epoch; returns its mean loss.
+
+    Raises
+    ------
+    FloatingPointError
+        The loss is not finite.
+    """
+    network, processes = learner.network, learner.processes
+    share = processes.rows(recipe.batch_size)
+    torch.manual_seed(_seed(np.random.SeedSequence((recipe.seed, epoch))))
+    _to_training(network, learner.frozen)
+    total = torch.zeros((), device=processes.device)
+    for step, drawn in enumerate(_draws(cases.weight, recipe, epoch, learner.steps_per_epoch)):
+        x, y = _batch(cases, drawn[share], (epoch, step, share.start), augment, recipe, processes.device)
+        with torch.autocast(processes.device.type, torch.bfloat16, enabled=recipe.precision == "bf16"):
+            logits, _ = network(x)
+        loss = masked_loss(logits.float(), y, processes.sum(n_cases(y)))
+        learner.optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        processes.sum_gradients(network)
+        nn.utils.clip_grad_norm_(network.parameters(), 1.0)
+        learner.optimizer.step()
+        learner.schedule.step()
+        _average(learner.average, network, recipe.average_decay, learner.schedule.last_epoch)
+        total += loss.detach()
+        bar.update()
+    mean = float(processes.sum(total)) / learner.steps_per_epoch
+    if not math.isfinite(mean):
+        raise FloatingPointError(f"the loss of epoch {epoch + 1} is {mean}; try a lower learning rate")
+    return mean
 
 
 def predict(network: nn.Module, x: Tensor, batch_size: int = 64) -> NDArray[np.float64]:
@@ -205,7 +263,7 @@ def predict(network: nn.Module, x: Tensor, batch_size: int = 64) -> NDArray[np.f
         )
 
 
-def _checked_batch_size(recipe: Recipe, world_size: int) -> int:
+def _check_batch_size(recipe: Recipe, world_size: int) -> None:
     unit = CHUNK * world_size
     if recipe.batch_size < 1 or recipe.batch_size % unit:
         below = recipe.batch_size // unit * unit
@@ -213,7 +271,6 @@ def _checked_batch_size(recipe: Recipe, world_size: int) -> int:
             f"batch_size is {recipe.batch_size}, but {world_size} process(es) share it in chunks of {CHUNK}: "
             f"give a multiple of {unit}, such as {f'{below} or ' if below > 0 else ''}{max(below, 0) + unit}"
         )
-    return recipe.batch_size
 
 
 def _submodule(network: nn.Module, name: str) -> nn.Module:
@@ -286,19 +343,3 @@ def _average(average: nn.Module, network: nn.Module, decay: float, step: int) ->
             mean.lerp_(now, 1 - decay)
         else:
             mean.copy_(now)
-
-
-def _curves(folder: Path, first: int) -> Any:
-    """TensorBoard's writer; curves of an interrupted run from epoch ``first`` on are hidden."""
-    from torch.utils.tensorboard import SummaryWriter  # noqa: PLC0415
-
-    # TensorBoard reads files in the order of their names, which differ only by whole seconds.
-    while list(folder.glob(f"events.out.tfevents.{int(time.time())}.*")):
-        time.sleep(0.05)
-    return SummaryWriter(folder, purge_step=first)
-
-
-def _log(curves: Any, epoch: int, figures: Mapping[str, float], watched: Mapping[str, float]) -> None:
-    for name, value in {**figures, **{f"watch/{name}": value for name, value in watched.items()}}.items():
-        curves.add_scalar(name, value, epoch)
-    curves.flush()

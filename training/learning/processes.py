@@ -103,6 +103,10 @@ class Processes:
         dist.all_reduce(total)
         return total
 
+    def any(self, x: bool) -> bool:
+        """Whether ``x`` holds in any process."""
+        return bool(self.sum(torch.tensor(float(x), device=self.device)) > 0)
+
     def same(self, x: int) -> bool:
         """Whether all processes have the same small number."""
         return int(self.sum(torch.tensor(x, device=self.device))) == x * self.world_size

@@ -3,31 +3,69 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from sklearn.metrics import roc_auc_score
 from torch import nn
 
 from data_specs.bundle import CxrInput, EcgInput
+from inference.bundles.loading import Bundle
 from training.bundle.agreement import evaluated_on
+from training.bundle.evaluate_bundle import predecessor
 from training.bundle.export import Draft, write_bundle
+from training.bundle.local_cases import of_cohort
 from training.cohorts.cohort import Cohort, refuse_two_answers
+from training.learning.curves import require_mlflow
 from training.learning.evaluation import calibrate_and_evaluate
 from training.learning.fit import Recipe, fit, predict
 from training.learning.from_bundle import Inherited, from_bundle, network_of
+from training.learning.kept import Kept
 from training.learning.processes import Processes
 from training.learning.rounding import hold_in_fp16
 from training.learning.start import CannotStart, backbone_of, fill_backbone
 from training.learning.task import Column, Start, Task, cases_of, columns_of
+from training.learning.trials import Mean, Train, Trained, folds, once, search
 
 PARITY_CASES = 48
 
 
+@dataclass(frozen=True)
+class Choices:
+    """How much is tried.
+
+    Parameters
+    ----------
+    patience
+        Epochs without a better one on validation after which training stops; 0: none stops.
+    folds
+        Networks that each leave out a part of the persons, and whose mean is exported; 0: one network.
+    search
+        Whether learning rates and freezing are tried, and the best on validation taken.
+    mlflow
+        Where MLflow tracks the curves beside TensorBoard; ``None``: nowhere.
+    """
+
+    patience: int = 0
+    folds: int = 0
+    search: bool = False
+    mlflow: str | None = None
+
+
 def make_bundle(
-    task: Task, cohorts: Sequence[Cohort], *, run: Path, bundles: Path, version: str, start: Start, device: str
+    task: Task,
+    cohorts: Sequence[Cohort],
+    *,
+    run: Path,
+    bundles: Path,
+    version: str,
+    start: Start,
+    device: str,
+    choices: Choices = Choices(),
+    serves: Bundle | None = None,
 ) -> Path | None:
     """Train on the cohorts and write ``bundles/NAME-VERSION``; ``None`` on all processes but the first.
 
@@ -35,18 +73,22 @@ def make_bundle(
     ----------
     run
         Folder of the checkpoint and the TensorBoard files, from which an interrupted run is resumed.
+    serves
+        The version in service, which is evaluated on the same test cases, so that a promotion can compare.
 
     Raises
     ------
     FileExistsError
         The version exists.
     ValueError
-        Two cohorts have one label for the same ages.
-    NothingHolds
+        Two cohorts have one label for the same ages, or the choices cannot be made.
+    NothingToOffer
         No finding of any cohort may be offered.
     """
     if (bundles / f"{task.name}-{version}").exists():
         raise FileExistsError(f"{task.name}-{version} exists in {bundles}: a version is never replaced")
+    if choices.mlflow is not None:
+        require_mlflow()
     columns = columns_of(cohorts)
     refuse_two_answers(cohorts)
     recipe = task.recipe
@@ -56,13 +98,25 @@ def make_bundle(
     inherited, sentence = initialise(network, columns, cohorts, start, task.input)
     if start.freeze:
         recipe = replace(recipe, frozen=backbone_of(network))
-    cases = cases_of(cohorts, columns, task.shares)
-    network = fit(network, cases, task.augment, recipe, run, device=device, watch=validation_auroc(cohorts, columns))
+
+    def train(taken: Sequence[Cohort], option: Recipe, folder: Path) -> tuple[nn.Module, Kept]:
+        figures, counts = validation_auroc(taken, columns)
+        kept = Kept(figures, counts, may_keep_start=start.bundle is not None, patience=choices.patience)
+        cases = cases_of(taken, columns, task.shares)
+        trained = fit(network, cases, task.augment, option, folder, device=device, kept=kept, mlflow=choices.mlflow)
+        return trained, kept
+
+    trained = _tried(cohorts, columns, recipe, run, train, network, choices, start)
     if not Processes.current().first:
         return None
-    keep_first_columns(network, sum(column.offered for column in columns))
-    hold_in_fp16(network)
-    offered, withheld = calibrate_and_evaluate(network, cohorts, columns, task)
+    if not choices.folds and not choices.search:
+        print(f"epoch kept: {trained.said['epoch kept']}")
+    network, n_offered = trained.network, sum(column.offered for column in columns)
+    for each in network.members if isinstance(network, Mean) else (network,):
+        keep_first_columns(each, n_offered)
+        hold_in_fp16(each)
+    offered, withheld = calibrate_and_evaluate(network, trained.cohorts, columns, task, left_out=trained.left_out)
+    on_test = [(of_cohort(c, "test", serves), c.part_title("test")) for c in cohorts] if serves else []
     draft = Draft(
         name=task.name,
         version=version,
@@ -76,11 +130,42 @@ def make_bundle(
         thresholds={},
         withheld=tuple(withheld),
         from_bundle=inherited.ancestors,
-        recipe=recipe_for_card(recipe, sentence, len(cases.x)),
+        recipe=recipe_for_card(trained.recipe, sentence, len(cases_of(cohorts, columns, task.shares).x))
+        | trained.said
+        | {f"sha256 of {c.source.name}": c.source.digest for c in cohorts if c.source.digest},
+        predecessors=(predecessor(serves, on_test),) if serves else (),
     )
     parity = np.concatenate([c.x[c.rows("validation")][: PARITY_CASES // len(cohorts)] for c in cohorts])
     evaluated = evaluated_on(cohorts, draft.findings)
     return write_bundle(network.cpu(), draft, task.golden, parity, bundles, plots=offered, evaluated=evaluated)
+
+
+def _tried(
+    cohorts: Sequence[Cohort],
+    columns: Sequence[Column],
+    recipe: Recipe,
+    run: Path,
+    train: Train,
+    network: nn.Module,
+    choices: Choices,
+    start: Start,
+) -> Trained:
+    """The training or trainings that ``choices`` ask for.
+
+    Raises
+    ------
+    ValueError
+        Both folds and a search are asked for, or either in several processes.
+    """
+    if choices.folds and choices.search:
+        raise ValueError("give --folds or --search, not both: search first, then cross-validate what was found")
+    if (choices.folds or choices.search) and Processes.current().world_size > 1:
+        raise ValueError("--folds and --search train one network after another, in one process: start without torchrun")
+    if choices.folds:
+        return folds(cohorts, recipe, run, train, choices.folds, sum(column.offered for column in columns))
+    if choices.search:
+        return search(cohorts, recipe, run, train, network, may_freeze=bool(start.bundle or start.init != "none"))
+    return once(cohorts, recipe, run, train)
 
 
 def initialise(
@@ -102,23 +187,27 @@ def initialise(
     return inherited, inherited.sentence
 
 
-def validation_auroc(cohorts: Sequence[Cohort], columns: Sequence[Column]) -> Callable[[nn.Module], dict[str, float]]:
-    """A function that gives the AUROC of each offered column on validation, for the curves only."""
+def validation_auroc(
+    cohorts: Sequence[Cohort], columns: Sequence[Column]
+) -> tuple[Callable[[nn.Module], dict[str, float]], dict[str, tuple[int, int]]]:
+    """A function that gives the AUROC of each offered column on validation, by which an epoch is kept; and the
+    positives and negatives behind each."""
+    rows = [cohort.rows("validation") for cohort in cohorts]
+    known: dict[str, tuple[int, int, NDArray[np.float64]]] = {}
+    for j, column in enumerate(columns):
+        cohort = cohorts[column.cohort]
+        if column.offered:
+            y = cohort.labels[column.label].to_numpy(dtype=np.float64)[rows[column.cohort]]
+            if (y == 1).any() and (y == 0).any():
+                known[f"{cohort.name}/{column.label}"] = (column.cohort, j, y)
 
     def figures(network: nn.Module) -> dict[str, float]:
-        found = {}
-        for i, cohort in enumerate(cohorts):
-            rows = cohort.rows("validation")
-            logits = predict(network, torch.from_numpy(cohort.x[rows]))
-            for j, column in enumerate(columns):
-                if column.cohort == i and column.offered:
-                    y = cohort.labels[column.label].to_numpy(dtype=np.float64)[rows]
-                    known = ~np.isnan(y)
-                    if 0 < y[known].sum() < known.sum():
-                        found[f"{cohort.name}/{column.label}"] = float(roc_auc_score(y[known], logits[known, j]))
-        return found
+        logits = [predict(network, torch.from_numpy(c.x[r])) for c, r in zip(cohorts, rows, strict=True)]
+        return {
+            name: float(roc_auc_score(y[~np.isnan(y)], logits[i][~np.isnan(y), j])) for name, (i, j, y) in known.items()
+        }
 
-    return figures
+    return figures, {name: (int((y == 1).sum()), int((y == 0).sum())) for name, (_, _, y) in known.items()}
 
 
 def keep_first_columns(network: nn.Module, n_columns: int) -> None:

@@ -212,7 +212,10 @@ def test_killed_and_started_again_it_writes_the_same_bytes(visible: Path, parent
     assert curve(tmp_path / "lung-1.0.0.run") == curve(parent.parent / "lung-1.0.0.run")
 
 
-def test_from_a_bundle_with_its_backbone_frozen(visible: Path, parent: Path, tmp_path: Path) -> None:
+def test_from_a_bundle_with_its_backbone_frozen(
+    visible: Path, parent: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SANGLOC_BUNDLES", str(parent.parent))  # there it is the version in service
     more = ("--from-bundle", str(parent), "--freeze", "--version", "1.0.1")
     assert main(command(tmp_path, visible, epochs=1, more=more)) == 0
     manifest = load_bundle(tmp_path / "lung-1.0.1").manifest
@@ -227,6 +230,15 @@ def test_from_a_bundle_with_its_backbone_frozen(visible: Path, parent: Path, tmp
     assert changed == {"classifier.weight", "classifier.bias"}
     assert manifest.findings[0].calibration != before.findings[0].calibration
     assert manifest.recipe["frozen"] == "backbone"
+    # Both versions have figures of the same test cases, and the older one's are those of its own card.
+    (serves,) = manifest.predecessors
+    assert (serves.version, serves.sha256) == ("1.0.0", ancestor.sha256)
+    (figures,) = serves.evaluation.values()
+    for name in ("auroc", "sensitivity@screening"):
+        (own,) = (e.estimate for e in before.findings[0].evaluation
+                  if (e.metric, e.subgroup, e.cohort) == (name, "all", "made-up, test"))  # fmt: skip
+        (again,) = (e.estimate for e in figures if (e.metric, e.subgroup, e.cohort) == (name, "all", "made-up, test"))
+        assert again.value == pytest.approx(own.value, abs=1e-3)
     assert "rows taken: pneumonia (18 to 89 years)" in str(manifest.recipe["start"])
     assert [each.n_items for each in manifest.training_data] == [64, 64]
     card = (tmp_path / "lung-1.0.1/docs/README.md").read_text()
