@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -14,6 +14,7 @@ from data_specs.problems import Problem
 from data_specs.visit.assessment import AssessedInput, AssessedOrgan, Assessment
 from data_specs.visit.context import Context
 from data_specs.visit.contract import ModelUsed, Organ
+from inference.bundles.acceptance import at_site
 from inference.bundles.loading import Bundle
 from inference.bundles.serving_set import POLL_S, SHADOW, RegistryFollower, ServedBundle
 from inference.cxr.pipeline import FilmPipeline
@@ -146,10 +147,18 @@ class Engine:
             for name, bundle in ((name, served.bundle) for name, served in serving.in_service.items())
         ]
 
-    async def assess(self, inputs: Sequence[Input], context: Context) -> Assessment:
-        """Assess one visit. What is wrong with an input becomes its problems and does not affect other inputs."""
+    async def assess(self, inputs: Sequence[Input], context: Context, site: str = "") -> Assessment:
+        """Assess one visit. What is wrong with an input becomes its problems and does not affect other inputs.
+
+        ``site``: whose visit it is; it uses each finding as its acceptance test allows.
+        """
         with self._registry.hold() as serving:
-            return await self._assess(serving.in_service, inputs, context)
+            bundles, left_out = {}, {}
+            for name, served in serving.in_service.items():
+                bundle, left_out[name] = at_site(served.bundle, serving.registry, site)
+                bundles[name] = replace(served, bundle=bundle)
+            assessment = await self._assess(bundles, inputs, context)
+        return with_left_out(assessment, left_out)
 
     async def assess_shadows(self, inputs: Sequence[Input], context: Context) -> list[ShadowAnswer]:
         """The answer of each bundle in the shadow whose kind of input the visit has."""
@@ -216,6 +225,16 @@ class Engine:
         if self._owns_readers:
             self._readers.close()
         self._registry.close()
+
+
+def with_left_out(assessment: Assessment, left_out: Mapping[str, Sequence[str]]) -> Assessment:
+    """Say of each assessed organ which findings its site does not show; bundles of organs are named like them."""
+    organs = dict(assessment.organs)
+    for name, organ in assessment.organs.items():
+        if organ.status == "assessed" and left_out.get(name):
+            reserve = Problem("not_here", "warn", found=", ".join(left_out[name]))
+            organs[name] = organ.model_copy(update={"reasons": [*organ.reasons, reserve]})
+    return assessment.model_copy(update={"organs": organs})
 
 
 def organ(results: Sequence[InputResult], nothing_sent: str, was_sent: bool) -> AssessedOrgan:

@@ -96,6 +96,13 @@ def ages_offered(manifest: BundleManifest) -> str:
     return ", ".join(f"{low:g}-{high - 1:g}" for low, high in ranges)
 
 
+def nothing_offered(manifest: BundleManifest, age: str) -> Problem:
+    """Why a person is offered no finding of a bundle; ``age`` is theirs, in words."""
+    if not manifest.findings:
+        return Problem("not_here", "reject", found=manifest.organ or "")
+    return Problem("age_out_of_range", "reject", age, ages_offered(manifest))
+
+
 def answer(
     specs: Sequence[FindingSpec],
     numbers: NDArray[np.floating],

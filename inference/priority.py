@@ -46,7 +46,7 @@ URGENT_WHEN_HIGH = (
 the same day. Infarction: the ECG does not show how old it is, and most are old; with ST-T change it may be new."""
 
 
-UNDECIDED = frozenset({"uncalibrated", "paced", "information_only", "undecided"})
+UNDECIDED = frozenset({"uncalibrated", "paced", "information_only", "not_here", "undecided"})
 """Reserves under which no finding of an organ is no sign that there is none."""
 
 

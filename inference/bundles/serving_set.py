@@ -50,6 +50,8 @@ class ServingSet:
     ----------
     problems
         Name to why the version that the log asks for could not be loaded; a shadow's name ends in :data:`SHADOW`.
+    registry
+        What folders and log said when the set was made.
     users
         Number of visits that use this set.
     """
@@ -57,6 +59,7 @@ class ServingSet:
     in_service: Mapping[str, ServedBundle]
     shadows: Mapping[str, ServedBundle]
     problems: Mapping[str, str]
+    registry: Registry
     users: int = 0
 
     @property
@@ -86,10 +89,12 @@ class RegistryFollower:
         self._stop = threading.Event()
         self._mark = log_mark(folder)
         bundles = load_bundles(folder, machine)
-        self._current = ServingSet({name: ServedBundle.of(bundle) for name, bundle in bundles.items()}, {}, {})
+        registry = read_registry(folder)
+        served = {name: ServedBundle.of(bundle) for name, bundle in bundles.items()}
+        self._current = ServingSet(served, {}, {}, registry)
         self._old: list[ServingSet] = []
         self._retry_at = 0.0
-        self._update(read_registry(folder))
+        self._update(registry)
         self._thread = threading.Thread(target=self._follow, name="registry", daemon=True)
         self._thread.start()
 
@@ -138,7 +143,7 @@ class RegistryFollower:
             if dict(before.problems) != problems:
                 log.error("bundle_not_taken: %s", "; ".join(problems.values()))
         with self._lock:
-            self._current = ServingSet(in_service, shadows, problems)
+            self._current = ServingSet(in_service, shadows, problems, registry)
             self._old.append(before)
         for name, served in in_service.items():
             if served is not before.in_service[name]:

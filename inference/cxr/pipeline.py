@@ -19,7 +19,7 @@ from data_specs.visit.context import Context
 from inference.bundles.loading import Bundle
 from inference.cxr.gate import Judged, judge, set_upright
 from inference.cxr.reading import read_film
-from inference.findings import COVERAGE, InputResult, Who, ages_offered, answer, offered, positive_share
+from inference.findings import COVERAGE, InputResult, Who, answer, nothing_offered, offered, positive_share
 from inference.person import age_of, format_age, mismatch, sex_of
 from inference.readers.files import OpenFile
 from inference.readers.pool import Readers
@@ -64,8 +64,7 @@ class FilmPipeline:
             age = age_of(film.stated, person)
             specs = offered(self.lung.manifest, age)
             if result.accepted and not specs:
-                offer = ages_offered(self.lung.manifest)
-                result.problems.append(Problem("age_out_of_range", "reject", format_age(age), offer))
+                result.problems.append(nothing_offered(self.lung.manifest, format_age(age)))
             if result.accepted:
                 if age is None:
                     result.reserves.append(Problem("age_unknown", "warn", expected="≥ 18"))

@@ -19,7 +19,7 @@ from data_specs.vocabulary import findings_withheld_by, terms
 from inference.bundles.loading import Bundle
 from inference.ecg.intervals import Intervals
 from inference.ecg.reading import Group, Names, RecordingRead, group_files, read_group, read_recordings
-from inference.findings import COVERAGE, Answer, InputResult, Who, ages_offered, answer, offered, positive_share
+from inference.findings import COVERAGE, Answer, InputResult, Who, answer, nothing_offered, offered, positive_share
 from inference.person import age_of, format_age, mismatch, sex_of
 from inference.readers.files import OpenFile
 from inference.readers.job import Job, Read
@@ -114,8 +114,7 @@ class RecordingPipeline:
         age = age_of(recording.stated, person)
         specs = offered(self.cardiac.manifest, age)
         if result.accepted and not specs:
-            offer = ages_offered(self.cardiac.manifest)
-            result.problems.append(Problem("age_out_of_range", "reject", format_age(age), offer))
+            result.problems.append(nothing_offered(self.cardiac.manifest, format_age(age)))
         if not result.accepted or recording.intervals is None:
             return result
         result.reserves += [problem for problem in of_gate if problem.code in LIMITS_THE_ANSWER]

@@ -178,7 +178,7 @@ class Work(Worker[str]):
         inputs = [StoredInput.of(file, self._store) for file in row.inputs]
         while True:
             try:
-                return await self._engine.assess(inputs, row.read_context())
+                return await self._engine.assess(inputs, row.read_context(), row.site)
             except (StorageUnavailable, ReadersFailed) as error:
                 log.warning("visit_waits", visit=row.id, attempt=lease.attempt, **where_it_failed(error))
                 await asyncio.sleep(RETRY_S)

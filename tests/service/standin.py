@@ -32,7 +32,7 @@ class StandIn:
                 file.write(json.dumps({**event, "pid": os.getpid()}) + "\n")
                 file.flush()
 
-    async def assess(self, inputs, context):
+    async def assess(self, inputs, context, site):
         person = context.person.id
         self._write(event="begin", person=person)
         await asyncio.sleep(self.seconds)

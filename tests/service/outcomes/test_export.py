@@ -51,8 +51,8 @@ SOURCE = ["--citation", "Thử Nghiệm: screening 2026, 'as \"said\"'", "--lice
 class EngineWithGate(StandIn):
     """An engine that refuses a blank film, and rejects one recording of a zip."""
 
-    async def assess(self, inputs, context):
-        found = await super().assess(inputs, context)
+    async def assess(self, inputs, context, site):
+        found = await super().assess(inputs, context, site)
         by_index = {each.index: each for each in inputs}
         read = []
         for each in found.inputs:

@@ -68,10 +68,10 @@ class OutageThenFine(StandIn):
         super().__init__()
         self.outages = [StorageUnavailable("EIO"), ReadersFailed(), StorageUnavailable("EIO"), ReadersFailed()]
 
-    async def assess(self, inputs, context):
+    async def assess(self, inputs, context, site):
         if self.outages:
             raise self.outages.pop()
-        return await super().assess(inputs, context)
+        return await super().assess(inputs, context, site)
 
 
 async def never():
