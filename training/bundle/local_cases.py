@@ -25,7 +25,7 @@ from data_specs.problems import Problem
 from inference.bundles.loading import Bundle
 from training.cohorts import gates
 from training.cohorts.ages import is_plausible
-from training.cohorts.checks import check_cohort
+from training.cohorts.checks import OF_TRAINING, check_cohort
 from training.cohorts.cohort import Cohort, digest_of
 from training.cohorts.files import Case, Folders, case_of
 from training.cohorts.inputs import load_inputs
@@ -147,7 +147,7 @@ def cohort_cases(
         )
     gate = gates.serving_gate(manifest.modality)
     inputs = load_inputs(table, progress=progress, spec=contract, cache=cache, gate=gate, every_window=True)
-    checks = check_cohort(table, inputs)
+    checks = [check for check in check_cohort(table, inputs) if check.name not in OF_TRAINING]
     if unusable(checks):
         raise CannotRecalibrate(report(checks, table))
     part, frame = table.frame.part.to_numpy(dtype=str), table.frame

@@ -30,6 +30,9 @@ UNREADABLE_SHARE = 0.01
 REFUSED_SHARE = 0.01
 """With more files than this share refused by the gate of serving, the cases are not those that a doctor is shown."""
 
+OF_TRAINING = ("class counts", "constant label")
+"""Checks of what a training can learn and choose from. An evaluation gives what its counts allow."""
+
 
 def check_cohort(table: CohortTable, inputs: Inputs) -> list[Check]:
     """All checks, the most severe verdicts first."""
