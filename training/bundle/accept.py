@@ -20,7 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
-from data_specs.bundle import CxrInput, Estimate, Evaluation, FindingSpec
+from data_specs.bundle import BundleManifest, CxrInput, Estimate, Evaluation, FindingSpec
 from data_specs.cohort import ManifestInvalid, read_manifest
 from inference.bundles.loading import Bundle, BundleError, load_bundle
 from inference.bundles.registry import SiteVerdict, finding_key
@@ -66,9 +66,24 @@ def judge(bundle: Bundle, cases: Cases, thresholds: Mapping[str, float], rule: S
     ]
 
 
+def by_key(manifest: BundleManifest, thresholds: Mapping[str, float]) -> dict[str, float]:
+    """Thresholds by :func:`finding_key`; a name alone is that of the finding at all ages.
+
+    Raises
+    ------
+    CannotRecalibrate
+        The bundle has no such finding.
+    """
+    named = {key for spec in manifest.findings for key in (spec.name, finding_key(spec))}
+    if unknown := sorted(set(thresholds) - named):
+        raise CannotRecalibrate(f"--threshold: no finding of the bundle: {', '.join(unknown)}")
+    found = {finding_key(s): thresholds.get(finding_key(s), thresholds.get(s.name)) for s in manifest.findings}
+    return {key: value for key, value in found.items() if value is not None}
+
+
 def at_own_threshold(spec: FindingSpec, thresholds: Mapping[str, float]) -> FindingSpec:
     """The finding with a site's own threshold at the point that decides."""
-    own = thresholds.get(finding_key(spec), thresholds.get(spec.name))
+    own = thresholds.get(finding_key(spec))
     if own is None:
         return spec
     points = tuple(
@@ -190,9 +205,7 @@ def accept_at(
     """
     bundle = load_bundle(folder)
     manifest = bundle.manifest
-    keys = {key for spec in manifest.findings for key in (spec.name, finding_key(spec))}
-    if unknown := sorted(set(thresholds) - keys):
-        raise CannotRecalibrate(f"--threshold: no finding of the bundle: {', '.join(unknown)}")
+    thresholds = by_key(manifest, thresholds)
     learnt = read_manifest(cohort).name in {data.name for data in manifest.training_data}
     cases = cohort_cases(cohort, bundle, parts=("test",) if learnt else None)
     made_from = (*manifest.training_data, *([manifest.recalibrated_on] if manifest.recalibrated_on else []))
@@ -251,7 +264,7 @@ def main(argv: list[str] | None = None) -> int:
                 {finding_key(each.spec): each.verdict for each in found},
                 who=arguments.who or getpass.getuser(),
                 why=arguments.why,
-                thresholds=thresholds,
+                thresholds=by_key(bundle.manifest, thresholds),
                 cases=cases.source.digest,
             )
     except (CannotRecalibrate, ManifestInvalid, TableUnusable, BundleError, NotDone, OSError) as error:

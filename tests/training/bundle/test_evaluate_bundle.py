@@ -23,7 +23,7 @@ from models.registry import NotDone, promote
 from tests.conftest import ROOT
 from tests.models.versions import BUNDLES, shipped
 from training.__main__ import main
-from training.bundle.accept import judge
+from training.bundle.accept import by_key, judge
 from training.bundle.evaluate_bundle import EvaluatedBundle, evaluated
 from training.bundle.local_cases import CannotRecalibrate, Cases, cohort_cases
 from training.figures.evaluate import bootstrap, evaluate
@@ -195,7 +195,7 @@ def made_up(bundle: Bundle, n: int, *, told: float, seed: int = 1, share: float 
 
 def test_a_site_gets_each_verdict_for_a_reason(lung: Bundle) -> None:
     def verdict(cases: Cases, **more: float) -> tuple[str, str]:
-        found = {a.spec.name: a for a in judge(lung, cases, more) if a.spec.age_years != (1, 6)}
+        found = {a.spec.name: a for a in judge(lung, cases, by_key(lung.manifest, more)) if a.spec.age_years != (1, 6)}
         assert found["effusion"].verdict == "too few to say"  # no label of it at all
         return found["abnormal"].verdict, found["abnormal"].because
 
@@ -281,7 +281,7 @@ def test_an_acceptance_is_logged_with_its_page(
     assert set(verdicts) >= {"abnormal (18-85)", "pneumonia (1-5)"}
     entry = read_registry(bundles).acceptance("lung", "1.0.0", "Bac Ninh")
     assert entry is not None
-    assert entry.thresholds == {"abnormal": 0.6}
+    assert entry.thresholds == {"abnormal (18-85)": 0.6}
     page = (out / "README.md").read_text()
     for shown in ("lung 1.0.0 at Bac Ninh", "not_a_chest_image", "| A | 3 of 13 (23.1%) |", "Likeness", "median",
                   "the site's own"):  # fmt: skip
