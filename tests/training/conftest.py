@@ -5,13 +5,18 @@ from __future__ import annotations
 import pytest
 
 from training.cohorts import gates
+from training.organs import lung
 
 
 @pytest.fixture(scope="package", autouse=True)
 def no_gate(request: pytest.FixtureRequest) -> object:
-    """Files are read and conformed as in serving, and none is judged; ``real_gate`` undoes that for one test."""
+    """Files are read and conformed as in serving, and none is judged; ``real_gate`` undoes that for one test.
+
+    Without a gate nobody knows where the lungs of a film are, so the whole film is taken.
+    """
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(gates, "serving_gate", lambda modality: None)
+        patch.setattr(lung, "INPUT", lung.INPUT.model_copy(update={"shows": "film"}))
         yield
 
 
