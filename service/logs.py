@@ -6,10 +6,12 @@ message may quote a value. Visits are named by their random ids, addresses by th
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import sys
 import traceback
 from pathlib import Path
+from typing import TextIO, cast
 
 import structlog
 
@@ -17,8 +19,29 @@ FRAMES = 6
 """Innermost calls that are logged for an exception."""
 
 
+class LeavesOut:
+    """A text stream for logs: a line that cannot be written (full disk, its reader has ended) is left out.
+
+    No request, visit or delivery may fail for its log.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> None:
+        """Write ``text``, or leave it out."""
+        with contextlib.suppress(OSError, ValueError):
+            self._stream.write(text)
+
+    def flush(self) -> None:
+        """Write what the stream holds back, if it can be written."""
+        with contextlib.suppress(OSError, ValueError):
+            self._stream.flush()
+
+
 def set_up_logs(level: int = logging.INFO) -> None:
     """Send structlog's events and the server's own to stderr as JSON."""
+    lines = cast("TextIO", LeavesOut(sys.stderr))
     shared: list[structlog.types.Processor] = [
         structlog.stdlib.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
@@ -26,10 +49,10 @@ def set_up_logs(level: int = logging.INFO) -> None:
     structlog.configure(
         processors=[*shared, structlog.processors.JSONRenderer(ensure_ascii=False)],
         wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=structlog.WriteLoggerFactory(sys.stderr),
+        logger_factory=structlog.WriteLoggerFactory(lines),
         cache_logger_on_first_use=False,
     )
-    stream = logging.StreamHandler(sys.stderr)
+    stream = logging.StreamHandler(lines)
     stream.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=shared,

@@ -120,7 +120,7 @@ class Ways:
             if self.client.get("/v1/visits", params={"limit": 1, "status": "accepted"}).json()["items"]:
                 return False
             found[:] = self._listed()
-            return len(found) >= n
+            return len(found) >= n and not any(visit["status"] == "accepted" for visit in found)
 
         until(are_there, 120)
         return found
