@@ -10,7 +10,6 @@ import subprocess
 import sys
 import threading
 import time
-from pathlib import Path
 
 import httpx
 from prometheus_client.parser import text_string_to_metric_families
@@ -21,10 +20,11 @@ from service.run import server_of
 from service.settings import Settings
 from tests.conftest import ROOT
 from tests.readers import shared_readers
+from tests.service import serve_standin
+from tests.service.forked import Forked
 from tests.service.standin import StandIn
 
 ADMIN = "admin-key-for-the-tests"
-SERVE = Path(__file__).with_name("serve_standin.py")
 
 
 @contextlib.contextmanager
@@ -70,9 +70,12 @@ def settings_for(folder, **given):
 
 
 class Process:
-    """``server.py`` with the stand-in engine (or ``script``), in a process of its own that can be killed."""
+    """``server.py`` with the stand-in engine, in a process of its own that can be killed.
 
-    def __init__(self, folder, database_url="", seconds=0.0, script=SERVE, **environment):
+    It is forked, or started with a Python of its own from ``script``.
+    """
+
+    def __init__(self, folder, database_url="", seconds=0.0, script=None, **environment):
         self.folder, self.seconds, self.script = folder, seconds, script
         self.journal = folder / "journal.jsonl"
         self.log = folder / "log.jsonl"
@@ -93,8 +96,11 @@ class Process:
             "SECONDS": str(self.seconds),
             **self.environment,
         }
-        with self.log.open("ab") as log:
-            self.process = subprocess.Popen([sys.executable, self.script], env=environment, stderr=log, stdout=log)
+        if self.script is None:
+            self.process = Forked(serve_standin.main, environment, self.log)
+        else:
+            with self.log.open("ab") as log:
+                self.process = subprocess.Popen([sys.executable, self.script], env=environment, stderr=log, stdout=log)
         self.served = Served(f"http://127.0.0.1:{port}")
         if wait:
             until(self._answers, seconds)

@@ -11,6 +11,7 @@ import httpx
 import pytest
 
 from service.systemd import Systemd
+from tests.service import serve_standin
 from tests.service.serving import until
 
 EVERY_S = 0.2
@@ -115,7 +116,8 @@ async def test_who_is_not_watched_says_only_that_it_is_ready(listener):
 
 # ---------------------------------------------------------------- processes
 def test_a_process_is_ready_works_and_stops(listener, new_process):
-    process = new_process(**watched(listener)).start(wait=False)
+    # a child of this process, whose stops can be waited for
+    process = new_process(script=serve_standin.__file__, **watched(listener)).start(wait=False)
     assert listener.heard(30) == "READY=1"
     assert httpx.get(f"{process.served.address}/readyz").status_code == 200, "it said so too early"
     for _ in range(3):
