@@ -111,9 +111,9 @@ def test_an_innocent_file_does_not_wait_for_slow_ones(readers: Readers) -> None:
     slow = [readers.submit(jobs.compute, [file], 600.0, owner="slow") for _ in range(4)]
     time.sleep(0.2)
     for k in range(3):
-        began = time.monotonic()
         readers.submit(jobs.echo, [file], "", owner=k).result(60)
-        assert time.monotonic() - began < 6 * QUICK.cpu_s  # the machine may be busy
+        # Both take processor time, so a busy machine changes nothing.
+        assert sum(each.done() for each in slow) <= 1
     for each in slow:
         each.cancel()
     codes = {"cancelled" if each.cancelled() else problem_of(each) for each in slow}
