@@ -51,8 +51,8 @@ async def test_dicom_that_must_be_refused(engine: Engine, shared_data: Path, fol
 
 async def test_at_most_one_percent_of_real_films_are_refused_by_their_pixels(engine: Engine, shared_data: Path) -> None:
     """Films that no part of the pipeline was trained on: the paediatric test part and the tuberculosis films."""
-    paths = sorted((shared_data / "cxr/kermany/test").glob("*/*.jpeg"))[::4]
-    paths += sorted((shared_data / "cxr/tb/images").glob("*.jpg"))
+    paths = sorted((shared_data / "cxr/kermany/test").glob("*/*.jpeg"))[::8]
+    paths += sorted((shared_data / "cxr/tb/images").glob("*.jpg"))[::2]
     results = await asyncio.gather(*(assess(engine, "image", path, context=ADULT) for path in paths))
     refused = [path.name for path, result in zip(paths, results, strict=True) if rejected(result)]
     assert len(refused) <= 0.01 * len(paths), refused
