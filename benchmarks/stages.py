@@ -69,9 +69,7 @@ def cost_of_each(work: Callable[[T], object], units: Sequence[T]) -> Cost:
     return Cost(1000 * (time.process_time() - cpu) / n, 1000 * wall / n)
 
 
-def run(
-    report: Report, *, network: str = "lung", seconds: float = 1.0, http_seconds: float = 4.0, rounds: int = 5
-) -> dict[str, Any]:
+def run(report: Report, *, network: str = "lung", seconds: float = 1.0, rounds: int = 5) -> dict[str, Any]:
     """Measure the stages and the service alternately; medians."""
     alone: dict[str, list[Cost]] = {}
     service: list[float] = []
@@ -83,8 +81,8 @@ def run(
                 for _ in range(rounds):
                     for name, cost in stage_costs(engine, Path(folder), seconds / 2).items():
                         alone.setdefault(name, []).append(cost)
-                    alone.setdefault("HTTP request and answer", []).append(_http_cost(server, http_seconds / 4))
-                    service.append(server.post(files.KINDS["png"](False), clients=AT_ONCE, seconds=http_seconds)[1])
+                    alone.setdefault("HTTP request and answer", []).append(_http_cost(server, seconds))
+                    service.append(server.post(files.KINDS["png"](False), clients=AT_ONCE, seconds=4 * seconds)[1])
         finally:
             engine.close()
     core = {name: statistics.median(c.core_ms for c in costs) for name, costs in alone.items()}

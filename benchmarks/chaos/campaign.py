@@ -26,8 +26,8 @@ PARTS: dict[str, ModuleType] = {
 }
 SHARES = {"kills": 0.36, "readers": 0.37, "http": 0.12, "schema": 0.03, "slow": 0.04, "outages": 0.05, "disk": 0.03}
 """Of the time."""
-SHORT_MINUTES = 2.0
-SHORT_S = {"kills": 15, "readers": 10, "http": 10, "schema": 6, "slow": 8, "outages": 10, "disk": 8}
+SHORT_MINUTES = 1.5
+SHORT_S = {"kills": 10, "readers": 6, "http": 6, "schema": 6, "slow": 6, "outages": 8, "disk": 6}
 """Seconds of each part of a short campaign; starting the servers comes on top."""
 LEAST_S = 5.0
 COLUMNS = ("", "measured", "goal", "", "")

@@ -1,6 +1,6 @@
 """A short campaign against the real server: what has to hold whatever happens does hold.
 
-It takes about a minute and a half. Times and amounts are not judged here, because other tests run beside it:
+It takes a little more than a minute. Times and amounts are not judged here, because other tests run beside it:
 ``make chaos`` does that.
 """
 

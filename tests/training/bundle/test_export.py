@@ -26,6 +26,7 @@ from data_specs.ecg.recording import LEADS
 from inference.bundles.loading import load_bundle
 from models.networks import FilmNet, RecordingNet
 from tests.conftest import ROOT
+from tests.training.learning.ddp_curve import SmallNet
 from training.bundle.export import Draft, ParityError, export_onnx, worst_difference, write_bundle
 from training.bundle.restore import CannotRestore, restore
 from training.figures.evaluate import operating_points
@@ -36,9 +37,9 @@ SHIPPED = ROOT / "models" / "bundles"
 RECIPE: dict[str, str | int | float] = {"start": "Weights began at random.", "epochs": 14, "learning_rate": 1e-3}
 
 
-def film_net(n_findings: int = 2) -> FilmNet:
+def film_net(n_findings: int = 2, kind: type[FilmNet] = SmallNet) -> FilmNet:
     torch.manual_seed(1)
-    return trained(FilmNet(n_findings))
+    return trained(kind(n_findings))
 
 
 def recording_net() -> RecordingNet:
@@ -124,7 +125,7 @@ def test_the_weights_come_back_bit_for_bit(bundles: Path, name: str) -> None:
     is_film = name.startswith("lung")
     expected = film_net() if is_film else recording_net()
     torch.manual_seed(99)
-    fresh = FilmNet(2) if is_film else RecordingNet(2, widths=(16, 24), blocks=1)
+    fresh = SmallNet(2) if is_film else RecordingNet(2, widths=(16, 24), blocks=1)
     restore(fresh, bundles / name / "models/model.onnx")
     fresh.eval()
     for key, value in fresh.state_dict().items():
@@ -212,7 +213,7 @@ def test_a_failure_after_the_weights_leaves_nothing_behind(tmp_path: Path) -> No
 
 @pytest.mark.parametrize("name", ["lung-1.0.0", "cardiac-1.0.0"])
 def test_a_shipped_bundle_with_folded_batch_norms_is_refused(name: str) -> None:
-    network = film_net(16) if name.startswith("lung") else recording_net()
+    network = film_net(16, FilmNet) if name.startswith("lung") else recording_net()
     before = {key: value.clone() for key, value in network.state_dict().items()}
     with pytest.raises(CannotRestore, match="Its batch norms were merged into the convolutions") as refused:
         restore(network, SHIPPED / name / "models/model.onnx")
@@ -224,8 +225,8 @@ def test_a_shipped_bundle_with_folded_batch_norms_is_refused(name: str) -> None:
 def test_another_network_is_named_with_what_differs(bundles: Path) -> None:
     model = bundles / "lung-1.1.0/models/model.onnx"
     with pytest.raises(CannotRestore, match=r"classifier.weight: \(2, 1280, 1, 1\) torch.float32, expected \(3,"):
-        restore(FilmNet(3), model)
-    other = FilmNet(2)
+        restore(SmallNet(3), model)
+    other = SmallNet(2)
     other.further = nn.Linear(2, 2)
     with pytest.raises(CannotRestore, match=r"missing further\.bias, further\.weight") as refused:
         restore(other, model)

@@ -1,6 +1,6 @@
-"""Train small networks with everything on that could depend on the number of processes; a script for ``torchrun``.
+"""Train small networks with everything on that could depend on the number of processes; a script for ``torchrun`` too.
 
-``python ddp_curve.py FOLDER PRECISION`` trains each of :data:`NETWORKS` into ``FOLDER/NAME`` and saves its weights.
+``torchrun … ddp_curve.py FOLDER PRECISION`` trains each of :data:`NETWORKS` into ``FOLDER/NAME`` and saves its weights.
 """
 
 from __future__ import annotations
@@ -19,6 +19,12 @@ from training.learning.fit import Cases, Recipe, fit, masked_loss, n_cases
 from training.learning.processes import Processes, synchronised
 
 NETWORKS = ("recording", "film")
+
+
+class SmallNet(FilmNet):
+    """The film network with three of its sixteen blocks."""
+
+    BLOCKS = ("r1_k3_s22_e1_i32_o16", "r1_k5_s22_e6_i16_o24", "r1_k3_s11_e6_i24_o32")
 
 
 def unknown(y: torch.Tensor) -> torch.Tensor:
@@ -51,7 +57,7 @@ def train(name: str, run: Path, precision: str) -> nn.Module:
         return fit(network, recordings(), augment.recordings, recipe, run, device="cpu")
     # Few small steps: Adam makes of a gradient's last digit a whole step, and what differs there grows.
     recipe = Recipe(3, 16, 3e-5, average_decay=0.9, mixup=0.3, precision=precision)
-    return fit(FilmNet(2), films(), augment.films, recipe, run, device="cpu")
+    return fit(SmallNet(2), films(), augment.films, recipe, run, device="cpu")
 
 
 def gradients(processes: Processes) -> dict[str, torch.Tensor]:
@@ -88,14 +94,15 @@ def curve(run: Path, tag: str = "loss") -> list[float]:
     return [point.value for point in points]
 
 
-def main(folder: Path, precision: str) -> None:
+def main(name: str, precision: str) -> None:
     torch.set_num_threads(1)
+    folder = Path(name)
     with Processes.joined("cpu") as processes:
         torch.save(gradients(processes), folder / f"gradients-{processes.rank}.pt")
-        for name in NETWORKS:
-            network = train(name, folder / name, precision)
-            torch.save(network, folder / f"{name}-{processes.rank}.pt")
+        for each in NETWORKS:
+            network = train(each, folder / each, precision)
+            torch.save(network, folder / f"{each}-{processes.rank}.pt")
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), sys.argv[2])
+    main(*sys.argv[1:])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from models.networks import RecordingNet
-from tests.conftest import ROOT
+from tests.training.learning.children import ends
 from tests.training.learning.ddp_curve import curve
 from training.learning import augment
 from training.learning.checkpoints import CheckpointMismatch
@@ -94,8 +93,9 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[nn.Module, Path]:
     return fit(network(), cases(), augment.recordings, MIXED, run, device="cpu"), run
 
 
-def dies(run: str, where: str) -> None:
-    """Train, and be killed in the middle of the fourth epoch, or while the third checkpoint is written."""
+def dies(run: str) -> None:
+    """Train; be killed in the middle of the fourth epoch, or while the third checkpoint is written, as ``run`` ends."""
+    where = Path(run).name
     torch.set_num_threads(1)
     calls: list[str] = []
     fsync = os.fsync
@@ -117,27 +117,27 @@ def dies(run: str, where: str) -> None:
     fit(network(), cases(), killing_augment, MIXED, Path(run), device="cpu")
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGKILL on Windows")
+@pytest.fixture(scope="module")
+def killed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of two runs that were killed, ``epoch`` and ``write``."""
+    if sys.platform == "win32":
+        pytest.skip("there is no SIGKILL on Windows")
+    folder = tmp_path_factory.mktemp("killed")
+    codes, _, said = ends(dies, "apart", str(folder / "epoch"), str(folder / "write"))
+    assert codes == [-signal.SIGKILL] * 2, said[-2000:]
+    return folder
+
+
 @pytest.mark.parametrize(("where", "done"), [("epoch", 3), ("write", 2)])
-def test_a_killed_run_ends_as_it_would_have(
-    tmp_path: Path, whole: tuple[nn.Module, Path], where: str, done: int
-) -> None:
-    code = "import sys; from tests.training.learning import test_fit; test_fit.dies(*sys.argv[1:])"
-    killed = subprocess.run(
-        [sys.executable, "-c", code, str(tmp_path), where],
-        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        check=False,
-        timeout=300,
-    )
-    assert killed.returncode == -signal.SIGKILL, killed.stderr[-2000:]
-    assert (tmp_path / "checkpoint.part").exists() == (where == "write")
-    assert torch.load(tmp_path / "checkpoint.pt", weights_only=True)["epoch"] == done - 1
-    resumed = fit(network(), cases(), augment.recordings, MIXED, tmp_path, device="cpu")
+def test_a_killed_run_ends_as_it_would_have(killed: Path, whole: tuple[nn.Module, Path], where: str, done: int) -> None:
+    run = killed / where
+    assert (run / "checkpoint.part").exists() == (where == "write")
+    assert torch.load(run / "checkpoint.pt", weights_only=True)["epoch"] == done - 1
+    resumed = fit(network(), cases(), augment.recordings, MIXED, run, device="cpu")
     assert_equal_bits(whole[0], resumed)
     # One curve, though the third epoch was logged twice where its checkpoint was lost.
-    assert len(curve(tmp_path)) == RECIPE.epochs
-    assert curve(tmp_path) == curve(whole[1])
+    assert len(curve(run)) == RECIPE.epochs
+    assert curve(run) == curve(whole[1])
 
 
 def test_an_exception_leaves_a_run_that_goes_on(tmp_path: Path, whole: tuple[nn.Module, Path]) -> None:

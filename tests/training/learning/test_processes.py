@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import onnxruntime
@@ -13,7 +10,8 @@ import torch
 from torch import nn
 
 from models.networks import ChannelDropout
-from tests.conftest import ROOT
+from tests.training.learning import ddp_curve
+from tests.training.learning.children import ends
 from tests.training.learning.ddp_curve import NETWORKS, curve, gradients, recordings, train
 from training.bundle.export import export_onnx
 from training.learning.fit import predict
@@ -29,16 +27,8 @@ def one_thread() -> None:
 def of_two(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder of what two processes made."""
     folder = tmp_path_factory.mktemp("two")
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    done = subprocess.run(
-        [*command, str(Path(__file__).with_name("ddp_curve.py")), str(folder), "fp32"],
-        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
-        capture_output=True,
-        check=False,
-        text=True,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stderr[-4000:]
+    codes, _, said = ends(ddp_curve.main, "together", "2", str(folder), "fp32")
+    assert codes == [0, 0], said[-4000:]
     return folder
 
 

@@ -29,6 +29,7 @@ from inference.bundles.loading import load_bundle
 from models.networks import FilmNet
 from tests.conftest import ROOT
 from tests.training.cohorts.test_checks import film, planted, write
+from tests.training.learning.children import ends
 from tests.training.learning.ddp_curve import curve
 from training.__main__ import main
 from training.cohorts import gates
@@ -375,10 +376,15 @@ def of_two(argv: list[str]) -> subprocess.CompletedProcess[str]:
     return child(launcher, argv)
 
 
+def run_small(*argv: str) -> None:
+    small()
+    sys.exit(main(argv))
+
+
 def test_two_processes_write_one_bundle(visible: Path, parent: Path, tmp_path: Path) -> None:
-    done = of_two(command(tmp_path, visible))
-    assert done.returncode == 0, done.stderr[-4000:]
-    assert done.stdout.count("written: ") == 1
+    codes, out, said = ends(run_small, "together", "2", *command(tmp_path, visible))
+    assert codes == [0, 0], said[-4000:]
+    assert out.count("written: ") == 1
     assert {each.name for each in tmp_path.iterdir()} == {"lung-1.0.0", "lung-1.0.0.run"}
     manifest = load_bundle(tmp_path / "lung-1.0.0").manifest
     assert [f.name for f in manifest.findings] == ["pneumonia"]
@@ -428,5 +434,4 @@ def test_real_films_are_all_accounted_for(
 
 
 if __name__ == "__main__":
-    small()
-    sys.exit(main(sys.argv[1:]))
+    run_small(*sys.argv[1:])
