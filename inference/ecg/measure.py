@@ -45,6 +45,12 @@ MIN_P_CONSISTENCY, MIN_P_CONSISTENCY_IRREGULAR = 0.7, 0.85
 MIN_P_MV, MIN_T_MV = 0.008, 0.02
 """Root mean square over leads at the peak: about 20 and 50 microvolts in the lead that shows the wave best."""
 
+T_BEFORE_QRS_MS = 150.0
+"""Where no PR is measured, least time from the end of T to the next QRS: a wave that ends later may be the next P.
+
+A flat T, a PR over 200 ms and a rate of 110 gave QT 426 for 300. Of 2,255 recordings at hand 18 have no QT by this.
+"""
+
 HEART_RATE_PER_MIN = (20.0, 300.0)
 PR_MS = (80.0, 420.0)
 QT_MS = (200.0, 750.0)
@@ -70,7 +76,7 @@ def measure(recording: Recording, examined: Examined | None = None) -> Intervals
         qrs = None if marks.qrs_onset_hidden else marks.qrs_ms
         if qrs is not None:
             pr = _pr_ms(marks, regular)
-            qt = _qt_ms(marks)
+            qt = _qt_ms(marks, beat.rr_s if pr is None else None)
         if qt is not None and regular:
             qtc = _within(qt / float(np.cbrt(beat.rr_s)), QTC_MS)
             qt = qt if qtc is not None else None
@@ -106,8 +112,12 @@ def _pr_ms(marks: Marks, regular: bool | None) -> float | None:
     return _within(_ms(marks.p_onset, marks.qrs_onset), PR_MS)
 
 
-def _qt_ms(marks: Marks) -> float | None:
-    return _within(_ms(marks.qrs_onset, marks.t_offset), QT_MS) if marks.t_amplitude_mv >= MIN_T_MV else None
+def _qt_ms(marks: Marks, next_beat_s: float | None) -> float | None:
+    """QT where there is a T wave; ``next_beat_s`` where the P wave of the next beat has not been told from it."""
+    qt = _within(_ms(marks.qrs_onset, marks.t_offset), QT_MS) if marks.t_amplitude_mv >= MIN_T_MV else None
+    if qt is not None and next_beat_s is not None and next_beat_s * 1000.0 - qt < T_BEFORE_QRS_MS:
+        return None
+    return qt
 
 
 def _ms(start: int | None, end: int | None) -> float | None:

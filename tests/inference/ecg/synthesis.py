@@ -32,6 +32,7 @@ def ecg(
     noise_mv: float = 0.01,
     rr_s: NDArray[np.float64] | None = None,
     p_mv: float = 0.15,
+    t_mv: float = 0.3,
     ectopic: tuple[int, ...] = (),
     seed: int = 0,
 ) -> Recording:
@@ -52,7 +53,7 @@ def ecg(
         waves += 0.15 * np.outer(Q, pulse(t, onset, onset + 0.35 * qrs))
         waves += 1.1 * np.outer(R, pulse(t, onset + 0.15 * qrs, onset + 0.75 * qrs))
         waves += 0.7 * np.outer(S, pulse(t, onset + 0.5 * qrs, onset + qrs))
-        waves += 0.3 * np.outer(T, pulse(t, onset + qt - 0.19, onset + qt))
+        waves += t_mv * np.outer(T, pulse(t, onset + qt - 0.19, onset + qt))
     waves += noise_mv * rng.standard_normal(waves.shape)
     return twelve(waves, fs_hz)
 

@@ -69,6 +69,20 @@ def test_atrial_fibrillation_has_a_rate_and_a_qrs_but_no_pr_and_no_corrected_qt(
     assert found.qrs_ms == pytest.approx(92, abs=8)
 
 
+@pytest.mark.parametrize("pr_ms", [210.0, 220.0, 230.0, 240.0])
+@pytest.mark.parametrize("rate", [105.0, 110.0, 120.0])
+@pytest.mark.parametrize("t_mv", [0.0, 0.02])
+def test_the_next_p_wave_is_not_taken_for_a_flat_t_wave(rate: float, pr_ms: float, t_mv: float) -> None:
+    found = measure(ecg(rate=rate, pr_ms=pr_ms, qt_ms=300.0, t_mv=t_mv))
+    assert found.qt_ms is None or found.qt_ms == pytest.approx(300.0, abs=25)
+
+
+def test_an_early_t_wave_has_its_qt_though_there_is_no_p_wave() -> None:
+    found = measure(ecg(rate=80.0, qt_ms=360.0, p_mv=0.0))
+    assert found.pr_ms is None
+    assert found.qt_ms == pytest.approx(360.0, abs=10)
+
+
 def test_p_waves_that_do_not_keep_step_give_no_pr() -> None:
     """Complete heart block: regular P waves, regular QRS, no relation."""
     ventricles = ecg(rate=40.0, p_mv=0.0, qt_ms=420.0)

@@ -176,6 +176,15 @@ def test_limits_of_qt(samples: int, qt_ms: float | None) -> None:
 
 
 @pytest.mark.parametrize(
+    ("p_onset", "rr_s", "qt_ms"), [(None, 0.55, 400), (None, 0.548, None), (ONSET - 80, 0.548, 400), (None, 0.3, None)]
+)
+def test_without_pr_a_t_wave_ends_150_ms_before_the_next_beat(
+    p_onset: int | None, rr_s: float, qt_ms: float | None
+) -> None:
+    assert found(rr_s=rr_s, p_onset=p_onset).qt_ms == qt_ms
+
+
+@pytest.mark.parametrize(
     ("samples", "rr_s", "qtc_ms"),
     [
         (140, 1.008, None),  # 279.3 ms
