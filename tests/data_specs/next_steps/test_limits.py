@@ -61,6 +61,7 @@ WITHIN_DAYS = {
     2: "pneumonia_possible tuberculosis infarction_pattern severe_anaemia read_by_a_doctor",
     3: "potassium_mild",
     7: """pleural_effusion film_abnormal atrial_fibrillation st_t_change film_again ecg_again outside_ages
+       film_for_a_doctor ecg_for_a_doctor
        numbers_not_calibrated undecided_by_the_model other_finding complete""",
     14: "lung_mass diabetes_range",
     28: "raised_blood_pressure",

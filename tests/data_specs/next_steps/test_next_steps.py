@@ -130,6 +130,15 @@ HOLDS: dict[str, tuple[Facts, Facts]] = {
         facts(missing={"lung": "inputs_refused"}, inputs=(refused("image", "person_mismatch"),)),
         facts(missing={"lung": "inputs_refused"}),
     ),
+    "outside_ages": (facts(missing={"lung": "age_out_of_range"}, age=0.5), facts(missing={"lung": "no_image"})),
+    "film_for_a_doctor": (
+        facts(missing={"lung": "inputs_refused"}, inputs=(refused("image", "far_from_training"),)),
+        facts(missing={"cardiac": "inputs_refused"}, inputs=(refused("ecg", "far_from_training"),)),
+    ),
+    "ecg_for_a_doctor": (
+        facts(missing={"cardiac": "inputs_refused"}, inputs=(refused("ecg", "far_from_training"),)),
+        facts(missing={"lung": "inputs_refused"}, inputs=(refused("image", "far_from_training"),)),
+    ),
     "film_again": (facts(missing={"lung": "no_image"}), facts(missing={"cardiac": "no_ecg"})),
     "ecg_again": (
         facts(missing={"cardiac": "inputs_refused"}, inputs=(refused("ecg", "lead_flat"),)),
@@ -137,7 +146,6 @@ HOLDS: dict[str, tuple[Facts, Facts]] = {
     ),
     "labs_missing": (facts(missing={"kidney": "labs_missing"}), facts(reserves={"kidney": "lab_unknown"})),
     "albuminuria_missing": (facts(reserves={"kidney": "acr_missing"}), facts(missing={"kidney": "labs_missing"})),
-    "outside_ages": (facts(missing={"lung": "age_out_of_range"}, age=0.5), facts(missing={"lung": "no_image"})),
     "numbers_not_calibrated": (facts(reserves={"lung": "uncalibrated"}), facts()),
     "undecided_by_the_model": (facts(reserves={"lung": "undecided"}), facts(reserves={"lung": "information_only"})),
     "other_finding": (facts(hernia=True), facts(normal_ecg=True)),
@@ -161,6 +169,15 @@ def test_a_rule_holds_where_it_should_and_not_beside_it(rule: str) -> None:
     assert rule in rules(holds)
     assert rule not in rules(beside)
     assert rules(beside), "no visit stays without an answer"
+
+
+@pytest.mark.parametrize("reason", ["age_out_of_range", "far_from_training"])
+@pytest.mark.parametrize(("organ", "field"), [("lung", "image"), ("cardiac", "ecg")])
+def test_nobody_is_asked_to_send_again_what_the_machine_never_assesses(organ: str, field: str, reason: str) -> None:
+    given = facts(missing={organ: "inputs_refused"}, inputs=(refused(field, reason),), age=10)
+    (step,) = next_steps(read_table(), given)
+    assert step.step == "ask"
+    assert "a doctor reads" in step.text["en"]
 
 
 def test_steps_say_what_they_follow_from_in_three_languages() -> None:
