@@ -77,6 +77,12 @@ class InputResult:
     def accepted(self) -> bool:
         return not any(p.severity == "reject" for p in self.problems)
 
+    def add_unlikeness(self, problem: Problem | None) -> None:
+        """Add what is said of an input unlike those learnt from; where it is answered, the organ repeats it."""
+        if problem is not None:
+            self.problems.append(problem)
+            self.reserves += [problem] if problem.severity == "warn" else []
+
 
 def offered(manifest: BundleManifest, age_years: float | None) -> tuple[FindingSpec, ...]:
     """Findings that were evaluated for this age, or for adults where it is unknown."""

@@ -55,9 +55,13 @@ class FilmNet1(nn.Module):
         found: Tensor = net.layer4(net.layer3(net.layer2(net.layer1(x))))
         return found
 
-    def forward(self, films: Tensor) -> tuple[Tensor, Tensor]:
-        evidence = self.classifier(self.dropout(self.features(films)))
+    def head(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits and evidence of :meth:`features`."""
+        evidence = self.classifier(self.dropout(features))
         return evidence.mean(dim=(2, 3)), evidence
+
+    def forward(self, films: Tensor) -> tuple[Tensor, Tensor]:
+        return self.head(self.features(films))
 
 
 class RecordingNet1(Member):
@@ -73,9 +77,13 @@ class RecordingNet1(Member):
         """``(n, 192, n_samples/16)``: what the classifier looks at."""
         return super().forward(recordings)
 
-    def forward(self, recordings: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
-        evidence = self.classifier(self.dropout(self.features(recordings)))
+    def head(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits and evidence of :meth:`features`."""
+        evidence = self.classifier(self.dropout(features))
         return evidence.mean(dim=2), evidence
+
+    def forward(self, recordings: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
+        return self.head(self.features(recordings))
 
 
 EARLIER = {"lung": (FilmNet1,), "cardiac": (RecordingNet1,)}

@@ -15,6 +15,8 @@ from monai.networks.nets.efficientnet import EfficientNet
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
+from models.likeness import Likeness
+
 
 def standardise(films: Tensor) -> Tensor:
     """Each film to mean 0 and deviation 1, ``(n, 1, rows, columns) float32``; a blank one becomes zero.
@@ -125,9 +127,13 @@ class FilmNet(nn.Module):
         x = net._swish(net._bn0(net._conv_stem(net._conv_stem_padding(standardise(films.float())))))
         return torch.as_tensor(net._swish(net._bn1(net._conv_head(net._blocks(x)))))
 
-    def forward(self, films: Tensor) -> tuple[Tensor, Tensor]:
-        evidence = self.classifier(self.dropout(self.features(films)))
+    def head(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits and evidence of :meth:`features`."""
+        evidence = self.classifier(self.dropout(features))
         return evidence.mean(dim=(2, 3)), evidence
+
+    def forward(self, films: Tensor) -> tuple[Tensor, Tensor]:
+        return self.head(self.features(films))
 
 
 def _depthwise(plain: nn.Conv2d) -> DepthwiseConv2d:
@@ -228,12 +234,16 @@ class RecordingNet(nn.Module):
         """``(n, channels of all members, n_samples/16)``: what the classifier looks at."""
         return torch.cat([member(recordings) for member in self.members], dim=1)
 
+    def head(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits and evidence of :meth:`features`, of all members together."""
+        evidence = self.classifier(features / len(self.members))
+        return evidence.mean(dim=2), evidence
+
     def forward(self, recordings: Tensor) -> tuple[Tensor, Tensor]:
         features = self.features(recordings)
         if self.training:
             return self.member_logits(self.dropout(features)), features
-        evidence = self.classifier(features / len(self.members))
-        return evidence.mean(dim=2), evidence
+        return self.head(features)
 
     def member_logits(self, features: Tensor) -> Tensor:
         """Logits ``(n_members, n, n_findings)``, each member's by its own part of the last layer."""
@@ -265,11 +275,7 @@ class GateNet(nn.Module):
             spatial_dims=2, in_channels=1, out_channels=1, features=(16, 32, 48, 64, 96, 16), act="relu", norm="batch"
         )
         self.head = nn.Sequential(nn.Dropout(0.2), nn.Linear(2 * 96, 4))
-        pixels = self.THUMBNAIL**2
-        self.register_buffer("template", torch.zeros(pixels))
-        self.register_buffer("components", torch.zeros(n_components, pixels))
-        self.register_buffer("scale", torch.ones(n_components))
-        self.register_buffer("residual_scale", torch.tensor(1.0))
+        self.likeness = Likeness(self.THUMBNAIL**2, n_components)
 
     def forward(self, films: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         films = films.float()
@@ -282,31 +288,14 @@ class GateNet(nn.Module):
         x4 = net.down_4(x3)
         logits = self.head(torch.cat([x4.mean(dim=(2, 3)), x4.amax(dim=(2, 3))], dim=1))
         lungs = net.final_conv(net.upcat_1(net.upcat_2(net.upcat_3(net.upcat_4(x4, x3), x2), x1), x0))
-        return logits, self.distance(films), lungs
+        return logits, self.likeness(self.thumbnail(films)), lungs
 
     def thumbnail(self, films: Tensor) -> Tensor:
         """``(n, 1, side, side)`` to standardised thumbnails ``(n, 1024)``."""
         small = interpolate(films, size=(self.THUMBNAIL, self.THUMBNAIL), mode="bilinear")
         return standardise(small).flatten(1)
 
-    def distance(self, films: Tensor) -> Tensor:
-        """Mahalanobis distance within the components plus the residual outside them, both per degree of freedom."""
-        offset = self.thumbnail(films) - self.template
-        along = offset @ self.components.T
-        residual = offset - along @ self.components
-        within = (along / self.scale).square().mean(dim=1)
-        outside = (residual / self.residual_scale).square().mean(dim=1)
-        return (within + outside)[:, None]
-
     @torch.no_grad()
     def fit_distance(self, films: Tensor) -> None:
-        """Take template, components and scales from real films ``(n, 1, side, side) uint8``."""
-        thumbnails = torch.cat([self.thumbnail(part.float()) for part in films.split(256)])
-        self.template.copy_(thumbnails.mean(dim=0))
-        offset = thumbnails - self.template
-        _, values, vectors = torch.linalg.svd(offset, full_matrices=False)
-        k = len(self.scale)
-        self.components.copy_(vectors[:k])
-        self.scale.copy_(values[:k] / len(films) ** 0.5)
-        residual = offset - offset @ self.components.T @ self.components
-        self.residual_scale.copy_(residual.square().mean().sqrt())
+        """Learn the thumbnails of real films ``(n, 1, side, side) uint8``."""
+        self.likeness.fit(torch.cat([self.thumbnail(part.float()) for part in films.split(256)]))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -15,7 +16,7 @@ from data_specs.visit.contract import ModelUsed
 from data_specs.vocabulary import terms
 from inference.bundles.registry import Registry, read_registry
 from inference.runtime.choice import ChosenSession, Disagrees, choose
-from inference.runtime.session import ONE_THREAD, DeviceError, Machine, Session
+from inference.runtime.session import ONE_THREAD, Array, DeviceError, Machine, Session
 
 InputT = TypeVar("InputT", CxrInput, EcgInput, TabularInput)
 
@@ -43,6 +44,10 @@ class Bundle:
     @property
     def session(self) -> Session:
         return self.chosen.session
+
+    def named(self, outputs: Sequence[Array]) -> dict[str, Array]:
+        """What a run gave, by the names in the manifest."""
+        return dict(zip(self.manifest.outputs, outputs, strict=True))
 
     def input_as(self, kind: type[InputT]) -> InputT:
         """The input contract, which must be of ``kind``.

@@ -20,6 +20,7 @@ from inference.bundles.loading import Bundle
 from inference.cxr.gate import Judged, judge, set_upright
 from inference.cxr.reading import read_film
 from inference.findings import COVERAGE, InputResult, Who, answer, nothing_offered, offered, positive_share
+from inference.likeness import unlikeness
 from inference.person import age_of, format_age, mismatch, sex_of
 from inference.readers.files import OpenFile
 from inference.readers.pool import Readers
@@ -68,11 +69,13 @@ class FilmPipeline:
             if result.accepted:
                 if age is None:
                     result.reserves.append(Problem("age_unknown", "warn", expected="≥ 18"))
+                found = self.lung.named(await self.lung_batcher.infer(for_network(for_lung, upright, takes)))
+                result.add_unlikeness(unlikeness(self.lung.manifest.thresholds, found.get("distance")))
                 # A bundle of an imported architecture may have no activation map: its findings have no heatmap.
-                logits, *activations = await self.lung_batcher.infer(for_network(for_lung, upright, takes))
-                heatmaps = partial(_heatmaps, index, activations, upright, takes)
+                heatmaps = partial(_heatmaps, index, found.get("evidence"), upright, takes)
                 who = Who(age, sex_of(film.stated, person), film.view, self.coverage)
-                result.answer = answer(specs, _floats(logits[0]), who=who, evidence=heatmaps)
+                if result.accepted:
+                    result.answer = answer(specs, _floats(found["logits"][0]), who=who, evidence=heatmaps)
         except Refused as refusal:
             result.problems.append(refusal.problem)
         except InferenceFailed as failure:
@@ -125,16 +128,15 @@ def turned(pictures: Array, turns: int) -> Array:
 
 
 def _heatmaps(
-    index: int, activations: Sequence[Array], upright: Upright, takes: CxrInput, spec: FindingSpec
+    index: int, activation: Array | None, upright: Upright, takes: CxrInput, spec: FindingSpec
 ) -> list[EvidenceMap]:
-    """Maps over the film as it lies."""
-    maps = []
-    for activation in activations:
-        values = _floats(activation[0, spec.column])
-        if takes.shows == "lungs":
-            values = placed(values, _window(upright), MAP_SIDE)
-        maps.append(EvidenceMap(kind="heatmap", input=index, values=positive_share(np.rot90(values, -upright.turns))))
-    return maps
+    """The map over the film as it lies, where there is one."""
+    if activation is None:
+        return []
+    values = _floats(activation[0, spec.column])
+    if takes.shows == "lungs":
+        values = placed(values, _window(upright), MAP_SIDE)
+    return [EvidenceMap(kind="heatmap", input=index, values=positive_share(np.rot90(values, -upright.turns)))]
 
 
 def _floats(array: Array) -> Floats:

@@ -20,6 +20,7 @@ from inference.bundles.loading import Bundle
 from inference.ecg.intervals import Intervals
 from inference.ecg.reading import Group, Names, RecordingRead, group_files, read_group, read_recordings
 from inference.findings import COVERAGE, Answer, InputResult, Who, answer, nothing_offered, offered, positive_share
+from inference.likeness import unlikeness
 from inference.person import age_of, format_age, mismatch, sex_of
 from inference.readers.files import OpenFile
 from inference.readers.job import Job, Read
@@ -124,11 +125,15 @@ class RecordingPipeline:
         if age is None:
             result.reserves.append(Problem("age_unknown", "warn", expected="≥ 18"))
         try:
-            logits, activation = await self.batcher.infer(read.arrays[0])
+            found = self.cardiac.named(await self.batcher.infer(read.arrays[0]))
         except InferenceFailed as failure:
             result.problems.append(Problem("inference_failed", "reject", found=failure.code))
             return result
-        traces = partial(self._traces, indices[0], logits, activation, recording)
+        result.add_unlikeness(unlikeness(self.cardiac.manifest.thresholds, found.get("distance")))
+        if not result.accepted:
+            return result
+        logits = found["logits"]
+        traces = partial(self._traces, indices[0], logits, found["evidence"], recording)
         who = Who(age, sex_of(recording.stated, person), coverage=self.coverage)
         result.answer = answer(specs, np.asarray(logits, dtype=np.float64).mean(axis=0), who=who, evidence=traces)
         if result.answer.risk is None and result.answer.category == "low":

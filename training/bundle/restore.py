@@ -11,8 +11,8 @@ from google.protobuf.message import DecodeError
 from onnx import numpy_helper
 from torch import nn
 
-_CONSTANT = re.compile(r"val_\d+")
-"""Constants that an optimised export adds, as all of version 1.0 have."""
+_NO_WEIGHT = re.compile(r"val_\d+|likeness\..*")
+"""Constants that an optimised export adds, as all of version 1.0 have, and the likeness, which is fitted anew."""
 
 
 class CannotRestore(ValueError):
@@ -39,7 +39,7 @@ def restore(network: nn.Module, onnx_path: Path) -> None:
         found = {
             _torch_name(weight.name): torch.from_numpy(numpy_helper.to_array(weight).copy())
             for weight in own
-            if not _CONSTANT.fullmatch(weight.name)
+            if not _NO_WEIGHT.fullmatch(weight.name)
         }
     except (OSError, ValueError, TypeError, DecodeError) as error:
         raise CannotRestore(f"{onnx_path.name} cannot be read as an ONNX graph: {type(error).__name__}") from error
@@ -71,7 +71,7 @@ def restore(network: nn.Module, onnx_path: Path) -> None:
 def weights_in(onnx_path: Path) -> dict[str, tuple[int, ...]]:
     """Shapes of the weights of a graph, under the names of the module that it was exported from."""
     graph = onnx.load(onnx_path, load_external_data=False).graph
-    return {_torch_name(w.name): tuple(w.dims) for w in graph.initializer if not _CONSTANT.fullmatch(w.name)}
+    return {_torch_name(w.name): tuple(w.dims) for w in graph.initializer if not _NO_WEIGHT.fullmatch(w.name)}
 
 
 def _torch_name(name: str) -> str:

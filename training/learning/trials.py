@@ -54,10 +54,19 @@ class Mean(nn.Module):
         super().__init__()
         self.members = nn.ModuleList(members)
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        outputs = [member(x) for member in self.members]
+    def features(self, x: Tensor) -> Tensor:
+        """``(n, channels of all members, ...)``."""
+        return torch.cat([member.features(x) for member in self.members], dim=1)  # type: ignore[operator]
+
+    def head(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean logits and mean evidence of :meth:`features`."""
+        parts = features.chunk(len(self.members), dim=1)
+        outputs = [member.head(part) for member, part in zip(self.members, parts, strict=True)]  # type: ignore[operator]
         logits = torch.stack([logits for logits, _ in outputs]).mean(dim=0)
         return logits, torch.stack([evidence for _, evidence in outputs]).mean(dim=0)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        return self.head(self.features(x))
 
 
 def once(cohorts: Sequence[Cohort], recipe: Recipe, run: Path, train: Train) -> Trained:

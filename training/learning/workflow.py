@@ -24,6 +24,7 @@ from training.learning.evaluation import calibrate_and_evaluate
 from training.learning.fit import Recipe, fit, predict
 from training.learning.from_bundle import Inherited, from_bundle, network_of
 from training.learning.kept import Kept
+from training.learning.likeness import with_distance
 from training.learning.processes import Processes
 from training.learning.rounding import hold_in_fp16
 from training.learning.start import CannotStart, backbone_of, fill_backbone
@@ -116,6 +117,7 @@ def make_bundle(
         keep_first_columns(each, n_offered)
         hold_in_fp16(each)
     offered, withheld = calibrate_and_evaluate(network, trained.cohorts, columns, task, left_out=trained.left_out)
+    measured, thresholds = with_distance(network.cpu(), cohorts)
     on_test = [(of_cohort(c, "test", serves), c.part_title("test")) for c in cohorts] if serves else []
     draft = Draft(
         name=task.name,
@@ -123,11 +125,11 @@ def make_bundle(
         organ=task.organ,
         purpose=task.purpose,
         input=task.input,
-        outputs=("logits", "evidence"),
+        outputs=("logits", "evidence", "distance"),
         findings=tuple(one.spec for one in offered),
         training_data=(*inherited.training_data, *(cohort.source for cohort in cohorts)),
         limits=(*task.limits, *(limit for cohort in cohorts for limit in cohort.limits)),
-        thresholds={},
+        thresholds=thresholds,
         withheld=tuple(withheld),
         from_bundle=inherited.ancestors,
         recipe=recipe_for_card(trained.recipe, sentence, len(cases_of(cohorts, columns, task.shares).x))
@@ -137,7 +139,7 @@ def make_bundle(
     )
     parity = np.concatenate([c.x[c.rows("validation")][: PARITY_CASES // len(cohorts)] for c in cohorts])
     evaluated = evaluated_on(cohorts, draft.findings)
-    return write_bundle(network.cpu(), draft, task.golden, parity, bundles, plots=offered, evaluated=evaluated)
+    return write_bundle(measured, draft, task.golden, parity, bundles, plots=offered, evaluated=evaluated)
 
 
 def _tried(

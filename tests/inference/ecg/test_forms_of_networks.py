@@ -29,19 +29,24 @@ FILES = [ROOT / "samples" / name for name in ("E07517.hea", "E07517.mat")]
 class Batcher:
     """Keeps what the network would be given, and answers with the same for every window."""
 
-    def __init__(self) -> None:
+    def __init__(self, distance: float) -> None:
         self.given: list[np.ndarray] = []
+        self.distance = distance
 
-    async def infer(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    async def infer(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         self.given.append(x)
-        return np.full((len(x), 2), 3.0, np.float32), np.tile(np.arange(16.0, dtype=np.float32), (len(x), 2, 1))
+        evidence = np.tile(np.arange(16.0, dtype=np.float32), (len(x), 2, 1))
+        return np.full((len(x), 2), 3.0, np.float32), evidence, np.full((len(x), 1), self.distance, np.float32)
 
 
-def pipeline(takes: EcgInput) -> tuple[RecordingPipeline, Batcher]:
+def pipeline(takes: EcgInput, distance: float = 2.0) -> tuple[RecordingPipeline, Batcher]:
     findings = tuple(FindingSpec(name=n, column=i) for i, n in enumerate(("atrial_fibrillation", "hypertrophy")))
-    manifest: Any = SimpleNamespace(findings=findings)
-    bundle: Any = SimpleNamespace(manifest=manifest, input_as=lambda _: takes)
-    batcher: Any = Batcher()
+    manifest: Any = SimpleNamespace(findings=findings, thresholds={"unlike": 4.0, "far": 16.0})
+    outputs = ("logits", "evidence", "distance")
+    bundle: Any = SimpleNamespace(
+        manifest=manifest, input_as=lambda _: takes, named=lambda found: dict(zip(outputs, found, strict=True))
+    )
+    batcher: Any = Batcher(distance)
     return RecordingPipeline(bundle, batcher, shared_readers()), batcher
 
 
@@ -57,6 +62,27 @@ async def test_a_network_is_given_what_its_bundle_states(takes: EcgInput) -> Non
     files = [PostedFile(i, p.name, p.read_bytes()) for i, p in enumerate(FILES)]
     recording = read_recording(group_recordings(files)[0], ecg_unit=None)
     assert np.array_equal(batcher.given[0], takes.conform(recording))
+
+
+@pytest.mark.parametrize(
+    ("distance", "said"),
+    [
+        (4.0, None),
+        (4.5, "unlike_training"),
+        (16.0, "unlike_training"),
+        (16.5, "far_from_training"),
+        (np.nan, "far_from_training"),
+    ],
+)
+async def test_a_recording_unlike_those_learnt_from_has_a_reserve_and_a_far_one_no_answer(
+    distance: float, said: str | None
+) -> None:
+    served, _ = pipeline(SHIPPED, distance)
+    (result,) = await served.assess(posted(FILES), Context.model_validate({"person": {"age_years": 42}}), None)
+    codes = [each.code for each in result.problems if each.code.endswith("_training")]
+    assert codes == ([said] if said else [])
+    assert (result.answer is None) == (codes == ["far_from_training"])
+    assert [each.code for each in result.reserves if each.code in codes] == (codes if result.answer else [])
 
 
 def test_the_evidence_of_a_window_with_zeros_lies_on_what_was_recorded() -> None:
