@@ -146,6 +146,23 @@ def subgroup_members(subgroups: pd.DataFrame, rows: NDArray[np.intp]) -> dict[st
     }
 
 
+ONE_QUESTION = 0.95
+"""Correlation of two labels from which they are one question in a cohort, whatever their names."""
+
+
+def same_question(cohort: Cohort, label: str, others: Sequence[str]) -> str:
+    """The first of ``others`` that a network cannot learn apart from ``label`` here; empty if there is none.
+
+    Two labels that are given to the same cases, or one to those without the other, have one answer in these cases.
+    """
+    for other in others:
+        both = cohort.labels[[label, other]].dropna()
+        varies = (both.nunique() == 2).all()
+        if varies and abs(float(np.corrcoef(both.to_numpy(dtype=np.float64).T)[0, 1])) >= ONE_QUESTION:
+            return other
+    return ""
+
+
 def digest_of(digests: Sequence[str], labels: pd.DataFrame, person: NDArray[np.str_]) -> str:
     """sha256 of the cases: the digest of each file, its labels and its person, in whatever order they come."""
     rows = zip(digests, person, labels.astype(object).itertuples(index=False), strict=True)

@@ -18,13 +18,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
 from data_specs.bundle import Evaluation, FindingSpec, Withheld
 from data_specs.visit.contract import OperatingPoint
 from inference.findings import UNCALIBRATED, calibrated
-from training.cohorts.cohort import MIN_CASES, Cohort
+from training.cohorts.cohort import MIN_CASES, Cohort, subgroup_members
 from training.figures.calibrate import FOLDS, at_prevalence, choose_calibration
 from training.figures.calibration_error import calibration_figures, judge_calibration
 from training.figures.evaluate import (
@@ -38,11 +37,8 @@ from training.figures.evaluate import (
 )
 from training.figures.evaluate import auroc as auroc_of
 from training.figures.roc import roc_points
-from training.figures.triage import TriageRule, judge_triage
+from training.figures.triage import TRIAGE_RULE, judge_triage
 from training.figures.undecided import undecided_figures, undecided_ranges
-
-TRIAGE = TriageRule()
-"""What is asked of a finding that decides."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +52,7 @@ class Rule:
     negative
         Whether the finding is the absence of disease (``normal_ecg``). ``screening`` and ``rule_in`` then change
         places, because 'normal' may only be reported above the threshold that 95 % of the diseased stay below.
-    holds_from
+    min_auroc
         The lower bound of its AUROC on validation has to be above this.
     """
 
@@ -124,10 +120,14 @@ def offer(
     v, t = rows["validation"], rows["test"]
     auroc = bootstrap(auroc_of, y[v], logits[v], cohort.person[v], draws=draws)
     if not auroc.low > rule.min_auroc:
-        reason = (
+        measured = (
             f"AUROC {auroc.value:.3f} ({auroc.low:.3f} to {auroc.high:.3f}) on {len(v)} validation cases, "
-            f"{int(y[v].sum())} of them positive; its lower bound must be above {rule.min_auroc:g}"
+            f"{int(y[v].sum())} of them positive"
         )
+        if auroc.high <= rule.min_auroc:
+            reason = f"it does not tell them apart: {measured}; asked: above {rule.min_auroc:g}"
+        else:
+            reason = f"too few to say: {measured}; asked: the whole interval above {rule.min_auroc:g}"
         return Withheld(name=label, cohort=called, reason=reason)
 
     seen = logits[v, None] if perturbed is None else np.column_stack([logits[v], perturbed])
@@ -158,7 +158,7 @@ def offer(
                 cohort.person[t],
                 cohort=names["test"],
                 points=points,
-                subgroups=_groups(cohort.subgroups, t),
+                subgroups=subgroup_members(cohort.subgroups, t),
                 decides_at=decides_at,
                 draws=draws,
             ),
@@ -179,7 +179,7 @@ def offer(
 def _deciding(points: tuple[OperatingPoint, ...], rule: Rule) -> str:
     """The rule's point where it finds enough of those with the finding, else ``screening``."""
     sensitivity = next(point.sensitivity or 0.0 for point in points if point.name == rule.decides_at)
-    return rule.decides_at if sensitivity >= TRIAGE.sensitivity else "screening"
+    return rule.decides_at if sensitivity >= TRIAGE_RULE.sensitivity else "screening"
 
 
 def for_use(spec: FindingSpec) -> FindingSpec:
@@ -191,7 +191,7 @@ def for_use(spec: FindingSpec) -> FindingSpec:
         sensitivity, specificity = (at.get((cohort, metric)) for metric in metrics)
         if sensitivity is None or specificity is None:
             continue
-        judged = judge_triage(sensitivity, specificity, TRIAGE, absence=spec.risk == "complement")
+        judged = judge_triage(sensitivity, specificity, absence=spec.risk == "complement")
         if not judged:
             refusals.append(f"{cohort}: {judged.because}")
     if not refusals:
@@ -242,15 +242,6 @@ def _swap_screening_and_rule_in(points: tuple[OperatingPoint, ...]) -> tuple[Ope
         by_name["balanced"],
         by_name["screening"].model_copy(update={"name": "rule_in"}),
     )
-
-
-def _groups(subgroups: pd.DataFrame, rows: NDArray[np.intp]) -> dict[str, NDArray[np.bool_]]:
-    """Members among ``rows`` of each value of each column, named like ``sex F``; unknown values are in none."""
-    return {
-        f"{column} {value}": (values.notna() & (values.astype(str) == str(value))).to_numpy()[rows]
-        for column, values in subgroups.items()
-        for value in sorted(values.dropna().unique())
-    }
 
 
 def figures_elsewhere(

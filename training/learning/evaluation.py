@@ -12,7 +12,7 @@ from sklearn.metrics import roc_auc_score
 from torch import nn
 
 from data_specs.bundle import Evaluation, Withheld
-from training.cohorts.cohort import Cohort
+from training.cohorts.cohort import Cohort, same_question
 from training.figures.evaluate import bootstrap
 from training.figures.offer import Offered, Rule, figures_elsewhere, for_use, offer
 from training.learning.fit import predict
@@ -62,6 +62,10 @@ def calibrate_and_evaluate(
         of_cohort: list[Offered] = []
         for j, column in enumerate(columns):
             if column.cohort == i and column.offered:
+                if asked := same_question(cohort, column.label, [each.spec.name for each in of_cohort]):
+                    reason = f"in these cases it is the same question as {asked}, which is offered"
+                    withheld.append(Withheld(name=column.label, cohort=cohort.title or cohort.name, reason=reason))
+                    continue
                 rule = rule_of(cohort, column.label)
                 logits_perturbed = None if perturbed is None else perturbed[:, :, j]
                 result = offer(cohort, column.label, j, logits[:, j], rule, perturbed=logits_perturbed)

@@ -92,13 +92,17 @@ def test_the_lower_bound_decides_and_has_to_be_above_the_limit() -> None:
     made = cohort()
     auroc = auroc_on_validation(made)
     assert auroc.low < auroc.value - 0.01
+    measured = f"AUROC {auroc.value:.3f} ({auroc.low:.3f} to {auroc.high:.3f}) on 80 validation cases, 40 of them positive"
     assert reason_of(made, Rule(min_auroc=auroc.low)) == (
-        f"AUROC {auroc.value:.3f} ({auroc.low:.3f} to {auroc.high:.3f}) on 80 validation cases, 40 of them positive; "
-        f"its lower bound must be above {auroc.low:g}"
+        f"too few to say: {measured}; asked: the whole interval above {auroc.low:g}"
     )
+    assert reason_of(made, Rule(min_auroc=auroc.high)) == (
+        f"it does not tell them apart: {measured}; asked: above {auroc.high:g}"
+    )
+    assert reason_of(made, Rule(min_auroc=math.nextafter(auroc.high, 0))).startswith("too few to say")
     assert spec_of(made, Rule(min_auroc=math.nextafter(auroc.low, 0)))
     between = (auroc.low + auroc.value) / 2
-    assert "its lower bound must be above" in reason_of(made, Rule(min_auroc=between)), "the value alone is no reason"
+    assert "too few to say" in reason_of(made, Rule(min_auroc=between)), "the value alone is no reason"
     assert (Rule().decides_at, Rule().negative, Rule().min_auroc) == ("balanced", False, 0.65)
 
 
@@ -158,7 +162,7 @@ def test_intervals_have_a_thousand_draws_where_nothing_else_is_asked(monkeypatch
     monkeypatch.setattr("training.figures.offer.bootstrap", stand_in)
     found = offer(cohort(), "abnormal", 0, logits_of(outcomes(cohort())), Rule())
     assert isinstance(found, Withheld)
-    assert found.reason.startswith("AUROC 1000.000 ")
+    assert "AUROC 1000.000 " in found.reason
 
 
 def test_unknown_cases_are_not_counted() -> None:
