@@ -14,11 +14,12 @@ from numpy.typing import NDArray
 from PIL import Image
 from tqdm import tqdm
 
-from data_specs.bundle import CxrInput, TrainingData
+from data_specs.bundle import CxrInput, EcgInput, TrainingData
 from data_specs.cxr.files import read_image
 from data_specs.cxr.image import conform
 from training.cohorts.cohort import Cohort, even_weights, part_of_person, with_counts
-from training.cohorts.gates import film_gate
+from training.cohorts.files import Folders, case_of, shape_of
+from training.cohorts.gates import RecordingGate, film_gate
 
 
 def read_films(paths: list[Path], takes: CxrInput) -> NDArray[np.uint8]:
@@ -64,6 +65,15 @@ TBX11K = TrainingData(
     name="TBX11K, 200 films with tuberculosis (evaluation only)",
     citation="Liu Y, Wu YH, Ban Y, Wang H, Cheng MM. Rethinking Computer-Aided Tuberculosis Diagnosis. CVPR 2020",
     licence="terms of use unclear: never trained on",
+    n_persons=0,
+    n_items=0,
+)
+
+CINC2021 = TrainingData(
+    name="PhysioNet/CinC 2021 challenge, 76 recordings of other hospitals (evaluation only)",
+    citation="Reyna MA, Sadr N, Perez Alday EA, et al. Will Two Do? Varying Dimensions in Electrocardiography: The "
+    "PhysioNet/Computing in Cardiology Challenge 2021. CinC 2021;48:1-4. doi:10.23919/CinC53138.2021.9662687",
+    licence="CC BY 4.0",
     n_persons=0,
     n_items=0,
 )
@@ -252,4 +262,77 @@ def ptbxl(data: Path) -> Cohort:
         part_names={"validation": "PTB-XL subset, fold 9", "test": "PTB-XL subset, fold 10"},
         age_years=(18.0, 96.0),
         further=table[extra].astype(float),
+    )
+
+
+SNOMED_CT = {
+    "conduction_disturbance": {
+        "6374002": "bundle branch block",
+        "27885002": "complete atrioventricular block",
+        "59118001": "right bundle branch block",
+        "74390002": "Wolff-Parkinson-White pattern",
+        "164909002": "left bundle branch block",
+        "195042002": "second degree atrioventricular block",
+        "233917008": "atrioventricular block",
+        "270492004": "first degree atrioventricular block",
+        "445118002": "left anterior fascicular block",
+        "445211001": "left posterior fascicular block",
+        "698252002": "nonspecific intraventricular conduction disorder",
+        "713426002": "incomplete right bundle branch block",
+        "713427006": "complete right bundle branch block",
+        "733534002": "complete left bundle branch block",
+    },
+    "st_t_change": {
+        "55930002": "ST changes",
+        "59931005": "T wave inversion",
+        "111975006": "prolonged QT interval",
+        "164861001": "myocardial ischaemia",
+        "164930006": "ST interval abnormal",
+        "164931005": "ST elevation",
+        "164934002": "T wave abnormal",
+        "425623009": "lateral ischaemia",
+        "426434006": "anterior ischaemia",
+        "428750005": "nonspecific ST-T abnormality",
+        "429622005": "ST depression",
+    },
+    "atrial_fibrillation": {"164889003": "atrial fibrillation"},
+}
+"""What the statements of the 2021 challenge mean in the words of :data:`PTBXL_MAIN`.
+
+References
+----------
+``dx_mapping_scored.csv`` and ``dx_mapping_unscored.csv`` of the challenge's evaluation code, 2021.
+"""
+SINUS_RHYTHM = "426783006"
+SINUS_VARIANTS = frozenset({SINUS_RHYTHM, "426177001", "427084000", "427393009"})
+"""Sinus rhythm, bradycardia, tachycardia, arrhythmia: alone, the last three say neither normal nor abnormal."""
+
+
+def cinc2021(data: Path, takes: EcgInput) -> Cohort:
+    """Recordings of three other collections (China, United States), read as in serving; for evaluation only.
+
+    Those of PTB-XL itself are left out, because their persons may be among those learnt from, and so are recordings
+    that the gate of serving refuses.
+    """
+    table = pd.read_csv(data / "ecg/raw/labels.csv", dtype={"dx": str, "age": float})
+    table = table[table.db != "HR"].reset_index(drop=True)
+    folders, gate = Folders(data / "ecg/raw"), RecordingGate()
+    cases = [case_of(name, folders, takes, gate=gate) for name in tqdm(table.record, unit="recording")]
+    read = np.array([case.x is not None for case in cases])
+    said = [frozenset(codes.split(",")) for codes in table.dx]
+    labels = pd.DataFrame(
+        {name: [float(bool(codes & meant.keys())) for codes in said] for name, meant in SNOMED_CT.items()}
+    )
+    normal = [1.0 if codes == {SINUS_RHYTHM} else np.nan if codes <= SINUS_VARIANTS else 0.0 for codes in said]
+    labels.insert(0, "normal_ecg", normal)
+    return Cohort(
+        name="cinc2021",
+        x=np.stack([np.zeros(shape_of(takes), np.float32) if case.x is None else case.x[0] for case in cases]),
+        labels=labels,
+        person=("cinc2021:" + table.record).to_numpy(dtype=str),
+        part=np.where(read & (table.age >= 18).to_numpy(), "test", "unused"),
+        subgroups=pd.DataFrame({"collection": table.db}),
+        source=CINC2021,
+        title="CinC 2021, adults of three other collections",
+        age_years=(18.0, 96.0),
     )

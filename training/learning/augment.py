@@ -84,27 +84,61 @@ def films(batch: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def recordings(batch: Tensor, generator: torch.Generator) -> Tensor:
-    """Time shift, lead gain, baseline wander, muscle noise, lost leads, shortened recordings.
+    """Time shift and tempo, filters, misplaced chest electrodes, gain, noise of leads, lost leads, short recordings.
 
     Parameters
     ----------
     batch
-        ``(n, 12, n_samples) float32``, standard deviations, 100 Hz.
+        ``(n, 12, n_samples) float32``, standard deviations, 100 Hz, leads in the order I to V6.
     """
     n, leads, length = batch.shape
     shift = int(torch.randint(-length // 4, length // 4 + 1, (1,), generator=generator, device=generator.device))
-    x = torch.roll(batch, shift, dims=2)
+    x = at_tempo(torch.roll(batch, shift, dims=2), 0.9 + 0.2 * _rand(generator, n))
+    x = filtered(x, generator)
+    # A chest electrode between its place and that of its neighbour sees a mixture of both.
+    towards = 0.3 * _rand(generator, n, leads - 6, 1) * (_rand(generator, n, 1, 1) < 0.5)
+    chest = x[:, 6:]
+    neighbour = (
+        torch.cat([chest[:, 1:], chest[:, -2:-1]], dim=1)
+        if _rand(generator, 1) < 0.5
+        else torch.cat([chest[:, 1:2], chest[:, :-1]], dim=1)
+    )
+    x = torch.cat([x[:, :6], chest * (1 - towards) + neighbour * towards], dim=1)
     x = x * (1 + 0.1 * _randn(generator, n, leads, 1))
     time = torch.arange(length, device=batch.device) / 100.0
     frequency = 0.05 + 0.45 * _rand(generator, n, leads, 1)
     phase = 2 * math.pi * _rand(generator, n, leads, 1)
     x = x + 0.15 * _rand(generator, n, leads, 1) * torch.sin(2 * math.pi * frequency * time + phase)
     x = x + 0.08 * _rand(generator, n, 1, 1) * _randn(generator, *x.shape)
+    # One recording of four has some leads that are much noisier than the others.
+    noisy = (_rand(generator, n, leads, 1) < 0.2) & (_rand(generator, n, 1, 1) < 0.25)
+    x = x + 0.4 * noisy * _rand(generator, n, leads, 1) * _randn(generator, *x.shape)
     x = x.masked_fill(_rand(generator, n, leads, 1) < 0.04, 0.0)
-    # Half of the recordings lose up to a tenth on each side.
-    margin = (_rand(generator, n, 1, 1) * 2 - 1).clamp_min(0) * 0.1 * length
+    # Half of the recordings lose up to a quarter on each side.
+    margin = (_rand(generator, n, 1, 1) * 2 - 1).clamp_min(0) * 0.25 * length
     position = torch.arange(length, device=batch.device).view(1, 1, -1)
     return x.masked_fill((position < margin) | (position >= length - margin), 0.0)
+
+
+def at_tempo(batch: Tensor, tempo: Tensor) -> Tensor:
+    """Recordings ``(n, leads, n_samples)`` played ``tempo (n,)`` times as fast about their middle; zero outside."""
+    n, _, length = batch.shape
+    along = torch.linspace(-1, 1, length, device=batch.device).expand(n, -1) * tempo[:, None]
+    grid = torch.stack([along, torch.zeros_like(along)], dim=2)[:, None]
+    return grid_sample(batch[:, :, None], grid, mode="bilinear", padding_mode="zeros", align_corners=True)[:, :, 0]
+
+
+def filtered(batch: Tensor, generator: torch.Generator) -> Tensor:
+    """Half of the recordings ``(n, leads, n_samples)``, 100 Hz, through a further low pass (15 to 40 Hz) and high pass.
+
+    Devices differ in both; Butterworth's gain of the second order without phase, as filters there and back have.
+    """
+    n, _, length = batch.shape
+    frequency = torch.fft.rfftfreq(length, 0.01, device=batch.device)
+    low_hz, high_hz = 15 + 25 * _rand(generator, n, 1, 1), 0.8 * _rand(generator, n, 1, 1)
+    gain = 1 / (1 + (frequency / low_hz) ** 4) / (1 + (high_hz / frequency.clamp_min(0.01)) ** 4)
+    gain = torch.where(_rand(generator, n, 1, 1) < 0.5, gain, torch.ones_like(gain))
+    return torch.fft.irfft(torch.fft.rfft(batch, dim=2) * gain, n=length, dim=2)
 
 
 def _rand(generator: torch.Generator, *shape: int) -> Tensor:

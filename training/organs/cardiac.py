@@ -14,7 +14,7 @@ from models.earlier_networks import EARLIER
 from models.networks import RecordingNet
 from training.bundle import golden
 from training.cohorts.cohort import Cohort
-from training.cohorts.shipped import PTBXL_MAIN, ptbxl
+from training.cohorts.shipped import PTBXL_MAIN, cinc2021, ptbxl
 from training.figures.machine_intervals import machine_intervals
 from training.figures.short_recordings import short_recordings
 from training.learning import augment
@@ -44,8 +44,8 @@ def shipped(data: Path, _: EcgInput = INPUT) -> tuple[Cohort, ...]:
     return (ptbxl(data),)
 
 
-def task(cohorts: Sequence[Cohort], _: Path, takes: EcgInput = INPUT) -> Task:
-    """The task for these cohorts."""
+def task(cohorts: Sequence[Cohort], data: Path, takes: EcgInput = INPUT) -> Task:
+    """The task for these cohorts; ``data`` is the folder of the cohort for evaluation only."""
     is_shipped = {cohort.name for cohort in cohorts} == {"ptbxl"}
     return Task(
         name="cardiac",
@@ -62,4 +62,5 @@ def task(cohorts: Sequence[Cohort], _: Path, takes: EcgInput = INPUT) -> Task:
         golden=golden.recordings(INPUT.n_samples),
         limits=SHIPPED_LIMITS if is_shipped else (),
         macro=SUPERCLASSES if is_shipped else (),
+        elsewhere=(cinc2021(data, takes),) if is_shipped else (),
     )
