@@ -106,6 +106,11 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     how.add_argument("--patience", type=int, default=0, help="stop after so many epochs without a better one; 0: never")
     how.add_argument("--folds", type=int, default=0, help="cross-validate over persons, and export the folds' mean")
     how.add_argument("--search", action="store_true", help="try learning rates and freezing; the best on validation")
+    how.add_argument(
+        "--leave-sites-out",
+        action="store_true",
+        help="train once more without each smaller site, for figures of a site that was never seen",
+    )
     how.add_argument("--mlflow", metavar="URI", help="track the curves there too, beside TensorBoard")
     how.add_argument("--threads", type=int, help="number of CPU threads")
     arguments = parser.parse_args(argv)
@@ -123,8 +128,9 @@ def train_network(arguments: argparse.Namespace) -> Path | None:
     """Train ``lung`` or ``cardiac``; ``None`` on all processes but the first."""
     import torch  # noqa: PLC0415
 
+    from data_specs.bundle import CxrInput, EcgInput  # noqa: PLC0415
     from training.bundle.evaluate_bundle import in_service  # noqa: PLC0415
-    from training.cohorts.cohort import keep_share_of_persons  # noqa: PLC0415
+    from training.cohorts.cohort import Cohort, keep_share_of_persons  # noqa: PLC0415
     from training.cohorts.gates import bundles_folder  # noqa: PLC0415
     from training.cohorts.local import local_cohort  # noqa: PLC0415
     from training.learning.from_bundle import input_of  # noqa: PLC0415
@@ -137,13 +143,18 @@ def train_network(arguments: argparse.Namespace) -> Path | None:
     organ = importlib.import_module(f"training.organs.{arguments.bundle}")
     run = run_folder(arguments)
     serves = in_service(bundles_folder(), arguments.bundle) if arguments.cohort else None
+    served = serves.manifest.input if serves else organ.INPUT
     with Processes.joined(arguments.device):
         takes = input_of(arguments.from_bundle, otherwise=organ.INPUT)
-        if arguments.cohort:
-            cohorts = [local_cohort(path, takes, cache=run / "cache") for path in arguments.cohort]
-        else:
-            cohorts = list(organ.shipped(arguments.data, takes))
-        cohorts = [keep_share_of_persons(cohort, arguments.persons) for cohort in cohorts]
+
+        def read(takes: CxrInput | EcgInput) -> list[Cohort]:
+            if arguments.cohort:
+                cohorts = [local_cohort(path, takes, cache=run / "cache") for path in arguments.cohort]
+            else:
+                cohorts = list(organ.shipped(arguments.data, takes))
+            return [keep_share_of_persons(cohort, arguments.persons) for cohort in cohorts]
+
+        cohorts = read(takes)
         task = organ.task(cohorts, arguments.data, takes)
         options = {"epochs": arguments.epochs, "batch_size": arguments.batch_size, "seed": arguments.seed}
         options |= {"learning_rate": arguments.learning_rate, "precision": arguments.precision}
@@ -156,8 +167,11 @@ def train_network(arguments: argparse.Namespace) -> Path | None:
             version=arguments.version,
             start=Start(arguments.init or organ.INIT, arguments.from_bundle, arguments.freeze),
             device=arguments.device,
-            choices=Choices(arguments.patience, arguments.folds, arguments.search, arguments.mlflow),
-            serves=serves if serves and serves.manifest.input == task.input else None,
+            choices=Choices(
+                arguments.patience, arguments.folds, arguments.search, arguments.leave_sites_out, arguments.mlflow
+            ),
+            serves=serves,
+            as_served=() if serves is None else cohorts if served == takes else read(served),
         )
 
 

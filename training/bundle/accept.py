@@ -20,14 +20,15 @@ from pathlib import Path
 
 import numpy as np
 
-from data_specs.bundle import BundleManifest, CxrInput, Estimate, Evaluation, FindingSpec
+from data_specs.bundle import BundleManifest, Estimate, Evaluation, FindingSpec
 from data_specs.cohort import ManifestInvalid, read_manifest
 from inference.bundles.loading import Bundle, BundleError, load_bundle
 from inference.bundles.registry import SiteVerdict, finding_key
+from inference.likeness import FAR, UNLIKE
 from models.registry import NotDone, accept
 from training.bundle import card_tables
 from training.bundle.evaluate_bundle import figures_of, outcomes, refusals, tables
-from training.bundle.local_cases import CannotRecalibrate, Cases, cohort_cases
+from training.bundle.local_cases import CannotRecalibrate, Cases, cohort_cases, output_of
 from training.bundle.plots import write_plot
 from training.cohorts import gates
 from training.cohorts.table import TableUnusable
@@ -172,16 +173,18 @@ def _refused_by_device(cases: Cases) -> list[str]:
 
 
 def _likeness(bundle: Bundle, cases: Cases) -> list[str]:
-    """How far the films are from those that the gate was trained on; recordings have no such measure."""
-    gate = gates.serving_gate(bundle.manifest.input.modality) if isinstance(bundle.manifest.input, CxrInput) else None
-    if not isinstance(gate, gates.FilmGate) or not cases.inputs:
+    """How far the cases are from those that the network learnt from, where it says so."""
+    limits = bundle.manifest.thresholds
+    if "distance" not in bundle.manifest.outputs or not {UNLIKE, FAR} <= limits.keys() or not cases.inputs:
         return []
-    distances = gate.distances(np.concatenate(cases.inputs))
-    median, high = np.percentile(distances, [50, 95])
+    found = output_of(bundle, cases.inputs, "distance")[:, 0]
+    median, high = np.percentile(found, [50, 95])
+    unlike, far = ((found > limits[name]).mean() for name in (UNLIKE, FAR))
     return [
         "## Likeness\n",
-        f"Distance from the films that the gate was trained on: median {median:.2f}, 95 % below {high:.2f}; films "
-        f"beyond {gate.furthest:g} are refused. 2 is the distance of an average film of those.\n",
+        f"Distance from the cases that the network learnt from: median {median:.2f}, 95 % below {high:.2f}; 2 is that "
+        f"of an average one of those. Beyond {limits[UNLIKE]:.1f} a reserve is said ({unlike:.1%} of these cases), "
+        f"beyond {limits[FAR]:.1f} nothing is assessed ({far:.1%}).\n",
     ]
 
 

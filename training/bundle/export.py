@@ -25,6 +25,7 @@ from data_specs.bundle import (
     FindingSpec,
     Golden,
     Imported,
+    MeasuredTable,
     Predecessor,
     TabularInput,
     TrainingData,
@@ -66,6 +67,7 @@ class Draft:
     from_bundle: tuple[Ancestor, ...] = ()
     recipe: Mapping[str, str | int | float] = field(default_factory=dict)
     predecessors: tuple[Predecessor, ...] = ()
+    measured: tuple[MeasuredTable, ...] = ()
 
 
 def write_bundle(
@@ -147,6 +149,7 @@ def _write(
         withheld=draft.withheld,
         recipe=dict(draft.recipe),
         predecessors=draft.predecessors,
+        measured=draft.measured,
         agreement=()
         if evaluated is None
         else measure(model, draft.outputs, evaluated.x, evaluated.outcomes, draft.findings, part=evaluated.part),

@@ -195,13 +195,19 @@ def of_cohort(cohort: Cohort, part: str, bundle: Bundle) -> Cases:
 
 def logits_of(bundle: Bundle, inputs: Sequence[NDArray[np.generic]]) -> Floats:
     """``(n, n_columns)`` of a bundle for ``n`` cases; windows of a recording are averaged as in serving."""
-    logits: list[Floats] = []
+    return output_of(bundle, inputs, bundle.manifest.outputs[0])
+
+
+def output_of(bundle: Bundle, inputs: Sequence[NDArray[np.generic]], name: str) -> Floats:
+    """As :func:`logits_of`, for another output of rows, such as ``distance``."""
+    place = bundle.manifest.outputs.index(name)
+    found: list[Floats] = []
     for start in range(0, len(inputs), BATCH):
         batch = inputs[start : start + BATCH]
-        out = np.asarray(bundle.session.run(np.concatenate(list(batch)))[0], dtype=np.float64)
+        out = np.asarray(bundle.session.run(np.concatenate(list(batch)))[place], dtype=np.float64)
         ends = np.cumsum([len(x) for x in batch])
-        logits.extend(part.mean(axis=0) for part in np.split(out, ends[:-1]))
-    return np.stack(logits)
+        found.extend(part.mean(axis=0) for part in np.split(out, ends[:-1]))
+    return np.stack(found)
 
 
 def _further(further: list[NDArray[np.generic]] | None, row: int) -> list[NDArray[np.generic]]:

@@ -28,15 +28,16 @@ def add_tables(bundle: Bundle, folder: Path, tables: Sequence[MeasuredTable], *,
     target = out / f"{manifest.name}-{version}"
     if target.exists():
         raise FileExistsError(f"{target.name} exists; a bundle is never replaced")
+    titles = [table.title for table in tables]
+    kept = [table for table in manifest.measured if table.title not in titles]
     new = manifest.model_copy(
         update={
             "version": version,
-            "measured": tuple(tables),
+            "measured": (*kept, *tables),
             "from_bundle": (*manifest.from_bundle, ancestor(folder, manifest)),
         }
     )
-    titles = ", ".join(table.title for table in tables)
-    write_derived(folder, new, target, change=f"measured: {titles}; same weights")
+    write_derived(folder, new, target, change=f"measured: {', '.join(titles)}; same weights")
     return target
 
 

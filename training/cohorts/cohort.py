@@ -146,6 +146,27 @@ def subgroup_members(subgroups: pd.DataFrame, rows: NDArray[np.intp]) -> dict[st
     }
 
 
+def sites_to_leave_out(cohort: Cohort) -> list[str]:
+    """Sites with cases enough to evaluate on, without which at least half of those to learn from are left."""
+    if "site" not in cohort.subgroups:
+        return []
+    site, learnt = cohort.subgroups.site, cohort.part == "train"
+    sizes = site[learnt].value_counts()
+    return sorted(str(name) for name, n in sizes.items() if 2 * MIN_CASES <= n <= learnt.sum() / 2)
+
+
+def apart(cohort: Cohort, site: str) -> tuple[Cohort, Cohort]:
+    """The cohort without a site's cases, and these alone as a test part, without persons who stand in the rest."""
+    of_site = (cohort.subgroups.site == site).to_numpy(dtype=bool)
+    part = np.where(of_site, "unused", cohort.part)
+    rest = replace(cohort, part=part, source=with_counts(cohort.source, cohort.person[part == "train"]))
+    decided = np.isin(rest.part, ("train", "validation"))
+    new = of_site & (cohort.part != "unused") & ~np.isin(cohort.person, cohort.person[decided])
+    title = f"{cohort.title or cohort.name}: {site}, by a network that never saw it"
+    alone = replace(cohort, part=np.where(new, "test", "unused"), title=title, part_names={})
+    return rest, alone
+
+
 ONE_QUESTION = 0.95
 """Correlation of two labels from which they are one question in a cohort, whatever their names."""
 
@@ -153,10 +174,14 @@ ONE_QUESTION = 0.95
 def same_question(cohort: Cohort, label: str, others: Sequence[str]) -> str:
     """The first of ``others`` that a network cannot learn apart from ``label`` here; empty if there is none.
 
-    Two labels that are given to the same cases, or one to those without the other, have one answer in these cases.
+    Two labels that are given to the same cases, or one to those without the other, have one answer in these cases. Of
+    several sites the one with most positives is asked: elsewhere the label is missing more than it is absent.
     """
+    labels = cohort.labels
+    if "site" in cohort.subgroups and (labels[label] == 1).any():
+        labels = labels[cohort.subgroups.site == cohort.subgroups.site[labels[label] == 1].mode().iloc[0]]
     for other in others:
-        both = cohort.labels[[label, other]].dropna()
+        both = labels[[label, other]].dropna()
         varies = (both.nunique() == 2).all()
         if varies and abs(float(np.corrcoef(both.to_numpy(dtype=np.float64).T)[0, 1])) >= ONE_QUESTION:
             return other

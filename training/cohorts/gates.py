@@ -102,16 +102,6 @@ class FilmGate:
             seen += [self._seen(saturated, turned(for_gate, quarters)) for quarters in (1, 2, 3)]
         return upright_of(self._limits, seen)
 
-    @property
-    def furthest(self) -> float:
-        """The distance beyond which a film is refused."""
-        return self._limits["distance"]
-
-    def distances(self, films: Array) -> NDArray[np.float64]:
-        """``(n,)`` distance of conformed films ``(n, 1, side, side)`` from those that the gate was trained on."""
-        small = (conform(film[0].astype(np.uint8), self._size_px)[None] for film in films)
-        return np.array([float(np.asarray(self._bundle.session.run(film)[1])[0, 0]) for film in small])
-
     def _seen(self, saturated: float, film: Array) -> Seen:
         logits, distance, lungs = (np.asarray(each[0], dtype=np.float64) for each in self._bundle.session.run(film))
         return judge(self._limits, saturated, logits, float(distance[0]), lungs[0]), lungs[0]

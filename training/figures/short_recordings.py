@@ -14,7 +14,7 @@ from data_specs.ecg.recording import MIN_DURATION_S, SHORT_S, Recording
 from inference.bundles.loading import Bundle
 from inference.findings import calibrated
 from training.cohorts.cohort import Cohort
-from training.cohorts.shipped import ptbxl
+from training.cohorts.shipped_recordings import ptbxl
 from training.figures.evaluate import Floats, bootstrap
 
 SECONDS = (5.0, 6.0, 7.3, 8.0)

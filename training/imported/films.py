@@ -16,7 +16,7 @@ from data_specs.cxr.image import conform
 from data_specs.problems import Refused
 from models.imported import ImportedNet, Normalisation, build
 from training.bundle import golden
-from training.cohorts.shipped import NIH_LABELS
+from training.cohorts.shipped_films import NIH_LABELS
 from training.imported.files import Checkpoint, ImportRefused
 from training.imported.findings import findings_of, plain
 from training.imported.network import Network

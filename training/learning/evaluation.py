@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -35,6 +35,7 @@ def calibrate_and_evaluate(
     task: Task,
     *,
     left_out: Sequence[NDArray[np.float64]] | None = None,
+    of_sites: Mapping[int, Sequence[Evaluation]] | None = None,
 ) -> tuple[list[Offered], list[Withheld]]:
     """Calibrate on validation and evaluate once on test; returns the offered and the withheld findings.
 
@@ -43,6 +44,8 @@ def calibrate_and_evaluate(
     left_out
         For each cohort ``(n, n_columns)`` logits of the validation cases by networks that never saw them, where
         ``network`` is the mean of such; ``None``: ``network`` itself gives them.
+    of_sites
+        Figures by column, by networks that left out a site.
 
     Raises
     ------
@@ -62,8 +65,7 @@ def calibrate_and_evaluate(
         of_cohort: list[Offered] = []
         for j, column in enumerate(columns):
             if column.cohort == i and column.offered:
-                if asked := same_question(cohort, column.label, [each.spec.name for each in of_cohort]):
-                    reason = f"in these cases it is the same question as {asked}, which is offered"
+                if reason := never_offered(cohort, column.label, [each.spec.name for each in of_cohort], task):
                     withheld.append(Withheld(name=column.label, cohort=cohort.title or cohort.name, reason=reason))
                     continue
                 rule = rule_of(cohort, column.label)
@@ -73,12 +75,31 @@ def calibrate_and_evaluate(
                     of_cohort.append(result)
                 else:
                     withheld.append(result)
-        offered += add_risk(add_macro_auroc(of_cohort, cohort, logits, task.macro))
+        places = {column.label: j for j, column in enumerate(columns) if column.cohort == i and column.offered}
+        macro = {name: places[name] for name in task.macro if name in places}
+        offered += add_risk(add_macro_auroc(of_cohort, cohort, logits, macro))
     if not offered:
         reasons = "\n".join(f"  - {finding.name}: {finding.reason}" for finding in withheld)
         raise NothingToOffer(f"no finding may be offered:\n{reasons}")
     evaluated = [evaluate_elsewhere(finding, network, task.elsewhere) for finding in offered]
+    evaluated = [add_figures(one, (of_sites or {}).get(one.spec.column, ())) for one in evaluated]
     return [replace(one, spec=for_use(one.spec)) for one in evaluated], withheld
+
+
+def keep_first_columns(network: nn.Module, n_columns: int) -> None:
+    """Remove the columns of further tasks."""
+    classifier = network.get_submodule("classifier")
+    classifier.weight = nn.Parameter(classifier.weight[:n_columns].detach().clone())
+    classifier.bias = nn.Parameter(classifier.bias[:n_columns].detach().clone())
+    classifier.out_channels = n_columns
+
+
+def never_offered(cohort: Cohort, label: str, offered: Sequence[str], task: Task) -> str:
+    """Why a label is not offered whatever its figures; empty if they decide."""
+    if label in task.withheld:
+        return task.withheld[label]
+    asked = same_question(cohort, label, offered)
+    return f"in these cases it is the same question as {asked}, which is offered" if asked else ""
 
 
 def rule_of(cohort: Cohort, label: str) -> Rule:
@@ -97,25 +118,24 @@ def add_risk(offered: list[Offered]) -> list[Offered]:
 
 
 def add_macro_auroc(
-    offered: list[Offered], cohort: Cohort, logits: NDArray[np.float64], names: tuple[str, ...]
+    offered: list[Offered], cohort: Cohort, logits: NDArray[np.float64], columns: Mapping[str, int]
 ) -> list[Offered]:
-    """Add the mean AUROC of ``names`` on the test part to the first of them."""
-    if not names or not set(names) <= {finding.spec.name for finding in offered}:
+    """Add the mean AUROC of these labels on the test part to the first offered finding, whatever else is offered."""
+    if not columns or not offered:
         return offered
-    columns = [next(finding.spec.column for finding in offered if finding.spec.name == name) for name in names]
     test = cohort.rows("test")
-    y = cohort.labels[list(names)].to_numpy(dtype=np.float64)[test]
+    y = cohort.labels[list(columns)].to_numpy(dtype=np.float64)[test]
     known = ~np.isnan(y).any(axis=1)
     mean = bootstrap(
         lambda y, p: float(roc_auc_score(y, p, average="macro")),
         y[known],
-        logits[test][known][:, columns],
+        logits[test][known][:, list(columns.values())],
         cohort.person[test][known],
     )
     figure = Evaluation(
-        cohort=cohort.part_title("test"), subgroup=", ".join(names), metric="macro auroc", estimate=mean
+        cohort=cohort.part_title("test"), subgroup=", ".join(columns), metric="macro auroc", estimate=mean
     )
-    return [add_figures(finding, [figure]) if finding.spec.name == names[0] else finding for finding in offered]
+    return [add_figures(offered[0], [figure]), *offered[1:]]
 
 
 def evaluate_elsewhere(finding: Offered, network: nn.Module, elsewhere: Sequence[Cohort]) -> Offered:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from data_specs.bundle import FindingSpec, MeasuredTable
 from inference.likeness import FAR, UNLIKE
 from models.likeness import WithDistance, pooled
-from training.cohorts.cohort import Cohort
+from training.cohorts.cohort import MIN_CASES, Cohort
+from training.figures.evaluate import auroc
+from training.learning.fit import predict
 
 SHARE_UNLIKE = 0.01
 """Share of a cohort's validation cases beyond the distance from which a reserve is said."""
@@ -32,6 +35,56 @@ def with_distance(network: nn.Module, cohorts: Sequence[Cohort]) -> tuple[WithDi
     seen = [distances(measured, cohort.x[cohort.rows("validation")]) for cohort in cohorts]
     unlike = max(float(np.quantile(each, 1 - SHARE_UNLIKE)) for each in seen)
     return measured, {UNLIKE: unlike, FAR: FAR_FACTOR * unlike}
+
+
+def likeness_table(
+    measured: WithDistance, limits: Mapping[str, float], specs: Sequence[FindingSpec], cohorts: Sequence[Cohort]
+) -> MeasuredTable:
+    """How many cases of test parts, here and elsewhere, are unlike those learnt from, and how the others fare.
+
+    Parameters
+    ----------
+    specs
+        What is offered; the first one that a cohort has both outcomes of is shown.
+    """
+    rows = []
+    for cohort in cohorts:
+        test = cohort.rows("test")
+        if not len(test):
+            continue
+        found = distances(measured, cohort.x[test])
+        shares = [f"{(found > limits[name]).mean():.1%}" for name in (UNLIKE, FAR)]
+        rows.append(
+            (cohort.part_title("test"), str(len(test)), *shares, *_auroc(measured, specs, cohort, found, limits))
+        )
+    text = (
+        f"Distance of the pooled features from those of the cases learnt from; 2 is that of an average one of them. "
+        f"Beyond {limits[UNLIKE]:.1f} a reserve is said ({SHARE_UNLIKE:.0%} of validation cases), beyond "
+        f"{limits[FAR]:.1f} nothing is assessed."
+    )
+    columns = ("cases", "n", "unlike", "far", "AUROC of all", "of those that are not unlike")
+    return MeasuredTable(title="Likeness", text=text, columns=columns, rows=tuple(rows))
+
+
+def _auroc(
+    measured: WithDistance,
+    specs: Sequence[FindingSpec],
+    cohort: Cohort,
+    found: NDArray[np.float64],
+    limits: Mapping[str, float],
+) -> tuple[str, str]:
+    """Of the first finding with enough cases of both outcomes: of all, and of those within the limit."""
+    test = cohort.rows("test")
+    for spec in specs:
+        if spec.name not in cohort.labels or spec.age_years != cohort.age_years:
+            continue
+        y = cohort.labels[spec.name].to_numpy(dtype=np.float64)[test]
+        if min((y == 1).sum(), (y == 0).sum()) >= MIN_CASES:
+            logits = predict(measured, torch.from_numpy(cohort.x[test]))[:, spec.column]
+            like, known = found <= limits[UNLIKE], ~np.isnan(y)
+            values = [auroc(y[known & of], logits[known & of]) for of in (np.ones(len(y), dtype=bool), like)]
+            return f"{spec.name} {values[0]:.3f}", f"{values[1]:.3f}"
+    return "", ""
 
 
 def distances(measured: WithDistance, x: NDArray[np.generic]) -> NDArray[np.float64]:

@@ -31,6 +31,8 @@ class Task:
         Share of the draws by cohort; the other cohorts get the rest in proportion to their size.
     macro
         Findings of one cohort whose mean AUROC is reported with the first of them.
+    withheld
+        Labels that are learnt and not offered, whatever their figures, with the reason.
     elsewhere
         Cohorts of other sites, for evaluation only: offered findings are evaluated on them at their own thresholds.
     earlier
@@ -48,6 +50,7 @@ class Task:
     limits: tuple[str, ...] = ()
     shares: Mapping[str, float] = field(default_factory=dict)
     macro: tuple[str, ...] = ()
+    withheld: Mapping[str, str] = field(default_factory=dict)
     elsewhere: tuple[Cohort, ...] = ()
     earlier: tuple[Callable[[int], nn.Module], ...] = ()
 

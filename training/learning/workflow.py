@@ -20,13 +20,14 @@ from training.bundle.export import Draft, write_bundle
 from training.bundle.local_cases import of_cohort
 from training.cohorts.cohort import Cohort, refuse_two_answers
 from training.learning.curves import require_mlflow
-from training.learning.evaluation import calibrate_and_evaluate
+from training.learning.evaluation import calibrate_and_evaluate, keep_first_columns
 from training.learning.fit import Recipe, fit, predict
 from training.learning.from_bundle import Inherited, from_bundle, network_of
 from training.learning.kept import Kept
-from training.learning.likeness import with_distance
+from training.learning.likeness import likeness_table, with_distance
 from training.learning.processes import Processes
 from training.learning.rounding import hold_in_fp16
+from training.learning.sites import figures_of_sites_left_out
 from training.learning.start import CannotStart, backbone_of, fill_backbone
 from training.learning.task import Column, Start, Task, cases_of, columns_of
 from training.learning.trials import Mean, Train, Trained, folds, once, search
@@ -46,6 +47,8 @@ class Choices:
         Networks that each leave out a part of the persons, and whose mean is exported; 0: one network.
     search
         Whether learning rates and freezing are tried, and the best on validation taken.
+    leave_sites_out
+        Whether one network more is trained without each smaller site, for figures of a site that it never saw.
     mlflow
         Where MLflow tracks the curves beside TensorBoard; ``None``: nowhere.
     """
@@ -53,6 +56,7 @@ class Choices:
     patience: int = 0
     folds: int = 0
     search: bool = False
+    leave_sites_out: bool = False
     mlflow: str | None = None
 
 
@@ -67,6 +71,7 @@ def make_bundle(
     device: str,
     choices: Choices = Choices(),
     serves: Bundle | None = None,
+    as_served: Sequence[Cohort] = (),
 ) -> Path | None:
     """Train on the cohorts and write ``bundles/NAME-VERSION``; ``None`` on all processes but the first.
 
@@ -76,6 +81,8 @@ def make_bundle(
         Folder of the checkpoint and the TensorBoard files, from which an interrupted run is resumed.
     serves
         The version in service, which is evaluated on the same test cases, so that a promotion can compare.
+    as_served
+        The cohorts as that version takes them.
 
     Raises
     ------
@@ -107,6 +114,8 @@ def make_bundle(
         trained = fit(network, cases, task.augment, option, folder, device=device, kept=kept, mlflow=choices.mlflow)
         return trained, kept
 
+    if choices.leave_sites_out and Processes.current().world_size > 1:
+        raise ValueError("--leave-sites-out trains one network after another, in one process: start without torchrun")
     trained = _tried(cohorts, columns, recipe, run, train, network, choices, start)
     if not Processes.current().first:
         return None
@@ -116,9 +125,14 @@ def make_bundle(
     for each in network.members if isinstance(network, Mean) else (network,):
         keep_first_columns(each, n_offered)
         hold_in_fp16(each)
-    offered, withheld = calibrate_and_evaluate(network, trained.cohorts, columns, task, left_out=trained.left_out)
+    of_sites = (
+        figures_of_sites_left_out(task, cohorts, columns, trained.recipe, run, train) if choices.leave_sites_out else {}
+    )
+    offered, withheld = calibrate_and_evaluate(
+        network, trained.cohorts, columns, task, left_out=trained.left_out, of_sites=of_sites
+    )
     measured, thresholds = with_distance(network.cpu(), cohorts)
-    on_test = [(of_cohort(c, "test", serves), c.part_title("test")) for c in cohorts] if serves else []
+    on_test = [(of_cohort(c, "test", serves), c.part_title("test")) for c in as_served] if serves else []
     draft = Draft(
         name=task.name,
         version=version,
@@ -136,6 +150,7 @@ def make_bundle(
         | trained.said
         | {f"sha256 of {c.source.name}": c.source.digest for c in cohorts if c.source.digest},
         predecessors=(predecessor(serves, on_test),) if serves else (),
+        measured=(likeness_table(measured, thresholds, [one.spec for one in offered], [*cohorts, *task.elsewhere]),),
     )
     parity = np.concatenate([c.x[c.rows("validation")][: PARITY_CASES // len(cohorts)] for c in cohorts])
     evaluated = evaluated_on(cohorts, draft.findings)
@@ -210,14 +225,6 @@ def validation_auroc(
         }
 
     return figures, {name: (int((y == 1).sum()), int((y == 0).sum())) for name, (_, _, y) in known.items()}
-
-
-def keep_first_columns(network: nn.Module, n_columns: int) -> None:
-    """Remove the columns of further tasks."""
-    classifier = network.get_submodule("classifier")
-    classifier.weight = nn.Parameter(classifier.weight[:n_columns].detach().clone())
-    classifier.bias = nn.Parameter(classifier.bias[:n_columns].detach().clone())
-    classifier.out_channels = n_columns
 
 
 def recipe_for_card(recipe: Recipe, start: str, n_cases: int) -> dict[str, str | int | float]:

@@ -15,7 +15,8 @@ from data_specs.bundle import CxrInput, TrainingData
 from models.networks import GateNet
 from training.bundle import golden
 from training.bundle.export import Draft, write_bundle
-from training.cohorts.shipped import kermany, nih
+from training.cohorts.cohort import apart
+from training.cohorts.shipped_films import NIH_DRAWS, kermany, nih
 from training.organs.gate_batches import GateCases, batch, read_lungs
 from training.organs.gate_evaluation import counted, evaluated_on, held_back
 
@@ -101,7 +102,7 @@ def train_gate(cases: GateCases, *, seed: int = 7, epochs: int = EPOCHS) -> Gate
 
 def run(*, data: Path, out: Path, bundles: Path, version: str, epochs: int | None) -> Path:
     """Train on both train parts, count refusals once on held-out pictures, export; return the bundle."""
-    children, adults = kermany(data, INPUT), nih(data, INPUT)
+    children, (adults, others) = kermany(data, INPUT), apart(nih(data, INPUT), NIH_DRAWS[1])
     table = pd.read_csv(data / "cxr/kermany/labels.csv")
     masks = pd.read_csv(data / "cxr/kermany/lung_masks.csv").set_index("path").lung_mask
     paths = [data / "cxr/kermany" / masks[p] if p in masks.index else None for p in table.path]
@@ -118,7 +119,7 @@ def run(*, data: Path, out: Path, bundles: Path, version: str, epochs: int | Non
         network = train_gate(GateCases(films, lungs), epochs=epochs or EPOCHS)
         out.mkdir(parents=True, exist_ok=True)
         torch.save(network.state_dict(), state)
-    sets = held_back(data, children, adults, drawn)
+    sets = held_back(data, children, adults, others, drawn)
     draft = Draft(
         name="cxr_gate",
         version=version,

@@ -18,7 +18,7 @@ from models.networks import GateNet
 from training.bundle.agreement import Evaluated
 from training.cohorts import laterals, negatives
 from training.cohorts.cohort import Cohort
-from training.cohorts.shipped import nih_more, read_films, tb
+from training.cohorts.shipped_films import read_films, tb
 
 Pictures = NDArray[np.uint8]
 
@@ -33,11 +33,11 @@ QUARTER = "the films of the test parts, turned by {}°"
 LATERAL_QUARTER = "the lateral films, turned by {}°"
 
 
-def held_back(data: Path, children: Cohort, adults: Cohort, drawn: Tensor) -> dict[str, Pictures]:
+def held_back(data: Path, children: Cohort, adults: Cohort, others: Cohort, drawn: Tensor) -> dict[str, Pictures]:
     """Held-out pictures by kind: real films, what was made of them, lateral films, and made-up pictures."""
     rng = np.random.default_rng(11)
     takes = CxrInput(size_px=children.x.shape[-1])
-    others, tuberculosis = nih_more(data, takes), tb(data, takes)
+    tuberculosis = tb(data, takes)
     films = {
         "Kermany 2018, published test part": children.x[children.rows("test")],
         "NIH subset, adults, test persons": adults.x[adults.rows("test")],

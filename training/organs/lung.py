@@ -14,7 +14,7 @@ from models.earlier_networks import EARLIER
 from models.networks import FilmNet
 from training.bundle import golden
 from training.cohorts.cohort import Cohort
-from training.cohorts.shipped import kermany, nih, nih_more, tb
+from training.cohorts.shipped_films import kermany, nih, tb
 from training.learning import augment
 from training.learning.fit import Recipe
 from training.learning.task import Task
@@ -65,5 +65,5 @@ def task(cohorts: Sequence[Cohort], data: Path, takes: CxrInput = INPUT) -> Task
         golden=golden.films(takes.size_px),
         limits=SHIPPED_LIMITS if is_shipped else (),
         shares={"nih": ADULT_SHARE} if is_shipped else {},
-        elsewhere=(nih_more(data, takes), tb(data, takes)) if is_shipped else (),
+        elsewhere=(tb(data, takes),) if is_shipped else (),
     )

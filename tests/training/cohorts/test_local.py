@@ -17,7 +17,7 @@ from tests.training.cohorts.test_checks import COLUMNS, film, made, planted, wri
 from training.cohorts import files as cohort_files
 from training.cohorts.ages import age_band
 from training.cohorts.local import MOST_OFTEN, CohortUnusable, drawing_weights, further_tasks, local_cohort
-from training.cohorts.shipped import read_films
+from training.cohorts.shipped_films import read_films
 
 FILM = CxrInput(size_px=224)
 RECORDING = EcgInput(fs_hz=100, n_samples=1000, leads=LEADS, max_windows=1)

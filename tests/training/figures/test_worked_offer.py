@@ -92,7 +92,9 @@ def test_the_lower_bound_decides_and_has_to_be_above_the_limit() -> None:
     made = cohort()
     auroc = auroc_on_validation(made)
     assert auroc.low < auroc.value - 0.01
-    measured = f"AUROC {auroc.value:.3f} ({auroc.low:.3f} to {auroc.high:.3f}) on 80 validation cases, 40 of them positive"
+    measured = (
+        f"AUROC {auroc.value:.3f} ({auroc.low:.3f} to {auroc.high:.3f}) on 80 validation cases, 40 of them positive"
+    )
     assert reason_of(made, Rule(min_auroc=auroc.low)) == (
         f"too few to say: {measured}; asked: the whole interval above {auroc.low:g}"
     )

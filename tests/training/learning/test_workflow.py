@@ -132,8 +132,10 @@ def sha256(path: Path) -> str:
 
 
 def weights(bundle: Path) -> dict[str, np.ndarray]:
+    """What was learnt, under the names of the network; without the distance, which is fitted to its features."""
     graph = onnx.load(bundle / "models/model.onnx").graph
-    return {each.name: numpy_helper.to_array(each) for each in graph.initializer}
+    named = {each.name: numpy_helper.to_array(each) for each in graph.initializer}
+    return {name.removeprefix("network."): value for name, value in named.items() if "likeness" not in name}
 
 
 def nothing_trains(monkeypatch: pytest.MonkeyPatch) -> None:
