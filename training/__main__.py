@@ -111,6 +111,11 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         action="store_true",
         help="train once more without each smaller site, for figures of a site that was never seen",
     )
+    how.add_argument(
+        "--triage-rule",
+        type=Path,
+        help="TOML: what the programme asks of a finding that decides",
+    )
     how.add_argument("--mlflow", metavar="URI", help="track the curves there too, beside TensorBoard")
     how.add_argument("--threads", type=int, help="number of CPU threads")
     arguments = parser.parse_args(argv)
@@ -133,6 +138,7 @@ def train_network(arguments: argparse.Namespace) -> Path | None:
     from training.cohorts.cohort import Cohort, keep_share_of_persons  # noqa: PLC0415
     from training.cohorts.gates import bundles_folder  # noqa: PLC0415
     from training.cohorts.local import local_cohort  # noqa: PLC0415
+    from training.figures.triage import read_rule  # noqa: PLC0415
     from training.learning.from_bundle import input_of  # noqa: PLC0415
     from training.learning.processes import Processes  # noqa: PLC0415
     from training.learning.task import Start  # noqa: PLC0415
@@ -158,6 +164,7 @@ def train_network(arguments: argparse.Namespace) -> Path | None:
         task = organ.task(cohorts, arguments.data, takes)
         options = {"epochs": arguments.epochs, "batch_size": arguments.batch_size, "seed": arguments.seed}
         options |= {"learning_rate": arguments.learning_rate, "precision": arguments.precision}
+        task = replace(task, triage=read_rule(arguments.triage_rule))
         task = replace(task, recipe=replace(task.recipe, **{k: v for k, v in options.items() if v is not None}))
         return make_bundle(
             task,

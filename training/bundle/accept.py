@@ -15,7 +15,7 @@ import getpass
 import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -35,7 +35,7 @@ from training.cohorts.table import TableUnusable
 from training.figures.calibrate import move_prevalence
 from training.figures.calibration_error import calibration_figures, judge_calibration
 from training.figures.evaluate import Floats, bootstrap, expected_calibration_error
-from training.figures.triage import SITE_RULE, SiteRule, site_verdict
+from training.figures.triage import SITE_RULE, BadRule, SiteRule, read_rule, site_verdict
 
 NEVER_SURE = 1e-6
 """A probability of 0 or 1 has no odds that could be moved to another prevalence."""
@@ -242,6 +242,11 @@ def main(argv: list[str] | None = None) -> int:
         metavar="FINDING=0.3",
         help="the site's own, in the place of the bundle's; may be given several times",
     )
+    parser.add_argument(
+        "--triage-rule",
+        type=Path,
+        help="TOML: what the programme asks of a finding that decides",
+    )
     parser.add_argument("--who", help="who accepts; by default who is logged in")
     parser.add_argument("--why", default="the site's own cases", help="and why")
     parser.add_argument("--dry-run", action="store_true", help="write the page, log nothing")
@@ -254,7 +259,12 @@ def main(argv: list[str] | None = None) -> int:
     out = arguments.out or Path("runs") / f"accept-{place}-{arguments.bundle}"
     try:
         bundle, cases, found = accept_at(
-            arguments.site, arguments.bundles / arguments.bundle, arguments.cohort, thresholds=thresholds, out=out
+            arguments.site,
+            arguments.bundles / arguments.bundle,
+            arguments.cohort,
+            thresholds=thresholds,
+            out=out,
+            rule=replace(SITE_RULE, triage=read_rule(arguments.triage_rule)),
         )
         for each in found:
             print(f"{finding_key(each.spec)}: {each.verdict}. {each.because}")
@@ -270,7 +280,7 @@ def main(argv: list[str] | None = None) -> int:
                 thresholds=by_key(bundle.manifest, thresholds),
                 cases=cases.source.digest,
             )
-    except (CannotRecalibrate, ManifestInvalid, TableUnusable, BundleError, NotDone, OSError) as error:
+    except (CannotRecalibrate, ManifestInvalid, TableUnusable, BundleError, NotDone, OSError, BadRule) as error:
         print(f"cannot accept: {error}", file=sys.stderr)
         return 2
     print(f"written: {out / 'README.md'}" + ("" if arguments.dry_run else f"; logged for {arguments.site}"))

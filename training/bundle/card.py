@@ -8,7 +8,6 @@ from data_specs.bundle import BundleManifest, FindingSpec, Imported
 from training.bundle.card_tables import (
     figures,
     groups,
-    main_cohort,
     markdown,
     points,
     prevalence,
@@ -18,6 +17,7 @@ from training.bundle.card_tables import (
 )
 from training.bundle.plots import plot_name
 from training.figures import planner
+from training.figures.use import home_of
 
 
 def card(manifest: BundleManifest, *, parity_difference: float | None, docs: Path | None = None) -> str:
@@ -93,7 +93,7 @@ def _withheld(manifest: BundleManifest) -> list[str]:
 def _evaluation(finding: FindingSpec, docs: Path | None) -> str:
     plot = plot_name(finding)
     linked = docs is not None and (docs / plot).is_file()
-    cohort = main_cohort(finding)
+    cohort = home_of(finding)
     return "\n".join(
         [
             f"### {title(finding)}\n",

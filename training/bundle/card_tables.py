@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from data_specs.bundle import Estimate, FindingSpec, Undecided
+from training.figures.use import home_of
 
 TOO_FEW = "too few to say"
 SHARES = ("sensitivity", "specificity")
@@ -15,13 +16,6 @@ _VERDICTS = ("right_with@", "right_without@", "undecided@")
 def title(finding: FindingSpec) -> str:
     """Name and ages, because two findings may have one name for different ages."""
     return f"{finding.name}, {_ages(finding)} years" if finding.age_years else finding.name
-
-
-def main_cohort(finding: FindingSpec) -> str | None:
-    """The part that the finding was evaluated on: the one with a calibration error, else the first."""
-    by_metric = {e.metric: e.cohort for e in reversed(finding.evaluation) if e.subgroup == "all"}
-    first = finding.evaluation[0].cohort if finding.evaluation else None
-    return by_metric.get("ece") or by_metric.get("auroc") or first
 
 
 def prevalence(finding: FindingSpec) -> str:
@@ -45,7 +39,7 @@ def summary(findings: Sequence[FindingSpec]) -> str:
 
 
 def _main_figures(finding: FindingSpec) -> list[str]:
-    cohort = main_cohort(finding)
+    cohort = home_of(finding)
     found = {(e.cohort, e.metric): e.estimate for e in finding.evaluation if e.subgroup == "all"}
     of = {metric: estimate for (where, metric), estimate in found.items() if where == cohort}
     if "auroc" not in of:
@@ -67,7 +61,7 @@ def _main_figures(finding: FindingSpec) -> list[str]:
 def elsewhere(finding: FindingSpec) -> dict[str, Estimate]:
     """AUROC by cohort, of those that neither chose anything about the finding nor are its test part."""
     chosen_on = tuple(point.cohort for point in finding.operating_points)
-    main = main_cohort(finding)
+    main = home_of(finding)
     return {
         e.cohort: e.estimate
         for e in finding.evaluation
@@ -109,7 +103,7 @@ def points(finding: FindingSpec) -> str:
     found = {(e.cohort, e.metric): e.estimate for e in finding.evaluation if e.subgroup == "all"}
     with_shares = dict.fromkeys(cohort for cohort, metric in found if metric.startswith(_AT))
     chosen_on = next((c for c in with_shares if finding.operating_points[0].cohort.startswith(c)), None)
-    main = main_cohort(finding)
+    main = home_of(finding)
     measured = sorted((c for c in with_shares if c != chosen_on), key=lambda c: c != main)
     head = ["operating point", "threshold", "chosen on", *(f"{share} there" for share in SHARES)]
     head += [f"{share}, {cohort}" for cohort in measured for share in SHARES]

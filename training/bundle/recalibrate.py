@@ -38,7 +38,9 @@ from training.figures.calibration_error import calibration_figures, judge_calibr
 from training.figures.evaluate import auroc as auroc_of
 from training.figures.evaluate import bootstrap, evaluate, operating_points
 from training.figures.roc import roc_points
-from training.figures.triage import SITE_RULE
+from training.figures.triage import SITE_RULE, TRIAGE_RULE, BadRule, TriageRule, read_rule
+from training.figures.undecided import undecided_ranges
+from training.figures.use import for_use
 
 Floats = NDArray[np.float64]
 
@@ -65,7 +67,7 @@ class Recalibrated:
     calibration: str
 
 
-def recalibrate_finding(spec: FindingSpec, cases: Cases, cohort: str) -> Recalibrated:
+def recalibrate_finding(spec: FindingSpec, cases: Cases, cohort: str, rule: TriageRule = TRIAGE_RULE) -> Recalibrated:
     """New calibration, operating points, ROC and figures of one finding.
 
     Raises
@@ -101,15 +103,21 @@ def recalibrate_finding(spec: FindingSpec, cases: Cases, cohort: str) -> Recalib
         *_decision_figures(y, decisions, person, part, groups, spec.decides_at),
         *calibration_figures(y, p, cohort=part),
     )
+    threshold = next((point.threshold for point in points if point.name == spec.decides_at), None)
+    # By probabilities of persons whom the calibration did not see, as conformal bounds need them.
+    ranges = () if threshold is None else undecided_ranges(y, p.mean(axis=1), cases.subgroups.loc[known], threshold)
     new = spec.model_copy(
         update={
             "calibration": choice.calibration,
             "operating_points": points,
             "evaluation": figures,
             "roc": roc_points(y, fitted, points),
+            "undecided": ranges,
+            "use": "triage",
+            "use_because": "",
         }
     )
-    return Recalibrated(new, y, p, str(choice))
+    return Recalibrated(for_use(new, rule), y, p, str(choice))
 
 
 def check_enough(name: str, y: Floats, person: NDArray[np.str_]) -> None:
@@ -184,7 +192,9 @@ def _decision_figures(
     return tuple(figures)
 
 
-def recalibrate(folder: Path, cases_from: Table | Path, *, out: Path, version: str) -> Path:
+def recalibrate(
+    folder: Path, cases_from: Table | Path, *, out: Path, version: str, rule: TriageRule = TRIAGE_RULE
+) -> Path:
     """Write ``NAME-VERSION/`` under ``out``: the bundle in ``folder``, recalibrated on a table or a cohort manifest.
 
     Findings without a label column, or with too few cases, do not change. A finding is left out if the network does not
@@ -218,7 +228,7 @@ def recalibrate(folder: Path, cases_from: Table | Path, *, out: Path, version: s
             findings.append(spec)
             continue
         try:
-            result = recalibrate_finding(spec, cases, cohort)
+            result = recalibrate_finding(spec, cases, cohort, rule)
         except TooFewCases as reason:
             findings.append(spec)
             limits.append(f"Not changed: {reason}.")
@@ -326,18 +336,20 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--licence", default="not shared")
     parser.add_argument("--out", type=Path, default=Path("models/bundles"), help="where the new version is written")
     parser.add_argument("--version", required=True, help="of the new bundle, for example 1.0.1")
+    parser.add_argument("--triage-rule", type=Path, help="TOML: what the programme asks of a finding that decides")
     arguments = parser.parse_args(argv)
     if arguments.table and not arguments.name:
         parser.error("give --name: the card names the cases that the thresholds come from")
     try:
+        rule = read_rule(arguments.triage_rule)
         cases: Table | Path = arguments.cohort
         if arguments.table:
             source = TrainingData(
                 name=arguments.name, citation=arguments.citation, licence=arguments.licence, n_persons=0, n_items=0
             )
             cases = read_csv(arguments.table, source)
-        folder = recalibrate(arguments.bundle, cases, out=arguments.out, version=arguments.version)
-    except (CannotRecalibrate, ManifestInvalid, TableUnusable, BundleError, FileExistsError) as error:
+        folder = recalibrate(arguments.bundle, cases, out=arguments.out, version=arguments.version, rule=rule)
+    except (CannotRecalibrate, ManifestInvalid, TableUnusable, BundleError, FileExistsError, BadRule) as error:
         print(f"cannot recalibrate: {error}", file=sys.stderr)
         return 2
     print(f"written: {folder}")

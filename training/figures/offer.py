@@ -37,7 +37,7 @@ from training.figures.evaluate import (
 )
 from training.figures.evaluate import auroc as auroc_of
 from training.figures.roc import roc_points
-from training.figures.triage import TRIAGE_RULE, judge_triage
+from training.figures.triage import TRIAGE_RULE, TriageRule
 from training.figures.undecided import undecided_figures, undecided_ranges
 
 
@@ -54,11 +54,14 @@ class Rule:
         places, because 'normal' may only be reported above the threshold that 95 % of the diseased stay below.
     min_auroc
         The lower bound of its AUROC on validation has to be above this.
+    triage
+        What the programme asks of a finding that decides; another operating point decides where it misses too many.
     """
 
     decides_at: str = "balanced"
     negative: bool = False
     min_auroc: float = 0.65
+    triage: TriageRule = TRIAGE_RULE
 
 
 @dataclass(frozen=True)
@@ -179,24 +182,7 @@ def offer(
 def _deciding(points: tuple[OperatingPoint, ...], rule: Rule) -> str:
     """The rule's point where it finds enough of those with the finding, else ``screening``."""
     sensitivity = next(point.sensitivity or 0.0 for point in points if point.name == rule.decides_at)
-    return rule.decides_at if sensitivity >= TRIAGE_RULE.sensitivity else "screening"
-
-
-def for_use(spec: FindingSpec) -> FindingSpec:
-    """For triage, if the figures on the test part and on every other site allow it, else for information."""
-    at = {(e.cohort, e.metric): e.estimate for e in spec.evaluation if e.subgroup == "all"}
-    metrics = [f"{share}@{spec.decides_at}" for share in ("sensitivity", "specificity")]
-    refusals = []
-    for cohort in dict.fromkeys(cohort for cohort, _ in at):
-        sensitivity, specificity = (at.get((cohort, metric)) for metric in metrics)
-        if sensitivity is None or specificity is None:
-            continue
-        judged = judge_triage(sensitivity, specificity, absence=spec.risk == "complement")
-        if not judged:
-            refusals.append(f"{cohort}: {judged.because}")
-    if not refusals:
-        return spec
-    return spec.model_copy(update={"use": "information", "use_because": "; ".join(refusals)})
+    return rule.decides_at if sensitivity >= rule.triage.sensitivity else "screening"
 
 
 def _share(y: Floats, cohort: Cohort) -> float:

@@ -9,8 +9,11 @@ At a site, its acceptance cases decide further whether it may be shown at all (:
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import tomllib
+from dataclasses import dataclass, fields, replace
+from itertools import count
 from math import ceil
+from pathlib import Path
 
 from scipy.stats import binomtest, norm
 
@@ -33,6 +36,14 @@ class TriageRule:
     sensitivity: float = 0.9
     sensitivity_low: float = 0.8
     specificity_low: float = 0.5
+
+    @property
+    def enough(self) -> int:
+        """Cases of a class from which another place has to show the rule; with fewer it can only refute it.
+
+        With so many a share equal to the asked sensitivity has a lower end as high as asked.
+        """
+        return enough_to_show(self.sensitivity, self.sensitivity_low)
 
     @property
     def fewest_positives(self) -> int:
@@ -60,6 +71,10 @@ class SiteRule:
     triage: TriageRule = TriageRule()
     auroc: float = 0.65
     cases: int = 10
+
+
+class BadRule(ValueError):
+    """The file of a programme's rule cannot be used."""
 
 
 TRIAGE_RULE, SITE_RULE = TriageRule(), SiteRule()
@@ -110,6 +125,45 @@ def judge_triage(
     if cleared_low < rule.specificity_low:
         asked.append(f"a specificity from {rule.specificity_low:g}")
     return Judgement(not asked, f"{figures}; " + (f"asked: {' and '.join(asked)}" if asked else "as asked"))
+
+
+def refuted(
+    sensitivity: Estimate | None,
+    specificity: Estimate | None,
+    rule: TriageRule = TRIAGE_RULE,
+    *,
+    absence: bool = False,
+) -> str:
+    """Why the figures of another place speak against triage; empty if they do not.
+
+    A share of enough cases (:attr:`TriageRule.enough`) has to be as asked; of one of fewer cases, the whole interval
+    has to lie below what is asked. A share without cases, ``None``, says nothing.
+
+    Parameters
+    ----------
+    sensitivity, specificity, absence
+        As in :func:`judge_triage`.
+    """
+    found = None if sensitivity is None else (sensitivity, _counts(sensitivity)[0])
+    cleared = None if specificity is None else (specificity, _counts(specificity)[1])
+    if absence:
+        found, cleared = cleared, found
+    against = []
+    if found is not None:
+        share, n = found
+        missed = share.value < rule.sensitivity or share_low(share, n) < rule.sensitivity_low
+        if missed if n >= rule.enough else share.high < rule.sensitivity:
+            against.append(f"{_told('sensitivity', *found)} {rule.sensitivity:g} (from {rule.sensitivity_low:g})")
+    if cleared is not None:
+        share, n = cleared
+        missed = share_low(share, n) < rule.specificity_low
+        if missed if n >= rule.enough else share.high < rule.specificity_low:
+            against.append(f"{_told('specificity', *cleared)} from {rule.specificity_low:g}")
+    return " and ".join(against)
+
+
+def _told(name: str, share: Estimate, n: int) -> str:
+    return f"{name} {share.value:.2f} ({share_low(share, n):.2f} to {share.high:.2f}; {n} cases), asked:"
 
 
 def site_verdict(
@@ -167,6 +221,45 @@ def share_low(share: Estimate, n: int) -> float:
 def fewest_without_error(low: float) -> int:
     """Cases of a class that a share of 1 needs for its Wilson interval to begin at ``low``: n / (n + z²) = low."""
     return ceil(norm.ppf(0.975) ** 2 * low / (1 - low))
+
+
+def enough_to_show(share: float, low: float) -> int:
+    """Fewest cases of which ``share`` has a Wilson interval that begins at ``low`` or above."""
+    return next(n for n in count(1) if _wilson_low(share, n) >= low)
+
+
+def _wilson_low(share: float, n: int) -> float:
+    z = float(norm.ppf(0.975))
+    spread = z * (share * (1 - share) / n + z**2 / (4 * n**2)) ** 0.5
+    return (share + z**2 / (2 * n) - spread) / (1 + z**2 / n)
+
+
+def read_rule(path: Path | None) -> TriageRule:
+    """The rule of a programme, TOML with :class:`TriageRule`'s names; without a file the usual one.
+
+    Raises
+    ------
+    BadRule
+        It cannot be read, or holds another name or something else than shares.
+    """
+    if path is None:
+        return TRIAGE_RULE
+    try:
+        stated = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise BadRule(f"{path}: cannot be read ({type(error).__name__})") from error
+    known = [each.name for each in fields(TriageRule)]
+    wrong = sorted(
+        name
+        for name, value in stated.items()
+        if name not in known or isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1
+    )
+    if wrong:
+        raise BadRule(f"{path}: {', '.join(wrong)}: expected shares between 0 and 1 named {', '.join(known)}")
+    rule = replace(TRIAGE_RULE, **stated)
+    if rule.sensitivity_low >= rule.sensitivity:
+        raise BadRule(f"{path}: sensitivity_low has to be below sensitivity")
+    return rule
 
 
 def _counts(estimate: Estimate) -> tuple[int, int]:

@@ -14,7 +14,9 @@ from torch import nn
 from data_specs.bundle import Evaluation, Withheld
 from training.cohorts.cohort import Cohort, same_question
 from training.figures.evaluate import bootstrap
-from training.figures.offer import Offered, Rule, figures_elsewhere, for_use, offer
+from training.figures.offer import Offered, Rule, figures_elsewhere, offer
+from training.figures.triage import TRIAGE_RULE, TriageRule
+from training.figures.use import for_use
 from training.learning.fit import predict
 from training.learning.task import Column, Task
 
@@ -68,7 +70,7 @@ def calibrate_and_evaluate(
                 if reason := never_offered(cohort, column.label, [each.spec.name for each in of_cohort], task):
                     withheld.append(Withheld(name=column.label, cohort=cohort.title or cohort.name, reason=reason))
                     continue
-                rule = rule_of(cohort, column.label)
+                rule = rule_of(cohort, column.label, task.triage)
                 logits_perturbed = None if perturbed is None else perturbed[:, :, j]
                 result = offer(cohort, column.label, j, logits[:, j], rule, perturbed=logits_perturbed)
                 if isinstance(result, Offered):
@@ -83,7 +85,7 @@ def calibrate_and_evaluate(
         raise NothingToOffer(f"no finding may be offered:\n{reasons}")
     evaluated = [evaluate_elsewhere(finding, network, task.elsewhere) for finding in offered]
     evaluated = [add_figures(one, (of_sites or {}).get(one.spec.column, ())) for one in evaluated]
-    return [replace(one, spec=for_use(one.spec)) for one in evaluated], withheld
+    return [replace(one, spec=for_use(one.spec, task.triage)) for one in evaluated], withheld
 
 
 def keep_first_columns(network: nn.Module, n_columns: int) -> None:
@@ -102,10 +104,11 @@ def never_offered(cohort: Cohort, label: str, offered: Sequence[str], task: Task
     return f"in these cases it is the same question as {asked}, which is offered" if asked else ""
 
 
-def rule_of(cohort: Cohort, label: str) -> Rule:
+def rule_of(cohort: Cohort, label: str, triage: TriageRule = TRIAGE_RULE) -> Rule:
     """Findings of the whole organ decide at ``screening``, others at ``balanced``."""
     whole = WHOLE_ORGAN & set(cohort.labels)
-    return Rule(decides_at="screening" if label in whole or not whole else "balanced", negative=label == "normal_ecg")
+    decides_at = "screening" if label in whole or not whole else "balanced"
+    return Rule(decides_at=decides_at, negative=label == "normal_ecg", triage=triage)
 
 
 def add_risk(offered: list[Offered]) -> list[Offered]:

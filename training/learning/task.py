@@ -14,6 +14,7 @@ from torch import nn
 from data_specs.bundle import CxrInput, EcgInput
 from data_specs.visit.contract import Organ
 from training.cohorts.cohort import Cohort
+from training.figures.triage import TRIAGE_RULE, TriageRule
 from training.learning.fit import Augment, Cases, Recipe
 
 
@@ -31,6 +32,8 @@ class Task:
         Share of the draws by cohort; the other cohorts get the rest in proportion to their size.
     macro
         Findings of one cohort whose mean AUROC is reported with the first of them.
+    triage
+        What the programme asks of a finding that decides.
     withheld
         Labels that are learnt and not offered, whatever their figures, with the reason.
     elsewhere
@@ -50,6 +53,7 @@ class Task:
     limits: tuple[str, ...] = ()
     shares: Mapping[str, float] = field(default_factory=dict)
     macro: tuple[str, ...] = ()
+    triage: TriageRule = TRIAGE_RULE
     withheld: Mapping[str, str] = field(default_factory=dict)
     elsewhere: tuple[Cohort, ...] = ()
     earlier: tuple[Callable[[int], nn.Module], ...] = ()

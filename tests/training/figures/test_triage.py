@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
-from data_specs.bundle import Estimate
+from data_specs.bundle import Estimate, Evaluation, FindingSpec
 from training.figures.evaluate import bootstrap, sensitivity_at, specificity_at
 from training.figures.triage import (
+    TRIAGE_RULE,
+    BadRule,
     SiteRule,
     TriageRule,
+    enough_to_show,
     fewest_without_error,
     judge_triage,
+    read_rule,
+    refuted,
     share_low,
     site_verdict,
 )
+from training.figures.use import for_use, home_of
 
 
 def estimate(value: float, low: float, high: float = 1.0, *, n: int = 400, n_positive: int = 200) -> Estimate:
@@ -64,6 +72,113 @@ def test_a_recall_of_who_is_not_normal_has_the_shares_the_other_way_round() -> N
     normal_found, diseased_kept = estimate(0.6, 0.52), estimate(0.96, 0.9)
     assert judge_triage(normal_found, diseased_kept, absence=True)
     assert not judge_triage(normal_found, diseased_kept)
+
+
+# ---------------------------------------------------------------- at other places
+def share(value: float, low: float, high: float, n: int) -> Estimate:
+    """A share of ``n`` cases of its own class, whichever that is."""
+    return Estimate(value=value, low=low, high=high, n=2 * n, n_positive=n)
+
+
+def test_enough_cases_are_those_at_which_a_share_as_asked_reaches_its_lower_end() -> None:
+    n = TRIAGE_RULE.enough
+    assert n == enough_to_show(0.9, 0.8) == 62
+    assert share_low(share(0.9, 0.9, 1.0, 620), 620) > 0.8
+    assert binomial_low(0.9, n) >= 0.8 > binomial_low(0.9, n - 1)
+
+
+def binomial_low(value: float, n: int) -> float:
+    z2 = 1.959964**2
+    return float((value + z2 / (2 * n) - (z2 * (value * (1 - value) / n + z2 / (4 * n * n))) ** 0.5) / (1 + z2 / n))
+
+
+@pytest.mark.parametrize(
+    ("sensitivity", "specificity", "said"),
+    [
+        (share(0.87, 0.77, 0.96, 53), share(0.6, 0.5, 0.7, 61), ""),  # few: 0.9 lies in the interval
+        (share(0.8, 0.7, 0.89, 53), share(0.6, 0.5, 0.7, 61), "sensitivity 0.80"),
+        (share(0.8, 0.7, 0.9, 61), None, ""),
+        (share(0.8, 0.7, 0.9, 62), None, "sensitivity 0.80"),  # enough: it has to be shown
+        (share(0.9, 0.85, 0.95, 200), None, ""),
+        (share(0.899, 0.85, 0.95, 200), None, "sensitivity 0.90"),
+        (share(0.9, 0.79, 0.95, 200), None, "sensitivity 0.90"),
+        (None, share(0.51, 0.38, 0.62, 61), ""),
+        (None, share(0.51, 0.38, 0.62, 63), "specificity 0.51 (0.38 to 0.62; 63 cases), asked: from 0.5"),
+        (None, share(0.04, 0.0, 0.49, 20), "specificity 0.04"),
+        (None, share(0.04, 0.0, 0.5, 20), ""),
+        (None, None, ""),
+    ],
+)
+def test_another_place_refutes_with_few_cases_and_has_to_show_with_many(
+    sensitivity: Estimate | None, specificity: Estimate | None, said: str
+) -> None:
+    found = refuted(sensitivity, specificity)
+    assert found.startswith(said)
+    assert bool(found) is bool(said)
+    # The absence of disease has them the other way round.
+    swapped = refuted(specificity, sensitivity, absence=True)
+    assert swapped == found
+
+
+def evaluation(place: str, metric: str, estimate: Estimate, subgroup: str = "all") -> Evaluation:
+    return Evaluation(cohort=place, metric=metric, estimate=estimate, subgroup=subgroup)
+
+
+def finding(*figures: Evaluation) -> FindingSpec:
+    at_home = (
+        evaluation("home, test", "auroc", share(0.95, 0.9, 0.98, 200)),
+        evaluation("home, test", "sensitivity@screening", share(0.95, 0.9, 0.98, 200)),
+        evaluation("home, test", "specificity@screening", share(0.7, 0.6, 0.8, 200)),
+        evaluation("home, test", "ece", share(0.02, 0.0, 0.04, 200)),
+        evaluation("home, validation", "auroc", share(0.95, 0.9, 0.98, 200)),
+    )
+    return FindingSpec(name="abnormal", column=0, decides_at="screening", evaluation=(*figures, *at_home))
+
+
+def test_a_finding_is_for_triage_where_it_is_shown_at_home_and_refuted_nowhere() -> None:
+    assert home_of(finding(evaluation("away", "auroc", share(0.9, 0.8, 0.95, 30)))) == "home, test"
+    assert for_use(finding()).use == "triage"
+    few = evaluation("away", "sensitivity@screening", share(0.8, 0.6, 0.95, 30))
+    assert for_use(finding(few)).use == "triage"
+    other_point = evaluation("away", "sensitivity@rule_in", share(0.2, 0.1, 0.3, 300))
+    of_a_group = evaluation("away", "sensitivity@screening", share(0.2, 0.1, 0.3, 300), "sex F")
+    assert for_use(finding(other_point, of_a_group)).use == "triage"
+    healthy_recalled = evaluation("away", "specificity@screening", share(0.04, 0.0, 0.1, 74))
+    judged = for_use(finding(healthy_recalled))
+    assert (judged.use, judged.use_because) == (
+        "information",
+        "away: specificity 0.04 (0.00 to 0.10; 74 cases), asked: from 0.5",
+    )
+    asks_more = TriageRule(sensitivity=0.97)
+    assert for_use(finding(), asks_more).use_because.startswith("home, test: sensitivity 0.95")
+
+
+# ---------------------------------------------------------------- a programme's own
+def test_a_programme_states_its_own_rule(tmp_path: Path) -> None:
+    assert read_rule(None) is TRIAGE_RULE
+    path = tmp_path / "triage.toml"
+    path.write_text("specificity_low = 0.7\n")
+    assert read_rule(path) == TriageRule(0.9, 0.8, 0.7)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("specificity = 0.7", "specificity: expected"),
+        ("sensitivity = 90", "sensitivity: expected"),
+        ("sensitivity = true", "sensitivity: expected"),
+        ("sensitivity = '0.9'", "sensitivity: expected"),
+        ("sensitivity_low = 0.9", "sensitivity_low has to be below sensitivity"),
+        ("sensitivity = ", "cannot be read"),
+    ],
+)
+def test_a_rule_with_a_mistake_is_refused(tmp_path: Path, text: str, said: str) -> None:
+    path = tmp_path / "triage.toml"
+    path.write_text(text)
+    with pytest.raises(BadRule, match=said):
+        read_rule(path)
+    with pytest.raises(BadRule, match="cannot be read"):
+        read_rule(tmp_path / "absent.toml")
 
 
 GOOD = {"n_positive": 200, "n_negative": 200}

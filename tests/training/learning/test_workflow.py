@@ -28,7 +28,7 @@ from data_specs.bundle import CxrInput, TrainingData
 from inference.bundles.loading import load_bundle
 from models.networks import FilmNet
 from tests.conftest import ROOT
-from tests.training.cohorts.test_checks import film, planted, write
+from tests.training.cohorts.test_checks import COLUMNS, film, planted, write
 from tests.training.learning.children import ends
 from tests.training.learning.ddp_curve import curve
 from training.__main__ import main
@@ -170,6 +170,29 @@ def test_a_manifest_becomes_a_bundle_that_serving_takes(parent: Path) -> None:
     run = parent.parent / "lung-1.0.0.run"
     assert len(curve(run)) == len(curve(run, "watch/made-up/pneumonia")) == EPOCHS
     assert {each.name for each in parent.parent.iterdir()} == {"lung-1.0.0", "lung-1.0.0.run"}
+
+
+def test_a_site_left_out_gives_figures_of_a_site_that_was_never_seen(visible: Path, tmp_path: Path) -> None:
+    table = pd.read_csv(visible.parent / "films.csv", dtype=str)
+    table["hospital"] = ["Bac Ninh" if i % 3 == 0 else "Ha Noi" for i in range(len(table))]
+    folder = tmp_path / "of two"
+    folder.mkdir()
+    (folder / "films").symlink_to(visible.parent / "films")
+    columns = {**COLUMNS, "site": "hospital"}
+    path = write(folder, table, columns=columns, site=None, age_years=[18, 90])
+    assert main(command(tmp_path, path, more=("--init", "none", "--leave-sites-out"))) == 0
+    manifest = load_bundle(tmp_path / "lung-1.0.0").manifest
+    (finding,) = manifest.findings
+    there = {e.metric: e.estimate for e in finding.evaluation if e.cohort.startswith("made-up: Bac Ninh, by a network")}
+    # 38 films of persons who stand nowhere else; the whole network has learnt from 22 of them
+    assert there["auroc"].n == 38
+    assert there["auroc"].value > 0.8
+    run = tmp_path / "lung-1.0.0.run"
+    assert len(curve(run / "without-Bac-Ninh")) == len(curve(run)) == EPOCHS
+    (likeness,) = manifest.measured
+    assert [row[:2] for row in likeness.rows] == [("made-up, test", "24")]
+    assert manifest.outputs == ("logits", "evidence", "distance")
+    assert manifest.thresholds["far"] == 4 * manifest.thresholds["unlike"] > 0
 
 
 def dies(*argv: str) -> None:
