@@ -37,8 +37,10 @@ from training.figures.evaluate import (
 )
 from training.figures.evaluate import auroc as auroc_of
 from training.figures.roc import roc_points
-from training.figures.triage import TRIAGE_RULE, TriageRule
 from training.figures.undecided import undecided_figures, undecided_ranges
+
+DECIDES_AT = "screening"
+"""Operating point that decides: who screens asks that few are missed, and what is asked is asked there."""
 
 
 @dataclass(frozen=True)
@@ -47,21 +49,15 @@ class Rule:
 
     Parameters
     ----------
-    decides_at
-        Operating point that decides whether it is positive.
     negative
         Whether the finding is the absence of disease (``normal_ecg``). ``screening`` and ``rule_in`` then change
         places, because 'normal' may only be reported above the threshold that 95 % of the diseased stay below.
     min_auroc
         The lower bound of its AUROC on validation has to be above this.
-    triage
-        What the programme asks of a finding that decides; another operating point decides where it misses too many.
     """
 
-    decides_at: str = "balanced"
     negative: bool = False
     min_auroc: float = 0.65
-    triage: TriageRule = TRIAGE_RULE
 
 
 @dataclass(frozen=True)
@@ -143,8 +139,7 @@ def offer(
     points = tuple(_measured(point, y[v], p[v]) for point in points)
     if rule.negative:
         points = _swap_screening_and_rule_in(points)
-    decides_at = _deciding(points, rule)
-    threshold = next(point.threshold for point in points if point.name == decides_at)
+    threshold = next(point.threshold for point in points if point.name == DECIDES_AT)
     undecided = undecided_ranges(y[v], p[v], cohort.subgroups.iloc[v], threshold)
 
     spec = FindingSpec(
@@ -152,7 +147,7 @@ def offer(
         column=column,
         age_years=cohort.age_years,
         calibration=calibration,
-        decides_at=decides_at,
+        decides_at=DECIDES_AT,
         operating_points=points,
         evaluation=(
             *evaluate(
@@ -162,7 +157,7 @@ def offer(
                 cohort=names["test"],
                 points=points,
                 subgroups=subgroup_members(cohort.subgroups, t),
-                decides_at=decides_at,
+                decides_at=DECIDES_AT,
                 draws=draws,
             ),
             *undecided_figures(undecided, y[t], p[t], cohort.subgroups.iloc[t], threshold, names["test"]),
@@ -177,12 +172,6 @@ def offer(
         reason = f"its calibration error is too large: {verdict.reason}"
         return Withheld(name=label, cohort=called, reason=reason)
     return Offered(spec, {"validation": (y[v], p[v]), "test": (y[t], p[t])}, str(choice))
-
-
-def _deciding(points: tuple[OperatingPoint, ...], rule: Rule) -> str:
-    """The rule's point where it finds enough of those with the finding, else ``screening``."""
-    sensitivity = next(point.sensitivity or 0.0 for point in points if point.name == rule.decides_at)
-    return rule.decides_at if sensitivity >= rule.triage.sensitivity else "screening"
 
 
 def _share(y: Floats, cohort: Cohort) -> float:

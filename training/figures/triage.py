@@ -225,10 +225,11 @@ def fewest_without_error(low: float) -> int:
 
 def enough_to_show(share: float, low: float) -> int:
     """Fewest cases of which ``share`` has a Wilson interval that begins at ``low`` or above."""
-    return next(n for n in count(1) if _wilson_low(share, n) >= low)
+    return next(n for n in count(1) if wilson_low(share, n) >= low)
 
 
-def _wilson_low(share: float, n: int) -> float:
+def wilson_low(share: float, n: int) -> float:
+    """Lower end of Wilson's 95 % interval of a share of ``n`` cases, which need not be a whole number of them."""
     z = float(norm.ppf(0.975))
     spread = z * (share * (1 - share) / n + z**2 / (4 * n**2)) ** 0.5
     return (share + z**2 / (2 * n) - spread) / (1 + z**2 / n)

@@ -15,7 +15,6 @@ from data_specs.bundle import Evaluation, Withheld
 from training.cohorts.cohort import Cohort, same_question
 from training.figures.evaluate import bootstrap
 from training.figures.offer import Offered, Rule, figures_elsewhere, offer
-from training.figures.triage import TRIAGE_RULE, TriageRule
 from training.figures.use import for_use
 from training.learning.fit import predict
 from training.learning.task import Column, Task
@@ -70,7 +69,7 @@ def calibrate_and_evaluate(
                 if reason := never_offered(cohort, column.label, [each.spec.name for each in of_cohort], task):
                     withheld.append(Withheld(name=column.label, cohort=cohort.title or cohort.name, reason=reason))
                     continue
-                rule = rule_of(cohort, column.label, task.triage)
+                rule = Rule(negative=column.label == "normal_ecg")
                 logits_perturbed = None if perturbed is None else perturbed[:, :, j]
                 result = offer(cohort, column.label, j, logits[:, j], rule, perturbed=logits_perturbed)
                 if isinstance(result, Offered):
@@ -102,13 +101,6 @@ def never_offered(cohort: Cohort, label: str, offered: Sequence[str], task: Task
         return task.withheld[label]
     asked = same_question(cohort, label, offered)
     return f"in these cases it is the same question as {asked}, which is offered" if asked else ""
-
-
-def rule_of(cohort: Cohort, label: str, triage: TriageRule = TRIAGE_RULE) -> Rule:
-    """Findings of the whole organ decide at ``screening``, others at ``balanced``."""
-    whole = WHOLE_ORGAN & set(cohort.labels)
-    decides_at = "screening" if label in whole or not whole else "balanced"
-    return Rule(decides_at=decides_at, negative=label == "normal_ecg", triage=triage)
 
 
 def add_risk(offered: list[Offered]) -> list[Offered]:

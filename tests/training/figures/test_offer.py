@@ -64,7 +64,7 @@ def withheld(result: Offered | Withheld) -> str:
 
 def test_what_holds_is_offered_with_all_that_serving_and_planning_need() -> None:
     made, logits = cohort()
-    one = offered(offer(made, "abnormal", 3, 2 * logits - 1, Rule("screening"), draws=DRAWS))
+    one = offered(offer(made, "abnormal", 3, 2 * logits - 1, Rule(), draws=DRAWS))
     spec = one.spec
     assert (spec.name, spec.column, spec.age_years, spec.decides_at) == ("abnormal", 3, (18.0, 86.0), "screening")
     assert spec.calibration is not None
@@ -249,7 +249,7 @@ def test_a_prevalence_far_from_the_test_part_is_withheld_as_what_it_is_there() -
 def test_of_the_absence_of_disease_the_points_change_places() -> None:
     made, logits = cohort()
     plain = offered(offer(made, "abnormal", 0, logits, Rule(), draws=DRAWS)).spec.operating_points
-    rule = Rule("screening", negative=True)
+    rule = Rule(negative=True)
     spec = offered(offer(made, "abnormal", 0, logits, rule, draws=DRAWS)).spec
     assert [p.name for p in spec.operating_points] == ["screening", "balanced", "rule_in"]
     assert [p.threshold for p in spec.operating_points] == [p.threshold for p in reversed(plain)]

@@ -18,7 +18,7 @@ from inference.findings import calibrated
 from training.cohorts.cohort import MIN_CASES, Cohort
 from training.figures.calibrate import FOLDS
 from training.figures.evaluate import auroc, bootstrap
-from training.figures.offer import Offered, Rule, figures_elsewhere, offer
+from training.figures.offer import DECIDES_AT, Offered, Rule, figures_elsewhere, offer
 
 DRAWS = 25
 NOBODY = TrainingData(name="Made-up", citation="none", licence="none", n_persons=0, n_items=0)
@@ -105,7 +105,7 @@ def test_the_lower_bound_decides_and_has_to_be_above_the_limit() -> None:
     assert spec_of(made, Rule(min_auroc=math.nextafter(auroc.low, 0)))
     between = (auroc.low + auroc.value) / 2
     assert "too few to say" in reason_of(made, Rule(min_auroc=between)), "the value alone is no reason"
-    assert (Rule().decides_at, Rule().negative, Rule().min_auroc) == ("balanced", False, 0.65)
+    assert (DECIDES_AT, Rule().negative, Rule().min_auroc) == ("screening", False, 0.65)
 
 
 # ---------------------------------------------------------------- are there enough
@@ -220,7 +220,7 @@ def test_what_a_finding_carries() -> None:
     made = cohort(
         title="Made-up films", subgroups=pd.DataFrame({"sex": sex}), part_names={"test": "the published test"}
     )
-    found = asked(made, Rule("screening"))
+    found = asked(made, Rule())
     assert isinstance(found, Offered)
     spec, y, z = found.spec, outcomes(made), logits_of(outcomes(made))
     assert (spec.name, spec.column, spec.age_years, spec.decides_at) == ("abnormal", 2, (18.0, 86.0), "screening")
