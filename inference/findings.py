@@ -130,7 +130,7 @@ def answer(
     features
         Tabular features that are known. A finding that requires another feature, or other values, is left out.
     evidence
-        Gives the maps of a finding; called where it is positive.
+        Gives the maps of a finding; called where it is positive, or would be if it were not for information only.
     """
     result = Answer()
     values = dict(features or {})
@@ -145,7 +145,7 @@ def answer(
             result.findings.append(FoundFinding(name=spec.name, value=value, unit=spec.unit))
             continue
         found = judged(spec, calibrate(spec, number), who)
-        maps = list(evidence(spec)) if evidence and found.positive else []
+        maps = list(evidence(spec)) if evidence and is_explained(spec, found) else []
         result.findings.append(found.model_copy(update={"evidence": maps}))
         if spec.risk is not None and spec.use == "triage":
             result.risk = found.probability if spec.risk == "direct" else 1 - (found.probability or 0.0)
@@ -173,6 +173,17 @@ def judged(spec: FindingSpec, probability: float, who: Who) -> FoundFinding:
         "operating_point": point,
     }
     return found.model_copy(update=verdict)
+
+
+def is_explained(spec: FindingSpec, found: FoundFinding) -> bool:
+    """Whether a map shows where a finding's number comes from: where it is past the point that decides.
+
+    A finding for information has no verdict, and its number is explained all the same.
+    """
+    point = operating_point(spec, spec.decides_at)
+    if spec.use == "information" and point is not None and found.probability is not None:
+        return found.probability >= point.threshold
+    return bool(found.positive)
 
 
 def is_undecided(ranges: Sequence[Undecided], probability: float, who: Who) -> bool:

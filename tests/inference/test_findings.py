@@ -10,7 +10,7 @@ import pytest
 from data_specs.bundle import BundleManifest, Calibration, FindingSpec, Undecided
 from data_specs.problems import Problem, Severity
 from data_specs.visit.assessment import EvidenceMap, FoundFinding
-from data_specs.visit.contract import Category, OperatingPoint
+from data_specs.visit.contract import Category, OperatingPoint, Use
 from inference.findings import (
     ADULT_YEARS,
     Answer,
@@ -400,12 +400,37 @@ def test_a_finding_for_information_decides_nothing() -> None:
     result = answer([spec], np.array([logit(0.9)]), evidence=lambda spec: called.append(spec) or [])
     (found,) = result.findings
     assert (found.probability, found.positive, found.strength) == (pytest.approx(0.9), None, None)
-    assert (found.use, found.operating_point, called) == ("information", None, [])
+    assert (found.use, found.operating_point, called) == ("information", None, [spec])
     assert (result.category, result.risk) == (None, None)
     other = FindingSpec(name="edema", column=1, decides_at="screening", operating_points=points(0.3, 0.8))
     both = answer([spec, other], np.array([logit(0.9), logit(0.1)]))
     assert both.category is None, "nothing says that the organ is well"
     assert answer([spec, other], np.array([logit(0.1), logit(0.5)])).category == "intermediate"
+
+
+@pytest.mark.parametrize("use", ["triage", "information"])
+def test_a_number_is_explained_from_the_point_that_decides(use: Use) -> None:
+    """Also where it decides nothing; one further down has no map, which would show noise."""
+    spec = FindingSpec(name="edema", column=0, decides_at="screening", operating_points=points(0.5, 0.8), use=use)
+    called: list[float] = []
+    for number in (0.0, -1e-9):
+        answer([spec], np.array([number]), evidence=lambda _, number=number: called.append(number) or [])
+    assert called == [0.0]
+    uncalibrated = FindingSpec(name="edema", column=0, use=use)
+    answer([uncalibrated], np.array([9.0]), evidence=lambda _: called.append(9.0) or [])
+    assert called == [0.0]
+
+
+def test_a_reserve_for_an_unlike_input_is_repeated_by_the_organ_and_a_refusal_is_not() -> None:
+    result = InputResult(indices=(0,))
+    result.add_unlikeness(None)
+    assert (result.problems, result.reserves) == ([], [])
+    reserve = Problem("unlike_training", "warn")
+    result.add_unlikeness(reserve)
+    assert (result.problems, result.reserves, result.accepted) == ([reserve], [reserve], True)
+    refusal = Problem("far_from_training", "reject")
+    result.add_unlikeness(refusal)
+    assert (result.problems, result.reserves, result.accepted) == ([reserve, refusal], [reserve], False)
 
 
 @pytest.mark.parametrize(

@@ -84,7 +84,7 @@ def films(batch: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def recordings(batch: Tensor, generator: torch.Generator) -> Tensor:
-    """Time shift and tempo, filters, misplaced chest electrodes, gain, noise of leads, lost leads, short recordings.
+    """Time shift, filters, misplaced chest electrodes, gain, noise of leads, lost leads, short recordings.
 
     Parameters
     ----------
@@ -93,8 +93,7 @@ def recordings(batch: Tensor, generator: torch.Generator) -> Tensor:
     """
     n, leads, length = batch.shape
     shift = int(torch.randint(-length // 4, length // 4 + 1, (1,), generator=generator, device=generator.device))
-    x = at_tempo(torch.roll(batch, shift, dims=2), 0.9 + 0.2 * _rand(generator, n))
-    x = filtered(x, generator)
+    x = filtered(torch.roll(batch, shift, dims=2), generator)
     # A chest electrode between its place and that of its neighbour sees a mixture of both.
     towards = 0.3 * _rand(generator, n, leads - 6, 1) * (_rand(generator, n, 1, 1) < 0.5)
     chest = x[:, 6:]
@@ -118,14 +117,6 @@ def recordings(batch: Tensor, generator: torch.Generator) -> Tensor:
     margin = (_rand(generator, n, 1, 1) * 2 - 1).clamp_min(0) * 0.25 * length
     position = torch.arange(length, device=batch.device).view(1, 1, -1)
     return x.masked_fill((position < margin) | (position >= length - margin), 0.0)
-
-
-def at_tempo(batch: Tensor, tempo: Tensor) -> Tensor:
-    """Recordings ``(n, leads, n_samples)`` played ``tempo (n,)`` times as fast about their middle; zero outside."""
-    n, _, length = batch.shape
-    along = torch.linspace(-1, 1, length, device=batch.device).expand(n, -1) * tempo[:, None]
-    grid = torch.stack([along, torch.zeros_like(along)], dim=2)[:, None]
-    return grid_sample(batch[:, :, None], grid, mode="bilinear", padding_mode="zeros", align_corners=True)[:, :, 0]
 
 
 def filtered(batch: Tensor, generator: torch.Generator) -> Tensor:

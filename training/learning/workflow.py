@@ -102,21 +102,21 @@ def make_bundle(
     recipe = task.recipe
     torch.manual_seed(recipe.seed)
     made = network_of(start.bundle, (task.network, *task.earlier)) if start.bundle else task.network
-    network = made(len(columns))
-    inherited, sentence = initialise(network, columns, cohorts, start, task.input)
+    first = made(len(columns))
+    inherited, sentence = initialise(first, columns, cohorts, start, task.input)
     if start.freeze:
-        recipe = replace(recipe, frozen=backbone_of(network))
+        recipe = replace(recipe, frozen=backbone_of(first))
 
     def train(taken: Sequence[Cohort], option: Recipe, folder: Path) -> tuple[nn.Module, Kept]:
         figures, counts = validation_auroc(taken, columns)
         kept = Kept(figures, counts, may_keep_start=start.bundle is not None, patience=choices.patience)
         cases = cases_of(taken, columns, task.shares)
-        trained = fit(network, cases, task.augment, option, folder, device=device, kept=kept, mlflow=choices.mlflow)
+        trained = fit(first, cases, task.augment, option, folder, device=device, kept=kept, mlflow=choices.mlflow)
         return trained, kept
 
     if choices.leave_sites_out and Processes.current().world_size > 1:
         raise ValueError("--leave-sites-out trains one network after another, in one process: start without torchrun")
-    trained = _tried(cohorts, columns, recipe, run, train, network, choices, start)
+    trained = _tried(cohorts, columns, recipe, run, train, first, choices, start)
     if not Processes.current().first:
         return None
     if not choices.folds and not choices.search:

@@ -189,6 +189,12 @@ def test_a_site_left_out_gives_figures_of_a_site_that_was_never_seen(visible: Pa
     assert there["auroc"].value > 0.8
     run = tmp_path / "lung-1.0.0.run"
     assert len(curve(run / "without-Bac-Ninh")) == len(curve(run)) == EPOCHS
+    # It began where the other did, not with what that one has learnt.
+    begun, whole = (
+        torch.load(folder / "checkpoint.pt", weights_only=True)["fingerprint"]["weights at the start"]
+        for folder in (run / "without-Bac-Ninh", run)
+    )
+    assert begun == whole
     (likeness,) = manifest.measured
     assert [row[:2] for row in likeness.rows] == [("made-up, test", "24")]
     assert manifest.outputs == ("logits", "evidence", "distance")
