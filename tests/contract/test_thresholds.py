@@ -43,6 +43,7 @@ def test_a_probability_is_the_same_in_serving_and_in_evaluation(name: str) -> No
 @pytest.mark.parametrize(("name", "at"), POINTS)
 def test_a_threshold_itself_is_positive_everywhere(name: str, at: str) -> None:
     as_it_is = {"kind": "risk", "column": 0, "requires": (), "applies_when": {}, "risk": None, "decides_at": at}
+    as_it_is |= {"use": "triage", "undecided": ()}
     spec = SPECS[name].model_copy(update=as_it_is)
     (point,) = (point for point in spec.operating_points if point.name == at)
     t = point.threshold

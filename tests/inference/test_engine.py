@@ -47,9 +47,11 @@ async def test_the_sample_visit(engine: Engine) -> None:
     assert all(i.accepted for i in assessment.inputs), [i.problems for i in assessment.inputs]
     assert [i.format for i in assessment.inputs] == ["jpeg", "jpeg", "wfdb", "wfdb", "dicom"]
     lung = {f.name: f for f in assessment.organs["lung"].findings}
-    assert lung["abnormal"].positive
+    assert (lung["abnormal"].positive, lung["abnormal"].use) == (None, "information")
     assert {m.input for m in lung["abnormal"].evidence} <= {0, 1}
     assert 1 in {m.input for m in lung["abnormal"].evidence}
+    cardiac_found = {f.name: f for f in assessment.organs["cardiac"].findings}
+    assert cardiac_found["normal_ecg"].positive is False
     cardiac = {f.name: f.value for f in assessment.organs["cardiac"].findings if f.value is not None}
     assert 100 <= cardiac["heart_rate"] <= 125, "the record is labelled sinus tachycardia"
     kidney = {f.name: f.value for f in assessment.organs["kidney"].findings}
@@ -124,7 +126,7 @@ async def test_findings_are_offered_for_the_ages_they_were_evaluated_in(
 
 async def test_an_unknown_age_gives_what_holds_for_adults_with_a_reserve(engine: Engine, normal_film: bytes) -> None:
     assessment = await engine.assess(posted(("image", "f.jpg", normal_film)), Context())
-    assert [p.code for p in assessment.organs["lung"].reasons] == ["age_unknown"]
+    assert [p.code for p in assessment.organs["lung"].reasons] == ["age_unknown", "information_only"]
     known = await engine.assess(posted(("image", "f.jpg", normal_film)), ADULT)
     assert probabilities(assessment, "lung") == pytest.approx(probabilities(known, "lung"), abs=1e-5)
 
@@ -165,7 +167,10 @@ async def test_a_turned_film_is_assessed_upright_and_its_heatmaps_lie_as_it_does
         next(f for f in assessed.organs["lung"].findings if f.name == "abnormal").evidence[0].values
         for assessed in (upright, turned)
     ]
-    np.testing.assert_allclose(heatmaps[1], np.rot90(heatmaps[0], -turns), atol=13)  # of 255
+    # Of 255. The lungs' borders, and with them the film's cut, may lie a pixel further when it is turned.
+    apart = np.abs(np.asarray(heatmaps[1]) - np.rot90(heatmaps[0], -turns))
+    assert apart.mean() < 2
+    assert apart.max() <= 25
 
 
 async def test_a_mirrored_film_is_assessed_and_its_heart_is_said_to_lie_on_the_right(

@@ -22,7 +22,16 @@ TODAY = {"lung": FilmNet, "cardiac": RecordingNet}
 
 @pytest.mark.parametrize(
     "name",
-    ["cardiac-1.0.0", "cardiac-1.0.1", "cardiac-1.0.2", "cardiac-1.1.0", "lung-1.0.0", "lung-1.1.0", "lung-1.2.0", "lung-1.3.0"],
+    [
+        "cardiac-1.0.0",
+        "cardiac-1.0.1",
+        "cardiac-1.0.2",
+        "cardiac-1.1.0",
+        "lung-1.0.0",
+        "lung-1.1.0",
+        "lung-1.2.0",
+        "lung-1.3.0",
+    ],
 )
 def test_every_shipped_bundle_can_be_trained_further(name: str) -> None:
     torch.set_num_threads(1)

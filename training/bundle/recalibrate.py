@@ -105,7 +105,8 @@ def recalibrate_finding(spec: FindingSpec, cases: Cases, cohort: str, rule: Tria
     )
     threshold = next((point.threshold for point in points if point.name == spec.decides_at), None)
     # By probabilities of persons whom the calibration did not see, as conformal bounds need them.
-    ranges = () if threshold is None else undecided_ranges(y, p.mean(axis=1), cases.subgroups.loc[known], threshold)
+    of_whom = cases.subgroups.reindex(np.arange(len(known))).loc[known]  # a table may have no groups at all
+    ranges = () if threshold is None else undecided_ranges(y, p.mean(axis=1), of_whom, threshold)
     new = spec.model_copy(
         update={
             "calibration": choice.calibration,

@@ -23,7 +23,7 @@ from models.registry import NotDone, promote
 from tests.conftest import ROOT
 from tests.models.versions import BUNDLES, shipped
 from training.__main__ import main
-from training.bundle.accept import by_key, judge
+from training.bundle.accept import _likeness, by_key, judge
 from training.bundle.evaluate_bundle import EvaluatedBundle, evaluated
 from training.bundle.local_cases import CannotRecalibrate, Cases, cohort_cases
 from training.figures.evaluate import bootstrap, evaluate
@@ -277,14 +277,13 @@ def test_an_acceptance_is_logged_with_its_page(
                str(bundles), "--out", str(out), "--who", "lead", "--threshold", "abnormal=0.6"]  # fmt: skip
     assert main(command) == 0
     verdicts = read_registry(bundles).accepted("lung", "1.0.0", "Bac Ninh")
-    assert verdicts["pneumonia (18-85)"] == "too few to say"
+    assert verdicts["edema (18-85)"] == "too few to say"
     assert set(verdicts) >= {"abnormal (18-85)", "pneumonia (1-5)"}
     entry = read_registry(bundles).acceptance("lung", "1.0.0", "Bac Ninh")
     assert entry is not None
     assert entry.thresholds == {"abnormal (18-85)": 0.6}
     page = (out / "README.md").read_text()
-    for shown in ("lung 1.0.0 at Bac Ninh", "not_a_chest_image", "| A | 3 of 13 (23.1%) |", "Likeness", "median",
-                  "the site's own"):  # fmt: skip
+    for shown in ("lung 1.0.0 at Bac Ninh", "not_a_chest_image", "| A | 3 of 13 (23.1%) |", "the site's own"):  # fmt: skip
         assert shown in page, shown
     with monkeypatch.context() as patch:  # the same again, without a line in the log
         patch.setattr("training.bundle.accept.accept_at", lambda *_, **__: (load_bundle(LUNG), None, []))
@@ -292,6 +291,18 @@ def test_an_acceptance_is_logged_with_its_page(
     assert len(read_registry(bundles).entries) == 1
     assert main([*command[:-1], "pneumothorax=0.3"]) == 2
     assert "no finding of the bundle: pneumothorax" in capsys.readouterr().err
+
+
+def test_the_page_says_how_far_the_cases_are_from_those_that_were_learnt_from() -> None:
+    bundle = load_bundle(read_registry(BUNDLES).folder_of("lung", "1.3.0"))
+    with np.load(bundle.folder / "golden.npz") as golden:
+        inputs, distance = tuple(golden["input"][:, None]), golden["distance"][:, 0]
+    cases = Cases(np.array(["p"] * len(inputs)), pd.DataFrame(), np.zeros((0, 0)), None, LOCAL, inputs=inputs)
+    text = "".join(_likeness(bundle, cases))
+    assert f"median {np.median(distance):.2f}" in text
+    beyond = (distance > bundle.manifest.thresholds["unlike"]).mean()
+    assert f"a reserve is said ({beyond:.1%} of these cases)" in text
+    assert _likeness(load_bundle(LUNG), cases) == []
 
 
 def test_the_cases_that_made_a_bundle_cannot_accept_it(tmp_path: Path, lung: Bundle) -> None:
