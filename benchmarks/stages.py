@@ -148,14 +148,21 @@ def _film_costs(engine: Engine, seconds: float) -> dict[str, Cost]:
     from data_specs.cxr.files import read_image  # noqa: PLC0415
     from data_specs.cxr.image import conform  # noqa: PLC0415
     from inference.cxr.gate import judge, saturated_share  # noqa: PLC0415
+    from inference.cxr.pipeline import for_network, upright_of  # noqa: PLC0415
 
     content = files.numbered(files.png(), 0)
     gate, lung = engine.bundles["cxr_gate"], engine.bundles["lung"]
     pixels = read_image(content).pixels
-    sizes = [bundle.input_as(CxrInput).read_px for bundle in (gate, lung)]
+    takes = lung.input_as(CxrInput)
+    sizes = [gate.input_as(CxrInput).size_px, takes.read_px]
     n = own_batch(lung)
-    films = [np.repeat(conform(pixels, size)[None], n, axis=0) for size in sizes]
-    logits, distance, lungs, *_ = (np.asarray(o, dtype=np.float64) for o in gate.session.run(films[0]))
+    for_gate, whole = (conform(pixels, size)[None] for size in sizes)
+    logits, distance, lungs, *_ = (np.asarray(o, dtype=np.float64) for o in gate.session.run(for_gate))
+    upright = upright_of(
+        gate.manifest.thresholds,
+        [(judge(gate.manifest.thresholds, 0.0, logits[0], float(distance[0, 0]), lungs[0, 0]), lungs[0, 0])],
+    )
+    films = [np.repeat(one, n, axis=0) for one in (for_gate, for_network(whole, upright, takes))]
     return {
         "decode": cost_of(lambda: read_image(content), seconds),
         "conform": cost_of(lambda: ([conform(pixels, size) for size in sizes], saturated_share(pixels)), seconds),
@@ -163,6 +170,7 @@ def _film_costs(engine: Engine, seconds: float) -> dict[str, Cost]:
         "gate verdict": cost_of(
             lambda: judge(gate.manifest.thresholds, 0.0, logits[0], float(distance[0, 0]), lungs[0, 0]), seconds
         ),
+        "as the network takes it": cost_of(lambda: for_network(whole, upright, takes), seconds),
         f"network, batch {n}": cost_of(lambda: lung.session.run(films[1]), seconds, per_call=n),
     }
 

@@ -60,6 +60,12 @@ def figures(name: str, *rows: tuple[str, str, str, float, float, float, int, int
     return edit
 
 
+def for_triage(manifest: dict[str, Any]) -> None:
+    """Every finding decides, and about everybody: what a bundle with better figures would do."""
+    for finding in manifest["findings"]:
+        finding |= {"use": "triage", "use_because": "", "undecided": []}
+
+
 def shifted(by: float) -> Edit:
     """Another answer from the same graph: every Platt intercept moved by ``by`` logits."""
 

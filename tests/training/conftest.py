@@ -9,13 +9,15 @@ from training.organs import lung
 
 
 @pytest.fixture(scope="package", autouse=True)
-def no_gate(request: pytest.FixtureRequest) -> object:
+def no_gate(tmp_path_factory: pytest.TempPathFactory) -> object:
     """Files are read and conformed as in serving, and none is judged; ``real_gate`` undoes that for one test.
 
-    Without a gate nobody knows where the lungs of a film are, so the whole film is taken.
+    Without a gate nobody knows where the lungs of a film are, so the whole film is taken, and nothing is in service
+    that takes anything else.
     """
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(gates, "serving_gate", lambda modality: None)
+        patch.setenv("SANGLOC_BUNDLES", str(tmp_path_factory.mktemp("nothing in service")))
         patch.setattr(lung, "INPUT", lung.INPUT.model_copy(update={"shows": "film"}))
         yield
 
@@ -23,6 +25,7 @@ def no_gate(request: pytest.FixtureRequest) -> object:
 @pytest.fixture
 def real_gate(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gates, "serving_gate", REAL)
+    monkeypatch.delenv("SANGLOC_BUNDLES")
 
 
 REAL = gates.serving_gate

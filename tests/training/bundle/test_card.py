@@ -13,11 +13,12 @@ from data_specs.bundle import BundleManifest, Estimate, Evaluation, FindingSpec,
 from inference.findings import calibrated
 from tests.conftest import ROOT
 from training.bundle.card import card
-from training.bundle.card_tables import TOO_FEW, main_cohort, markdown, points, prevalence, summary
+from training.bundle.card_tables import TOO_FEW, markdown, points, prevalence, summary
 from training.figures.calibrate import at_prevalence, fit_platt
 from training.figures.calibration_error import calibration_figures
 from training.figures.evaluate import evaluate, operating_points
 from training.figures.roc import roc_points
+from training.figures.use import home_of
 
 SHIPPED = sorted((ROOT / "models" / "bundles").glob("*-*.*.*"))
 
@@ -88,7 +89,7 @@ def test_sections_come_in_the_order_that_a_reader_asks(text: str) -> None:
 
 
 def test_the_summary_shows_the_part_that_was_evaluated_and_the_point_that_decides(finding: FindingSpec) -> None:
-    assert main_cohort(finding) == "Films, test"
+    assert home_of(finding) == "Films, test"
     figure = {e.metric: e.estimate for e in finding.evaluation if (e.cohort, e.subgroup) == ("Films, test", "all")}
     head, _, row = summary([finding]).splitlines()
     shown = dict(zip(cells(head), cells(row), strict=True))

@@ -150,11 +150,23 @@ def test_a_cohort_that_is_unusable_is_neither_evaluated_nor_recalibrated_nor_acc
     table = pd.read_csv(path.parent / "t.csv", dtype=str)
     table.loc[3, "y"] = "perhaps"
     table.to_csv(path.parent / "t.csv", index=False)
-    common = ["--cohort", str(path)]
+    common, shipped_ones = ["--cohort", str(path)], ["--bundles", str(BUNDLES)]
     for command in (
         ["evaluate", "--bundle", str(LUNG), *common],
         ["recalibrate", "--bundle", str(LUNG), *common, "--version", "9.0.0", "--out", str(tmp_path / "b")],
-        ["accept", "--site", "s", "--bundle", LUNG.name, *common, "--out", str(tmp_path / "o"), "--dry-run"],
+        [
+            "accept",
+            "--site",
+            "s",
+            "--bundle",
+            LUNG.name,
+            "--bundles",
+            str(BUNDLES),
+            *common,
+            "--out",
+            str(tmp_path / "o"),
+            "--dry-run",
+        ],
     ):
         assert main(command) == 2
         said = capsys.readouterr().err
@@ -283,7 +295,7 @@ def test_an_acceptance_is_logged_with_its_page(
     assert entry is not None
     assert entry.thresholds == {"abnormal (18-85)": 0.6}
     page = (out / "README.md").read_text()
-    for shown in ("lung 1.0.0 at Bac Ninh", "not_a_chest_image", "| A | 3 of 13 (23.1%) |", "the site's own"):  # fmt: skip
+    for shown in ("lung 1.0.0 at Bac Ninh", "not_a_chest_image", "| A | 3 of 13 (23.1%) |", "the site's own"):
         assert shown in page, shown
     with monkeypatch.context() as patch:  # the same again, without a line in the log
         patch.setattr("training.bundle.accept.accept_at", lambda *_, **__: (load_bundle(LUNG), None, []))
