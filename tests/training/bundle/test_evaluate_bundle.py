@@ -150,23 +150,11 @@ def test_a_cohort_that_is_unusable_is_neither_evaluated_nor_recalibrated_nor_acc
     table = pd.read_csv(path.parent / "t.csv", dtype=str)
     table.loc[3, "y"] = "perhaps"
     table.to_csv(path.parent / "t.csv", index=False)
-    common, shipped_ones = ["--cohort", str(path)], ["--bundles", str(BUNDLES)]
+    common, here = ["--cohort", str(path)], ["--bundles", str(BUNDLES)]
     for command in (
         ["evaluate", "--bundle", str(LUNG), *common],
         ["recalibrate", "--bundle", str(LUNG), *common, "--version", "9.0.0", "--out", str(tmp_path / "b")],
-        [
-            "accept",
-            "--site",
-            "s",
-            "--bundle",
-            LUNG.name,
-            "--bundles",
-            str(BUNDLES),
-            *common,
-            "--out",
-            str(tmp_path / "o"),
-            "--dry-run",
-        ],
+        ["accept", "--site", "s", "--bundle", LUNG.name, *here, *common, "--out", str(tmp_path / "o"), "--dry-run"],
     ):
         assert main(command) == 2
         said = capsys.readouterr().err
