@@ -29,7 +29,9 @@ FILM = CxrInput(size_px=224)
 
 @pytest.fixture(scope="module")
 def gate() -> FilmGate:
-    found = REAL("cxr")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("SANGLOC_BUNDLES")
+        found = REAL("cxr")
     assert isinstance(found, FilmGate)
     return found
 
