@@ -153,6 +153,47 @@ def test_a_finding_is_for_triage_where_it_is_shown_at_home_and_refuted_nowhere()
     assert for_use(finding(), asks_more).use_because.startswith("home, test: sensitivity 0.95")
 
 
+def test_the_absence_of_disease_recalls_those_that_are_not_called_normal() -> None:
+    figures = (
+        evaluation("home", "auroc", share(0.95, 0.9, 0.98, 200)),
+        evaluation("home", "sensitivity@screening", share(0.6, 0.52, 0.68, 200)),
+        evaluation("home", "specificity@screening", share(0.95, 0.9, 0.98, 200)),
+        evaluation("home", "ece", share(0.02, 0.0, 0.04, 200)),
+    )
+    normal = FindingSpec(name="normal_ecg", column=0, decides_at="screening", evaluation=figures, risk="complement")
+    assert for_use(normal).use == "triage"
+    assert for_use(normal.model_copy(update={"risk": "direct"})).use == "information"
+    assert for_use(normal.model_copy(update={"risk": None})).use == "information"
+
+
+def test_every_place_that_speaks_against_triage_is_named() -> None:
+    two = [evaluation(place, "specificity@screening", share(0.04, 0.0, 0.1, 74)) for place in ("one", "other")]
+    said = for_use(finding(*two)).use_because
+    assert said == "; ".join(
+        f"{place}: specificity 0.04 (0.00 to 0.10; 74 cases), asked: from 0.5" for place in ("one", "other")
+    )
+
+
+def test_a_part_with_one_of_the_two_figures_at_home_says_nothing() -> None:
+    for metric in ("sensitivity@screening", "specificity@screening"):
+        figures = (evaluation("home", metric, share(0.1, 0.0, 0.2, 90)), evaluation("home", "ece", share(0, 0, 0, 90)))
+        assert for_use(FindingSpec(name="x", column=0, decides_at="screening", evaluation=figures)).use == "triage"
+
+
+def test_home_is_where_the_calibration_was_judged_else_the_first_auroc_else_the_first() -> None:
+    a, b, c = (share(0.9, 0.8, 0.95, 50),) * 3
+
+    def home(*figures: Evaluation) -> str | None:
+        return home_of(FindingSpec(name="x", column=0, evaluation=figures))
+
+    assert home() is None
+    assert home(evaluation("first", "brier", a), evaluation("second", "brier", b)) == "first"
+    assert home(evaluation("first", "brier", a), evaluation("second", "auroc", b)) == "second"
+    assert home(evaluation("one", "auroc", a), evaluation("two", "auroc", b), evaluation("three", "brier", c)) == "one"
+    assert home(evaluation("one", "auroc", a), evaluation("two", "ece", b), evaluation("three", "auroc", c)) == "two"
+    assert home(evaluation("one", "auroc", a, "sex F"), evaluation("two", "auroc", b)) == "two"
+
+
 # ---------------------------------------------------------------- a programme's own
 def test_a_programme_states_its_own_rule(tmp_path: Path) -> None:
     assert read_rule(None) is TRIAGE_RULE
