@@ -21,6 +21,7 @@ from training.figures.triage import (
     refuted,
     share_low,
     site_verdict,
+    wilson_low,
 )
 from training.figures.use import for_use, home_of
 
@@ -194,6 +195,65 @@ def test_home_is_where_the_calibration_was_judged_else_the_first_auroc_else_the_
     assert home(evaluation("one", "auroc", a, "sex F"), evaluation("two", "auroc", b)) == "two"
 
 
+def of(value: float, low: float, high: float, n_positive: int, n_negative: int) -> Estimate:
+    return Estimate(value=value, low=low, high=high, n=n_positive + n_negative, n_positive=n_positive)
+
+
+def test_each_share_has_the_cases_of_its_own_class() -> None:
+    """70 with it are enough to have to show the sensitivity; 20 without it can only refute the specificity."""
+    found, cleared = of(0.85, 0.75, 0.95, 70, 20), of(0.45, 0.25, 0.65, 70, 20)
+    assert refuted(found, cleared).startswith("sensitivity 0.85 (0.75 to 0.95; 70 cases)")
+    assert "specificity" not in refuted(found, cleared)
+    assert refuted(of(0.85, 0.75, 0.95, 20, 70), of(0.45, 0.25, 0.65, 20, 70)).startswith("specificity 0.45")
+    both = refuted(of(0.5, 0.4, 0.6, 70, 70), of(0.3, 0.2, 0.4, 70, 70))
+    assert both == (
+        "sensitivity 0.50 (0.39 to 0.60; 70 cases), asked: 0.9 (from 0.8) and "
+        "specificity 0.30 (0.20 to 0.40; 70 cases), asked: from 0.5"
+    )
+    unknown = Estimate(value=0.3, low=0.2, high=0.4, n=70)
+    assert refuted(None, unknown).startswith("specificity 0.30 (0.20 to 0.40; 70 cases)")
+
+
+def test_a_lower_end_as_asked_is_enough() -> None:
+    """With so many cases Wilson's end lies higher than the bootstrap's, which then decides."""
+    assert refuted(of(0.95, 0.8, 1.0, 4000, 4000), of(0.7, 0.5, 0.9, 4000, 4000)) == ""
+    judged = judge_triage(of(0.95, 0.8, 1.0, 4000, 3000), of(0.7, 0.5, 0.9, 4000, 3000))
+    assert judged.because == (
+        "sensitivity 0.95 (from 0.80; 4000 cases), specificity 0.70 (from 0.50; 3000 cases); as asked"
+    )
+    neither = judge_triage(of(0.8, 0.7, 0.9, 4000, 3000), of(0.4, 0.3, 0.5, 4000, 3000)).because
+    assert neither.endswith("; asked: a sensitivity of 0.9 (from 0.8) and a specificity from 0.5")
+    # at the number of cases from which it has to be shown
+    assert refuted(None, share(0.51, 0.38, 0.62, TRIAGE_RULE.enough)).startswith("specificity 0.51")
+
+
+def test_intervals_after_wilson() -> None:
+    """Wilson 1927: 5 of 10 is 0.237 to 0.763; 9 of 10 begins at 0.596; nothing is known of no case."""
+    assert wilson_low(0.5, 10) == pytest.approx(0.2366, abs=1e-4)
+    assert wilson_low(0.9, 10) == pytest.approx(0.5958, abs=1e-4)
+    assert share_low(estimate(1.0, 1.0), 0) == 0.0
+    assert share_low(estimate(1.0, 1.0), 1) == pytest.approx(1 / 4.8415, abs=1e-4)
+    assert fewest_without_error(0.9) == 35
+    assert enough_to_show(1.0, 0.2) == 1
+
+
+def test_verdicts_at_their_borders() -> None:
+    rule, at = SiteRule(), SiteRule().auroc
+    assert at == 0.65
+    enough = {"n_positive": 10, "n_negative": 10}
+    assert site_verdict(share(0.9, 0.8, 1.0, 10), None, None, **enough, rule=rule)[0] == "information only"
+    for known in ({"sensitivity": share(1, 1, 1, 99)}, {"specificity": share(1, 1, 1, 99)}):
+        given: dict[str, Estimate | None] = {"sensitivity": None, "specificity": None, **known}
+        verdict, because = site_verdict(share(0.9, 0.8, 1.0, 10), **given, **enough)  # type: ignore[arg-type]
+        assert (verdict, because.endswith("it has no point that decides")) == ("information only", True)
+    assert site_verdict(share(0.5, 0.4, at, 10), None, None, **enough)[0] == "not here"
+    assert site_verdict(share(0.7, at, 0.8, 10), None, None, **enough)[0] == "too few to say"
+    few = site_verdict(share(0.9, 0.8, 1.0, 10), None, None, n_positive=9, n_negative=4)[1]
+    assert few == "9 with and 4 without it: at least 1 more with it and 6 more without it are needed"
+    one = site_verdict(share(0.9, 0.8, 1.0, 10), None, None, n_positive=10, n_negative=4)[1]
+    assert one == "10 with and 4 without it: at least 6 more without it are needed"
+
+
 # ---------------------------------------------------------------- a programme's own
 def test_a_programme_states_its_own_rule(tmp_path: Path) -> None:
     assert read_rule(None) is TRIAGE_RULE
@@ -208,6 +268,14 @@ def test_a_programme_states_its_own_rule(tmp_path: Path) -> None:
         ("specificity = 0.7", "specificity: expected"),
         ("sensitivity = 90", "sensitivity: expected"),
         ("sensitivity = true", "sensitivity: expected"),
+        ("sensitivity = 1", "sensitivity: expected"),
+        ("sensitivity = 1.5", "sensitivity: expected"),
+        ("specificity_low = 0", "specificity_low: expected"),
+        ("specificity_low = -0.5", "specificity_low: expected"),
+        (
+            "a = 0.5\nb = 0.5",
+            "a, b: expected shares between 0 and 1 named sensitivity, sensitivity_low, specificity_low",
+        ),
         ("sensitivity = '0.9'", "sensitivity: expected"),
         ("sensitivity_low = 0.9", "sensitivity_low has to be below sensitivity"),
         ("sensitivity = ", "cannot be read"),
