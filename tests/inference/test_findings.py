@@ -19,9 +19,12 @@ from inference.findings import (
     ages_offered,
     answer,
     calibrate,
+    is_undecided,
     merge,
+    nothing_offered,
     offered,
     positive_share,
+    strength,
     without_verdict,
 )
 from tests.conftest import ROOT
@@ -156,6 +159,35 @@ def test_an_unknown_age_is_an_adults_only_where_no_child_was_evaluated(manifest:
     assert ADULT_YEARS == 18
     both = manifest.model_copy(update={"findings": (nearly, older)})
     assert [spec.name for spec in offered(both, None)] == ["older"]
+
+
+def test_why_nothing_is_offered(manifest: BundleManifest) -> None:
+    assert nothing_offered(manifest, "7") == Problem("age_out_of_range", "reject", "7", "1-5, 18-85, 18-119")
+    left_out = manifest.model_copy(update={"findings": ()})
+    assert nothing_offered(left_out, "7") == Problem("not_here", "reject", found="lung")
+    of_none = left_out.model_copy(update={"organ": None})
+    assert nothing_offered(of_none, "7") == Problem("not_here", "reject", found="")
+
+
+def test_a_range_of_undecided_verdicts_holds_its_lower_end_and_not_its_upper_one() -> None:
+    (one,) = ranges = (Undecided(coverage=0.9, low=0.2, high=0.6, n_positive=30, n_negative=30),)
+    assert [is_undecided(ranges, p, Who()) for p in (just_below(0.2), 0.2, just_below(0.6), 0.6)] == [
+        False,
+        True,
+        True,
+        False,
+    ]
+    assert not is_undecided((one,), 0.4, Who(coverage=0.95))
+
+
+def test_a_point_is_reached_at_its_threshold() -> None:
+    spec = FindingSpec(name="edema", column=0, decides_at="screening", operating_points=points(0.3, 0.8))
+    assert [strength(spec, p) for p in (just_below(0.3), 0.3, just_below(0.8), 0.8)] == [
+        "below",
+        "flagged",
+        "flagged",
+        "strong",
+    ]
 
 
 def test_ages_are_said_in_completed_years(manifest: BundleManifest) -> None:
