@@ -1,7 +1,7 @@
 """``lung``: one network for films of children and adults, with a column for each label of each cohort.
 
-The two shipped cohorts share the network but no column: each finding is offered only for the ages that it was evaluated
-in, by the hospital that it was learnt from.
+The two shipped cohorts share the network but no column: each finding is learnt from one hospital, and offered only for
+the ages that it was evaluated in.
 """
 
 from __future__ import annotations
