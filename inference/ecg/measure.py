@@ -48,7 +48,7 @@ MIN_P_MV, MIN_T_MV = 0.008, 0.02
 T_BEFORE_QRS_MS = 150.0
 """Where no PR is measured, least time from the end of T to the next QRS: a wave that ends later may be the next P.
 
-A flat T, a PR over 200 ms and a rate of 110 gave QT 426 for 300. Of 1,819 recordings of PTB-XL 11 lose their QT by this.
+A flat T, a PR over 200 ms and a rate of 110 gave QT 426 for 300. Of 1,819 PTB-XL recordings 11 lose their QT by this.
 """
 
 HEART_RATE_PER_MIN = (20.0, 300.0)
