@@ -173,7 +173,8 @@ def test_a_reader_that_is_killed_from_outside_blames_no_file(readers: Readers) -
         for pid in pids(readers):
             os.kill(pid, signal.SIGKILL)
     assert all(each.result(60).document for each in waiting)
-    assert set(readers.ended) == {"outside"}
+    # On a busy machine a try may also use up its time; it is made again with more, and no file is refused.
+    assert {"outside"} <= set(readers.ended) <= {"outside", "time"}
 
 
 def test_readers_that_were_killed_while_they_waited_are_replaced(readers: Readers) -> None:
