@@ -63,7 +63,8 @@ def cases_per_s(name: str, precision: Precision, steps: int) -> float:
     import torch  # noqa: PLC0415
 
     from data_specs.bundle import CxrInput, EcgInput  # noqa: PLC0415
-    from training.learning.fit import CHUNK, Cases, fit  # noqa: PLC0415
+    from training.learning.batches import CHUNK, Cases  # noqa: PLC0415
+    from training.learning.fit import fit  # noqa: PLC0415
 
     task = _task(name)
     batch = task.recipe.batch_size

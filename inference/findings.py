@@ -144,11 +144,12 @@ def answer(
             value = spec.labels[round(number)] if spec.labels else round(number, spec.digits)
             result.findings.append(FoundFinding(name=spec.name, value=value, unit=spec.unit))
             continue
-        found = judged(spec, calibrate(spec, number), who)
+        probability = calibrate(spec, number)
+        found = judged(spec, probability, who)
         maps = list(evidence(spec)) if evidence and is_explained(spec, found) else []
         result.findings.append(found.model_copy(update={"evidence": maps}))
         if spec.risk is not None and spec.use == "triage":
-            result.risk = found.probability if spec.risk == "direct" else 1 - (found.probability or 0.0)
+            result.risk = probability if spec.risk == "direct" else 1 - probability
     result.category = categorise(specs, result)
     return result
 

@@ -69,7 +69,7 @@ def _reading_the_summary(manifest: BundleManifest) -> list[str]:
     sentences = []
     if any(f.evaluation for f in manifest.findings):
         sentences.append(
-            "Figures of the test part (95 % interval), and AUROC on cases of other places that nothing was chosen on; "
+            "Figures of the test part (95 % interval), and AUROC on cases of other places that were not learnt from; "
             "sensitivity and specificity at the deciding operating point. A finding for `information` has a number and "
             "no verdict. ECE: mean difference between a probability and the observed frequency."
         )

@@ -1,7 +1,7 @@
 """The training loop: masked multi-label loss, cosine schedule, averaged weights, one checkpoint per epoch.
 
-All random numbers depend only on seed, epoch, step and position in the batch. So a resumed run gives the same result
-as an uninterrupted one, and several processes (started by ``torchrun``) give the result of one, up to rounding.
+A resumed run gives the same result as an uninterrupted one, and several processes (started by ``torchrun``) give the
+result of one, up to rounding.
 """
 
 from __future__ import annotations
@@ -9,11 +9,11 @@ from __future__ import annotations
 import copy
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,63 +22,13 @@ from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 from tqdm import tqdm
 
+from training.learning.batches import CHUNK, Augment, Cases, Recipe, batch_of, draws, seed_of
 from training.learning.checkpoints import fingerprint, resume, save
 from training.learning.curves import curves
 from training.learning.kept import Kept
 from training.learning.processes import Processes, synchronised
 
-Augment = Callable[[Tensor, torch.Generator], Tensor]
 Watch = Callable[[nn.Module], Mapping[str, float]]
-
-CHUNK = 8
-"""Cases that are augmented and mixed together; the part of a batch in each process is a multiple of it."""
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """How to train.
-
-    Parameters
-    ----------
-    batch_size
-        Of all processes together: a multiple of :data:`CHUNK` times their number.
-    average_decay
-        Decay of the moving average of the weights, per step.
-    mixup
-        Parameter of the Beta distribution (Zhang et al., ICLR 2018), 0 for no mixup.
-    frozen
-        Names of submodules that do not change: neither weights nor running statistics, and without dropout.
-    """
-
-    epochs: int
-    batch_size: int
-    learning_rate: float
-    weight_decay: float = 0.01
-    warmup: float = 0.1
-    average_decay: float = 0.995
-    mixup: float = 0.0
-    precision: Literal["bf16", "fp32"] = "bf16"
-    frozen: tuple[str, ...] = ()
-    seed: int = 20260101
-
-
-@dataclass(frozen=True)
-class Cases:
-    """Training cases held in memory.
-
-    Parameters
-    ----------
-    x
-        ``(n, ...)`` network input.
-    y
-        ``(n, n_labels) float32`` of 0, 1 and NaN (unknown: left out of the loss).
-    weight
-        ``(n,) float64``: how often a case is drawn, relative to the others.
-    """
-
-    x: Tensor
-    y: Tensor
-    weight: NDArray[np.float64]
 
 
 def masked_loss(logits: Tensor, y: Tensor, count: Tensor | None = None) -> Tensor:
@@ -230,11 +180,11 @@ def _train_epoch(learner: _Learner, cases: Cases, augment: Augment, recipe: Reci
     """
     network, processes = learner.network, learner.processes
     share = processes.rows(recipe.batch_size)
-    torch.manual_seed(_seed(np.random.SeedSequence((recipe.seed, epoch))))
+    torch.manual_seed(seed_of(np.random.SeedSequence((recipe.seed, epoch))))
     _to_training(network, learner.frozen)
     total = torch.zeros((), device=processes.device)
-    for step, drawn in enumerate(_draws(cases.weight, recipe, epoch, learner.steps_per_epoch)):
-        x, y = _batch(cases, drawn[share], (epoch, step, share.start), augment, recipe, processes.device)
+    for step, drawn in enumerate(draws(cases.weight, recipe, epoch, learner.steps_per_epoch)):
+        x, y = batch_of(cases, drawn[share], (epoch, step, share.start), augment, recipe, processes.device)
         with torch.autocast(processes.device.type, torch.bfloat16, enabled=recipe.precision == "bf16"):
             logits, _ = network(x)
         loss = masked_loss(logits.float(), y, processes.sum(n_cases(y)))
@@ -285,41 +235,6 @@ def _to_training(network: nn.Module, frozen: list[nn.Module]) -> None:
     network.train()
     for module in frozen:
         module.eval()
-
-
-def _seed(chance: np.random.SeedSequence) -> int:
-    return int(chance.generate_state(1, np.uint64)[0])
-
-
-def _draws(weight: NDArray[np.float64], recipe: Recipe, epoch: int, steps: int) -> Iterator[Tensor]:
-    """Rows of each batch of the epoch, ``(batch_size,) int64``; every batch is full."""
-    generator = torch.Generator().manual_seed(_seed(np.random.SeedSequence((recipe.seed, epoch))))
-    n = steps * recipe.batch_size
-    drawn = torch.multinomial(torch.from_numpy(weight), n, replacement=True, generator=generator)
-    return iter(drawn.split(recipe.batch_size))
-
-
-def _batch(
-    cases: Cases, rows: Tensor, place: tuple[int, int, int], augment: Augment, recipe: Recipe, device: torch.device
-) -> tuple[Tensor, Tensor]:
-    """Augment and mix chunk by chunk; the random numbers depend on seed, epoch, step and position in the batch."""
-    epoch, step, start = place
-    generator = torch.Generator(device)
-    parts = []
-    for chunk, chunk_rows in enumerate(rows.split(CHUNK), start=start // CHUNK):
-        chance = np.random.SeedSequence((recipe.seed, epoch, step, chunk))
-        x = augment(cases.x[chunk_rows].to(device), generator.manual_seed(_seed(chance)))
-        y = cases.y[chunk_rows].to(device)
-        parts.append(_mix(x, y, recipe.mixup, np.random.default_rng(chance)) if recipe.mixup else (x, y))
-    xs, ys = zip(*parts, strict=True)
-    x = torch.cat(xs)
-    return x.contiguous(memory_format=torch.channels_last) if x.ndim == 4 else x, torch.cat(ys)
-
-
-def _mix(x: Tensor, y: Tensor, parameter: float, chance: np.random.Generator) -> tuple[Tensor, Tensor]:
-    share = float(chance.beta(parameter, parameter))
-    other = torch.from_numpy(chance.permutation(len(x))).to(x.device)
-    return share * x + (1 - share) * x[other], share * y + (1 - share) * y[other]
 
 
 def cosine(steps: int, warmup: float) -> Callable[[int], float]:

@@ -17,8 +17,9 @@ from torch import nn
 from data_specs.bundle import Evaluation, FindingSpec
 from training.cohorts.cohort import Cohort, apart, sites_to_leave_out
 from training.figures.offer import figures_elsewhere
+from training.learning.batches import Recipe
 from training.learning.evaluation import NothingToOffer, calibrate_and_evaluate, keep_first_columns
-from training.learning.fit import Recipe, predict
+from training.learning.fit import predict
 from training.learning.task import Column, Task
 from training.learning.trials import Train
 

@@ -15,7 +15,7 @@ from data_specs.bundle import CxrInput, EcgInput
 from data_specs.visit.contract import Organ
 from training.cohorts.cohort import Cohort
 from training.figures.triage import TRIAGE_RULE, TriageRule
-from training.learning.fit import Augment, Cases, Recipe
+from training.learning.batches import Augment, Cases, Recipe
 
 
 @dataclass(frozen=True)

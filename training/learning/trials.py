@@ -17,7 +17,8 @@ from sklearn.model_selection import StratifiedKFold
 from torch import Tensor, nn
 
 from training.cohorts.cohort import Cohort
-from training.learning.fit import Recipe, predict
+from training.learning.batches import Recipe
+from training.learning.fit import predict
 from training.learning.kept import Kept
 from training.learning.start import backbone_of
 

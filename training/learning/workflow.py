@@ -19,9 +19,10 @@ from training.bundle.evaluate_bundle import predecessor
 from training.bundle.export import Draft, write_bundle
 from training.bundle.local_cases import of_cohort
 from training.cohorts.cohort import Cohort, refuse_two_answers
+from training.learning.batches import Recipe
 from training.learning.curves import require_mlflow
 from training.learning.evaluation import calibrate_and_evaluate, keep_first_columns
-from training.learning.fit import Recipe, fit, predict
+from training.learning.fit import fit, predict
 from training.learning.from_bundle import Inherited, from_bundle, network_of
 from training.learning.kept import Kept
 from training.learning.likeness import likeness_table, with_distance

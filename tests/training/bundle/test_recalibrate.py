@@ -16,9 +16,11 @@ from data_specs.bundle import BundleManifest, EcgInput, TrainingData
 from inference.bundles.loading import load_bundle
 from inference.findings import calibrate, calibrated
 from tests.conftest import ROOT
+from training.bundle.case_table import Table, read_cases, read_csv
 from training.bundle.derive import ancestor
-from training.bundle.local_cases import CannotRecalibrate, Table, read_cases, read_csv
-from training.bundle.recalibrate import check_enough, cross_validate, main, recalibrate
+from training.bundle.local_cases import CannotRecalibrate
+from training.bundle.recalibrate import main, recalibrate
+from training.bundle.recalibrate_finding import check_enough, cross_validate
 from training.cohorts.cohort import part_of_person
 from training.cohorts.files import Folders, read_case
 from training.cohorts.gates import RecordingGate
@@ -155,7 +157,7 @@ def test_a_version_is_three_numbers(version: str, tmp_path: Path) -> None:
 
 
 def test_noise_looks_good_only_to_who_fitted_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("training.bundle.recalibrate.REPEATS", 1)
+    monkeypatch.setattr("training.bundle.recalibrate_finding.REPEATS", 1)
     # Youden's J of thresholds chosen on noise: well above 0 on these very cases, about 0 on persons left out.
     own, others = [], []
     for seed in range(12):

@@ -33,8 +33,8 @@ from models.imported import ImportedNet, Normalisation, build
 from models.registry import MAX_TOLERANCE
 from tests.conftest import ROOT
 from tests.readers import shared_readers
+from training.bundle.case_table import read_csv
 from training.bundle.export import ParityError
-from training.bundle.local_cases import read_csv
 from training.bundle.recalibrate import recalibrate
 from training.figures.evaluate import bootstrap, evaluate
 from training.imported.command import import_weights, main
@@ -236,7 +236,7 @@ def test_a_candidate_is_promoted_only_after_its_recalibration(
 ) -> None:
     for drawn in (bootstrap, evaluate):
         monkeypatch.setitem(drawn.__kwdefaults__, "draws", 50)
-    monkeypatch.setattr("training.bundle.recalibrate.REPEATS", 1)
+    monkeypatch.setattr("training.bundle.recalibrate_finding.REPEATS", 1)
     shutil.copytree(imported, tmp_path / "lung-9.1.0")
     promote = ["--bundles", str(tmp_path), "promote", "lung", "--who", "a", "--why", "b"]
     assert models([*promote, "9.1.0"]) == 1

@@ -15,7 +15,8 @@ from torch import nn
 
 from models.networks import ChannelDropout, FilmNet, RecordingNet
 from training.learning import augment
-from training.learning.fit import Cases, Recipe, fit, masked_loss, n_cases
+from training.learning.batches import Cases, Recipe
+from training.learning.fit import fit, masked_loss, n_cases
 from training.learning.processes import Processes, synchronised
 
 NETWORKS = ("recording", "film")

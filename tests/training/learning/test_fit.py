@@ -17,8 +17,9 @@ from models.networks import RecordingNet
 from tests.training.learning.children import ends
 from tests.training.learning.ddp_curve import curve
 from training.learning import augment
+from training.learning.batches import Cases, Recipe
 from training.learning.checkpoints import CheckpointMismatch
-from training.learning.fit import Cases, Recipe, fit, masked_loss, n_cases, predict
+from training.learning.fit import fit, masked_loss, n_cases, predict
 
 
 @pytest.fixture(autouse=True)
