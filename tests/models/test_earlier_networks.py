@@ -30,7 +30,7 @@ TODAY = {"lung": FilmNet, "cardiac": RecordingNet}
         "lung-1.0.0",
         "lung-1.1.0",
         "lung-1.2.0",
-        "lung-1.3.0",
+        "lung-1.3.1",
     ],
 )
 def test_every_shipped_bundle_can_be_trained_further(name: str) -> None:

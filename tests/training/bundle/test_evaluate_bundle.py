@@ -294,7 +294,7 @@ def test_an_acceptance_is_logged_with_its_page(
 
 
 def test_the_page_says_how_far_the_cases_are_from_those_that_were_learnt_from() -> None:
-    bundle = load_bundle(read_registry(BUNDLES).folder_of("lung", "1.3.0"))
+    bundle = load_bundle(read_registry(BUNDLES).folder_of("lung", "1.3.1"))
     with np.load(bundle.folder / "golden.npz") as golden:
         inputs, distance = tuple(golden["input"][:, None]), golden["distance"][:, 0]
     cases = Cases(np.array(["p"] * len(inputs)), pd.DataFrame(), np.zeros((0, 0)), None, LOCAL, inputs=inputs)
