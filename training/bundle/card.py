@@ -12,6 +12,7 @@ from training.bundle.card_tables import (
     points,
     prevalence,
     summary,
+    tells_apart,
     title,
     undecided,
 )
@@ -67,7 +68,7 @@ def card(manifest: BundleManifest, *, parity_difference: float | None, docs: Pat
 
 def _reading_the_summary(manifest: BundleManifest) -> list[str]:
     sentences = []
-    if any(f.evaluation for f in manifest.findings):
+    if tells_apart(manifest.findings):
         sentences.append(
             "Figures of the test part (95 % interval), and AUROC on cases of other places that were not learnt from; "
             "sensitivity and specificity at the deciding operating point. A finding for `information` has a number and "

@@ -26,16 +26,27 @@ def prevalence(finding: FindingSpec) -> str:
 
 def summary(findings: Sequence[FindingSpec]) -> str:
     """One row for each finding: ages, required values and main figures."""
-    evaluated = any(f.evaluation for f in findings)
+    evaluated = tells_apart(findings)
     head = ["finding", "for ages", "for", "needs"]
     if evaluated:
         head += ["AUROC", "AUROC elsewhere", "sensitivity", "specificity", "ECE (by chance)"]
         head += ["assumed prevalence", "n (positive)"]
     rows = [
-        [f.name, _ages(f), f.use, ", ".join(f.requires) or "the input alone", *(_main_figures(f) if evaluated else ())]
+        [
+            f.name,
+            _ages(f),
+            "" if f.kind == "measured" else f.use,
+            ", ".join(f.requires) or "the input alone",
+            *(_main_figures(f) if evaluated else ()),
+        ]
         for f in findings
     ]
     return markdown(head, rows)
+
+
+def tells_apart(findings: Sequence[FindingSpec]) -> bool:
+    """Whether any finding has an AUROC; a gate and equations have values and counts instead."""
+    return any(e.metric == "auroc" for f in findings for e in f.evaluation)
 
 
 def _main_figures(finding: FindingSpec) -> list[str]:
