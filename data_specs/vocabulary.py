@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from dataclasses import dataclass
 from functools import cache
@@ -12,6 +13,26 @@ Language = Literal["vi", "fr", "en"]
 LANGUAGES: tuple[Language, ...] = ("vi", "fr", "en")
 
 SYSTEMS = {"sct": "http://snomed.info/sct", "loinc": "http://loinc.org", "own": "urn:sangloc:term"}
+
+
+def _alike(shown: str) -> dict[Language, str]:
+    return dict.fromkeys(LANGUAGES, shown)
+
+
+SHOWN_UNITS: dict[str, dict[Language, str]] = {
+    "/min": {"vi": "lần/phút", "fr": "/min", "en": "/min"},
+    "mL/min/1.73 m2": {"vi": "mL/phút/1,73 m²", "fr": "mL/min/1,73 m²", "en": "mL/min/1.73 m²"},
+    "mL/min/{1.73_m2}": {"vi": "mL/phút/1,73 m²", "fr": "mL/min/1,73 m²", "en": "mL/min/1.73 m²"},
+    "mL/min/{1.73_m2}/a": {
+        "vi": "mL/phút/1,73 m² mỗi năm",
+        "fr": "mL/min/1,73 m² par an",
+        "en": "mL/min/1.73 m² per year",
+    },
+    "mm[Hg]": _alike("mmHg"),
+    "Cel": _alike("°C"),
+    "kg/m2": _alike("kg/m²"),
+}
+"""Units that readers write in another way than UCUM; any other unit is shown as it is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +57,10 @@ class Term:
         What the value can be, where it is a word and no number.
     withheld_by
         Codes of the reserves under which the finding does not hold.
+    reassuring
+        Whether it is a good sign where it is positive. It then excludes every other judged finding of its organ.
+    signed
+        Whether its value may be below 0.
     """
 
     name: str
@@ -47,6 +72,8 @@ class Term:
     judged: bool = False
     words: tuple[str, ...] = ()
     withheld_by: tuple[str, ...] = ()
+    reassuring: bool = False
+    signed: bool = False
 
     @property
     def measured(self) -> bool:
@@ -70,6 +97,8 @@ def terms() -> dict[str, Term]:
             judged=row.get("judged", False),
             words=tuple(row.get("words", ())),
             withheld_by=tuple(row.get("withheld_by", ())),
+            reassuring=row.get("reassuring", False),
+            signed=row.get("signed", False),
         )
         for name, row in table.items()
     }
@@ -100,6 +129,28 @@ def display(name: str, language: Language) -> str:
     return term_of(name).display[language]
 
 
+def is_reassuring(name: str) -> bool:
+    """Whether a finding is a good sign where it is positive: no step follows from it."""
+    return term_of(name).reassuring
+
+
 def localise(found: str, language: Language) -> str:
-    """Replace each comma-separated part that is a term by its display name."""
-    return ", ".join(display(part, language) for part in found.split(", "))
+    """Replace each comma-separated part that is a term by its display name.
+
+    A part may be a measured term and its value (``spo2_percent 87``), which is shown with its unit.
+    """
+    return ", ".join(_localised(part, language) for part in found.split(", "))
+
+
+def _localised(part: str, language: Language) -> str:
+    name, _, value = part.partition(" ")
+    term = terms().get(name)
+    if term is None or term.unit is None or not re.fullmatch(r"-?[0-9.]+", value):
+        return display(part, language)
+    written = value if language == "en" else value.replace(".", ",")
+    return f"{term.display[language]} {written} {shown_unit(term.unit, language)}"
+
+
+def shown_unit(unit: str, language: Language) -> str:
+    """A unit (UCUM) as readers write it."""
+    return SHOWN_UNITS.get(unit, {}).get(language, unit)

@@ -8,20 +8,19 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from data_specs.bundle import BundleManifest
 from data_specs.labs import standard_labs
 from data_specs.problems import Problem
 from data_specs.visit.assessment import AssessedInput, AssessedOrgan, Assessment
 from data_specs.visit.context import Context
 from data_specs.visit.contract import ModelUsed, Organ
+from data_specs.vocabulary import judged_findings
 from inference.bundles.acceptance import at_site
 from inference.bundles.loading import Bundle
 from inference.bundles.serving_set import POLL_S, SHADOW, RegistryFollower, ServedBundle
 from inference.cxr.pipeline import FilmPipeline
 from inference.ecg.pipeline import EcgFile, RecordingPipeline
-from inference.findings import COVERAGE, Answer, InputResult, merge, operating_point, without_verdict
+from inference.findings import COVERAGE, Answer, InputResult, contradicting, merge, without_verdict
 from inference.kidney import KidneyPipeline
-from inference.priority import prioritise
 from inference.readers.files import OpenFile
 from inference.readers.pool import Readers
 from inference.runtime.batcher import Batcher
@@ -195,16 +194,10 @@ class Engine:
         )
         labs, lab_problems = standard_labs(context.labs)
         organs: dict[Organ, AssessedOrgan] = {
-            "lung": organ(films, "no_image", any(i.field == "image" for i in inputs)),
-            "cardiac": organ(recordings, "no_ecg", any(i.field == "ecg" for i in inputs)),
+            "lung": organ("lung", films, any(i.field == "image" for i in inputs)),
+            "cardiac": organ("cardiac", recordings, any(i.field == "ecg" for i in inputs)),
             "kidney": await KidneyPipeline(kidney.bundle, kidney.batcher).assess(context, labs, lab_problems),
         }
-        manifests = [served.bundle.manifest for served in bundles.values()]
-        vitals = {name: value for name, value in context.vitals.model_dump().items() if value is not None}
-        measured = {
-            f.name: float(f.value) for o in organs.values() for f in o.findings if isinstance(f.value, (int, float))
-        }
-        priority, reasons = prioritise(organs, {**vitals, **labs, **measured}, past_rule_in(manifests, organs))
         return Assessment(
             organs=organs,
             inputs=assessed_inputs(inputs, [*films, *recordings]),
@@ -213,8 +206,6 @@ class Engine:
                 for served in bundles.values()
                 if (name := served.bundle.manifest.organ) is not None and organs[name].status == "assessed"
             ],
-            priority=priority,
-            priority_reasons=reasons,
         )
 
     async def aclose(self) -> None:
@@ -237,37 +228,30 @@ def with_left_out(assessment: Assessment, left_out: Mapping[str, Sequence[str]])
     return assessment.model_copy(update={"organs": organs})
 
 
-def organ(results: Sequence[InputResult], nothing_sent: str, was_sent: bool) -> AssessedOrgan:
+NOTHING_SENT: dict[Organ, str] = {"lung": "no_image", "cardiac": "no_ecg"}
+
+
+def organ(name: Organ, results: Sequence[InputResult], was_sent: bool) -> AssessedOrgan:
     """One organ from its inputs; the reasons of refused inputs are repeated where none could be used."""
     answers = [r.answer for r in results if r.answer is not None]
     if not answers:
         reasons = _distinct(p for r in results for p in r.problems if p.severity == "reject")
         if was_sent:
             return AssessedOrgan(status="not_assessed", reasons=[Problem("inputs_refused", "reject"), *reasons])
-        return AssessedOrgan(status="not_assessed", reasons=[Problem(nothing_sent, "reject")])
+        return AssessedOrgan(status="not_assessed", reasons=[Problem(NOTHING_SENT[name], "reject")])
     merged: Answer = merge(answers)
+    reserves = (*(p for r in results for p in r.reserves), *without_verdict(merged), *contradicting(merged))
+    found = merged.by_name
     return AssessedOrgan(
         status="assessed",
-        reasons=_distinct([*(p for r in results for p in r.reserves), *without_verdict(merged)]),
+        reasons=_distinct(reserves),
         risk=merged.risk,
         category=merged.category,
+        category_basis=merged.category_basis,
+        looked_for=[finding for finding in judged_findings(name) if finding in found],
+        not_looked_for=[finding for finding in judged_findings(name) if finding not in found],
         findings=merged.findings,
     )
-
-
-def past_rule_in(manifests: Iterable[BundleManifest], organs: Mapping[Organ, AssessedOrgan]) -> frozenset[str]:
-    """Findings whose probability is past the ``rule_in`` point of the specification that gave them."""
-    past = set()
-    for manifest in manifests:
-        if manifest.organ is None:
-            continue
-        for found in organs[manifest.organ].findings:
-            for spec in manifest.findings:
-                point = operating_point(spec, "rule_in")
-                same = spec.name == found.name and operating_point(spec, spec.decides_at) == found.operating_point
-                if same and point and found.probability is not None and found.probability >= point.threshold:
-                    past.add(found.name)
-    return frozenset(past)
 
 
 def without_evidence(organs: Mapping[Organ, AssessedOrgan]) -> dict[Organ, AssessedOrgan]:

@@ -15,6 +15,7 @@ from data_specs.person import BinarySex
 from data_specs.problems import Problem
 from data_specs.visit.assessment import EvidenceMap, FoundFinding
 from data_specs.visit.contract import Category, OperatingPoint, Strength
+from data_specs.vocabulary import is_reassuring
 
 ADULT_YEARS = 18.0
 """Where the age is unknown, only findings that were evaluated from this age on are offered."""
@@ -47,6 +48,7 @@ class Answer:
     findings: list[FoundFinding] = field(default_factory=list)
     risk: float | None = None
     category: Category | None = None
+    category_basis: Problem | None = None
 
     @property
     def by_name(self) -> dict[str, FoundFinding]:
@@ -150,7 +152,7 @@ def answer(
         result.findings.append(found.model_copy(update={"evidence": maps}))
         if spec.risk is not None and spec.use == "triage":
             result.risk = probability if spec.risk == "direct" else 1 - probability
-    result.category = categorise(specs, result)
+    result.category, result.category_basis = categorise(specs, result)
     return result
 
 
@@ -172,6 +174,7 @@ def judged(spec: FindingSpec, probability: float, who: Who) -> FoundFinding:
         "strength": "undecided" if open_ else strength(spec, probability),
         "use": spec.use,
         "operating_point": point,
+        "likelihood_ratio": None if open_ else likelihood_ratio(spec, probability),
     }
     return found.model_copy(update=verdict)
 
@@ -208,6 +211,26 @@ def strength(spec: FindingSpec, probability: float) -> Strength:
     return "near" if "screening" in reached else "below"
 
 
+def likelihood_ratio(spec: FindingSpec, probability: float) -> float | None:
+    """How many times as often persons with the finding have such a result as persons without it; ``None``: not known.
+
+    Of a result past ``rule_in``, at that point; of one past the deciding point, at that one; of a negative one, at the
+    deciding point too.
+
+    References
+    ----------
+    Deeks and Altman, Diagnostic tests 4: likelihood ratios, BMJ 2004;329:168: sensitivity / (1 - specificity) of a
+    positive result, (1 - sensitivity) / specificity of a negative one.
+    """
+    deciding, rule_in = (operating_point(spec, name) for name in (spec.decides_at, "rule_in"))
+    point = rule_in if rule_in and probability >= rule_in.threshold else deciding
+    if point is None or point.sensitivity is None or point.specificity is None:
+        return None
+    if probability >= point.threshold:
+        return point.sensitivity / (1 - point.specificity) if point.specificity < 1 else None
+    return (1 - point.sensitivity) / point.specificity if point.specificity > 0 else None
+
+
 def calibrate(spec: FindingSpec, number: float) -> float:
     """Probability from a logit by the finding's calibration; a ``risk`` is one already."""
     if spec.kind == "risk":
@@ -231,52 +254,59 @@ def operating_point(spec: FindingSpec, name: str) -> OperatingPoint | None:
     return next((point for point in spec.operating_points if point.name == name), None)
 
 
-def categorise(specs: Sequence[FindingSpec], result: Answer) -> Category | None:
-    """``high``: a finding is past its ``rule_in`` point. ``intermediate``: one is positive. ``low``: no finding is.
+def categorise(specs: Sequence[FindingSpec], result: Answer) -> tuple[Category | None, Problem | None]:
+    """The category and what it rests on.
 
-    For a finding whose complement is the risk (``normal_ecg``), the opposite of positive counts. Where a finding that
-    gives the organ's risk has no verdict, nothing is called low.
+    ``high``: a finding is past its ``rule_in`` point. ``intermediate``: one is positive. ``low``: no finding is. For a
+    finding whose complement is the risk (``normal_ecg``), the opposite of positive counts. Where a finding that gives
+    the organ's risk has no verdict, nothing is called low.
     """
     by_name = {spec.name: spec for spec in specs}
-    level = -1
+    reached: dict[str, int] = {}
     for found in result.findings:
         spec = by_name[found.name]
         rule_in = operating_point(spec, "rule_in")
         if found.probability is None or found.positive is None or rule_in is None:
             continue
         if spec.risk == "complement":
-            reached = 0 if found.positive else 2 if found.probability < rule_in.threshold else 1
+            reached[spec.name] = 0 if found.positive else 2 if found.probability < rule_in.threshold else 1
         else:
-            reached = 2 if found.probability >= rule_in.threshold else int(found.positive)
-        level = max(level, reached)
-    if level == 0 and any(by_name[found.name].risk and found.positive is None for found in result.findings):
-        return None
-    categories: dict[int, Category | None] = {-1: None, 0: "low", 1: "intermediate", 2: "high"}
-    return categories[level]
+            reached[spec.name] = 2 if found.probability >= rule_in.threshold else int(found.positive)
+    level = max(reached.values(), default=-1)
+    undecided = any(by_name[found.name].risk and found.positive is None for found in result.findings)
+    if level == -1 or (level == 0 and undecided):
+        return None, None
+    code = ("basis_nothing_flagged", "basis_flagged", "basis_strong")[level]
+    names = [name for name, at in reached.items() if at == level and level > 0]
+    not_normal = [name for name in names if by_name[name].risk == "complement"]
+    names = [name for name in names if name not in not_normal]
+    if not_normal and not names:
+        code = "basis_not_normal"
+    categories: tuple[Category, ...] = ("low", "intermediate", "high")
+    return categories[level], Problem(code, "warn", found=", ".join(names))
 
 
 def merge(answers: Sequence[Answer]) -> Answer:
     """One answer from several inputs of an organ: the most pressing of each finding, with the evidence of all.
 
     A positive verdict is more pressing than none, none more than a negative one; then the highest probability counts.
-    For ``normal_ecg`` it is the other way round. A measured value is that of the first input that has it. Nothing is
-    called low while one of the inputs has no category.
+    For a reassuring finding it is the other way round. A measured value is that of the first input that has it.
+    Nothing is called low while one of the inputs has no category.
     """
-    categories = [a.category for a in answers]
-    category = max((c for c in categories if c), key=("low", "intermediate", "high").index, default=None)
-    merged = Answer(
-        risk=max((a.risk for a in answers if a.risk is not None), default=None),
-        category=None if category == "low" and None in categories else category,
-    )
+    with_category = [a for a in answers if a.category]
+    chosen = max(with_category, key=lambda a: ("low", "intermediate", "high").index(str(a.category)), default=Answer())
+    merged = Answer(risk=max((a.risk for a in answers if a.risk is not None), default=None))
+    if chosen.category != "low" or len(with_category) == len(answers):
+        merged.category, merged.category_basis = chosen.category, chosen.category_basis
     for name in dict.fromkeys(f.name for a in answers for f in a.findings):
         same = [a.by_name[name] for a in answers if name in a.by_name]
         if same[0].probability is None:
             merged.findings.append(same[0])
             continue
-        pick = min if name == "normal_ecg" else max
-        chosen = pick(same, key=lambda f: ((False, None, True).index(f.positive), f.probability or 0.0))
+        pick = min if is_reassuring(name) else max
+        pressing = pick(same, key=lambda f: ((False, None, True).index(f.positive), f.probability or 0.0))
         maps = [m for f in same for m in f.evidence]
-        merged.findings.append(chosen.model_copy(update={"evidence": maps}))
+        merged.findings.append(pressing.model_copy(update={"evidence": maps}))
     return merged
 
 
@@ -291,6 +321,15 @@ def without_verdict(answer: Answer) -> list[Problem]:
         elif found.strength == "undecided":
             reasons["undecided"].append(found.name)
     return [Problem(code, "warn", found=", ".join(names)) for code, names in reasons.items() if names]
+
+
+def contradicting(answer: Answer) -> list[Problem]:
+    """What is to be said where a reassuring finding is positive beside findings that it excludes."""
+    positive = [found.name for found in answer.findings if found.positive]
+    excluded = [name for name in positive if not is_reassuring(name)]
+    if not excluded or len(excluded) == len(positive):
+        return []
+    return [Problem("findings_contradict", "warn", found=", ".join(excluded))]
 
 
 def positive_share(activation: NDArray[np.floating]) -> list[list[int]]:

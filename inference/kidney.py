@@ -12,6 +12,7 @@ from data_specs.problems import Problem
 from data_specs.visit.assessment import AssessedOrgan
 from data_specs.visit.context import Context
 from data_specs.visit.contract import Category
+from data_specs.vocabulary import judged_findings
 from inference.bundles.loading import Bundle
 from inference.findings import ADULT_YEARS, Answer, answer
 from inference.person import format_age
@@ -48,8 +49,15 @@ class KidneyPipeline:
         reasons = list(lab_problems)
         if "urine_acr_mg_per_g" not in features:
             reasons.append(Problem("acr_missing", "warn"))
+        level, basis = category(found)
         return AssessedOrgan(
-            status="assessed", reasons=reasons, risk=risk(found), category=category(found), findings=found.findings
+            status="assessed",
+            reasons=reasons,
+            risk=risk(found),
+            category=level,
+            category_basis=basis,
+            looked_for=[name for name in judged_findings("kidney") if name in found.by_name],
+            findings=found.findings,
         )
 
 
@@ -93,11 +101,19 @@ def risk(found: Answer) -> float | None:
     return None
 
 
-def category(found: Answer) -> Category | None:
-    """From the KDIGO cell; without albuminuria from the G stage alone, else from a positive incidence model."""
-    cell = found.by_name.get("kdigo_risk")
+def category(found: Answer) -> tuple[Category | None, Problem | None]:
+    """The category and what it rests on.
+
+    From the KDIGO cell; without albuminuria from the G stage alone. A positive incidence model makes it intermediate at
+    least.
+    """
+    cell, stage = found.by_name.get("kdigo_risk"), str(found.by_name["kdigo_g"].value)
     if cell is not None:
-        return CATEGORY_OF_KDIGO[str(cell.value)]
-    stage = found.by_name["kdigo_g"].value
+        level: Category | None = CATEGORY_OF_KDIGO[str(cell.value)]
+        basis = Problem("basis_kdigo", "warn", found=f"{stage}, {found.by_name['kdigo_a'].value}")
+    else:
+        level, basis = CATEGORY_AT_LEAST.get(stage), Problem("basis_gfr_stage", "warn", found=stage)
     incidence = found.by_name.get("incident_ckd")
-    return CATEGORY_AT_LEAST.get(str(stage)) or ("intermediate" if incidence and incidence.positive else None)
+    if level in (None, "low") and incidence and incidence.positive:
+        return "intermediate", Problem("basis_incident_ckd", "warn", found="incident_ckd")
+    return level, basis if level else None

@@ -24,12 +24,12 @@ from pydantic import (
 )
 
 from data_specs.labs import ANALYTES, standard_labs
-from data_specs.problems import Problem, message
+from data_specs.problems import message
 from data_specs.schema import Schema
+from data_specs.visit.assessment import AssessedOrgan, FoundFinding, rounded
 from data_specs.visit.context import Lab, Vitals
-from data_specs.visit.contract import FIELD_OF_ORGAN, Organ, Priority
+from data_specs.visit.contract import FIELD_OF_ORGAN, Organ
 from data_specs.visit.opinion import Advice
-from data_specs.visit.report import ReportFinding, ReportInput, ReportOrgan
 from data_specs.vocabulary import terms
 
 ADULT_YEARS = 18.0
@@ -50,18 +50,18 @@ class Facts:
     ----------
     labs
         As the laboratory wrote them; :func:`data_specs.labs.standard_labs` gives them the unit that the rules use.
+    file_problems
+        Codes of the problems of the posted files, by the field in which a file was posted.
     """
 
-    organs: Mapping[Organ, ReportOrgan]
-    priority: Priority
-    priority_reasons: tuple[Problem, ...] = ()
+    organs: Mapping[Organ, AssessedOrgan]
     age_years: float | None = None
     labs: tuple[Lab, ...] = ()
     vitals: Vitals = field(default_factory=Vitals)
-    inputs: tuple[ReportInput, ...] = ()
+    file_problems: Mapping[str, frozenset[str]] = field(default_factory=dict)
 
     @cached_property
-    def findings(self) -> dict[str, ReportFinding]:
+    def findings(self) -> dict[str, FoundFinding]:
         """Findings of all organs by name."""
         return {finding.name: finding for organ in self.organs.values() for finding in organ.findings}
 
@@ -73,23 +73,22 @@ class Facts:
 
     def reasons(self, organ: Organ) -> set[str]:
         """Codes of the organ's reasons, and of the problems of the files that were posted for it."""
-        field = FIELD_OF_ORGAN.get(organ)
-        of_inputs = {problem.code for posted in self.inputs if posted.field == field for problem in posted.problems}
-        return of_inputs | {problem.code for problem in self.organs[organ].reasons}
+        of_files = self.file_problems.get(FIELD_OF_ORGAN.get(organ, ""), frozenset())
+        return {*of_files, *(problem.code for problem in self.organs[organ].reasons)}
 
     @property
-    def clear(self) -> bool:
-        """Whether every organ was assessed, whatever may decide has decided, and the priority is routine."""
+    def all_decided(self) -> bool:
+        """Whether every organ was assessed, and whatever may decide has decided."""
         undecided = any(
             f.probability is not None and f.positive is None and f.use != "information" for f in self.findings.values()
         )
         assessed = bool(self.organs) and all(
             organ.status == "assessed" and not _lacks_its_main_finding(organ) for organ in self.organs.values()
         )
-        return assessed and not undecided and self.priority == "routine"
+        return assessed and not undecided
 
 
-def _lacks_its_main_finding(organ: ReportOrgan) -> bool:
+def _lacks_its_main_finding(organ: AssessedOrgan) -> bool:
     """Whether findings are shown for information and none of them, or what is left, says how the organ is."""
     return organ.category is None and any(finding.use == "information" for finding in organ.findings)
 
@@ -106,12 +105,6 @@ def _judged_finding(name: str) -> str:
 def _measured_value(name: str) -> str:
     if name not in terms() or not terms()[name].measured:
         raise ValueError(f"'{name}' is not a measured value of the vocabulary (those of laboratories carry their unit)")
-    return name
-
-
-def _term(name: str) -> str:
-    if name not in terms():
-        raise ValueError(f"'{name}' is not a term of the vocabulary")
     return name
 
 
@@ -134,13 +127,20 @@ PointName = Annotated[str, AfterValidator(_point_name)]
 
 
 class Positive(Schema):
-    """The finding is positive. ``at``: and this is the operating point that decided."""
+    """The finding is positive.
+
+    ``at``: and this is the operating point that decided. ``strength``: and it is past its ``rule_in`` point
+    (``strong``), or not (``flagged``).
+    """
 
     positive: JudgedFinding
     at: PointName | None = None
+    strength: Literal["strong", "flagged"] | None = None
 
     def matches(self, facts: Facts) -> tuple[str, ...] | None:
-        return _decided(facts, self.positive, True, self.at)
+        names = _decided(facts, self.positive, True, self.at)
+        is_so = self.strength in (None, facts.findings[self.positive].strength) if names else False
+        return names if is_so else None
 
 
 class Negative(Schema):
@@ -186,7 +186,7 @@ class Probability(_Range):
         found = facts.findings.get(self.probability)
         if found is None or found.probability is None or found.calibrated is False:
             return None
-        return (self.probability,) if self.contains(found.probability) else None
+        return (self.probability,) if self.contains(rounded(found.probability)) else None
 
 
 class Value(_Range):
@@ -240,25 +240,7 @@ class OrganState(Schema):
         )
 
 
-class VisitPriority(Schema):
-    """The visit has one of these priorities. ``because_of``: and this finding or value is a reason for it.
-
-    A finding is a reason for ``urgent`` where it is past its ``rule_in`` point (``inference.priority``).
-    """
-
-    priority: Annotated[tuple[Priority, ...], Field(min_length=1)]
-    because_of: Annotated[str, AfterValidator(_term)] | None = None
-
-    def matches(self, facts: Facts) -> tuple[str, ...] | None:
-        if facts.priority not in self.priority:
-            return None
-        if self.because_of is None:
-            return ()
-        named = {name for reason in facts.priority_reasons for name in reason.found.split(", ")}
-        return (self.because_of,) if self.because_of in named else None
-
-
-KINDS = ("positive", "negative", "probability", "value", "organ", "priority")
+KINDS = ("positive", "negative", "probability", "value", "organ")
 
 
 def _kind(row: Any) -> str | None:
@@ -271,8 +253,7 @@ Condition = Annotated[
     | Annotated[Negative, Tag("negative")]
     | Annotated[Probability, Tag("probability")]
     | Annotated[Value, Tag("value")]
-    | Annotated[OrganState, Tag("organ")]
-    | Annotated[VisitPriority, Tag("priority")],
+    | Annotated[OrganState, Tag("organ")],
     Discriminator(
         _kind, custom_error_type="condition", custom_error_message=f"a condition is about one of {', '.join(KINDS)}"
     ),
@@ -342,4 +323,4 @@ def _possible_values(name: str) -> tuple[float, float]:
     if name in Vitals.model_fields:
         bounds = Vitals.model_json_schema()["properties"][name]["anyOf"][0]
         return float(bounds["minimum"]), float(bounds["maximum"])
-    return 0.0, math.inf
+    return -math.inf if terms()[name].signed else 0.0, math.inf

@@ -23,7 +23,12 @@ from data_specs.visit.contract import (
     Strength,
     Use,
 )
+from data_specs.visit.next_step import NextStep
 from data_specs.vocabulary import Language, display, term_of
+
+PROBABILITY_DIGITS = 3
+MIN_SHOWN, MAX_SHOWN = 0.001, 0.999
+"""No probability is shown as 0 or 1."""
 
 
 class EvidenceMap(Schema):
@@ -57,6 +62,7 @@ class FoundFinding(Schema):
     calibrated: bool | None = None
     positive: bool | None = None
     strength: Strength | None = None
+    likelihood_ratio: float | None = None
     use: Use | None = None
     operating_point: OperatingPoint | None = None
     evidence: list[EvidenceMap] = Field(default=[])
@@ -69,6 +75,9 @@ class AssessedOrgan(Schema):
     reasons: list[Problem] = Field(default=[])
     risk: float | None = None
     category: Category | None = None
+    category_basis: Problem | None = None
+    looked_for: list[str] = Field(default=[])
+    not_looked_for: list[str] = Field(default=[])
     findings: list[FoundFinding] = Field(default=[])
 
 
@@ -82,13 +91,26 @@ class AssessedInput(Schema):
 
 
 class Assessment(Schema):
-    """What the engine says of one visit."""
+    """What was found in one visit, and what follows from it.
+
+    Parameters
+    ----------
+    priority, priority_reasons, next_steps
+        By the programme's table (:func:`data_specs.next_steps.decision.decide`); the engine leaves them as they are.
+        ``next_steps`` is ``None`` in what was stored before the table decided the priority, too.
+    """
 
     organs: dict[Organ, AssessedOrgan]
     inputs: list[AssessedInput]
     models: list[ModelUsed]
-    priority: Priority
-    priority_reasons: list[Problem]
+    priority: Priority = "unassessed"
+    priority_reasons: list[Problem] = Field(default=[])
+    next_steps: list[NextStep] | None = None
+
+
+def rounded(probability: float) -> float:
+    """A probability as every rendering shows it."""
+    return min(max(round(probability, PROBABILITY_DIGITS), MIN_SHOWN), MAX_SHOWN)
 
 
 def reason(problem: Problem, language: Language) -> Reason:
@@ -108,6 +130,9 @@ def organ_result(organ: AssessedOrgan, language: Language, evidence_href: str) -
         reasons=[reason(problem, language) for problem in organ.reasons],
         risk=organ.risk,
         category=organ.category,
+        category_basis=reason(organ.category_basis, language) if organ.category_basis else None,
+        looked_for=organ.looked_for,
+        not_looked_for=organ.not_looked_for,
         findings=[_finding(found, language, evidence_href) for found in organ.findings],
     )
 
@@ -124,6 +149,7 @@ def _finding(found: FoundFinding, language: Language, evidence_href: str) -> Fin
         calibrated=found.calibrated,
         positive=found.positive,
         strength=found.strength,
+        likelihood_ratio=found.likelihood_ratio,
         use=found.use,
         operating_point=found.operating_point,
         evidence=[

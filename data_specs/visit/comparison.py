@@ -114,7 +114,7 @@ def compare(now: AssessedVisit, earlier: Sequence[AssessedVisit]) -> Comparison:
     latest_first = sorted(earlier, key=lambda visit: visit.on, reverse=True)
     return Comparison(
         earlier=tuple(_earlier_visit(visit, now) for visit in latest_first),
-        courses=tuple(course for name in WITH_COURSE if (course := _course(name, [*reversed(latest_first), now]))),
+        courses=tuple(found for name in WITH_COURSE if (found := course(name, [*latest_first, now]))),
     )
 
 
@@ -162,9 +162,10 @@ def _turn(then: bool | None, now: bool | None) -> Turn | None:
     return ("still" if now else "gone") if then else ("new" if now else "still_not")
 
 
-def _course(name: str, visits: Sequence[AssessedVisit]) -> Course | None:
+def course(name: str, visits: Sequence[AssessedVisit]) -> Course | None:
+    """A measured finding over the visits, in whatever order these come; ``None`` with fewer than two values."""
     points, unit = [], None
-    for visit in visits:
+    for visit in sorted(visits, key=lambda visit: visit.on):
         found = _findings(visit.found).get(name)
         if found is not None and isinstance(found[1].value, float | int):
             points.append((visit.on, float(found[1].value)))

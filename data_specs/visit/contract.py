@@ -68,6 +68,8 @@ class Finding(Schema):
     ``calibrated`` is false where a probability is a network's bare output, from a bundle that was imported and never
     calibrated: it ranks people and does not say how many of a hundred have the finding. ``strength`` says how far a
     probability lies from the points that decide; it and ``positive`` are null where nothing is decided by it (``use``).
+    ``likelihood_ratio``: how many times as often persons with the finding have such a result as persons without it, by
+    the figures of the point that was reached.
     """
 
     name: str
@@ -79,16 +81,26 @@ class Finding(Schema):
     calibrated: bool | None = None
     positive: bool | None = None
     strength: Strength | None = None
+    likelihood_ratio: Annotated[float, Field(ge=0)] | None = None
     use: Use | None = None
     operating_point: OperatingPoint | None = None
     evidence: list[Evidence] = Field(default=[])
 
 
 class OrganResult(Schema):
+    """An organ. ``category_basis`` says what the category rests on; ``risk`` is another number and does not explain it.
+
+    ``looked_for`` and ``not_looked_for``: names of findings that the bundle in service gave an answer about, and of the
+    others that a doctor may expect.
+    """
+
     status: Literal["assessed", "not_assessed"]
     reasons: list[Reason] = Field(default=[])
     risk: Annotated[float, Field(ge=0, le=1)] | None = None
     category: Category | None = None
+    category_basis: Reason | None = None
+    looked_for: list[str] = Field(default=[])
+    not_looked_for: list[str] = Field(default=[])
     findings: list[Finding] = Field(default=[])
 
 

@@ -4,7 +4,8 @@ Version 1 is what the machine found and is ``preliminary``. Each signed opinion 
 ``final``, every later one ``amended``. A version is stored when somebody first asks for it, or when the next one is
 made, and never changes.
 
-Probabilities are rounded here and nowhere else, so that every rendering shows the same numbers.
+Probabilities are rounded (:func:`data_specs.visit.assessment.rounded`) before they are in it, so that every rendering
+shows the same numbers.
 """
 
 from __future__ import annotations
@@ -21,14 +22,10 @@ from data_specs.schema import Schema
 from data_specs.visit.assessment import EvidenceMap
 from data_specs.visit.context import Lab, Order, Person, Referrer, Vitals
 from data_specs.visit.contract import Category, Code, ModelUsed, OperatingPoint, Organ, Priority, Strength, Use
-from data_specs.visit.opinion import Advice, Opinion
-from data_specs.vocabulary import Language
+from data_specs.visit.next_step import NextStep
+from data_specs.visit.opinion import Opinion
 
 SCHEMA_VERSION = 1
-PROBABILITY_DIGITS = 3
-MIN_SHOWN, MAX_SHOWN = 0.001, 0.999
-"""No probability is shown as 0 or 1."""
-
 Status = Literal["preliminary", "final", "amended"]
 """As FHIR R4 DiagnosticReport.status; DICOM's PreliminaryFlag (0040,A496) and HL7 v2's table 0123 follow from it."""
 
@@ -39,7 +36,7 @@ class ReportFinding(Schema):
     Parameters
     ----------
     probability
-        Rounded to :data:`PROBABILITY_DIGITS`, as are threshold, sensitivity and specificity.
+        Rounded (:func:`data_specs.visit.assessment.rounded`), as are threshold, sensitivity and specificity.
     calibrated
         ``False``: the network's output without calibration, which ranks people and is no probability.
     positive, strength, use
@@ -55,6 +52,7 @@ class ReportFinding(Schema):
     calibrated: bool | None = None
     positive: bool | None = None
     strength: Strength | None = None
+    likelihood_ratio: Annotated[float, Field(ge=0)] | None = None
     use: Use | None = None
     operating_point: OperatingPoint | None = None
     evidence: tuple[EvidenceMap, ...] = ()
@@ -68,6 +66,9 @@ class ReportOrgan(Schema):
     reasons: tuple[Problem, ...] = ()
     risk: Annotated[float, Field(ge=0, le=1)] | None = None
     category: Category | None = None
+    category_basis: Problem | None = None
+    looked_for: tuple[str, ...] = ()
+    not_looked_for: tuple[str, ...] = ()
     findings: tuple[ReportFinding, ...] = ()
 
 
@@ -82,29 +83,6 @@ class ReportInput(Schema):
     accepted: bool
     problems: tuple[Problem, ...] = ()
     dicom: DicomReference | None = None
-
-
-class NextStep(Schema):
-    """What to do next, by the programme's table of rules (``data_specs/next_steps/next_steps.toml``).
-
-    Parameters
-    ----------
-    rule
-        Name of the rule in the table.
-    because
-        Names of the findings, values or organs that make the rule hold.
-    text
-        The table's sentence in each language.
-    source
-        Guideline or decision that the table cites.
-    """
-
-    step: Advice
-    rule: str
-    because: tuple[str, ...]
-    within_days: int | None = None
-    text: dict[Language, str]
-    source: str
 
 
 class Report(Schema):
@@ -159,11 +137,6 @@ class Report(Schema):
             for judgement in opinion.judgements:
                 standing[judgement.finding] = judgement.says(machine.get(judgement.finding, False))
         return tuple(name for name, stands in standing.items() if stands)
-
-
-def rounded(probability: float) -> float:
-    """A probability as every rendering shows it."""
-    return min(max(round(probability, PROBABILITY_DIGITS), MIN_SHOWN), MAX_SHOWN)
 
 
 _NAMESPACE = uuid.uuid5(uuid.NAMESPACE_URL, "urn:sangloc:report")

@@ -9,16 +9,9 @@ from pathlib import Path
 
 from data_specs.visit.contract import Finding
 from data_specs.visit.report import ReportFinding
-from data_specs.vocabulary import Language
+from data_specs.vocabulary import Language, shown_unit
 
 NARROW_SPACE = "\u202f"
-
-UNITS = {
-    "/min": {"vi": "lần/phút", "fr": "/min", "en": "/min"},
-    "mL/min/1.73 m2": {"vi": "mL/phút/1,73 m²", "fr": "mL/min/1,73 m²", "en": "mL/min/1.73 m²"},
-    "mL/min/{1.73_m2}": {"vi": "mL/phút/1,73 m²", "fr": "mL/min/1,73 m²", "en": "mL/min/1.73 m²"},
-}
-"""Units that readers write in another way than the API; any other unit is shown as it is in the API."""
 
 
 @cache
@@ -78,7 +71,7 @@ def measured(value: float | str, unit: str | None, language: Language) -> tuple[
         shown = text(key, language) if key in texts() else value
     else:
         shown = number(value, language)
-    return shown, UNITS.get(unit, {}).get(language, unit) if unit else ""
+    return shown, shown_unit(unit, language) if unit else ""
 
 
 def age(years: float | None, language: Language) -> str:

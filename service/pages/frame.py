@@ -14,10 +14,9 @@ from fastapi import Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from data_specs.next_steps.table import REASSURING
 from data_specs.visit.context import Person
 from data_specs.visit.contract import ORGANS, Finding, OperatingPoint
-from data_specs.vocabulary import LANGUAGES, Language, display
+from data_specs.vocabulary import LANGUAGES, Language, display, is_reassuring
 from service.keys import Key
 from service.language.choice import COOKIE, language_of
 from service.language.texts import age, ago, measured, moment, opening, percent, signed, text, verdict
@@ -122,7 +121,7 @@ def _tone(finding: Finding) -> str:
 
     A negative result gets no colour of its own, because it does not exclude a disease.
     """
-    return "positive" if finding.positive and finding.name not in REASSURING else "quiet"
+    return "positive" if finding.positive and not is_reassuring(finding.name) else "quiet"
 
 
 def _judged(finding: Finding) -> bool:

@@ -9,12 +9,14 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from data_specs.dicom.reference import DicomReference, named_study
-from data_specs.next_steps.rules import Facts
-from data_specs.next_steps.table import Table, next_steps
-from data_specs.visit.assessment import AssessedInput, AssessedOrgan, Assessment, FoundFinding
+from data_specs.next_steps.decision import decide, facts_of
+from data_specs.next_steps.table import Table
+from data_specs.visit.assessment import AssessedInput, AssessedOrgan, Assessment, FoundFinding, rounded
+from data_specs.visit.context import Context
 from data_specs.visit.contract import Code, OperatingPoint, Organ
+from data_specs.visit.next_step import NextStep
 from data_specs.visit.opinion import Opinion
-from data_specs.visit.report import Report, ReportFinding, ReportInput, ReportOrgan, Status, own_study, rounded
+from data_specs.visit.report import Report, ReportFinding, ReportInput, ReportOrgan, Status, own_study
 from data_specs.vocabulary import term_of
 from service.errors import NotFound
 from service.parts import Parts
@@ -78,22 +80,13 @@ def make_report(row: VisitRow, opinions: Sequence[Opinion], table: Table) -> Rep
     opinions
         Signed up to this version, in order.
     table
-        The screening programme's table of next steps.
+        The screening programme's table of next steps, for visits that were assessed before it gave them their priority.
     """
     found, context = row.read_assessment(), row.read_context()
     assert found is not None  # noqa: S101  every finished visit has one
     assert row.completed_at is not None  # noqa: S101
     organs = {name: _organ(name, organ) for name, organ in found.organs.items()}
     inputs = _inputs(row.inputs, found)
-    facts = Facts(
-        organs=organs,
-        priority=found.priority,
-        priority_reasons=tuple(found.priority_reasons),
-        age_years=context.person.age_years,
-        labs=context.labs,
-        vitals=context.vitals,
-        inputs=inputs,
-    )
     statuses: tuple[Status, ...] = ("preliminary", "final", "amended")
     return Report(
         visit=row.id,
@@ -116,9 +109,17 @@ def make_report(row: VisitRow, opinions: Sequence[Opinion], table: Table) -> Rep
         vitals=context.vitals,
         conditions=context.conditions,
         models=tuple(found.models),
-        next_steps=next_steps(table, facts),
+        next_steps=_next_steps(row, found, context, table),
         opinions=tuple(opinions),
     )
+
+
+def _next_steps(row: VisitRow, found: Assessment, context: Context, table: Table) -> tuple[NextStep, ...]:
+    """Those that were decided with the priority; of today's table for a visit that is older than such decisions."""
+    if found.next_steps is not None:
+        return tuple(found.next_steps)
+    fields = {file.index: file.field for file in row.inputs}
+    return decide(table, facts_of(found, context, fields)).next_steps
 
 
 def _organ(name: Organ, organ: AssessedOrgan) -> ReportOrgan:
@@ -128,6 +129,9 @@ def _organ(name: Organ, organ: AssessedOrgan) -> ReportOrgan:
         reasons=tuple(organ.reasons),
         risk=None if organ.risk is None else rounded(organ.risk),
         category=organ.category,
+        category_basis=organ.category_basis,
+        looked_for=tuple(organ.looked_for),
+        not_looked_for=tuple(organ.not_looked_for),
         findings=tuple(_finding(name, each) for each in organ.findings),
     )
 
@@ -143,6 +147,7 @@ def _finding(organ: Organ, found: FoundFinding) -> ReportFinding:
         calibrated=found.calibrated,
         positive=found.positive,
         strength=found.strength,
+        likelihood_ratio=found.likelihood_ratio,
         use=found.use,
         operating_point=_point(found.operating_point) if found.operating_point else None,
         evidence=tuple(found.evidence),

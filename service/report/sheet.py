@@ -10,12 +10,12 @@ from __future__ import annotations
 import unicodedata
 from dataclasses import dataclass
 
-from data_specs.next_steps.table import REASSURING
 from data_specs.visit.context import Lab
 from data_specs.visit.contract import Code, ModelUsed, Organ
+from data_specs.visit.next_step import NextStep
 from data_specs.visit.opinion import Opinion
-from data_specs.visit.report import NextStep, Report, ReportFinding, ReportInput, ReportOrgan
-from data_specs.vocabulary import SYSTEMS, Language, display, terms
+from data_specs.visit.report import Report, ReportFinding, ReportInput, ReportOrgan
+from data_specs.vocabulary import SYSTEMS, Language, display, is_reassuring, terms
 from service.language.texts import age, measured, opening, text, verdict
 from service.report import words
 from service.report.words import say
@@ -241,7 +241,7 @@ def _organ(report: Report, name: Organ, language: Language) -> OrganLines:
 
 def _finding(report: Report, finding: ReportFinding, language: Language) -> FindingLine:
     mark = "" if finding.positive is None else "above" if finding.positive else "below"
-    stands_out = bool(finding.positive) and finding.name not in REASSURING
+    stands_out = bool(finding.positive) and not is_reassuring(finding.name)
     verdicts = [
         f"{opinion.author.name}{words.colon(language)} {say(f'verdict_{judgement.verdict}', language)}"
         for opinion in report.opinions
@@ -331,5 +331,4 @@ def _lab(lab: Lab, language: Language) -> str:
 
 
 def _vital_unit(name: str) -> str | None:
-    unit = terms()[name].unit
-    return {"mm[Hg]": "mmHg", "Cel": "°C", "kg/m2": "kg/m²"}.get(unit or "", unit)
+    return terms()[name].unit

@@ -7,9 +7,11 @@ from datetime import datetime
 from functools import cache
 from pathlib import Path
 
+from data_specs.visit.assessment import PROBABILITY_DIGITS
 from data_specs.visit.contract import Organ
+from data_specs.visit.next_step import NextStep
 from data_specs.visit.opinion import Judgement, Opinion
-from data_specs.visit.report import PROBABILITY_DIGITS, NextStep, Report, ReportFinding, ReportInput
+from data_specs.visit.report import Report, ReportFinding, ReportInput
 from data_specs.vocabulary import Language, display
 from service.language.texts import NARROW_SPACE, measured, opening
 

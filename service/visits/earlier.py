@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from datetime import date
 
-from sqlalchemy import select
+from sqlalchemy import Select, select
 from sqlalchemy.orm import Session
 
+from data_specs.visit.assessment import Assessment
 from data_specs.visit.comparison import AssessedVisit, Comparison, compare
 from service.keys import Key
 from service.parts import Parts
@@ -34,24 +35,34 @@ async def compare_with_earlier(parts: Parts, key: Key, row: VisitRow) -> tuple[C
     """The comparison of a loaded visit, and the earlier visits, latest first."""
     if row.person_id is None or row.blind or row.status != "complete":
         return Comparison(earlier=(), courses=()), []
-    same_person = select(VisitRow).where(
-        VisitRow.site == row.site,
-        VisitRow.person_id == row.person_id,
-        VisitRow.received_at < row.received_at,
-        VisitRow.status == "complete",
-    )
-    query = visible(same_person, key).order_by(VisitRow.received_at.desc()).limit(MAX_EARLIER)
+    query = visible(earlier_of(row), key)
 
     def read(session: Session) -> tuple[Comparison, list[VisitRow]]:
         earlier = [visit for visit in seen_by(session, key, query) if not visit.blind]
-        compared = compare(_assessed(row), [_assessed(visit) for visit in earlier])
+        compared = compare(assessed(row), [assessed(visit) for visit in earlier])
         return compared, sorted(earlier, key=day_of, reverse=True)
 
     return await parts.database.read(read)
 
 
-def _assessed(row: VisitRow) -> AssessedVisit:
-    found = row.read_assessment()
+def earlier_of(row: VisitRow) -> Select[VisitRow]:
+    """The latest earlier visits of the person of a visit, at its site, whoever may see them."""
+    return (
+        select(VisitRow)
+        .where(
+            VisitRow.site == row.site,
+            VisitRow.person_id == row.person_id,
+            VisitRow.received_at < row.received_at,
+            VisitRow.status == "complete",
+        )
+        .order_by(VisitRow.received_at.desc())
+        .limit(MAX_EARLIER)
+    )
+
+
+def assessed(row: VisitRow, found: Assessment | None = None) -> AssessedVisit:
+    """A visit as it is compared with others; ``found`` is what is not stored yet."""
+    found = found or row.read_assessment()
     assert found is not None  # noqa: S101  complete visits only
     return AssessedVisit(row.id, day_of(row), row.version, found)
 

@@ -27,6 +27,7 @@ from service.parts import Parts
 from service.storage.owner import Owner
 from service.storage.store import StoredInput
 from service.storage.tables import VISITS, VisitRow
+from service.visits.decided import decided
 from service.visits.engine import Engine
 from service.visits.leases import Lease, Leases
 from service.visits.shadow import ShadowWork
@@ -46,6 +47,7 @@ class Work(Worker[str]):
         settings = parts.settings
         self._leases = Leases(parts.database, Owner(settings.data_dir / "owners"), settings.lease_seconds)
         super().__init__(self._leases, settings)
+        self._parts = parts
         self._database = parts.database
         self._store = parts.store
         self._metrics = parts.metrics
@@ -178,7 +180,8 @@ class Work(Worker[str]):
         inputs = [StoredInput.of(file, self._store) for file in row.inputs]
         while True:
             try:
-                return await self._engine.assess(inputs, row.read_context(), row.site)
+                found = await self._engine.assess(inputs, row.read_context(), row.site)
+                return await decided(self._parts, row, found)
             except (StorageUnavailable, ReadersFailed) as error:
                 log.warning("visit_waits", visit=row.id, attempt=lease.attempt, **where_it_failed(error))
                 await asyncio.sleep(RETRY_S)
@@ -206,6 +209,5 @@ def _no_assessment(row: VisitRow, found: str) -> Assessment:
         organs={organ: AssessedOrgan(status="not_assessed", reasons=[problem]) for organ in ORGANS},
         inputs=[AssessedInput(index=file.index, accepted=False, problems=[problem]) for file in row.inputs],
         models=[],
-        priority="unassessed",
         priority_reasons=[problem],
     )

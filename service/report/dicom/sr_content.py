@@ -29,8 +29,9 @@ from pydicom.sr.codedict import codes
 
 from data_specs.dicom.reference import DicomReference
 from data_specs.problems import Problem
+from data_specs.visit.next_step import NextStep
 from data_specs.visit.opinion import Author, Judgement, Opinion
-from data_specs.visit.report import NextStep, Report, ReportInput, uid
+from data_specs.visit.report import Report, ReportInput, uid
 from data_specs.vocabulary import Language
 from service.language.texts import opening, text
 from service.report import words

@@ -12,10 +12,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from data_specs.dicom.uids import is_uid
-from data_specs.next_steps.table import REASSURING
 from data_specs.visit.opinion import Opinion
 from data_specs.visit.report import Report, ReportFinding, ReportInput
-from data_specs.vocabulary import Language, display, terms
+from data_specs.vocabulary import Language, display, is_reassuring, terms
 from service.language.texts import opening, text
 from service.protocols.er7 import composed, escaped, line, segment
 from service.report.hl7.values import NO_UNIT, coded, moment, notes, number, own_code, term, unit
@@ -132,7 +131,7 @@ def _finding(finding: ReportFinding, language: Language) -> Observation:
     """
     code = coded(finding.code, display(finding.name, language))
     sentences = tuple(filter(None, (finding_sentence(finding, language), point_sentence(finding, language))))
-    reassuring = finding.name in REASSURING
+    reassuring = is_reassuring(finding.name)
     flag = "" if finding.positive is None else "A" if finding.positive is not reassuring else "N"
     if finding.value is not None or finding.probability is None:
         kind, value = _value(finding.value, language)

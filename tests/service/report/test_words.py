@@ -11,7 +11,8 @@ import pytest
 from PIL import Image
 
 from data_specs.visit.opinion import Judgement
-from data_specs.visit.report import NextStep, Report, ReportFinding
+from data_specs.visit.next_step import NextStep
+from data_specs.visit.report import Report, ReportFinding
 from data_specs.vocabulary import LANGUAGES, Language
 from service.report import as_json, html, pdf, words
 from service.report.dicom import images as dicom_images

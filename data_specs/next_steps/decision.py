@@ -1,0 +1,171 @@
+"""What follows from a visit's findings: next steps by the programme's table, and the priority that they give it.
+
+``urgent``: a step stands for today. ``soon``: a step stands for the next days, or an organ has a high category.
+``unassessed``: no organ was assessed. Everything else is ``routine``. So no visit is less pressing than its steps.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from data_specs.next_steps.rules import Facts
+from data_specs.next_steps.table import Table
+from data_specs.problems import Problem
+from data_specs.visit.assessment import Assessment
+from data_specs.visit.context import Context
+from data_specs.visit.contract import Priority
+from data_specs.visit.next_step import NextStep
+from data_specs.visit.opinion import Advice
+from data_specs.vocabulary import LANGUAGES, is_reassuring, terms
+
+URGENT_WITHIN_DAYS, SOON_WITHIN_DAYS = 0, 3
+"""A step that has to be done within so many days makes a visit urgent, or one that is seen soon."""
+
+STEPS: tuple[Advice, ...] = ("refer", "ask", "manage")
+"""In the order in which steps of the same day are shown."""
+
+RESERVES = frozenset({"uncalibrated", "paced", "information_only", "not_here", "undecided", "findings_contradict"})
+"""Reserves under which no flagged finding of an organ is no sign that there is none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What follows from a visit's findings; ``reasons`` are those of the priority, the most pressing first."""
+
+    priority: Priority
+    reasons: tuple[Problem, ...]
+    next_steps: tuple[NextStep, ...]
+
+
+def facts_of(found: Assessment, context: Context, fields: Mapping[int, str]) -> Facts:
+    """What the rules look at in what was found; ``fields``: the field in which each file was posted, by its index."""
+    problems: dict[str, set[str]] = defaultdict(set)
+    for posted in found.inputs:
+        problems[fields.get(posted.index, "")].update(problem.code for problem in posted.problems)
+    return Facts(
+        organs=found.organs,
+        age_years=context.person.age_years,
+        labs=context.labs,
+        vitals=context.vitals,
+        file_problems={field: frozenset(codes) for field, codes in problems.items()},
+    )
+
+
+def decide(table: Table, facts: Facts) -> Decision:
+    """Next steps, the soonest first (on the same day in the order of :data:`STEPS`), and the priority.
+
+    A rule that says nothing because of its ``unless`` still answers its findings: no ``otherwise`` rule is used for
+    them. Where no rule answers, the table's ``clear`` or ``open`` rule does.
+    """
+    steps = _in_order(_standing(table, facts))
+    if not steps:
+        is_clear = facts.all_decided and _priority(facts, ()) == "routine"
+        steps = _in_order([_otherwise(table, "clear" if is_clear else "open")])
+    return Decision(_priority(facts, steps), _reasons(facts, steps), steps)
+
+
+def _priority(facts: Facts, steps: tuple[NextStep, ...]) -> Priority:
+    soonest = min((step.within_days for step in steps if step.within_days is not None), default=None)
+    if soonest is not None and soonest <= URGENT_WITHIN_DAYS:
+        return "urgent"
+    if (soonest is not None and soonest <= SOON_WITHIN_DAYS) or _with_category(facts, "high"):
+        return "soon"
+    return "routine" if any(organ.status == "assessed" for organ in facts.organs.values()) else "unassessed"
+
+
+def _reasons(facts: Facts, steps: tuple[NextStep, ...]) -> tuple[Problem, ...]:
+    """Why it is as pressing as it is: what is to be done today and soon, categories, what else is flagged."""
+    told: set[str] = set()
+
+    def say(code: str, names: Iterable[str]) -> list[Problem]:
+        new = [name for name in dict.fromkeys(names) if name not in told]
+        told.update(new)
+        return [Problem(code, "warn", found=_with_value(name, facts)) for name in new]
+
+    def of_steps(after: int, until: int) -> list[str]:
+        pressing = (s for s in steps if s.within_days is not None and after < s.within_days <= until)
+        return [name for step in pressing for name in step.because]
+
+    reasons = say("finding_urgent", of_steps(-1, URGENT_WITHIN_DAYS))
+    reasons += say("category_high", _with_category(facts, "high"))
+    reasons += say("finding_soon", of_steps(URGENT_WITHIN_DAYS, SOON_WITHIN_DAYS))
+    reasons += say("category_intermediate", _with_category(facts, "intermediate"))
+    assessed = [organ for organ in facts.organs.values() if organ.status == "assessed"]
+    if not assessed:
+        return (*reasons, Problem("nothing_assessed", "warn"))
+    flagged = [f.name for f in facts.findings.values() if f.positive]
+    later = [name for step in steps for name in step.because if name not in facts.organs]
+    reasons += say("finding_flagged", (name for name in (*flagged, *later) if not is_reassuring(name)))
+    reserves = [problem for organ in assessed for problem in organ.reasons if problem.code in RESERVES]
+    return tuple([*reasons, *reserves] or [Problem("nothing_found", "warn")])
+
+
+def _with_category(facts: Facts, category: str) -> list[str]:
+    return [name for name, organ in facts.organs.items() if organ.status == "assessed" and organ.category == category]
+
+
+def _with_value(name: str, facts: Facts) -> str:
+    """A name, and its value where it is a number with a unit."""
+    value = facts.values.get(name)
+    term = terms().get(name)
+    has_unit = term is not None and term.unit is not None
+    return f"{name} {value:g}" if has_unit and isinstance(value, float | int) else name
+
+
+def _standing(table: Table, facts: Facts) -> list[NextStep]:
+    """Steps of the rules that hold, and those for what was found, or not assessed, and is answered by no rule."""
+    given: dict[str, tuple[str, ...]] = {}
+    answered: set[str] = set()
+    for name, rule in table.rules.items():
+        because = rule.matches(facts) if rule.otherwise is None and rule.is_for_age(facts.age_years) else None
+        if because is None:
+            continue
+        answered.update(because)
+        if given.keys().isdisjoint(rule.unless):
+            given[name] = because
+    unanswered = {
+        "positive": tuple(
+            name
+            for name, finding in facts.findings.items()
+            if finding.positive and not is_reassuring(name) and name not in answered
+        ),
+        "not_assessed": tuple(
+            name for name, organ in facts.organs.items() if organ.status == "not_assessed" and name not in answered
+        ),
+    }
+    steps = [_step(table, name, because) for name, because in given.items()]
+    return steps + [_otherwise(table, case, names) for case, names in unanswered.items() if names]
+
+
+def _otherwise(table: Table, case: str, because: tuple[str, ...] = ()) -> NextStep:
+    name = next(name for name, rule in table.rules.items() if rule.otherwise == case)
+    return _step(table, name, because)
+
+
+def _in_order(steps: Iterable[NextStep]) -> tuple[NextStep, ...]:
+    """By urgency. Two rules with the same step and sentence become one step, the sooner of the two."""
+    by_sentence: dict[tuple[str, str], NextStep] = {}
+    for step in sorted(steps, key=_urgency):
+        sentence = step.step, step.text["en"]
+        first = by_sentence.get(sentence, step)
+        because = tuple(dict.fromkeys((*first.because, *step.because)))
+        by_sentence[sentence] = first.model_copy(update={"because": because})
+    return tuple(by_sentence.values())
+
+
+def _urgency(step: NextStep) -> tuple[float, int]:
+    return float("inf") if step.within_days is None else step.within_days, STEPS.index(step.step)
+
+
+def _step(table: Table, name: str, because: tuple[str, ...]) -> NextStep:
+    rule = table.rules[name]
+    return NextStep(
+        step=rule.step,
+        rule=name,
+        because=because,
+        within_days=rule.within_days,
+        text={language: getattr(rule, language) for language in LANGUAGES},
+        source=rule.source,
+    )
