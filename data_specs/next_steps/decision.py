@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from data_specs.next_steps.rules import Facts
 from data_specs.next_steps.table import Table
 from data_specs.problems import Problem
-from data_specs.visit.assessment import Assessment
+from data_specs.visit.assessment import AssessedOrgan, Assessment, rounded
 from data_specs.visit.context import Context
 from data_specs.visit.contract import Priority
 from data_specs.visit.next_step import NextStep
@@ -40,17 +40,31 @@ class Decision:
 
 
 def facts_of(found: Assessment, context: Context, fields: Mapping[int, str]) -> Facts:
-    """What the rules look at in what was found; ``fields``: the field in which each file was posted, by its index."""
+    """What the rules look at in what was found: probabilities are rounded as every reader sees them.
+
+    Parameters
+    ----------
+    fields
+        The field in which each file was posted, by its index.
+    """
     problems: dict[str, set[str]] = defaultdict(set)
     for posted in found.inputs:
         problems[fields.get(posted.index, "")].update(problem.code for problem in posted.problems)
     return Facts(
-        organs=found.organs,
+        organs={name: _as_read(organ) for name, organ in found.organs.items()},
         age_years=context.person.age_years,
         labs=context.labs,
         vitals=context.vitals,
         file_problems={field: frozenset(codes) for field, codes in problems.items()},
     )
+
+
+def _as_read(organ: AssessedOrgan) -> AssessedOrgan:
+    findings = [
+        each if each.probability is None else each.model_copy(update={"probability": rounded(each.probability)})
+        for each in organ.findings
+    ]
+    return organ.model_copy(update={"findings": findings})
 
 
 def decide(table: Table, facts: Facts) -> Decision:

@@ -26,7 +26,7 @@ from pydantic import (
 from data_specs.labs import ANALYTES, standard_labs
 from data_specs.problems import message
 from data_specs.schema import Schema
-from data_specs.visit.assessment import AssessedOrgan, FoundFinding, rounded
+from data_specs.visit.assessment import AssessedOrgan, FoundFinding
 from data_specs.visit.context import Lab, Vitals
 from data_specs.visit.contract import FIELD_OF_ORGAN, Organ
 from data_specs.visit.opinion import Advice
@@ -186,7 +186,7 @@ class Probability(_Range):
         found = facts.findings.get(self.probability)
         if found is None or found.probability is None or found.calibrated is False:
             return None
-        return (self.probability,) if self.contains(rounded(found.probability)) else None
+        return (self.probability,) if self.contains(found.probability) else None
 
 
 class Value(_Range):

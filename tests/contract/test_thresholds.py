@@ -8,10 +8,8 @@ import numpy as np
 import pytest
 
 from data_specs.bundle import BundleManifest, Calibration, FindingSpec
-from data_specs.visit.assessment import AssessedOrgan, FoundFinding
 from data_specs.visit.contract import OperatingPoint
-from inference.engine import past_rule_in
-from inference.findings import answer, calibrate, calibrated
+from inference.findings import answer, calibrate, calibrated, strength
 from tests.conftest import ROOT
 from training.figures.evaluate import evaluate, sensitivity_at, specificity_at
 from training.figures.roc import roc_points
@@ -69,16 +67,11 @@ def test_a_threshold_itself_is_positive_everywhere(name: str, at: str) -> None:
 
 
 @pytest.mark.parametrize("manifest", [m for m in MANIFESTS if m.organ], ids=lambda m: f"{m.name}-{m.version}")
-def test_past_rule_in_begins_at_the_threshold(manifest: BundleManifest) -> None:
+def test_what_is_strong_begins_at_the_threshold(manifest: BundleManifest) -> None:
     for spec in manifest.findings:
         by_name: dict[str, OperatingPoint] = {point.name: point for point in spec.operating_points}
-        if "rule_in" not in by_name:
+        if "rule_in" not in by_name or by_name["rule_in"].threshold < by_name[spec.decides_at].threshold:
             continue
         t = by_name["rule_in"].threshold
-        for p, past in ((math.nextafter(t, 0), False), (t, True), (math.nextafter(t, 1), True)):
-            found = FoundFinding(name=spec.name, probability=p, positive=True, operating_point=by_name[spec.decides_at])
-            organs = {
-                name: AssessedOrgan(status="assessed", findings=[found] if name == manifest.organ else [])
-                for name in ("lung", "cardiac", "kidney")
-            }
-            assert past_rule_in([manifest], organs) == (frozenset({spec.name}) if past else frozenset())
+        for p, strong in ((math.nextafter(t, 0), False), (t, True), (math.nextafter(t, 1), True)):
+            assert (strength(spec, p) == "strong") is strong

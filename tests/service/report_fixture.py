@@ -12,8 +12,8 @@ from data_specs.problems import Problem
 from data_specs.visit.assessment import EvidenceMap
 from data_specs.visit.context import Lab, Order, Person, Referrer
 from data_specs.visit.contract import Code, ModelUsed, OperatingPoint
-from data_specs.visit.opinion import Author, Judgement, Opinion
 from data_specs.visit.next_step import NextStep
+from data_specs.visit.opinion import Author, Judgement, Opinion
 from data_specs.visit.report import Report, ReportFinding, ReportInput, ReportOrgan
 from data_specs.vocabulary import terms
 

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from data_specs.next_steps.rules import ADULT_YEARS, Probability, Rule, Value
 from data_specs.next_steps.table import read_table
-from tests.data_specs.next_steps.test_next_steps import facts, refused
+from tests.data_specs.next_steps.test_next_steps import facts
 
 FROM_BELOW: list[tuple[str, str, float | None, float | None]] = [
     # rule, value or probability, from (included), below (not included)
@@ -24,6 +24,7 @@ FROM_BELOW: list[tuple[str, str, float | None, float | None]] = [
     ("potassium_mild", "potassium_mmol_per_l", 5.5, 6.0),
     ("potassium_very_low", "potassium_mmol_per_l", None, 2.5),  # Unwin 2011: severe < 2.5 mmol/L
     ("kidney_failure", "egfr", None, 15),  # KDIGO 2024: G5 < 15
+    ("egfr_falls", "egfr_per_year", None, -5),  # KDIGO 2024: rapid progression
     ("egfr_low", "egfr", 15, 30),  # KDIGO 2024: referral < 30
     ("glucose_very_low", "glucose_mmol_per_l", None, 3.0),  # ADA 2024: level 2 < 3.0 mmol/L
     ("severe_hypertension", "systolic_mmHg", 180, None),  # ISH 2020: grade 2 and emergencies >= 180 and/or >= 110
@@ -46,6 +47,7 @@ AGES = {
     "long_qt": (18, 131),
     "severe_hypertension": (18, 131),
     "pneumonia_child": (0, 5),
+    "pneumonia_child_possible": (0, 5),
     "pneumonia_urgent": (5, 131),
     "pneumonia_possible": (5, 131),
     "film_abnormal": (15, 131),
@@ -55,18 +57,18 @@ AGES = {
 }
 WITHIN_DAYS = {
     0: """hypoxaemia pneumothorax pulmonary_oedema infarction_perhaps_new slow_heart fast_heart long_qt potassium_severe
-       potassium_very_low kidney_failure glucose_very_low severe_hypertension pneumonia_child pneumonia_urgent
-       other_person""",
-    1: "potassium_moderate",
-    2: "pneumonia_possible tuberculosis infarction_pattern severe_anaemia read_by_a_doctor",
+       potassium_very_low kidney_failure glucose_very_low severe_hypertension pneumonia_child pneumonia_urgent""",
+    1: "potassium_moderate pneumonia_child_possible",
+    2: "pneumonia_possible tuberculosis infarction_pattern severe_anaemia",
     3: "potassium_mild",
     7: """pleural_effusion film_abnormal atrial_fibrillation st_t_change film_again ecg_again outside_ages
        film_for_a_doctor ecg_for_a_doctor
+       other_person ecg_contradicts read_by_a_doctor
        numbers_not_calibrated undecided_by_the_model other_finding complete""",
     14: "lung_mass diabetes_range",
     28: "raised_blood_pressure",
     30: """large_heart conduction hypertrophy ecg_not_normal egfr_low kidney_failure_2_years albuminuria_severe
-        labs_missing albuminuria_missing""",
+        egfr_falls labs_missing albuminuria_missing""",
     90: "kidney_failure_5_years kidney_failure_5_years_near kidney_to_confirm",
     365: "kidney_disease_to_come",
     None: "next_round",
@@ -94,7 +96,7 @@ def test_each_limit_from_both_sides(rule: str, name: str, from_: float | None, b
         assert not holds(rule, name, math.nextafter(from_, 0))
     if below is not None:
         assert not holds(rule, name, below)
-        assert holds(rule, name, math.nextafter(below, 0))
+        assert holds(rule, name, math.nextafter(below, -math.inf))
 
 
 def test_no_other_limit_stands_in_the_table() -> None:
@@ -124,7 +126,7 @@ def test_each_rule_is_for_its_ages_and_within_its_days(name: str) -> None:
         assert not rule.is_for_age(math.nextafter(first, -1))
         assert not rule.is_for_age(end)
         assert rule.is_for_age(math.nextafter(end, 0))
-    assert rule.is_for_age(None) is (name != "pneumonia_child"), "an unknown age is an adult's"
+    assert rule.is_for_age(None) is (not name.startswith("pneumonia_child")), "an unknown age is an adult's"
 
 
 def made(**members: object) -> Rule:
@@ -190,7 +192,7 @@ def test_a_condition_of_no_kind_is_told_which_kinds_there_are() -> None:
         made(any=[{"smoker": True}])
     (error,) = raised.value.errors()
     assert error["type"] == "condition"
-    assert error["msg"] == "a condition is about one of positive, negative, probability, value, organ, priority"
+    assert error["msg"] == "a condition is about one of positive, negative, probability, value, organ"
 
 
 @pytest.mark.parametrize("member", [{"all": [{"positive": "mass"}]}, {"ages": [0, 5]}, {"unless": ["other"]}])
@@ -217,23 +219,14 @@ def test_a_value_that_is_not_known_meets_no_condition() -> None:
 
 
 def test_a_problem_of_a_file_belongs_to_the_organ_that_it_was_posted_for() -> None:
-    image, ecg = refused("image", "unreadable"), refused("ecg", "lead_flat")
-    given = facts(reserves={"lung": "age_unknown"}, inputs=(image, ecg))
+    given = facts(reserves={"lung": "age_unknown"}, refused={"lung": "unreadable", "cardiac": "lead_flat"})
     assert given.reasons("lung") == {"age_unknown", "unreadable"}
     assert given.reasons("cardiac") == {"lead_flat"}
     assert given.reasons("kidney") == set()
 
 
-def test_a_visit_is_clear_where_everything_was_assessed_and_decided() -> None:
-    assert facts(normal_ecg=True, pneumonia=False, egfr=95).clear
-    assert not facts(missing={"lung": "no_image"}).clear
-    assert not facts(missing=dict.fromkeys(("lung", "cardiac", "kidney"), "no_image")).clear
-    assert not facts(pneumonia=0.5, normal_ecg=True).clear, "one probability that nothing decided"
-    assert not facts(priority="soon").clear
-
-
-def test_a_priority_is_because_of_each_name_of_a_reason() -> None:
-    rule = made(any=[{"priority": ["urgent"], "because_of": "egfr"}])
-    given = facts(priority="urgent", because="pneumonia, egfr")
-    assert rule.matches(given) == ("egfr",)
-    assert rule.matches(facts(priority="urgent", because="pneumonia")) is None
+def test_everything_is_decided_where_everything_was_assessed() -> None:
+    assert facts(normal_ecg=True, pneumonia=False, egfr=95).all_decided
+    assert not facts(missing={"lung": "no_image"}).all_decided
+    assert not facts(missing=dict.fromkeys(("lung", "cardiac", "kidney"), "no_image")).all_decided
+    assert not facts(pneumonia=0.5, normal_ecg=True).all_decided, "one probability that nothing decided"

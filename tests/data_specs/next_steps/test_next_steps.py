@@ -9,69 +9,75 @@ from typing import Any, get_args
 
 import pytest
 
+from data_specs.next_steps.decision import STEPS, decide
 from data_specs.next_steps.rules import Facts, Otherwise
-from data_specs.next_steps.table import SHIPPED_TABLE, STEPS, BadTable, next_steps, read_table
+from data_specs.next_steps.table import SHIPPED_TABLE, BadTable, Table, read_table
 from data_specs.problems import Problem
+from data_specs.visit.assessment import AssessedOrgan, FoundFinding
 from data_specs.visit.context import Lab, Vitals
-from data_specs.visit.contract import ORGANS, Code, OperatingPoint
-from data_specs.visit.report import ReportFinding, ReportInput, ReportOrgan
+from data_specs.visit.contract import FIELD_OF_ORGAN, ORGANS, Category, OperatingPoint, Organ
+from data_specs.visit.next_step import NextStep
 from data_specs.vocabulary import LANGUAGES, judged_findings, terms
 from tests.conftest import ROOT
 
 JUDGED = [name for organ in ORGANS for name in judged_findings(organ)]
 
 
-def found(name: str, what: object) -> ReportFinding:
+def found(name: str, what: object, *, strong: bool = False) -> FoundFinding:
     """``True`` or ``False``: positive or not; a share: a probability that nothing decides; else a measured value."""
     term = terms()[name]
-    made: dict[str, Any] = {"name": name, "organ": term.organ, "code": Code(system=term.system, code="1")}
+    made: dict[str, Any] = {"name": name}
     if isinstance(what, bool):
         point = OperatingPoint(name="screening", threshold=0.5, cohort="made up")
+        strength = ("strong" if strong else "flagged") if what else "below"
         made |= {"probability": 0.9 if what else 0.1, "calibrated": True, "positive": what, "operating_point": point}
+        made["strength"] = strength
     elif term.judged:
         made |= {"probability": what, "calibrated": True}
     else:
         made |= {"value": what, "unit": term.unit}
-    return ReportFinding(**made)
+    return FoundFinding(**made)
 
 
 def facts(
     *,
     age: float | None = 50,
-    priority: str = "routine",
-    because: str | None = None,
+    strong: tuple[str, ...] = (),
+    categories: dict[Organ, Category] | None = None,
     missing: dict[str, str] | None = None,
     reserves: dict[str, str] | None = None,
     labs: dict[str, tuple[float, str]] | None = None,
-    inputs: tuple[ReportInput, ...] = (),
+    refused: dict[str, str] | None = None,
     **values: object,
 ) -> Facts:
-    """A visit in which all three organs were assessed and nothing was found, but for what is given."""
+    """A visit in which all three organs were assessed and nothing was found, but for what is given.
+
+    ``strong``: findings past their ``rule_in`` points. ``refused``: organ to the reason why its file was refused.
+    """
     vitals = {name: values.pop(name) for name in list(values) if name in Vitals.model_fields}
-    findings = [found(name, what) for name, what in values.items()]
-    organs = {}
+    findings = [found(name, what) for name, what in values.items()] + [
+        found(name, True, strong=True) for name in strong
+    ]
+    organs: dict[Organ, AssessedOrgan] = {}
     for organ in ORGANS:
         codes = [code for given in (missing, reserves) for name, code in (given or {}).items() if name == organ]
-        organs[organ] = ReportOrgan(
-            status="not_assessed" if organ in (missing or {}) else "assessed",
-            code=Code(system="http://snomed.info/sct", code="1"),
-            reasons=tuple(Problem(code, "warn", found="x") for code in codes),
-            findings=tuple(each for each in findings if each.organ == organ),
+        organs[organ] = AssessedOrgan(
+            status="not_assessed" if organ in {**(missing or {}), **(refused or {})} else "assessed",
+            reasons=[Problem(code, "warn", found="x") for code in codes],
+            category=(categories or {}).get(organ),
+            findings=[each for each in findings if terms()[each.name].organ == organ],
         )
     return Facts(
         organs=organs,
-        priority=priority,  # type: ignore[arg-type]
-        priority_reasons=(Problem("finding_urgent", "warn", found=because),) if because else (),
         age_years=age,
         labs=tuple(Lab(name=name, value=value, unit=unit) for name, (value, unit) in (labs or {}).items()),
         vitals=Vitals(**vitals),  # type: ignore[arg-type]
-        inputs=inputs,
+        file_problems={FIELD_OF_ORGAN[organ]: frozenset({code}) for organ, code in (refused or {}).items()},  # type: ignore[index]
     )
 
 
-def refused(field: str, code: str) -> ReportInput:
-    problem = Problem(code, "reject", found="x")
-    return ReportInput(index=0, field=field, filename="x", sha256="0" * 64, accepted=False, problems=(problem,))  # type: ignore[arg-type]
+def next_steps(table: Table, given: Facts) -> tuple[NextStep, ...]:
+    return decide(table, given).next_steps
 
 
 # For each rule of the shipped table: a visit in which it holds, and one close to it in which it does not.
@@ -80,8 +86,8 @@ HOLDS: dict[str, tuple[Facts, Facts]] = {
     "pneumothorax": (facts(pneumothorax=True), facts(pneumothorax=False)),
     "pulmonary_oedema": (facts(edema=True), facts(edema=False)),
     "infarction_perhaps_new": (
-        facts(myocardial_infarction=True, st_t_change=True, priority="urgent", because="myocardial_infarction"),
-        facts(myocardial_infarction=True, st_t_change=True),  # not past the points that make it urgent
+        facts(strong=("myocardial_infarction", "st_t_change")),
+        facts(strong=("myocardial_infarction",), st_t_change=True),
     ),
     "slow_heart": (facts(heart_rate=39), facts(heart_rate_per_min=40)),
     "fast_heart": (facts(heart_rate_per_min=150), facts(heart_rate=170, age=1)),
@@ -91,11 +97,9 @@ HOLDS: dict[str, tuple[Facts, Facts]] = {
     "kidney_failure": (facts(egfr=14.9), facts(egfr=15)),
     "glucose_very_low": (facts(labs={"glucose": (50, "mg/dL")}), facts(labs={"glucose": (60, "mg/dL")})),
     "severe_hypertension": (facts(diastolic_mmHg=110), facts(systolic_mmHg=179, diastolic_mmHg=109)),
-    "pneumonia_child": (facts(pneumonia=True, age=4.9), facts(pneumonia=True, age=5)),
-    "pneumonia_urgent": (
-        facts(pneumonia=True, priority="urgent", because="pneumonia"),
-        facts(pneumonia=True, priority="urgent", because="egfr"),
-    ),
+    "pneumonia_child": (facts(strong=("pneumonia",), age=4.9), facts(strong=("pneumonia",), age=5)),
+    "pneumonia_child_possible": (facts(pneumonia=True, age=4.9), facts(strong=("pneumonia",), age=4.9)),
+    "pneumonia_urgent": (facts(strong=("pneumonia",)), facts(pneumonia=True)),
     "pneumonia_possible": (facts(pneumonia=True, age=None), facts(pneumonia=True, spo2_percent=80)),
     "tuberculosis": (facts(tuberculosis=True, age=8), facts(tuberculosis=False)),
     "lung_mass": (facts(nodule=True), facts(nodule=False, mass=False)),
@@ -105,17 +109,18 @@ HOLDS: dict[str, tuple[Facts, Facts]] = {
     "atrial_fibrillation": (facts(atrial_fibrillation=True), facts(atrial_fibrillation=False)),
     "infarction_pattern": (
         facts(myocardial_infarction=True),
-        facts(myocardial_infarction=True, st_t_change=True, priority="urgent", because="myocardial_infarction"),
+        facts(strong=("myocardial_infarction", "st_t_change")),
     ),
     "st_t_change": (
         facts(st_t_change=True),
-        facts(st_t_change=True, myocardial_infarction=True, priority="urgent", because="myocardial_infarction"),
+        facts(strong=("myocardial_infarction", "st_t_change")),
     ),
     "conduction": (facts(conduction_disturbance=True), facts(conduction_disturbance=True, heart_rate=35)),
     "hypertrophy": (facts(hypertrophy=True), facts(hypertrophy=True, systolic_mmHg=180)),
     "ecg_not_normal": (facts(normal_ecg=False), facts(normal_ecg=False, st_t_change=True)),
     "raised_blood_pressure": (facts(systolic_mmHg=140), facts(systolic_mmHg=185)),
     "egfr_low": (facts(egfr=29.9), facts(egfr=30)),
+    "egfr_falls": (facts(egfr_per_year=-5.1), facts(egfr_per_year=-5.0)),
     "kidney_failure_2_years": (facts(kfre_2y=0.1), facts(kfre_2y=0.2, egfr=25)),
     "kidney_failure_5_years": (facts(kfre_5y=0.05), facts(kfre_5y=0.049)),
     "kidney_failure_5_years_near": (facts(kfre_5y=0.03), facts(kfre_5y=0.029)),
@@ -127,30 +132,31 @@ HOLDS: dict[str, tuple[Facts, Facts]] = {
     "severe_anaemia": (facts(labs={"hb": (7.9, "g/dL")}), facts(labs={"hb": (8.0, "g/dL")})),
     "diabetes_range": (facts(labs={"hba1c": (6.5, "%")}), facts(labs={"hba1c": (6.4, "%")})),
     "other_person": (
-        facts(missing={"lung": "inputs_refused"}, inputs=(refused("image", "person_mismatch"),)),
+        facts(refused={"lung": "person_mismatch"}),
         facts(missing={"lung": "inputs_refused"}),
     ),
     "outside_ages": (facts(missing={"lung": "age_out_of_range"}, age=0.5), facts(missing={"lung": "no_image"})),
     "film_for_a_doctor": (
-        facts(missing={"lung": "inputs_refused"}, inputs=(refused("image", "far_from_training"),)),
-        facts(missing={"cardiac": "inputs_refused"}, inputs=(refused("ecg", "far_from_training"),)),
+        facts(refused={"lung": "far_from_training"}),
+        facts(refused={"cardiac": "far_from_training"}),
     ),
     "ecg_for_a_doctor": (
-        facts(missing={"cardiac": "inputs_refused"}, inputs=(refused("ecg", "far_from_training"),)),
-        facts(missing={"lung": "inputs_refused"}, inputs=(refused("image", "far_from_training"),)),
+        facts(refused={"cardiac": "far_from_training"}),
+        facts(refused={"lung": "far_from_training"}),
     ),
     "film_again": (facts(missing={"lung": "no_image"}), facts(missing={"cardiac": "no_ecg"})),
     "ecg_again": (
-        facts(missing={"cardiac": "inputs_refused"}, inputs=(refused("ecg", "lead_flat"),)),
+        facts(refused={"cardiac": "lead_flat"}),
         facts(reserves={"cardiac": "noisy"}),
     ),
     "labs_missing": (facts(missing={"kidney": "labs_missing"}), facts(reserves={"kidney": "lab_unknown"})),
     "albuminuria_missing": (facts(reserves={"kidney": "acr_missing"}), facts(missing={"kidney": "labs_missing"})),
     "numbers_not_calibrated": (facts(reserves={"lung": "uncalibrated"}), facts()),
+    "ecg_contradicts": (facts(reserves={"cardiac": "findings_contradict"}), facts(reserves={"cardiac": "paced"})),
     "undecided_by_the_model": (facts(reserves={"lung": "undecided"}), facts(reserves={"lung": "information_only"})),
     "other_finding": (facts(hernia=True), facts(normal_ecg=True)),
     "complete": (facts(missing={"cardiac": "inference_failed"}), facts(missing={"cardiac": "no_ecg"})),
-    "read_by_a_doctor": (facts(priority="urgent"), facts(priority="urgent", egfr=10)),
+    "read_by_a_doctor": (facts(categories={"lung": "high"}), facts(categories={"lung": "high"}, egfr=10)),
     "next_round": (facts(normal_ecg=True, pneumonia=False, egfr=95, kdigo_g="G1"), facts(pneumonia=0.5)),
 }
 
@@ -172,10 +178,9 @@ def test_a_rule_holds_where_it_should_and_not_beside_it(rule: str) -> None:
 
 
 @pytest.mark.parametrize("reason", ["age_out_of_range", "far_from_training"])
-@pytest.mark.parametrize(("organ", "field"), [("lung", "image"), ("cardiac", "ecg")])
-def test_nobody_is_asked_to_send_again_what_the_machine_never_assesses(organ: str, field: str, reason: str) -> None:
-    given = facts(missing={organ: "inputs_refused"}, inputs=(refused(field, reason),), age=10)
-    (step,) = next_steps(read_table(), given)
+@pytest.mark.parametrize("organ", ["lung", "cardiac"])
+def test_nobody_is_asked_to_send_again_what_the_machine_never_assesses(organ: str, reason: str) -> None:
+    (step,) = next_steps(read_table(), facts(refused={organ: reason}, age=10))
     assert step.step == "ask"
     assert "a doctor reads" in step.text["en"]
 
@@ -223,14 +228,14 @@ def test_an_organ_that_was_not_assessed_is_never_taken_for_normal(organ: str, co
 
 
 def test_nothing_assessed_at_all_is_not_clear() -> None:
-    assert rules(Facts(organs={}, priority="unassessed")) == ["read_by_a_doctor"]
+    assert rules(Facts(organs={})) == ["read_by_a_doctor"]
 
 
 def test_a_bare_output_that_is_not_calibrated_decides_nothing() -> None:
     bare = found("kfre_5y", 0.9).model_copy(update={"calibrated": False})
     given = facts()
-    organs = {**given.organs, "kidney": given.organs["kidney"].model_copy(update={"findings": (bare,)})}
-    assert rules(Facts(organs=organs, priority="routine")) == ["read_by_a_doctor"]
+    organs = {**given.organs, "kidney": given.organs["kidney"].model_copy(update={"findings": [bare]})}
+    assert rules(Facts(organs=organs)) == ["read_by_a_doctor"]
 
 
 def test_findings_of_every_shipped_bundle_can_stand_in_a_rule() -> None:
@@ -330,12 +335,8 @@ WRONG: dict[str, tuple[str, str]] = {
     "unknown organ": (rule('any = [{ organ = "liver", status = "assessed" }]\n'), r"rule ours: any\.0\.organ: "),
     "organ alone": (rule('any = [{ organ = "lung" }]\n'), r"any\.0\.organ: say status or reasons"),
     "unknown reason": (rule('any = [{ organ = "any", reasons = ["lost"] }]\n'), r"'lost' is not a reason of messages"),
-    "unknown priority": (rule('any = [{ priority = ["now"] }]\n'), r"rule ours: any\.0\.priority\.0: "),
-    "no priority": (rule("any = [{ priority = [] }]\n"), r"rule ours: any\.0\.priority: "),
-    "unknown because": (
-        rule('any = [{ priority = ["soon"], because_of = "flu" }]\n'),
-        r"because_of: 'flu' is not a term",
-    ),
+    "unknown strength": (rule('any = [{ positive = "mass", strength = "very" }]\n'), r"any\.0\.positive\.strength: "),
+    "priority": (rule('any = [{ priority = ["urgent"] }]\n'), r"rule ours: any\.0: a condition is about one of"),
     "unknown condition": (
         rule("any = [{ smoker = true }]\n"),
         r"rule ours: any\.0: a condition is about one of positive",

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from data_specs.visit.opinion import Judgement
 from data_specs.visit.next_step import NextStep
+from data_specs.visit.opinion import Judgement
 from data_specs.visit.report import Report, ReportFinding
 from data_specs.vocabulary import LANGUAGES, Language
 from service.report import as_json, html, pdf, words

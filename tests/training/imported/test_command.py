@@ -20,12 +20,14 @@ import torchvision
 from torch import Tensor, nn
 
 from data_specs.bundle import BundleManifest, TrainingData
+from data_specs.next_steps.decision import decide
+from data_specs.next_steps.rules import Facts
+from data_specs.next_steps.table import read_table
 from data_specs.visit.context import Context
 from inference.bundles.loading import load_bundle
 from inference.cxr.pipeline import FilmPipeline
 from inference.engine import organ
 from inference.findings import answer
-from inference.priority import prioritise
 from inference.readers.files import OpenFile
 from inference.runtime.batcher import Batcher
 from models.__main__ import main as models
@@ -265,14 +267,14 @@ async def test_serving_says_that_its_numbers_are_uncalibrated(imported: Path) ->
         for batcher in batchers:
             batcher.close()
     assert result.accepted
-    assessed = organ([result], "no_image", True)
+    assessed = organ("lung", [result], True)
     assert [f.calibrated for f in assessed.findings] == [False, False]
     assert [f.positive for f in assessed.findings] == [None, None]
     assert (assessed.risk, assessed.category) == (None, None)
     (reason,) = [p for p in assessed.reasons if p.code == "uncalibrated"]
     assert reason.found == "edema, pleural_thickening"
     assert "not calibrated" in reason.message("en").lower()
-    _, why = prioritise({"lung": assessed}, {}, frozenset())
+    why = decide(read_table(), Facts(organs={"lung": assessed})).reasons
     assert [p.code for p in why] == ["uncalibrated"], "never 'nothing found'"
 
 
