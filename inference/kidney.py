@@ -24,6 +24,8 @@ CATEGORY_OF_KDIGO: dict[str, Category] = {
     "high": "high",
     "very high": "high",
 }
+CELL = ("kdigo_g", "kdigo_a")
+"""What the cell of KDIGO's table is read from."""
 CATEGORY_AT_LEAST: dict[str, Category] = {"G3a": "intermediate", "G3b": "high", "G4": "high", "G5": "high"}
 """Lowest category of a G stage at any albuminuria (KDIGO 2024, column A1 of the risk table)."""
 
@@ -110,7 +112,7 @@ def category(found: Answer) -> tuple[Category | None, Problem | None]:
     cell, stage = found.by_name.get("kdigo_risk"), str(found.by_name["kdigo_g"].value)
     if cell is not None:
         level: Category | None = CATEGORY_OF_KDIGO[str(cell.value)]
-        basis = Problem("basis_kdigo", "warn", found=f"{stage}, {found.by_name['kdigo_a'].value}")
+        basis = Problem("basis_kdigo", "warn", found=", ".join(str(found.by_name[name].value) for name in CELL))
     else:
         level, basis = CATEGORY_AT_LEAST.get(stage), Problem("basis_gfr_stage", "warn", found=stage)
     incidence = found.by_name.get("incident_ckd")

@@ -207,11 +207,28 @@ def test_the_risk_is_that_of_failure_within_five_years_else_of_developing_the_di
         (stated(kdigo_g="G2", incident_ckd=(0.01, False)), None),
         (stated(kdigo_g="G2"), None),
         (stated(kdigo_g="G3b", incident_ckd=(0.3, True)), "high"),
-        (stated(kdigo_g="G1", kdigo_risk="low", incident_ckd=(0.3, True)), "low"),
-        (stated(kdigo_g="G5", kdigo_risk="moderate"), "intermediate"),
+        (stated(kdigo_g="G1", kdigo_a="A1", kdigo_risk="low"), "low"),
+        (stated(kdigo_g="G1", kdigo_a="A1", kdigo_risk="low", incident_ckd=(0.3, True)), "intermediate"),
+        (stated(kdigo_g="G5", kdigo_a="A1", kdigo_risk="moderate"), "intermediate"),
     ],
 )
 def test_the_cell_decides_before_the_stage_and_the_stage_before_the_model(
     answer: Answer, expected: Category | None
 ) -> None:
-    assert category(answer) == expected
+    level, basis = category(answer)
+    assert level == expected
+    assert (basis is None) is (level is None)
+
+
+@pytest.mark.parametrize(
+    ("answer", "code", "found"),
+    [
+        (stated(kdigo_g="G3a", kdigo_a="A2", kdigo_risk="high"), "basis_kdigo", "G3a, A2"),
+        (stated(kdigo_g="G3b"), "basis_gfr_stage", "G3b"),
+        (stated(kdigo_g="G2", incident_ckd=(0.3, True)), "basis_incident_ckd", "incident_ckd"),
+        (stated(kdigo_g="G3b", incident_ckd=(0.3, True)), "basis_gfr_stage", "G3b"),
+    ],
+)
+def test_a_category_says_what_it_rests_on(answer: Answer, code: str, found: str) -> None:
+    _, basis = category(answer)
+    assert basis == Problem(code, "warn", found=found)
