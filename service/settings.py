@@ -83,6 +83,9 @@ class Settings(BaseSettings):
         After so many a delivery is given up until somebody asks for it; with the other defaults after about a day.
     next_steps
         A table of what to do next, used instead of ``data_specs/next_steps/next_steps.toml``.
+    kfre_calibration
+        Which calibration of the kidney failure risk equation readers see (Tangri et al., JAMA 2016;315:164, which gives
+        one for North America and one for elsewhere); the other one is folded away.
     blind_reads
         Whether a specialist reads without the findings first, where the question does not say.
     drain_seconds
@@ -129,6 +132,7 @@ class Settings(BaseSettings):
     delivery_retry_max_seconds: Annotated[float, Field(gt=0, le=86_400)] = 3600
     delivery_attempts: Annotated[int, Field(ge=1, le=1000)] = 57
     next_steps: Path | None = None
+    kfre_calibration: Literal["non_north_america", "north_america"] = "non_north_america"
     blind_reads: bool = False
     drain_seconds: Annotated[float, Field(ge=0, le=600)] = 10
     session_hours: Annotated[float, Field(gt=0, le=168)] = 12

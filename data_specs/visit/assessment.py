@@ -64,6 +64,7 @@ class FoundFinding(Schema):
     strength: Strength | None = None
     likelihood_ratio: float | None = None
     use: Use | None = None
+    alternative: bool = False
     operating_point: OperatingPoint | None = None
     evidence: list[EvidenceMap] = Field(default=[])
 
@@ -151,6 +152,7 @@ def _finding(found: FoundFinding, language: Language, evidence_href: str) -> Fin
         strength=found.strength,
         likelihood_ratio=found.likelihood_ratio,
         use=found.use,
+        alternative=found.alternative,
         operating_point=found.operating_point,
         evidence=[
             Evidence(kind=shown.kind, input=shown.input, href=f"{evidence_href}/{found.name}/{shown.input}.png")

@@ -69,7 +69,8 @@ class Finding(Schema):
     calibrated: it ranks people and does not say how many of a hundred have the finding. ``strength`` says how far a
     probability lies from the points that decide; it and ``positive`` are null where nothing is decided by it (``use``).
     ``likelihood_ratio``: how many times as often persons with the finding have such a result as persons without it, by
-    the figures of the point that was reached.
+    the figures of the point that was reached. ``alternative``: a risk by another calibration of the same equation than
+    the programme's, which readers see only when they ask for it.
     """
 
     name: str
@@ -83,6 +84,7 @@ class Finding(Schema):
     strength: Strength | None = None
     likelihood_ratio: Annotated[float, Field(ge=0)] | None = None
     use: Use | None = None
+    alternative: bool = False
     operating_point: OperatingPoint | None = None
     evidence: list[Evidence] = Field(default=[])
 

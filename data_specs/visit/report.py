@@ -54,6 +54,7 @@ class ReportFinding(Schema):
     strength: Strength | None = None
     likelihood_ratio: Annotated[float, Field(ge=0)] | None = None
     use: Use | None = None
+    alternative: bool = False
     operating_point: OperatingPoint | None = None
     evidence: tuple[EvidenceMap, ...] = ()
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from data_specs.visit.contract import Finding
 from data_specs.visit.report import ReportFinding
-from data_specs.vocabulary import Language, shown_unit
+from data_specs.vocabulary import Language, is_reassuring, shown_unit
 
 NARROW_SPACE = "\u202f"
 
@@ -99,9 +99,20 @@ def ago(then: datetime, now: datetime, language: Language) -> str:
 
 
 def verdict(finding: Finding | ReportFinding, language: Language) -> str:
-    """What a probability decides, in two or three words; empty where it is not there to decide."""
-    if finding.positive is not None:
-        return text("above_threshold", language) if finding.positive else text("below_threshold", language)
-    if finding.use == "information":
-        return text("information_only", language)
-    return text("undecided", language) if finding.strength == "undecided" else ""
+    """What a probability decides, in the reader's words; empty where it is not there to decide."""
+    if finding.positive is None:
+        key = "information_only" if finding.use == "information" else "undecided"
+        return text(key, language) if finding.use == "information" or finding.strength == "undecided" else ""
+    if is_reassuring(finding.name):
+        return text("looks_normal" if finding.positive else "looks_not_normal", language)
+    return text(f"strength_{finding.strength or ('flagged' if finding.positive else 'below')}", language)
+
+
+def likelihood(finding: Finding | ReportFinding, language: Language) -> str:
+    """How much such a result says, as a likelihood ratio in words; empty where it is not known."""
+    ratio = finding.likelihood_ratio
+    if ratio is None or finding.positive is None or is_reassuring(finding.name):
+        return ""
+    if ratio >= 1:
+        return text("times_as_often", language, times=number(ratio, language))
+    return text("times_as_seldom", language, times=number(1 / ratio, language)) if ratio > 0 else ""

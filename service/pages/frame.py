@@ -19,7 +19,7 @@ from data_specs.visit.contract import ORGANS, Finding, OperatingPoint
 from data_specs.vocabulary import LANGUAGES, Language, display, is_reassuring
 from service.keys import Key
 from service.language.choice import COOKIE, language_of
-from service.language.texts import age, ago, measured, moment, opening, percent, signed, text, verdict
+from service.language.texts import age, ago, likelihood, measured, moment, opening, percent, signed, text, verdict
 from service.report.words import how_soon, say
 
 HERE = Path(__file__).parent
@@ -41,6 +41,7 @@ def page(request: Request, template: str, status_code: int = 200, /, *, key: Key
         "percent": partial(percent, language=language),
         "measured": partial(measured, language=language),
         "verdict": partial(verdict, language=language),
+        "likelihood": partial(likelihood, language=language),
         "moment": partial(moment, language=language),
         "ago": partial(ago, now=datetime.now(UTC), language=language),
         "said": lambda key, **filled: say(key, language, **filled),
@@ -130,5 +131,11 @@ def _judged(finding: Finding) -> bool:
 
 
 def by_weight(findings: Iterable[Finding]) -> list[Finding]:
-    """Findings above their threshold first; otherwise in the model's order."""
-    return sorted(findings, key=lambda finding: not finding.positive)
+    """Flagged findings first, clear ones before those to be confirmed; otherwise in the model's order."""
+
+    def weight(finding: Finding) -> int:
+        if finding.positive and not is_reassuring(finding.name):
+            return 0 if finding.strength == "strong" else 1
+        return 2 if finding.strength == "undecided" else 3
+
+    return sorted(findings, key=weight)

@@ -149,6 +149,7 @@ def _finding(organ: Organ, found: FoundFinding) -> ReportFinding:
         strength=found.strength,
         likelihood_ratio=found.likelihood_ratio,
         use=found.use,
+        alternative=found.alternative,
         operating_point=_point(found.operating_point) if found.operating_point else None,
         evidence=tuple(found.evidence),
     )

@@ -208,24 +208,28 @@ class _Layout(Elements):
         for organ in self.sheet.organs:
             category = f' <font color="{MUTED}">{escape(organ.category)}</font>' if organ.category else ""
             style += [("SPAN", (0, len(rows)), (-1, len(rows))), ("BACKGROUND", (0, len(rows)), (-1, len(rows)), SOFT)]
-            rows.append([self.text(f"<b>{escape(organ.title)}</b>{category}"), "", ""])
+            basis = f' <font size="{self.small}">{escape(organ.basis)}</font>' if organ.basis else ""
+            rows.append([self.text(f"<b>{escape(organ.title)}</b>{category}{basis}"), "", ""])
             negative = [line for line in organ.findings if self.brief and line.mark == "below"]
             rows += [self._finding(line) for line in organ.findings if line not in negative]
             if negative:
                 style.append(("SPAN", (0, len(rows)), (-1, len(rows))))
                 rows.append([self._negative(negative), "", ""])
+            if organ.sought:
+                style.append(("SPAN", (0, len(rows)), (-1, len(rows))))
+                rows.append([self.text(escape(" ".join(organ.sought)), small=True), "", ""])
         return [*story, self.table(rows, [0.32, 0.17, 0.51], *style, repeat=1)]
 
     def _finding(self, line: FindingLine) -> list[Paragraph]:
         ink = ALARM if line.stands_out else INK
         name, result = escape(line.name), escape(line.result)
         if line.stands_out:
-            name, result = f"<b>{name}</b>", f"<b>{result}</b>"
+            name = f"<b>{name}</b>"
         code = f'<font color="{MUTED}" size="{self.small}">{escape(line.code.replace(" ", NBSP))}</font>'
-        verdict = f' <font size="{self.small}">{escape(line.verdict)}</font>' if line.verdict else ""
+        number = f' <font size="{self.small}">{result}</font>' if line.verdict else ""
         return [
             self.text(f"{name} {code}"),
-            self.text(f"{result}{verdict}", ink=ink),
+            self.text(f"{escape(line.verdict) or result}{number}", ink=ink),
             self.text("<br/>".join(map(escape, line.notes)), small=True),
         ]
 

@@ -56,9 +56,13 @@ class FindingLine:
 
 @dataclass(frozen=True)
 class OrganLines:
+    """One organ. ``basis`` says what its category rests on, ``sought`` what was looked for and what was not."""
+
     organ: Organ
     title: str
     category: str
+    basis: str
+    sought: tuple[str, ...]
     findings: tuple[FindingLine, ...]
 
 
@@ -235,7 +239,9 @@ def _organ(report: Report, name: Organ, language: Language) -> OrganLines:
         organ=name,
         title=text(f"organ_{name}", language),
         category=text(f"category_{organ.category}", language) if organ.category else "",
-        findings=tuple(_finding(report, finding, language) for finding in organ.findings),
+        basis=organ.category_basis.message(language) if organ.category_basis else "",
+        sought=tuple(words.sought(organ, language)),
+        findings=tuple(_finding(report, finding, language) for finding in organ.findings if not finding.alternative),
     )
 
 

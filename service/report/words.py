@@ -11,9 +11,9 @@ from data_specs.visit.assessment import PROBABILITY_DIGITS
 from data_specs.visit.contract import Organ
 from data_specs.visit.next_step import NextStep
 from data_specs.visit.opinion import Judgement, Opinion
-from data_specs.visit.report import Report, ReportFinding, ReportInput
+from data_specs.visit.report import Report, ReportFinding, ReportInput, ReportOrgan
 from data_specs.vocabulary import Language, display
-from service.language.texts import NARROW_SPACE, measured, opening
+from service.language.texts import NARROW_SPACE, measured, opening, verdict
 
 
 @cache
@@ -62,8 +62,8 @@ def finding_sentence(finding: ReportFinding, language: Language) -> str:
         open_ = "information" if finding.use == "information" else "undecided" if finding.strength else "probability"
         return say(open_, language, finding=name, probability=probability)
     threshold = percent(point.threshold, language)
-    key = "above" if finding.positive else "below"
-    return say(key, language, finding=name, probability=probability, threshold=threshold, point=point.name)
+    told = {"verdict": verdict(finding, language), "probability": probability, "threshold": threshold}
+    return say("judged", language, finding=name, point=point.name, **told)
 
 
 def point_sentence(finding: ReportFinding, language: Language) -> str:
@@ -78,6 +78,13 @@ def point_sentence(finding: ReportFinding, language: Language) -> str:
         sensitivity=percent(point.sensitivity, language),
         specificity=percent(point.specificity, language),
     )
+
+
+def sought(organ: ReportOrgan, language: Language) -> list[str]:
+    """What was looked for in an organ, and what was not; nothing for an organ that was not assessed."""
+    both = (("looked_for", organ.looked_for), ("not_looked_for", organ.not_looked_for))
+    named = [(key, ", ".join(display(name, language) for name in names)) for key, names in both if names]
+    return [say(key, language, findings=names) for key, names in named]
 
 
 def organ_reasons(report: Report, organ: Organ, language: Language) -> list[str]:

@@ -153,7 +153,9 @@ def _without_findings(row: VisitRow) -> str | None:
     found = row.read_assessment()
     if found is None:
         return None
-    return found.model_copy(update={"organs": {}, "models": [], "priority_reasons": []}).model_dump_json()
+    return found.model_copy(
+        update={"organs": {}, "models": [], "priority_reasons": [], "next_steps": []}
+    ).model_dump_json()
 
 
 def visit_view(row: VisitRow, language: Language) -> Visit:

@@ -53,7 +53,7 @@ class FindingGroups(Concepts):
         organs = [
             self.organ_group(name, organ)
             for name, organ in self.report.organs.items()
-            if organ.status == "assessed" and (organ.risk is not None or organ.category is not None)
+            if organ.status == "assessed" and (organ.risk is not None or organ.category is not None or organ.looked_for)
         ]
         return [*organs, *map(self.finding_group, self.report.findings)]
 
@@ -66,7 +66,12 @@ class FindingGroups(Concepts):
             category = own(organ.category, text(f"category_{organ.category}", self.language))
             evaluations.append(QualitativeEvaluation(self.own("category"), category))
         concept_of_organ = self.term(name, organ.code)
-        return self.group(name, name, concept_of_organ, measurements=measurements, qualitative_evaluations=evaluations)
+        group = self.group(name, name, concept_of_organ, measurements=measurements, qualitative_evaluations=evaluations)
+        basis = [organ.category_basis.message(self.language)] if organ.category_basis else []
+        note = concept("121106", "DCM", say("sr_note", self.language))
+        sentences = [*basis, *words.sought(organ, self.language)]
+        group[0].ContentSequence.extend(text_item(note, sentence) for sentence in sentences)
+        return group
 
     def finding_group(self, finding: ReportFinding) -> MeasurementsAndQualitativeEvaluations:
         """A finding: its probability with the operating point, or its value with its unit (TID 1501)."""

@@ -258,8 +258,9 @@ def _finding_lines(report: Report, language: Language) -> list[str]:
     for name, organ in report.organs.items():
         if organ.status == "assessed":
             lines.append(opening(display(name, language)))
+            lines += [organ.category_basis.message(language)] if organ.category_basis else []
             for found in organ.findings:
                 sentences = [words.finding_sentence(found, language), words.point_sentence(found, language)]
                 lines.append("; ".join(filter(None, sentences)))
-            lines += words.organ_reasons(report, name, language)
+            lines += [*words.sought(organ, language), *words.organ_reasons(report, name, language)]
     return lines
