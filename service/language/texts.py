@@ -101,11 +101,13 @@ def ago(then: datetime, now: datetime, language: Language) -> str:
 def verdict(finding: Finding | ReportFinding, language: Language) -> str:
     """What a probability decides, in the reader's words; empty where it is not there to decide."""
     if finding.positive is None:
-        key = "information_only" if finding.use == "information" else "undecided"
-        return text(key, language) if finding.use == "information" or finding.strength == "undecided" else ""
+        if finding.use == "information":
+            return text("information_only", language)
+        return text("undecided", language) if finding.strength == "undecided" else ""
     if is_reassuring(finding.name):
-        return text("looks_normal" if finding.positive else "looks_not_normal", language)
-    return text(f"strength_{finding.strength or ('flagged' if finding.positive else 'below')}", language)
+        return text("looks_normal", language) if finding.positive else text("looks_not_normal", language)
+    strength = finding.strength or ("flagged" if finding.positive else "below")
+    return text(f"strength_{strength}", language)
 
 
 def likelihood(finding: Finding | ReportFinding, language: Language) -> str:

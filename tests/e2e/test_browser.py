@@ -213,7 +213,7 @@ def test_switch_of_language_is_kept(reader: Reader, language: Language) -> None:
     page.wait_for_load_state("load")
     assert page.url.endswith(reader.site.ids["urgent"])
     assert page.locator("html").get_attribute("lang") == language
-    assert text("above_threshold", language) in page.locator(".findings").first.inner_text()
+    assert text("strength_flagged", language) in page.locator(".findings").first.inner_text()
     assert reader.open("/worklist").locator("h1").inner_text() == text("worklist", language)
 
 

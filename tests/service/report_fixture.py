@@ -100,6 +100,9 @@ def report(version: int = 1) -> Report:
                 code=code("lung"),
                 risk=0.883,
                 category="high",
+                category_basis=Problem("basis_strong", "warn", found="pneumonia"),
+                looked_for=("abnormal", "pneumonia", "effusion"),
+                not_looked_for=("pneumothorax", "tuberculosis"),
                 findings=(
                     judged("abnormal", "lung", 0.882, 0.154),
                     judged("pneumonia", "lung", 0.883, 0.547, heatmap),
