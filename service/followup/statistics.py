@@ -188,9 +188,9 @@ def _agreement(reads: Sequence[_ReadVisit]) -> tuple[Agreement, ...]:
     for read in reads:
         readings = _readings(read)
         for first, second in combinations([reader for reader in READERS if reader in readings], 2):
-            spoken_of = readings[first].keys() | readings[second].keys()
-            if first == "machine":  # of what it has no verdict on, it does not say that it is absent
-                spoken_of = readings[first].keys()
+            spoken_of = set(readings[first])
+            if first != "machine":  # of what it has no verdict on, the machine does not say that it is absent
+                spoken_of |= set(readings[second])
             for finding in sorted(spoken_of):
                 pair = readings[first].get(finding, False), readings[second].get(finding, False)
                 pairs[finding, first, second].append(pair)
