@@ -168,7 +168,9 @@ def test_without_a_server_it_stays_and_can_be_sent_again(device, keys, visit, st
 def test_an_answer_of_a_proxy_does_not_take_its_place(device, keys, visit):
     page = opened(device, keys["doctor"], visit)
     write(page)
-    page.route("**/sign", lambda route: route.fulfill(status=502, content_type="text/html", body="<h1>Bad gateway</h1>"))
+    page.route(
+        "**/sign", lambda route: route.fulfill(status=502, content_type="text/html", body="<h1>Bad gateway</h1>")
+    )
     page.click(".sign .primary")
     page.wait_for_selector("[data-not-sent]")
     assert is_written(page)

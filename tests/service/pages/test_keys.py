@@ -38,7 +38,7 @@ def test_a_key_is_made_shown_once_renewed_and_revoked(served, admin):
     listed = admin.get("/keys").text
     assert first not in listed
     assert "BS. Thử &lt;Nghiệm&gt;" in listed
-    assert "<h2 id=\"site-" in listed
+    assert '<h2 id="site-' in listed
     key_id = id_of(admin, PERSON["label"])
     with served.client(first) as doctor:
         assert doctor.get("/v1/visits").status_code == 200
@@ -99,7 +99,9 @@ def test_a_form_of_another_site_makes_no_key(served):
         own = {"Origin": served.address}
         assert browser.get("/keys", headers=own).status_code == 200
         for address in ("/keys", "/keys/x/rotate", "/keys/x/revoke"):
-            assert browser.post(address, data=PERSON, headers={"Origin": "https://elsewhere.example"}).status_code == 403
+            assert (
+                browser.post(address, data=PERSON, headers={"Origin": "https://elsewhere.example"}).status_code == 403
+            )
         browser.cookies.clear()
         assert browser.get("/keys").headers["location"] == "/login?next=%2Fkeys"
 

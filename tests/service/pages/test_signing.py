@@ -13,7 +13,7 @@ from service.language.texts import text
 from tests.service.serving import visit_files
 
 DOCTOR, SPECIALIST = "BS. Thử Nghiệm Tuyến Dưới", "BS. Thử Nghiệm Tuyến Trên"
-WORDS = "Ho khạc đờm 5 ngày.\nKhông sốt <38 độ> & \"mệt\"."
+WORDS = 'Ho khạc đờm 5 ngày.\nKhông sốt <38 độ> & "mệt".'
 TYPED = {
     "verdict:pneumonia": "disagree",
     "add": ["atelectasis", "effusion"],
