@@ -211,6 +211,24 @@ class Keys:
 
         return await self._database.write(rotate), secret
 
+    async def name(self, key_id: str, label: str) -> None:
+        """Give a doctor's or specialist's key another name. What was signed keeps the name that it was signed with.
+
+        Raises
+        ------
+        NotFound
+            There is no such key of a person, or it was revoked before.
+        """
+
+        def rename(session: Session) -> int:
+            query = update(KeyRow).where(
+                KeyRow.id == key_id, KeyRow.revoked_at.is_(None), KeyRow.doctor_id.is_not(None)
+            )
+            return rowcount(session.execute(query.values(label=label)))
+
+        if not await self._database.write(rename):
+            raise NotFound
+
     async def revoke(self, key_id: str) -> None:
         """Make a key invalid; its row stays, so that what it did can be traced.
 

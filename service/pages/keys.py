@@ -14,8 +14,8 @@ from data_specs.problems import message
 from service.api.keys import NewKey
 from service.api.refusals import STATUS
 from service.api.session import page_key
-from service.errors import Forbidden, ServiceError, StorageUnavailable, field_faults
-from service.keys import Key, Role
+from service.errors import FieldFault, Forbidden, InvalidRequest, ServiceError, StorageUnavailable, field_faults
+from service.keys import MAX_LABEL, Key, Role
 from service.language.choice import language_of
 from service.language.texts import text
 from service.pages.frame import page, to_login
@@ -63,6 +63,20 @@ async def rotate(request: Request, key_id: str) -> Response:
         return await _page(request, key, made=await service_of(request).keys.rotate(key_id))
 
     return await _for_admin(request, renew)
+
+
+@router.post("/keys/{key_id}/name")
+async def name(request: Request, key_id: str, label: Annotated[str, Form()] = "") -> Response:
+    """Give the key of a person a name, or another one."""
+
+    async def rename(_: Key) -> Response:
+        named = " ".join(label.split())
+        if not 0 < len(named) <= MAX_LABEL or not named.isprintable():
+            raise InvalidRequest(FieldFault("label", "field_invalid", f"1 … {MAX_LABEL} × U+"))
+        await service_of(request).keys.name(key_id, named)
+        return RedirectResponse("/keys", 303)
+
+    return await _for_admin(request, rename)
 
 
 @router.post("/keys/{key_id}/revoke")

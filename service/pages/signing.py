@@ -15,13 +15,14 @@ from data_specs.visit.report import Report
 from data_specs.vocabulary import Language
 from service.api.refusals import STATUS
 from service.api.session import OneOrigin, keep_cookie, open_session, page_key
-from service.errors import Forbidden, NotFound, ServiceError, StorageUnavailable, TooManyWrongKeys
+from service.errors import Forbidden, NotFound, ServiceError, TooManyWrongKeys, Unavailable
 from service.followup import actions as followup
 from service.keys import Key
 from service.language.choice import language_of
 from service.language.texts import text
 from service.pages.frame import onward, page, to_login
 from service.pages.opinion import Typed
+from service.pages.outage import outage_page
 from service.pages.visit import refusal, visit_response
 from service.report.html import Bar, content_security_policy
 from service.report.issue import issue
@@ -37,12 +38,20 @@ async def sign(request: Request, visit_id: str) -> Response:
     """The first step shows who signs and what; the second, ``confirmed``, signs. ``change`` goes back to the form."""
     form = await request.form()
     typed = Typed.of(form)
-    key = await page_key(request)
-    if key is None:
-        return _ended(request, visit_id, typed)
+    try:
+        key = await page_key(request)
+        if key is None:
+            return _ended(request, visit_id, typed)
+        return await _answer(request, key, visit_id, form, typed)
+    except Unavailable as error:  # the visit could not be read either; a page with script has kept the form
+        return outage_page(request, error, () if "hx-request" in request.headers else typed.fields)
+
+
+async def _answer(request: Request, key: Key, visit_id: str, form: FormData, typed: Typed) -> Response:
+    """The next step; or the page with the form as it was typed, and why it was refused."""
     try:
         return await _step(request, key, visit_id, form, typed)
-    except StorageUnavailable:  # the page with the reason could not be read either
+    except Unavailable:
         raise
     except ServiceError as error:
         problem, status = refusal(request, error), STATUS[type(error)].value

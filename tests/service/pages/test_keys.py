@@ -10,7 +10,7 @@ import pytest
 
 from data_specs.vocabulary import LANGUAGES
 from service.language.texts import text
-from tests.service.serving import ADMIN
+from tests.service.serving import ADMIN, visit_files
 
 PERSON = {"role": "doctor", "site": "xã Một", "label": "BS. Thử <Nghiệm>", "doctor_id": "D-1"}
 
@@ -54,6 +54,22 @@ def test_a_key_is_made_shown_once_renewed_and_revoked(served, admin):
     assert 'role="alert"' in again.text
 
 
+def test_a_person_gets_a_name_and_what_was_signed_keeps_its_own(served, admin):
+    made = admin.post("/v1/keys", json={"role": "doctor", "site": "xã Tư", "doctor_id": "D-4"}).json()
+    site = admin.post("/v1/keys", json={"role": "site", "site": "xã Tư"}).json()
+    with served.client(site["key"]) as client:
+        visit = client.post("/v1/visits", files=visit_files(referrer={"id": "D-4"})).json()["id"]
+        assert admin.post(f"/keys/{site['id']}/name", data={"label": "x"}).status_code == 404, "no person's key"
+    with served.client(made["key"]) as doctor:
+        doctor.post(f"/v1/visits/{visit}/opinions", json={"version": 1})
+        assert admin.post(f"/keys/{made['id']}/name", data={"label": " BS.  Thử Bốn "}).status_code == 303
+        doctor.post(f"/v1/visits/{visit}/opinions", json={"version": 2})
+        opinions = doctor.get(f"/v1/visits/{visit}/history").json()["opinions"]
+        assert [each["author"]["name"] for each in opinions] == ["D-4", "BS. Thử Bốn"]
+    for wrong in ("", " ", "x" * 201, "a\x07b"):
+        assert admin.post(f"/keys/{made['id']}/name", data={"label": wrong}).status_code == 422
+
+
 @pytest.mark.parametrize("language", LANGUAGES)
 @pytest.mark.parametrize(
     ("change", "field"),
@@ -85,7 +101,7 @@ def test_only_an_admin_has_the_page(served, admin, role):
         assert client.get("/keys").status_code == 404
         assert client.post("/keys", data=PERSON).status_code == 404
         key_id = admin.post("/v1/keys", json={"role": "site", "site": "xã Ba"}).json()["id"]
-        for what in ("rotate", "revoke"):
+        for what in ("rotate", "revoke", "name"):
             assert client.post(f"/keys/{key_id}/{what}").status_code == 404
         assert 'href="/keys"' not in client.get("/worklist").text
     (row,) = (each for each in admin.get("/v1/keys").json()["items"] if each["id"] == key_id)
@@ -98,7 +114,7 @@ def test_a_form_of_another_site_makes_no_key(served):
         browser.post("/login", data={"key": ADMIN}, headers={"Origin": served.address})
         own = {"Origin": served.address}
         assert browser.get("/keys", headers=own).status_code == 200
-        for address in ("/keys", "/keys/x/rotate", "/keys/x/revoke"):
+        for address in ("/keys", "/keys/x/rotate", "/keys/x/revoke", "/keys/x/name"):
             assert (
                 browser.post(address, data=PERSON, headers={"Origin": "https://elsewhere.example"}).status_code == 403
             )

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import html
+import io
 import re
 
 import httpx
 import pytest
+from jinja2 import ChoiceLoader, DictLoader
+from pydicom import dcmread
+from pypdf import PdfReader
 
 from data_specs.vocabulary import LANGUAGES
 from service.language.texts import text
+from service.pages import frame
 from tests.service.serving import visit_files
 
 DOCTOR, SPECIALIST = "BS. Thử Nghiệm Tuyến Dưới", "BS. Thử Nghiệm Tuyến Trên"
@@ -181,6 +186,10 @@ def test_a_key_without_a_name_is_asked_for_one_and_the_wire_is_not(browser, serv
         assert names == ["BS. Thử Nghiệm Ba", "D-7"]
         for suffix in ("html", "fhir.json", "hl7", "json"):
             assert "BS. Thử Nghiệm Ba" in client.get(f"/v1/visits/{visit}/report.{suffix}").text
+        pdf = PdfReader(io.BytesIO(client.get(f"/v1/visits/{visit}/report.pdf").content))
+        assert "BS. Thử Nghiệm Ba" in " ".join(pdf.pages[0].extract_text().split())
+        sr = dcmread(io.BytesIO(client.get(f"/v1/visits/{visit}/report/sr.dcm").content))
+        assert str(sr.VerifyingObserverSequence[0].VerifyingObserverName) == "BS. Thử Nghiệm Ba"
 
 
 def test_a_name_of_the_form_does_not_replace_the_keys(browser, visit):
@@ -219,3 +228,32 @@ def test_ticks_of_a_blind_reading_become_words_on_the_machines_verdicts(browser,
 
 def test_who_may_not_sign_is_refused_on_the_page_too(browser, visit):
     assert browser("site").post(f"/visits/{visit}/sign", data={"version": "1"}).status_code == 403
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_the_latest_conclusion_and_the_open_question_fit_at_the_top_of_the_page(
+    browser, served, keys, visit, language, monkeypatch
+):
+    """``followup.conclusion``, here in a page of its own that extends the visit's."""
+    whole = frame._templates()
+    top = (
+        "{% extends 'real.html' %}{% import 'followup.html' as followup with context %}"
+        "{% block content %}<main>{{ followup.conclusion(visit, sidebar.history) }}</main>{{ super() }}{% endblock %}"
+    )
+    source, *_ = whole.loader.get_source(whole, "visit.html")
+    loader = ChoiceLoader([DictLoader({"visit.html": top, "real.html": source}), whole.loader])
+    monkeypatch.setattr(frame, "_templates", lambda: whole.overlay(loader=loader, cache_size=0))
+    doctor = browser("doctor", language)
+
+    def shown():
+        return re.search(r"<main>(.*?)</main>", doctor.get(f"/visits/{visit}").text, re.DOTALL)[1]
+
+    assert not shown().strip()
+    with served.client(keys["doctor"]) as d:
+        d.post(f"/v1/visits/{visit}/opinions", json={"version": 1, "text": "đầu tiên"})
+        d.post(f"/v1/visits/{visit}/opinions", json={"version": 2, "text": "cuối " * 100, "advice": "ask"})
+        d.post(f"/v1/visits/{visit}/referrals", json={"to_site": "central", "question": "Xẹp phổi?"})
+    for words in (DOCTOR, "cuối", "...", text("advice_ask", language), "Xẹp phổi?", 'href="#questions"'):
+        assert words in shown()
+    assert text("all_opinions", language, n=2) in shown()
+    assert "đầu tiên" not in shown()
