@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from starlette.datastructures import FormData
 
 from data_specs.visit.contract import Finding
-from data_specs.visit.opinion import Judgement, NewOpinion, Opinion
+from data_specs.visit.opinion import Judgement, NewOpinion
 from service.errors import FieldFault, InvalidRequest, field_faults
 from service.keys import MAX_LABEL, Key
 
@@ -106,8 +106,8 @@ class Typed:
         return name
 
 
-def typed_of(opinion: Opinion) -> str:
-    """What was typed for a signed opinion, in one order: ``draft.js`` compares it with what it has kept."""
+def typed_of(opinion: NewOpinion) -> str:
+    """What was typed for an opinion, in one order: ``draft.js`` compares it with what it has kept."""
     fields = [
         ("add", each.finding) if each.verdict == "add" else (f"{VERDICT}{each.finding}", each.verdict)
         for each in opinion.judgements

@@ -15,19 +15,19 @@ from data_specs.visit.report import Report
 from data_specs.vocabulary import Language
 from service.api.refusals import STATUS
 from service.api.session import OneOrigin, keep_cookie, open_session, page_key
-from service.errors import Forbidden, NotFound, ServiceError, TooManyWrongKeys, Unavailable
+from service.errors import Forbidden, NotFound, ServiceError, TooManyWrongKeys, Unavailable, VersionChanged
 from service.followup import actions as followup
 from service.keys import Key
 from service.language.choice import language_of
 from service.language.texts import text
 from service.pages.frame import onward, page, to_login
-from service.pages.opinion import Typed
+from service.pages.opinion import Typed, typed_of
 from service.pages.outage import outage_page
 from service.pages.visit import refusal, visit_response
 from service.report.html import Bar, content_security_policy
-from service.report.issue import issue
+from service.report.issue import issue, opinions_of
 from service.report.render import page_with_bar
-from service.state import service_of
+from service.state import Service, service_of
 from service.visits.stored import load_visit
 
 router = APIRouter(include_in_schema=False, default_response_class=HTMLResponse)
@@ -68,8 +68,20 @@ async def _step(request: Request, key: Key, visit_id: str, form: FormData, typed
     if "confirmed" not in form:
         await followup.signable(service, key, visit_id, version=typed.read)
         return await visit_response(request, key, visit_id, typed=typed, review=(author, new))
-    opinion = await followup.sign(service, key, visit_id, new, version=typed.read, name=author.name)
+    try:
+        opinion = await followup.sign(service, key, visit_id, new, version=typed.read, name=author.name)
+    except VersionChanged:
+        if not await _is_signed(service, key, visit_id, typed.read, new):
+            raise
+        return onward(request, f"/visits/{visit_id}/report?signed={typed.read}")
     return onward(request, f"/visits/{visit_id}/report?signed={opinion.number}")
+
+
+async def _is_signed(service: Service, key: Key, visit_id: str, number: int, new: NewOpinion) -> bool:
+    """Whether this very opinion was signed: the answer was lost on the way, or the button was pressed twice."""
+    row = await load_visit(service, key, visit_id)
+    opinions = await service.database.read(lambda session: opinions_of(session, row.id))
+    return any(each.number == number and is_by(key, each) and typed_of(each) == typed_of(new) for each in opinions)
 
 
 def _ended(

@@ -176,6 +176,27 @@ def test_an_answer_of_a_proxy_does_not_take_its_place(device, keys, visit):
     assert is_written(page)
 
 
+def test_where_the_answer_to_a_signature_is_lost_it_is_signed_once(device, served, keys, visit):
+    page = opened(device, keys["doctor"], visit)
+    write(page)
+    page.click(".sign .primary")
+    page.wait_for_selector(".review")
+
+    def lost(route):
+        route.fetch()
+        route.abort()
+
+    page.route("**/sign", lost, times=1)
+    page.click(".review [name=confirmed]")
+    page.wait_for_selector("[data-not-sent]")
+    assert len(drafts(page)) == 1
+    page.click(".review [name=confirmed]")
+    page.wait_for_url("**/report?signed=1")
+    assert drafts(page) == []
+    with served.client(keys["doctor"]) as client:
+        assert len(client.get(f"/v1/visits/{visit}/history").json()["opinions"]) == 1
+
+
 def test_it_is_there_after_the_tab_was_closed(device, served, keys, visit):
     page = opened(device, keys["doctor"], visit)
     write(page)

@@ -133,6 +133,18 @@ def test_on_a_conflict_the_page_has_what_was_typed_and_what_changed(browser, ser
     assert signed.url.path == f"/visits/{visit}/report"
 
 
+def test_the_same_opinion_sent_twice_is_signed_once(browser, visit):
+    """The answer was lost on the way, or the button was pressed twice."""
+    doctor = browser("doctor")
+    for _ in range(2):
+        signed = doctor.post(f"/visits/{visit}/sign", data={"version": "1", **TYPED, "confirmed": "1"})
+        assert signed.url.path == f"/visits/{visit}/report"
+        assert text("signed_as", "en", name=DOCTOR, version=2) in signed.text
+    other = {"version": "1", **TYPED, "advice": "ask", "confirmed": "1"}
+    assert doctor.post(f"/visits/{visit}/sign", data=other).status_code == 409
+    assert len(doctor.get(f"/v1/visits/{visit}/history").json()["opinions"]) == 1
+
+
 @pytest.mark.parametrize("wrong", [{"advice": "pray"}, {"add": "no such thing"}, {"text": "x" * 4001}])
 def test_a_form_that_cannot_be_read_comes_back_as_typed(browser, visit, wrong):
     refused = browser("doctor").post(f"/visits/{visit}/sign", data={"version": "1", **TYPED, **wrong})
