@@ -53,6 +53,8 @@ class Term:
         Organ of a finding; ``None``: the term is no finding.
     judged
         Whether the answer of a finding is a probability; otherwise it is a measured value.
+    implies
+        The finding that is there whenever this one is; ``None``: no other.
     words
         What the value can be, where it is a word and no number.
     withheld_by
@@ -70,6 +72,7 @@ class Term:
     display: dict[str, str]
     organ: str | None = None
     judged: bool = False
+    implies: str | None = None
     words: tuple[str, ...] = ()
     withheld_by: tuple[str, ...] = ()
     reassuring: bool = False
@@ -95,6 +98,7 @@ def terms() -> dict[str, Term]:
             display={language: row[language] for language in LANGUAGES},
             organ=row.get("organ"),
             judged=row.get("judged", False),
+            implies=row.get("implies"),
             words=tuple(row.get("words", ())),
             withheld_by=tuple(row.get("withheld_by", ())),
             reassuring=row.get("reassuring", False),

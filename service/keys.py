@@ -19,7 +19,7 @@ import secrets
 import time
 import uuid
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -33,6 +33,7 @@ from service.storage.store import fsync_folder
 from service.storage.tables import KeyRow, SessionRow
 
 Role = Literal["site", "doctor", "specialist", "admin"]
+MAX_LABEL = 200
 BOOTSTRAP_ID = "bootstrap"
 ADMIN_SITE = "admin"
 """Site of the visits that the first admin key posts."""
@@ -57,7 +58,8 @@ class Key:
         referred, and signs them. ``specialist``: sees and answers what was referred to its site or to any site.
         ``admin``: sees everything, manages keys and destinations, and does not sign.
     doctor_id, label
-        Identifier of a doctor or specialist, and the name that they sign with.
+        Identifier of a doctor or specialist, and the person's name, with which they sign. The label of other keys is
+        what they are for.
     """
 
     id: str
@@ -180,6 +182,52 @@ class Keys:
     async def list(self) -> list[KeyRow]:
         query = select(KeyRow).order_by(KeyRow.created_at, KeyRow.id)
         return list(await self._database.read(lambda session: session.scalars(query).all()))
+
+    async def rotate(self, key_id: str) -> tuple[KeyRow, str]:
+        """A new secret for a key, which keeps its id: what it signed, asked and posted stays its own.
+
+        The old secret and the sessions that were opened with it end. It stays as a revoked key, so that the key file of
+        the first start does not make it valid again.
+
+        Raises
+        ------
+        NotFound
+            There is no such key, or it was revoked before.
+        """
+        secret, retired_id = new_secret(), str(uuid.uuid4())
+
+        def rotate(session: Session) -> KeyRow:
+            query = select(KeyRow).where(KeyRow.id == key_id, KeyRow.revoked_at.is_(None)).with_for_update()
+            row = session.scalars(query).one_or_none()
+            if row is None:
+                raise NotFound
+            old = row.hash
+            row.hash = hash_secret(secret)
+            session.flush()
+            retired = _insert(session, replace(key_of(row), id=retired_id), old)
+            retired.revoked_at = retired.created_at
+            session.flush()
+            return row
+
+        return await self._database.write(rotate), secret
+
+    async def name(self, key_id: str, label: str) -> None:
+        """Give a doctor's or specialist's key another name. What was signed keeps the name that it was signed with.
+
+        Raises
+        ------
+        NotFound
+            There is no such key of a person, or it was revoked before.
+        """
+
+        def rename(session: Session) -> int:
+            query = update(KeyRow).where(
+                KeyRow.id == key_id, KeyRow.revoked_at.is_(None), KeyRow.doctor_id.is_not(None)
+            )
+            return rowcount(session.execute(query.values(label=label)))
+
+        if not await self._database.write(rename):
+            raise NotFound
 
     async def revoke(self, key_id: str) -> None:
         """Make a key invalid; its row stays, so that what it did can be traced.

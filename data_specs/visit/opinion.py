@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Annotated, Literal
 
@@ -9,7 +10,7 @@ from pydantic import AfterValidator, Field, field_validator
 
 from data_specs.schema import Schema
 from data_specs.visit.contract import ORGANS
-from data_specs.vocabulary import terms
+from data_specs.vocabulary import term_of, terms
 
 AuthorRole = Literal["referrer", "specialist"]
 Verdict = Literal["agree", "disagree", "add"]
@@ -64,6 +65,16 @@ class NewOpinion(Schema):
         if len({judgement.finding for judgement in judgements}) < len(judgements):
             raise ValueError("each finding once")
         return judgements
+
+    def says(self, machine: Mapping[str, bool]) -> dict[str, bool]:
+        """Whether each finding that the doctor speaks of is there, where the machine's statements were ``machine``.
+
+        A finding that is there brings the one that it implies: who sees an effusion reads an abnormal film, also where
+        they do not say so.
+        """
+        said = {each.finding: each.says(machine.get(each.finding, False)) for each in self.judgements}
+        implied = {term_of(name).implies: True for name, is_there in said.items() if is_there}
+        return said | {name: True for name in implied if name is not None}
 
 
 class Opinion(NewOpinion):

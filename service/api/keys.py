@@ -12,7 +12,7 @@ from pydantic_core import PydanticCustomError
 from service import errors
 from service.api.refusals import problem_responses
 from service.api.session import AdminKey
-from service.keys import Role
+from service.keys import MAX_LABEL, Role
 from service.state import service_of
 from service.storage.tables import KeyRow
 
@@ -30,14 +30,14 @@ DoctorId = Annotated[str, StringConstraints(min_length=1, max_length=200, patter
 
 class NewKey(BaseModel):
     """A new key. ``doctor_id`` is the ``referrer.id`` whose visits a doctor's key shows, or a specialist's own
-    identifier; ``label`` is the name that they sign with."""
+    identifier; ``label`` is the person's name, with which they sign."""
 
     model_config = ConfigDict(extra="forbid")
 
     role: Role
     site: Name
     doctor_id: DoctorId | None = None
-    label: Annotated[str, Field(max_length=200, pattern=r"^[^\x00-\x1f]*$")] = ""
+    label: Annotated[str, Field(max_length=MAX_LABEL, pattern=r"^[^\x00-\x1f]*$")] = ""
 
     @model_validator(mode="after")
     def _doctor_is_named(self) -> NewKey:
@@ -83,6 +83,13 @@ async def create_key(request: Request, _: AdminKey, asked: NewKey) -> CreatedKey
 async def list_keys(request: Request, _: AdminKey) -> KeyList:
     """All keys, also the revoked ones, oldest first."""
     return KeyList.model_validate({"items": [_view(row) for row in await service_of(request).keys.list()]})
+
+
+@router.post("/{key_id}/rotate", responses=problem_responses(errors.NotFound))
+async def rotate_key(request: Request, _: AdminKey, key_id: Annotated[str, Path(max_length=36)]) -> CreatedKey:
+    """A new secret for the same key and person; the old one, and all its sessions, become invalid."""
+    row, secret = await service_of(request).keys.rotate(key_id)
+    return CreatedKey.model_validate({**_view(row), "key": secret})
 
 
 @router.delete("/{key_id}", status_code=204, responses=problem_responses(errors.NotFound))

@@ -18,7 +18,7 @@ from typing import Annotated
 from urllib.parse import quote, urlsplit
 
 from fastapi import APIRouter, Depends, Form, Request
-from fastapi.responses import RedirectResponse
+from fastapi.responses import RedirectResponse, Response
 from sqlalchemy import delete
 from sqlalchemy.orm import Session
 
@@ -122,25 +122,43 @@ OneOrigin = Depends(refuse_other_origins)
 @router.post("/login", dependencies=[OneOrigin])
 async def login(
     request: Request, key: Annotated[str, Form(max_length=MAX_SECRET)] = "", next: Annotated[str, Form()] = "/"
-) -> RedirectResponse:
+) -> Response:
     """Open a session with a key, and redirect to ``next``, an address of this service.
 
     With a wrong key the page is shown again, and says so; after too many, it says when to try again.
     """
-    service = service_of(request)
     onward = next if _is_local(next) else "/"
     try:
-        failed = "" if await service.keys.find(key.strip(), client_network(request)) else "1"
+        opened = await open_session(request, key)
+        failed = "" if opened else "1"
     except TooManyWrongKeys:
-        failed = "often"
-    if failed:
+        opened, failed = None, "often"
+    if opened is None:
         return RedirectResponse(f"/login?failed={failed}&next={quote(onward, safe='')}", 303)
-    cookie = await _open(service, hash_secret(key.strip()))
-    response = RedirectResponse(onward, 303)
+    return keep_cookie(request, RedirectResponse(onward, 303), opened[1])
+
+
+async def open_session(request: Request, secret: str) -> tuple[Key, str] | None:
+    """A session with the key of ``secret``: the key, and the session's cookie. ``None`` if the key is not known.
+
+    Raises
+    ------
+    TooManyWrongKeys, Busy
+        As :meth:`service.keys.Keys.find`.
+    """
+    service, secret = service_of(request), secret.strip()
+    if len(secret) > MAX_SECRET:
+        return None
+    key = await service.keys.find(secret, client_network(request))
+    return None if key is None else (key, await _open(service, hash_secret(secret)))
+
+
+def keep_cookie(request: Request, response: Response, cookie: str) -> Response:
+    """``response``, with which a browser keeps the session's cookie."""
     response.set_cookie(
         COOKIE,
         cookie,
-        max_age=int(service.settings.session_hours * 3600),
+        max_age=int(service_of(request).settings.session_hours * 3600),
         httponly=True,
         samesite="strict",
         secure=request.url.scheme == "https",

@@ -24,8 +24,8 @@ from service.storage.tables import VISITS, OpinionRow, OutcomeRow, ReferralRow, 
 from service.visits.stored import NOT_WITHDRAWN, is_addressed_to, load_visit
 
 
-def author_of(key: Key) -> Author:
-    """The doctor to whom the key belongs.
+def author_of(key: Key, name: str | None = None) -> Author:
+    """The doctor to whom the key belongs: by the key's name, else by ``name``, else by their identifier.
 
     Raises
     ------
@@ -35,11 +35,11 @@ def author_of(key: Key) -> Author:
     if not key.may_sign or key.doctor_id is None:
         raise Forbidden
     role: AuthorRole = "specialist" if key.role == "specialist" else "referrer"
-    return Author(id=key.doctor_id, name=key.label or key.doctor_id, facility=key.site, role=role)
+    return Author(id=key.doctor_id, name=key.label or name or key.doctor_id, facility=key.site, role=role)
 
 
-async def sign(parts: Parts, key: Key, visit_id: str, new: NewOpinion, *, version: int) -> Opinion:
-    """Sign an opinion on the report's ``version``. A specialist's opinion also answers an open question.
+async def signable(parts: Parts, key: Key, visit_id: str, *, version: int) -> VisitRow:
+    """The visit, whose report's ``version`` the key may sign at this moment.
 
     Raises
     ------
@@ -50,12 +50,34 @@ async def sign(parts: Parts, key: Key, visit_id: str, new: NewOpinion, *, versio
     VersionChanged
         The report has another version now.
     """
-    author = author_of(key)
+    author_of(key)
     row = await load_visit(parts, key, visit_id)
     if row.status == "accepted":
         raise NotFinished
     if row.version != version:
         raise VersionChanged(row.version, version)
+    if not await parts.database.read(lambda session: _was_asked(session, key, visit_id)):
+        raise Forbidden
+    return row
+
+
+async def sign(
+    parts: Parts, key: Key, visit_id: str, new: NewOpinion, *, version: int, name: str | None = None
+) -> Opinion:
+    """Sign an opinion on the report's ``version``. A specialist's opinion also answers an open question.
+
+    Parameters
+    ----------
+    name
+        As :func:`author_of`.
+
+    Raises
+    ------
+    NotFound, Forbidden, NotFinished, VersionChanged
+        As :func:`signable`.
+    """
+    author = author_of(key, name)
+    row = await signable(parts, key, visit_id, version=version)
     await issue(parts, visit_id, version)  # the version that was read is stored before the next one is made
 
     def write(session: Session) -> Opinion:
@@ -96,6 +118,12 @@ async def sign(parts: Parts, key: Key, visit_id: str, new: NewOpinion, *, versio
     return opinion
 
 
+def _was_asked(session: Session, key: Key, visit_id: str) -> bool:
+    """Whether a question about the visit was asked to this specialist; a referring doctor needs none."""
+    asked = select(ReferralRow.id).where(ReferralRow.visit_id == visit_id, is_addressed_to(key), NOT_WITHDRAWN)
+    return key.role != "specialist" or session.scalars(asked.limit(1)).first() is not None
+
+
 def _open_question(session: Session, key: Key, visit_id: str, named: str | None) -> ReferralRow | None:
     """The open question that a specialist answers: the named one, else the oldest. ``None`` for a referring doctor.
 
@@ -108,8 +136,7 @@ def _open_question(session: Session, key: Key, visit_id: str, named: str | None)
     """
     if key.role != "specialist":
         return None
-    asked = select(ReferralRow.id).where(ReferralRow.visit_id == visit_id, is_addressed_to(key), NOT_WITHDRAWN)
-    if session.scalars(asked.limit(1)).first() is None:
+    if not _was_asked(session, key, visit_id):
         raise Forbidden
     query = _open_questions(visit_id).where(is_addressed_to(key))
     if named is not None:

@@ -19,7 +19,9 @@ from pydantic import BaseModel, ConfigDict
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from data_specs.visit.contract import ORGANS, visible_findings
 from data_specs.visit.opinion import Opinion
+from data_specs.vocabulary import term_of
 from service.keys import Key
 from service.parts import Parts
 from service.storage.tables import OpinionRow, OutcomeRow, ReferralRow, VisitRow
@@ -30,6 +32,7 @@ Reader = Literal["machine", "referrer", "specialist"]
 READERS: tuple[Reader, ...] = ("machine", "referrer", "specialist")
 MAX_VISITS = 20_000
 """Latest visits of the period that are counted. A district has some thousands a year."""
+VISIBLE = frozenset(name for organ in ORGANS for name in visible_findings(organ))
 
 
 class _Row(BaseModel):
@@ -185,7 +188,10 @@ def _agreement(reads: Sequence[_ReadVisit]) -> tuple[Agreement, ...]:
     for read in reads:
         readings = _readings(read)
         for first, second in combinations([reader for reader in READERS if reader in readings], 2):
-            for finding in sorted(readings[first].keys() | readings[second].keys()):
+            spoken_of = set(readings[first])
+            if first != "machine":  # of what it has no verdict on, the machine does not say that it is absent
+                spoken_of |= set(readings[second])
+            for finding in sorted(spoken_of):
                 pair = readings[first].get(finding, False), readings[second].get(finding, False)
                 pairs[finding, first, second].append(pair)
     return tuple(_pair(*names, answers) for names, answers in sorted(pairs.items()))
@@ -195,21 +201,23 @@ def _readings(read: _ReadVisit) -> dict[Reader, dict[str, bool]]:
     """For each reader of a visit: is the finding present? A doctor's latest opinion counts.
 
     A doctor who saw the machine's findings and does not judge one agrees with the machine. A doctor who read blind and
-    does not name a finding says that it is absent.
+    does not name a finding says that it is absent. Only findings count that can be seen on a film or a trace: nobody
+    reads a risk or a measured value without the machine.
     """
     found = read.row.read_assessment()
     machine = {
         finding.name: finding.positive
         for organ in (found.organs.values() if found else ())
         for finding in organ.findings
-        if finding.positive is not None
+        if finding.positive is not None and finding.name in VISIBLE
     }
     readings: dict[Reader, dict[str, bool]] = {"machine": machine}
     for opinion in read.opinions:
         answers = dict.fromkeys(machine, False) if opinion.blind else dict(machine)
-        for judgement in opinion.judgements:
-            answers[judgement.finding] = judgement.says(machine.get(judgement.finding, False))
-        readings[opinion.author.role] = answers
+        said = {name: there for name, there in opinion.says(machine).items() if name in VISIBLE}
+        answers |= said
+        implied = [term_of(name).implies for name, is_there in answers.items() if is_there]
+        readings[opinion.author.role] = {name: True for name in implied if name is not None} | answers
     return readings
 
 

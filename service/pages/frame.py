@@ -25,9 +25,17 @@ from service.report.words import how_soon, say
 HERE = Path(__file__).parent
 
 
-def to_login(request: Request) -> Response:
-    here = request.url.path + (f"?{request.url.query}" if request.url.query else "")
-    return RedirectResponse(f"/login?{urlencode({'next': here})}", 303)
+def to_login(request: Request, back: str | None = None) -> Response:
+    """Redirect to the login, and from there ``back``, to this address by default."""
+    here = back or request.url.path + (f"?{request.url.query}" if request.url.query else "")
+    return onward(request, f"/login?{urlencode({'next': here})}")
+
+
+def onward(request: Request, address: str) -> Response:
+    """Redirect to another page, also where htmx asked for a part of this one (its response header ``HX-Redirect``)."""
+    if "hx-request" in request.headers and request.method == "POST":
+        return Response(status_code=204, headers={"HX-Redirect": address})
+    return RedirectResponse(address, 303)
 
 
 def page(request: Request, template: str, status_code: int = 200, /, *, key: Key | None, **values: Any) -> Response:

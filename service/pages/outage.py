@@ -7,6 +7,8 @@ htmx, response headers: ``HX-Reswap`` and ``HX-Reselect`` say what is done with 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from fastapi import FastAPI, Request
 from fastapi.responses import Response
 
@@ -25,7 +27,7 @@ def add_outage_page(app: FastAPI) -> None:
 
     async def answered(request: Request, error: Exception) -> Response:
         assert isinstance(error, Unavailable)  # noqa: S101  registered for this class
-        return _outage_page(request, error) if _is_for_a_page(request) else problem_response(error, request)
+        return outage_page(request, error) if _is_for_a_page(request) else problem_response(error, request)
 
     app.add_exception_handler(Unavailable, answered)
 
@@ -35,11 +37,12 @@ def _is_for_a_page(request: Request) -> bool:
     return wants_html and not request.url.path.startswith(NOT_PAGES)
 
 
-def _outage_page(request: Request, error: Unavailable) -> Response:
+def outage_page(request: Request, error: Unavailable, carried: Sequence[tuple[str, str]] = ()) -> Response:
+    """The page that says so. ``carried`` are the fields of a form that was sent, with which it can be sent again."""
     note_unavailable(error, request)
     language = language_of(request)
     sentence = message(error.code, language, found=error.found, expected=error.expected)
-    response = page(request, "outage.html", STATUS[type(error)].value, key=None, sentence=sentence)
+    response = page(request, "outage.html", STATUS[type(error)].value, key=None, sentence=sentence, carried=carried)
     if error.retry_after_s is not None:
         response.headers["Retry-After"] = str(error.retry_after_s)
     if "hx-request" in request.headers:

@@ -5,28 +5,27 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Annotated, Any, get_args
+from typing import Annotated, get_args
 
 from fastapi import APIRouter, Form, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
-from pydantic import ValidationError
-from starlette.datastructures import FormData
 
 from data_specs.problems import message
 from data_specs.visit.comparison import Comparison
 from data_specs.visit.contract import ORGANS, Finding, Visit, visible_findings
 from data_specs.visit.followup import OUTCOMES, History, NewOutcome, NewReferral
-from data_specs.visit.opinion import Advice, Judgement, NewOpinion
+from data_specs.visit.opinion import Advice, Author, NewOpinion
 from data_specs.visit.report import Report
 from service.api.refusals import STATUS
 from service.api.session import page_key
-from service.errors import Forbidden, InvalidRequest, NotFound, ServiceError, StorageUnavailable, field_faults
+from service.errors import Forbidden, NotFound, ServiceError, StorageUnavailable
 from service.followup import actions as followup
 from service.followup.questions import list_questions
 from service.followup.statistics import statistics
 from service.keys import Key
 from service.language.choice import language_of
 from service.pages.frame import page, to_login
+from service.pages.opinion import Typed, checked, typed_of
 from service.pages.pictures import Film, films, traces
 from service.report.issue import issue
 from service.state import Service, service_of
@@ -64,9 +63,26 @@ async def load_sidebar(service: Service, key: Key, row: VisitRow) -> VisitSideba
 
 
 async def visit_response(
-    request: Request, key: Key, visit_id: str, *, problem: str | None = None, status_code: int = 200
+    request: Request,
+    key: Key,
+    visit_id: str,
+    *,
+    problem: str | None = None,
+    typed: Typed | None = None,
+    review: tuple[Author, NewOpinion] | None = None,
+    status_code: int = 200,
 ) -> Response:
-    """The visit's page; ``problem`` is the reason why a form that was sent from it was refused."""
+    """The visit's page.
+
+    Parameters
+    ----------
+    problem
+        Why a form that was sent from it was refused.
+    typed
+        What stands in the opinion's form; nothing by default.
+    review
+        The opinion that is about to be signed, and who signs: shown instead of the form.
+    """
     service, language = service_of(request), language_of(request)
     try:
         row = await load_visit(service, key, visit_id)
@@ -74,6 +90,7 @@ async def visit_response(
         return page(request, "missing.html", 404, key=key)
     visit = visit_view(row, language)
     sidebar = await load_sidebar(service, key, row)
+    judged = _judged(visit)
     return page(
         request,
         "visit.html",
@@ -85,7 +102,10 @@ async def visit_response(
         traces=traces(visit),
         sidebar=sidebar,
         may_sign=_may_sign(key, sidebar.history),
-        judged=_judged(visit),
+        judged=judged,
+        typed=(typed or Typed(visit.version)).seen_with(judged),
+        typed_of=typed_of,
+        review=review,
         addable=_addable(visit),
         advices=get_args(Advice),
         outcomes=OUTCOMES,
@@ -120,17 +140,6 @@ def _addable(visit: Visit) -> list[str]:
 
 
 # ---------------------------------------------------------------------- forms of a visit's page
-@router.post("/visits/{visit_id}/sign")
-async def sign(request: Request, visit_id: str) -> Response:
-    form = await request.form()
-
-    async def action(service: Service, key: Key) -> None:
-        version, new = _opinion(form)
-        await followup.sign(service, key, visit_id, new, version=version)
-
-    return await run_and_return(request, visit_id, action, "opinions")
-
-
 @router.post("/visits/{visit_id}/ask")
 async def ask(
     request: Request,
@@ -141,7 +150,7 @@ async def ask(
 ) -> Response:
     async def action(service: Service, key: Key) -> None:
         asked = {"question": question, "to_site": to_site.strip() or None, "blind": bool(blind) or None}
-        await followup.ask(service, key, visit_id, _checked(NewReferral, asked))
+        await followup.ask(service, key, visit_id, checked(NewReferral, asked))
 
     return await run_and_return(request, visit_id, action, "questions")
 
@@ -162,7 +171,7 @@ async def outcome(
     source: Annotated[str, Form()] = "",
 ) -> Response:
     async def action(service: Service, key: Key) -> None:
-        new = _checked(NewOutcome, {"finding": finding, "outcome": outcome, "source": source})
+        new = checked(NewOutcome, {"finding": finding, "outcome": outcome, "source": source})
         await followup.record_outcome(service, key, visit_id, new)
 
     return await run_and_return(request, visit_id, action, "outcome")
@@ -172,47 +181,20 @@ async def run_and_return(request: Request, visit_id: str, action: Action, sectio
     """Run the action and return to a section of the visit's page, or show the page with the reason of a refusal."""
     key = await page_key(request)
     if key is None:
-        return to_login(request)
+        return to_login(request, f"/visits/{visit_id}")
     try:
         await action(service_of(request), key)
     except StorageUnavailable:  # the page with the reason could not be read either
         raise
     except ServiceError as error:
-        problem = message(error.code, language_of(request), found=error.found, expected=error.expected)
-        return await visit_response(request, key, visit_id, problem=problem, status_code=STATUS[type(error)].value)
+        status = STATUS[type(error)].value
+        return await visit_response(request, key, visit_id, problem=refusal(request, error), status_code=status)
     return RedirectResponse(f"/visits/{visit_id}#{section}", 303)
 
 
-def _opinion(form: FormData) -> tuple[int, NewOpinion]:
-    """The report version that was read, and the opinion on it.
-
-    Raises
-    ------
-    InvalidRequest
-        The form has something that the page does not offer.
-    """
-    judgements = [
-        {"finding": name.removeprefix("verdict:"), "verdict": verdict, "note": ""}
-        for name, verdict in form.multi_items()
-        if name.startswith("verdict:") and verdict
-    ]
-    judgements += [{"finding": name, "verdict": "add"} for name in form.getlist("add")]
-    given = {
-        "judgements": tuple(_checked(Judgement, each) for each in judgements),
-        "text": str(form.get("text", "")).strip(),
-        "advice": form.get("advice") or None,
-        "referral": form.get("referral") or None,
-    }
-    version = str(form.get("version", ""))
-    is_number = version.isascii() and version.isdigit() and len(version) < 10
-    return int(version) if is_number else 0, _checked(NewOpinion, given)
-
-
-def _checked(kind: Any, given: dict[str, Any]) -> Any:
-    try:
-        return kind.model_validate(given)
-    except ValidationError as error:
-        raise InvalidRequest(*field_faults(error.errors(include_url=False))) from None
+def refusal(request: Request, error: ServiceError) -> str:
+    """Why a form was refused, as a sentence."""
+    return message(error.code, language_of(request), found=error.found, expected=error.expected)
 
 
 # ---------------------------------------------------------------------- questions, statistics

@@ -44,6 +44,8 @@ async def login(request: Request, next: str = "/", failed: str | None = None) ->
         "login.html",
         429 if too_often else 200,
         key=None,
+        action="/login",
+        carried=(),
         next=next,
         refused=failed is not None,
         too_often=too_often,

@@ -29,7 +29,17 @@ class Picture:
     src: str
 
 
-def render(report: Report, language: Language, *, pictures: Mapping[int, bytes] | None = None) -> bytes:
+@dataclass(frozen=True)
+class Bar:
+    """What stands above the report on a screen: a note, and addresses with their words. It is not printed."""
+
+    note: str
+    links: Mapping[str, str]
+
+
+def render(
+    report: Report, language: Language, *, pictures: Mapping[int, bytes] | None = None, bar: Bar | None = None
+) -> bytes:
     """The page as UTF-8 HTML.
 
     Parameters
@@ -48,6 +58,7 @@ def render(report: Report, language: Language, *, pictures: Mapping[int, bytes] 
         number=number,
         zip=zip,
         pictures=_pictures(sheet, pictures or {}),
+        bar=bar,
         style=Markup(_style()),  # noqa: S704  our own file
         policy=content_security_policy(),
     )

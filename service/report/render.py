@@ -14,6 +14,7 @@ from service.parts import Parts
 
 if TYPE_CHECKING:
     from service.report.dicom.identity import MadeInstance
+    from service.report.html import Bar
 
 Kind = Literal["json", "fhir", "html", "pdf", "hl7"]
 PICTURE_PX = 640
@@ -30,6 +31,14 @@ async def rendering(parts: Parts, report: Report, kind: Kind, language: Language
         pictures = await _pictures(parts, report)
         return await asyncio.to_thread(_page, report, kind, language, pictures)
     return await asyncio.to_thread(_message, report, kind, language)
+
+
+async def page_with_bar(parts: Parts, report: Report, language: Language, bar: Bar) -> bytes:
+    """The report as a page of HTML under a bar of links."""
+    from service.report import html  # noqa: PLC0415  loaded when a page is asked for
+
+    pictures = await _pictures(parts, report)
+    return await asyncio.to_thread(html.render, report, language, pictures=pictures, bar=bar)
 
 
 def _page(report: Report, kind: Kind, language: Language, pictures: dict[int, bytes]) -> bytes:

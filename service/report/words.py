@@ -163,4 +163,4 @@ def opinion_sentences(opinion: Opinion, language: Language) -> list[str]:
         content.append(opinion.text)
     if opinion.advice:
         content.append(say(f"step_{opinion.advice}", language))
-    return [signed, *(content or [say("as_found", language)])]
+    return [signed, *(content or [say("nothing_seen" if opinion.blind else "as_found", language)])]

@@ -18,7 +18,7 @@ from pypdf import PdfReader
 from data_specs.vocabulary import LANGUAGES, Language
 from service.language.texts import text
 from tests.conftest import ROOT
-from tests.service.serving import Served, serving, settings_for, visit_files
+from tests.service.serving import ADMIN, Served, serving, settings_for, visit_files
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: no page is tried")
 from playwright.sync_api import Browser, Page, sync_playwright  # noqa: E402
@@ -41,6 +41,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
 @pytest.fixture(scope="module")
 def keys(served: Served) -> dict[str, str]:
     return {
+        "admin": ADMIN,
         "site": served.key("site", "commune"),
         "doctor": served.key("doctor", "commune", doctor_id="D-7", label=DOCTOR),
         "specialist": served.key("specialist", "central", doctor_id="S-1", label=SPECIALIST),
@@ -100,6 +101,15 @@ def shown(page: Page, name: str) -> None:
         page.screenshot(path=Path(folder) / f"{name}.png", full_page=True)
 
 
+def look_over_and_sign(page: Page, name: str) -> None:
+    """Both steps: the first shows who signs."""
+    page.click(".sign .primary")
+    review = page.wait_for_selector(".review")
+    assert name in review.inner_text()
+    page.click(".review [name=confirmed]")
+    page.wait_for_url("**/report?signed=*")
+
+
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_sign_ask_and_answer(visit: str, reading, language: Language) -> None:
     """The referring doctor agrees and asks; the specialist, who reads blind, answers; the doctor finds the answer."""
@@ -109,11 +119,14 @@ def test_sign_ask_and_answer(visit: str, reading, language: Language) -> None:
     doctor.check("input[name='verdict:pneumonia'][value=agree]")
     doctor.fill("#opinion-text", "Ho khạc đờm 5 ngày.")
     doctor.check("input[name=advice][value=ask]")
-    doctor.click(".sign button")
+    look_over_and_sign(doctor, DOCTOR)
+    assert text("signed_as", language, name=DOCTOR, version=2) in doctor.inner_text(".bar")
+    shown(doctor, f"signed-{language}-{DESK}")
+    doctor.click(f".bar a[href='/visits/{visit}']")
     doctor.wait_for_selector(".opinions li")
     assert DOCTOR in doctor.inner_text(".opinions")
     assert "UTC" not in doctor.inner_text(".opinions")  # what was fetched is told in the reader's own time, too
-    assert text("report_version", language, version=2) in doctor.inner_text("#report-links")  # without a new page
+    assert text("report_version", language, version=2) in doctor.inner_text("#report-links")
     doctor.click(".asking summary")
     doctor.fill("#question", "Viêm phổi hay xẹp phổi?")
     doctor.fill("#to-site", "central")
@@ -135,8 +148,14 @@ def test_sign_ask_and_answer(visit: str, reading, language: Language) -> None:
     shown(specialist, f"blind-{language}-{PHONE}")
     specialist.check("input[name=add][value=atelectasis]")
     specialist.fill("#opinion-text", "Xẹp phổi dải, không đông đặc.")
-    specialist.click(".sign button")
+    look_over_and_sign(specialist, SPECIALIST)
+    assert specialist.locator("[data-finding=pneumonia]").count() == 1  # the findings are in the report
+    assert specialist.evaluate("document.documentElement.scrollWidth") <= PHONE
+    shown(specialist, f"answered-{language}-{PHONE}")
+    specialist.click(f".bar a[href='/visits/{visit}']")
     specialist.wait_for_selector(".opinions li:nth-child(2)")
+    assert text("blind_note", language) not in specialist.inner_text(".head")
+    assert specialist.locator(".findings").count() == 1
     assert SPECIALIST in specialist.inner_text(".opinions")
 
     doctor.reload()
@@ -151,9 +170,12 @@ def test_who_signs_what_has_changed_is_told(visit: str, reading, served: Served,
     with served.client(keys["doctor"]) as client:
         assert client.post(f"/v1/visits/{visit}/opinions", json={"version": 1}).status_code == 201
     page.fill("#opinion-text", "written meanwhile")
-    page.click(".sign button")
+    page.click(".sign .primary")
     alert = page.wait_for_selector("#loop [role=alert]")
     assert "version 2" in alert.inner_text()
+    assert page.input_value("#opinion-text") == "written meanwhile"
+    assert page.is_visible("[data-number='1'] [data-since]")
+    look_over_and_sign(page, DOCTOR)
 
 
 def test_it_works_without_script(visit: str, served: Served, keys: dict[str, str], browser: Browser) -> None:
@@ -163,9 +185,8 @@ def test_it_works_without_script(visit: str, served: Served, keys: dict[str, str
     page.fill("#key", keys["doctor"])
     page.press("#key", "Enter")
     page.goto(f"/visits/{visit}")
-    page.click(".sign button")
-    assert page.url.endswith(f"/visits/{visit}#opinions")
-    assert DOCTOR in page.inner_text(".opinions")
+    look_over_and_sign(page, DOCTOR)
+    assert DOCTOR in page.inner_text(".bar")
     context.close()
 
 
@@ -183,9 +204,9 @@ def test_the_report_prints_on_one_page_with_every_letter(visit: str, reading, la
 
 
 @pytest.mark.parametrize("dark", [False, True])
-@pytest.mark.parametrize("path", ["/worklist", "/questions", "/statistics", "/visits/{visit}", "report"])
+@pytest.mark.parametrize("path", ["/worklist", "/questions", "/statistics", "/visits/{visit}", "report", "/keys"])
 def test_axe_finds_nothing_serious(visit: str, reading, path: str, dark: bool) -> None:
-    page = reading("doctor", "vi", PHONE, dark)
+    page = reading("admin" if path == "/keys" else "doctor", "vi", PHONE, dark)
     page.goto(f"/v1/visits/{visit}/report.html" if path == "report" else path.format(visit=visit))
     page.wait_for_load_state("networkidle")
     axe = files("axe_core_python").joinpath("axe.min.js").read_text("utf-8")

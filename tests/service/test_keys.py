@@ -108,6 +108,42 @@ def test_a_revoked_key_that_was_right_before_is_refused(served):
             assert client.get("/v1/visits").status_code in (401, 429)
 
 
+# ---------------------------------------------------------------------- a new secret
+def test_a_new_secret_takes_the_place_of_the_old_one_and_its_sessions(served):
+    with served.client() as admin:
+        asked = {"role": "doctor", "site": "xa", "doctor_id": "D-1", "label": "BS. Thử Nghiệm"}
+        made = admin.post("/v1/keys", json=asked).json()
+        with served.client(made["key"]) as old:
+            session = old.post("/login", data={"key": made["key"]}).cookies["session"]
+            renewed = admin.post(f"/v1/keys/{made['id']}/rotate").json()
+            assert renewed["key"] != made["key"]
+            assert {name: renewed[name] for name in ("id", *asked)} == {"id": made["id"], **asked}
+            assert old.get("/v1/visits").status_code in (401, 429)
+            del old.headers["Authorization"]
+            assert old.get("/v1/visits", headers={"Cookie": f"session={session}"}).status_code == 401
+        with served.client(renewed["key"]) as new:
+            assert new.get("/v1/visits").status_code == 200
+            assert new.post(f"/v1/keys/{made['id']}/rotate").status_code == 403
+        assert admin.delete(f"/v1/keys/{made['id']}").status_code == 204
+        gone = admin.post(f"/v1/keys/{made['id']}/rotate")
+        assert (gone.status_code, gone.json()["code"]) == (404, "not_found")
+
+
+async def test_the_key_file_of_the_first_start_does_not_bring_an_old_secret_back(tmp_path):
+    parts = Parts.open(settings_for(tmp_path, bootstrap_key=None))
+    migrate(parts.settings, parts.database)
+    try:
+        path = await parts.keys.first_start(tmp_path)
+        old = path.read_text().strip()
+        (row,) = await parts.keys.list()
+        _, new = await parts.keys.rotate(row.id)
+        assert await parts.keys.first_start(tmp_path) is None
+        assert await parts.keys.find(old, "") is None
+        assert (await parts.keys.find(new, "")).id == row.id
+    finally:
+        parts.database.close()
+
+
 # ---------------------------------------------------------------------- the database
 async def test_many_wrong_keys_leave_the_database_to_others(parts, monkeypatch):
     """Many look-ups that take long: never more than half of the threads, and a key that is known passes them."""

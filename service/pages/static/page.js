@@ -3,13 +3,14 @@
 
 const language = document.documentElement.lang;
 
+const momentForm = language === 'vi'  // as a Vietnamese form has it: 22/11/2026, not '22 thg 11, 2026'
+  ? new Intl.DateTimeFormat('vi', { day: '2-digit', month: '2-digit', year: 'numeric', hour: '2-digit', minute: '2-digit' })
+  : new Intl.DateTimeFormat(language === 'en' ? 'en-GB' : language, { dateStyle: 'medium', timeStyle: 'short' });
+
 function localTimes(root) {
-  const form = language === 'vi'  // as a Vietnamese form has it: 22/11/2026, not '22 thg 11, 2026'
-    ? new Intl.DateTimeFormat('vi', { day: '2-digit', month: '2-digit', year: 'numeric', hour: '2-digit', minute: '2-digit' })
-    : new Intl.DateTimeFormat(language === 'en' ? 'en-GB' : language, { dateStyle: 'medium', timeStyle: 'short' });
   for (const time of root.querySelectorAll('time[data-moment]')) {
     time.title = time.textContent;
-    time.textContent = form.format(new Date(time.dateTime));
+    time.textContent = momentForm.format(new Date(time.dateTime));
   }
 }
 

@@ -48,6 +48,17 @@ def test_forms_say_it_too(away):
         assert message("database_unavailable", "en") in answer.text
 
 
+def test_an_opinion_that_could_not_be_signed_can_be_sent_again_from_the_page(away):
+    client, visit = away
+    typed = {"version": "1", "add": ["mass", "nodule"], "text": "Ho & <sốt>", "confirmed": "1"}
+    answer = client.post(f"/visits/{visit}/sign", data=typed, headers=HTML)
+    assert answer.status_code == 503
+    assert f'action="/visits/{visit}/sign"' in answer.text
+    for name, value in (("version", "1"), ("add", "mass"), ("add", "nodule"), ("text", "Ho &amp; &lt;sốt&gt;")):
+        assert f'<input type="hidden" name="{name}" value="{value}">' in answer.text
+    assert 'name="confirmed"' not in answer.text, "it is looked over again before it is signed"
+
+
 def test_a_part_of_a_page_does_not_replace_what_was_typed(away):
     client, visit = away
     sent = client.post(f"/visits/{visit}/outcome", data={"finding": "pneumonia"}, headers={"HX-Request": "true"})

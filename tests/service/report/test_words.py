@@ -37,7 +37,7 @@ def negative_report() -> Report:
 
 
 def unusual_report() -> Report:
-    """Findings without a verdict, for each reason there is; next steps within 0, 1 and 7 days, an empty opinion."""
+    """Findings without a verdict, for each reason there is; next steps within 0, 1 and 7 days, empty opinions."""
     bare = judged("pneumonia", "lung", 0.7, 0.5).model_copy(update={"calibrated": False})
     no_point = {"operating_point": None, "positive": None}
     others = [
@@ -58,7 +58,8 @@ def unusual_report() -> Report:
         for step, days in (("refer", 0), ("ask", 1), ("manage", 7))
     )
     empty_opinion = made.opinions[0].model_copy(update={"judgements": (), "text": "", "advice": None})
-    return made.model_copy(update={"next_steps": steps, "opinions": (empty_opinion,)})
+    empty_blind = empty_opinion.model_copy(update={"number": 2, "blind": True})
+    return made.model_copy(update={"next_steps": steps, "opinions": (empty_opinion, empty_blind)})
 
 
 def long_report() -> Report:

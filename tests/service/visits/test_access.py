@@ -116,6 +116,7 @@ MATRIX = [
     ("POST", "/v1/uploads", POSTERS, {"headers": TUS}),
     ("POST", "/v1/uploads/visit", POSTERS, {"json": {}}),
     ("GET", "/v1/keys", {"admin": 200}, {}),
+    ("POST", f"/v1/keys/{UNKNOWN_ID}/rotate", {"admin": 404}, {}),
 ]
 
 
@@ -298,6 +299,10 @@ CHANGING = [
     ("DELETE", f"/v1/uploads/{UNKNOWN_ID}"),
     ("POST", "/v1/uploads/visit"),
     ("POST", "/v1/keys"),
+    ("POST", f"/v1/keys/{UNKNOWN_ID}/rotate"),
+    ("POST", "/keys"),
+    ("POST", f"/keys/{UNKNOWN_ID}/rotate"),
+    ("POST", f"/keys/{UNKNOWN_ID}/revoke"),
     ("POST", "/v1/visits"),
 ]
 
@@ -422,7 +427,7 @@ def test_csv_cells_cannot_be_formulas(served, clients):
     assert rows[1].startswith("\"'=HYPERLINK(")
 
 
-@pytest.mark.parametrize("path", ["/login", "/logout"])
+@pytest.mark.parametrize("path", ["/login", "/logout", f"/visits/{UNKNOWN_ID}/sign-in"])
 def test_a_form_from_another_site_neither_opens_nor_ends_a_session(served, path):
     """The browser does not send the cookie with such a form, so the cookie alone decides nothing here."""
     key = served.key("doctor", "xa", doctor_id="D-1")
