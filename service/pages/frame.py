@@ -84,7 +84,7 @@ def _templates() -> Environment:
         lstrip_blocks=True,
     )
     environment.filters.update(opening=opening)
-    environment.tests.update(judged=_judged)
+    environment.tests.update(judged=_judged, flagged=is_flagged)
     environment.globals.update(static=_static, tone=_tone, by_weight=by_weight)
     return environment
 
@@ -130,7 +130,7 @@ def _tone(finding: Finding) -> str:
 
     A negative result gets no colour of its own, because it does not exclude a disease.
     """
-    return "positive" if finding.positive and not is_reassuring(finding.name) else "quiet"
+    return "positive" if is_flagged(finding) else "quiet"
 
 
 def _judged(finding: Finding) -> bool:
@@ -138,11 +138,16 @@ def _judged(finding: Finding) -> bool:
     return finding.positive is not None or finding.use is not None
 
 
+def is_flagged(finding: Finding) -> bool:
+    """Whether a finding needs attention; a reassuring one that is positive does not."""
+    return bool(finding.positive) and not is_reassuring(finding.name)
+
+
 def by_weight(findings: Iterable[Finding]) -> list[Finding]:
     """Flagged findings first, clear ones before those to be confirmed; otherwise in the model's order."""
 
     def weight(finding: Finding) -> int:
-        if finding.positive and not is_reassuring(finding.name):
+        if is_flagged(finding):
             return 0 if finding.strength == "strong" else 1
         return 2 if finding.strength == "undecided" else 3
 

@@ -28,6 +28,7 @@ from service.pages.frame import page, to_login
 from service.pages.opinion import Typed, checked, typed_of
 from service.pages.pictures import Film, films, traces
 from service.report.issue import issue
+from service.report.sheet import posted_values
 from service.state import Service, service_of
 from service.storage.tables import VisitRow
 from service.visits.earlier import compare_with_earlier
@@ -88,7 +89,7 @@ async def visit_response(
         row = await load_visit(service, key, visit_id)
     except (NotFound, Forbidden):
         return page(request, "missing.html", 404, key=key)
-    visit = visit_view(row, language)
+    visit, context = visit_view(row, language), row.read_context()
     sidebar = await load_sidebar(service, key, row)
     judged = _judged(visit)
     return page(
@@ -97,6 +98,9 @@ async def visit_response(
         status_code,
         key=key,
         visit=visit,
+        site=row.site,
+        context=context,
+        values=posted_values(context, language),
         blind=row.blind,
         films=films(visit),
         traces=traces(visit),

@@ -10,7 +10,7 @@ from __future__ import annotations
 import unicodedata
 from dataclasses import dataclass
 
-from data_specs.visit.context import Lab
+from data_specs.visit.context import Context, Lab
 from data_specs.visit.contract import Code, ModelUsed, Organ
 from data_specs.visit.next_step import NextStep
 from data_specs.visit.opinion import Opinion
@@ -175,7 +175,7 @@ def make_sheet(report: Report, language: Language) -> Sheet:
             if organ.status == "not_assessed" or organ.reasons
         ),
         inputs=tuple(_input(posted, language) for posted in report.inputs),
-        values=_values(report, language),
+        values=posted_values(report, language),
         models=tuple(_model(model) for model in report.models),
     )
 
@@ -317,13 +317,14 @@ def _model(model: ModelUsed) -> ModelLine:
     return ModelLine(model, f"{model.name} {model.version} ({model.sha256[:SHORT_SHA]})")
 
 
-def _values(report: Report, language: Language) -> tuple[LabelledText, ...]:
-    vitals = report.vitals.model_dump(exclude_none=True).items()
-    conditions = [display(name, language) for name in report.conditions or ()]
+def posted_values(given: Report | Context, language: Language) -> tuple[LabelledText, ...]:
+    """Laboratory values and vitals as they were posted, and the conditions that were stated."""
+    vitals = given.vitals.model_dump(exclude_none=True).items()
+    conditions = [display(name, language) for name in given.conditions or ()]
     return (
-        *(LabelledText(opening(display(lab.name, language)), plain(_lab(lab, language))) for lab in report.labs),
+        *(LabelledText(opening(display(lab.name, language)), plain(_lab(lab, language))) for lab in given.labs),
         *(
-            LabelledText(opening(display(name, language)), " ".join(measured(value, _vital_unit(name), language)))
+            LabelledText(opening(display(name, language)), " ".join(measured(value, terms()[name].unit, language)))
             for name, value in vitals
         ),
         *_labelled(("page_conditions", ", ".join(conditions)), language=language),
@@ -334,7 +335,3 @@ def _lab(lab: Lab, language: Language) -> str:
     """The value as the laboratory wrote it. The value that the machine computed with is shown with the findings."""
     written = f"{lab.value:.6g}"
     return f"{written if language == 'en' else written.replace('.', ',')} {lab.unit}".rstrip()
-
-
-def _vital_unit(name: str) -> str | None:
-    return terms()[name].unit
