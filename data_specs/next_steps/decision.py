@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -77,7 +78,8 @@ def decide(table: Table, facts: Facts) -> Decision:
     if not steps:
         is_clear = facts.all_decided and _priority(facts, ()) == "routine"
         steps = _in_order([_otherwise(table, "clear" if is_clear else "open")])
-    return Decision(_priority(facts, steps), _reasons(facts, steps), steps)
+    priority = _priority(facts, steps)
+    return Decision(priority, _reasons(facts, steps, priority), steps)
 
 
 def _priority(facts: Facts, steps: tuple[NextStep, ...]) -> Priority:
@@ -89,31 +91,38 @@ def _priority(facts: Facts, steps: tuple[NextStep, ...]) -> Priority:
     return "routine" if any(organ.status == "assessed" for organ in facts.organs.values()) else "unassessed"
 
 
-def _reasons(facts: Facts, steps: tuple[NextStep, ...]) -> tuple[Problem, ...]:
-    """Why it is as pressing as it is: what is to be done today and soon, categories, what else is flagged."""
-    told: set[str] = set()
-
-    def say(code: str, names: Iterable[str]) -> list[Problem]:
-        new = [name for name in dict.fromkeys(names) if name not in told]
-        told.update(new)
-        return [Problem(code, "warn", found=_with_value(name, facts)) for name in new]
-
-    def of_steps(after: int, until: int) -> list[str]:
-        pressing = (s for s in steps if s.within_days is not None and after < s.within_days <= until)
-        return [name for step in pressing for name in step.because]
-
-    reasons = say("finding_urgent", of_steps(-1, URGENT_WITHIN_DAYS))
-    reasons += say("category_high", _with_category(facts, "high"))
-    reasons += say("finding_soon", of_steps(URGENT_WITHIN_DAYS, SOON_WITHIN_DAYS))
-    reasons += say("category_intermediate", _with_category(facts, "intermediate"))
+def _reasons(facts: Facts, steps: tuple[NextStep, ...], priority: Priority) -> tuple[Problem, ...]:
+    """Why it is as pressing as it is: what is to be done today and soon, categories, then what else is flagged."""
+    today, soon, later = _because(steps)
+    categories = {level: _with_category(facts, level) for level in ("high", "intermediate")}
+    reasons = [
+        *(Problem("finding_urgent", "warn", found=_with_value(name, facts)) for name in today),
+        *(Problem("category_high", "warn", found=organ) for organ in categories["high"]),
+        *(Problem("finding_soon", "warn", found=_with_value(name, facts)) for name in soon),
+        *(Problem("category_intermediate", "warn", found=organ) for organ in categories["intermediate"]),
+    ]
     assessed = [organ for organ in facts.organs.values() if organ.status == "assessed"]
     if not assessed:
         return (*reasons, Problem("nothing_assessed", "warn"))
-    flagged = [f.name for f in facts.findings.values() if f.positive]
-    later = [name for step in steps for name in step.because if name not in facts.organs]
-    reasons += say("finding_flagged", (name for name in (*flagged, *later) if not is_reassuring(name)))
-    reserves = [problem for organ in assessed for problem in organ.reasons if problem.code in RESERVES]
-    return tuple([*reasons, *reserves] or [Problem("nothing_found", "warn")])
+    told = {*today, *soon}
+    told.update(f.name for organ in assessed if organ.category in ("high", "intermediate") for f in organ.findings)
+    flagged = [f.name for f in facts.findings.values() if f.positive and not is_reassuring(f.name)]
+    flagged += [name for name in later if isinstance(facts.values.get(name), float | int)]
+    if rest := [_with_value(name, facts) for name in dict.fromkeys(flagged) if name not in told]:
+        reasons.append(Problem("finding_flagged", "warn", found=", ".join(rest)))
+    if priority == "routine":
+        reasons += [problem for organ in assessed for problem in organ.reasons if problem.code in RESERVES]
+    return tuple(reasons or [Problem("nothing_found", "warn")])
+
+
+def _because(steps: tuple[NextStep, ...]) -> tuple[list[str], list[str], list[str]]:
+    """What the steps of today, of the next days, and the later ones follow from; each name once."""
+    found: tuple[list[str], list[str], list[str]] = ([], [], [])
+    for step in steps:
+        days = math.inf if step.within_days is None else step.within_days
+        place = 0 if days <= URGENT_WITHIN_DAYS else 1 if days <= SOON_WITHIN_DAYS else 2
+        found[place].extend(name for name in step.because if not any(name in names for names in found))
+    return found
 
 
 def _with_category(facts: Facts, category: str) -> list[str]:

@@ -70,15 +70,23 @@ def test_reasons_carry_the_values_that_they_speak_of_the_most_pressing_first() -
         ("category_high", "cardiac"),
         ("finding_soon", "potassium_mmol_per_l 6.1"),
         ("category_intermediate", "kidney"),
-        ("finding_flagged", "atrial_fibrillation"),
-    ]
+    ], "atrial fibrillation is told by its organ's category"
     reasons = decide(SHIPPED, given).reasons
     assert reasons[0].message("en") == "oxygen saturation (SpO2) 87 %: act today."
     assert "6,1 mmol/L" in reasons[2].message("fr")
 
 
-def test_a_value_that_waits_is_a_reason_too() -> None:
-    assert said(facts(systolic_mmHg=150)) == [("finding_flagged", "systolic_mmHg 150")]
+def test_values_that_wait_are_a_reason_too_and_words_are_not() -> None:
+    assert said(facts(systolic_mmHg=150, effusion=True)) == [("finding_flagged", "effusion, systolic_mmHg 150")]
+    assert said(facts(kdigo_g="G3a", categories={"kidney": "intermediate"})) == [("category_intermediate", "kidney")]
+    assert said(facts(normal_ecg=False, categories={"cardiac": "intermediate"})) == [
+        ("category_intermediate", "cardiac")
+    ]
+
+
+def test_reserves_are_a_reason_where_nothing_presses() -> None:
+    pressing = facts(reserves={"lung": "information_only"}, categories={"cardiac": "high"})
+    assert said(pressing) == [("category_high", "cardiac")]
 
 
 def test_nothing_found_is_said_only_where_nothing_is() -> None:
