@@ -12,13 +12,12 @@ from fastapi.responses import HTMLResponse, RedirectResponse, Response
 from pydantic import ValidationError
 from starlette.datastructures import FormData
 
-from data_specs.problems import message
 from data_specs.visit.comparison import Comparison
 from data_specs.visit.contract import ORGANS, Finding, Visit, visible_findings
 from data_specs.visit.followup import OUTCOMES, History, NewOutcome, NewReferral
 from data_specs.visit.opinion import Advice, Judgement, NewOpinion
 from data_specs.visit.report import Report
-from service.api.refusals import STATUS
+from service.api.refusals import STATUS, problem_document
 from service.api.session import page_key
 from service.errors import Forbidden, InvalidRequest, NotFound, ServiceError, StorageUnavailable, field_faults
 from service.followup import actions as followup
@@ -29,6 +28,7 @@ from service.language.choice import language_of
 from service.pages.frame import page, to_login
 from service.pages.pictures import Film, films, traces
 from service.report.issue import issue
+from service.sites import with_specialists
 from service.state import Service, service_of
 from service.storage.tables import VisitRow
 from service.visits.earlier import compare_with_earlier
@@ -89,6 +89,7 @@ async def visit_response(
         addable=_addable(visit),
         advices=get_args(Advice),
         outcomes=OUTCOMES,
+        hospitals=await service.database.read(with_specialists) if key.role == "doctor" else {},
         problem=problem,
     )
 
@@ -178,7 +179,7 @@ async def run_and_return(request: Request, visit_id: str, action: Action, sectio
     except StorageUnavailable:  # the page with the reason could not be read either
         raise
     except ServiceError as error:
-        problem = message(error.code, language_of(request), found=error.found, expected=error.expected)
+        problem = problem_document(error, language_of(request), request.url.path).detail
         return await visit_response(request, key, visit_id, problem=problem, status_code=STATUS[type(error)].value)
     return RedirectResponse(f"/visits/{visit_id}#{section}", 303)
 
