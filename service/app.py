@@ -34,7 +34,7 @@ from service.logs import where_it_failed
 from service.pages import post as post_page
 from service.pages import visit as followup_pages
 from service.pages import worklist as pages
-from service.pages.outage import NOT_PAGES, add_outage_page
+from service.pages.refused import NOT_PAGES, refused
 from service.parts import Parts
 from service.places import Places
 from service.protocols.tensors import Tensors
@@ -120,11 +120,10 @@ def build(
         lifespan=life,
         docs_url=None,
         redoc_url=None,
-        middleware=[Middleware(Edge, service=service), Middleware(CompressedPages)],
+        middleware=[Middleware(Edge, service=service, answer=refused), Middleware(CompressedPages)],
     )
     app.state.service = service
-    add_refusals(app)
-    add_outage_page(app)
+    add_refusals(app, refused)
     for module in (
         *(api, followup_api, reports_api, statistics_api, admin, destinations, operations),
         *(open_inference, web, tus, post_page, session, pages, followup_pages),
