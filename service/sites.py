@@ -32,7 +32,7 @@ def with_specialists(session: Session) -> dict[str, tuple[str, ...]]:
     query = query.where(KeyRow.role == "specialist", KeyRow.revoked_at.is_(None))
     names: dict[str, set[str]] = {}
     for site, label, doctor_id in session.execute(query):
-        names.setdefault(site, set()).add(label or doctor_id)
+        names.setdefault(site, set()).add(label or doctor_id or site)
     return {site: tuple(sorted(names[site])) for site in sorted(names)}
 
 
