@@ -185,7 +185,7 @@
       try {
         const answer = await fetch(form.action, { method: 'POST', body });
         const visit = answer.redirected && new URL(answer.url).pathname.match(/^\/visits\/([0-9a-f-]+)$/);
-        if (visit) { ready(); await receipt(form, visit[1]); return true; }
+        if (visit) { ready(); receipt(form, visit[1]); return true; }
         if (answer.redirected) { ready(); alertIn(form, words.signedOut, element('a', { href: '/login', target: '_blank', textContent: words.signIn })); return false; }
         if (answer.status < 500 && ![408, 429].includes(answer.status)) { ready(); await refused(form, answer); return false; }
       } catch { /* the link is away; the token in the form keeps a repetition from being a second visit */ }
