@@ -60,6 +60,16 @@ def test_the_page_offers_those_who_can_answer(doctor):
     assert 'value="commune"' not in page
 
 
+def test_the_api_lists_them_too(served, doctor):
+    client, _ = doctor
+    assert client.get("/v1/specialists").json()["items"][:2] == [
+        {"site": "central", "specialists": ["BS. Thử Nghiệm Hai", "BS. Thử Nghiệm Một"]},
+        {"site": "regional", "specialists": ["S-3"]},
+    ]
+    with served.client(served.key("site", "commune")) as at_site:
+        assert at_site.get("/v1/specialists").status_code == 403
+
+
 def test_a_site_whose_last_key_was_revoked_is_unknown_and_its_questions_stay_readable(served, doctor):
     client, visit = doctor
     secret = served.key("specialist", "closing", doctor_id="S-9")

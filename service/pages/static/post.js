@@ -271,41 +271,25 @@
       arrange();
       form.querySelector('[data-files]').focus();
     });
-    card.append(element('ul', {}, ...reasons), again);
+    state.after(element('ul', {}, ...reasons));
+    card.append(again);
   }
 
   // ---------------------------------------------------------------- dropping
-  async function inEntry(entry, folder = '') {
-    if (entry.isFile) {
-      const file = await new Promise((resolve, reject) => { entry.file(resolve, reject); });
-      return entry.name.startsWith('.') ? [] : [{ file, folder }];
-    }
-    const reader = entry.createReader(), found = [];
-    for (;;) {  // a browser gives at most 100 at a time
-      const some = await new Promise((resolve, reject) => { reader.readEntries(resolve, reject); });
-      if (!some.length) return found;
-      for (const each of some) found.push(...await inEntry(each, entry.fullPath));
-    }
-  }
-  const hasFiles = (event) => event.dataTransfer && [...event.dataTransfer.types].includes('Files');
   addEventListener('dragover', (event) => {
-    if (!hasFiles(event)) return;
+    if (!dropped.hasFiles(event)) return;
     event.preventDefault();
     page.classList.add('is-over');
   });
   addEventListener('dragleave', (event) => { if (!event.relatedTarget) page.classList.remove('is-over'); });
   addEventListener('drop', async (event) => {
-    if (!hasFiles(event)) return;
+    if (!dropped.hasFiles(event)) return;
     event.preventDefault();
     page.classList.remove('is-over');
     const under = event.target instanceof Element ? event.target.closest('form[data-post]') : null;
-    const dropped = [...event.dataTransfer.items].map((item) => item.webkitGetAsEntry && item.webkitGetAsEntry()).filter(Boolean);
-    const plain = [...event.dataTransfer.files];
-    const found = [];
-    if (dropped.length) for (const each of dropped) found.push(...await inEntry(each).catch(() => []));
-    else found.push(...plain.map((file) => ({ file, folder: '' })));
+    const found = await dropped.filesOf(event.dataTransfer);
     const form = under || forms().at(-1) || another();
-    for (const { file, folder } of found) add(form, file, '', folder);
+    for (const { file, folder } of found) add(form, file, '', folder);  // what it is, its content says
     arrange();
   });
 
