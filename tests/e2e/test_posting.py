@@ -67,7 +67,7 @@ def opened(browser, address, signed_in):
 
     def open_page(width=1440, language="en", **more):
         context = browser.new_context(
-            storage_state=signed_in, viewport={"width": width, "height": 900}, locale=language, **more
+            base_url=address, storage_state=signed_in, viewport={"width": width, "height": 900}, locale=language, **more
         )
         contexts.append(context)
         page = context.new_page()
@@ -204,8 +204,7 @@ def test_a_refused_form_among_several_keeps_its_files_and_its_words(opened, addr
     all_sent(page, 1)
     page.fill("#p2-person_name", "Người Thử Nghiệm")
     page.fill("#p2-age", "two hundred")
-    for closed in page.locator("form[data-number='2'] details:not([open]) > summary").all()[:2]:
-        closed.click()
+    page.locator("form[data-number='2'] details").evaluate_all("all => all.forEach(each => { each.open = true; })")
     page.fill("#p2-potassium", "4.1")
     page.locator("form[data-number='2'] [data-send]").click()
     page.locator("#p2-age-error").wait_for()
@@ -238,3 +237,26 @@ def test_who_was_signed_out_loses_nothing(opened, address):
     page.click("[data-send]")
     page.wait_for_url(re.compile("/visits/"), timeout=ASSESSED_MS)
     assert page.locator("h1").inner_text() == "BN-OUT"
+
+
+def test_files_that_differ_in_their_content_alone_are_two_uploads(opened):
+    """Two persons' files of one name, size and time, sent at the same time: neither is taken for the other."""
+    page = opened()
+    page.context.new_cdp_session(page).send(
+        "Network.emulateNetworkConditions",
+        {"offline": False, "latency": 20, "downloadThroughput": -1, "uploadThroughput": 2_000_000},
+    )
+    ids = page.evaluate(
+        """async () => {
+          const words = document.querySelector('[data-posting]').dataset;
+          const file = (letter) => new File([letter.repeat(2_500_000)], 'IM0001', { lastModified: 1 });
+          const send = (letter) => uploads.send(file(letter), '', { removed: false }, () => {}, words);
+          const first = send('A');
+          while (!localStorage.length) await new Promise((resolve) => { setTimeout(resolve, 10); });
+          return Promise.all([first, send('B'), send('A')]);
+        }"""
+    )
+    assert len(set(ids)) == 3
+    headers = {"Tus-Resumable": "1.0.0"}
+    sizes = [page.request.head(f"/v1/uploads/{each}", headers=headers).headers["upload-offset"] for each in ids]
+    assert sizes == ["2500000"] * 3

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import html
+import json
 
 import pytest
-from sqlalchemy import select
 
 from data_specs.problems import message
 from data_specs.vocabulary import LANGUAGES
-from service.sites import MAX_NAMED, listed, without_key
-from service.storage.tables import KeyRow, ReferralRow
+from inference.bundles.registry import LOG
+from service.sites import MAX_NAMED, listed
 from tests.service.serving import serving, settings_for, visit_files
 
 
@@ -105,12 +105,20 @@ def test_a_key_says_whether_its_site_is_new(served, doctor):
         assert made == [False, True, False]
 
 
-def test_peers_of_a_site_without_a_key_are_named_at_the_start(served, doctor):
-    service = served.app.state.service
-    with service.database.transaction() as session:
-        assert without_key(session, ["by-hl7", "commune", "by-hl7", "admin"]) == ["by-hl7"]
-        assert session.scalars(select(ReferralRow)).first() is not None
-        assert session.scalars(select(KeyRow)).first() is not None
+def test_sites_that_only_the_settings_or_the_registry_name_are_logged_at_the_start(tmp_path, capsys):
+    """Nobody but an admin sees what their devices send; an acceptance of a mistyped site is never used."""
+    bundles = tmp_path / "bundles"
+    bundles.mkdir()
+    entry = {"at": "2026-11-20T08:00:00Z", "who": "a tester", "why": "a test", "action": "accept", "name": "lung"}
+    accepted = {**entry, "from": None, "to": "1.3.1", "site": "comune", "verdicts": {"pneumonia": "not here"}}
+    (bundles / LOG).write_text(json.dumps(accepted) + "\n")
+    callers = {"hl7_peers": "127.0.0.9=by-hl7,127.0.0.8=admin", "dicom_peers": "MODALITY@127.0.0.9=by-dicom"}
+    with serving(settings_for(tmp_path / "data", bundles=bundles, **callers)):
+        pass
+    said = [line for line in capsys.readouterr().out.splitlines() if "sites_without_key" in line]
+    assert len(said) == 2
+    assert "['by-dicom', 'by-hl7']" in said[0]
+    assert "['comune']" in said[1]
 
 
 def test_of_many_sites_some_are_named():

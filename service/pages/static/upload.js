@@ -3,7 +3,7 @@
 'use strict';
 
 const uploads = (() => {
-  const PIECE = 1_000_000, STALLED_MS = 40_000, LONGEST_PAUSE_MS = 30_000;
+  const PIECE = 1_000_000, START = 65_536, STALLED_MS = 40_000, LONGEST_PAUSE_MS = 30_000;
   const TUS = { 'Tus-Resumable': '1.0.0' };
   const wait = (ms) => new Promise((resolve) => {
     const done = () => { clearTimeout(timer); removeEventListener('online', done); resolve(); };
@@ -12,13 +12,18 @@ const uploads = (() => {
   });
   const base64 = (text) => btoa(String.fromCharCode(...new TextEncoder().encode(text)));
 
-  // Unfinished uploads, by what identifies a file; its name is not stored, because the machine may be shared.
-  function keyOf(file, field) {
+  // Unfinished uploads, by what identifies a file; its name is not stored, because the machine may be shared. Its first
+  // bytes count too: files of two persons may have the same name, size and time, and must never be taken for each other.
+  async function keyOf(file, field) {
     let hash = 2166136261;
-    for (const unit of `${field}/${file.name}`) hash = Math.imul(hash ^ unit.codePointAt(0), 16777619);
+    const mix = (unit) => { hash = Math.imul(hash ^ unit, 16777619); };
+    for (const unit of `${field}/${file.name}`) mix(unit.codePointAt(0));
+    for (const byte of new Uint8Array(await file.slice(0, START).arrayBuffer())) mix(byte);
     return `upload ${(hash >>> 0).toString(36)} ${file.size} ${file.lastModified}`;
   }
+  const underWay = new Set();
   const remembered = (key, value) => {
+    if (key === null) return null;
     try {
       if (value === undefined) return localStorage.getItem(key);
       if (value === null) localStorage.removeItem(key); else localStorage.setItem(key, value);
@@ -57,7 +62,14 @@ const uploads = (() => {
 
   // Send one file; resolves to its id, or null if it was removed. `show` gets the progress or the problem.
   async function send(file, field, sending, show, words) {
-    const key = keyOf(file, field);
+    const key = await keyOf(file, field);
+    if (underWay.has(key)) return sendAs(null, file, field, sending, show, words);  // the same file twice
+    underWay.add(key);
+    try { return await sendAs(key, file, field, sending, show, words); } finally { underWay.delete(key); }
+  }
+
+  // `key` is null for an upload that is not remembered.
+  async function sendAs(key, file, field, sending, show, words) {
     let url = remembered(key), offset = url ? null : 0, pause = 1000;
     while (!sending.removed) {
       try {
