@@ -63,6 +63,11 @@ class Analyte:
     minimum: float
     maximum: float
 
+    @property
+    def accepted_units(self) -> tuple[str, ...]:
+        """The accepted units as laboratories write them."""
+        return tuple(_SHOWN.get(name, name) for name in self.units)
+
 
 CREATININE_UMOL_PER_MG = 8.84
 """µmol of creatinine in 1 mg (1000 / 113.12): 88.4 µmol/L is 1 mg/dL, and 1 mg/mmol is 8.84 mg/g."""
@@ -305,7 +310,7 @@ def standard_labs(labs: Sequence[Lab]) -> tuple[dict[str, float], list[Problem]]
 def _canonical(lab: Lab, analyte: Analyte) -> tuple[float, Problem | None]:
     unit = analyte.units.get(_plain_unit(lab.unit))
     if unit is None:
-        accepted = ", ".join(_SHOWN.get(name, name) for name in analyte.units)
+        accepted = ", ".join(analyte.accepted_units)
         found = f"{analyte.name}, {_quotable(lab.unit)}" if lab.unit.strip() else analyte.name
         return math.nan, Problem("unit_not_accepted", "reject", found, accepted)
     value = unit.factor * lab.value + unit.offset

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from functools import partial
 
 import structlog
 from fastapi import FastAPI
@@ -13,7 +14,9 @@ from starlette.middleware import Middleware
 from starlette.middleware.gzip import GZipMiddleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from inference.bundles.registry import read_log
 from inference.readers.pool import Readers
+from service import sites
 from service.api import destinations, open_inference, operations, session
 from service.api import followup as followup_api
 from service.api import keys as admin
@@ -26,13 +29,14 @@ from service.api.edge import Edge
 from service.api.openapi import openapi
 from service.api.refusals import add_refusals
 from service.delivery.worker import DeliveryWorker
+from service.errors import StorageUnavailable
 from service.logs import where_it_failed
 from service.pages import keys as keys_page
 from service.pages import post as post_page
 from service.pages import signing
 from service.pages import visit as followup_pages
 from service.pages import worklist as pages
-from service.pages.outage import NOT_PAGES, add_outage_page
+from service.pages.refused import NOT_PAGES, refused
 from service.parts import Parts
 from service.places import Places
 from service.protocols.tensors import Tensors
@@ -118,11 +122,10 @@ def build(
         lifespan=life,
         docs_url=None,
         redoc_url=None,
-        middleware=[Middleware(Edge, service=service), Middleware(CompressedPages)],
+        middleware=[Middleware(Edge, service=service, answer=refused), Middleware(CompressedPages)],
     )
     app.state.service = service
-    add_refusals(app)
-    add_outage_page(app)
+    add_refusals(app, refused)
     for module in (
         *(api, followup_api, reports_api, statistics_api, admin, destinations, operations),
         *(open_inference, web, tus, post_page, session, pages, followup_pages, signing, keys_page),
@@ -162,6 +165,7 @@ async def _load(
     service.metrics.add_batchers(lambda: (engine.bundles, engine.batchers))
     service.work.start(engine)
     service.deliveries.start()
+    await _warn_of_unknown_sites(service)
     models = engine.models()
     for model in models:
         if session := model.get("session"):
@@ -177,6 +181,18 @@ async def _load(
         stop()
         return
     log.info("ready", models=[f"{model.get('name')} {model.get('version')}" for model in models])
+
+
+async def _warn_of_unknown_sites(service: Service) -> None:
+    """Log the sites that the settings or the registry name, and nobody has a key for: perhaps they are mistyped."""
+    acceptances, _ = read_log(service.settings.bundles)
+    for named_in, named in (
+        ("peers", sites.of_callers(service.settings)),
+        ("acceptances", {entry.site for entry in acceptances if entry.site}),
+    ):
+        with suppress(StorageUnavailable):  # the service starts without its database too, and says so elsewhere
+            if unknown := await service.database.read(partial(sites.without_key, named=named)):
+                log.warning("sites_without_key", named_in=named_in, sites=unknown)
 
 
 async def _listen(service: Service, closing: AsyncExitStack) -> bool:

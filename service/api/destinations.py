@@ -28,6 +28,7 @@ from service.delivery.queue import DELIVERIES, end, retry
 from service.delivery.senders.dispatch import KINDS, Kind
 from service.errors import FieldFault, Forbidden, InvalidRequest, NotFound
 from service.keys import Key
+from service.sites import expect_known, of_callers, with_key
 from service.state import service_of
 from service.storage.cursor import read_cursor, write_cursor
 from service.storage.database import database_now, insert_rows, rowcount
@@ -161,6 +162,8 @@ async def create_destination(request: Request, key: CurrentKey, asked: NewDestin
     def insert(session: Session) -> None:
         if key.role != "admin" and session.scalars(_visible(_COUNT, key)).one() >= MAX_OF_A_SITE:
             raise InvalidRequest(FieldFault("body", "field_too_many", f"≤ {MAX_OF_A_SITE}"))
+        if asked.site is not None:
+            expect_known("site", asked.site, with_key(session) | of_callers(service.settings))
         row.created_at = database_now(session)
         insert_rows(session, row)
 

@@ -18,7 +18,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.api.http1 import SPARE
-from service.api.refusals import problem_response
+from service.api.refusals import Answer
 from service.errors import (
     BodyTooLarge,
     BodyTooSlow,
@@ -63,25 +63,28 @@ log = structlog.get_logger()
 
 
 class Edge:
-    """ASGI middleware around the whole application."""
+    """ASGI middleware around the whole application; ``answer`` gives a refusal its form."""
 
-    def __init__(self, app: ASGIApp, service: Service) -> None:
+    def __init__(self, app: ASGIApp, service: Service, answer: Answer) -> None:
         self._app = app
         self._service = service
+        self._answer = answer
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        await _Exchange(self._app, self._service, scope, receive, send).run()
+        await _Exchange(self._app, self._service, self._answer, scope, receive, send).run()
 
 
 class _Exchange:
     """One request and its answer."""
 
-    def __init__(self, app: ASGIApp, service: Service, scope: Scope, receive: Receive, send: Send) -> None:
+    def __init__(
+        self, app: ASGIApp, service: Service, refused: Answer, scope: Scope, receive: Receive, send: Send
+    ) -> None:
         settings = service.settings
-        self._app, self._service = app, service
+        self._app, self._service, self._refused = app, service, refused
         self._method = scope["method"]
         # answered like a GET; the server leaves the content out (RFC 9110, section 9.3.2)
         self._scope = {**scope, "method": "GET"} if self._method == "HEAD" else scope
@@ -135,7 +138,7 @@ class _Exchange:
             self._refusal = InternalFault()
         if self._refusal is not None and not self._status:
             request = Request(self._scope)
-            await problem_response(self._refusal, request)(self._scope, self._receive, self._answer)
+            await self._refused(self._refusal, request)(self._scope, self._receive, self._answer)
         self._record(time.monotonic() - started)
 
     # ------------------------------------------------------------------ what comes in

@@ -17,6 +17,7 @@ from service.api.session import CurrentKey
 from service.followup import actions as followup
 from service.followup.questions import list_questions
 from service.language.choice import language_of
+from service.sites import with_specialists
 from service.state import service_of
 from service.visits.earlier import comparison
 from service.visits.stored import load_visit, visit_view
@@ -49,6 +50,17 @@ class Question(BaseModel):
 
 class QuestionList(BaseModel):
     items: list[Question]
+
+
+class Hospital(BaseModel):
+    """A site that can answer a question, and the names that its specialists sign with."""
+
+    site: str
+    specialists: list[str]
+
+
+class HospitalList(BaseModel):
+    items: list[Hospital]
 
 
 @router.get("/visits/{visit_id}/history")
@@ -104,3 +116,12 @@ async def get_referrals(
     service, language = service_of(request), language_of(request)
     found = await list_questions(service, key, state=state, limit=limit)
     return QuestionList(items=[Question(referral=referral, visit=visit_view(row, language)) for referral, row in found])
+
+
+@router.get("/specialists")
+async def get_specialists(request: Request, key: CurrentKey) -> HospitalList:
+    """The sites that a doctor may ask: what `to_site` of a question may be."""
+    if key.role not in ("doctor", "admin"):
+        raise errors.Forbidden
+    found = await service_of(request).database.read(with_specialists)
+    return HospitalList(items=[Hospital(site=site, specialists=list(names)) for site, names in found.items()])

@@ -13,6 +13,7 @@ from service import errors
 from service.api.refusals import problem_responses
 from service.api.session import AdminKey
 from service.keys import MAX_LABEL, Role
+from service.sites import with_key
 from service.state import service_of
 from service.storage.tables import KeyRow
 
@@ -59,9 +60,11 @@ class KeyView(BaseModel):
 
 
 class CreatedKey(KeyView):
-    """A new key. ``key`` is shown this one time; only its hash is stored."""
+    """A new key. ``key`` is shown this one time; only its hash is stored. ``site_is_new``: nobody else has a key for
+    this site, so look whether its name is written as elsewhere."""
 
     key: str
+    site_is_new: bool
 
 
 class KeyList(BaseModel):
@@ -75,8 +78,10 @@ def _view(row: KeyRow) -> dict[str, object]:
 @router.post("", status_code=201)
 async def create_key(request: Request, _: AdminKey, asked: NewKey) -> CreatedKey:
     """Make a key for a site, a doctor, a specialist or an admin."""
-    row, secret = await service_of(request).keys.create(asked.role, asked.site, asked.doctor_id, asked.label)
-    return CreatedKey.model_validate({**_view(row), "key": secret})
+    service = service_of(request)
+    known = await service.database.read(with_key)
+    row, secret = await service.keys.create(asked.role, asked.site, asked.doctor_id, asked.label)
+    return CreatedKey.model_validate({**_view(row), "key": secret, "site_is_new": asked.site not in known})
 
 
 @router.get("")

@@ -10,6 +10,7 @@ RFC 6585, section 4 (429).
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any
 
@@ -111,19 +112,26 @@ def problem_response(error: ServiceError, request: Request) -> Response:
     language = language_of(request)
     document = problem_document(error, language, request.url.path)
     note_unavailable(error, request)
-    headers = {"Content-Language": language, "Vary": "Accept-Language"}
-    if document.status == HTTPStatus.UNAUTHORIZED:
+    headers = {"Content-Language": language, "Vary": "Accept-Language", **refusal_headers(error, request)}
+    if request.url.path == PROTOCOL or request.url.path.startswith(f"{PROTOCOL}/"):
+        return JSONResponse({"error": document.detail}, _protocol_status(type(error)), headers)
+    content = document.model_dump(mode="json", exclude={"errors"} if not document.errors else None)
+    return JSONResponse(content, document.status, headers, MEDIA_TYPE)
+
+
+def refusal_headers(error: ServiceError, request: Request) -> dict[str, str]:
+    """What HTTP asks for beside the status, in whatever form the refusal is answered."""
+    status = STATUS[type(error)]
+    headers: dict[str, str] = {}
+    if status == HTTPStatus.UNAUTHORIZED:
         headers["WWW-Authenticate"] = 'Bearer realm="sangloc"'
-    if document.status == HTTPStatus.REQUEST_TIMEOUT:
+    if status == HTTPStatus.REQUEST_TIMEOUT:
         headers["Connection"] = "close"
     if error.retry_after_s is not None:
         headers["Retry-After"] = str(error.retry_after_s)
     if isinstance(error, MethodNotAllowed):
         headers["Allow"] = ", ".join(_methods(request))
-    if request.url.path == PROTOCOL or request.url.path.startswith(f"{PROTOCOL}/"):
-        return JSONResponse({"error": document.detail}, _protocol_status(type(error)), headers)
-    content = document.model_dump(mode="json", exclude={"errors"} if not document.errors else None)
-    return JSONResponse(content, document.status, headers, MEDIA_TYPE)
+    return headers
 
 
 def note_unavailable(error: ServiceError, request: Request) -> None:
@@ -136,22 +144,26 @@ def _protocol_status(kind: type[ServiceError]) -> HTTPStatus:
     return HTTPStatus.BAD_REQUEST if kind is InvalidRequest else STATUS[kind]
 
 
-def add_refusals(app: FastAPI) -> None:
-    """Answer every refusal of ``app``, also those of the framework, with a problem document."""
+Answer = Callable[[ServiceError, Request], Response]
+"""A refusal in the form that the client understands."""
 
-    async def refused(request: Request, error: Exception) -> Response:
+
+def add_refusals(app: FastAPI, answer: Answer) -> None:
+    """Answer every refusal of ``app`` by ``answer``, also those of the framework."""
+
+    async def of_service(request: Request, error: Exception) -> Response:
         assert isinstance(error, ServiceError)  # noqa: S101  registered for this class
-        return problem_response(error, request)
+        return answer(error, request)
 
     async def invalid(request: Request, error: Exception) -> Response:
         assert isinstance(error, RequestValidationError)  # noqa: S101
-        return problem_response(InvalidRequest(*field_faults(error.errors())), request)
+        return answer(InvalidRequest(*field_faults(error.errors())), request)
 
     async def framework(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)  # noqa: S101
-        return problem_response(_of_framework(error, request.method), request)
+        return answer(_of_framework(error, request.method), request)
 
-    app.add_exception_handler(ServiceError, refused)
+    app.add_exception_handler(ServiceError, of_service)
     app.add_exception_handler(RequestValidationError, invalid)
     app.add_exception_handler(HTTPException, framework)
 

@@ -19,6 +19,7 @@ from service.errors import AlreadyAsked, Forbidden, NotFinished, NotFound, Stora
 from service.keys import Key
 from service.parts import Parts
 from service.report.issue import issue, opinions_of
+from service.sites import expect_known, with_specialists
 from service.storage.database import database_now, insert_rows, rowcount
 from service.storage.tables import VISITS, OpinionRow, OutcomeRow, ReferralRow, VisitRow
 from service.visits.stored import NOT_WITHDRAWN, is_addressed_to, load_visit
@@ -154,6 +155,8 @@ async def ask(parts: Parts, key: Key, visit_id: str, question: NewReferral) -> R
     ------
     NotFound, Forbidden, NotFinished
         As :func:`sign`. Only the referring doctor may ask.
+    InvalidRequest
+        No specialist at ``to_site`` has a key: nobody would see the question.
     AlreadyAsked
         A question to the same hospital is open.
     """
@@ -165,6 +168,8 @@ async def ask(parts: Parts, key: Key, visit_id: str, question: NewReferral) -> R
         raise NotFinished
 
     def write(session: Session) -> Referral:
+        if question.to_site is not None:
+            expect_known("to_site", question.to_site, with_specialists(session))
         # The visit's row is locked, so that of two simultaneous questions the second one sees the first.
         session.execute(select(VISITS.c.id).where(VISITS.c.id == visit_id).with_for_update())
         if any(other.to_site == question.to_site for other in session.scalars(_open_questions(visit_id))):

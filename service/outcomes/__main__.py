@@ -23,7 +23,7 @@ from datetime import UTC, date, datetime, time
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from sqlalchemy import make_url
+from sqlalchemy import make_url, select
 from sqlalchemy.exc import SQLAlchemyError
 
 from data_specs.cohort import Source
@@ -32,8 +32,10 @@ from service.errors import DatabaseUnavailable, StorageUnavailable
 from service.outcomes.cases import ORGAN, ExportRequest
 from service.outcomes.cohort import FOLDER, MANIFEST, Exported, NotExported, counts_text, export
 from service.settings import PREFIX, BadSettings, Settings, read_settings
+from service.sites import listed
 from service.storage.database import Database
 from service.storage.store import Store, open_store
+from service.storage.tables import VisitRow
 
 DONE, REFUSED, CANNOT = 0, 1, 2
 KEY_BYTES = 32
@@ -94,12 +96,29 @@ def _export_as(given: argparse.Namespace) -> Exported:
     )
     database, store = _open_existing(settings)
     try:
+        _expect_visits_of(database, request.sites)
         if not given.keep_key:
             return export(database, store, given.out, request, quiet=given.quiet)
         with _key_file(given.out, key):
             return export(database, store, given.out, request, quiet=given.quiet)
     finally:
         database.close()
+
+
+def _expect_visits_of(database: Database, sites: Sequence[str]) -> None:
+    """Refuse a site that has posted nothing: most likely its name is mistyped.
+
+    Raises
+    ------
+    NotExported
+    """
+    if sites:
+        with database.transaction() as session:
+            known = sorted(session.scalars(select(VisitRow.site).distinct()))
+        if unknown := [site for site in sites if site not in known]:
+            raise NotExported(
+                f"--site: no visits of {', '.join(unknown)}; there are some of: {listed(known) or 'none'}"
+            )
 
 
 @contextlib.contextmanager

@@ -7,54 +7,46 @@ checked in one place, in both cases.
 from __future__ import annotations
 
 import asyncio
-import json
-import math
 import secrets
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from types import MappingProxyType
-from typing import Any
+from typing import Any, TypeGuard
 
 from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 from starlette.datastructures import FormData, UploadFile
 
 from data_specs.conditions import CONDITIONS
-from data_specs.labs import standard_labs
-from data_specs.problems import message
-from data_specs.visit.context import Context
-from data_specs.vocabulary import Language
-from service.api.refusals import STATUS, note_unavailable, problem_document
+from data_specs.vocabulary import terms
+from service.api.refusals import STATUS, note_unavailable
 from service.api.session import page_key
 from service.errors import FieldFault, InvalidRequest, NotFound, OutcomeUnknown, ServiceError, UploadGone
 from service.keys import Key
 from service.language.choice import language_of
+from service.language.texts import text
 from service.pages.frame import page, to_login
+from service.pages.visit_form import (
+    TEXTS,
+    UNITS,
+    VITALS,
+    context_of,
+    form_number,
+    read_form,
+    texts_of,
+    wrong_fields,
+    wrong_labs,
+)
 from service.receive.body import PIECE_BYTES
 from service.receive.commit import upload_turn
-from service.receive.context import read_context
 from service.receive.posted import LIMITS, Field, Part, clean_filename
 from service.receive.uploaded_visit import MAX_PER_VISIT, visit_of_uploads
 from service.state import service_of
 from service.storage.drafts import Drafts
 from service.storage.outages import disk_outages
 
-UNITS = {"creatinine": ("umol/L", "mg/dL", "mg/L"), "urine_acr": ("mg/g", "mg/mmol")}
-TEXTS = ("person_id", "age", "sex", "visited_on", "referrer_id", "token", *UNITS, *(f"{name}_unit" for name in UNITS))
-MAX_TEXT = 200
-FIELDS = {
-    "context.person.id": "person_id",
-    "context.person.age_years": "age",
-    "context.person.sex": "sex",
-    "context.visited_on": "visited_on",
-    "context.referrer.id": "referrer_id",
-    "context.conditions": "conditions",
-    "uploads": "image",
-    "image": "image",
-    "ecg": "ecg",
-}
-"""Path of a field in a posted visit, and its field in the form; any other problem is shown above the form."""
+MAX_FIELDS = len(TEXTS) + len(CONDITIONS) + 10
 
 router = APIRouter(include_in_schema=False, default_response_class=HTMLResponse)
 
@@ -78,14 +70,13 @@ async def post_form(request: Request) -> Response:
     if not key.may_post:
         return page(request, "missing.html", 404, key=key)
     async with _form_of(request, key) as form:
-        given: dict[str, Any] = {name: _text(form, name) for name in TEXTS}
-        given["conditions"] = _texts(form, "conditions")
-        upload_ids = _texts(form, "upload")
+        given = read_form(form)
+        upload_ids = texts_of(form, "upload")
         drafts = Drafts(service_of(request).store.drafts)
         try:
-            context = _context(given)
-            if wrong := _wrong_labs(context, language_of(request)):
-                return _form(request, key, given, upload_ids, wrong, 422)
+            context = context_of(given)
+            if wrong := wrong_labs(context, language_of(request)):
+                return _form(request, key, given, upload_ids, _and_files(wrong, form, request), 422)
             files = [part for field in ("image", "ecg") for part in await _files(form, field, drafts)]
             if not (files or upload_ids or context.labs):
                 raise InvalidRequest(FieldFault("image", "field_missing"))
@@ -98,8 +89,9 @@ async def post_form(request: Request) -> Response:
                 idempotency_key=f"page-{given['token']}" if given["token"].isalnum() else None,
             )
         except ServiceError as error:
-            kept = [] if isinstance(error, (NotFound, UploadGone)) else upload_ids
-            return _refused_form(request, key, given, kept, error)
+            are_gone = isinstance(error, (NotFound, UploadGone))
+            wrong = _and_files(wrong_fields(error, language_of(request)), form, request, are_gone=are_gone)
+            return _refused_form(request, key, given, [] if are_gone else upload_ids, error, wrong)
         finally:
             await asyncio.to_thread(drafts.remove)
     return RedirectResponse(f"/visits/{accepted.row.id}", 303)
@@ -111,20 +103,33 @@ async def _form_of(request: Request, key: Key) -> AsyncIterator[FormData]:
     async with upload_turn(service_of(request), key.id) as take_turn:
         await take_turn()
         with disk_outages():  # large files of a form are kept in a temporary folder
-            form = await request.form(max_files=MAX_PER_VISIT + 2, max_fields=MAX_PER_VISIT + 60)
+            form = await request.form(max_files=MAX_PER_VISIT + 2, max_fields=MAX_PER_VISIT + MAX_FIELDS)
     try:
         yield form
     finally:
         await form.close()
 
 
+def _and_files(
+    wrong: dict[str, list[str]], form: FormData, request: Request, *, are_gone: bool = False
+) -> dict[str, list[str]]:
+    """What is wrong, and that files have to be chosen again: those that came with the form itself, or are gone."""
+    if are_gone or any(_is_file(value) for value in (*form.getlist("image"), *form.getlist("ecg"))):
+        wrong.setdefault("image", []).append(text("post_choose_again", language_of(request)))
+    return wrong
+
+
 def _refused_form(
-    request: Request, key: Key, given: Mapping[str, Any], upload_ids: Sequence[str], error: ServiceError
+    request: Request,
+    key: Key,
+    given: Mapping[str, Any],
+    upload_ids: Sequence[str],
+    error: ServiceError,
+    wrong: Mapping[str, Sequence[str]],
 ) -> Response:
     """The form with the problem. Where the visit may have been made, the token stays: the next post is a repetition."""
     note_unavailable(error, request)
     token = {"token": given["token"]} if isinstance(error, OutcomeUnknown) else {}
-    wrong = _wrong(error, language_of(request))
     response = _form(request, key, given, upload_ids, wrong, STATUS[type(error)].value, **token)
     if error.retry_after_s is not None:
         response.headers["Retry-After"] = str(error.retry_after_s)
@@ -143,98 +148,37 @@ def _form(
 ) -> Response:
     """The form as it was filled in; without ``token`` it gets a new one, because the next post is a new request."""
     settings = service_of(request).settings
+    blank = {**dict.fromkeys(TEXTS, ""), "conditions": []}
     return page(
         request,
         "post.html",
         status,
         key=key,
-        given={**dict.fromkeys(TEXTS, ""), "conditions": [], **given, "token": token or secrets.token_hex(16)},
+        number=form_number(given),
+        given={**blank, **given, "token": token or secrets.token_hex(16)},
+        blank=blank,
         wrong=wrong,
         upload_ids=upload_ids,
         conditions=CONDITIONS,  # nothing chosen means not known; `none` means that the person has none of them
         units=UNITS,
+        vitals={name: terms()[name].unit for name in VITALS},
         max_files=LIMITS,
         max_bytes=settings.max_upload_bytes,
         max_mb=settings.max_upload_mb,
-        today=datetime.now(UTC).date() + timedelta(days=1),  # in some time zones it is already tomorrow
+        tomorrow=datetime.now(UTC).date() + timedelta(days=1),  # in some time zones it is tomorrow already
     )
 
 
-def _wrong(error: ServiceError, language: Language) -> dict[str, list[str]]:
-    """Sentences about problems, by field of the form."""
-    if not isinstance(error, InvalidRequest):
-        return {"": [problem_document(error, language, "/post").detail]}
-    wrong: dict[str, list[str]] = {}
-    for fault in error.faults:
-        field = fault.field if fault.field in UNITS else FIELDS.get(fault.field, "")
-        wrong.setdefault(field, []).append(message(fault.code, language, expected=fault.expected) + ".")
-    return wrong
-
-
-def _wrong_labs(context: Context, language: Language) -> dict[str, list[str]]:
-    """Values that the assessment could not use, shown now, while the user still has the laboratory's report."""
-    found = {lab.name: standard_labs([lab])[1] for lab in context.labs}
-    return {name: [each.message(language) for each in problems] for name, problems in found.items() if problems}
-
-
-def _context(given: Mapping[str, Any]) -> Context:
-    """The context of the form, read in the same way as a posted one; an empty field is left out.
-
-    Raises
-    ------
-    InvalidRequest
-    """
-    fields: dict[str, Any] = {
-        "person": {
-            "id": given["person_id"],
-            "age_years": _number("context.person.age_years", given["age"]),
-            "sex": given["sex"],
-        },
-        "referrer": {"id": given["referrer_id"]},
-        "visited_on": given["visited_on"],
-    }
-    fields["person"] = {name: value for name, value in fields["person"].items() if value not in ("", None)}
-    document = {name: value for name, value in fields.items() if value and value != {"id": ""}}
-    labs = [
-        {"name": name, "value": _number(name, given[name]), "unit": given[f"{name}_unit"]}
-        for name in UNITS
-        if given[name]
-    ]
-    if labs:
-        document["labs"] = labs
-    if given["conditions"]:
-        if "none" in given["conditions"] and len(given["conditions"]) > 1:
-            raise InvalidRequest(FieldFault("context.conditions", "field_invalid", "1"))
-        document["conditions"] = [each for each in given["conditions"] if each != "none"]
-    return read_context(json.dumps(document).encode())
-
-
-def _number(field: str, text: str) -> float | None:
-    if not text:
-        return None
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not math.isfinite(value):
-        raise InvalidRequest(FieldFault(field, "field_invalid", "0.0"))
-    return value
-
-
-def _text(form: FormData, name: str) -> str:
-    value = form.get(name)
-    return value.strip()[: MAX_TEXT + 1] if isinstance(value, str) else ""
-
-
-def _texts(form: FormData, name: str) -> list[str]:
-    return [value for value in form.getlist(name) if isinstance(value, str)][: MAX_PER_VISIT + 1]
+def _is_file(value: UploadFile | str) -> TypeGuard[UploadFile]:
+    """Whether a field has a file; a browser sends an empty one if none was chosen."""
+    return isinstance(value, UploadFile) and bool(value.filename or value.size)
 
 
 async def _files(form: FormData, field: Field, drafts: Drafts) -> list[Part]:
-    """The files of one field; a browser sends an empty file if none was chosen."""
+    """The files of one field."""
     parts: list[Part] = []
     for value in form.getlist(field):
-        if isinstance(value, UploadFile) and (value.filename or value.size):
+        if _is_file(value):
             draft = drafts.new()
             while piece := await value.read(PIECE_BYTES):
                 await asyncio.to_thread(draft.write, piece)

@@ -22,7 +22,7 @@ from service.language.choice import language_of
 from service.language.texts import text
 from service.pages.frame import onward, page, to_login
 from service.pages.opinion import Typed, typed_of
-from service.pages.outage import outage_page
+from service.pages.refused import refused_page
 from service.pages.visit import refusal, visit_response
 from service.report.html import Bar, content_security_policy
 from service.report.issue import issue, opinions_of
@@ -44,7 +44,7 @@ async def sign(request: Request, visit_id: str) -> Response:
             return _ended(request, visit_id, typed)
         return await _answer(request, key, visit_id, form, typed)
     except Unavailable as error:  # the visit could not be read either; a page with script has kept the form
-        return outage_page(request, error, () if "hx-request" in request.headers else typed.fields)
+        return refused_page(error, request, () if "hx-request" in request.headers else typed.fields)
 
 
 async def _answer(request: Request, key: Key, visit_id: str, form: FormData, typed: Typed) -> Response:

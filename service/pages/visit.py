@@ -10,13 +10,12 @@ from typing import Annotated, get_args
 from fastapi import APIRouter, Form, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 
-from data_specs.problems import message
 from data_specs.visit.comparison import Comparison
 from data_specs.visit.contract import ORGANS, Finding, Visit, visible_findings
 from data_specs.visit.followup import OUTCOMES, History, NewOutcome, NewReferral
 from data_specs.visit.opinion import Advice, Author, NewOpinion
 from data_specs.visit.report import Report
-from service.api.refusals import STATUS
+from service.api.refusals import STATUS, problem_document
 from service.api.session import page_key
 from service.errors import Forbidden, NotFound, ServiceError, StorageUnavailable
 from service.followup import actions as followup
@@ -29,6 +28,7 @@ from service.pages.opinion import Typed, checked, typed_of
 from service.pages.pictures import Film, films, traces
 from service.report.issue import issue
 from service.report.sheet import posted_values
+from service.sites import with_specialists
 from service.state import Service, service_of
 from service.storage.tables import VisitRow
 from service.visits.earlier import compare_with_earlier
@@ -113,6 +113,7 @@ async def visit_response(
         addable=_addable(visit),
         advices=get_args(Advice),
         outcomes=OUTCOMES,
+        hospitals=await service.database.read(with_specialists) if key.role == "doctor" else {},
         problem=problem,
     )
 
@@ -198,7 +199,7 @@ async def run_and_return(request: Request, visit_id: str, action: Action, sectio
 
 def refusal(request: Request, error: ServiceError) -> str:
     """Why a form was refused, as a sentence."""
-    return message(error.code, language_of(request), found=error.found, expected=error.expected)
+    return problem_document(error, language_of(request), request.url.path).detail
 
 
 # ---------------------------------------------------------------------- questions, statistics

@@ -129,7 +129,7 @@ def test_sign_ask_and_answer(visit: str, reading, language: Language) -> None:
     assert text("report_version", language, version=2) in doctor.inner_text("#report-links")
     doctor.click(".asking summary")
     doctor.fill("#question", "Viêm phổi hay xẹp phổi?")
-    doctor.fill("#to-site", "central")
+    doctor.select_option("#to-site", "central")
     doctor.check("input[name=blind]")
     doctor.click(".asking button")
     doctor.wait_for_selector(".asked li")

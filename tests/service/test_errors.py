@@ -46,7 +46,7 @@ def test_every_error_has_its_sentences(kind):
 
 def test_every_code_of_a_field_has_its_sentences():
     source = "".join(path.read_text("utf-8") for path in (ROOT / "service").rglob("*.py"))
-    codes = set(re.findall(r"FieldFault\([^()]*(?:\([^()]*\)[^()]*)*?\"((?:field|body)_\w+)\"", source))
+    codes = set(re.findall(r"FieldFault\([^()]*(?:\([^()]*\)[^()]*)*?\"((?:field|body|site)_\w+)\"", source))
     codes |= set(re.findall(r"\"(field_\w+)\"", source))
     assert len(codes) >= 6
     for code in codes:

@@ -1,10 +1,9 @@
-// Posting a visit over a bad connection: files are uploaded first, by the tus protocol (1.0.0) in pieces of a megabyte.
-// An upload that was cut off is resumed, also after the page was closed. The form then has the ids of the uploads.
-// Without this file the form posts everything at once.
+// Sends a file over a bad connection by the tus protocol (1.0.0), in pieces of a megabyte. An upload that was cut off is
+// resumed, also after the page was closed.
 'use strict';
 
-(() => {
-  const PIECE = 1_000_000, STALLED_MS = 40_000, LONGEST_PAUSE_MS = 30_000, AT_ONCE = 2;
+const uploads = (() => {
+  const PIECE = 1_000_000, START = 65_536, STALLED_MS = 40_000, LONGEST_PAUSE_MS = 30_000;
   const TUS = { 'Tus-Resumable': '1.0.0' };
   const wait = (ms) => new Promise((resolve) => {
     const done = () => { clearTimeout(timer); removeEventListener('online', done); resolve(); };
@@ -13,13 +12,18 @@
   });
   const base64 = (text) => btoa(String.fromCharCode(...new TextEncoder().encode(text)));
 
-  // Unfinished uploads, by what identifies a file; its name is not stored, because the machine may be shared.
-  function keyOf(file, field) {
+  // Unfinished uploads, by what identifies a file; its name is not stored, because the machine may be shared. Its first
+  // bytes count too: files of two persons may have the same name, size and time, and must never be taken for each other.
+  async function keyOf(file, field) {
     let hash = 2166136261;
-    for (const unit of `${field}/${file.name}`) hash = Math.imul(hash ^ unit.codePointAt(0), 16777619);
+    const mix = (unit) => { hash = Math.imul(hash ^ unit, 16777619); };
+    for (const unit of `${field}/${file.name}`) mix(unit.codePointAt(0));
+    for (const byte of new Uint8Array(await file.slice(0, START).arrayBuffer())) mix(byte);
     return `upload ${(hash >>> 0).toString(36)} ${file.size} ${file.lastModified}`;
   }
+  const underWay = new Set();
   const remembered = (key, value) => {
+    if (key === null) return null;
     try {
       if (value === undefined) return localStorage.getItem(key);
       if (value === null) localStorage.removeItem(key); else localStorage.setItem(key, value);
@@ -58,7 +62,14 @@
 
   // Send one file; resolves to its id, or null if it was removed. `show` gets the progress or the problem.
   async function send(file, field, sending, show, words) {
-    const key = keyOf(file, field);
+    const key = await keyOf(file, field);
+    if (underWay.has(key)) return sendAs(null, file, field, sending, show, words);  // the same file twice
+    underWay.add(key);
+    try { return await sendAs(key, file, field, sending, show, words); } finally { underWay.delete(key); }
+  }
+
+  // `key` is null for an upload that is not remembered.
+  async function sendAs(key, file, field, sending, show, words) {
     let url = remembered(key), offset = url ? null : 0, pause = 1000;
     while (!sending.removed) {
       try {
@@ -102,113 +113,5 @@
     return null;
   }
 
-  function post(form) {
-    const words = form.dataset, said = form.querySelector('[data-said]'), button = form.querySelector('[data-send]');
-    const queue = [];
-    let running = 0;
-
-    const next = () => {
-      while (running < AT_ONCE && queue.length) {
-        running += 1;
-        queue.shift()().finally(() => { running -= 1; next(); });
-      }
-    };
-    const files = [];
-    function add(file, field) {
-      const row = document.createElement('li'), name = document.createElement('span'), remove = document.createElement('button');
-      const bar = document.createElement('progress'), how = document.createElement('span');
-      [name.className, how.className, remove.className, remove.type] = ['name', 'how', 'plain', 'button'];
-      [name.textContent, remove.textContent, bar.max, bar.value] = [file.name, '×', file.size || 1, 0];
-      remove.setAttribute('aria-label', words.remove.replace('{filename}', file.name));
-      bar.setAttribute('aria-label', file.name);
-      how.textContent = words.waiting;
-      row.append(name, remove, bar, how);
-      form.querySelector(`[data-list="${field}"]`).append(row);
-      const sending = { removed: false, url: null, request: null };
-      const entry = { sending, refused: false, id: null };
-      files.push(entry);
-      const show = (at, telling) => {
-        if (at !== null) bar.value = at;
-        how.textContent = telling || words.sending.replace('{percent}', Math.floor(100 * (at || 0) / (file.size || 1)));
-      };
-      const refuse = (reason) => {
-        entry.refused = true;
-        row.classList.add('is-refused');
-        how.textContent = reason;
-        said.textContent = `${file.name}: ${reason}`;
-      };
-      remove.addEventListener('click', () => {
-        sending.removed = true;
-        if (sending.request) sending.request.abort();
-        if (entry.id) ask('DELETE', `/v1/uploads/${entry.id}`, {}).catch(() => { /* it expires by itself */ });
-        files.splice(files.indexOf(entry), 1);
-        row.remove();
-        form.querySelector(`#${field}`).focus();
-      });
-      if (file.size > Number(words.maxBytes)) { refuse(words.large); entry.done = Promise.resolve(); return; }
-      entry.done = new Promise((resolve) => {
-        queue.push(async () => {
-          try {
-            entry.id = await send(file, field, sending, show, words);
-            if (entry.id) { show(file.size, words.sent); said.textContent = `${file.name}: ${words.sent}`; }
-          } catch (error) {
-            refuse(error.message || words.refused);
-          }
-          resolve();
-        });
-      });
-      next();
-    }
-
-    for (const input of form.querySelectorAll('[data-files]')) {
-      input.addEventListener('change', () => {
-        for (const file of input.files) add(file, input.name);
-        input.value = '';
-      });
-    }
-
-    form.addEventListener('submit', async (event) => {
-      event.preventDefault();
-      if (button.getAttribute('aria-disabled') === 'true') return;
-      const label = button.textContent;
-      button.setAttribute('aria-disabled', 'true');
-      button.textContent = words.posting;
-      await Promise.all(files.map((entry) => entry.done));
-      if (files.some((entry) => entry.refused)) {
-        button.removeAttribute('aria-disabled');
-        button.textContent = label;
-        form.querySelector('.is-refused button').focus();
-        return;
-      }
-      const body = new FormData(form);
-      for (const name of ['image', 'ecg']) body.delete(name);
-      for (const entry of files) if (entry.id) body.append('upload', entry.id);
-      for (let pause = 1000; ; pause = Math.min(2 * pause, LONGEST_PAUSE_MS)) {
-        try {
-          const answer = await fetch(form.action, { method: 'POST', body });
-          if (answer.redirected) { location.assign(answer.url); return; }
-          if (answer.status < 500 && answer.status !== 429 && answer.status !== 408) { show(await answer.text()); return; }
-        } catch { /* the link is away; the token in the form keeps a repetition from being a second visit */ }
-        said.textContent = words.lost;
-        button.textContent = words.lost;
-        await wait(pause);
-      }
-    });
-  }
-
-  // The form again, with the problem next to each field.
-  function show(html) {
-    const fresh = new DOMParser().parseFromString(html, 'text/html').getElementById('content');
-    if (!fresh) { location.reload(); return; }
-    document.getElementById('content').replaceWith(fresh);
-    document.dispatchEvent(new CustomEvent('wire', { detail: fresh }));
-    wire(fresh);
-    const alert = fresh.querySelector('[data-alert]');
-    if (alert) alert.focus();
-  }
-  function wire(root) {
-    root.querySelectorAll('[data-scripted]').forEach((each) => { each.hidden = false; });
-    root.querySelectorAll('[data-post]').forEach(post);
-  }
-  wire(document);
+  return { ask, send, wait, LONGEST_PAUSE_MS };
 })();

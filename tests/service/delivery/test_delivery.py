@@ -724,7 +724,7 @@ def test_addresses_that_cannot_be_used(client, asked, field):
         {"kind": "fhir", "address": "http://10.0.0.7/fhir", "options": {"allow_http": True}, "secret": "token"},
         {"kind": "stow", "address": "https://pacs.example/dicom-web"},
         {"kind": "dicom", "address": "MY PACS@[::1]:104"},
-        {"kind": "hl7", "address": "[::1]:2575", "language": "vi", "site": "north"},
+        {"kind": "hl7", "address": "[::1]:2575", "language": "vi", "site": "admin"},
     ],
 )
 def test_addresses_that_can_be_used(client, asked):

@@ -473,6 +473,16 @@ def test_a_failed_export_prints_one_line_and_leaves_no_files(own_clinic, tmp_pat
     assert not (tmp_path / "nowhere").exists()
 
 
+def test_a_site_without_visits_is_refused_with_those_that_have_some(own_clinic, tmp_path, capsys):
+    assert own_clinic.export("cxr", tmp_path / "out", "--site", "commune") == REFUSED
+    assert "there are some of: none" in capsys.readouterr().err
+    own_clinic.record_outcome(own_clinic.film(dicom(1, "A")), "mass", "confirmed")
+    assert own_clinic.export("cxr", tmp_path / "out", "--site", "commune", "comune") == REFUSED
+    assert "no visits of comune; there are some of: commune" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+    assert own_clinic.export("cxr", tmp_path / "out", "--site", "commune") == 0
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [

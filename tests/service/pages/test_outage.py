@@ -63,7 +63,7 @@ def test_a_part_of_a_page_does_not_replace_what_was_typed(away):
     client, visit = away
     sent = client.post(f"/visits/{visit}/outcome", data={"finding": "pneumonia"}, headers={"HX-Request": "true"})
     assert sent.headers["hx-reswap"].startswith("afterbegin")
-    assert 'class="card login outage"' in sent.text
+    assert 'class="card login refused"' in sent.text
     renewed = client.get("/worklist", headers={"HX-Request": "true"})
     assert renewed.headers["hx-reswap"] == "none"
 

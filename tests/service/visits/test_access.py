@@ -99,6 +99,7 @@ MATRIX = [
     ),
     ("DELETE", f"/v1/visits/{{visit}}/referrals/{UNKNOWN_ID}", dict.fromkeys(SEE, 404), {}),
     ("GET", "/v1/referrals", ANY_KEY, {}),
+    ("GET", "/v1/specialists", dict.fromkeys(("doctor", "other doctor", "namesake", "admin"), 200), {}),
     ("GET", "/v1/statistics", ANY_KEY, {}),
     ("GET", "/v1/statistics/agreement.csv", ANY_KEY, {}),
     ("GET", "/dicomweb/instances", ANY_KEY, {}),
