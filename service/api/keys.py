@@ -64,7 +64,7 @@ class CreatedKey(KeyView):
     this site, so look whether its name is written as elsewhere."""
 
     key: str
-    site_is_new: bool
+    site_is_new: bool = False
 
 
 class KeyList(BaseModel):
