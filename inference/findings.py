@@ -266,9 +266,12 @@ def categorise(specs: Sequence[FindingSpec], result: Answer) -> tuple[Category |
     for found in result.findings:
         spec = by_name[found.name]
         rule_in = operating_point(spec, "rule_in")
-        if found.probability is None or found.positive is None or rule_in is None:
+        if found.probability is None or found.positive is None:
             continue
-        if spec.risk == "complement":
+        if rule_in is None:
+            if found.positive and not is_reassuring(spec.name):
+                reached[spec.name] = 1
+        elif spec.risk == "complement":
             reached[spec.name] = 0 if found.positive else 2 if found.probability < rule_in.threshold else 1
         else:
             reached[spec.name] = 2 if found.probability >= rule_in.threshold else int(found.positive)

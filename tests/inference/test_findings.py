@@ -19,6 +19,7 @@ from inference.findings import (
     ages_offered,
     answer,
     calibrate,
+    contradicting,
     is_undecided,
     merge,
     nothing_offered,
@@ -281,8 +282,9 @@ def test_a_category_is_that_of_the_most_suspicious_finding_that_has_one() -> Non
     decides_elsewhere = DIRECT.model_copy(update={"name": "h", "decides_at": "balanced", "risk": None})
     measured = FindingSpec(name="heart_rate", column=1, kind="measured")
     others = [without_rule_in, decides_elsewhere, measured]
-    assert answer(others, np.array([0.9, 70])).category is None
+    assert answer(others, np.array([0.9, 70])).category == "intermediate", "a flagged finding is never low"
     assert [f.positive for f in answer(others, np.array([0.9, 70])).findings] == [True, None, None]
+    assert answer(others, np.array([0.1, 70])).category is None
     low, high = DIRECT.model_copy(update={"column": 2}), DIRECT.model_copy(update={"name": "i", "column": 3})
     for a, b, category in (
         (0.1, 0.1, "low"),
@@ -290,7 +292,76 @@ def test_a_category_is_that_of_the_most_suspicious_finding_that_has_one() -> Non
         (0.1, 0.5, "intermediate"),
         (0.9, 0.1, "high"),
     ):
-        assert answer([*others, low, high], np.array([0.9, 70, a, b])).category == category
+        assert answer([*others, low, high], np.array([0.1, 70, a, b])).category == category
+
+
+@pytest.mark.parametrize(
+    ("specs", "numbers", "code", "found"),
+    [
+        ([DIRECT], [0.1], "basis_nothing_flagged", ""),
+        ([DIRECT], [0.5], "basis_flagged", "abnormal"),
+        ([DIRECT], [0.9], "basis_strong", "abnormal"),
+        ([COMPLEMENT], [0.9], "basis_nothing_flagged", ""),
+        ([COMPLEMENT], [0.1], "basis_not_normal", ""),
+        ([COMPLEMENT, DIRECT.model_copy(update={"column": 1})], [0.1, 0.5], "basis_not_normal", ""),
+        ([COMPLEMENT, DIRECT.model_copy(update={"column": 1})], [0.1, 0.9], "basis_strong", "abnormal"),
+        (
+            [DIRECT, DIRECT.model_copy(update={"name": "mass", "column": 1})],
+            [0.9, 0.8],
+            "basis_strong",
+            "abnormal, mass",
+        ),
+    ],
+)
+def test_a_category_says_what_it_rests_on(
+    specs: list[FindingSpec], numbers: list[float], code: str, found: str
+) -> None:
+    result = answer(specs, np.array(numbers))
+    assert result.category_basis == Problem(code, "warn", found=found)
+    assert merge([result]).category_basis == result.category_basis
+
+
+def test_without_a_category_there_is_nothing_to_rest_on() -> None:
+    for_information = DIRECT.model_copy(update={"use": "information"})
+    assert answer([for_information], np.array([0.9])).category_basis is None
+    low = answer([DIRECT], np.array([0.1]))
+    merged = merge([low, answer([for_information], np.array([0.9]))])
+    assert (merged.category, merged.category_basis) == (None, None)
+
+
+MEASURED = (
+    OperatingPoint(name="screening", threshold=0.3, cohort="c", sensitivity=0.9, specificity=0.7),
+    OperatingPoint(name="rule_in", threshold=0.8, cohort="c", sensitivity=0.5, specificity=0.95),
+)
+
+
+@pytest.mark.parametrize(
+    ("p", "ratio"), [(0.8, 0.5 / 0.05), (0.5, 0.9 / 0.3), (0.3, 0.9 / 0.3), (just_below(0.3), 0.1 / 0.7)]
+)
+def test_a_likelihood_ratio_is_that_of_the_point_that_was_reached(p: float, ratio: float) -> None:
+    spec = DIRECT.model_copy(update={"operating_points": MEASURED})
+    (found,) = answer([spec], np.array([p])).findings
+    assert found.likelihood_ratio == pytest.approx(ratio)
+
+
+@pytest.mark.parametrize(
+    "change", [{"sensitivity": None}, {"specificity": None}, {"specificity": 1.0}], ids=["sens", "spec", "no divisor"]
+)
+def test_a_likelihood_ratio_that_is_not_known_is_not_given(change: dict[str, float | None]) -> None:
+    spec = DIRECT.model_copy(update={"operating_points": (MEASURED[0].model_copy(update=change),)})
+    assert answer([spec], np.array([0.5])).findings[0].likelihood_ratio is None
+    never = DIRECT.model_copy(update={"operating_points": (MEASURED[0].model_copy(update={"specificity": 0.0}),)})
+    assert answer([never], np.array([0.1])).findings[0].likelihood_ratio is None
+
+
+def test_findings_that_exclude_each_other_are_not_told_without_saying_so() -> None:
+    fibrillation = DIRECT.model_copy(update={"name": "atrial_fibrillation", "column": 1})
+
+    def said(normal: float, rhythm: float) -> list[Problem]:
+        return contradicting(answer([COMPLEMENT, fibrillation], np.array([normal, rhythm])))
+
+    assert said(0.9, 0.5) == [Problem("findings_contradict", "warn", found="atrial_fibrillation")]
+    assert said(0.9, 0.1) == said(0.1, 0.5) == said(0.1, 0.1) == []
 
 
 def test_a_measured_value_in_the_middle_ends_nothing() -> None:
