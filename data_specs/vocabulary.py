@@ -61,6 +61,8 @@ class Term:
         Codes of the reserves under which the finding does not hold.
     reassuring
         Whether it is a good sign where it is positive. It then excludes every other judged finding of its organ.
+    risk
+        Whether its probability is that of something to come, read as it is: a limit decides what is done about it.
     signed
         Whether its value may be below 0.
     """
@@ -76,6 +78,7 @@ class Term:
     words: tuple[str, ...] = ()
     withheld_by: tuple[str, ...] = ()
     reassuring: bool = False
+    risk: bool = False
     signed: bool = False
 
     @property
@@ -102,6 +105,7 @@ def terms() -> dict[str, Term]:
             words=tuple(row.get("words", ())),
             withheld_by=tuple(row.get("withheld_by", ())),
             reassuring=row.get("reassuring", False),
+            risk=row.get("risk", False),
             signed=row.get("signed", False),
         )
         for name, row in table.items()
@@ -151,7 +155,7 @@ def _localised(part: str, language: Language) -> str:
     term = terms().get(name)
     if term is None or term.unit is None or not re.fullmatch(r"-?[0-9.]+", value):
         return display(part, language)
-    written = value if language == "en" else value.replace(".", ",")
+    written = (value if language == "en" else value.replace(".", ",")).replace("-", "−")
     return f"{term.display[language]} {written} {shown_unit(term.unit, language)}"
 
 

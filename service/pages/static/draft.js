@@ -116,7 +116,7 @@
     const form = event.detail.requestConfig?.elt;
     if (!(form instanceof Element) || !form.matches('form[data-draft]')) return;
     const answer = new DOMParser().parseFromString(event.detail.serverResponse, 'text/html');
-    if (answer.querySelector('#loop, .outage')) return;
+    if (answer.querySelector('#loop, .refused')) return;
     event.detail.shouldSwap = false;
     notSent(form, true);
   });
