@@ -20,7 +20,7 @@ from inference.bundles.serving_set import POLL_S, SHADOW, RegistryFollower, Serv
 from inference.cxr.pipeline import FilmPipeline
 from inference.ecg.pipeline import EcgFile, RecordingPipeline
 from inference.findings import COVERAGE, Answer, InputResult, merge, operating_point, without_verdict
-from inference.kidney import KidneyPipeline
+from inference.kidney import KidneyPipeline, unknown_conditions
 from inference.priority import prioritise
 from inference.readers.files import OpenFile
 from inference.readers.pool import Readers
@@ -194,6 +194,7 @@ class Engine:
             recording.assess(ecg_files, context, owner),
         )
         labs, lab_problems = standard_labs(context.labs)
+        lab_problems += unknown_conditions(context)
         organs: dict[Organ, AssessedOrgan] = {
             "lung": organ(films, "no_image", any(i.field == "image" for i in inputs)),
             "cardiac": organ(recordings, "no_ecg", any(i.field == "ecg" for i in inputs)),

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 
 import structlog
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI
 from fastapi.staticfiles import StaticFiles
 from starlette.middleware import Middleware
 from starlette.middleware.gzip import GZipMiddleware
@@ -24,6 +24,7 @@ from service.api import visits as api
 from service.api.dicomweb import routes as web
 from service.api.edge import Edge
 from service.api.openapi import openapi
+from service.api.parameters import known_parameters
 from service.api.refusals import add_refusals
 from service.delivery.worker import DeliveryWorker
 from service.logs import where_it_failed
@@ -116,6 +117,7 @@ def build(
         lifespan=life,
         docs_url=None,
         redoc_url=None,
+        dependencies=[Depends(known_parameters)],
         middleware=[Middleware(Edge, service=service), Middleware(CompressedPages)],
     )
     app.state.service = service

@@ -24,7 +24,8 @@ from data_specs.person import MAX_AGE_YEARS
 from data_specs.problems import message
 from data_specs.vocabulary import Language
 from service import errors
-from service.errors import FieldFault, InvalidRequest, MethodNotAllowed, NotFound, ServiceError, field_faults
+from service.errors import FieldFault, InvalidRequest, MethodNotAllowed, NotFound, ServiceError
+from service.faults import field_faults
 from service.language.choice import language_of
 from service.state import service_of
 
@@ -91,7 +92,7 @@ class ProblemDocument(BaseModel):
 def problem_document(error: ServiceError, language: Language, instance: str) -> ProblemDocument:
     status = STATUS[type(error)]
     faults = error.faults if isinstance(error, InvalidRequest) else ()
-    sentences = [message(each.code, language, expected=each.expected) for each in faults]
+    sentences = [each.sentence(language) for each in faults]
     return ProblemDocument(
         type=f"urn:sangloc:problem:{error.code}",
         title=status.phrase,
@@ -145,7 +146,7 @@ def add_refusals(app: FastAPI) -> None:
 
     async def invalid(request: Request, error: Exception) -> Response:
         assert isinstance(error, RequestValidationError)  # noqa: S101
-        return problem_response(InvalidRequest(*field_faults(error.errors())), request)
+        return problem_response(InvalidRequest(*field_faults(error.errors(), model=_body_model(request))), request)
 
     async def framework(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)  # noqa: S101
@@ -154,6 +155,12 @@ def add_refusals(app: FastAPI) -> None:
     app.add_exception_handler(ServiceError, refused)
     app.add_exception_handler(RequestValidationError, invalid)
     app.add_exception_handler(HTTPException, framework)
+
+
+def _body_model(request: Request) -> Any:
+    """What the body of a request is read as, so that a refusal can name its fields; ``None`` where it has no model."""
+    body = getattr(request.scope.get("route"), "body_field", None)
+    return body.field_info.annotation if body is not None else None
 
 
 def _methods(request: Request) -> list[str]:

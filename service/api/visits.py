@@ -127,12 +127,18 @@ async def get_visits(
     since: Annotated[
         Moment | None, Query(description="Received at or after this time; UTC if it names no zone")
     ] = None,
+    person: Annotated[
+        str | None,
+        Query(min_length=1, max_length=200, description="The person's identifier, exactly as it was posted"),
+    ] = None,
     cursor: Annotated[str | None, Query(max_length=200, description="`next` of the previous page")] = None,
     limit: Annotated[int, Query(ge=1, le=MAX_PAGE)] = PAGE,
 ) -> Response:
     """Page through the visits that the key may see, newest first."""
     service, language = service_of(request), language_of(request)
-    page = await list_visits(service, key, priority=priority, status=status, since=since, cursor=cursor, limit=limit)
+    page = await list_visits(
+        service, key, priority=priority, status=status, since=since, person=person, cursor=cursor, limit=limit
+    )
 
     def listed() -> str:
         """Runs in a thread, because a page of visits is much JSON to read and to write."""

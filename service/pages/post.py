@@ -22,7 +22,6 @@ from starlette.datastructures import FormData, UploadFile
 
 from data_specs.conditions import CONDITIONS
 from data_specs.labs import standard_labs
-from data_specs.problems import message
 from data_specs.visit.context import Context
 from data_specs.vocabulary import Language
 from service.api.refusals import STATUS, note_unavailable, problem_document
@@ -167,7 +166,7 @@ def _wrong(error: ServiceError, language: Language) -> dict[str, list[str]]:
     wrong: dict[str, list[str]] = {}
     for fault in error.faults:
         field = fault.field if fault.field in UNITS else FIELDS.get(fault.field, "")
-        wrong.setdefault(field, []).append(message(fault.code, language, expected=fault.expected) + ".")
+        wrong.setdefault(field, []).append(f"{fault.sentence(language)}.")
     return wrong
 
 

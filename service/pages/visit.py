@@ -20,7 +20,8 @@ from data_specs.visit.opinion import Advice, Judgement, NewOpinion
 from data_specs.visit.report import Report
 from service.api.refusals import STATUS
 from service.api.session import page_key
-from service.errors import Forbidden, InvalidRequest, NotFound, ServiceError, StorageUnavailable, field_faults
+from service.errors import Forbidden, InvalidRequest, NotFound, ServiceError, StorageUnavailable
+from service.faults import field_faults
 from service.followup import actions as followup
 from service.followup.questions import list_questions
 from service.followup.statistics import statistics

@@ -315,7 +315,7 @@ def test_a_vietnamese_keyboard_writes_a_stroke_into_a_d() -> None:
 def test_an_unknown_name_is_answered_with_the_known_ones() -> None:
     _, (problem,) = read("unobtainium", 5, "mmol/L")
     assert problem.code == "lab_unknown"
-    assert problem.expected.startswith("creatinine, urine_acr, potassium, hba1c, ")
+    assert problem.expected.startswith("creatinine | urine_acr | potassium | hba1c | ")
     assert len(problem.expected.split(", ")) == len(ANALYTES)
 
 
