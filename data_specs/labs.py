@@ -303,10 +303,15 @@ def standard_labs(labs: Sequence[Lab]) -> tuple[dict[str, float], list[Problem]]
     return values, problems
 
 
+def accepted_units(analyte: Analyte) -> tuple[str, ...]:
+    """The units in which an analyte is read, as they are written."""
+    return tuple(_SHOWN.get(name, name) for name in analyte.units)
+
+
 def _canonical(lab: Lab, analyte: Analyte) -> tuple[float, Problem | None]:
     unit = analyte.units.get(_plain_unit(lab.unit))
     if unit is None:
-        accepted = ", ".join(_SHOWN.get(name, name) for name in analyte.units)
+        accepted = ", ".join(accepted_units(analyte))
         found = f"{analyte.name}, {_quotable(lab.unit)}" if lab.unit.strip() else analyte.name
         return math.nan, Problem("unit_not_accepted", "reject", found, accepted)
     value = unit.factor * lab.value + unit.offset

@@ -23,11 +23,12 @@ from service.api import uploads as tus
 from service.api import visits as api
 from service.api.dicomweb import routes as web
 from service.api.edge import Edge
-from service.api.openapi import openapi
+from service.api.openapi import openapi, operation_id
 from service.api.parameters import known_parameters
 from service.api.refusals import add_refusals
 from service.delivery.worker import DeliveryWorker
 from service.logs import where_it_failed
+from service.pages import interface as interface_pages
 from service.pages import post as post_page
 from service.pages import visit as followup_pages
 from service.pages import worklist as pages
@@ -117,6 +118,7 @@ def build(
         lifespan=life,
         docs_url=None,
         redoc_url=None,
+        generate_unique_id_function=operation_id,
         dependencies=[Depends(known_parameters)],
         middleware=[Middleware(Edge, service=service), Middleware(CompressedPages)],
     )
@@ -125,7 +127,7 @@ def build(
     add_outage_page(app)
     for module in (
         *(api, followup_api, reports_api, statistics_api, admin, destinations, operations),
-        *(open_inference, web, tus, post_page, session, pages, followup_pages),
+        *(open_inference, web, tus, post_page, session, pages, followup_pages, interface_pages),
     ):
         app.include_router(module.router)
     app.mount("/static", StaticFiles(packages=[("service.pages", "static")]))

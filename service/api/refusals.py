@@ -186,19 +186,57 @@ def _of_framework(error: HTTPException, method: str) -> ServiceError:
     return errors.InternalFault()
 
 
+_FOR_EXAMPLE: dict[type[ServiceError], tuple[str, str]] = {
+    errors.ModelUnknown: ("lungs", "cxr_gate, lung, cardiac, kidney"),
+    errors.MethodNotAllowed: ("PUT", ""),
+    errors.BodyTooSlow: ("", "≤ 600 s, ≥ 500 B/s"),
+    errors.VersionChanged: ("2", "1"),
+    errors.NotAcceptable: ("text/plain", "application/json"),
+    errors.OffsetMismatch: ("65536", "0"),
+    errors.UploadUnfinished: ("65536", "5000000"),
+    errors.TooManyUploads: ("", "50"),
+    errors.TusVersion: ("", "1.0.0"),
+    errors.BodyTooLarge: ("", "64 MB"),
+    errors.UnsupportedMediaType: ("text/plain", "application/json"),
+    errors.TooManyWrongKeys: ("", "60 s"),
+    errors.QueueFull: ("", "5 s"),
+    errors.Busy: ("", "5 s"),
+    errors.ModelFault: ("overflow", ""),
+}
+"""What was found and what was expected in the example of a refusal."""
+
+
 def problem_responses(*kinds: type[ServiceError]) -> dict[int | str, dict[str, Any]]:
-    """For OpenAPI: the refusals of a route, each with an example."""
+    """For OpenAPI: the refusals of a route by status, with an example of each code."""
     responses: dict[int | str, dict[str, Any]] = {}
     for kind in kinds:
-        fault = FieldFault("context.person.age_years", "field_invalid", f"0 … {MAX_AGE_YEARS}")
-        error = InvalidRequest(fault) if kind is InvalidRequest else kind("", "64 MB")
+        if kind is InvalidRequest:
+            fault = FieldFault("context.person.age_years", "field_invalid", f"≤ {MAX_AGE_YEARS}", "540")
+            error: ServiceError = InvalidRequest(fault)
+        else:
+            error = kind(*_FOR_EXAMPLE.get(kind, ("", "")))
         document = problem_document(error, "en", "/v1/visits")
         example = document.model_dump(mode="json", exclude={"errors"} if not document.errors else None)
-        responses[document.status] = {
-            "description": f"{document.title} (`{kind.code}`)",
-            "content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/ProblemDocument"}, "example": example}},
+        content = {
+            "schema": {"$ref": "#/components/schemas/ProblemDocument"},
+            "examples": {kind.code: {"value": example}},
         }
+        response = {"description": f"{document.title} (`{kind.code}`)", "content": {MEDIA_TYPE: content}}
+        known = responses.get(document.status)
+        responses[document.status] = with_refusal(known, response) if known else response
     return responses
+
+
+def with_refusal(known: dict[str, Any], further: dict[str, Any]) -> dict[str, Any]:
+    """For OpenAPI: a response that is ``known``, or a ``further`` refusal of the same status."""
+    ((code, example),) = further["content"][MEDIA_TYPE]["examples"].items()
+    if f"`{code}`" in known["description"]:
+        return known
+    content = known.get("content", {})
+    problem = content.get(MEDIA_TYPE, further["content"][MEDIA_TYPE])
+    problem = {**problem, "examples": {**problem.get("examples", {}), code: example}}
+    description = f"{known['description']}, or `{code}`"
+    return {**known, "description": description, "content": {**content, MEDIA_TYPE: problem}}
 
 
 def protocol_responses(*kinds: type[ServiceError]) -> dict[int | str, dict[str, Any]]:
