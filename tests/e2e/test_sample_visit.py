@@ -147,7 +147,7 @@ def test_the_demo_prints_the_findings_and_takes_its_server_along(tmp_path: Path)
         port = int(probe.getsockname()[1])
     environment = {k: v for k, v in os.environ.items() if not k.startswith("SANGLOC_")}
     environment |= {"SANGLOC_DATA_DIR": str(tmp_path), "SANGLOC_PORT": str(port)}
-    command = [sys.executable, "samples/demo.py"]
+    command = [sys.executable, "-m", "samples.demo"]
     with subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True) as demo:
         assert demo.stdout is not None
         said = []
