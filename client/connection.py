@@ -75,10 +75,13 @@ class Connection:
         """Try nothing again from now on, in no thread."""
         self._stopped.set()
 
-    def post(self, case: Case) -> dict[str, Any]:
-        """The posted visit, which is on the service's disk and perhaps not assessed yet."""
+    def post(self, case: Case, key: str | None = None) -> dict[str, Any]:
+        """The posted visit, which is on the service's disk and perhaps not assessed yet.
+
+        ``key``: its ``Idempotency-Key``; left out, the case's digest, with which the same case is one visit.
+        """
         large = any(path.stat().st_size >= RESUMED_FROM_BYTES for _, path in case.files)
-        headers = {"Idempotency-Key": case.digest, "Prefer": "respond-async"}
+        headers = {"Idempotency-Key": key or case.digest, "Prefer": "respond-async"}
         visit: dict[str, Any] = (self._post_uploads if large else self._post_form)(case, headers).json()
         return visit
 

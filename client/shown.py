@@ -33,7 +33,7 @@ def _row(name: str, visit: dict[str, Any] | None, refusal: str) -> dict[str, str
     }
     if visit is None:
         return row
-    problems = [p["message"] for each in visit["inputs"] for p in each["problems"] if p["severity"] == "reject"]
+    problems = {p["message"]: None for each in visit["inputs"] for p in each["problems"] if p["severity"] == "reject"}
     row |= {"id": visit["id"], "status": visit["status"], "priority": visit["priority"], "remarks": " ".join(problems)}
     for name_, organ in visit["organs"].items():
         row[name_] = organ["category"] or organ["status"]

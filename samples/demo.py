@@ -11,6 +11,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
+import uuid
 from pathlib import Path
 
 from client.cases import Case, Field
@@ -57,7 +58,7 @@ def main() -> None:
         with contextlib.closing(
             Connection(address, key, language=os.environ.get("LANGUAGE_OF_REPORT", "en"))
         ) as connection:
-            visit = connection.wait(connection.post(case)["id"])
+            visit = connection.wait(connection.post(case, uuid.uuid4().hex)["id"])
         print(f"\n{text(visit)}\n\nThe page: {address}/visits/{visit['id']}", flush=True)
         print(f"Its report: {address}/v1/visits/{visit['id']}/report.pdf (.html, .fhir.json, .hl7 …)", flush=True)
         print(f"Sign in with the key in {data_dir / 'admin.key'}. Log: {log}. Ctrl-C stops the server.", flush=True)
