@@ -126,7 +126,9 @@ def _with_bar(outcomes: Iterator[Outcome], total: int) -> Iterator[Outcome]:
 
 # ---------------------------------------------------------------- the command line
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="client", description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(
+        prog="client", description="Post visits, wait for them, list, show, and fetch reports."
+    )
     parser.add_argument("--server", default="http://127.0.0.1:8080", metavar="ADDRESS")
     parser.add_argument("--key-file", type=Path, metavar="FILE", help=f"in the place of {KEY}")
     parser.add_argument("--language", choices=("vi", "fr", "en"), default=_language(), help="of the sentences")

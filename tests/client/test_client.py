@@ -5,7 +5,11 @@ from __future__ import annotations
 import contextlib
 import csv
 import io
+import os
+import signal
 import socket
+import subprocess
+import sys
 import threading
 
 import pytest
@@ -15,7 +19,8 @@ from client import __main__ as command
 from client.cases import read_cases
 from client.connection import Connection
 from client.posting import Notes, notes_beside, post_all
-from tests.service.serving import ADMIN, Process
+from tests.conftest import ROOT
+from tests.service.serving import ADMIN, Process, until
 
 
 @pytest.fixture(scope="module")
@@ -187,3 +192,28 @@ def test_a_link_that_breaks(site, key, tmp_path, n_bytes, capsys):
     (visit,) = listed(site, key)
     with site.client(key) as client:
         assert client.get(f"/v1/visits/{visit['id']}/inputs/0").content == film.read_bytes()
+
+
+def test_ctrl_c_ends_the_command_and_the_next_run_goes_on(tmp_path, folder):
+    process = Process(tmp_path / "slow", seconds=1.5)
+    process.folder.mkdir()
+    site = process.start().served
+    try:
+        words = [sys.executable, "-m", "client", "--server", site.address, "post", "--at-once", "1", str(folder)]
+        environment = {**os.environ, "SANGLOC_KEY": ADMIN}
+        with subprocess.Popen(
+            words, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        ) as going:
+            until(lambda: notes_beside([folder]).exists(), 20)
+            going.send_signal(signal.SIGINT)
+            _, said = going.communicate(timeout=20)
+        assert going.returncode == 130
+        assert b"stopped" in said
+        assert b"Traceback" not in said
+        posted = len(listed(site, ADMIN))
+        assert 1 <= posted < 5
+        again = subprocess.run(words, cwd=ROOT, env=environment, capture_output=True, text=True, check=True)
+        assert again.stdout.count("complete") == 5
+        assert len(listed(site, ADMIN)) == 5
+    finally:
+        process.stop()

@@ -315,3 +315,17 @@ def test_examples_of_bodies_are_taken(site, known):
         assert client.post("/v1/keys", json=BODIES_OF_EXAMPLES["create_key"]).status_code == 201
         context = {"context": (None, json.dumps(CONTEXT), "application/json")}
         assert client.post("/v1/visits", files=context).status_code == 201
+
+
+@pytest.mark.parametrize("path", [path for method, path in OPERATIONS if method == "get" and path.startswith("/v1/")])
+def test_an_unknown_query_parameter_is_refused_with_the_known_ones(site, known, path):
+    declared = [
+        each["name"] for each in document()["paths"][path]["get"].get("parameters", []) if each["in"] == "query"
+    ]
+    with site.client() as client:
+        client.params = {"no_such_parameter": "1"}
+        answer = ask(client, "get", path, known)
+    assert answer.status_code == 422, answer.text
+    (fault,) = answer.json()["errors"]
+    assert (fault["field"], fault["code"]) == ("query.no_such_parameter", "field_unknown")
+    assert all(name in fault["message"] for name in declared)
