@@ -5,7 +5,7 @@ BIN := .venv/bin
 .PHONY: demo serve test check mutants bench bench-short bench-peers chaos lock lock-peers clean
 
 demo: .venv/serve.done
-	$(BIN)/python samples/demo.py
+	$(BIN)/python -m samples.demo
 
 # For looking: nobody starts it again when it ends. For a clinic: deploy/ and docs/how-to/run-a-server.md.
 serve: .venv/serve.done

@@ -285,8 +285,9 @@ def standard_labs(labs: Sequence[Lab]) -> tuple[dict[str, float], list[Problem]]
     for position, lab in enumerate(labs):
         analyte = _BY_NAME.get(_plain_name(lab.name))
         if analyte is None:
-            # The message gives its position: its name may be any text, even a person's name.
-            problems.append(Problem("lab_unknown", "warn", f"labs[{position}]", ", ".join(_names())))
+            # The message gives its position, because its name may be any text, even a person's name; and the names that
+            # are read as they have to be written, not as a reader calls them: no commas between them.
+            problems.append(Problem("lab_unknown", "warn", f"labs[{position}]", " | ".join(_names())))
             continue
         value, problem = _canonical(lab, analyte)
         if problem is not None:

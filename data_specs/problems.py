@@ -55,6 +55,11 @@ def _messages() -> dict[str, dict[str, str]]:
         return tomllib.load(f)
 
 
+def sentences(language: Language) -> dict[str, str]:
+    """Every code with its sentence, in which ``{found}`` and ``{expected}`` stand for what the message quotes."""
+    return {code: by_language[language] for code, by_language in _messages().items()}
+
+
 def message(code: str, language: Language, *, found: str = "", expected: str = "") -> str:
     """Sentence for ``code`` in ``language``.
 

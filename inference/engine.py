@@ -20,7 +20,7 @@ from inference.bundles.serving_set import POLL_S, SHADOW, RegistryFollower, Serv
 from inference.cxr.pipeline import FilmPipeline
 from inference.ecg.pipeline import EcgFile, RecordingPipeline
 from inference.findings import COVERAGE, Answer, InputResult, contradicting, merge, without_verdict
-from inference.kidney import KidneyPipeline
+from inference.kidney import KidneyPipeline, unknown_conditions
 from inference.readers.files import OpenFile
 from inference.readers.pool import Readers
 from inference.runtime.batcher import Batcher
@@ -193,6 +193,7 @@ class Engine:
             recording.assess(ecg_files, context, owner),
         )
         labs, lab_problems = standard_labs(context.labs)
+        lab_problems += unknown_conditions(context)
         organs: dict[Organ, AssessedOrgan] = {
             "lung": organ("lung", films, any(i.field == "image" for i in inputs)),
             "cardiac": organ("cardiac", recordings, any(i.field == "ecg" for i in inputs)),

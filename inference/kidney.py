@@ -26,6 +26,8 @@ CATEGORY_OF_KDIGO: dict[str, Category] = {
 }
 CELL = ("kdigo_g", "kdigo_a")
 """What the cell of KDIGO's table is read from."""
+MAX_SHOWN = 40
+"""Characters of a condition's name that its reserve quotes."""
 CATEGORY_AT_LEAST: dict[str, Category] = {"G3a": "intermediate", "G3b": "high", "G4": "high", "G5": "high"}
 """Lowest category of a G stage at any albuminuria (KDIGO 2024, column A1 of the risk table)."""
 
@@ -75,6 +77,16 @@ def known_features(context: Context, labs: dict[str, float]) -> dict[str, float]
         for feature, names in CONDITIONS.items():
             features[feature] = float(bool(stated & names))
     return features
+
+
+def unknown_conditions(context: Context) -> list[Problem]:
+    """The reserve that names the stated conditions that are not in the table, with those that are."""
+    known = frozenset().union(*CONDITIONS.values())
+    unknown = [each for each in context.conditions or () if normal_name(each) not in known]
+    if not unknown:
+        return []
+    shown = ["".join(c for c in each if c.isalnum() or c in " _-/.")[:MAX_SHOWN].strip() or "—" for each in unknown]
+    return [Problem("condition_unknown", "warn", ", ".join(dict.fromkeys(shown)), " | ".join(CONDITIONS))]
 
 
 def missing(context: Context, features: dict[str, float]) -> Problem | None:

@@ -8,7 +8,7 @@ from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from functools import partial
 
 import structlog
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI
 from fastapi.staticfiles import StaticFiles
 from starlette.middleware import Middleware
 from starlette.middleware.gzip import GZipMiddleware
@@ -26,11 +26,13 @@ from service.api import uploads as tus
 from service.api import visits as api
 from service.api.dicomweb import routes as web
 from service.api.edge import Edge
-from service.api.openapi import openapi
+from service.api.openapi import openapi, operation_id
+from service.api.parameters import known_parameters
 from service.api.refusals import add_refusals
 from service.delivery.worker import DeliveryWorker
 from service.errors import StorageUnavailable
 from service.logs import where_it_failed
+from service.pages import interface as interface_pages
 from service.pages import keys as keys_page
 from service.pages import post as post_page
 from service.pages import signing
@@ -122,13 +124,15 @@ def build(
         lifespan=life,
         docs_url=None,
         redoc_url=None,
+        generate_unique_id_function=operation_id,
+        dependencies=[Depends(known_parameters)],
         middleware=[Middleware(Edge, service=service, answer=refused), Middleware(CompressedPages)],
     )
     app.state.service = service
     add_refusals(app, refused)
     for module in (
         *(api, followup_api, reports_api, statistics_api, admin, destinations, operations),
-        *(open_inference, web, tus, post_page, session, pages, followup_pages, signing, keys_page),
+        *(open_inference, web, tus, post_page, session, pages, followup_pages, signing, keys_page, interface_pages),
     ):
         app.include_router(module.router)
     app.mount("/static", StaticFiles(packages=[("service.pages", "static")]))

@@ -42,9 +42,11 @@ same in every language and never name a person.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
+
+from data_specs.problems import message
+from data_specs.vocabulary import Language
 
 OUTAGE_RETRY_AFTER_S = 10
 """When to try again after an outage: a database that restarts is back by then."""
@@ -62,11 +64,27 @@ class FieldFault:
         Key of ``messages.toml``.
     expected
         What the field accepts, in signs that are the same in every language.
+    found
+        What stood there: a number, a day or one short word (:func:`service.faults.quoted_value`), else nothing.
+    hint
+        Key of ``messages.toml``: one more sentence, on how to write the value.
     """
 
     field: str
     code: str
     expected: str = ""
+    found: str = ""
+    hint: str = ""
+
+    def sentence(self, language: Language) -> str:
+        """What is wrong, what was found, what is accepted; without a full stop."""
+        key = self.code
+        if self.code == "field_invalid" and self.found:
+            key = "field_invalid_found"
+        elif self.code == "field_unknown" and self.expected:
+            key = "field_unknown_known"
+        said = message(key, language, found=f"'{self.found}'", expected=self.expected)
+        return f"{said}. {message(self.hint, language)}" if self.hint else said
 
 
 class ServiceError(Exception):
@@ -221,61 +239,3 @@ class StoredFileMissing(InternalFault):
 
 class StoredFileDamaged(InternalFault):
     pass
-
-
-MAX_FAULTS = 20
-MAX_NAME = 60
-
-_EXPECTED = {
-    "greater_than_equal": "≥ {ge}",
-    "greater_than": "> {gt}",
-    "less_than_equal": "≤ {le}",
-    "less_than": "< {lt}",
-    "string_too_long": "≤ {max_length} × U+",
-    "string_too_short": "≥ {min_length} × U+",
-    "too_long": "≤ {max_length}",
-    "literal_error": "{expected}",
-    "finite_number": "-∞ < x < ∞",
-    "string_type": '"…"',
-    "string_unicode": "UTF-8",
-    "float_type": "0.0",
-    "float_parsing": "0.0",
-    "int_type": "0",
-    "int_parsing": "0",
-    "tuple_type": "[…]",
-    "list_type": "[…]",
-    "model_type": "{{…}}",
-    "date_type": "YYYY-MM-DD",
-    "date_parsing": "YYYY-MM-DD",
-    "date_from_datetime_parsing": "YYYY-MM-DD",
-    "datetime_type": "YYYY-MM-DDThh:mm:ssZ",
-    "datetime_parsing": "YYYY-MM-DDThh:mm:ssZ",
-    "datetime_from_date_parsing": "YYYY-MM-DDThh:mm:ssZ",
-    "json_invalid": "JSON",
-}
-"""What a field accepts, by pydantic's type of error, in signs that are the same in every language."""
-
-_CODES = {"extra_forbidden": "field_unknown", "missing": "field_missing", "too_long": "field_too_many"}
-
-
-def field_faults(found: Sequence[Mapping[str, Any]], prefix: str = "") -> list[FieldFault]:
-    """Pydantic's errors as faults, at most ``MAX_FAULTS``: each names a field and what it accepts, never its value."""
-    return [_fault(each, prefix) for each in found[:MAX_FAULTS]]
-
-
-def _fault(error: Mapping[str, Any], prefix: str) -> FieldFault:
-    kind = str(error["type"])
-    path = ".".join(
-        [prefix, *(quoted_name(part) for part in error["loc"])] if prefix else map(quoted_name, error["loc"])
-    )
-    code = _CODES.get(kind, "field_invalid")
-    expected = ""
-    if kind in _EXPECTED:
-        expected = _EXPECTED[kind].format(**{"expected": "", **error.get("ctx", {})}).replace("'", "")
-        expected = expected.replace(" or ", ", ")
-    return FieldFault(path or "body", code, expected)
-
-
-def quoted_name(part: object) -> str:
-    """A field's name, which the client may have chosen, made safe to quote: printable characters, cut short."""
-    return "".join(each for each in str(part) if each.isprintable())[:MAX_NAME] or "?"

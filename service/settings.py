@@ -18,8 +18,9 @@ from data_specs.vocabulary import Language
 from service.protocols.peers import read_ae_address, read_callers
 
 PREFIX = "SANGLOC_"
-NOT_SETTINGS = frozenset({"SANGLOC_TEST_DATA"})
-"""Names with the prefix that the server does not read: where the tests find real recordings."""
+NOT_SETTINGS = frozenset({"SANGLOC_TEST_DATA", "SANGLOC_KEY"})
+"""Names with the prefix that the server does not read: where the tests find real recordings, and the key of the client,
+which may be set in the shell that starts the server."""
 MIN_BOOTSTRAP_KEY = 20
 """Characters. Of random letters and digits they hold 119 bits, so that nobody guesses the key (NIST SP 800-63B-4,
 section 3.1.2: 112 bits need no slow hash)."""

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tests.conftest import ROOT
 
-PACKAGES = ("data_specs", "models", "training", "inference", "service", "benchmarks")
+PACKAGES = ("data_specs", "models", "training", "inference", "service", "benchmarks", "client")
 
 
 def modules(root: Path) -> dict[str, Path]:

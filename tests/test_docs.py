@@ -58,7 +58,11 @@ def test_every_setting_stands_in_the_table_and_no_other() -> None:
 
 
 def test_no_page_names_a_setting_that_there_is_not() -> None:
-    known = {PREFIX + name.upper() for name in Settings.model_fields} | {f"{PREFIX}TEST_DATA", f"{PREFIX}TEST_SHOTS"}
+    known = {PREFIX + name.upper() for name in Settings.model_fields} | {
+        f"{PREFIX}TEST_DATA",
+        f"{PREFIX}TEST_SHOTS",
+        f"{PREFIX}KEY",
+    }
     for page in PAGES:
         if page.name != "LOG.md":
             named = set(re.findall(rf"{PREFIX}[A-Z0-9]+(?:_[A-Z0-9]+)*", page.read_text("utf-8")))
@@ -77,7 +81,18 @@ MADE_BY_A_RUN = {
 
 
 def test_files_that_the_pages_name_exist() -> None:
-    kept = ("samples", "docs", "service", "models", "inference", "training", "data_specs", "tests", "benchmarks")
+    kept = (
+        "samples",
+        "docs",
+        "service",
+        "models",
+        "inference",
+        "training",
+        "data_specs",
+        "tests",
+        "benchmarks",
+        "client",
+    )
     pattern = re.compile(rf"`((?:{'|'.join(kept)})/[\w./*-]+)`")
     pages = [page for page in PAGES if page.name != "LOG.md"]
     named = {(page.name, path) for page in pages for path in pattern.findall(page.read_text("utf-8"))}

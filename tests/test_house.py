@@ -16,7 +16,7 @@ from data_specs.problems import message
 from data_specs.vocabulary import LANGUAGES
 from tests.conftest import ROOT
 
-PACKAGES = ("data_specs", "models", "training", "inference", "service", "benchmarks", "samples")
+PACKAGES = ("data_specs", "models", "training", "inference", "service", "benchmarks", "client", "samples")
 
 
 @pytest.mark.parametrize("name", [*PACKAGES[:-1], "server"])

@@ -21,8 +21,10 @@ CONTEXT: dict[str, Any] = {
     "conditions": ["diabetes", "hypertension"],
 }
 
+VISIT_ID = "5f0c3b1e-8a44-4c1d-9d53-0b8f2f6f1a77"
+
 VISIT: dict[str, Any] = {
-    "id": "5f0c3b1e-8a44-4c1d-9d53-0b8f2f6f1a77",
+    "id": VISIT_ID,
     "status": "complete",
     "version": 1,
     "received_at": "2026-11-21T08:30:00.000000Z",
@@ -89,6 +91,43 @@ VISIT: dict[str, Any] = {
         }
     ],
 }
+
+
+ACCEPTED = VISIT | {
+    "id": "c2a9a5e4-43a1-4a34-8f0e-1f2f7a1d6a10",
+    "status": "accepted",
+    "completed_at": None,
+    "priority": "unassessed",
+    "priority_reasons": [],
+    "organs": {},
+    "inputs": [{**VISIT["inputs"][0], "format": None, "accepted": None}],
+    "models": [],
+}
+"""A visit that is on disk and not assessed yet."""
+
+BODIES: dict[str, dict[str, Any]] = {
+    "post_opinion": {
+        "version": 1,
+        "judgements": [{"finding": "pneumonia", "verdict": "agree"}, {"finding": "effusion", "verdict": "disagree"}],
+        "text": "Consolidation in the right lower lobe.",
+        "advice": "manage",
+    },
+    "post_referral": {"question": "Is there an effusion as well?", "to_site": "provincial-hospital", "blind": True},
+    "post_outcome": {"finding": "pneumonia", "outcome": "confirmed", "source": "CT"},
+    "create_key": {"role": "doctor", "site": "district-clinic", "doctor_id": "D-07", "label": "Internal medicine"},
+    "create_destination": {
+        "kind": "fhir",
+        "address": "https://fhir.example/r4",
+        "site": "district-clinic",
+        "language": "vi",
+    },
+    "retry_deliveries": {"destination": "0d7c7a52-3d1f-4c86-a9a5-0a0c4f1f2b11", "visit": VISIT_ID, "version": 2},
+    "post_visit_of_uploads": {
+        "uploads": ["9b3f6f2e-6d1c-4f0a-8f57-5d8f0a1c2b3d"],
+        "context": {"person": {"age_years": 61, "sex": "male"}, "ecg_unit": "uV"},
+    },
+}
+"""Example of the JSON body of an operation, by its ``operationId``."""
 
 
 def header(name: str, description: str, example: str, *, required: bool = False, **schema: Any) -> dict[str, Any]:

@@ -35,6 +35,7 @@ from service.errors import (
     Unavailable,
     UnsupportedMediaType,
 )
+from service.faults import quoted_value
 from service.keys import Key
 from service.protocols.tensors import (
     FINITE,
@@ -360,5 +361,5 @@ def _count(request: Request, header: str) -> int | None:
     if given is None:
         return None
     if not (given.isascii() and given.isdigit() and len(given) < 16):
-        raise InvalidRequest(FieldFault(header, "field_invalid", "0 …"))
+        raise InvalidRequest(FieldFault(header, "field_invalid", "0, 1, 2 …", quoted_value(given)))
     return int(given)

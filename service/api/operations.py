@@ -44,13 +44,13 @@ class ModelList(BaseModel):
 
 
 @router.get("/healthz")
-async def alive() -> Health:
+async def get_health() -> Health:
     """The process answers."""
     return Health(status="ok")
 
 
 @router.get("/readyz", response_model=Readiness, responses={503: {"model": Readiness, "description": "Not ready"}})
-async def ready(request: Request) -> Response:
+async def get_readiness(request: Request) -> Response:
     """Whether the bundles are loaded and have passed their golden cases on the device of the setting, the database and
     the store can be written, and their disks have the room that the setting reserves."""
     service = service_of(request)
@@ -68,7 +68,7 @@ async def ready(request: Request) -> Response:
 
 
 @router.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}})
-async def metrics(request: Request) -> Response:
+async def get_metrics(request: Request) -> Response:
     """Metrics for Prometheus; they name no person."""
     service = service_of(request)
     await _measure_room(service)
@@ -77,7 +77,7 @@ async def metrics(request: Request) -> Response:
 
 
 @router.get("/v1/models", responses=problem_responses(errors.Unavailable))
-async def models(request: Request) -> ModelList:
+async def list_models(request: Request) -> ModelList:
     """The loaded models, each with its card and its evaluation."""
     service: Service = service_of(request)
     if service.engine is None:

@@ -25,7 +25,8 @@ from data_specs.person import MAX_AGE_YEARS
 from data_specs.problems import message
 from data_specs.vocabulary import Language
 from service import errors
-from service.errors import FieldFault, InvalidRequest, MethodNotAllowed, NotFound, ServiceError, field_faults
+from service.errors import FieldFault, InvalidRequest, MethodNotAllowed, NotFound, ServiceError
+from service.faults import field_faults
 from service.language.choice import language_of
 from service.state import service_of
 
@@ -92,7 +93,7 @@ class ProblemDocument(BaseModel):
 def problem_document(error: ServiceError, language: Language, instance: str) -> ProblemDocument:
     status = STATUS[type(error)]
     faults = error.faults if isinstance(error, InvalidRequest) else ()
-    sentences = [message(each.code, language, expected=each.expected) for each in faults]
+    sentences = [each.sentence(language) for each in faults]
     return ProblemDocument(
         type=f"urn:sangloc:problem:{error.code}",
         title=status.phrase,
@@ -157,7 +158,7 @@ def add_refusals(app: FastAPI, answer: Answer) -> None:
 
     async def invalid(request: Request, error: Exception) -> Response:
         assert isinstance(error, RequestValidationError)  # noqa: S101
-        return answer(InvalidRequest(*field_faults(error.errors())), request)
+        return answer(InvalidRequest(*field_faults(error.errors(), model=_body_model(request))), request)
 
     async def framework(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)  # noqa: S101
@@ -166,6 +167,12 @@ def add_refusals(app: FastAPI, answer: Answer) -> None:
     app.add_exception_handler(ServiceError, of_service)
     app.add_exception_handler(RequestValidationError, invalid)
     app.add_exception_handler(HTTPException, framework)
+
+
+def _body_model(request: Request) -> Any:
+    """What the body of a request is read as, so that a refusal can name its fields; ``None`` where it has no model."""
+    body = getattr(request.scope.get("route"), "body_field", None)
+    return body.field_info.annotation if body is not None else None
 
 
 def _methods(request: Request) -> list[str]:
@@ -191,19 +198,57 @@ def _of_framework(error: HTTPException, method: str) -> ServiceError:
     return errors.InternalFault()
 
 
+_FOR_EXAMPLE: dict[type[ServiceError], tuple[str, str]] = {
+    errors.ModelUnknown: ("lungs", "cxr_gate, lung, cardiac, kidney"),
+    errors.MethodNotAllowed: ("PUT", ""),
+    errors.BodyTooSlow: ("", "≤ 600 s, ≥ 500 B/s"),
+    errors.VersionChanged: ("2", "1"),
+    errors.NotAcceptable: ("text/plain", "application/json"),
+    errors.OffsetMismatch: ("65536", "0"),
+    errors.UploadUnfinished: ("65536", "5000000"),
+    errors.TooManyUploads: ("", "50"),
+    errors.TusVersion: ("", "1.0.0"),
+    errors.BodyTooLarge: ("", "64 MB"),
+    errors.UnsupportedMediaType: ("text/plain", "application/json"),
+    errors.TooManyWrongKeys: ("", "60 s"),
+    errors.QueueFull: ("", "5 s"),
+    errors.Busy: ("", "5 s"),
+    errors.ModelFault: ("overflow", ""),
+}
+"""What was found and what was expected in the example of a refusal."""
+
+
 def problem_responses(*kinds: type[ServiceError]) -> dict[int | str, dict[str, Any]]:
-    """For OpenAPI: the refusals of a route, each with an example."""
+    """For OpenAPI: the refusals of a route by status, with an example of each code."""
     responses: dict[int | str, dict[str, Any]] = {}
     for kind in kinds:
-        fault = FieldFault("context.person.age_years", "field_invalid", f"0 … {MAX_AGE_YEARS}")
-        error = InvalidRequest(fault) if kind is InvalidRequest else kind("", "64 MB")
+        if kind is InvalidRequest:
+            fault = FieldFault("context.person.age_years", "field_invalid", f"≤ {MAX_AGE_YEARS}", "540")
+            error: ServiceError = InvalidRequest(fault)
+        else:
+            error = kind(*_FOR_EXAMPLE.get(kind, ("", "")))
         document = problem_document(error, "en", "/v1/visits")
         example = document.model_dump(mode="json", exclude={"errors"} if not document.errors else None)
-        responses[document.status] = {
-            "description": f"{document.title} (`{kind.code}`)",
-            "content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/ProblemDocument"}, "example": example}},
+        content = {
+            "schema": {"$ref": "#/components/schemas/ProblemDocument"},
+            "examples": {kind.code: {"value": example}},
         }
+        response = {"description": f"{document.title} (`{kind.code}`)", "content": {MEDIA_TYPE: content}}
+        known = responses.get(document.status)
+        responses[document.status] = with_refusal(known, response) if known else response
     return responses
+
+
+def with_refusal(known: dict[str, Any], further: dict[str, Any]) -> dict[str, Any]:
+    """For OpenAPI: a response that is ``known``, or a ``further`` refusal of the same status."""
+    ((code, example),) = further["content"][MEDIA_TYPE]["examples"].items()
+    if f"`{code}`" in known["description"]:
+        return known
+    content = known.get("content", {})
+    problem = content.get(MEDIA_TYPE, further["content"][MEDIA_TYPE])
+    problem = {**problem, "examples": {**problem.get("examples", {}), code: example}}
+    description = f"{known['description']}, or `{code}`"
+    return {**known, "description": description, "content": {**content, MEDIA_TYPE: problem}}
 
 
 def protocol_responses(*kinds: type[ServiceError]) -> dict[int | str, dict[str, Any]]:

@@ -37,7 +37,7 @@ async def get_statistics(request: Request, key: CurrentKey, days: Days = DAYS) -
     response_class=Response,
     responses={200: {"description": "The table", "content": {"text/csv": {}}}},
 )
-async def get_table(request: Request, key: CurrentKey, table: Table, days: Days = DAYS) -> Response:
+async def get_statistics_table(request: Request, key: CurrentKey, table: Table, days: Days = DAYS) -> Response:
     """One of the tables as CSV, for a spreadsheet."""
     now = datetime.now(UTC)
     found = await statistics(service_of(request), key, now - timedelta(days=days), now)

@@ -37,6 +37,7 @@ from service.errors import (
     TusVersion,
     UnsupportedMediaType,
 )
+from service.faults import BETWEEN, quoted_name, quoted_value
 from service.receive.accept import idempotency_key_of
 from service.receive.context import read_context
 from service.receive.posted import MAX_CONTEXT_BYTES, clean_filename
@@ -135,7 +136,7 @@ async def post_upload(request: Request, key: CurrentKey) -> Response:
     about = _metadata(request.headers.get("upload-metadata", ""))
     field = about.get("field", "")
     if field not in ("", "image", "ecg"):
-        raise InvalidRequest(FieldFault("Upload-Metadata: field", "field_invalid", "image, ecg"))
+        raise InvalidRequest(FieldFault("Upload-Metadata: field", "field_invalid", "image | ecg", quoted_value(field)))
     filename = clean_filename(about.get("filename", ""))
     row = await open_upload(service_of(request), key, n_bytes, filename, field)
     headers = {"Location": f"/v1/uploads/{row.id}", "Upload-Offset": "0", **_expires(row)}
@@ -301,7 +302,7 @@ def _asked(body: bytes) -> tuple[list[str], bytes]:
     if not isinstance(asked, dict):
         raise InvalidRequest(FieldFault("body", "body_malformed", '{"uploads": ["…"], "context": {…}}'))
     for name in asked.keys() - {"uploads", "context"}:
-        raise InvalidRequest(FieldFault("".join(filter(str.isprintable, name))[:60] or "?", "field_unknown"))
+        raise InvalidRequest(FieldFault(quoted_name(name), "field_unknown", BETWEEN.join(("uploads", "context"))))
     uploads = asked.get("uploads")
     if not isinstance(uploads, list) or not all(isinstance(each, str) for each in uploads):
         raise InvalidRequest(FieldFault("uploads", "field_invalid", '["…"]'))
@@ -321,7 +322,7 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 def _number(request: Request, header: str) -> int:
     given = request.headers.get(header, "")
     if not (given.isascii() and given.isdigit() and len(given) <= 18):
-        raise InvalidRequest(FieldFault(header, "field_invalid", "0 …"))
+        raise InvalidRequest(FieldFault(header, "field_invalid", "0, 1, 2 …", quoted_value(given)))
     return int(given)
 
 

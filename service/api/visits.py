@@ -17,7 +17,7 @@ from pydantic import BaseModel
 from data_specs.schema import Moment
 from data_specs.visit.contract import Priority, Status, Visit
 from service import errors
-from service.api.examples import POSTED_VISIT, VISIT
+from service.api.examples import ACCEPTED, POSTED_VISIT, VISIT
 from service.api.refusals import problem_responses
 from service.api.session import CurrentKey
 from service.errors import Forbidden, StorageUnavailable
@@ -66,6 +66,7 @@ class VisitList(BaseModel):
         202: {
             "description": "Accepted and on disk, not finished yet: ask `Location` again after `Retry-After` seconds",
             "model": Visit,
+            "content": {"application/json": {"example": ACCEPTED}},
             "headers": _LOCATED | {"Retry-After": {"schema": {"type": "integer"}}},
         },
         **problem_responses(
@@ -117,7 +118,14 @@ async def finished_or_not(request: Request, key: Key, row: VisitRow) -> Response
     return response
 
 
-@router.get("", response_model=VisitList, responses=problem_responses(errors.InvalidRequest, errors.InternalFault))
+@router.get(
+    "",
+    response_model=VisitList,
+    responses={
+        200: {"content": {"application/json": {"example": {"items": [ACCEPTED, VISIT], "next": "MjAyNi0xMS0yMQ"}}}},
+        **problem_responses(errors.InvalidRequest, errors.InternalFault),
+    },
+)
 async def get_visits(
     request: Request,
     key: CurrentKey,
@@ -127,12 +135,18 @@ async def get_visits(
     since: Annotated[
         Moment | None, Query(description="Received at or after this time; UTC if it names no zone")
     ] = None,
+    person: Annotated[
+        str | None,
+        Query(min_length=1, max_length=200, description="The person's identifier, exactly as it was posted"),
+    ] = None,
     cursor: Annotated[str | None, Query(max_length=200, description="`next` of the previous page")] = None,
     limit: Annotated[int, Query(ge=1, le=MAX_PAGE)] = PAGE,
 ) -> Response:
     """Page through the visits that the key may see, newest first."""
     service, language = service_of(request), language_of(request)
-    page = await list_visits(service, key, priority=priority, status=status, since=since, cursor=cursor, limit=limit)
+    page = await list_visits(
+        service, key, priority=priority, status=status, since=since, person=person, cursor=cursor, limit=limit
+    )
 
     def listed() -> str:
         """Runs in a thread, because a page of visits is much JSON to read and to write."""

@@ -14,7 +14,8 @@ from data_specs.problems import message
 from service.api.keys import NewKey
 from service.api.refusals import STATUS
 from service.api.session import page_key
-from service.errors import FieldFault, Forbidden, InvalidRequest, ServiceError, StorageUnavailable, field_faults
+from service.errors import FieldFault, Forbidden, InvalidRequest, ServiceError, StorageUnavailable
+from service.faults import field_faults
 from service.keys import MAX_LABEL, Key, Role
 from service.language.choice import language_of
 from service.language.texts import text
@@ -117,7 +118,7 @@ def _wrong(request: Request, given: dict[str, str]) -> dict[str, str]:
     except ValidationError as error:
         for fault in field_faults(error.errors(include_url=False)):
             if fault.field in given:
-                wrong.setdefault(fault.field, message(fault.code, language, expected=fault.expected))
+                wrong.setdefault(fault.field, fault.sentence(language))
     return wrong
 
 

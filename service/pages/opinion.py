@@ -11,7 +11,8 @@ from starlette.datastructures import FormData
 
 from data_specs.visit.contract import Finding
 from data_specs.visit.opinion import Judgement, NewOpinion
-from service.errors import FieldFault, InvalidRequest, field_faults
+from service.errors import FieldFault, InvalidRequest
+from service.faults import field_faults
 from service.keys import MAX_LABEL, Key
 
 VERDICT = "verdict:"

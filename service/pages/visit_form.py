@@ -11,11 +11,12 @@ from starlette.datastructures import FormData
 
 from data_specs.labs import ANALYTES, standard_labs
 from data_specs.numbers import number
-from data_specs.problems import Refused, message
+from data_specs.problems import Refused
 from data_specs.visit.context import Context, Vitals
 from data_specs.vocabulary import Language
 from service.api.refusals import problem_document
 from service.errors import FieldFault, InvalidRequest, ServiceError
+from service.faults import quoted_value
 from service.language.texts import text
 from service.receive.context import read_context
 from service.receive.uploaded_visit import MAX_PER_VISIT
@@ -110,7 +111,7 @@ def _number(path: str, written: str, faults: list[FieldFault]) -> float | None:
     try:
         return number(written, path)
     except Refused:
-        faults.append(FieldFault(path, "field_invalid", "0.0"))
+        faults.append(FieldFault(path, "field_invalid", "1.5", quoted_value(written)))
         return None
 
 
@@ -121,7 +122,7 @@ def wrong_fields(error: ServiceError, language: Language) -> dict[str, list[str]
     fields = {path: name for name, path in (WORDS | NUMBERS).items()} | OTHER_FIELDS | {name: name for name in UNITS}
     wrong: dict[str, list[str]] = {}
     for fault in error.faults:
-        sentence = message(fault.code, language, expected=fault.expected) + "."
+        sentence = f"{fault.sentence(language)}."
         wrong.setdefault(fields.get(fault.field, ""), []).append(sentence)
     return wrong
 

@@ -9,7 +9,8 @@ from typing import Any, NoReturn
 from pydantic import ValidationError
 
 from data_specs.visit.context import Context
-from service.errors import FieldFault, InvalidRequest, field_faults, quoted_name
+from service.errors import FieldFault, InvalidRequest
+from service.faults import field_faults, quoted_name
 from service.receive.fhir.request import context_of_bundle, is_bundle
 
 
@@ -41,7 +42,7 @@ def read_context(document: bytes) -> Context:
     try:
         return Context.model_validate_json(text, strict=True).with_age()
     except ValidationError as error:
-        raise InvalidRequest(*field_faults(error.errors(include_url=False), "context")) from None
+        raise InvalidRequest(*field_faults(error.errors(include_url=False), "context", Context)) from None
 
 
 def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
 from service.errors import FieldFault, InvalidRequest, UnsupportedMediaType
+from service.faults import BETWEEN, quoted_name, quoted_value
 from service.receive.posted import ACCEPTED, LIMITS, MAX_CONTEXT_BYTES, MAX_PARTS, Field, Part, clean_filename
 from service.storage.drafts import Draft, Drafts
 
@@ -194,8 +195,10 @@ def check_encoding(headers: Headers, field: str) -> None:
     InvalidRequest
         Its Content-Transfer-Encoding is ``base64``, or another that would have to be decoded.
     """
-    if headers.get(b"content-transfer-encoding", b"binary").strip().lower() not in (b"7bit", b"8bit", b"binary"):
-        raise InvalidRequest(FieldFault(f"{field}: Content-Transfer-Encoding", "field_invalid", "binary"))
+    encoding = headers.get(b"content-transfer-encoding", b"binary").strip().lower()
+    if encoding not in (b"7bit", b"8bit", b"binary"):
+        found = quoted_value(encoding.decode("latin-1"))
+        raise InvalidRequest(FieldFault(f"{field}: Content-Transfer-Encoding", "field_invalid", "binary", found))
 
 
 class FormReader(PartsReader):
@@ -264,8 +267,7 @@ class FormReader(PartsReader):
 def _known_field(name: bytes) -> Field:
     text = _decode(name)
     if text not in LIMITS:
-        shown = "".join(each for each in text if each.isprintable())[:60] or "?"
-        raise InvalidRequest(FieldFault(shown, "field_unknown"))
+        raise InvalidRequest(FieldFault(quoted_name(text), "field_unknown", BETWEEN.join(LIMITS)))
     return text
 
 

@@ -39,6 +39,7 @@ async def list_visits(
     priority: Priority | None = None,
     status: Status | None = None,
     since: datetime | None = None,
+    person: str | None = None,
     cursor: str | None = None,
     limit: int = PAGE,
 ) -> VisitPage:
@@ -56,6 +57,8 @@ async def list_visits(
         query = query.where(VisitRow.status == status)
     if since is not None:
         query = query.where(VisitRow.received_at >= _in_utc(since))
+    if person is not None:
+        query = query.where(VisitRow.person_id == person)
     if cursor is not None:
         query = query.where(tuple_(VisitRow.received_at, VisitRow.id) < tuple_(*_read_cursor(cursor)))
     limit = max(1, min(limit, MAX_PAGE))

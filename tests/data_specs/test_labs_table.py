@@ -315,8 +315,8 @@ def test_a_vietnamese_keyboard_writes_a_stroke_into_a_d() -> None:
 def test_an_unknown_name_is_answered_with_the_known_ones() -> None:
     _, (problem,) = read("unobtainium", 5, "mmol/L")
     assert problem.code == "lab_unknown"
-    assert problem.expected.startswith("creatinine, urine_acr, potassium, hba1c, ")
-    assert len(problem.expected.split(", ")) == len(ANALYTES)
+    assert problem.expected.startswith("creatinine | urine_acr | potassium | hba1c | ")
+    assert len(problem.expected.split(" | ")) == len(ANALYTES)
 
 
 def test_a_message_quotes_no_character_that_no_unit_has() -> None:

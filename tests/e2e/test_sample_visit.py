@@ -17,8 +17,9 @@ import httpx
 import pytest
 
 from benchmarks.serving import free_port
+from client.shown import text
 from data_specs.visit.contract import Visit
-from samples.demo import FILES, SAMPLES, table
+from samples.demo import FILES, SAMPLES
 from tests.conftest import ROOT
 
 
@@ -69,7 +70,9 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 
 def sample_files() -> list[tuple[str, tuple[str, bytes, str]]]:
-    return [(field, (name, (SAMPLES / name).read_bytes(), kind)) for field, name, kind in FILES]
+    posted = [(field, name, "application/octet-stream") for field, name in FILES]
+    posted.append(("context", "context.json", "application/json"))
+    return [(field, (name, (SAMPLES / name).read_bytes(), kind)) for field, name, kind in posted]
 
 
 def test_the_sample_visit_in_three_languages(server: Server) -> None:
@@ -83,7 +86,7 @@ def test_the_sample_visit_in_three_languages(server: Server) -> None:
             "cardiac": "assessed",
             "kidney": "assessed",
         }
-        assert "POSITIVE" in table(answer.json())
+        assert "POSITIVE" in text(answer.json())
         displays = {}
         for language in ("vi", "fr", "en"):
             said = client.get(f"/v1/visits/{visit.id}", headers={"Accept-Language": language}).json()
@@ -147,7 +150,7 @@ def test_the_demo_prints_the_findings_and_takes_its_server_along(tmp_path: Path)
         port = int(probe.getsockname()[1])
     environment = {k: v for k, v in os.environ.items() if not k.startswith("SANGLOC_")}
     environment |= {"SANGLOC_DATA_DIR": str(tmp_path), "SANGLOC_PORT": str(port)}
-    command = [sys.executable, "samples/demo.py"]
+    command = [sys.executable, "-m", "samples.demo"]
     with subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True) as demo:
         assert demo.stdout is not None
         said = []

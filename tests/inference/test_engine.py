@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from data_specs.visit.assessment import Assessment
-from data_specs.visit.context import Context
+from data_specs.visit.context import Context, Lab, Person
 from inference.engine import Engine
 from tests.inference.conftest import SAMPLES, posted
 
@@ -210,3 +210,14 @@ async def test_a_result_does_not_depend_on_what_else_was_in_the_batch(
     assert len(rest) == 200
     for organ in ("lung", "cardiac"):
         assert probabilities(crowd, organ) == pytest.approx(probabilities(alone, organ), abs=1e-5)
+
+
+async def test_an_unknown_condition_is_a_reserve_of_the_visit(engine: Engine) -> None:
+    person = Person(age_years=54, sex="female")
+    labs = (Lab(name="creatinine", value=88, unit="umol/L"),)
+    found = await engine.assess([], Context(person=person, labs=labs, conditions=("asthma", "diabetes")))
+    kidney = found.organs["kidney"]
+    assert kidney.status == "assessed"
+    (reserve,) = [each for each in kidney.reasons if each.code == "condition_unknown"]
+    assert (reserve.severity, reserve.found) == ("warn", "asthma")
+    assert "hypertension" in reserve.message("vi")

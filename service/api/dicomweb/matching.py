@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Literal
 
 from data_specs.dicom.uids import kept_uid, names_something
 from service.errors import FieldFault, InvalidRequest, NotFound
+from service.faults import BETWEEN, quoted_name, quoted_value
 
 if TYPE_CHECKING:
     from pydicom import Dataset
@@ -95,7 +96,9 @@ def read_query(level: Level, parameters: Sequence[tuple[str, str]], **path: str 
             numbers[name] = _number(name, value)
         elif name == "fuzzymatching":
             if value not in ("true", "false"):
-                raise InvalidRequest(FieldFault("query.fuzzymatching", "field_invalid", "true, false"))
+                raise InvalidRequest(
+                    FieldFault("query.fuzzymatching", "field_invalid", "true | false", quoted_value(value))
+                )
             if value == "true":
                 warnings.append(
                     "The fuzzymatching parameter is not supported. Only literal matching has been performed."
@@ -143,7 +146,7 @@ def named_uid(text: str) -> str:
 
 def _number(name: str, value: str) -> int:
     if not (value.isascii() and value.isdigit() and len(value) < 10 and int(value) <= MAX_OFFSET):
-        raise InvalidRequest(FieldFault(f"query.{name}", "field_invalid", f"0 … {MAX_OFFSET}"))
+        raise InvalidRequest(FieldFault(f"query.{name}", "field_invalid", f"0 … {MAX_OFFSET}", quoted_value(value)))
     return int(value)
 
 
@@ -152,8 +155,8 @@ def _keyword(name: str) -> str:
 
     keyword = keyword_for_tag(int(name, 16)) if _TAG.fullmatch(name) else name
     if keyword not in MATCHED:
-        shown = "".join(each for each in name if each.isprintable())[:60] or "?"
-        raise InvalidRequest(FieldFault(f"query.{shown}", "field_unknown"))
+        known = BETWEEN.join(("limit", "offset", "fuzzymatching", "includefield", *sorted(MATCHED)))
+        raise InvalidRequest(FieldFault(f"query.{quoted_name(name)}", "field_unknown", known))
     return keyword
 
 

@@ -128,13 +128,13 @@ def _answers(description: str, *kinds: str) -> dict[str, Any]:
 
 # ---------------------------------------------------------------------- STOW-RS
 @router.post("/studies", **_STORE)
-async def store(request: Request, key: CurrentKey) -> Response:
+async def store_studies(request: Request, key: CurrentKey) -> Response:
     """Post DICOM objects. The objects of one study become one visit."""
     return await _store(request, key, None)
 
 
 @router.post("/studies/{study}", **_STORE)
-async def store_in_study(request: Request, key: CurrentKey, study: Study) -> Response:
+async def store_study(request: Request, key: CurrentKey, study: Study) -> Response:
     """Post DICOM objects of one study; an object of another study is refused."""
     return await _store(request, key, named_uid(study))
 

@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 
 from data_specs.person import fhir_day
 from service.errors import FieldFault, InvalidRequest
+from service.faults import quoted_value
 
 MAX_ENTRIES = 500
 """Resources of one Bundle: enough for an order, its people and a few years of laboratory values."""
@@ -23,8 +24,9 @@ PATH = "context"
 """Path of the Bundle: it is posted as the visit's ``context``."""
 
 
-def refuse(path: str, code: str = "field_invalid", expected: str = "") -> NoReturn:
-    raise InvalidRequest(FieldFault(path, code, expected))
+def refuse(path: str, code: str = "field_invalid", expected: str = "", found: object = None) -> NoReturn:
+    """Refuse what stands at ``path``; ``found`` is quoted where :func:`service.faults.quoted_value` lets it through."""
+    raise InvalidRequest(FieldFault(path, code, expected, quoted_value(found)))
 
 
 @dataclass(frozen=True)
@@ -71,7 +73,7 @@ class Part:
         except OverflowError:
             number = math.inf
         if not math.isfinite(number):
-            refuse(self.at(name), expected="0.0")
+            refuse(self.at(name), expected="0.5", found=value)
         return number
 
     def part(self, name: str) -> Part | None:

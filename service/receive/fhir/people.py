@@ -12,6 +12,7 @@ from typing import Any
 
 from data_specs.person import MAX_AGE_YEARS, SEXES, age_on
 from data_specs.visit.context import known_members
+from service.faults import BETWEEN
 from service.receive.fhir.bundle import Bundle, Part, Resource, refuse
 
 IDENTIFIER_TYPE = "http://terminology.hl7.org/CodeSystem/v2-0203"
@@ -66,7 +67,7 @@ def read_person(patient: Resource, on: date | None, came_from: dict[str, str]) -
     came_from["person.birth_date"] = patient.at("birthDate")
     gender = patient.text("gender")
     if gender is not None and gender not in SEXES:
-        refuse(patient.at("gender"), expected=", ".join(SEXES))
+        refuse(patient.at("gender"), expected=BETWEEN.join(SEXES), found=gender)
     born = patient.day("birthDate")
     age = age_on(born, on)
     if born and on and age is None:

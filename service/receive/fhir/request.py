@@ -11,12 +11,14 @@ FHIR R4 (4.0.1): servicerequest, observation, condition, datatypes (Identifier).
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from typing import Any
 
 from pydantic import ValidationError
 
 from data_specs.visit.context import Context, known_members
-from service.errors import FieldFault, InvalidRequest, field_faults
+from service.errors import InvalidRequest
+from service.faults import BETWEEN, field_faults
 from service.receive.fhir.bundle import PATH, Bundle, Part, Resource, refuse
 from service.receive.fhir.people import check_subject, find_patient, has_type, read_person, read_referrer
 from service.receive.fhir.values import Values, condition_name, is_refuted
@@ -88,7 +90,7 @@ def _context(members: dict[str, Any], came_from: dict[str, str]) -> Context:
         return Context.model_validate(members)
     except ValidationError as error:
         faults = field_faults(error.errors(include_url=False))
-        raise InvalidRequest(*(FieldFault(_path(f.field, came_from), f.code, f.expected) for f in faults)) from None
+        raise InvalidRequest(*(replace(each, field=_path(each.field, came_from)) for each in faults)) from None
 
 
 def _path(field: str, came_from: dict[str, str]) -> str:
@@ -108,7 +110,7 @@ def _request(bundle: Bundle) -> Resource:
     request = requests[0]
     request.refuse_modified()
     if request.text("status") in NOT_AN_ORDER:
-        refuse(request.at("status"), expected=", ".join(ORDERS))
+        refuse(request.at("status"), expected=BETWEEN.join(ORDERS), found=request.text("status"))
     if request.members.get("doNotPerform") not in (None, False):
         refuse(request.at("doNotPerform"), expected="false")
     return request

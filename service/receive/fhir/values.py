@@ -99,14 +99,14 @@ class Values:
         _, problems = standard_labs([lab])
         for problem in problems:
             if problem.code == "unit_not_accepted":
-                refuse(path, expected=problem.expected)
+                refuse(path, expected=problem.expected, found=unit)
         self.came_from[f"labs.{len(self.labs)}"] = _path_of_value(path)
         self.labs.append(lab)
 
     def _vital(self, name: str, value: float, unit: str, path: str) -> None:
         known = VITALS[name].get(re.sub(r"\{[^{}]*\}", "", unit))  # an annotation does not change a unit (UCUM, 12)
         if known is None:
-            refuse(path, expected=", ".join(VITALS[name]))
+            refuse(path, expected=", ".join(VITALS[name]), found=unit)
         canonical = value if known == Unit(1) else round(known.factor * value + known.offset, 3)
         if self.vitals.setdefault(name, canonical) != canonical:
             refuse(_path_of_value(path), "field_repeated")

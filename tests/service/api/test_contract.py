@@ -274,7 +274,8 @@ def test_fields_are_bounded(client):
     problem(client.post("/v1/visits", files=[("ecg", (f"{i}.hea", b"x")) for i in range(17)]), 422, "invalid_request")
     problem(client.post("/v1/visits", files=[("context", (None, "{}"))] * 2), 422, "invalid_request")
     unknown = problem(client.post("/v1/visits", files={"photo": b"x"}), 422, "invalid_request")
-    assert unknown["errors"] == [{"field": "photo", "code": "field_unknown", "message": "There is no such field."}]
+    known = "There is no such field; known: image | ecg | context."
+    assert unknown["errors"] == [{"field": "photo", "code": "field_unknown", "message": known}]
     full = [("image", (f"{i}.png", b"x")) for i in range(8)] + [("ecg", (f"{i}.hea", b"x")) for i in range(16)]
     assert len(client.post("/v1/visits", files=full).json()["inputs"]) == 24
 

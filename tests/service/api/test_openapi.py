@@ -14,13 +14,23 @@ import tempfile
 from pathlib import Path
 from urllib.parse import quote
 
+import openapi_spec_validator
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 from PIL import Image
 
+from data_specs.conditions import CONDITIONS
+from data_specs.labs import ANALYTES
+from data_specs.problems import sentences
+from data_specs.visit.context import Vitals
+from data_specs.visit.contract import ORGANS
+from data_specs.vocabulary import findings_of
 from service import create_app
+from service.api.examples import BODIES as BODIES_OF_EXAMPLES
+from service.api.examples import CONTEXT
+from service.api.refusals import STATUS
 from tests.service.serving import serving, settings_for, visit_files
 from tests.service.standin import StandIn
 
@@ -226,3 +236,96 @@ def test_times_are_written_as_times(site):
             assert (answer.status_code, answer.json()["errors"][0]["field"]) == (422, "query.since"), value
         for value in ("2026-11-21T08:00:00Z", "2026-11-21T08:00:00+07:00", "2026-11-21T08:00:00", "2026-11-21"):
             assert asking.get("/v1/visits", params={"since": value}).status_code == 200, value
+
+
+# ---------------------------------------------------------------- what it says to those who connect a system
+def test_the_document_is_valid_and_has_good_names():
+    openapi_spec_validator.validate(document())
+    operations = [document()["paths"][path][method] for method, path in OPERATIONS]
+    names = [each["operationId"] for each in operations]
+    assert len(set(names)) == len(names)
+    assert [name for name in names if not re.fullmatch(r"[a-z]+(_[a-z0-9]+)*", name)] == []
+    assert {tag for each in operations for tag in each["tags"]} == {each["name"] for each in document()["tags"]}
+    assert {"/v1/uploads", "/v1/uploads/{upload_id}", "/dicomweb/studies"} <= set(document()["paths"])
+    assert {"get", "head", "patch", "delete"} <= set(document()["paths"]["/v1/uploads/{upload_id}"])
+    assert "``" not in json.dumps(document())
+
+
+def test_every_name_and_code_is_listed():
+    schemas = document()["components"]["schemas"]
+
+    def listed(schema, member):
+        about = schemas[schema]["properties"][member]
+        return set(about["enum"] if "enum" in about else about["anyOf"][0]["enum"])
+
+    assert listed("Lab", "name") == {each.name for each in ANALYTES}
+    assert listed("Lab", "unit") == {unit for each in ANALYTES for unit in each.accepted_units}
+    for each in ANALYTES:
+        assert (
+            f"- `{each.name}`: {' | '.join(each.accepted_units)};"
+            in schemas["Lab"]["properties"]["name"]["description"]
+        )
+    conditions = schemas["Context"]["properties"]["conditions"]["anyOf"][0]["items"]
+    assert conditions["anyOf"][0]["enum"] == list(CONDITIONS)
+    assert set(schemas["Vitals"]["properties"]) == set(Vitals.model_fields)
+    assert listed("ProblemDocument", "code") == {kind.code for kind in STATUS}
+    assert {"field_invalid", "field_unknown", "body_malformed"} <= listed("FieldProblem", "code")
+    assert {"wrong_view", "condition_unknown", "lab_unknown", "no_image"} <= listed("Reason", "code")
+    every = listed("Reason", "code") | listed("FieldProblem", "code") | listed("ProblemDocument", "code")
+    assert set(sentences("en")) - every == {"field_invalid_found", "field_unknown_known", "hint_number"}
+    assert listed("Finding", "name") == {term.name for organ in ORGANS for term in findings_of(organ)}
+
+
+def examples():
+    """Every example with its schema, by what it is an example of."""
+    for method, path in OPERATIONS:
+        operation = document()["paths"][path][method]
+        parts = {"body": operation.get("requestBody", {}), **operation["responses"]}
+        for part, about in parts.items():
+            for kind, content in about.get("content", {}).items():
+                for name, example in content.get("examples", {}).items():
+                    yield (operation["operationId"], part, kind, name), example["value"], content["schema"]
+                if "example" in content and kind.endswith("json"):
+                    yield (operation["operationId"], part, kind, ""), content["example"], content["schema"]
+
+
+def test_examples_are_valid_and_differ():
+    bodies, told = [], set()
+    for (operation, part, kind, name), example, schema in examples():
+        Draft202012Validator({**schema, "components": document()["components"]}).validate(example)
+        if part == "body":
+            bodies.append(json.dumps(example))
+        if kind == "application/problem+json":
+            path = next(p for m, p in OPERATIONS if document()["paths"][p][m]["operationId"] == operation)
+            assert (example["code"], example["instance"].count("/")) == (name, path.count("/"))
+            assert "—" not in example["detail"], example
+            told.add((example["code"], example["detail"]))
+    assert len(set(bodies)) == len(bodies) >= 7
+    assert len({code for code, _ in told}) == len(told) > 20
+    posted = document()["paths"]["/v1/visits"]["post"]
+    assert set(posted["responses"]["503"]["content"]["application/problem+json"]["examples"]) > {"busy", "unavailable"}
+    for method, path in BODIES:
+        content = document()["paths"][path][method]["requestBody"]["content"]["application/json"]
+        assert "example" in content or path.startswith("/v2/"), path
+
+
+def test_examples_of_bodies_are_taken(site, known):
+    """Where it does not depend on what was sent before."""
+    with site.client() as client:
+        assert client.post("/v1/keys", json=BODIES_OF_EXAMPLES["create_key"]).status_code == 201
+        context = {"context": (None, json.dumps(CONTEXT), "application/json")}
+        assert client.post("/v1/visits", files=context).status_code == 201
+
+
+@pytest.mark.parametrize("path", [path for method, path in OPERATIONS if method == "get" and path.startswith("/v1/")])
+def test_an_unknown_query_parameter_is_refused_with_the_known_ones(site, known, path):
+    declared = [
+        each["name"] for each in document()["paths"][path]["get"].get("parameters", []) if each["in"] == "query"
+    ]
+    with site.client() as client:
+        client.params = {"no_such_parameter": "1"}
+        answer = ask(client, "get", path, known)
+    assert answer.status_code == 422, answer.text
+    (fault,) = answer.json()["errors"]
+    assert (fault["field"], fault["code"]) == ("query.no_such_parameter", "field_unknown")
+    assert all(name in fault["message"] for name in declared)

@@ -1,0 +1,36 @@
+"""Query parameters that an address does not have are refused: one that is misspelt would be no filter at all."""
+
+from __future__ import annotations
+
+from fastapi import Request
+from fastapi.dependencies.models import Dependant
+from fastapi.routing import APIRoute
+
+from service.errors import FieldFault, InvalidRequest
+from service.faults import BETWEEN, quoted_name
+
+
+async def known_parameters(request: Request) -> None:
+    """Let a GET of ``/v1`` pass that has known query parameters only, each once.
+
+    Raises
+    ------
+    InvalidRequest
+        It names the first that is unknown, with the known ones, or that is repeated.
+    """
+    route = request.scope.get("route")
+    if request.method != "GET" or not request.url.path.startswith("/v1/") or not isinstance(route, APIRoute):
+        return
+    known = _names(route.dependant)
+    asked = [name for name, _ in request.query_params.multi_items()]
+    for name in asked:
+        if name not in known:
+            raise InvalidRequest(FieldFault(f"query.{quoted_name(name)}", "field_unknown", BETWEEN.join(known)))
+        if asked.count(name) > 1:
+            raise InvalidRequest(FieldFault(f"query.{name}", "field_repeated"))
+
+
+def _names(dependant: Dependant) -> list[str]:
+    """The query parameters of an operation, and of what it depends on."""
+    further = [name for each in dependant.dependencies for name in _names(each)]
+    return [*(each.alias for each in dependant.query_params), *further]
