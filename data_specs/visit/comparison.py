@@ -13,6 +13,7 @@ from data_specs.person import years_between
 from data_specs.schema import Schema
 from data_specs.visit.assessment import Assessment, FoundFinding
 from data_specs.visit.contract import Organ, Priority
+from data_specs.vocabulary import term_of
 
 WITH_COURSE = ("egfr", "heart_rate", "qtc_interval")
 """Measured findings whose course over the visits is shown."""
@@ -137,7 +138,13 @@ def _earlier_visit(then: AssessedVisit, now: AssessedVisit) -> EarlierVisit:
 
 
 def _findings(found: Assessment) -> dict[str, tuple[Organ, FoundFinding]]:
-    return {finding.name: (name, finding) for name, organ in found.organs.items() for finding in organ.findings}
+    """Findings by name; a change over the visits is none that changes."""
+    return {
+        finding.name: (name, finding)
+        for name, organ in found.organs.items()
+        for finding in organ.findings
+        if not term_of(finding.name).signed
+    }
 
 
 def _change(organ: Organ, then: FoundFinding, now: FoundFinding) -> Change | None:

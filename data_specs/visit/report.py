@@ -132,7 +132,7 @@ class Report(Schema):
     @property
     def conclusions(self) -> tuple[str, ...]:
         """Names of the findings that are there: those positive by the machine, as changed by each opinion in turn."""
-        machine = {finding.name: bool(finding.positive) for finding in self.findings}
+        machine = {finding.name: bool(finding.positive) for finding in self.findings if not finding.alternative}
         standing = dict(machine)
         for opinion in self.opinions:
             for judgement in opinion.judgements:

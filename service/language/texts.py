@@ -9,7 +9,7 @@ from pathlib import Path
 
 from data_specs.visit.contract import Finding
 from data_specs.visit.report import ReportFinding
-from data_specs.vocabulary import Language, is_reassuring, shown_unit
+from data_specs.vocabulary import Language, is_reassuring, shown_unit, term_of
 
 NARROW_SPACE = "\u202f"
 
@@ -38,11 +38,12 @@ def opening(words: str) -> str:
 
 
 def number(value: float, language: Language) -> str:
-    """A number with about three digits and the language's decimal mark."""
+    """A number with about three digits and the language's decimal mark; a minus is U+2212, where no line breaks."""
     decimals = 0 if abs(value) >= 100 else 1 if abs(value) >= 10 else 2
     written = f"{value:.{decimals}f}"
     if "." in written:
         written = written.rstrip("0").rstrip(".")
+    written = written.replace("-", "−")
     return written if language == "en" else written.replace(".", ",")
 
 
@@ -104,6 +105,11 @@ def verdict(finding: Finding | ReportFinding, language: Language) -> str:
         if finding.use == "information":
             return text("information_only", language)
         return text("undecided", language) if finding.strength == "undecided" else ""
+    if term_of(finding.name).risk and finding.probability is not None and finding.operating_point is not None:
+        risk, limit = (percent(p, language) for p in (finding.probability, finding.operating_point.threshold))
+        if finding.positive:
+            return text("risk_above", language, risk=risk, limit=limit)
+        return text("risk_below", language, risk=risk, limit=limit)
     if is_reassuring(finding.name):
         return text("looks_normal", language) if finding.positive else text("looks_not_normal", language)
     strength = finding.strength or ("flagged" if finding.positive else "below")
