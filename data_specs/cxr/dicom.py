@@ -13,6 +13,7 @@ from data_specs.dicom.reference import CAPTURE_CLASS_PREFIX, RADIOGRAPH_CLASSES
 from data_specs.dicom.uids import identifier_problems
 from data_specs.person import dicom_day, read_age, read_binary_sex, read_identifier
 from data_specs.problems import Problem, Refused
+from data_specs.reading import refuse_to_assess
 from data_specs.subject import Subject
 
 MODALITIES = ("CR", "DX", "DR", "RG")
@@ -71,7 +72,7 @@ def read_dicom(content: bytes) -> ChestImage:
         raise Refused("multiframe", frames, 1)
     frame = frame_of(header)
     if min(frame.rows, frame.columns) < MIN_SHORT_SIDE_PX:
-        raise Refused("too_small", f"{frame.columns} × {frame.rows} px", f"{MIN_SHORT_SIDE_PX} px")
+        refuse_to_assess("too_small", f"{frame.columns} × {frame.rows} px", f"{MIN_SHORT_SIDE_PX} px")
     pixels, problems = displayed(header, frame, stored_values(header, frame))
     if header.text("BurnedInAnnotation").upper() == "YES":
         problems = (*problems, Problem("burned_in_annotation", "warn", "YES", "NO"))
@@ -112,7 +113,7 @@ def _check_modality(header: Header) -> None:
         return
     if not modality and sop_class in (*RADIOGRAPH_CLASSES, ""):
         return
-    raise Refused("wrong_modality", modality[:16] or sop_class, "CR, DX")
+    refuse_to_assess("wrong_modality", modality[:16] or sop_class, "CR, DX")
 
 
 def _view(header: Header) -> Literal["PA", "AP"] | None:
@@ -128,21 +129,21 @@ def _view(header: Header) -> Literal["PA", "AP"] | None:
     for item in header.items("ViewCodeSequence"):
         code, meaning = code_and_meaning(item)
         if code in OTHER_VIEW_CODES:
-            raise Refused("wrong_view", meaning[:32] or code, "PA, AP")
+            refuse_to_assess("wrong_view", meaning[:32] or code, "PA, AP")
         coded: Literal["PA", "AP"] | None = "PA" if code in PA_CODES else "AP" if code in AP_CODES else None
         view = view or coded or _view_of_words(meaning)
     # The rows of a frontal film run to the left or right of the body, those of a lateral film to its front or back
     # (PS3.3 C.7.6.1.1.1)
     rows_run_to = header.text("PatientOrientation").upper()[:1]
     if view is None and rows_run_to in ("A", "P"):
-        raise Refused("wrong_view", header.text("PatientOrientation")[:16], "PA, AP")
+        refuse_to_assess("wrong_view", header.text("PatientOrientation")[:16], "PA, AP")
     return view
 
 
 def _view_of_words(stated: str) -> Literal["PA", "AP"] | None:
     words = stated.replace("ANTERO POSTERIOR", "ANTEROPOSTERIOR").replace("POSTERO ANTERIOR", "POSTEROANTERIOR").split()
     if any(word in OTHER_VIEW_WORDS or word.startswith(OTHER_VIEW_STEMS) for word in words):
-        raise Refused("wrong_view", stated[:32], "PA, AP")
+        refuse_to_assess("wrong_view", stated[:32], "PA, AP")
     if any(word in PA_WORDS for word in words):
         return "PA"
     return "AP" if any(word in AP_WORDS for word in words) else None

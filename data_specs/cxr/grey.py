@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from data_specs.cxr.display import DISPLAY_PERCENTILES, looked_up, luma_plane, on_a_grid, stretched, strips
 from data_specs.cxr.image import MAX_PIXELS, MIN_SHORT_SIDE_PX
 from data_specs.problems import Refused
+from data_specs.reading import refuse_to_assess
 
 Array = NDArray[Any]
 
@@ -25,7 +26,7 @@ def check_size(rows: int, columns: int) -> None:
     if rows * columns > MAX_PIXELS:
         raise Refused("too_large", f"{columns} × {rows} px", f"{MAX_PIXELS // 10**6} Mpx")
     if min(rows, columns) < MIN_SHORT_SIDE_PX:
-        raise Refused("too_small", f"{columns} × {rows} px", f"{MIN_SHORT_SIDE_PX} px")
+        refuse_to_assess("too_small", f"{columns} × {rows} px", f"{MIN_SHORT_SIDE_PX} px")
 
 
 def decoded_bytes(rows: int, columns: int, samples: int, sample_bytes: int) -> int:

@@ -14,6 +14,7 @@ from data_specs.ecg.files import group_recordings, read_recording
 from data_specs.ecg.posted import PostedFile
 from data_specs.ecg.recording import VoltageUnit
 from data_specs.problems import Refused
+from data_specs.reading import only_to_look
 from data_specs.visit.assessment import EvidenceMap
 from inference.readers.job import Read, large_job
 from inference.render.pictures import evidence_png, film_png, trace_png, trace_svg
@@ -21,9 +22,10 @@ from inference.render.pictures import evidence_png, film_png, trace_png, trace_s
 
 @large_job
 def draw_film(files: Sequence[bytes], max_px: int | None) -> Read[None]:
-    """PNG of a film: :func:`inference.render.pictures.film_png`."""
+    """PNG of a film, also of one that is refused: :func:`inference.render.pictures.film_png`."""
     (content,) = files
-    return _picture(film_png(content, max_px))
+    with only_to_look():
+        return _picture(film_png(content, max_px))
 
 
 @large_job
@@ -48,12 +50,13 @@ def draw_trace(
     Raises
     ------
     Refused
-        It cannot be read, or the file belongs to no recording.
+        It cannot be decoded, or the file belongs to no recording.
     """
     posted = [PostedFile(i, name, content) for content, (i, name) in zip(files, names, strict=True)]
     for group in group_recordings(posted):
         if any(file.index == index for file in group.files):
-            recording = read_recording(group, ecg_unit=ecg_unit)
+            with only_to_look():
+                recording = read_recording(group, ecg_unit=ecg_unit)
             if kind == "png":
                 return _picture(trace_png(recording, evidence, voltage=voltage))
             return _picture(trace_svg(recording, evidence, voltage=voltage).encode())

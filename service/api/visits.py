@@ -180,7 +180,7 @@ async def get_film(
     index: Index,
     max_px: Annotated[int | None, Query(ge=16, le=10_000, description="Longest side; default: the film's own")] = None,
 ) -> Response:
-    """An accepted image for display."""
+    """A posted image for display, also one that was refused; 404 where it cannot be decoded."""
     service = service_of(request)
     with service.metrics.stages.labels("evidence").time():
         return Response(await evidence.film(service, key, visit_id, index, max_px), 200, AN_HOUR, "image/png")
@@ -198,7 +198,7 @@ async def get_trace(
     index: Index,
     finding: Annotated[str | None, Query(max_length=60, description="Mark the evidence of this finding")] = None,
 ) -> Response:
-    """The recording that an accepted file belongs to, on millimetre paper."""
+    """The recording that a file belongs to, on millimetre paper, also a refused one; 404 where no lead can be drawn."""
     service = service_of(request)
     with service.metrics.stages.labels("evidence").time():
         return Response(await evidence.trace(service, key, visit_id, index, finding), 200, AN_HOUR, "image/svg+xml")

@@ -24,7 +24,7 @@ async def film(parts: Parts, key: Key, visit_id: str, index: int, max_px: int | 
     row = await load_visit(parts, key, visit_id)
     from inference.render.reading import draw_film  # noqa: PLC0415  loads Pillow
 
-    return await _drawn(parts, draw_film, [_accepted_input(row, index, "image")], max_px)
+    return await _drawn(parts, draw_film, [_posted(row, index, "image")], max_px)
 
 
 async def trace(parts: Parts, key: Key, visit_id: str, index: int, finding: str | None = None) -> bytes:
@@ -52,15 +52,16 @@ async def evidence_png(
 
     if evidence.kind == "trace":
         return await _trace(parts, row, index, evidence, "png")
-    posted = _accepted_input(row, index, "image")
+    posted = _posted(row, index, "image")
     if layer == "overlay":
         return await asyncio.to_thread(heatmap_png, (OVERLAY_PX, OVERLAY_PX), evidence)
     return await _drawn(parts, draw_evidence, [posted], evidence, EVIDENCE_PX)
 
 
-def _accepted_input(row: VisitRow, index: int, field: Literal["image", "ecg"]) -> InputRow:
+def _posted(row: VisitRow, index: int, field: Literal["image", "ecg"]) -> InputRow:
+    """The input, whether it was used or refused: a refused one is looked at by a doctor."""
     posted = input_row(row, index)
-    if posted.field != field or not was_accepted(row, index):
+    if posted.field != field:
         raise NotFound
     return posted
 
@@ -68,11 +69,16 @@ def _accepted_input(row: VisitRow, index: int, field: Literal["image", "ecg"]) -
 async def _trace(
     parts: Parts, row: VisitRow, index: int, evidence: EvidenceMap | None, kind: Literal["png", "svg"]
 ) -> bytes:
-    """The recording of an input. All recordings of the visit are given: only their content shows which files it has."""
+    """The recording of an input.
+
+    All recordings of the visit that were used are given, or all that were refused: only their content shows which files
+    make one recording, and these were all used or all refused.
+    """
     from inference.render.reading import draw_trace  # noqa: PLC0415  loads the ECG readers
 
-    _accepted_input(row, index, "ecg")
-    files = [posted for posted in row.inputs if posted.field == "ecg" and was_accepted(row, posted.index)]
+    _posted(row, index, "ecg")
+    used = was_accepted(row, index)
+    files = [posted for posted in row.inputs if posted.field == "ecg" and was_accepted(row, posted.index) == used]
     names = [(posted.index, posted.filename) for posted in files]
     unit, voltage = row.read_context().ecg_unit, has_common_gain(row, index)
     return await _drawn(parts, draw_trace, files, names, index, unit, evidence, kind, voltage)

@@ -21,6 +21,7 @@ from service.storage.tables import InputRow, OpinionRow, ReferralRow, VisitRow
 
 PAGE = 50
 MAX_PAGE = 200
+NO_COMMON_GAIN = frozenset({"gains_inconsistent", "unit_unknown"})
 _ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
@@ -227,10 +228,10 @@ def was_accepted(row: VisitRow, index: int) -> bool:
 
 
 def has_common_gain(row: VisitRow, index: int) -> bool:
-    """Whether voltages can be read in the recording to which input ``index`` belongs."""
+    """Whether voltages can be read in the recording to which input ``index`` belongs: one gain, in a unit that is known."""
     found = row.read_assessment()
     problems = [p.code for each in (found.inputs if found else []) if each.index == index for p in each.problems]
-    return "gains_inconsistent" not in problems
+    return NO_COMMON_GAIN.isdisjoint(problems)
 
 
 def input_row(row: VisitRow, index: int) -> InputRow:
