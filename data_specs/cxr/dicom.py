@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Literal
 
 from data_specs.cxr.body_part import body_part_problems, code_and_meaning, words_of
@@ -25,6 +26,9 @@ CAPTURE_MODALITIES = ("", "OT", "SC", "HC")
 NAMES = ("PatientName", "PatientID", "ReferringPhysicianName")
 """Texts that people read, beside the film's own."""
 
+LEAST_PIXEL_MM, MOST_PIXEL_MM = 0.02, 5.0
+"""Limits of a pixel's side. A detector has 0.1 to 0.2 mm; smaller films have been made smaller. Others are no lengths."""
+
 PA_WORDS = {"PA", "POSTEROANTERIOR"}
 AP_WORDS = {"AP", "ANTEROPOSTERIOR"}
 OTHER_VIEW_WORDS = {"LL", "RL", "LLD", "RLD", "LLO", "RLO", "LLAT", "RLAT", "RAO", "LAO", "RPO", "LPO", "LAT", "PROFIL"}
@@ -43,13 +47,15 @@ OTHER_VIEW_CODES = {
 """Codes of ViewCodeSequence: postero-anterior, antero-posterior; lateral and oblique (PS3.16 CID 4010)."""
 
 
-def read_dicom(content: bytes) -> ChestImage:
+def read_dicom(content: bytes, between: tuple[float, float] | None = None) -> ChestImage:
     """Read a chest film from a DICOM file.
 
     Parameters
     ----------
     content
         The whole file.
+    between
+        As :func:`data_specs.cxr.display.displayed` takes it.
 
     Returns
     -------
@@ -73,7 +79,7 @@ def read_dicom(content: bytes) -> ChestImage:
     frame = frame_of(header)
     if min(frame.rows, frame.columns) < MIN_SHORT_SIDE_PX:
         refuse_to_assess("too_small", f"{frame.columns} × {frame.rows} px", f"{MIN_SHORT_SIDE_PX} px")
-    pixels, problems = displayed(header, frame, stored_values(header, frame))
+    pixels, problems = displayed(header, frame, stored_values(header, frame), between)
     if header.text("BurnedInAnnotation").upper() == "YES":
         problems = (*problems, Problem("burned_in_annotation", "warn", "YES", "NO"))
     lost = [keyword for keyword in NAMES if header.has_lost_letters(keyword)]
@@ -90,12 +96,23 @@ def read_dicom(content: bytes) -> ChestImage:
         pixels=pixels,
         format="dicom",
         view=view,
+        pixel_mm=_pixel_mm(header),
         age_years=subject.age_years,
         sex=subject.sex,
         person_id=subject.person_id,
         recorded_on=subject.recorded_on,
         problems=(*body_part, *problems, *subject.problems, *identifier_problems(header.identifiers)),
     )
+
+
+def _pixel_mm(header: Header) -> tuple[float, float] | None:
+    """Height and width of a pixel: PixelSpacing, which may be calibrated, else ImagerPixelSpacing (PS3.3 C.8.11.8.1)."""
+    for keyword in ("PixelSpacing", "ImagerPixelSpacing"):
+        with suppress(Refused):  # no reason to refuse a film: its lengths are not known then
+            spacing = header.numbers(keyword)
+            if len(spacing) == 2 and all(LEAST_PIXEL_MM <= each <= MOST_PIXEL_MM for each in spacing):
+                return spacing[0], spacing[1]
+    return None
 
 
 def _check_pixels_present(header: Header) -> None:

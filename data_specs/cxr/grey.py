@@ -94,6 +94,17 @@ def _eight_bits(plane: Array, depth: int) -> NDArray[np.uint8]:
     return looked_up(shown, unsigned)
 
 
+def spread(film: NDArray[np.uint8], between: tuple[float, float]) -> NDArray[np.uint8]:
+    """A film of 8 bits with its grey levels spread between two percentiles of its values; pure black and white are not
+    counted."""
+    counts = np.bincount(on_a_grid(film).ravel(), minlength=256)
+    if between != (0.0, 100.0) and counts[1:255].any():
+        counts[[0, 255]] = 0
+    low, high = np.percentile(np.repeat(np.arange(256), counts), between)
+    table = np.rint(stretched(np.arange(256.0), float(low), float(high)) * 255).astype(np.uint8)
+    return table[film]
+
+
 def upright(values: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:
     """Rows from top to bottom, columns from left to right, as Orientation asks (TIFF 6.0 section 8, Exif)."""
     if orientation in (5, 6, 7, 8):

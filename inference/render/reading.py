@@ -6,26 +6,52 @@ Each picture is an array ``(n,) uint8``: the bytes of its file.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 
+from data_specs.cxr.files import read_image
+from data_specs.cxr.image import Window
 from data_specs.ecg.files import group_recordings, read_recording
 from data_specs.ecg.posted import PostedFile
 from data_specs.ecg.recording import VoltageUnit
 from data_specs.problems import Refused
 from data_specs.reading import only_to_look
 from data_specs.visit.assessment import EvidenceMap
-from inference.readers.job import Read, large_job
-from inference.render.pictures import evidence_png, film_png, trace_png, trace_svg
+from inference.readers.job import Read, job, large_job
+from inference.render.pictures import evidence_png, film_jpeg, film_png, trace_png, trace_svg
+
+
+@dataclass(frozen=True, slots=True)
+class FilmSize:
+    """Size of a film in pixels, and height and width of a pixel in mm where the file states them."""
+
+    rows: int
+    columns: int
+    pixel_mm: tuple[float, float] | None
+
+
+@job
+def film_size(files: Sequence[bytes]) -> Read[FilmSize]:
+    """What lengths on a film are measured with."""
+    (content,) = files
+    with only_to_look():
+        image = read_image(content)
+    rows, columns = image.pixels.shape
+    return Read(FilmSize(rows, columns, image.pixel_mm))
 
 
 @large_job
-def draw_film(files: Sequence[bytes], max_px: int | None) -> Read[None]:
-    """PNG of a film, also of one that is refused: :func:`inference.render.pictures.film_png`."""
+def draw_film(
+    files: Sequence[bytes], max_px: int | None, window: Window = "as_sent", kind: Literal["png", "jpeg"] = "png"
+) -> Read[None]:
+    """PNG or JPEG of a film, also of one that is refused: :func:`inference.render.pictures.film_png`."""
     (content,) = files
     with only_to_look():
-        return _picture(film_png(content, max_px))
+        if kind == "jpeg":
+            return _picture(film_jpeg(content, max_px, window))
+        return _picture(film_png(content, max_px, window))
 
 
 @large_job

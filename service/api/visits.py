@@ -14,6 +14,7 @@ from fastapi import APIRouter, Path, Query, Request
 from fastapi.responses import JSONResponse, Response
 from pydantic import BaseModel
 
+from data_specs.cxr.image import Window
 from data_specs.schema import Moment
 from data_specs.visit.contract import Priority, Status, Visit
 from service import errors
@@ -41,6 +42,14 @@ router = APIRouter(
 
 VisitId = Annotated[str, Path(description="The visit's id")]
 Index = Annotated[int, Path(ge=0, le=1000, description="Index of the posted file in `inputs`")]
+MaxPx = Annotated[int | None, Query(ge=16, le=10_000, description="Longest side; default: the film's own")]
+ShownWindow = Annotated[
+    Window,
+    Query(
+        description="Grey values that are shown: as the file asks; all of them; the darker part, for the lungs; the "
+        "brighter part, for bones and mediastinum"
+    ),
+]
 _HAS_VISIT: dict[str, Any] = {"content": {"application/json": {"example": VISIT}}}
 _FOUND = problem_responses(errors.NotFound, errors.InvalidRequest, errors.InternalFault)
 _LOCATED = {"Location": {"description": "Address of the visit", "schema": {"type": "string"}}}
@@ -51,6 +60,14 @@ class VisitList(BaseModel):
 
     items: list[Visit]
     next: str | None
+
+
+class Film(BaseModel):
+    """Size of a film in pixels; ``pixel_mm``: height and width of a pixel on the detector, ``null`` if not stated."""
+
+    rows: int
+    columns: int
+    pixel_mm: tuple[float, float] | None
 
 
 @router.post(
@@ -178,12 +195,42 @@ async def get_film(
     key: CurrentKey,
     visit_id: VisitId,
     index: Index,
-    max_px: Annotated[int | None, Query(ge=16, le=10_000, description="Longest side; default: the film's own")] = None,
+    max_px: MaxPx = None,
+    window: ShownWindow = "as_sent",
 ) -> Response:
     """A posted image for display, also one that was refused; 404 where it cannot be decoded."""
     service = service_of(request)
     with service.metrics.stages.labels("evidence").time():
-        return Response(await evidence.film(service, key, visit_id, index, max_px), 200, AN_HOUR, "image/png")
+        shown = await evidence.film(service, key, visit_id, index, max_px, window=window)
+    return Response(shown, 200, AN_HOUR, "image/png")
+
+
+@router.get(
+    "/{visit_id}/inputs/{index}/film.jpg",
+    response_class=Response,
+    responses={200: {"description": "The image for a thin link", "content": {"image/jpeg": {}}}, **_FOUND},
+)
+async def get_film_preview(
+    request: Request,
+    key: CurrentKey,
+    visit_id: VisitId,
+    index: Index,
+    max_px: MaxPx = None,
+    window: ShownWindow = "as_sent",
+) -> Response:
+    """As `film.png`, as JPEG: a tenth of its size, and not to be read from."""
+    service = service_of(request)
+    with service.metrics.stages.labels("evidence").time():
+        shown = await evidence.film(service, key, visit_id, index, max_px, window=window, kind="jpeg")
+    return Response(shown, 200, AN_HOUR, "image/jpeg")
+
+
+@router.get("/{visit_id}/inputs/{index}/film.json", response_model=Film, responses=_FOUND)
+async def get_film_size(request: Request, key: CurrentKey, visit_id: VisitId, index: Index) -> Response:
+    """Size of a posted image, and of its pixels where the file states it, so that lengths can be measured."""
+    found = await evidence.size(service_of(request), key, visit_id, index)
+    film = Film(rows=found.rows, columns=found.columns, pixel_mm=found.pixel_mm)
+    return Response(film.model_dump_json(), 200, AN_HOUR, JSONResponse.media_type)
 
 
 @router.get(

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
+from data_specs.cxr.image import Window
 from data_specs.problems import Refused
 from data_specs.visit.assessment import EvidenceMap
 from inference.readers.job import Job
@@ -15,16 +16,46 @@ from service.parts import Parts
 from service.storage.tables import InputRow, VisitRow
 from service.visits.stored import find_evidence, has_common_gain, input_row, load_visit, was_accepted
 
+if TYPE_CHECKING:
+    from inference.render.reading import FilmSize
+
 Layer = Literal["film", "overlay"]
 OVERLAY_PX, EVIDENCE_PX = 512, 1024
 
 
-async def film(parts: Parts, key: Key, visit_id: str, index: int, max_px: int | None) -> bytes:
-    """PNG of a posted image as it is displayed, ``max_px`` on its longest side at most, or in its own resolution."""
+async def film(
+    parts: Parts,
+    key: Key,
+    visit_id: str,
+    index: int,
+    max_px: int | None,
+    *,
+    window: Window = "as_sent",
+    kind: Literal["png", "jpeg"] = "png",
+) -> bytes:
+    """A posted image as it is displayed, ``max_px`` on its longest side at most, or in its own resolution."""
     row = await load_visit(parts, key, visit_id)
     from inference.render.reading import draw_film  # noqa: PLC0415  loads Pillow
 
-    return await _drawn(parts, draw_film, [_posted(row, index, "image")], max_px)
+    return await _drawn(parts, draw_film, [_posted(row, index, "image")], max_px, window, kind)
+
+
+async def size(parts: Parts, key: Key, visit_id: str, index: int) -> FilmSize:
+    """Size of a posted image, and of its pixels where the file states it.
+
+    Raises
+    ------
+    NotFound
+        It cannot be decoded.
+    """
+    row = await load_visit(parts, key, visit_id)
+    from inference.render.reading import film_size  # noqa: PLC0415
+
+    try:
+        read = await parts.read_stored(film_size, [_posted(row, index, "image").sha256])
+    except Refused:
+        raise NotFound from None
+    return read.document
 
 
 async def trace(parts: Parts, key: Key, visit_id: str, index: int, finding: str | None = None) -> bytes:
