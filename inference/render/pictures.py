@@ -14,7 +14,7 @@ from PIL import Image, ImageDraw, ImageFont
 from data_specs.cxr.image import Window
 from data_specs.ecg.recording import Recording
 from data_specs.visit.assessment import EvidenceMap
-from inference.render.paper import FOOT_MM, Paper, Points, lay_out
+from inference.render.paper import FOOT_MM, USUAL, Form, Paper, Points, lay_out
 
 INFERNO = (
     "000004", "160b39", "420a68", "6a176e", "932667", "bc3754", "dd513a", "f3771a", "fca50a", "f6d645", "fcffa4",
@@ -97,12 +97,18 @@ def evidence_png(content: bytes, evidence: EvidenceMap, max_px: int | None = 102
     return _png(Image.alpha_composite(film, Image.fromarray(_overlay(evidence, film.size))).convert("RGB"))
 
 
-def trace_svg(recording: Recording, evidence: EvidenceMap | None = None, *, voltage: bool = True) -> str:
-    """Twelve leads on millimetre paper; the user unit is one millimetre and the drawing claims its true size.
+def trace_svg(
+    recording: Recording, evidence: EvidenceMap | None = None, *, voltage: bool = True, form: Form = USUAL
+) -> str:
+    """Twelve leads on millimetre paper: :func:`inference.render.paper.lay_out`."""
+    return paper_svg(lay_out(recording, evidence, voltage=voltage, form=form))
+
+
+def paper_svg(paper: Paper) -> str:
+    """A page as SVG; the user unit is one millimetre and the drawing claims its true size.
 
     Presentation attributes only: the page's content security policy admits no inline style.
     """
-    paper = lay_out(recording, evidence, voltage=voltage)
     width, height = f"{paper.width_mm:g}", f"{paper.height_mm:g}"
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}mm" height="{height}mm" '
@@ -114,6 +120,7 @@ def trace_svg(recording: Recording, evidence: EvidenceMap | None = None, *, volt
         f'<g fill="none" stroke="{INK}" stroke-linejoin="round" stroke-linecap="round" transform="scale({UNIT_MM})">',
         f'<path stroke-width="{0.25 / UNIT_MM:g}" d="{"".join(map(_path, paper.marks))}"/>',
         f'<path stroke-width="{0.3 / UNIT_MM:g}" d="{"".join(map(_path, paper.strokes))}"/>',
+        f'<path stroke="{SHADE}" stroke-width="{0.2 / UNIT_MM:g}" d="{"".join(map(_path, paper.boundaries))}"/>',
         "</g>",
     ]
     parts.extend(

@@ -15,11 +15,12 @@ from data_specs.cxr.files import read_image
 from data_specs.cxr.image import Window
 from data_specs.ecg.files import group_recordings, read_recording
 from data_specs.ecg.posted import PostedFile
-from data_specs.ecg.recording import VoltageUnit
+from data_specs.ecg.recording import Recording, VoltageUnit
 from data_specs.problems import Refused
 from data_specs.reading import only_to_look
 from data_specs.visit.assessment import EvidenceMap
 from inference.readers.job import Read, job, large_job
+from inference.render.paper import USUAL, Form
 from inference.render.pictures import evidence_png, film_jpeg, film_png, trace_png, trace_svg
 
 
@@ -50,15 +51,15 @@ def draw_film(
     (content,) = files
     with only_to_look():
         if kind == "jpeg":
-            return _picture(film_jpeg(content, max_px, window))
-        return _picture(film_png(content, max_px, window))
+            return picture(film_jpeg(content, max_px, window))
+        return picture(film_png(content, max_px, window))
 
 
 @large_job
 def draw_evidence(files: Sequence[bytes], evidence: EvidenceMap, max_px: int | None) -> Read[None]:
     """PNG of a film with a heatmap over it: :func:`inference.render.pictures.evidence_png`."""
     (content,) = files
-    return _picture(evidence_png(content, evidence, max_px))
+    return picture(evidence_png(content, evidence, max_px))
 
 
 @large_job
@@ -70,8 +71,25 @@ def draw_trace(
     evidence: EvidenceMap | None,
     kind: Literal["png", "svg"],
     voltage: bool = True,
+    form: Form = USUAL,
 ) -> Read[None]:
     """The recording to which file ``index`` belongs, on millimetre paper; ``voltage``: its leads have one gain.
+
+    Raises
+    ------
+    Refused
+        It cannot be decoded, or the file belongs to no recording.
+    """
+    recording = recording_of(files, names, index, ecg_unit)
+    if kind == "png":
+        return picture(trace_png(recording, evidence, voltage=voltage))
+    return picture(trace_svg(recording, evidence, voltage=voltage, form=form).encode())
+
+
+def recording_of(
+    files: Sequence[bytes], names: Sequence[tuple[int, str]], index: int, ecg_unit: VoltageUnit | None
+) -> Recording:
+    """The recording to which file ``index`` belongs, also one that is refused.
 
     Raises
     ------
@@ -82,12 +100,9 @@ def draw_trace(
     for group in group_recordings(posted):
         if any(file.index == index for file in group.files):
             with only_to_look():
-                recording = read_recording(group, ecg_unit=ecg_unit)
-            if kind == "png":
-                return _picture(trace_png(recording, evidence, voltage=voltage))
-            return _picture(trace_svg(recording, evidence, voltage=voltage).encode())
+                return read_recording(group, ecg_unit=ecg_unit)
     raise Refused("unreadable", "—", "1")
 
 
-def _picture(content: bytes) -> Read[None]:
+def picture(content: bytes) -> Read[None]:
     return Read(None, (np.frombuffer(content, np.uint8),))

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gzip
 import re
 import time
 from datetime import UTC, datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 from urllib.parse import quote
 
 from fastapi import APIRouter, Path, Query, Request
@@ -243,12 +244,32 @@ async def get_trace(
     key: CurrentKey,
     visit_id: VisitId,
     index: Index,
+    *,
     finding: Annotated[str | None, Query(max_length=60, description="Mark the evidence of this finding")] = None,
+    speed: Annotated[Literal["25", "50"], Query(description="mm/s")] = "25",
+    gain: Annotated[Literal["5", "10", "20"], Query(description="mm/mV")] = "10",
+    layout: Annotated[
+        Literal["3x4", "12x1"], Query(description="Three rows of four leads with a rhythm strip, or a row for each lead")
+    ] = "3x4",
 ) -> Response:
     """The recording that a file belongs to, on millimetre paper, also a refused one; 404 where no lead can be drawn."""
+    from inference.render.paper import GAINS, SPEEDS, Form  # noqa: PLC0415  where a trace is asked for
+
+    service, form = service_of(request), Form(SPEEDS[speed], GAINS[gain], layout)
+    with service.metrics.stages.labels("evidence").time():
+        return _svg(await evidence.trace(service, key, visit_id, index, finding, form), request)
+
+
+@router.get(
+    "/{visit_id}/inputs/{index}/beats.svg",
+    response_class=Response,
+    responses={200: {"description": "The median beats", "content": {"image/svg+xml": {}}}, **_FOUND},
+)
+async def get_beats(request: Request, key: CurrentKey, visit_id: VisitId, index: Index) -> Response:
+    """The median beat of each lead, with the onsets and offsets between which the intervals were measured."""
     service = service_of(request)
     with service.metrics.stages.labels("evidence").time():
-        return Response(await evidence.trace(service, key, visit_id, index, finding), 200, AN_HOUR, "image/svg+xml")
+        return _svg(await evidence.beats(service, key, visit_id, index), request)
 
 
 @router.get(
@@ -307,6 +328,14 @@ def _timing(row: VisitRow) -> str:
     queue_ms = max(0.0, (started - row.received_at).total_seconds() * 1000)
     work_ms = max(0.0, ((row.completed_at or now) - started).total_seconds() * 1000)
     return f"queue;dur={queue_ms:.1f}, inference;dur={work_ms:.1f}"
+
+
+def _svg(drawing: bytes, request: Request) -> Response:
+    """A drawing, compressed to a fifth where the client takes that; it holds nothing that a client could choose."""
+    headers = AN_HOUR | {"Vary": "Authorization, Cookie, Accept-Encoding"}
+    if "gzip" in request.headers.get("accept-encoding", ""):
+        drawing, headers = gzip.compress(drawing, 6, mtime=0), headers | {"Content-Encoding": "gzip"}
+    return Response(drawing, 200, headers, "image/svg+xml")
 
 
 def _json(content: str, request: Request) -> Response:

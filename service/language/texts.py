@@ -17,6 +17,7 @@ UNITS = {
     "/min": {"vi": "lần/phút", "fr": "/min", "en": "/min"},
     "mL/min/1.73 m2": {"vi": "mL/phút/1,73 m²", "fr": "mL/min/1,73 m²", "en": "mL/min/1.73 m²"},
     "mL/min/{1.73_m2}": {"vi": "mL/phút/1,73 m²", "fr": "mL/min/1,73 m²", "en": "mL/min/1.73 m²"},
+    "deg": {"vi": "°", "fr": "°", "en": "°"},
 }
 """Units that readers write in another way than the API; any other unit is shown as it is in the API."""
 

@@ -17,6 +17,7 @@ from service.storage.tables import InputRow, VisitRow
 from service.visits.stored import find_evidence, has_common_gain, input_row, load_visit, was_accepted
 
 if TYPE_CHECKING:
+    from inference.render.paper import Form
     from inference.render.reading import FilmSize
 
 Layer = Literal["film", "overlay"]
@@ -58,11 +59,23 @@ async def size(parts: Parts, key: Key, visit_id: str, index: int) -> FilmSize:
     return read.document
 
 
-async def trace(parts: Parts, key: Key, visit_id: str, index: int, finding: str | None = None) -> bytes:
+async def trace(
+    parts: Parts, key: Key, visit_id: str, index: int, finding: str | None = None, form: Form | None = None
+) -> bytes:
     """SVG on millimetre paper of the recording to which input ``index`` belongs, with the evidence of ``finding``."""
     row = await load_visit(parts, key, visit_id)
     evidence = find_evidence(row, finding, index) if finding else None
-    return await _trace(parts, row, index, evidence, "svg")
+    return await _trace(parts, row, index, evidence, "svg", form)
+
+
+async def beats(parts: Parts, key: Key, visit_id: str, index: int) -> bytes:
+    """SVG of the median beat of each lead, with the boundaries that were measured."""
+    row = await load_visit(parts, key, visit_id)
+    from inference.ecg.picture import draw_beats  # noqa: PLC0415  loads scipy
+
+    files, names = recording_files(row, index)
+    unit, voltage = row.read_context().ecg_unit, has_common_gain(row, index)
+    return await _drawn(parts, draw_beats, files, names, index, unit, voltage)
 
 
 async def evidence_png(
@@ -98,21 +111,32 @@ def _posted(row: VisitRow, index: int, field: Literal["image", "ecg"]) -> InputR
 
 
 async def _trace(
-    parts: Parts, row: VisitRow, index: int, evidence: EvidenceMap | None, kind: Literal["png", "svg"]
+    parts: Parts,
+    row: VisitRow,
+    index: int,
+    evidence: EvidenceMap | None,
+    kind: Literal["png", "svg"],
+    form: Form | None = None,
 ) -> bytes:
-    """The recording of an input.
-
-    All recordings of the visit that were used are given, or all that were refused: only their content shows which files
-    make one recording, and these were all used or all refused.
-    """
+    """The recording of an input."""
+    from inference.render.paper import USUAL  # noqa: PLC0415
     from inference.render.reading import draw_trace  # noqa: PLC0415  loads the ECG readers
 
+    files, names = recording_files(row, index)
+    unit, voltage = row.read_context().ecg_unit, has_common_gain(row, index)
+    return await _drawn(parts, draw_trace, files, names, index, unit, evidence, kind, voltage, form or USUAL)
+
+
+def recording_files(row: VisitRow, index: int) -> tuple[list[InputRow], list[tuple[int, str]]]:
+    """The files among which are those of the recording of an input, and their indices and names.
+
+    All files of recordings that were used are given, or all that were refused: only their content shows which files make
+    one recording, and these were all used or all refused.
+    """
     _posted(row, index, "ecg")
     used = was_accepted(row, index)
     files = [posted for posted in row.inputs if posted.field == "ecg" and was_accepted(row, posted.index) == used]
-    names = [(posted.index, posted.filename) for posted in files]
-    unit, voltage = row.read_context().ecg_unit, has_common_gain(row, index)
-    return await _drawn(parts, draw_trace, files, names, index, unit, evidence, kind, voltage)
+    return files, [(posted.index, posted.filename) for posted in files]
 
 
 async def _drawn(parts: Parts, job: Job[..., None], files: Sequence[InputRow], *arguments: Any) -> bytes:
