@@ -295,6 +295,18 @@ async def get_evidence(
     return Response(image, 200, AN_HOUR, "image/png")
 
 
+@router.get(
+    "/{visit_id}/evidence/{finding}/{index}.svg",
+    response_class=Response,
+    responses={200: {"description": "The outline of the evidence", "content": {"image/svg+xml": {}}}, **_FOUND},
+)
+async def get_outline(
+    request: Request, key: CurrentKey, visit_id: VisitId, finding: Annotated[str, Path(max_length=60)], index: Index
+) -> Response:
+    """The outline of a heatmap, where it has half of its range; to be stretched over the film."""
+    return _svg(await evidence.outline(service_of(request), key, visit_id, finding, index), request)
+
+
 def _prefer(request: Request) -> tuple[float, str]:
     """Seconds to wait, and the value of ``Preference-Applied``.
 

@@ -102,6 +102,23 @@ async def evidence_png(
     return await _drawn(parts, draw_evidence, [posted], evidence, EVIDENCE_PX)
 
 
+async def outline(parts: Parts, key: Key, visit_id: str, finding: str, index: int) -> bytes:
+    """SVG of the outline of a heatmap, to be stretched over the film.
+
+    Raises
+    ------
+    NotFound
+        The finding has no heatmap on this input.
+    """
+    row = await load_visit(parts, key, visit_id)
+    evidence = find_evidence(row, finding, index)
+    if evidence.kind != "heatmap":
+        raise NotFound
+    from inference.render.outlines import outline_svg  # noqa: PLC0415  loads Pillow
+
+    return (await asyncio.to_thread(outline_svg, evidence)).encode()
+
+
 def _posted(row: VisitRow, index: int, field: Literal["image", "ecg"]) -> InputRow:
     """The input, whether it was used or refused: a refused one is looked at by a doctor."""
     posted = input_row(row, index)

@@ -320,7 +320,7 @@ def test_every_image_of_a_visit_is_served(site: Site, reader: httpx.Client) -> N
     html = reader.get(f"/visits/{site.ids['urgent']}").text
     addresses = {a.replace("&amp;", "&") for a in re.findall(r'(?:src|data-full|value)="(/v1/[^"]+)"', html)}
     kinds = [reader.get(address).headers["content-type"] for address in addresses]
-    assert kinds.count("image/svg+xml") == 3  # plain, and shaded by two findings
+    assert kinds.count("image/svg+xml") == 4  # plain, shaded by two findings, the median beats
     assert kinds.count("image/png") == 6  # preview, full, four overlays
     assert len(kinds) == 9
 
