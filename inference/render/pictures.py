@@ -6,6 +6,7 @@ No shared state, so that worker threads may call it. Evidence is drawn as the mo
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +15,7 @@ from PIL import Image, ImageDraw, ImageFont
 from data_specs.cxr.image import Window
 from data_specs.ecg.recording import Recording
 from data_specs.visit.assessment import EvidenceMap
+from inference.render.outlines import OVER, UNDER, outlines
 from inference.render.paper import FOOT_MM, USUAL, Form, Paper, Points, lay_out
 
 INFERNO = (
@@ -37,6 +39,7 @@ UNIT_MM = 0.025
 
 PX_PER_MM, OVERSAMPLING = 5, 2
 PREVIEW_QUALITY = 75
+PRINT_PX_PER_MM, PRINT_COLOURS = 8, 24
 
 
 def film_png(content: bytes, max_px: int | None = None, window: Window = "as_sent") -> bytes:
@@ -132,10 +135,48 @@ def paper_svg(paper: Paper) -> str:
     return "".join(parts)
 
 
-def trace_png(recording: Recording, evidence: EvidenceMap | None = None, *, voltage: bool = True) -> bytes:
-    """The same page as :func:`trace_svg`, as pixels."""
+def outlined_png(content: bytes, evidence: Sequence[EvidenceMap], max_px: int | None = 1024) -> bytes:
+    """The film with the outlines of heatmaps, each with its number, from 1.
+
+    Raises
+    ------
+    Refused
+        As ``read_image`` does.
+    """
+    film = _shrunk(_film(content), max_px)
+    if not evidence:
+        return _png(film)
+    film = film.convert("RGB")
+    draw = ImageDraw.Draw(film)
+    width = max(2, max(film.size) // 320)
+    font = ImageFont.load_default(9.0 * width)
+    for number, each in enumerate(evidence, 1):
+        for n, line in enumerate(outlines(each.values)):
+            points = [(x, y) for x, y in line * film.size]
+            draw.line(points, UNDER, 2 * width, joint="curve")
+            draw.line(points, OVER, width, joint="curve")
+            if n == 0:
+                x, y = min(points, key=lambda point: point[1])
+                draw.text((x, y + width), str(number), OVER, font, anchor="mt", stroke_width=width, stroke_fill=UNDER)
+    return _png(film)
+
+
+def trace_print(recording: Recording, *, voltage: bool = True) -> bytes:
+    """The page for print, in few colours, :data:`PRINT_PX_PER_MM` to the millimetre."""
+    return trace_png(recording, voltage=voltage, px_per_mm=PRINT_PX_PER_MM, colours=PRINT_COLOURS)
+
+
+def trace_png(
+    recording: Recording,
+    evidence: EvidenceMap | None = None,
+    *,
+    voltage: bool = True,
+    px_per_mm: int = PX_PER_MM,
+    colours: int | None = None,
+) -> bytes:
+    """The same page as :func:`trace_svg`, as pixels; in so many ``colours``, or in all that there are."""
     paper = lay_out(recording, evidence, voltage=voltage)
-    scale = PX_PER_MM * OVERSAMPLING
+    scale = px_per_mm * OVERSAMPLING
     image = Image.new("RGB", (round(paper.width_mm * scale), round(paper.height_mm * scale)), PAPER)
     draw = ImageDraw.Draw(image)
     for step, colour, width in ((1, FINE, 1), (5, HEAVY, 2)):
@@ -151,7 +192,8 @@ def trace_png(recording: Recording, evidence: EvidenceMap | None = None, *, volt
     font = ImageFont.load_default(3.6 * scale)
     for label in paper.labels:
         draw.text((label.x_mm * scale, label.y_mm * scale), label.text, INK, font, anchor="ls")
-    return _png(image.reduce(OVERSAMPLING))
+    image = image.reduce(OVERSAMPLING)
+    return _png(image.quantize(colours, dither=Image.Dither.NONE) if colours else image)
 
 
 def _film(content: bytes, window: Window = "as_sent") -> Image.Image:

@@ -21,7 +21,7 @@ from data_specs.reading import only_to_look
 from data_specs.visit.assessment import EvidenceMap
 from inference.readers.job import Read, job, large_job
 from inference.render.paper import USUAL, Form
-from inference.render.pictures import evidence_png, film_jpeg, film_png, trace_png, trace_svg
+from inference.render.pictures import evidence_png, film_jpeg, film_png, outlined_png, trace_print, trace_png, trace_svg
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,13 +63,20 @@ def draw_evidence(files: Sequence[bytes], evidence: EvidenceMap, max_px: int | N
 
 
 @large_job
+def draw_outlined(files: Sequence[bytes], evidence: Sequence[EvidenceMap], max_px: int | None) -> Read[None]:
+    """PNG of a film with outlines on it: :func:`inference.render.pictures.outlined_png`."""
+    (content,) = files
+    return picture(outlined_png(content, evidence, max_px))
+
+
+@large_job
 def draw_trace(
     files: Sequence[bytes],
     names: Sequence[tuple[int, str]],
     index: int,
     ecg_unit: VoltageUnit | None,
     evidence: EvidenceMap | None,
-    kind: Literal["png", "svg"],
+    kind: Literal["png", "print", "svg"],
     voltage: bool = True,
     form: Form = USUAL,
 ) -> Read[None]:
@@ -81,6 +88,8 @@ def draw_trace(
         It cannot be decoded, or the file belongs to no recording.
     """
     recording = recording_of(files, names, index, ecg_unit)
+    if kind == "print":
+        return picture(trace_print(recording, voltage=voltage))
     if kind == "png":
         return picture(trace_png(recording, evidence, voltage=voltage))
     return picture(trace_svg(recording, evidence, voltage=voltage, form=form).encode())

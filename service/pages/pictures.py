@@ -8,11 +8,10 @@ from datetime import date
 from itertools import groupby
 from pathlib import PurePosixPath
 
-from data_specs.visit.contract import Finding, Visit, VisitInput
+from data_specs.visit.contract import NO_COMMON_GAIN, Finding, Visit, VisitInput
 from data_specs.vocabulary import Language
 from service.language.texts import text, verdict
 from service.pages.frame import by_weight
-from service.visits.stored import NO_COMMON_GAIN
 
 PREVIEW_PX = 768
 NOT_DECODED = frozenset(
@@ -98,7 +97,7 @@ class Trace:
 
 
 def films(visit: Visit, language: Language) -> list[Film]:
-    """The films of a visit, those that were used first; none before it is known which they are."""
+    """The films of a visit, those that were used first, then those that can be looked at; none before that is known."""
     found = [
         Film(
             filename=posted.filename,
@@ -110,7 +109,7 @@ def films(visit: Visit, language: Language) -> list[Film]:
         for posted in visit.inputs
         if posted.field == "image" and posted.accepted is not None
     ]
-    return sorted(found, key=lambda film: bool(film.refused))
+    return sorted(found, key=lambda film: (bool(film.refused), not film.shown))
 
 
 def traces(visit: Visit, language: Language) -> list[Trace]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tomllib
-from datetime import datetime
+from datetime import UTC, tzinfo
 from functools import cache
 from pathlib import Path
 
@@ -12,6 +12,7 @@ from data_specs.visit.opinion import Judgement, Opinion
 from data_specs.visit.report import PROBABILITY_DIGITS, NextStep, Report, ReportFinding, ReportInput
 from data_specs.vocabulary import Language, display
 from service.language.texts import NARROW_SPACE, measured, opening
+from service.language.zone import day_and_time
 
 
 @cache
@@ -37,11 +38,6 @@ def percent(share: float, language: Language) -> str:
     written = f"{100 * share:.{PROBABILITY_DIGITS - 2}f}"
     space = NARROW_SPACE if language == "fr" else ""
     return f"{written if language == 'en' else written.replace('.', ',')}{space}%"
-
-
-def day_and_time(at: datetime) -> str:
-    """A moment in UTC, written alike in all languages (ISO 8601)."""
-    return f"{at:%Y-%m-%d %H:%M} UTC"
 
 
 def finding_sentence(finding: ReportFinding, language: Language) -> str:
@@ -104,9 +100,13 @@ def input_problems(posted: ReportInput, language: Language) -> list[str]:
 
 def conclusion(report: Report, language: Language) -> str:
     """The findings that hold after all opinions, in one sentence; then what was not assessed."""
+    return " ".join([findings_that_hold(report, language), *not_assessed(report, language)])
+
+
+def findings_that_hold(report: Report, language: Language) -> str:
+    """The findings that hold after all opinions, in one sentence."""
     findings = ", ".join(display(name, language) for name in report.conclusions)
-    first = say("conclusion_some", language, findings=findings) if findings else say("conclusion_none", language)
-    return " ".join([first, *not_assessed(report, language)])
+    return say("conclusion_some", language, findings=findings) if findings else say("conclusion_none", language)
 
 
 def colon(language: Language) -> str:
@@ -136,7 +136,7 @@ def judgement_sentence(judgement: Judgement, language: Language) -> str:
     return f"{sentence} ({judgement.note})" if judgement.note else sentence
 
 
-def opinion_sentences(opinion: Opinion, language: Language) -> list[str]:
+def opinion_sentences(opinion: Opinion, language: Language, zone: tzinfo = UTC) -> list[str]:
     """Who signed and when; then the verdicts, the free text as it was written, and the advice."""
     author = opinion.author
     signed = say(
@@ -145,7 +145,7 @@ def opinion_sentences(opinion: Opinion, language: Language) -> list[str]:
         name=author.name,
         role=say(f"role_{author.role}", language),
         facility=author.facility,
-        when=day_and_time(opinion.signed_at),
+        when=day_and_time(opinion.signed_at, zone),
     )
     if opinion.blind:
         signed += f" ({say('read_blind', language)})"

@@ -11,7 +11,7 @@ from sqlalchemy import ColumnElement, Select, and_, exists, or_, select, tuple_
 from sqlalchemy.orm import Session, aliased
 
 from data_specs.visit.assessment import AssessedInput, EvidenceMap, input_problem, organ_result, reason
-from data_specs.visit.contract import Priority, Status, Visit, VisitInput
+from data_specs.visit.contract import NO_COMMON_GAIN, Priority, Status, Visit, VisitInput
 from data_specs.vocabulary import Language
 from service.errors import FieldFault, Forbidden, InvalidRequest, NotFound
 from service.keys import Key
@@ -21,7 +21,6 @@ from service.storage.tables import InputRow, OpinionRow, ReferralRow, VisitRow
 
 PAGE = 50
 MAX_PAGE = 200
-NO_COMMON_GAIN = frozenset({"gains_inconsistent", "unit_unknown"})
 _ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 

@@ -91,6 +91,7 @@
       return { value: Math.hypot((ax - bx) * columns * wide, (ay - by) * rows * high), inMm: Boolean(size?.pixel_mm) };
     }
     const said = ({ value, inMm }) => figure.dataset[inMm ? 'mm' : 'px'].replace('{length}', number(value, 0));
+    const short = ({ value, inMm }) => `${number(value, 0)}\u00a0${inMm ? 'mm' : 'px'}`;
     function draw() {
       for (const line of drawn.lines) {
         const [[ax, ay], [bx, by]] = line.ends;
@@ -105,8 +106,8 @@
         });
       }
       const lengths = drawn.lines.map(lengthOf);
-      read.textContent = drawn.kind === 'length' ? said(lengths[0]) : figure.dataset.ratio.replace('{heart}', said(lengths[0]))
-        .replace('{thorax}', said(lengths[1])).replace('{ratio}', lengths[1].value ? number(lengths[0].value / lengths[1].value, 2) : '—');
+      read.textContent = drawn.kind === 'length' ? said(lengths[0]) : figure.dataset.ratio.replace('{heart}', short(lengths[0]))
+        .replace('{thorax}', short(lengths[1])).replace('{ratio}', lengths[1].value ? number(lengths[0].value / lengths[1].value, 2) : '—');
     }
     figure.addEventListener('click', (event) => {
       const button = event.target.closest('[data-measure]');

@@ -75,7 +75,7 @@
         if (pane.image.hasAttribute('src')) show(pane.image, address(pane));
         if (pane.overlay) evidence(pane);
       }
-      for (const pane of panes) pane.view.classList.toggle('is-active', pane === active && panes.length > 1);
+      for (const pane of panes) pane.view.classList.toggle('is-active', pane === active && isBeside());
       for (const pane of panes) if (pane.choose) pane.choose.parentElement.hidden = pane !== main;
       sliders.window.value = active.window;
       sliders.level.value = active.level;
@@ -105,14 +105,25 @@
       const button = figure.querySelector(`[data-do="${key}"]`);
       if (button) button.setAttribute('aria-pressed', on);
     }
+    const others = find('others');
+    const isAside = (pane) => Boolean(others) && others.contains(pane.view);
     function focus(pane) {
+      if (isAside(pane)) return;
       active = pane;
-      if (pane !== prior) {
-        main = pane;
-        if (isBeside() && prior.view.parentElement !== main.view.parentElement) main.view.after(prior.view);
-        place();
-      }
+      if (pane !== prior) main = pane;
       draw();
+    }
+    // A small film below becomes the large one that the tools are for; that one takes its place below.
+    function promote(pane) {
+      const [row, last] = [pane.view, main.view].map((view) => view.closest('[data-row]'));
+      last.before(row);
+      others.prepend(last);
+      [main, active] = [pane, pane];
+      if (isBeside()) main.view.after(prior.view);
+      place();
+      draw();
+      main.view.focus({ preventScroll: true });
+      row.scrollIntoView({ block: 'nearest' });
     }
     // The earlier film stands beside the film in focus, and moves with it.
     function place() {
@@ -227,13 +238,15 @@
         for (const image of [pane.overlay, pane.outlined]) image.addEventListener('error', () => say(figure.dataset.failed));
       }
       pane.view.addEventListener('focus', () => focus(pane));
+      pane.view.addEventListener('click', () => { if (isAside(pane)) promote(pane); });
+      pane.view.addEventListener('keydown', (event) => { if (event.key === 'Enter' && isAside(pane)) promote(pane); });
       pane.view.addEventListener('wheel', (event) => {
-        if (!event.ctrlKey && document.activeElement !== pane.view) return;  // else the page could not be scrolled past
+        if (isAside(pane) || (!event.ctrlKey && document.activeElement !== pane.view)) return;  // else the page could not be scrolled past
         event.preventDefault();
         zoomTo(pane.zoom * 1.002 ** -event.deltaY, ...share(event));
       }, { passive: false });
       pane.view.addEventListener('pointerdown', (event) => {
-        if (event.button || event.target.closest('[data-grip]')) return;
+        if (event.button || event.target.closest('[data-grip]') || isAside(pane)) return;
         if (active !== pane) focus(pane);
         touching.set(event.pointerId, share(event));
         pane.view.setPointerCapture(event.pointerId);
