@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from data_specs.cxr.display import DISPLAY_PERCENTILES, looked_up, luma_plane, on_a_grid, stretched, strips
 from data_specs.cxr.image import MAX_PIXELS, MIN_SHORT_SIDE_PX
 from data_specs.problems import Refused
-from data_specs.reading import refuse_to_assess
+from data_specs.reading import refuse_to_assess, require_memory
 
 Array = NDArray[Any]
 
@@ -102,7 +102,8 @@ def spread(film: NDArray[np.uint8], between: tuple[float, float]) -> NDArray[np.
         counts[[0, 255]] = 0
     low, high = np.percentile(np.repeat(np.arange(256), counts), between)
     table = np.rint(stretched(np.arange(256.0), float(low), float(high)) * 255).astype(np.uint8)
-    return table[film]
+    require_memory(2 * film.size)
+    return looked_up(table, film)
 
 
 def upright(values: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +15,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from data_specs.cxr.image import Window
 from data_specs.ecg.recording import Recording
+from data_specs.reading import require_memory
 from data_specs.visit.assessment import EvidenceMap
 from inference.render.outlines import OVER, UNDER, outlines
 from inference.render.paper import FOOT_MM, USUAL, Form, Paper, Points, lay_out
@@ -38,8 +40,10 @@ UNIT_MM = 0.025
 """SVG coordinates are whole multiples of it: 1 ms or 2.5 µV, much less than the width of a line."""
 
 PX_PER_MM, OVERSAMPLING = 5, 2
-PREVIEW_QUALITY = 75
-PRINT_PX_PER_MM, PRINT_COLOURS = 8, 24
+PREVIEW_QUALITY, PRINT_QUALITY = 75, 88
+DRAWN_BYTES = 8
+"""Of a pixel: four of the drawing itself, and what is made of it."""
+PRINT_PX_PER_MM = 10
 
 
 def film_png(content: bytes, max_px: int | None = None, window: Window = "as_sent") -> bytes:
@@ -64,9 +68,7 @@ def film_png(content: bytes, max_px: int | None = None, window: Window = "as_sen
 
 def film_jpeg(content: bytes, max_px: int | None, window: Window = "as_sent") -> bytes:
     """The same as JPEG, a tenth of the size: to be looked at first over a thin link, and not to be read from."""
-    out = io.BytesIO()
-    _shrunk(_film(content, window), max_px).save(out, "JPEG", quality=PREVIEW_QUALITY, optimize=True)
-    return out.getvalue()
+    return _jpeg(_shrunk(_film(content, window), max_px), PREVIEW_QUALITY)
 
 
 def heatmap_png(shape: tuple[int, int], evidence: EvidenceMap, max_px: int | None = 512) -> bytes:
@@ -135,7 +137,9 @@ def paper_svg(paper: Paper) -> str:
     return "".join(parts)
 
 
-def outlined_png(content: bytes, evidence: Sequence[EvidenceMap], max_px: int | None = 1024) -> bytes:
+def outlined(
+    content: bytes, evidence: Sequence[EvidenceMap], max_px: int | None = 1024, kind: Literal["png", "jpeg"] = "png"
+) -> bytes:
     """The film with the outlines of heatmaps, each with its number, from 1.
 
     Raises
@@ -144,9 +148,7 @@ def outlined_png(content: bytes, evidence: Sequence[EvidenceMap], max_px: int | 
         As ``read_image`` does.
     """
     film = _shrunk(_film(content), max_px)
-    if not evidence:
-        return _png(film)
-    film = film.convert("RGB")
+    film = film.convert("RGB") if evidence else film
     draw = ImageDraw.Draw(film)
     width = max(2, max(film.size) // 320)
     font = ImageFont.load_default(9.0 * width)
@@ -158,25 +160,29 @@ def outlined_png(content: bytes, evidence: Sequence[EvidenceMap], max_px: int | 
             if n == 0:
                 x, y = min(points, key=lambda point: point[1])
                 draw.text((x, y + width), str(number), OVER, font, anchor="mt", stroke_width=width, stroke_fill=UNDER)
-    return _png(film)
+    return _png(film) if kind == "png" else _jpeg(film, PRINT_QUALITY)
 
 
 def trace_print(recording: Recording, *, voltage: bool = True) -> bytes:
-    """The page for print, in few colours, :data:`PRINT_PX_PER_MM` to the millimetre."""
-    return trace_png(recording, voltage=voltage, px_per_mm=PRINT_PX_PER_MM, colours=PRINT_COLOURS)
+    """The page for print, :data:`PRINT_PX_PER_MM` to the millimetre; in few colours, so that it stays small."""
+    return _png(_drawn(lay_out(recording, voltage=voltage), PRINT_PX_PER_MM))
 
 
-def trace_png(
-    recording: Recording,
-    evidence: EvidenceMap | None = None,
-    *,
-    voltage: bool = True,
-    px_per_mm: int = PX_PER_MM,
-    colours: int | None = None,
-) -> bytes:
-    """The same page as :func:`trace_svg`, as pixels; in so many ``colours``, or in all that there are."""
-    paper = lay_out(recording, evidence, voltage=voltage)
-    scale = px_per_mm * OVERSAMPLING
+def trace_png(recording: Recording, evidence: EvidenceMap | None = None, *, voltage: bool = True) -> bytes:
+    """The same page as :func:`trace_svg`, as pixels."""
+    image = _drawn(lay_out(recording, evidence, voltage=voltage), PX_PER_MM * OVERSAMPLING)
+    return _png(image.reduce(OVERSAMPLING))
+
+
+def _drawn(paper: Paper, scale: int) -> Image.Image:
+    """A page, ``scale`` pixels to the millimetre.
+
+    Raises
+    ------
+    Refused
+        ``too_costly``: it is larger than a picture may be.
+    """
+    require_memory(round(DRAWN_BYTES * paper.width_mm * paper.height_mm * scale**2))
     image = Image.new("RGB", (round(paper.width_mm * scale), round(paper.height_mm * scale)), PAPER)
     draw = ImageDraw.Draw(image)
     for step, colour, width in ((1, FINE, 1), (5, HEAVY, 2)):
@@ -192,8 +198,7 @@ def trace_png(
     font = ImageFont.load_default(3.6 * scale)
     for label in paper.labels:
         draw.text((label.x_mm * scale, label.y_mm * scale), label.text, INK, font, anchor="ls")
-    image = image.reduce(OVERSAMPLING)
-    return _png(image.quantize(colours, dither=Image.Dither.NONE) if colours else image)
+    return image
 
 
 def _film(content: bytes, window: Window = "as_sent") -> Image.Image:
@@ -263,6 +268,12 @@ def _shade(image: Image.Image, shading: Points, scale: int) -> None:
     height = image.height - round(FOOT_MM * scale)
     mask = np.broadcast_to((255 * SHADE_OPACITY * strength).astype(np.uint8), (height, right - left))
     image.paste(Image.new("RGB", (right - left, height), SHADE), (left, 0), Image.fromarray(np.ascontiguousarray(mask)))
+
+
+def _jpeg(image: Image.Image, quality: int) -> bytes:
+    out = io.BytesIO()
+    image.save(out, "JPEG", quality=quality, optimize=True)
+    return out.getvalue()
 
 
 def _png(image: Image.Image) -> bytes:

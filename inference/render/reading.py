@@ -21,7 +21,7 @@ from data_specs.reading import only_to_look
 from data_specs.visit.assessment import EvidenceMap
 from inference.readers.job import Read, job, large_job
 from inference.render.paper import USUAL, Form
-from inference.render.pictures import evidence_png, film_jpeg, film_png, outlined_png, trace_print, trace_png, trace_svg
+from inference.render.pictures import evidence_png, film_jpeg, film_png, outlined, trace_print, trace_png, trace_svg
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,10 +63,12 @@ def draw_evidence(files: Sequence[bytes], evidence: EvidenceMap, max_px: int | N
 
 
 @large_job
-def draw_outlined(files: Sequence[bytes], evidence: Sequence[EvidenceMap], max_px: int | None) -> Read[None]:
-    """PNG of a film with outlines on it: :func:`inference.render.pictures.outlined_png`."""
+def draw_outlined(
+    files: Sequence[bytes], evidence: Sequence[EvidenceMap], max_px: int | None, kind: Literal["png", "jpeg"]
+) -> Read[None]:
+    """A film with outlines on it: :func:`inference.render.pictures.outlined`."""
     (content,) = files
-    return picture(outlined_png(content, evidence, max_px))
+    return picture(outlined(content, evidence, max_px, kind))
 
 
 @large_job

@@ -1,5 +1,5 @@
 """The report as PDF: one page of A4 for an ordinary visit, more pages where one would be too small to read, and a page
-across for each recording, which is printed to scale.
+for each film, and a page across for each recording, which is printed to scale.
 
 The content and its order are those of :mod:`service.report.sheet`. If it does not fit on one page, smaller sizes of
 :data:`~service.report.pdf_elements.SIZES` are tried, then the findings below their thresholds are put on one line for
@@ -47,7 +47,7 @@ STATUS = {"preliminary": (CARE, "#fff1d6"), "final": (SIGNED, "#e5f4ea"), "amend
 STEPS = {"refer": ALARM, "ask": CARE, "manage": CALM}
 PRIORITY = {"urgent": ALARM, "soon": CARE, "routine": CALM, "unassessed": MUTED}
 
-PRINT_PX_PER_MM = 8
+PRINT_PX_PER_MM = 10
 """Of the recordings that are given (:mod:`inference.render.pictures`)."""
 LINES_PER_PARAGRAPH = 40
 """Of free text: the time that reportlab needs for a paragraph grows with the square of its lines."""
@@ -69,7 +69,7 @@ def render(
     Parameters
     ----------
     pictures
-        PNG by index of the posted file: the film with numbered outlines.
+        PNG or JPEG by index of the posted file: the film with numbered outlines.
     traces
         PNG by index of a recording's first file, :data:`~inference.render.pictures.PRINT_PX_PER_MM` to the millimetre.
     zone
@@ -77,7 +77,7 @@ def render(
     """
     sheet = make_sheet(report, language, zone)
     shown = _Shown(report, sheet, language, pictures or {}, traces or {})
-    one_page = 1 + len(shown.traces)
+    one_page = 1 + len(shown.pictures) + len(shown.traces)
     with _ONE_AT_A_TIME:
         for size, brief in [*((size, False) for size in SIZES), (SIZES[-1], True)]:
             document, pages = _Layout(shown, size, brief).build(one_page)
@@ -157,8 +157,8 @@ class _Layout(Elements):
             *self._limitations(),
             *self._opinions(),
             *self._findings(),
-            *self._pictures(),
             *self._sources(),
+            *self._films(),
             *self._recordings(),
         ]
 
@@ -259,21 +259,21 @@ class _Layout(Elements):
         findings = ", ".join(f"{line.name} ({line.code}) {line.result}" for line in lines)
         return self.text(escape(say("page_below_thresholds", self.language, findings=findings)), small=True)
 
-    def _pictures(self) -> list[Flowable]:
+    def _films(self) -> list[Flowable]:
+        """Each film on a page of its own."""
+        from reportlab.lib.pagesizes import A4  # noqa: PLC0415
         from reportlab.lib.units import mm  # noqa: PLC0415
-        from reportlab.platypus import Image  # noqa: PLC0415
+        from reportlab.platypus import Image, NextPageTemplate, PageBreak  # noqa: PLC0415
 
-        lines = [line for line in self.sheet.inputs if line.posted.index in self.pictures]
-        if not lines:
-            return []
-        width = self.width / len(lines) - 8
-        height = (46 if self.size >= SIZES[1] else 20 if self.brief else 34) * mm
-        images = [
-            Image(io.BytesIO(self.pictures[line.posted.index]), width, height, kind="proportional") for line in lines
-        ]
-        captions = [self.text(escape(picture_caption(self.report, line, self.language)), small=True) for line in lines]
-        shares = [max(image.drawWidth + 8, self.width / (2 * len(lines))) / self.width for image in images]
-        return [self._heading("page_section_pictures"), self.table([images, captions], shares)]
+        story: list[Flowable] = []
+        for line in self.sheet.inputs:
+            if line.posted.index in self.pictures:
+                caption = escape(picture_caption(self.report, line, self.language))
+                film = io.BytesIO(self.pictures[line.posted.index])
+                room = A4[1] - 40 * mm
+                story += [NextPageTemplate("upright"), PageBreak(), self.text(caption, after=4)]
+                story.append(Image(film, self.width, room, kind="proportional", hAlign="LEFT"))
+        return story
 
     def _recordings(self) -> list[Flowable]:
         """Each recording on a page of its own, to scale; smaller, which is said, where its signal is too high."""

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from service.report.dicom.identity import MadeInstance
 
 Kind = Literal["json", "fhir", "html", "pdf", "hl7"]
-PICTURE_PX = 640
-"""Longest side of a film on the HTML page and in the PDF, in pixels."""
+PICTURE: dict[str, tuple[int, Literal["png", "jpeg"]]] = {"html": (640, "png"), "pdf": (1280, "jpeg")}
+"""Longest side of a film on the HTML page and in the PDF, in pixels, and its format."""
 FILM_PX = 1024
 """Longest side of a film in a DICOM secondary capture, in pixels."""
 CANNOT_BE_SHOWN = (Refused, StoredFileMissing, StoredFileDamaged)
@@ -33,7 +33,7 @@ CANNOT_BE_SHOWN = (Refused, StoredFileMissing, StoredFileDamaged)
 async def rendering(parts: Parts, report: Report, kind: Kind, language: Language) -> bytes:
     """The report in the format ``kind`` and in ``language``."""
     if kind in ("html", "pdf"):
-        films = await _films(parts, report)
+        films = await _films(parts, report, kind)
         traces = await _traces(parts, report) if kind == "pdf" else {}
         zone = zone_named(parts.settings.time_zone)
         return await asyncio.to_thread(_page, report, kind, language, films, traces, zone)
@@ -112,8 +112,8 @@ def _sha256(report: Report, index: int) -> str:
     return next(posted.sha256 for posted in report.inputs if posted.index == index)
 
 
-async def _films(parts: Parts, report: Report) -> dict[int, bytes]:
-    """A PNG for each film that was used, with the numbered outlines of its flagged findings."""
+async def _films(parts: Parts, report: Report, kind: Kind) -> dict[int, bytes]:
+    """A picture of each film that was used, with the numbered outlines of its flagged findings."""
     from inference.render.reading import draw_outlined  # noqa: PLC0415  loads Pillow
 
     found = {}
@@ -124,7 +124,7 @@ async def _films(parts: Parts, report: Report) -> dict[int, bytes]:
                 for finding in outlined(report, posted.index)
             ]
             with suppress(*CANNOT_BE_SHOWN):
-                read = await parts.read_stored(draw_outlined, [posted.sha256], maps, PICTURE_PX)
+                read = await parts.read_stored(draw_outlined, [posted.sha256], maps, *PICTURE[kind])
                 found[posted.index] = read.arrays[0].tobytes()
     return found
 
