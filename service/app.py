@@ -17,6 +17,7 @@ from inference.readers.pool import Readers
 from service.api import destinations, open_inference, operations, session
 from service.api import followup as followup_api
 from service.api import keys as admin
+from service.api import pictures as pictures_api
 from service.api import reports as reports_api
 from service.api import statistics as statistics_api
 from service.api import uploads as tus
@@ -122,7 +123,7 @@ def build(
     add_refusals(app)
     add_outage_page(app)
     for module in (
-        *(api, followup_api, reports_api, statistics_api, admin, destinations, operations),
+        *(api, pictures_api, followup_api, reports_api, statistics_api, admin, destinations, operations),
         *(open_inference, web, tus, post_page, session, pages, followup_pages),
     ):
         app.include_router(module.router)

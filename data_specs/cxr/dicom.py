@@ -27,7 +27,7 @@ NAMES = ("PatientName", "PatientID", "ReferringPhysicianName")
 """Texts that people read, beside the film's own."""
 
 LEAST_PIXEL_MM, MOST_PIXEL_MM = 0.02, 5.0
-"""Limits of a pixel's side. A detector has 0.1 to 0.2 mm; smaller films have been made smaller. Others are no lengths."""
+"""Limits of a pixel's side. A detector has 0.1 to 0.2 mm; pixels of a film that was made smaller are larger."""
 
 PA_WORDS = {"PA", "POSTEROANTERIOR"}
 AP_WORDS = {"AP", "ANTEROPOSTERIOR"}
@@ -106,7 +106,7 @@ def read_dicom(content: bytes, between: tuple[float, float] | None = None) -> Ch
 
 
 def _pixel_mm(header: Header) -> tuple[float, float] | None:
-    """Height and width of a pixel: PixelSpacing, which may be calibrated, else ImagerPixelSpacing (PS3.3 C.8.11.8.1)."""
+    """Height and width of a pixel: PixelSpacing, which may be calibrated, else ImagerPixelSpacing (PS3.3 10.7.1.3)."""
     for keyword in ("PixelSpacing", "ImagerPixelSpacing"):
         with suppress(Refused):  # no reason to refuse a film: its lengths are not known then
             spacing = header.numbers(keyword)

@@ -56,7 +56,11 @@ class ChestImage:
 
 
 Window = Literal["as_sent", "whole", "lungs", "bones"]
-SHOWN_PERCENTILES: dict[Window, tuple[float, float]] = {"whole": (0.0, 100.0), "lungs": (3.0, 65.0), "bones": (35.0, 99.8)}
+SHOWN_PERCENTILES: dict[Window, tuple[float, float]] = {
+    "whole": (0.0, 100.0),
+    "lungs": (3.0, 65.0),
+    "bones": (35.0, 99.8),
+}
 """What a film's grey levels are spread over, as percentiles of its values from dark to bright. ``whole``: every value
 that was recorded. ``lungs``: the darker part. ``bones``: the brighter part, with the mediastinum. Chosen by eye."""
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
+
 from data_specs.ecg.filters import Signal
 from data_specs.ecg.recording import LEADS
 from inference.ecg.beats import RepresentativeBeat
@@ -31,7 +33,9 @@ def qrs_axis(beat: RepresentativeBeat, marks: Marks) -> float | None:
     """
     if marks.qrs_ms is None or marks.qrs_onset is None or marks.qrs_offset is None or marks.qrs_onset_hidden:
         return None
-    one, foot = (_over_onset(beat.samples[LEADS.index(name)], marks.qrs_onset, marks.qrs_offset) for name in ("I", "aVF"))
+    one, foot = (
+        _over_onset(beat.samples[LEADS.index(name)], marks.qrs_onset, marks.qrs_offset) for name in ("I", "aVF")
+    )
     across, down = float(one.sum()), UNIPOLAR * float(foot.sum())
     whole = math.hypot(float(abs(one).sum()), UNIPOLAR * float(abs(foot).sum()))
     if whole == 0 or math.hypot(across, down) < MIN_NET_SHARE * whole:
@@ -41,4 +45,4 @@ def qrs_axis(beat: RepresentativeBeat, marks: Marks) -> float | None:
 
 def _over_onset(lead: Signal, onset: int, offset: int) -> Signal:
     """A lead's QRS over its level in the 16 ms before it."""
-    return lead[onset : offset + 1] - lead[max(onset - 8, 0) : max(onset, 1)].mean()
+    return np.asarray(lead[onset : offset + 1] - lead[max(onset - 8, 0) : max(onset, 1)].mean())

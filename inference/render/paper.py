@@ -135,6 +135,7 @@ def lay_out(
     short = recording.duration_s < 3 / 4 * PAGE_S + LAST_COLUMN_S
     mm = float(form.gain) if voltage else _shape_mm(recording) * form.gain / MM_PER_MV
     scale = (float(form.speed), mm)
+    order: tuple[tuple[str, ...], ...]
     if form.layout == "12x1":
         order, column_s = SINGLE_ROWS, PAGE_S
     else:

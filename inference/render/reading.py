@@ -21,7 +21,7 @@ from data_specs.reading import only_to_look
 from data_specs.visit.assessment import EvidenceMap
 from inference.readers.job import Read, job, large_job
 from inference.render.paper import USUAL, Form
-from inference.render.pictures import evidence_png, film_jpeg, film_png, outlined, trace_print, trace_png, trace_svg
+from inference.render.pictures import evidence_png, film_jpeg, film_png, outlined, trace_png, trace_print, trace_svg
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,7 +27,7 @@ def zone_named(name: str) -> tzinfo:
 
 
 def machine_zone(localtime: Path = Path("/etc/localtime")) -> str:
-    """Name of this machine's zone, of ``TZ`` or of the file that the link ``localtime`` leads to; UTC if neither says."""
+    """Name of this machine's zone: of ``TZ``, or of the file that the link ``localtime`` leads to, or UTC."""
     linked = localtime.resolve().as_posix().partition("/zoneinfo/")[2] if localtime.is_symlink() else ""
     for name in (os.environ.get("TZ", "").removeprefix(":"), linked):
         try:

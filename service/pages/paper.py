@@ -54,9 +54,7 @@ class PaperChoice:
 
 def paper_asked(path: str, asked: Mapping[str, str]) -> PaperChoice:
     """The paper that an address asks for; what is not offered is ignored."""
-    values = {
-        name: asked[name] if asked.get(name) in offered else USUAL[name] for name, offered in CHOICES.items()
-    }
+    values = {name: asked[name] if asked.get(name) in offered else USUAL[name] for name, offered in CHOICES.items()}
     return PaperChoice(path, values)
 
 

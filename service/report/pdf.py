@@ -293,7 +293,11 @@ class _Layout(Elements):
             caption = [f"{line.kind}, {line.filename}"]
             if shrink < 1:
                 caption.append(say("page_recording_scaled", self.language))
-            story += [NextPageTemplate("across"), PageBreak(), self.text(escape(". ".join(caption)), small=True, after=3)]
+            story += [
+                NextPageTemplate("across"),
+                PageBreak(),
+                self.text(escape(". ".join(caption)), small=True, after=3),
+            ]
             story.append(Image(io.BytesIO(content), shrink * width, shrink * height, hAlign="LEFT"))
         return story
 

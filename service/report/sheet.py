@@ -190,7 +190,9 @@ def outlined(report: Report, index: int) -> tuple[ReportFinding, ...]:
 
 def picture_caption(report: Report, line: InputLine, language: Language) -> str:
     """Film or recording, its file, and what its numbered outlines are."""
-    names = [f"{n} {display(finding.name, language)}" for n, finding in enumerate(outlined(report, line.posted.index), 1)]
+    names = [
+        f"{n} {display(finding.name, language)}" for n, finding in enumerate(outlined(report, line.posted.index), 1)
+    ]
     said = f"{line.kind}, {line.filename}"
     return f"{said}. {say('page_outlines', language, findings=', '.join(names))}" if names else said
 

@@ -147,8 +147,8 @@ async def _trace(
 def recording_files(row: VisitRow, index: int) -> tuple[list[InputRow], list[tuple[int, str]]]:
     """The files among which are those of the recording of an input, and their indices and names.
 
-    All files of recordings that were used are given, or all that were refused: only their content shows which files make
-    one recording, and these were all used or all refused.
+    All files of recordings that were used are given, or all that were refused: only their content shows which files
+    make one recording, and these were all used or all refused.
     """
     _posted(row, index, "ecg")
     used = was_accepted(row, index)

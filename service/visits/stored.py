@@ -227,7 +227,7 @@ def was_accepted(row: VisitRow, index: int) -> bool:
 
 
 def has_common_gain(row: VisitRow, index: int) -> bool:
-    """Whether voltages can be read in the recording to which input ``index`` belongs: one gain, in a unit that is known."""
+    """Whether voltages can be read in the recording to which input ``index`` belongs: one gain, in a known unit."""
     found = row.read_assessment()
     problems = [p.code for each in (found.inputs if found else []) if each.index == index for p in each.problems]
     return NO_COMMON_GAIN.isdisjoint(problems)

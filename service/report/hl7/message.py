@@ -18,10 +18,10 @@ from data_specs.visit.opinion import Opinion
 from data_specs.visit.report import Report, identifier
 from data_specs.vocabulary import Language, display
 from service.language.texts import opening
+from service.language.zone import day_and_time
 from service.protocols.er7 import OUR_APPLICATION, composed, encoded, line, segment
 from service.report.hl7.observations import observations
 from service.report.hl7.values import moment, notes, number, own_code
-from service.language.zone import day_and_time
 from service.report.words import colon, say
 
 RESULT_STATUS = {"preliminary": "P", "final": "F", "amended": "C"}

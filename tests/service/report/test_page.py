@@ -19,8 +19,8 @@ from pypdf import PdfReader
 from data_specs.problems import Problem
 from data_specs.visit.report import Report, ReportOrgan
 from data_specs.vocabulary import LANGUAGES, Language, display
-from service.language.texts import opening, text
 from inference.render.pictures import PRINT_PX_PER_MM
+from service.language.texts import opening, text
 from service.language.zone import zone_named
 from service.report import as_json, html, pdf, words
 from service.report.sheet import code_text, make_sheet, result_text
