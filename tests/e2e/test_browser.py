@@ -166,7 +166,7 @@ def test_heatmap_appears_fades_changes_and_goes(reader: Reader) -> None:
 
     page.get_by_label("Opacity").fill("20")
     faint = film.screenshot()
-    assert 1 < difference(faint, without) < difference(shown, without) / 2
+    assert 1 < difference(faint, without) < 0.7 * difference(shown, without)  # the finding's name stays as it is
 
     choose = page.locator("[data-film] [data-choose]")
     with page.expect_response(lambda response: "cardiomegaly" in response.url):
@@ -221,10 +221,11 @@ def test_switch_of_language_is_kept(reader: Reader, language: Language) -> None:
 def test_reasons_for_a_refusal_are_in_sight(reader: Reader, language: Language) -> None:
     page = reader.open(f"/visits/{reader.site.ids['unassessed']}?lang={language}")
     reason = opening(message("wrong_body_part", language, found="LEG", expected="CHEST"))
-    assert page.get_by_text(reason).is_visible()
+    assert page.locator(".inputs").get_by_text(reason).is_visible()
     assert page.get_by_text(text("input_refused", language), exact=True).is_visible()
     assert page.locator(".organ.is-unassessed").count() == 3
-    assert page.locator(".film, .trace").count() == 0  # a refused file is not decoded to be shown
+    assert reason in page.locator(".film-refused").inner_text()
+    painted(page, ".film-image")  # a doctor reads the film: it is there
 
 
 def test_times_are_the_readers_own(reader: Reader) -> None:
