@@ -1,4 +1,7 @@
-"""What every reader of strangers' bytes keeps to: how much memory it may take, and that it raises refusals only."""
+"""What every reader of strangers' bytes keeps to: how much memory it may take, and that it raises refusals only.
+
+A file that cannot be assessed may still be looked at (:func:`only_to_look`).
+"""
 
 from __future__ import annotations
 
@@ -46,6 +49,31 @@ def require_memory(n_bytes: int) -> None:
     most = limit if isinstance(limit, int) else limit(n_bytes)
     if n_bytes > most:
         raise Refused("too_costly", f"{-(-n_bytes >> 20)} MB", f"≤ {most >> 20} MB")
+
+
+_to_assess: ContextVar[bool] = ContextVar("to_assess", default=True)
+
+
+@contextmanager
+def only_to_look() -> Iterator[None]:
+    """Files are read inside to be looked at by a person: what can be decoded is not refused, in this thread."""
+    token = _to_assess.set(False)
+    try:
+        yield
+    finally:
+        _to_assess.reset(token)
+
+
+def refuse_to_assess(code: str, found: object = "", expected: object = "") -> None:
+    """Refuse what can be decoded and cannot be assessed: another part of the body, too few leads, too small a film.
+
+    Raises
+    ------
+    Refused
+        Not inside :func:`only_to_look`.
+    """
+    if _to_assess.get():
+        raise Refused(code, found, expected)
 
 
 @contextmanager

@@ -30,6 +30,7 @@ SHOWN_UNITS: dict[str, dict[Language, str]] = {
     },
     "mm[Hg]": _alike("mmHg"),
     "Cel": _alike("°C"),
+    "deg": _alike("°"),
     "kg/m2": _alike("kg/m²"),
 }
 """Units that readers write in another way than UCUM; any other unit is shown as it is."""

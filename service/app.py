@@ -20,6 +20,7 @@ from service import sites
 from service.api import destinations, open_inference, operations, session
 from service.api import followup as followup_api
 from service.api import keys as admin
+from service.api import pictures as pictures_api
 from service.api import reports as reports_api
 from service.api import statistics as statistics_api
 from service.api import uploads as tus
@@ -131,7 +132,7 @@ def build(
     app.state.service = service
     add_refusals(app, refused)
     for module in (
-        *(api, followup_api, reports_api, statistics_api, admin, destinations, operations),
+        *(api, pictures_api, followup_api, reports_api, statistics_api, admin, destinations, operations),
         *(open_inference, web, tus, post_page, session, pages, followup_pages, signing, keys_page, interface_pages),
     ):
         app.include_router(module.router)

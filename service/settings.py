@@ -15,6 +15,7 @@ from pydantic import Field, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from data_specs.vocabulary import Language
+from service.language.zone import machine_zone, zone_named
 from service.protocols.peers import read_ae_address, read_callers
 
 PREFIX = "SANGLOC_"
@@ -44,6 +45,8 @@ class Settings(BaseSettings):
     min_free_mb
         Room in megabytes, of 1,000,000 bytes, that has to be left on the disks of the data, the store and the database;
         with less, new visits are refused with 503 and the service is not ready.
+    time_zone
+        IANA name of the zone in which reports on paper and on pages show times; by default the machine's.
     lease_seconds
         How long a visit or a delivery stays with a process that does not extend its lease, before another takes it.
     max_queue
@@ -112,6 +115,7 @@ class Settings(BaseSettings):
     ] = "auto"
     coverage: Literal["0.9", "0.95", "none"] = "0.9"
     language: Language = "en"
+    time_zone: Annotated[str, Field(default_factory=machine_zone)]
     lease_seconds: Annotated[float, Field(gt=0, le=3600)] = 30
     max_queue: Annotated[int, Field(ge=1, le=1_000_000)] = 1000
     max_infer_rows: Annotated[int, Field(ge=1, le=100_000)] = 128
@@ -144,6 +148,12 @@ class Settings(BaseSettings):
         if url and not url.startswith(("sqlite:///", "postgresql+psycopg://")):
             raise ValueError("it has to start with sqlite:/// or postgresql+psycopg://")
         return url
+
+    @field_validator("time_zone")
+    @classmethod
+    def _known_zone(cls, name: str) -> str:
+        zone_named(name)
+        return name
 
     @field_validator("hl7_peers")
     @classmethod

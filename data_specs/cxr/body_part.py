@@ -5,7 +5,8 @@ from __future__ import annotations
 import unicodedata
 
 from data_specs.dicom.header import Header
-from data_specs.problems import Problem, Refused
+from data_specs.problems import Problem
+from data_specs.reading import refuse_to_assess
 
 
 def _words(text: str) -> tuple[str, ...]:
@@ -69,7 +70,7 @@ def body_part_problems(header: Header) -> tuple[Problem, ...]:
         if code in CHEST_CODES or _is_chest(words) or not (code or words):
             continue
         if _is_spine(words) or _begins(words, OTHER_PART_STEMS):
-            raise Refused("wrong_body_part", words[:32], "CHEST")
+            refuse_to_assess("wrong_body_part", words[:32], "CHEST")
         unknown.append(Problem("body_part_unknown", "warn", words[:32] or code[:32], "CHEST"))
     return tuple(unknown[:1])
 

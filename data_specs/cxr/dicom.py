@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Literal
 
 from data_specs.cxr.body_part import body_part_problems, code_and_meaning, words_of
@@ -13,6 +14,7 @@ from data_specs.dicom.reference import CAPTURE_CLASS_PREFIX, RADIOGRAPH_CLASSES
 from data_specs.dicom.uids import identifier_problems
 from data_specs.person import dicom_day, read_age, read_binary_sex, read_identifier
 from data_specs.problems import Problem, Refused
+from data_specs.reading import refuse_to_assess
 from data_specs.subject import Subject
 
 MODALITIES = ("CR", "DX", "DR", "RG")
@@ -23,6 +25,9 @@ CAPTURE_MODALITIES = ("", "OT", "SC", "HC")
 
 NAMES = ("PatientName", "PatientID", "ReferringPhysicianName")
 """Texts that people read, beside the film's own."""
+
+LEAST_PIXEL_MM, MOST_PIXEL_MM = 0.02, 5.0
+"""Limits of a pixel's side. A detector has 0.1 to 0.2 mm; pixels of a film that was made smaller are larger."""
 
 PA_WORDS = {"PA", "POSTEROANTERIOR"}
 AP_WORDS = {"AP", "ANTEROPOSTERIOR"}
@@ -42,13 +47,15 @@ OTHER_VIEW_CODES = {
 """Codes of ViewCodeSequence: postero-anterior, antero-posterior; lateral and oblique (PS3.16 CID 4010)."""
 
 
-def read_dicom(content: bytes) -> ChestImage:
+def read_dicom(content: bytes, between: tuple[float, float] | None = None) -> ChestImage:
     """Read a chest film from a DICOM file.
 
     Parameters
     ----------
     content
         The whole file.
+    between
+        As :func:`data_specs.cxr.display.displayed` takes it.
 
     Returns
     -------
@@ -71,8 +78,8 @@ def read_dicom(content: bytes) -> ChestImage:
         raise Refused("multiframe", frames, 1)
     frame = frame_of(header)
     if min(frame.rows, frame.columns) < MIN_SHORT_SIDE_PX:
-        raise Refused("too_small", f"{frame.columns} × {frame.rows} px", f"{MIN_SHORT_SIDE_PX} px")
-    pixels, problems = displayed(header, frame, stored_values(header, frame))
+        refuse_to_assess("too_small", f"{frame.columns} × {frame.rows} px", f"{MIN_SHORT_SIDE_PX} px")
+    pixels, problems = displayed(header, frame, stored_values(header, frame), between)
     if header.text("BurnedInAnnotation").upper() == "YES":
         problems = (*problems, Problem("burned_in_annotation", "warn", "YES", "NO"))
     lost = [keyword for keyword in NAMES if header.has_lost_letters(keyword)]
@@ -89,12 +96,23 @@ def read_dicom(content: bytes) -> ChestImage:
         pixels=pixels,
         format="dicom",
         view=view,
+        pixel_mm=_pixel_mm(header),
         age_years=subject.age_years,
         sex=subject.sex,
         person_id=subject.person_id,
         recorded_on=subject.recorded_on,
         problems=(*body_part, *problems, *subject.problems, *identifier_problems(header.identifiers)),
     )
+
+
+def _pixel_mm(header: Header) -> tuple[float, float] | None:
+    """Height and width of a pixel: PixelSpacing, which may be calibrated, else ImagerPixelSpacing (PS3.3 10.7.1.3)."""
+    for keyword in ("PixelSpacing", "ImagerPixelSpacing"):
+        with suppress(Refused):  # no reason to refuse a film: its lengths are not known then
+            spacing = header.numbers(keyword)
+            if len(spacing) == 2 and all(LEAST_PIXEL_MM <= each <= MOST_PIXEL_MM for each in spacing):
+                return spacing[0], spacing[1]
+    return None
 
 
 def _check_pixels_present(header: Header) -> None:
@@ -112,7 +130,7 @@ def _check_modality(header: Header) -> None:
         return
     if not modality and sop_class in (*RADIOGRAPH_CLASSES, ""):
         return
-    raise Refused("wrong_modality", modality[:16] or sop_class, "CR, DX")
+    refuse_to_assess("wrong_modality", modality[:16] or sop_class, "CR, DX")
 
 
 def _view(header: Header) -> Literal["PA", "AP"] | None:
@@ -128,21 +146,21 @@ def _view(header: Header) -> Literal["PA", "AP"] | None:
     for item in header.items("ViewCodeSequence"):
         code, meaning = code_and_meaning(item)
         if code in OTHER_VIEW_CODES:
-            raise Refused("wrong_view", meaning[:32] or code, "PA, AP")
+            refuse_to_assess("wrong_view", meaning[:32] or code, "PA, AP")
         coded: Literal["PA", "AP"] | None = "PA" if code in PA_CODES else "AP" if code in AP_CODES else None
         view = view or coded or _view_of_words(meaning)
     # The rows of a frontal film run to the left or right of the body, those of a lateral film to its front or back
     # (PS3.3 C.7.6.1.1.1)
     rows_run_to = header.text("PatientOrientation").upper()[:1]
     if view is None and rows_run_to in ("A", "P"):
-        raise Refused("wrong_view", header.text("PatientOrientation")[:16], "PA, AP")
+        refuse_to_assess("wrong_view", header.text("PatientOrientation")[:16], "PA, AP")
     return view
 
 
 def _view_of_words(stated: str) -> Literal["PA", "AP"] | None:
     words = stated.replace("ANTERO POSTERIOR", "ANTEROPOSTERIOR").replace("POSTERO ANTERIOR", "POSTEROANTERIOR").split()
     if any(word in OTHER_VIEW_WORDS or word.startswith(OTHER_VIEW_STEMS) for word in words):
-        raise Refused("wrong_view", stated[:32], "PA, AP")
+        refuse_to_assess("wrong_view", stated[:32], "PA, AP")
     if any(word in PA_WORDS for word in words):
         return "PA"
     return "AP" if any(word in AP_WORDS for word in words) else None

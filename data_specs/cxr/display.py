@@ -44,7 +44,9 @@ COLOUR = ("RGB", "YBR_ICT", "YBR_RCT", *LUMA_FIRST)
 """Photometric interpretations of colour; JPEG 2000 decoders give red, green and blue for ICT and RCT."""
 
 
-def displayed(header: Header, frame: Frame, stored: Stored) -> tuple[NDArray[np.uint8], tuple[Problem, ...]]:
+def displayed(
+    header: Header, frame: Frame, stored: Stored, between: tuple[float, float] | None = None
+) -> tuple[NDArray[np.uint8], tuple[Problem, ...]]:
     """The film as it is to be looked at.
 
     Parameters
@@ -53,6 +55,9 @@ def displayed(header: Header, frame: Frame, stored: Stored) -> tuple[NDArray[np.
         As the file states them.
     stored
         Decoded values.
+    between
+        Percentiles of a grey film's values, from dark to bright, that become black and white in place of what the file
+        asks for.
 
     Returns
     -------
@@ -69,7 +74,7 @@ def displayed(header: Header, frame: Frame, stored: Stored) -> tuple[NDArray[np.
     if frame.samples == 1 and frame.photometric == "PALETTE COLOR":
         return _through_palette(header, frame, stored), ()
     if frame.samples == 1 and frame.photometric in MONOCHROME:
-        table, problems = _greyscale_table(header, frame, stored)
+        table, problems = _greyscale_table(header, frame, stored, between)
         return looked_up(table, stored.values), problems
     raise Refused("unreadable", f"PhotometricInterpretation {frame.photometric or '—'}", ", ".join(MONOCHROME))
 
@@ -130,7 +135,9 @@ def _through_palette(header: Header, frame: Frame, stored: Stored) -> NDArray[np
     return looked_up(np.rint(luma(*planes) * 255).astype(np.uint8), stored.values)
 
 
-def _greyscale_table(header: Header, frame: Frame, stored: Stored) -> tuple[NDArray[np.uint8], tuple[Problem, ...]]:
+def _greyscale_table(
+    header: Header, frame: Frame, stored: Stored, between: tuple[float, float] | None
+) -> tuple[NDArray[np.uint8], tuple[Problem, ...]]:
     """Grey level of each possible bit pattern: ``(256,)`` or ``(65536,) uint8``."""
     codes = _codes(frame, stored)
     counts = _counts(stored.values, codes.size)
@@ -142,7 +149,9 @@ def _greyscale_table(header: Header, frame: Frame, stored: Stored) -> tuple[NDAr
     if shown is not None and not _is_believable(shown, values, counts):
         problems = (Problem("window_implausible", "warn", _stated_window(header), f"≥ {MIN_LEVELS_USED} / 256"),)
         shown = None
-    if shown is None:
+    if between is not None:
+        shown = _between(values, counts, between, bright_is_low=frame.photometric == "MONOCHROME1")
+    elif shown is None:
         shown = _full_range(values, counts, frame, guessed=bool(problems))
     if frame.photometric == "MONOCHROME1":
         # PresentationLUTShape is not read: it is INVERSE exactly where this is MONOCHROME1 (PS3.3 C.8.11.3.1.2)
@@ -319,6 +328,17 @@ def _full_range(values: Floats, counts: Counts, frame: Frame, *, guessed: bool) 
     else:
         low, high = _percentiles(values, counts, *DISPLAY_PERCENTILES)
     return stretched(values, low, high)
+
+
+def _between(values: Floats, counts: Counts, between: tuple[float, float], *, bright_is_low: bool) -> Floats:
+    """Values as 0 to 1 between two percentiles. The two outermost values, of border and direct beam, do not count."""
+    low, high = (100 - between[1], 100 - between[0]) if bright_is_low else between
+    counts = counts.copy()
+    if between != (0.0, 100.0):
+        present = np.flatnonzero(counts)
+        ends = present[[np.argmin(values[present]), np.argmax(values[present])]] if present.size > 2 else present[:0]
+        counts[ends] = 0
+    return stretched(values, *_percentiles(values, counts, low, high))
 
 
 def stretched(values: Floats, low: float, high: float) -> Floats:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from data_specs.cxr.image import ChestImage
+from dataclasses import replace
+
+from data_specs.cxr.image import SHOWN_PERCENTILES, ChestImage, Window
 from data_specs.dicom.reference import is_dicom, starts_with_element
 from data_specs.problems import Refused
 from data_specs.reading import refusals_only
@@ -56,13 +58,15 @@ def sniff(content: bytes) -> str | None:
     return "dicom" if starts_with_element(content) or DICOM_ROOT in content[:1024] else None
 
 
-def read_image(content: bytes) -> ChestImage:
+def read_image(content: bytes, window: Window = "as_sent") -> ChestImage:
     """Read one chest film.
 
     Parameters
     ----------
     content
         The whole file.
+    window
+        ``as_sent``, which is what is assessed; others are for people who look at it.
 
     Returns
     -------
@@ -83,7 +87,9 @@ def read_image(content: bytes) -> ChestImage:
         if name == "dicom":
             from data_specs.cxr.dicom import read_dicom  # noqa: PLC0415 (pydicom is not needed for a raster)
 
-            return read_dicom(content)
+            return read_dicom(content, SHOWN_PERCENTILES.get(window))
+        from data_specs.cxr.grey import spread  # noqa: PLC0415
         from data_specs.cxr.raster import read_raster  # noqa: PLC0415
 
-        return read_raster(content, name)
+        image = read_raster(content, name)
+        return image if window == "as_sent" else replace(image, pixels=spread(image.pixels, SHOWN_PERCENTILES[window]))

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from data_specs.cxr.display import DISPLAY_PERCENTILES, looked_up, luma_plane, on_a_grid, stretched, strips
 from data_specs.cxr.image import MAX_PIXELS, MIN_SHORT_SIDE_PX
 from data_specs.problems import Refused
+from data_specs.reading import refuse_to_assess, require_memory
 
 Array = NDArray[Any]
 
@@ -25,7 +26,7 @@ def check_size(rows: int, columns: int) -> None:
     if rows * columns > MAX_PIXELS:
         raise Refused("too_large", f"{columns} × {rows} px", f"{MAX_PIXELS // 10**6} Mpx")
     if min(rows, columns) < MIN_SHORT_SIDE_PX:
-        raise Refused("too_small", f"{columns} × {rows} px", f"{MIN_SHORT_SIDE_PX} px")
+        refuse_to_assess("too_small", f"{columns} × {rows} px", f"{MIN_SHORT_SIDE_PX} px")
 
 
 def decoded_bytes(rows: int, columns: int, samples: int, sample_bytes: int) -> int:
@@ -91,6 +92,18 @@ def _eight_bits(plane: Array, depth: int) -> NDArray[np.uint8]:
     patterns = np.arange(size).astype(unsigned.dtype).view(plane.dtype).astype(np.float64)
     shown = np.rint(stretched(patterns, float(low), float(high)) * 255).astype(np.uint8)
     return looked_up(shown, unsigned)
+
+
+def spread(film: NDArray[np.uint8], between: tuple[float, float]) -> NDArray[np.uint8]:
+    """A film of 8 bits with its grey levels spread between two percentiles of its values; pure black and white are not
+    counted."""
+    counts = np.bincount(on_a_grid(film).ravel(), minlength=256)
+    if between != (0.0, 100.0) and counts[1:255].any():
+        counts[[0, 255]] = 0
+    low, high = np.percentile(np.repeat(np.arange(256), counts), between)
+    table = np.rint(stretched(np.arange(256.0), float(low), float(high)) * 255).astype(np.uint8)
+    require_memory(2 * film.size)
+    return looked_up(table, film)
 
 
 def upright(values: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:

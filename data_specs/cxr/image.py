@@ -35,6 +35,9 @@ class ChestImage:
         ``dicom``, ``png``, ``jpeg`` or ``tiff``.
     view
         ``PA`` or ``AP`` where the file states it, else ``None``.
+    pixel_mm
+        Height and width of a pixel, mm, where the file states them. On the detector, unless the file says that they are
+        corrected for the distance of the body (PS3.3 section 10.7.1.3).
     age_years, sex, person_id, recorded_on
         As the file states them, ``None`` where it does not.
     problems
@@ -44,11 +47,22 @@ class ChestImage:
     pixels: NDArray[np.uint8]
     format: str
     view: Literal["PA", "AP"] | None = None
+    pixel_mm: tuple[float, float] | None = None
     age_years: float | None = None
     sex: BinarySex | None = None
     person_id: str | None = None
     recorded_on: date | None = None
     problems: tuple[Problem, ...] = field(default=())
+
+
+Window = Literal["as_sent", "whole", "lungs", "bones"]
+SHOWN_PERCENTILES: dict[Window, tuple[float, float]] = {
+    "whole": (0.0, 100.0),
+    "lungs": (3.0, 65.0),
+    "bones": (35.0, 99.8),
+}
+"""What a film's grey levels are spread over, as percentiles of its values from dark to bright. ``whole``: every value
+that was recorded. ``lungs``: the darker part. ``bones``: the brighter part, with the mediastinum. Chosen by eye."""
 
 
 def conform(pixels: NDArray[np.uint8], size_px: int) -> NDArray[np.uint8]:

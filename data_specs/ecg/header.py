@@ -22,7 +22,7 @@ from data_specs.ecg.recording import (
     standard_leads,
 )
 from data_specs.problems import Problem, Refused
-from data_specs.reading import require_memory
+from data_specs.reading import refuse_to_assess, require_memory
 from data_specs.subject import Subject
 
 MAX_DURATION_S = 3600.0
@@ -79,7 +79,8 @@ def millivolts_per(unit: str | None, ecg_unit: VoltageUnit | None) -> float:
         return _MILLIVOLTS[name]
     if ecg_unit is not None:
         return _MILLIVOLTS[ecg_unit.lower()]
-    raise Refused("unit_unknown", found=_quotable(unit), expected="uV, mV")
+    refuse_to_assess("unit_unknown", _quotable(unit), "uV, mV")
+    return 1.0  # to be looked at: its shape is that of any unit
 
 
 def lead_name(label: str) -> str:
@@ -140,7 +141,7 @@ def check_rate(fs_hz: float) -> float:
         raise Refused("sampling_rate", found="? Hz", expected=expected)
     fs_hz = round(float(fs_hz), 3)
     if not MIN_FS_HZ <= fs_hz <= MAX_FS_HZ:
-        raise Refused("sampling_rate", found=f"{fs_hz:g} Hz", expected=expected)
+        refuse_to_assess("sampling_rate", f"{fs_hz:g} Hz", expected)
     return fs_hz
 
 
@@ -154,9 +155,9 @@ def check_duration(n_samples: int, fs_hz: float) -> None:
     """
     duration_s = n_samples / fs_hz
     if duration_s < MIN_DURATION_S:
-        raise Refused("too_short", found=format_seconds(duration_s), expected=format_seconds(MIN_DURATION_S))
+        refuse_to_assess("too_short", format_seconds(duration_s), format_seconds(MIN_DURATION_S))
     if duration_s > MAX_DURATION_S:
-        raise Refused("too_long", found=f"{duration_s:.0f} s", expected=format_seconds(MAX_DURATION_S))
+        refuse_to_assess("too_long", f"{duration_s:.0f} s", format_seconds(MAX_DURATION_S))
     require_memory(n_samples * SAMPLE_BYTES)
 
 
@@ -184,6 +185,8 @@ def recording(
     """
     leads = named_leads(by_label)
     require_leads(leads)
+    if not leads:  # not even to be looked at
+        raise Refused("lead_missing", expected=", ".join(LEADS))
     fs_hz = check_rate(fs_hz)
     lengths = {samples.size for samples in leads.values()}
     if len(lengths) > 1:
@@ -192,7 +195,9 @@ def recording(
     if not largest < 1e6:
         raise Refused("amplitude_implausible", found=f"{largest:.0e} mV", expected="0.05-10 mV")
     leads = without_calibration_pulse(without_padding(leads, fs_hz), fs_hz)
-    check_duration(leads["I"].size, fs_hz)
+    check_duration(_length(leads), fs_hz)
+    if not _length(leads):
+        raise Refused("too_short", found="0 s", expected=format_seconds(MIN_DURATION_S))
     samples = standard_leads({name: values.astype(np.float32, copy=False) for name, values in leads.items()})
     return Recording(
         samples=samples,
@@ -206,13 +211,17 @@ def recording(
     )
 
 
+def _length(leads: Mapping[str, NDArray[np.floating]]) -> int:
+    return next(iter(leads.values())).size
+
+
 def without_padding(leads: dict[str, NDArray[np.floating]], fs_hz: float) -> dict[str, NDArray[np.floating]]:
     """Cut off what fills a recording up to a fixed length: a value in each lead, or none, from an end inwards.
 
     Archives for training networks store recordings of 7 to 10 s with zeros at both ends (Ribeiro et al., Nat Commun
     2020;11:1760). A recording in which no lead ever changes is left as it is: its leads are flat.
     """
-    n = leads["I"].size
+    n = _length(leads)
     first = _padding(leads, fs_hz)
     last = _padding({name: values[::-1] for name, values in leads.items()}, fs_hz)
     return {name: values[first : n - last] for name, values in leads.items()} if 0 < first + last < n else leads
@@ -238,7 +247,7 @@ def without_calibration_pulse(leads: dict[str, NDArray[np.floating]], fs_hz: flo
     Philips PageWriters record 10 s and append a second in which all leads are 0 mV, then 1 mV, then 0 mV together. No
     heart does that: where I and II are equal, III is 0.
     """
-    n, n_end = leads["I"].size, int(PULSE_WITHIN_S * fs_hz)
+    n, n_end = _length(leads), int(PULSE_WITHIN_S * fs_hz)
     first = _samples_to_cut([values[:n_end] for values in leads.values()], fs_hz)
     last = _samples_to_cut([values[::-1][:n_end] for values in leads.values()], fs_hz)
     return {name: values[first : n - last] for name, values in leads.items()} if first or last else leads

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from data_specs.ecg.filters import fill_gaps, resample, zero_phase
 from data_specs.person import BinarySex
-from data_specs.problems import Problem, Refused
+from data_specs.problems import Problem
+from data_specs.reading import refuse_to_assess
 
 LEADS = ("I", "II", "III", "aVR", "aVL", "aVF", "V1", "V2", "V3", "V4", "V5", "V6")
 """The standard twelve leads in the order of ISO/IEEE 11073-10102 and of PTB-XL."""
@@ -120,8 +121,9 @@ def standard_leads(by_name: dict[str, NDArray[np.float32]]) -> NDArray[np.float3
         have.setdefault("aVF", two - half * one)
     missing = [name for name in LEADS if name not in have]
     if missing:
-        raise Refused("lead_missing", found=", ".join(n for n in LEADS if n in have), expected=", ".join(missing))
-    return np.stack([np.asarray(have[name], dtype=np.float32) for name in LEADS])
+        refuse_to_assess("lead_missing", ", ".join(n for n in LEADS if n in have), ", ".join(missing))
+    absent = np.full_like(next(iter(have.values()), np.empty(0, np.float32)), np.nan)
+    return np.stack([np.asarray(have.get(name, absent), dtype=np.float32) for name in LEADS])
 
 
 def conform(

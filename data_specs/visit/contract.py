@@ -22,6 +22,8 @@ Category = Literal["high", "intermediate", "low"]
 Status = Literal["accepted", "complete", "failed"]
 Use = Literal["triage", "information"]
 """``information``: the finding has a probability, is called neither positive nor negative, and decides nothing."""
+NO_COMMON_GAIN = frozenset({"gains_inconsistent", "unit_unknown"})
+"""Problems of a recording in which voltages cannot be read."""
 Strength = Literal["strong", "flagged", "near", "below", "undecided"]
 """``strong``: at or past the ``rule_in`` point. ``flagged``: at or past the point that decides. ``near``: below that,
 and not below ``screening``. ``below``: below both. ``undecided``: both answers are plausible."""

@@ -18,6 +18,8 @@ class Intervals:
     qtc_ms
         QT corrected by :data:`inference.ecg.measure.QTC_FORMULA`; not given where the rhythm is irregular (AHA/ACCF/HRS
         2009, part IV).
+    axis_degrees
+        Frontal axis of the QRS (:mod:`inference.ecg.axis`), -180 to 180.
     r_peaks_s
         Times of the beats from the start of the measured stretch, s.
     rhythm_regular
@@ -35,6 +37,7 @@ class Intervals:
     qrs_ms: float | None
     qt_ms: float | None
     qtc_ms: float | None
+    axis_degrees: float | None
     r_peaks_s: tuple[float, ...]
     rhythm_regular: bool | None
     rr_spread: float | None

@@ -9,6 +9,7 @@ import numpy as np
 
 from data_specs.ecg.filters import percentiles
 from data_specs.ecg.recording import Recording
+from inference.ecg.axis import qrs_axis
 from inference.ecg.beats import FS_HZ, Beats
 from inference.ecg.delineate import Examined, Marks, examine
 from inference.ecg.intervals import Intervals
@@ -71,22 +72,26 @@ def measure(recording: Recording, examined: Examined | None = None) -> Intervals
     spread = _rr_spread(beats)
     regular = None if spread is None else spread <= IRREGULAR_RR_SPREAD
     rate = _within(60.0 / float(beats.rr_s.mean()), HEART_RATE_PER_MIN) if len(beats.at) >= MIN_BEATS_RATE else None
-    pr = qrs = qt = qtc = None
+    pr = qrs = qt = qtc = axis = None
     if rate and beat and marks and beats.dominant.sum() >= MIN_BEATS and beats.dominant.mean() >= MIN_DOMINANT_SHARE:
         qrs = None if marks.qrs_onset_hidden else marks.qrs_ms
         if qrs is not None:
             pr = _pr_ms(marks, regular)
             qt = _qt_ms(marks, beat.rr_s if pr is None else None)
+            axis = qrs_axis(beat, marks)
         if qt is not None and regular:
             qtc = _within(qt / float(np.cbrt(beat.rr_s)), QTC_MS)
             qt = qt if qtc is not None else None
     found = {"heart_rate": rate, "pr_interval": pr, "qrs_duration": qrs, "qtc_interval": qtc}
+    if qrs is not None:  # else what is not known of the QRS is said once
+        found["qrs_axis"] = axis
     return Intervals(
         heart_rate_per_min=rate,
         pr_ms=pr,
         qrs_ms=qrs,
         qt_ms=qt,
         qtc_ms=qtc,
+        axis_degrees=axis,
         r_peaks_s=tuple((beats.at / FS_HZ).tolist()),
         rhythm_regular=regular,
         rr_spread=spread,

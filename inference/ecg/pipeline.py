@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence, Set
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, TypeVar
@@ -138,7 +138,7 @@ class RecordingPipeline:
         result.answer = answer(specs, np.asarray(logits, dtype=np.float64).mean(axis=0), who=who, evidence=traces)
         if result.answer.risk is None and result.answer.category == "low":
             result.answer.category = None  # what decides between normal and not was withheld
-        add_measured(result.answer, recording.intervals)
+        add_measured(result.answer, recording.intervals, withheld)
         if recording.intervals.unmeasured:
             result.reserves.append(Problem("not_measurable", "warn", found=", ".join(recording.intervals.unmeasured)))
         return result
@@ -167,7 +167,8 @@ class RecordingPipeline:
         another heart: none of its findings holds.
         """
         if code == "gains_inconsistent" and self._takes.normalisation != "lead":
-            return tuple(dict.fromkeys(spec.name for spec in self.cardiac.manifest.findings))
+            network = dict.fromkeys(spec.name for spec in self.cardiac.manifest.findings)
+            return (*network, *(name for name in findings_withheld_by(code) if name not in network))
         return findings_withheld_by(code)
 
     async def _run(self, files: Sequence[EcgFile], owner: Hashable, job: Job[..., T], *arguments: Any) -> Read[T]:
@@ -182,13 +183,14 @@ def _refused(indices: tuple[int, ...], problem: Problem) -> InputResult:
     return InputResult(indices=indices, problems=[problem])
 
 
-def add_measured(result: Answer, intervals: Intervals) -> None:
-    """Append the measured findings that the recording allowed."""
+def add_measured(result: Answer, intervals: Intervals, withheld: Set[str] = frozenset()) -> None:
+    """Append the measured findings that the recording allowed, without those that its reserves withhold."""
     for name, value in (
         ("heart_rate", intervals.heart_rate_per_min),
         ("pr_interval", intervals.pr_ms),
         ("qrs_duration", intervals.qrs_ms),
         ("qtc_interval", intervals.qtc_ms),
+        ("qrs_axis", intervals.axis_degrees),
     ):
-        if value is not None:
+        if value is not None and name not in withheld:
             result.findings.append(FoundFinding(name=name, value=round(value), unit=terms()[name].unit))

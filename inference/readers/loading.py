@@ -7,7 +7,10 @@ import pkgutil
 from collections.abc import Iterable
 from contextlib import suppress
 
-JOBS = ("inference.cxr.reading", "inference.ecg.reading", "inference.render.reading", "inference.readers.header")
+JOBS = (
+    *("inference.cxr.reading", "inference.ecg.reading", "inference.ecg.picture", "inference.render.reading"),
+    "inference.readers.header",
+)
 """Where the jobs are. They stand in rooms above this one, so they are named and not imported."""
 PACKAGES = ("data_specs.dicom", "data_specs.cxr", "data_specs.ecg")
 """All their modules are loaded, those too that are imported only where they are used."""

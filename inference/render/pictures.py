@@ -6,14 +6,19 @@ No shared state, so that worker threads may call it. Evidence is drawn as the mo
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
+from data_specs.cxr.image import Window
 from data_specs.ecg.recording import Recording
+from data_specs.reading import require_memory
 from data_specs.visit.assessment import EvidenceMap
-from inference.render.paper import FOOT_MM, Paper, Points, lay_out
+from inference.render.outlines import OVER, UNDER, outlines
+from inference.render.paper import FOOT_MM, USUAL, Form, Paper, Points, lay_out
 
 INFERNO = (
     "000004", "160b39", "420a68", "6a176e", "932667", "bc3754", "dd513a", "f3771a", "fca50a", "f6d645", "fcffa4",
@@ -35,10 +40,14 @@ UNIT_MM = 0.025
 """SVG coordinates are whole multiples of it: 1 ms or 2.5 µV, much less than the width of a line."""
 
 PX_PER_MM, OVERSAMPLING = 5, 2
+PREVIEW_QUALITY, PRINT_QUALITY = 75, 88
+DRAWN_BYTES = 8
+"""Of a pixel: four of the drawing itself, and what is made of it."""
+PRINT_PX_PER_MM = 10
 
 
-def film_png(content: bytes, max_px: int | None = None) -> bytes:
-    """An accepted film as a picture.
+def film_png(content: bytes, max_px: int | None = None, window: Window = "as_sent") -> bytes:
+    """A film as a picture.
 
     Parameters
     ----------
@@ -46,13 +55,20 @@ def film_png(content: bytes, max_px: int | None = None) -> bytes:
         Any image file that :func:`data_specs.cxr.files.read_image` accepts.
     max_px
         Longest side of the result; ``None`` keeps the film's own resolution.
+    window
+        Which of its grey values are shown.
 
     Raises
     ------
     Refused
         As ``read_image`` does.
     """
-    return _png(_shrunk(_film(content), max_px))
+    return _png(_shrunk(_film(content, window), max_px))
+
+
+def film_jpeg(content: bytes, max_px: int | None, window: Window = "as_sent") -> bytes:
+    """The same as JPEG, a tenth of the size: to be looked at first over a thin link, and not to be read from."""
+    return _jpeg(_shrunk(_film(content, window), max_px), PREVIEW_QUALITY)
 
 
 def heatmap_png(shape: tuple[int, int], evidence: EvidenceMap, max_px: int | None = 512) -> bytes:
@@ -86,12 +102,18 @@ def evidence_png(content: bytes, evidence: EvidenceMap, max_px: int | None = 102
     return _png(Image.alpha_composite(film, Image.fromarray(_overlay(evidence, film.size))).convert("RGB"))
 
 
-def trace_svg(recording: Recording, evidence: EvidenceMap | None = None, *, voltage: bool = True) -> str:
-    """Twelve leads on millimetre paper; the user unit is one millimetre and the drawing claims its true size.
+def trace_svg(
+    recording: Recording, evidence: EvidenceMap | None = None, *, voltage: bool = True, form: Form = USUAL
+) -> str:
+    """Twelve leads on millimetre paper: :func:`inference.render.paper.lay_out`."""
+    return paper_svg(lay_out(recording, evidence, voltage=voltage, form=form))
+
+
+def paper_svg(paper: Paper) -> str:
+    """A page as SVG; the user unit is one millimetre and the drawing claims its true size.
 
     Presentation attributes only: the page's content security policy admits no inline style.
     """
-    paper = lay_out(recording, evidence, voltage=voltage)
     width, height = f"{paper.width_mm:g}", f"{paper.height_mm:g}"
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}mm" height="{height}mm" '
@@ -103,6 +125,7 @@ def trace_svg(recording: Recording, evidence: EvidenceMap | None = None, *, volt
         f'<g fill="none" stroke="{INK}" stroke-linejoin="round" stroke-linecap="round" transform="scale({UNIT_MM})">',
         f'<path stroke-width="{0.25 / UNIT_MM:g}" d="{"".join(map(_path, paper.marks))}"/>',
         f'<path stroke-width="{0.3 / UNIT_MM:g}" d="{"".join(map(_path, paper.strokes))}"/>',
+        f'<path stroke="{SHADE}" stroke-width="{0.2 / UNIT_MM:g}" d="{"".join(map(_path, paper.boundaries))}"/>',
         "</g>",
     ]
     parts.extend(
@@ -114,10 +137,52 @@ def trace_svg(recording: Recording, evidence: EvidenceMap | None = None, *, volt
     return "".join(parts)
 
 
+def outlined(
+    content: bytes, evidence: Sequence[EvidenceMap], max_px: int | None = 1024, kind: Literal["png", "jpeg"] = "png"
+) -> bytes:
+    """The film with the outlines of heatmaps, each with its number, from 1.
+
+    Raises
+    ------
+    Refused
+        As ``read_image`` does.
+    """
+    film = _shrunk(_film(content), max_px)
+    film = film.convert("RGB") if evidence else film
+    draw = ImageDraw.Draw(film)
+    width = max(2, max(film.size) // 320)
+    font = ImageFont.load_default(9.0 * width)
+    for number, each in enumerate(evidence, 1):
+        for n, line in enumerate(outlines(each.values)):
+            points = [(x, y) for x, y in line * film.size]
+            draw.line(points, UNDER, 2 * width, joint="curve")
+            draw.line(points, OVER, width, joint="curve")
+            if n == 0:
+                x, y = min(points, key=lambda point: point[1])
+                draw.text((x, y + width), str(number), OVER, font, anchor="mt", stroke_width=width, stroke_fill=UNDER)
+    return _png(film) if kind == "png" else _jpeg(film, PRINT_QUALITY)
+
+
+def trace_print(recording: Recording, *, voltage: bool = True) -> bytes:
+    """The page for print, :data:`PRINT_PX_PER_MM` to the millimetre; in few colours, so that it stays small."""
+    return _png(_drawn(lay_out(recording, voltage=voltage), PRINT_PX_PER_MM))
+
+
 def trace_png(recording: Recording, evidence: EvidenceMap | None = None, *, voltage: bool = True) -> bytes:
     """The same page as :func:`trace_svg`, as pixels."""
-    paper = lay_out(recording, evidence, voltage=voltage)
-    scale = PX_PER_MM * OVERSAMPLING
+    image = _drawn(lay_out(recording, evidence, voltage=voltage), PX_PER_MM * OVERSAMPLING)
+    return _png(image.reduce(OVERSAMPLING))
+
+
+def _drawn(paper: Paper, scale: int) -> Image.Image:
+    """A page, ``scale`` pixels to the millimetre.
+
+    Raises
+    ------
+    Refused
+        ``too_costly``: it is larger than a picture may be.
+    """
+    require_memory(round(DRAWN_BYTES * paper.width_mm * paper.height_mm * scale**2))
     image = Image.new("RGB", (round(paper.width_mm * scale), round(paper.height_mm * scale)), PAPER)
     draw = ImageDraw.Draw(image)
     for step, colour, width in ((1, FINE, 1), (5, HEAVY, 2)):
@@ -133,13 +198,13 @@ def trace_png(recording: Recording, evidence: EvidenceMap | None = None, *, volt
     font = ImageFont.load_default(3.6 * scale)
     for label in paper.labels:
         draw.text((label.x_mm * scale, label.y_mm * scale), label.text, INK, font, anchor="ls")
-    return _png(image.reduce(OVERSAMPLING))
+    return image
 
 
-def _film(content: bytes) -> Image.Image:
+def _film(content: bytes, window: Window = "as_sent") -> Image.Image:
     from data_specs.cxr.files import read_image  # noqa: PLC0415  the decoders are slow to load
 
-    return Image.fromarray(read_image(content).pixels)
+    return Image.fromarray(read_image(content, window).pixels)
 
 
 def _shrunk(film: Image.Image, max_px: int | None) -> Image.Image:
@@ -203,6 +268,12 @@ def _shade(image: Image.Image, shading: Points, scale: int) -> None:
     height = image.height - round(FOOT_MM * scale)
     mask = np.broadcast_to((255 * SHADE_OPACITY * strength).astype(np.uint8), (height, right - left))
     image.paste(Image.new("RGB", (right - left, height), SHADE), (left, 0), Image.fromarray(np.ascontiguousarray(mask)))
+
+
+def _jpeg(image: Image.Image, quality: int) -> bytes:
+    out = io.BytesIO()
+    image.save(out, "JPEG", quality=quality, optimize=True)
+    return out.getvalue()
 
 
 def _png(image: Image.Image) -> bytes:

@@ -1,4 +1,4 @@
-"""``/v1/visits``: post a visit, read it, list visits, and get its files and pictures."""
+"""``/v1/visits``: post a visit, read it, list visits, and get its files."""
 
 from __future__ import annotations
 
@@ -27,13 +27,11 @@ from service.receive.accept import accept_visit
 from service.receive.commit import RETRY_AFTER_S
 from service.state import service_of
 from service.storage.tables import VisitRow
-from service.visits import evidence
 from service.visits.stored import MAX_PAGE, PAGE, input_content, list_visits, load_visit, visit_view
 
 DEFAULT_WAIT_S = 30.0
 MAX_WAIT_S = 120.0
 FOREVER = {"Cache-Control": "private, max-age=31536000, immutable", "Vary": "Authorization, Cookie"}
-AN_HOUR = {"Cache-Control": "private, max-age=3600", "Vary": "Authorization, Cookie"}
 
 router = APIRouter(
     prefix="/v1/visits", tags=["visits"], responses=problem_responses(errors.Unauthorised, errors.Forbidden)
@@ -42,7 +40,7 @@ router = APIRouter(
 VisitId = Annotated[str, Path(description="The visit's id")]
 Index = Annotated[int, Path(ge=0, le=1000, description="Index of the posted file in `inputs`")]
 _HAS_VISIT: dict[str, Any] = {"content": {"application/json": {"example": VISIT}}}
-_FOUND = problem_responses(errors.NotFound, errors.InvalidRequest, errors.InternalFault)
+FOUND = problem_responses(errors.NotFound, errors.InvalidRequest, errors.InternalFault)
 _LOCATED = {"Location": {"description": "Address of the visit", "schema": {"type": "string"}}}
 
 
@@ -156,7 +154,7 @@ async def get_visits(
     return _json(await asyncio.to_thread(listed), request)
 
 
-@router.get("/{visit_id}", response_model=Visit, responses={200: _HAS_VISIT, **_FOUND})
+@router.get("/{visit_id}", response_model=Visit, responses={200: _HAS_VISIT, **FOUND})
 async def get_visit(request: Request, key: CurrentKey, visit_id: VisitId) -> Response:
     """The visit in its present state."""
     row = await load_visit(service_of(request), key, visit_id)
@@ -171,7 +169,7 @@ async def get_visit(request: Request, key: CurrentKey, visit_id: VisitId) -> Res
     response_class=Response,
     responses={
         200: {"description": "The file as it was posted", "content": {"application/octet-stream": {}}},
-        **_FOUND,
+        **FOUND,
     },
 )
 async def get_input(request: Request, key: CurrentKey, visit_id: VisitId, index: Index) -> Response:
@@ -180,65 +178,6 @@ async def get_input(request: Request, key: CurrentKey, visit_id: VisitId, index:
     disposition = f"attachment; filename*=UTF-8''{quote(posted.filename, safe='')}"
     headers = FOREVER | {"Content-Disposition": disposition, "ETag": f'"{posted.sha256}"'}
     return Response(content, media_type="application/octet-stream", headers=headers)
-
-
-@router.get(
-    "/{visit_id}/inputs/{index}/film.png",
-    response_class=Response,
-    responses={200: {"description": "The image for display", "content": {"image/png": {}}}, **_FOUND},
-)
-async def get_film(
-    request: Request,
-    key: CurrentKey,
-    visit_id: VisitId,
-    index: Index,
-    max_px: Annotated[int | None, Query(ge=16, le=10_000, description="Longest side; default: the film's own")] = None,
-) -> Response:
-    """An accepted image for display."""
-    service = service_of(request)
-    with service.metrics.stages.labels("evidence").time():
-        return Response(await evidence.film(service, key, visit_id, index, max_px), 200, AN_HOUR, "image/png")
-
-
-@router.get(
-    "/{visit_id}/inputs/{index}/trace.svg",
-    response_class=Response,
-    responses={200: {"description": "The recording for display", "content": {"image/svg+xml": {}}}, **_FOUND},
-)
-async def get_trace(
-    request: Request,
-    key: CurrentKey,
-    visit_id: VisitId,
-    index: Index,
-    finding: Annotated[str | None, Query(max_length=60, description="Mark the evidence of this finding")] = None,
-) -> Response:
-    """The recording that an accepted file belongs to, on millimetre paper."""
-    service = service_of(request)
-    with service.metrics.stages.labels("evidence").time():
-        return Response(await evidence.trace(service, key, visit_id, index, finding), 200, AN_HOUR, "image/svg+xml")
-
-
-@router.get(
-    "/{visit_id}/evidence/{finding}/{index}.png",
-    response_class=Response,
-    responses={200: {"description": "The evidence of the finding", "content": {"image/png": {}}}, **_FOUND},
-)
-async def get_evidence(
-    request: Request,
-    key: CurrentKey,
-    *,
-    visit_id: VisitId,
-    finding: Annotated[str, Path(max_length=60)],
-    index: Index,
-    layer: Annotated[
-        evidence.Layer, Query(description="`film`: blended over the film or trace; `overlay`: a heatmap alone")
-    ] = "film",
-) -> Response:
-    """The evidence of a finding, as the model gave it."""
-    service = service_of(request)
-    with service.metrics.stages.labels("evidence").time():
-        image = await evidence.evidence_png(service, key, visit_id, finding, index, layer=layer)
-    return Response(image, 200, AN_HOUR, "image/png")
 
 
 def _prefer(request: Request) -> tuple[float, str]:

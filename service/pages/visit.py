@@ -15,6 +15,7 @@ from data_specs.visit.contract import ORGANS, Finding, Visit, visible_findings
 from data_specs.visit.followup import OUTCOMES, History, NewOutcome, NewReferral
 from data_specs.visit.opinion import Advice, Author, NewOpinion
 from data_specs.visit.report import Report
+from data_specs.vocabulary import Language
 from service.api.refusals import STATUS, problem_document
 from service.api.session import page_key
 from service.errors import Forbidden, NotFound, ServiceError, StorageUnavailable
@@ -25,13 +26,14 @@ from service.keys import Key
 from service.language.choice import language_of
 from service.pages.frame import page, to_login
 from service.pages.opinion import Typed, checked, typed_of
-from service.pages.pictures import Film, films, traces
+from service.pages.paper import paper_asked
+from service.pages.pictures import PriorFilm, films, traces
 from service.report.issue import issue
 from service.report.sheet import posted_values
 from service.sites import with_specialists
 from service.state import Service, service_of
 from service.storage.tables import VisitRow
-from service.visits.earlier import compare_with_earlier
+from service.visits.earlier import compare_with_earlier, day_of
 from service.visits.stored import load_visit, visit_view
 
 PERIODS_DAYS = (30, 365)
@@ -45,22 +47,27 @@ router = APIRouter(include_in_schema=False, default_response_class=HTMLResponse)
 class VisitSidebar:
     """What the page shows next to the assessment: opinions and questions, the latest report, earlier visits.
 
-    ``prior`` is the film of the latest earlier visit that has one, for comparison.
+    ``prior`` are the films of earlier visits that were used, latest first, for comparison.
     """
 
     history: History
     report: Report | None
     comparison: Comparison
-    prior: Film | None
+    prior: tuple[PriorFilm, ...]
 
 
-async def load_sidebar(service: Service, key: Key, row: VisitRow) -> VisitSidebar:
+async def load_sidebar(service: Service, key: Key, row: VisitRow, language: Language) -> VisitSidebar:
     history = await service.database.read(lambda session: followup.history(session, key, row))
     finished = row.status == "complete" and not row.blind
     report = await issue(service, row.id, row.version) if finished else None
     compared, earlier = await compare_with_earlier(service, key, row)
-    earlier_films = (films(visit_view(visit, service.settings.language)) for visit in earlier)
-    return VisitSidebar(history, report, compared, next((found[0] for found in earlier_films if found), None))
+    priors = (
+        PriorFilm(day_of(visit), film)
+        for visit in earlier
+        for film in films(visit_view(visit, language), language)
+        if not film.refused
+    )
+    return VisitSidebar(history, report, compared, tuple(priors))
 
 
 async def visit_response(
@@ -90,7 +97,7 @@ async def visit_response(
     except (NotFound, Forbidden):
         return page(request, "missing.html", 404, key=key)
     visit, context = visit_view(row, language), row.read_context()
-    sidebar = await load_sidebar(service, key, row)
+    sidebar = await load_sidebar(service, key, row, language)
     judged = _judged(visit)
     return page(
         request,
@@ -102,9 +109,10 @@ async def visit_response(
         context=context,
         values=posted_values(context, language),
         blind=row.blind,
-        films=films(visit),
-        traces=traces(visit),
+        films=films(visit, language),
+        traces=traces(visit, language),
         sidebar=sidebar,
+        paper=paper_asked(f"/visits/{visit.id}", request.query_params),
         may_sign=_may_sign(key, sidebar.history),
         judged=judged,
         typed=(typed or Typed(visit.version)).seen_with(judged),

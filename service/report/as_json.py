@@ -11,6 +11,7 @@ from data_specs.problems import Problem
 from data_specs.visit.report import Report
 from data_specs.vocabulary import Language
 from service.language.texts import opening, text
+from service.language.zone import day_and_time
 from service.report import words
 from service.report.words import say
 
@@ -26,7 +27,7 @@ def render(report: Report, language: Language) -> bytes:
     document["sentences"] = {
         "title": say("title", language),
         "status": say(f"status_{report.status}", language),
-        "version": say("version", language, version=report.version, issued=words.day_and_time(report.issued_at)),
+        "version": say("version", language, version=report.version, issued=day_and_time(report.issued_at)),
         "conclusion": words.conclusion(report, language),
         "decision_support": say("decision_support", language),
     }

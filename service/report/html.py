@@ -6,6 +6,7 @@ import base64
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import UTC, tzinfo
 from functools import cache, partial
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from markupsafe import Markup
 
 from data_specs.visit.report import Report
 from data_specs.vocabulary import Language
-from service.report.sheet import FindingLine, Sheet, make_sheet
+from service.report.sheet import FindingLine, Sheet, make_sheet, picture_caption
 from service.report.words import say
 
 HERE = Path(__file__).parent
@@ -38,17 +39,24 @@ class Bar:
 
 
 def render(
-    report: Report, language: Language, *, pictures: Mapping[int, bytes] | None = None, bar: Bar | None = None
+    report: Report,
+    language: Language,
+    *,
+    pictures: Mapping[int, bytes] | None = None,
+    bar: Bar | None = None,
+    zone: tzinfo = UTC,
 ) -> bytes:
     """The page as UTF-8 HTML.
 
     Parameters
     ----------
     pictures
-        PNG by index of the posted file: the film with its heatmap, the trace with its evidence. They become part of the
-        page, so they should be small.
+        PNG by index of the posted file: the film with numbered outlines. They become part of the page, so they should
+        be small.
+    zone
+        Of its times.
     """
-    sheet = make_sheet(report, language)
+    sheet = make_sheet(report, language, zone)
     page = _template().render(
         language=language,
         report=report,
@@ -57,7 +65,7 @@ def render(
         data=data,
         number=number,
         zip=zip,
-        pictures=_pictures(sheet, pictures or {}),
+        pictures=_pictures(report, sheet, language, pictures or {}),
         bar=bar,
         style=Markup(_style()),  # noqa: S704  our own file
         policy=content_security_policy(),
@@ -105,11 +113,11 @@ def _boolean(value: bool | None) -> str | None:
     return None if value is None else str(value).lower()
 
 
-def _pictures(sheet: Sheet, pictures: Mapping[int, bytes]) -> list[Picture]:
+def _pictures(report: Report, sheet: Sheet, language: Language, pictures: Mapping[int, bytes]) -> list[Picture]:
     return [
         Picture(
             index=line.posted.index,
-            title=f"{line.kind}, {line.filename}",
+            title=picture_caption(report, line, language),
             src="data:image/png;base64," + base64.b64encode(pictures[line.posted.index]).decode(),
         )
         for line in sheet.inputs

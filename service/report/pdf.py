@@ -1,4 +1,5 @@
-"""The report as PDF: one page of A4 for an ordinary visit, more pages where one would be too small to read.
+"""The report as PDF: one page of A4 for an ordinary visit, more pages where one would be too small to read, and a page
+for each film, and a page across for each recording, which is printed to scale.
 
 The content and its order are those of :mod:`service.report.sheet`. If it does not fit on one page, smaller sizes of
 :data:`~service.report.pdf_elements.SIZES` are tried, then the findings below their thresholds are put on one line for
@@ -11,6 +12,8 @@ from __future__ import annotations
 import io
 import threading
 from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, tzinfo
 from typing import TYPE_CHECKING, Any
 from xml.sax.saxutils import escape
 
@@ -29,7 +32,7 @@ from service.report.pdf_elements import (
     Elements,
     register_fonts,
 )
-from service.report.sheet import FindingLine, LabelledText, Sheet, make_sheet, plain
+from service.report.sheet import FindingLine, LabelledText, Sheet, make_sheet, picture_caption, plain
 from service.report.words import say
 
 if TYPE_CHECKING:
@@ -44,6 +47,8 @@ STATUS = {"preliminary": (CARE, "#fff1d6"), "final": (SIGNED, "#e5f4ea"), "amend
 STEPS = {"refer": ALARM, "ask": CARE, "manage": CALM}
 PRIORITY = {"urgent": ALARM, "soon": CARE, "routine": CALM, "unassessed": MUTED}
 
+PRINT_PX_PER_MM = 10
+"""Of the recordings that are given (:mod:`inference.render.pictures`)."""
 LINES_PER_PARAGRAPH = 40
 """Of free text: the time that reportlab needs for a paragraph grows with the square of its lines."""
 
@@ -51,40 +56,56 @@ _ONE_AT_A_TIME = threading.Lock()
 """All documents share reportlab's font objects, so only one document is made at a time."""
 
 
-def render(report: Report, language: Language, *, pictures: Mapping[int, bytes] | None = None) -> bytes:
+def render(
+    report: Report,
+    language: Language,
+    *,
+    pictures: Mapping[int, bytes] | None = None,
+    traces: Mapping[int, bytes] | None = None,
+    zone: tzinfo = UTC,
+) -> bytes:
     """The PDF. The same report gives the same bytes.
 
     Parameters
     ----------
     pictures
-        PNG by index of the posted file: the film with its heatmap, the trace with its evidence.
+        PNG or JPEG by index of the posted file: the film with numbered outlines.
+    traces
+        PNG by index of a recording's first file, :data:`~inference.render.pictures.PRINT_PX_PER_MM` to the millimetre.
+    zone
+        Of its times.
     """
-    sheet = make_sheet(report, language)
-    pictures = pictures or {}
+    sheet = make_sheet(report, language, zone)
+    shown = _Shown(report, sheet, language, pictures or {}, traces or {})
+    one_page = 1 + len(shown.pictures) + len(shown.traces)
     with _ONE_AT_A_TIME:
         for size, brief in [*((size, False) for size in SIZES), (SIZES[-1], True)]:
-            document, pages = _Layout(report, sheet, language, pictures, size, brief).build(pages=1)
-            if pages == 1:
+            document, pages = _Layout(shown, size, brief).build(one_page)
+            if pages == one_page:
                 return document
-        several_pages = _Layout(report, sheet, language, pictures, SIZES[1], brief=False)
-        _, pages = several_pages.build(pages=1)
-        return several_pages.build(pages=pages)[0]
+        several_pages = _Layout(shown, SIZES[1], brief=False)
+        _, pages = several_pages.build(one_page)
+        return several_pages.build(pages)[0]
+
+
+@dataclass(frozen=True)
+class _Shown:
+    """What is laid out."""
+
+    report: Report
+    sheet: Sheet
+    language: Language
+    pictures: Mapping[int, bytes]
+    traces: Mapping[int, bytes]
 
 
 class _Layout(Elements):
     """A report laid out in one size of text. ``brief``: the negative findings of an organ share one line."""
 
-    def __init__(
-        self,
-        report: Report,
-        sheet: Sheet,
-        language: Language,
-        pictures: Mapping[int, bytes],
-        size: float,
-        brief: bool,
-    ) -> None:
+    def __init__(self, shown: _Shown, size: float, brief: bool) -> None:
         super().__init__(size)
-        self.report, self.sheet, self.language, self.pictures = report, sheet, language, pictures
+        self.report, self.sheet, self.language = shown.report, shown.sheet, shown.language
+        self.pictures, self.traces = shown.pictures, shown.traces
         self.brief = brief
 
     def build(self, pages: int) -> tuple[bytes, int]:
@@ -107,14 +128,17 @@ class _Layout(Elements):
             invariant=1,
             displayDocTitle=True,
         )
-        frame = Frame(12 * mm, 15 * mm, self.width, A4[1] - 25 * mm, 0, 0, 0, 0)
-        document.addPageTemplates(
-            PageTemplate(frames=[frame], onPage=lambda canvas, _: self._footer(canvas, 12 * mm, 8 * mm, pages))
-        )
+        for name, (width, height) in (("upright", A4), ("across", (A4[1], A4[0]))):
+            frame = Frame(12 * mm, 15 * mm, width - 24 * mm, height - 25 * mm, 0, 0, 0, 0)
+
+            def footer(canvas: Canvas, _: object, right: float = width - 12 * mm) -> None:
+                self._footer(canvas, 12 * mm, right, 8 * mm, pages)
+
+            document.addPageTemplates(PageTemplate(name, [frame], onPage=footer, pagesize=(width, height)))
         document.build(self._story())
         return into.getvalue(), document.page
 
-    def _footer(self, canvas: Canvas, left: float, bottom: float, pages: int) -> None:
+    def _footer(self, canvas: Canvas, left: float, right: float, bottom: float, pages: int) -> None:
         canvas.setFillColor(MUTED)
         canvas.setFont("Report-Bold", 7)
         canvas.drawString(left, bottom + 9, self.sheet.decision_support)
@@ -124,17 +148,18 @@ class _Layout(Elements):
         footer = " · ".join((self.sheet.footer, *(each[:60] for each in person if each)))
         canvas.drawString(left, bottom, plain(footer))
         page = say("page_of", self.language, page=number, pages=pages)
-        canvas.drawRightString(left + self.width, bottom, page)
+        canvas.drawRightString(right, bottom, page)
 
     def _story(self) -> list[Flowable]:
         return [
             *self._head(),
             *self._summary(),
+            *self._limitations(),
             *self._opinions(),
             *self._findings(),
-            *self._pictures(),
-            *self._limitations(),
             *self._sources(),
+            *self._films(),
+            *self._recordings(),
         ]
 
     def _head(self) -> list[Flowable]:
@@ -238,21 +263,47 @@ class _Layout(Elements):
         findings = ", ".join(f"{line.name} ({line.code}) {line.result}" for line in lines)
         return self.text(escape(say("page_below_thresholds", self.language, findings=findings)), small=True)
 
-    def _pictures(self) -> list[Flowable]:
+    def _films(self) -> list[Flowable]:
+        """Each film on a page of its own."""
+        from reportlab.lib.pagesizes import A4  # noqa: PLC0415
         from reportlab.lib.units import mm  # noqa: PLC0415
-        from reportlab.platypus import Image  # noqa: PLC0415
+        from reportlab.platypus import Image, NextPageTemplate, PageBreak  # noqa: PLC0415
 
-        lines = [line for line in self.sheet.inputs if line.posted.index in self.pictures]
-        if not lines:
-            return []
-        width = self.width / len(lines) - 8
-        height = (46 if self.size >= SIZES[1] else 20 if self.brief else 34) * mm
-        images = [
-            Image(io.BytesIO(self.pictures[line.posted.index]), width, height, kind="proportional") for line in lines
-        ]
-        captions = [self.text(escape(f"{line.kind}, {line.filename}"), small=True) for line in lines]
-        shares = [max(image.drawWidth + 8, self.width / (2 * len(lines))) / self.width for image in images]
-        return [self._heading("page_section_pictures"), self.table([images, captions], shares)]
+        story: list[Flowable] = []
+        for line in self.sheet.inputs:
+            if line.posted.index in self.pictures:
+                caption = escape(picture_caption(self.report, line, self.language))
+                film = io.BytesIO(self.pictures[line.posted.index])
+                room = A4[1] - 40 * mm
+                story += [NextPageTemplate("upright"), PageBreak(), self.text(caption, after=4)]
+                story.append(Image(film, self.width, room, kind="proportional", hAlign="LEFT"))
+        return story
+
+    def _recordings(self) -> list[Flowable]:
+        """Each recording on a page of its own, to scale; smaller, which is said, where its signal is too high."""
+        from reportlab.lib.pagesizes import A4  # noqa: PLC0415
+        from reportlab.lib.units import mm  # noqa: PLC0415
+        from reportlab.lib.utils import ImageReader  # noqa: PLC0415
+        from reportlab.platypus import Image, NextPageTemplate, PageBreak  # noqa: PLC0415
+
+        story: list[Flowable] = []
+        for line in self.sheet.inputs:
+            if line.posted.index not in self.traces:
+                continue
+            content = self.traces[line.posted.index]
+            width, height = (px / PRINT_PX_PER_MM * mm for px in ImageReader(io.BytesIO(content)).getSize())
+            room = A4[0] - 25 * mm - 4 * self.size
+            shrink = min(1.0, room / height)
+            caption = [f"{line.kind}, {line.filename}"]
+            if shrink < 1:
+                caption.append(say("page_recording_scaled", self.language))
+            story += [
+                NextPageTemplate("across"),
+                PageBreak(),
+                self.text(escape(". ".join(caption)), small=True, after=3),
+            ]
+            story.append(Image(io.BytesIO(content), shrink * width, shrink * height, hAlign="LEFT"))
+        return story
 
     def _limitations(self) -> list[Flowable]:
         if not self.sheet.limitations:

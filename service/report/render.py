@@ -4,21 +4,27 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
+from datetime import tzinfo
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Literal
 
 from data_specs.problems import Refused
-from data_specs.visit.report import Report, ReportFinding
+from data_specs.visit.contract import NO_COMMON_GAIN
+from data_specs.visit.report import Report
 from data_specs.vocabulary import Language
 from service.errors import StoredFileDamaged, StoredFileMissing
+from service.language.zone import zone_named
 from service.parts import Parts
+from service.report.sheet import outlined
+from service.storage.tables import VisitRow
 
 if TYPE_CHECKING:
     from service.report.dicom.identity import MadeInstance
     from service.report.html import Bar
 
 Kind = Literal["json", "fhir", "html", "pdf", "hl7"]
-PICTURE_PX = 640
-"""Longest side of a film on the HTML page and in the PDF, in pixels."""
+PICTURE: dict[str, tuple[int, Literal["png", "jpeg"]]] = {"html": (640, "png"), "pdf": (1280, "jpeg")}
+"""Longest side of a film on the HTML page and in the PDF, in pixels, and its format."""
 FILM_PX = 1024
 """Longest side of a film in a DICOM secondary capture, in pixels."""
 CANNOT_BE_SHOWN = (Refused, StoredFileMissing, StoredFileDamaged)
@@ -28,8 +34,10 @@ CANNOT_BE_SHOWN = (Refused, StoredFileMissing, StoredFileDamaged)
 async def rendering(parts: Parts, report: Report, kind: Kind, language: Language) -> bytes:
     """The report in the format ``kind`` and in ``language``."""
     if kind in ("html", "pdf"):
-        pictures = await _pictures(parts, report)
-        return await asyncio.to_thread(_page, report, kind, language, pictures)
+        films = await _films(parts, report, kind)
+        traces = await _traces(parts, report) if kind == "pdf" else {}
+        zone = zone_named(parts.settings.time_zone)
+        return await asyncio.to_thread(_page, report, kind, language, films, traces, zone)
     return await asyncio.to_thread(_message, report, kind, language)
 
 
@@ -37,15 +45,18 @@ async def page_with_bar(parts: Parts, report: Report, language: Language, bar: B
     """The report as a page of HTML under a bar of links."""
     from service.report import html  # noqa: PLC0415  loaded when a page is asked for
 
-    pictures = await _pictures(parts, report)
-    return await asyncio.to_thread(html.render, report, language, pictures=pictures, bar=bar)
+    films, zone = await _films(parts, report, "html"), zone_named(parts.settings.time_zone)
+    return await asyncio.to_thread(html.render, report, language, pictures=films, bar=bar, zone=zone)
 
 
-def _page(report: Report, kind: Kind, language: Language, pictures: dict[int, bytes]) -> bytes:
+def _page(
+    report: Report, kind: Kind, language: Language, films: dict[int, bytes], traces: dict[int, bytes], zone: tzinfo
+) -> bytes:
     from service.report import html, pdf  # noqa: PLC0415  loaded when a page is asked for
 
-    render = html.render if kind == "html" else pdf.render
-    return render(report, language, pictures=pictures)
+    if kind == "html":
+        return html.render(report, language, pictures=films, zone=zone)
+    return pdf.render(report, language, pictures=films, traces=traces, zone=zone)
 
 
 def _message(report: Report, kind: Kind, language: Language) -> bytes:
@@ -110,15 +121,40 @@ def _sha256(report: Report, index: int) -> str:
     return next(posted.sha256 for posted in report.inputs if posted.index == index)
 
 
-async def _pictures(parts: Parts, report: Report) -> dict[int, bytes]:
-    """A PNG for each film that has a heatmap: the film with the heatmap of its most probable finding."""
-    shown: dict[int, ReportFinding] = {}
-    for finding in sorted(report.findings, key=lambda finding: -(finding.probability or 0)):
-        for evidence in finding.evidence:
-            if evidence.kind == "heatmap":
-                shown.setdefault(evidence.input, finding)
-    pictures = {}
-    for index, finding in sorted(shown.items()):
+async def _films(parts: Parts, report: Report, kind: Kind) -> dict[int, bytes]:
+    """A picture of each film that was used, with the numbered outlines of its flagged findings."""
+    from inference.render.reading import draw_outlined  # noqa: PLC0415  loads Pillow
+
+    found = {}
+    for posted in report.inputs:
+        if posted.field == "image" and posted.accepted:
+            maps = [
+                next(each for each in finding.evidence if each.kind == "heatmap" and each.input == posted.index)
+                for finding in outlined(report, posted.index)
+            ]
+            with suppress(*CANNOT_BE_SHOWN):
+                read = await parts.read_stored(draw_outlined, [posted.sha256], maps, *PICTURE[kind])
+                found[posted.index] = read.arrays[0].tobytes()
+    return found
+
+
+async def _traces(parts: Parts, report: Report) -> dict[int, bytes]:
+    """A PNG in print size for each recording that was used, by the index of its first file."""
+    from inference.render.reading import draw_trace  # noqa: PLC0415  loads the ECG readers
+
+    files = [posted for posted in report.inputs if posted.field == "ecg" and posted.accepted]
+    if not files:
+        return {}
+    row = await parts.database.read(lambda session: session.get(VisitRow, report.visit))
+    unit = row.read_context().ecg_unit if row else None
+    names = [(posted.index, posted.filename) for posted in files]
+    first = {PurePosixPath(posted.filename).stem: posted for posted in reversed(files)}
+    found = {}
+    for posted in sorted(first.values(), key=lambda each: each.index):
+        voltage = NO_COMMON_GAIN.isdisjoint(problem.code for problem in posted.problems)
         with suppress(*CANNOT_BE_SHOWN):
-            pictures[index] = await _evidence_picture(parts, report, finding.name, index, PICTURE_PX)
-    return pictures
+            read = await parts.read_stored(
+                draw_trace, [each.sha256 for each in files], names, posted.index, unit, None, "print", voltage
+            )
+            found[posted.index] = read.arrays[0].tobytes()
+    return found

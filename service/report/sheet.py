@@ -1,14 +1,15 @@
 """The text of the report's page, in reading order. The HTML page and the PDF show the same content.
 
 The most important comes first: whether a doctor has signed, the priority and its reasons, the conclusion, what to do
-next, and the doctors' opinions. Then follow the findings with their numbers, what was not assessed, the posted files,
-the posted values, and the models.
+next, what was not assessed, and the doctors' opinions. Then follow the findings with their numbers, the pictures, the
+posted files, the posted values, and the models.
 """
 
 from __future__ import annotations
 
 import unicodedata
 from dataclasses import dataclass
+from datetime import UTC, tzinfo
 
 from data_specs.visit.context import Context, Lab
 from data_specs.visit.contract import Code, ModelUsed, Organ
@@ -17,6 +18,7 @@ from data_specs.visit.opinion import Opinion
 from data_specs.visit.report import Report, ReportFinding, ReportInput, ReportOrgan
 from data_specs.vocabulary import SYSTEMS, Language, display, is_reassuring, terms
 from service.language.texts import age, measured, opening, text, verdict
+from service.language.zone import day_and_time
 from service.report import words
 from service.report.words import say
 
@@ -152,22 +154,22 @@ class Sheet:
     models: tuple[ModelLine, ...]
 
 
-def make_sheet(report: Report, language: Language) -> Sheet:
-    """The content of a report's page in ``language``."""
+def make_sheet(report: Report, language: Language, zone: tzinfo = UTC) -> Sheet:
+    """The content of a report's page in ``language``, with its times in ``zone``."""
     return Sheet(
         title=say("title", language),
         colon=words.colon(language),
         status=say(f"status_{report.status}", language),
-        version=say("version", language, version=report.version, issued=words.day_and_time(report.issued_at)),
+        version=say("version", language, version=report.version, issued=day_and_time(report.issued_at, zone)),
         decision_support=say("decision_support", language),
         footer=say("page_visit_version", language, visit=report.visit, version=report.version),
         person=_person(report, language),
         order=_order(report, language),
         priority=text(f"priority_{report.priority}", language),
         priority_reasons=tuple(opening(reason.message(language)) for reason in report.priority_reasons),
-        conclusion=words.conclusion(report, language),
+        conclusion=words.findings_that_hold(report, language),
         steps=tuple(_step(step, language) for step in report.next_steps),
-        opinions=tuple(_opinion(opinion, language) for opinion in report.opinions),
+        opinions=tuple(_opinion(opinion, language, zone) for opinion in report.opinions),
         organs=tuple(_organ(report, name, language) for name, organ in report.organs.items() if organ.findings),
         limitations=tuple(
             _limitation(name, organ, language)
@@ -178,6 +180,25 @@ def make_sheet(report: Report, language: Language) -> Sheet:
         values=posted_values(report, language),
         models=tuple(_model(model) for model in report.models),
     )
+
+
+def outlined(report: Report, index: int) -> tuple[ReportFinding, ...]:
+    """The flagged findings with a heatmap on the film ``index``, in the order in which their outlines are numbered."""
+    return tuple(
+        finding
+        for finding in report.findings
+        if finding.positive and not is_reassuring(finding.name)
+        if any(evidence.kind == "heatmap" and evidence.input == index for evidence in finding.evidence)
+    )
+
+
+def picture_caption(report: Report, line: InputLine, language: Language) -> str:
+    """Film or recording, its file, and what its numbered outlines are."""
+    names = [
+        f"{n} {display(finding.name, language)}" for n, finding in enumerate(outlined(report, line.posted.index), 1)
+    ]
+    said = f"{line.kind}, {line.filename}"
+    return f"{said}. {say('page_outlines', language, findings=', '.join(names))}" if names else said
 
 
 def plain(free: str) -> str:
@@ -228,8 +249,8 @@ def _step(step: NextStep, language: Language) -> StepLine:
     return StepLine(step, lead + colon.rstrip(), rest, say("page_source", language, source=step.source))
 
 
-def _opinion(opinion: Opinion, language: Language) -> OpinionLine:
-    signature, *sentences = words.opinion_sentences(opinion, language)
+def _opinion(opinion: Opinion, language: Language, zone: tzinfo) -> OpinionLine:
+    signature, *sentences = words.opinion_sentences(opinion, language, zone)
     return OpinionLine(opinion, plain(signature), tuple(map(plain, sentences)))
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tomllib
-from datetime import datetime
+from datetime import UTC, tzinfo
 from functools import cache
 from pathlib import Path
 
@@ -14,6 +14,10 @@ from data_specs.visit.opinion import Judgement, Opinion
 from data_specs.visit.report import Report, ReportFinding, ReportInput, ReportOrgan
 from data_specs.vocabulary import Language, display
 from service.language.texts import NARROW_SPACE, measured, opening, verdict
+from service.language.zone import day_and_time
+
+PRESSING = ("finding_urgent", "category_high", "finding_soon")
+"""Reasons of a priority that stand in the conclusion where no finding does, such as a laboratory value."""
 
 
 @cache
@@ -39,11 +43,6 @@ def percent(share: float, language: Language) -> str:
     written = f"{100 * share:.{PROBABILITY_DIGITS - 2}f}"
     space = NARROW_SPACE if language == "fr" else ""
     return f"{written if language == 'en' else written.replace('.', ',')}{space}%"
-
-
-def day_and_time(at: datetime) -> str:
-    """A moment in UTC, written alike in all languages (ISO 8601)."""
-    return f"{at:%Y-%m-%d %H:%M} UTC"
 
 
 def finding_sentence(finding: ReportFinding, language: Language) -> str:
@@ -113,9 +112,17 @@ def input_problems(posted: ReportInput, language: Language) -> list[str]:
 
 def conclusion(report: Report, language: Language) -> str:
     """The findings that hold after all opinions, in one sentence; then what was not assessed."""
+    return " ".join([findings_that_hold(report, language), *not_assessed(report, language)])
+
+
+def findings_that_hold(report: Report, language: Language) -> str:
+    """The findings that hold after all opinions, in one sentence."""
     findings = ", ".join(display(name, language) for name in report.conclusions)
-    first = say("conclusion_some", language, findings=findings) if findings else say("conclusion_none", language)
-    return " ".join([first, *not_assessed(report, language)])
+    if findings:
+        return say("conclusion_some", language, findings=findings)
+    pressing = (reason for reason in report.priority_reasons if reason.code in PRESSING)
+    reasons = " ".join(opening(reason.message(language)) for reason in pressing)
+    return say("conclusion_pressing", language, reasons=reasons) if reasons else say("conclusion_none", language)
 
 
 def colon(language: Language) -> str:
@@ -145,7 +152,7 @@ def judgement_sentence(judgement: Judgement, language: Language) -> str:
     return f"{sentence} ({judgement.note})" if judgement.note else sentence
 
 
-def opinion_sentences(opinion: Opinion, language: Language) -> list[str]:
+def opinion_sentences(opinion: Opinion, language: Language, zone: tzinfo = UTC) -> list[str]:
     """Who signed and when; then the verdicts, the free text as it was written, and the advice."""
     author = opinion.author
     signed = say(
@@ -154,7 +161,7 @@ def opinion_sentences(opinion: Opinion, language: Language) -> list[str]:
         name=author.name,
         role=say(f"role_{author.role}", language),
         facility=author.facility,
-        when=day_and_time(opinion.signed_at),
+        when=day_and_time(opinion.signed_at, zone),
     )
     if opinion.blind:
         signed += f" ({say('read_blind', language)})"

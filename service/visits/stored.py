@@ -11,7 +11,7 @@ from sqlalchemy import ColumnElement, Select, and_, exists, or_, select, tuple_
 from sqlalchemy.orm import Session, aliased
 
 from data_specs.visit.assessment import AssessedInput, EvidenceMap, input_problem, organ_result, reason
-from data_specs.visit.contract import Priority, Status, Visit, VisitInput
+from data_specs.visit.contract import NO_COMMON_GAIN, Priority, Status, Visit, VisitInput
 from data_specs.vocabulary import Language
 from service.errors import FieldFault, Forbidden, InvalidRequest, NotFound
 from service.keys import Key
@@ -232,10 +232,10 @@ def was_accepted(row: VisitRow, index: int) -> bool:
 
 
 def has_common_gain(row: VisitRow, index: int) -> bool:
-    """Whether voltages can be read in the recording to which input ``index`` belongs."""
+    """Whether voltages can be read in the recording to which input ``index`` belongs: one gain, in a known unit."""
     found = row.read_assessment()
     problems = [p.code for each in (found.inputs if found else []) if each.index == index for p in each.problems]
-    return "gains_inconsistent" not in problems
+    return NO_COMMON_GAIN.isdisjoint(problems)
 
 
 def input_row(row: VisitRow, index: int) -> InputRow:

@@ -8,6 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from data_specs.cxr.files import read_image, sniff
@@ -16,14 +17,15 @@ from data_specs.dicom.reference import is_dicom, reference_in
 from data_specs.ecg.files import group_recordings, read_recording
 from data_specs.ecg.formats.wfdb import named_files
 from data_specs.ecg.posted import PostedFile, unzip
+from data_specs.ecg.recording import LEADS
 from data_specs.problems import Refused
-from data_specs.reading import MEMORY_LIMIT_BYTES, memory_limit, refusals_only, require_memory
+from data_specs.reading import MEMORY_LIMIT_BYTES, memory_limit, only_to_look, refusals_only, require_memory
 from service.receive.posted import field_of
 from tests.conftest import ROOT
 from tests.data_specs.cxr.test_fuzz import FILES as FILMS
 from tests.data_specs.cxr.test_fuzz import damaged
 from tests.data_specs.cxr_made import dicom, phantom
-from tests.data_specs.ecg_made import every_format
+from tests.data_specs.ecg_made import counts, every_format, millivolts
 from tests.data_specs.hostile_made import zipped
 
 # ---------------------------------------------------------------- memory
@@ -179,3 +181,51 @@ def test_a_changed_recording_gives_refusals_only() -> None:
         assert isinstance(named_files(content), set)
 
     changes(made, 12, call)
+
+
+# ---------------------------------------------------------------- only to look at
+
+
+@pytest.mark.parametrize(
+    ("code", "content"),
+    [
+        ("wrong_view", dicom(phantom(), ViewPosition="LATERAL")),
+        ("wrong_body_part", dicom(phantom(), BodyPartExamined="KNEE")),
+        ("wrong_modality", dicom(phantom(), Modality="MR")),
+        ("too_small", dicom(phantom(rows=100, columns=140))),
+    ],
+)
+def test_a_film_that_is_refused_can_be_looked_at(code: str, content: bytes) -> None:
+    with pytest.raises(Refused) as refused:
+        read_image(content)
+    assert refused.value.problem.code == code
+    with only_to_look():
+        assert read_image(content).pixels.std() > 1
+
+
+def table(leads: tuple[str, ...] = LEADS, fs_hz: float = 500.0, seconds: float = 10, unit: str = " (mV)") -> bytes:
+    made = millivolts(counts(round(fs_hz), seconds))
+    rows = [",".join(["time (s)", *(name + unit for name in leads)])]
+    for n, row in enumerate(made.T):
+        rows.append(",".join([f"{n / fs_hz:.6g}", *(f"{row[LEADS.index(name)]:.4f}" for name in leads)]))
+    return ("\n".join(rows) + "\n").encode()
+
+
+@pytest.mark.parametrize(
+    ("code", "content"),
+    [
+        ("lead_missing", table(("II", "V1"))),
+        ("too_short", table(seconds=3)),
+        ("sampling_rate", table(fs_hz=50)),
+        ("unit_unknown", table(unit="")),
+    ],
+)
+def test_a_recording_that_is_refused_can_be_looked_at(code: str, content: bytes) -> None:
+    (group,) = group_recordings([PostedFile(0, "a.csv", content)])
+    with pytest.raises(Refused) as refused:
+        read_recording(group, ecg_unit=None)
+    assert refused.value.problem.code == code
+    with only_to_look():
+        seen = read_recording(group, ecg_unit=None)
+    known = {name for name, samples in zip(LEADS, seen.samples, strict=True) if np.isfinite(samples).any()}
+    assert known == ({"II", "V1"} if code == "lead_missing" else set(LEADS))

@@ -144,7 +144,11 @@ def test_every_code_that_the_source_raises_has_a_sentence() -> None:
     raised = set()
     for package in ("data_specs", "inference", "service"):
         for path in (ROOT / package).rglob("*.py"):
-            raised |= set(re.findall(r"\b(?:Refused|Problem)\(\s*\"([a-z_]+)\"", path.read_text(encoding="utf-8")))
+            raised |= set(
+                re.findall(
+                    r"\b(?:Refused|Problem|refuse_to_assess)\(\s*\"([a-z_]+)\"", path.read_text(encoding="utf-8")
+                )
+            )
     assert {"unreadable", "truncated", "lab_unknown"} <= raised
     assert raised <= set(sentences())
 

@@ -117,7 +117,7 @@ def reader(browser: Browser, site: Site, session: dict[str, object]) -> Iterator
 
 def painted(page: Page, selector: str) -> None:
     """Wait until an image is loaded and ready to be painted."""
-    page.locator(selector).evaluate("image => image.decode()")
+    page.locator(selector).first.evaluate("image => image.decode()")
 
 
 def difference(one: bytes, other: bytes) -> float:
@@ -152,26 +152,26 @@ def test_filter_by_priority(reader: Reader) -> None:
 
 def test_heatmap_appears_fades_changes_and_goes(reader: Reader) -> None:
     page = reader.visit("urgent")
-    film, overlay = page.locator(".film-view"), page.locator(".film-overlay")
+    film, overlay = page.locator(".film-view").first, page.locator("[data-overlay]")
     painted(page, ".film-image")
     assert not overlay.is_visible()
     without = film.screenshot()
 
     page.get_by_label("Show where it comes from").check()
-    painted(page, ".film-overlay")
+    painted(page, "[data-overlay]")
     assert overlay.is_visible()
-    assert overlay.bounding_box() == page.locator(".film-image").bounding_box()
+    assert overlay.bounding_box() == page.locator(".film-image").first.bounding_box()
     shown = film.screenshot()
     assert difference(shown, without) > 3
 
     page.get_by_label("Opacity").fill("20")
     faint = film.screenshot()
-    assert 1 < difference(faint, without) < difference(shown, without) / 2
+    assert 1 < difference(faint, without) < 0.7 * difference(shown, without)  # the finding's name stays as it is
 
     choose = page.locator("[data-film] [data-choose]")
     with page.expect_response(lambda response: "cardiomegaly" in response.url):
         choose.select_option(index=3)
-    painted(page, ".film-overlay")
+    painted(page, "[data-overlay]")
     assert difference(film.screenshot(), faint) > 1
 
     page.get_by_label("Show where it comes from").uncheck()
@@ -181,13 +181,13 @@ def test_heatmap_appears_fades_changes_and_goes(reader: Reader) -> None:
 
 def test_full_resolution_comes_on_demand(reader: Reader) -> None:
     page = reader.visit("urgent")
-    image = page.locator(".film-image")
+    image = page.locator(".film-image").first
     painted(page, ".film-image")
     assert max(image.evaluate("i => [i.naturalWidth, i.naturalHeight]")) <= 768
     with page.expect_response(lambda response: response.url.endswith("/film.png")):
-        page.get_by_text("Full resolution").click()
+        page.get_by_role("button", name="Full resolution").click()
     painted(page, ".film-view.is-full .film-image")
-    page.get_by_text("Fit to page").click()
+    page.get_by_role("button", name="Full resolution").click()
     assert "max_px=768" in str(image.get_attribute("src"))
 
 
@@ -221,10 +221,11 @@ def test_switch_of_language_is_kept(reader: Reader, language: Language) -> None:
 def test_reasons_for_a_refusal_are_in_sight(reader: Reader, language: Language) -> None:
     page = reader.open(f"/visits/{reader.site.ids['unassessed']}?lang={language}")
     reason = opening(message("wrong_body_part", language, found="LEG", expected="CHEST"))
-    assert page.get_by_text(reason).is_visible()
+    assert page.locator(".inputs").get_by_text(reason).is_visible()
     assert page.get_by_text(text("input_refused", language), exact=True).is_visible()
     assert page.locator(".organ.is-unassessed").count() == 3
-    assert page.locator(".film, .trace").count() == 0  # a refused file is not decoded to be shown
+    assert reason in page.locator(".film-refused").inner_text()
+    painted(page, ".film-image")  # a doctor reads the film: it is there
 
 
 def test_times_are_the_readers_own(reader: Reader) -> None:
@@ -287,10 +288,10 @@ def test_pages_work_without_script(browser: Browser, site: Site, session: dict[s
     context = browser.new_context(storage_state=session, java_script_enabled=False, locale="en-GB")  # type: ignore[arg-type]
     page = context.new_page()
     page.goto(f"{site.url}/visits/{site.ids['urgent']}")
-    assert page.locator(".film-image").is_visible()
+    assert page.locator(".film-image").first.is_visible()
     assert not page.locator("[data-toggle]").is_visible()
     with page.expect_response(lambda response: "/evidence/abnormal/0.png" in response.url) as blended:
-        page.locator("noscript a").first.click()
+        page.locator("noscript a", has_text="Abnormal chest X-ray").first.click()
     assert blended.value.headers["content-type"] == "image/png"
     context.close()
 

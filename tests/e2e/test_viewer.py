@@ -116,7 +116,7 @@ def shot(page: Page, name: str) -> None:
 
 def grey(page: Page, selector: str) -> float:
     """Mean of the middle of what is painted, in grey levels."""
-    pixels = np.asarray(Image.open(io.BytesIO(page.locator(selector).screenshot())).convert("L"), dtype=float)
+    pixels = np.asarray(Image.open(io.BytesIO(page.locator(selector).first.screenshot())).convert("L"), dtype=float)
     rows, columns = pixels.shape
     return float(pixels[rows // 4 : 3 * rows // 4, columns // 4 : 3 * columns // 4].mean())
 
@@ -139,7 +139,7 @@ def pixel_shift(page: Page) -> tuple[float, float, float]:
 
 
 def test_the_scripts_stay_small() -> None:
-    assert sum((STATIC / name).stat().st_size for name in ("viewer.js", "trace.js", "upload.js")) < 30_000
+    assert sum((STATIC / name).stat().st_size for name in ("viewer.js", "measure.js", "trace.js")) < 32_000
 
 
 # ------------------------------------------------------------------ the film
@@ -268,9 +268,9 @@ def test_an_earlier_film_moves_with_todays(opened: Opened, site: Site) -> None:
     main, prior = page.locator("[data-view]").nth(0), page.locator("[data-prior]")
     page.wait_for_load_state("networkidle")
     assert not prior.is_visible()
-    earlier = prior.locator("img").get_attribute("data-preview")
+    earlier = prior.get_attribute("data-film-at")
     assert earlier
-    assert not any(earlier in url for url in asked)  # a link pays for what is looked at only
+    assert not any(f"{earlier}/film" in url for url in asked)  # a link pays for what is looked at only
     main.focus()
     page.keyboard.press("s")
     prior.locator("img").evaluate("image => image.decode()")
@@ -285,11 +285,81 @@ def test_an_earlier_film_moves_with_todays(opened: Opened, site: Site) -> None:
     filters = page.locator(".film-image").evaluate_all("all => all.map(i => i.style.filter)")
     assert filters[0] == ""
     assert filters[1] != ""
+    assert prior.locator("[data-mark]").inner_text() == page.locator("[data-priors] option").nth(1).inner_text()
     shot(page, "visit-beside")
     page.keyboard.press("r")
     main.focus()
     page.keyboard.press("s")
     assert not prior.is_visible()
+
+
+def test_a_film_turns_by_quarters_and_its_greys_can_be_chosen(opened: Opened, site: Site) -> None:
+    page = opened(f"/visits/{site.ids['urgent']}")
+    page.locator(".film-image").first.evaluate("image => image.decode()")
+    page.locator("[data-view]").first.focus()
+    turn = page.locator(".film-turn").first
+    turns = []
+    for _ in range(4):
+        page.keyboard.press("t")
+        turns.append(turn.evaluate("t => Math.round(new DOMMatrix(t.style.transform).b * 100) / 100"))
+    assert [round(each) for each in turns] == [1, 0, -1, 0]
+    with page.expect_response(lambda response: "window=lungs" in response.url) as shown:
+        page.locator("[data-preset]").select_option("lungs")
+    assert shown.value.status == 200
+    assert page.get_by_role("button", name=re.compile("mirror", re.IGNORECASE)).count() == 0
+
+
+def test_the_outline_of_a_finding_is_drawn_and_named(opened: Opened, site: Site) -> None:
+    page = opened(f"/visits/{site.ids['urgent']}")
+    page.locator("[data-view]").first.focus()
+    with page.expect_response(lambda response: response.url.endswith("/evidence/abnormal/0.svg")) as drawn:
+        page.keyboard.press("o")
+    assert drawn.value.headers["content-type"] == "image/svg+xml"
+    mark = page.locator("[data-mark]").first
+    expect(mark).to_have_text("Abnormal chest X-ray: " + text("above_threshold", "en"))
+    page.keyboard.press("o")
+    expect(mark).to_be_hidden()
+
+
+def test_the_ratio_of_heart_and_thorax_is_measured_and_not_kept(opened: Opened, site: Site) -> None:
+    page = opened(f"/visits/{site.ids['urgent']}")
+    page.locator(".film-image").first.evaluate("image => image.decode()")
+    posts: list[str] = []
+    page.on("request", lambda request: posts.append(request.url) if request.method != "GET" else None)
+    page.locator("[data-view]").first.focus()
+    with page.expect_response(lambda response: response.url.endswith("/film.json")):
+        page.keyboard.press("c")
+    read = page.locator("[data-measured]")
+    expect(read).to_contain_text("0.43")  # 0.30 of the width over 0.70
+    grips = page.locator("[data-grip]")
+    page.keyboard.press("ArrowRight")  # the first end of the heart, which has the focus
+    expect(read).to_contain_text("0.42")
+    height = grips.nth(0).get_attribute("cy")
+    box = grips.nth(3).bounding_box()
+    assert box
+    page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    page.mouse.down()
+    page.mouse.move(box["x"] - 60, box["y"] + 40, steps=4)
+    page.mouse.up()
+    assert grips.nth(2).get_attribute("cy") == grips.nth(3).get_attribute("cy")  # the line stays level
+    assert grips.nth(0).get_attribute("cy") == height
+    assert "0.42" not in read.inner_text()
+    page.get_by_role("button", name=text("measure_ratio", "en")).click()
+    expect(read).to_be_hidden()
+    assert posts == []
+
+
+def test_a_refused_film_stands_under_its_reason_and_is_enlarged_by_a_click(opened: Opened, site: Site) -> None:
+    page = opened(f"/visits/{site.ids['urgent']}")
+    small = page.locator("[data-others] [data-view]")
+    assert page.locator("[data-others] .film-refused").inner_text().startswith(text("film_refused", "en"))
+    small.locator("img").evaluate("image => image.decode()")
+    large = page.locator("[data-view]").first.get_attribute("data-film-at")
+    small.click()
+    assert page.locator("[data-others] [data-view]").get_attribute("data-film-at") == large
+    assert page.locator("[data-toggle]").is_disabled()  # nothing was found on it
+    page.keyboard.press("+")
+    assert pixel_shift(page)[0] == pytest.approx(1.25)
 
 
 # ------------------------------------------------------------------ the twelve-lead

@@ -1,15 +1,16 @@
-// The twelve-lead: evidence shading, zoom, and calipers over the paper. The drawing is in millimetres and 270 of them
-// wide (inference/render/paper.py): 25 mm are a second, 10 mm a millivolt.
+// The twelve-lead: evidence shading, zoom, and calipers over the paper. The drawing is in millimetres
+// (inference/render/paper.py); its width, and how many of them are a second and a millivolt, stand in the page.
 'use strict';
 
 (() => {
-  const PAGE_MM = 270, MS_PER_MM = 40, MV_PER_MM = 0.1;
-  const STEP = { x: [1, 0.125], y: [1, 0.1] };  // an arrow key, and with Shift: 40 ms and 5 ms; 0.1 mV and 0.01 mV
   const clamp = (value, low, high) => Math.min(high, Math.max(low, value));
 
   function trace(figure) {
     const [choose, page, sheet, read] = ['choose', 'page', 'sheet', 'read'].map((name) => figure.querySelector(`[data-${name}]`));
+    if (!sheet) return;  // a recording of which nothing can be drawn
     const paper = figure.querySelector('.paper');
+    const PAGE_MM = Number(figure.dataset.pageMm), MS_PER_MM = 1000 / Number(figure.dataset.speed), MV_PER_MM = 1 / Number(figure.dataset.gain);
+    const STEP = { x: [1, 5 / MS_PER_MM], y: [1, 0.01 / MV_PER_MM] };  // an arrow key: 1 mm; with Shift: 5 ms, 0.01 mV
     const number = new Intl.NumberFormat(document.documentElement.lang, { minimumFractionDigits: 2, maximumFractionDigits: 2 });
     const calipers = {};
     let zoom = 1;

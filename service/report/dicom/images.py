@@ -17,9 +17,9 @@ from data_specs.problems import Refused
 from data_specs.visit.assessment import EvidenceMap
 from data_specs.visit.report import Report, ReportFinding
 from data_specs.vocabulary import Language, display
+from inference.render.outlines import outlines
 from service.language.texts import opening
 from service.report.dicom.identity import MAKER, encoded, made, new_dataset, presentable, reference
-from service.report.dicom.outlines import outlines
 from service.report.dicom.values import day, paragraph, short, time
 from service.report.words import finding_sentence, percent, say
 
@@ -27,9 +27,6 @@ if TYPE_CHECKING:
     from pydicom import Dataset
 
     from data_specs.dicom.header import Header
-
-LEVEL = 0.5
-"""Outlines are drawn where the map has this share of its range. The overlay has two thirds of its opacity there."""
 
 MAX_SIDE_PX = 1024
 """Longest side of a capture."""
@@ -207,7 +204,7 @@ def _annotation(film: DicomReference, maps: list[EvidenceMap], words: str) -> Da
             GraphicFilled="N",
         )
         for evidence in maps
-        for points in outlines(evidence.values, LEVEL)
+        for points in outlines(evidence.values)
     ]
     label = _item(
         BoundingBoxAnnotationUnits="DISPLAY",

@@ -17,6 +17,7 @@ from data_specs.visit.context import Order
 from data_specs.visit.report import Report, identifier
 from data_specs.vocabulary import Language, display
 from service.language.texts import opening
+from service.language.zone import day_and_time
 from service.report import words
 from service.report.fhir.findings import finding, judgements, not_assessed
 from service.report.fhir.parts import (
@@ -137,7 +138,7 @@ def _composition(
 def _heading(report: Report, language: Language) -> list[str]:
     return [
         words.say("title", language),
-        words.say("version", language, version=report.version, issued=words.day_and_time(report.issued_at)),
+        words.say("version", language, version=report.version, issued=day_and_time(report.issued_at)),
         words.say(f"status_{report.status}", language),
         words.say("decision_support", language),
     ]

@@ -9,6 +9,7 @@ from data_specs.dicom.reference import DicomReference
 from data_specs.dicom.uids import is_uid
 from data_specs.visit.opinion import Author, Opinion
 from data_specs.visit.report import ReportInput
+from service.language.zone import day_and_time
 from service.report import words
 from service.report.fhir.parts import SHA256, SITE, URI, Document, Resource, accession, coding, moment, person_lines
 
@@ -185,7 +186,7 @@ def computed(document: Document, targets: list[Resource], machine: Resource, by:
     document.put(
         "Provenance",
         "computed",
-        says=[f"{SERVICE_NAME}, {words.day_and_time(report.completed_at)}"],
+        says=[f"{SERVICE_NAME}, {day_and_time(report.completed_at)}"],
         target=targets,
         occurredDateTime=moment(report.completed_at),
         recorded=moment(report.completed_at),

@@ -18,10 +18,11 @@ from data_specs.visit.opinion import Opinion
 from data_specs.visit.report import Report, identifier
 from data_specs.vocabulary import Language, display
 from service.language.texts import opening
+from service.language.zone import day_and_time
 from service.protocols.er7 import OUR_APPLICATION, composed, encoded, line, segment
 from service.report.hl7.observations import observations
 from service.report.hl7.values import moment, notes, number, own_code
-from service.report.words import colon, day_and_time, say
+from service.report.words import colon, say
 
 RESULT_STATUS = {"preliminary": "P", "final": "F", "amended": "C"}
 """Tables 0123 (OBR-25) and 0085 (OBX-11). C: this result replaces the one that was sent before."""

@@ -41,7 +41,9 @@ def marks(**given: object) -> Marks:
 
 
 def found(of: Beats | None = None, rr_s: float = 1.0, **given: object) -> Intervals:
-    beat = RepresentativeBeat(np.zeros((12, BEFORE + AFTER)), np.zeros((1, 8, BEFORE + AFTER)), rr_s)
+    samples = np.zeros((12, BEFORE + AFTER))
+    samples[:, ONSET + 20] = 1.0  # so that the QRS has an axis
+    beat = RepresentativeBeat(samples, np.zeros((1, 8, BEFORE + AFTER)), rr_s)
     return measure(NO_SAMPLES, Examined(of or beats(), beat, marks(**given), ()))
 
 

@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from data_specs.cxr.image import Window
 from data_specs.ecg.recording import LEADS, Recording
 from data_specs.problems import Refused
 from data_specs.visit.assessment import EvidenceMap
 from inference.render import pictures as render
-from inference.render.paper import LEFT_MM, MM_PER_S, lay_out
+from inference.render.paper import LEFT_MM, MM_PER_S, ROWS, Boundary, Form, Gain, Speed, lay_out, lay_out_beat
 
 SVG = "{http://www.w3.org/2000/svg}"
 
@@ -224,3 +225,60 @@ def test_blended_film_changes_where_the_evidence_is_and_nowhere_else() -> None:
 def test_what_is_no_film_is_refused(content: bytes) -> None:
     with pytest.raises(Refused):
         render.film_png(content)
+
+
+@pytest.mark.parametrize("speed", [25, 50])
+@pytest.mark.parametrize("gain", [5, 10, 20])
+def test_speed_and_gain_are_what_the_pulse_says(speed: Speed, gain: Gain) -> None:
+    made = recording()
+    made.samples[LEADS.index("I"), 500:510] = 1.0  # one second in
+    paper = lay_out(made, form=Form(speed, gain))
+    stroke, pulse = paper.strokes[0], paper.marks[0]
+    peak = stroke[stroke[:, 1].argmin()]
+    assert peak[0] == pytest.approx(LEFT_MM + speed)
+    assert stroke[0, 1] - peak[1] == pytest.approx(gain)
+    assert np.ptp(pulse[:, 1]) == pytest.approx(gain)
+    assert np.ptp(pulse[pulse[:, 1] == pulse[:, 1].min()][:, 0]) == pytest.approx(0.2 * speed)
+    assert pulse[:, 0].min() >= 0
+    assert any(f"{speed} mm/s   {gain} mm/mV" in label.text for label in paper.labels)
+    assert paper.width_mm % 5 == 0
+
+
+def test_twelve_rows_show_ten_seconds_of_every_lead() -> None:
+    paper = lay_out(recording(), form=Form(layout="12x1"))
+    assert [label.text for label in paper.labels if label.bold] == list(LEADS)
+    assert [np.ptp(stroke[:, 0]) for stroke in paper.strokes] == pytest.approx([250.0] * 12, abs=0.06)
+
+
+def test_a_beat_has_its_boundaries_in_every_lead() -> None:
+    beat = np.zeros((12, 650))
+    beat[:, 250] = 1.0
+    paper = lay_out_beat(beat, 500.0, [Boundary(0.4, "QRS"), Boundary(0.6)], voltage=True)
+    assert [label.text for label in paper.labels if label.bold] == [lead for row in ROWS for lead in row]
+    assert len(paper.boundaries) == 24
+    onset, offset = paper.boundaries[:2]
+    peak = paper.strokes[0][paper.strokes[0][:, 1].argmin()]
+    assert peak[0] - onset[0, 0] == pytest.approx(0.1 * 50)
+    assert offset[0, 0] - onset[0, 0] == pytest.approx(0.2 * 50)
+    assert sum(label.text == "QRS" for label in paper.labels) == 12
+    ElementTree.fromstring(render.paper_svg(paper))
+
+
+@pytest.mark.parametrize("window", ["whole", "lungs", "bones"])
+def test_windows_spread_part_of_the_grey_values(window: Window) -> None:
+    ramp = np.tile(np.linspace(20, 220, 400), (300, 1)).astype(np.uint8)
+    out = io.BytesIO()
+    Image.fromarray(ramp).save(out, "PNG")
+    shown = np.asarray(image(render.film_png(out.getvalue(), window=window)), dtype=int)
+    assert shown.min() == 0
+    assert shown.max() == 255
+    assert (np.diff(shown[0]) >= 0).all()
+    saturated = {"whole": (0.02, 0.02), "lungs": (0.05, 0.37), "bones": (0.37, 0.02)}[window]
+    assert (shown == 0).mean() <= saturated[0]
+    assert (shown == 255).mean() <= saturated[1]
+
+
+def test_a_preview_is_a_fraction_of_the_film() -> None:
+    content = film(900, 900)
+    assert image(render.film_jpeg(content, 300)).size == (300, 300)
+    assert len(render.film_jpeg(content, 300)) < len(render.film_png(content, 300)) / 2

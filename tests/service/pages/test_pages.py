@@ -6,13 +6,18 @@ import asyncio
 import re
 import string
 from collections.abc import Iterator
+from datetime import UTC, datetime
+from html import unescape
 
 import httpx
 import pytest
 
-from data_specs.vocabulary import LANGUAGES
+from data_specs.problems import message
+from data_specs.visit.contract import InputProblem, Visit, VisitInput
+from data_specs.vocabulary import LANGUAGES, Language
 from service.keys import Key
 from service.language.texts import age, ago, measured, number, opening, percent, text, texts
+from service.pages.pictures import films
 from service.storage.cursor import write_cursor
 from tests.conftest import ROOT
 from tests.service.page_fixture import SECRET, Site, running_site, store_visits
@@ -318,11 +323,96 @@ def test_the_page_of_an_unfinished_visit_says_so_and_reloads(site: Site, reader:
 
 def test_every_image_of_a_visit_is_served(site: Site, reader: httpx.Client) -> None:
     html = reader.get(f"/visits/{site.ids['urgent']}").text
-    addresses = {a.replace("&amp;", "&") for a in re.findall(r'(?:src|data-full|value)="(/v1/[^"]+)"', html)}
+    addresses = {a.replace("&amp;", "&") for a in re.findall(r'(?:src|value)="(/v1/[^"]+)"', html)}
     kinds = [reader.get(address).headers["content-type"] for address in addresses]
-    assert kinds.count("image/svg+xml") == 3  # plain, and shaded by two findings
-    assert kinds.count("image/png") == 6  # preview, full, four overlays
-    assert len(kinds) == 9
+    assert kinds.count("image/svg+xml") == 4  # plain, shaded by two findings, the median beats
+    assert kinds.count("image/jpeg") == 2  # a preview of each film, also of the refused one
+    assert kinds.count("image/png") == 4  # overlays
+    assert len(kinds) == 10
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_a_refused_film_is_shown_under_its_reason_with_the_original(
+    site: Site, reader: httpx.Client, language: Language
+) -> None:
+    html = unescape(reader.get(f"/visits/{site.ids['urgent']}", headers={"Accept-Language": language}).text)
+    address = f"/v1/visits/{site.ids['urgent']}/inputs/3"
+    refused = html[html.index("film-refused") :]
+    assert opening(message("wrong_body_part", language, found="LEG", expected="CHEST")) in refused
+    assert f'src="{address}/film.jpg?max_px=768"' in refused
+    assert f'<a href="{address}" download>{text("original_file", language)}</a>' in refused
+    assert reader.get(f"{address}/film.png").headers["content-type"] == "image/png"
+    assert reader.get(address).headers["content-disposition"].startswith("attachment")
+
+
+def test_a_refused_recording_is_drawn_under_its_reason(site: Site, reader: httpx.Client) -> None:
+    html = unescape(reader.get(f"/visits/{site.ids['soon']}").text)
+    assert opening(message("lead_flat", "en", found="V2, V3", expected="12")) in html[html.index("film-refused") :]
+    drawn = reader.get(f"/v1/visits/{site.ids['soon']}/inputs/1/trace.svg")
+    assert drawn.headers["content-type"] == "image/svg+xml"
+    assert "25 mm/s" in drawn.text
+
+
+def test_what_cannot_be_decoded_says_so_and_offers_the_original() -> None:
+    posted = VisitInput(
+        index=0,
+        field="image",
+        filename="a.png",
+        sha256="0" * 64,
+        accepted=False,
+        problems=[InputProblem(code="truncated", severity="reject", message="…")],
+    )
+    visit = Visit(id="v", status="complete", received_at=datetime.now(UTC), inputs=[posted])
+    (film,) = films(visit, "vi")
+    assert (film.shown, film.refused, film.address) == (False, ("…",), "/v1/visits/v/inputs/0")
+
+
+def test_speed_gain_and_leads_are_links(site: Site, reader: httpx.Client) -> None:
+    page = f"/visits/{site.ids['urgent']}"
+    plain = unescape(reader.get(page).text)
+    assert f'href="{page}?speed=50#cardiac"' in plain
+    html = unescape(reader.get(f"{page}?speed=50&gain=20&layout=12x1").text)
+    assert f'href="{page}?speed=50&layout=12x1#cardiac"' in html  # the usual gain is not asked for
+    source = f"/v1{page}/inputs/1/trace.svg?speed=50&gain=20&layout=12x1"
+    assert f'src="{source}"' in html
+    drawn = reader.get(source)
+    assert "50 mm/s   20 mm/mV" in drawn.text
+    assert 'width="520mm"' in drawn.text
+    assert "25 mm/s · 10 mm/mV" in unescape(reader.get(f"{page}?speed=7&gain=&layout=x").text)
+    assert reader.get(f"/v1{page}/inputs/1/trace.svg?speed=30").status_code == 422
+
+
+def test_the_median_beats_are_drawn_with_what_was_measured(site: Site, reader: httpx.Client) -> None:
+    drawn = reader.get(f"/v1/visits/{site.ids['urgent']}/inputs/1/beats.svg")
+    assert drawn.status_code == 200
+    assert drawn.text.count(">QRS</text>") == 12
+    assert reader.get(f"/v1/visits/{site.ids['urgent']}/inputs/0/beats.svg").status_code == 404
+
+
+def test_a_film_says_its_size(site: Site, reader: httpx.Client) -> None:
+    size = reader.get(f"/v1/visits/{site.ids['urgent']}/inputs/0/film.json").json()
+    assert size == {"rows": 512, "columns": 512, "pixel_mm": None}
+
+
+def test_a_visits_page_is_light_before_the_full_film(site: Site, reader: httpx.Client) -> None:
+    """What a browser loads for the page with a film and a recording, as it passes the link: 150 kB at most."""
+    page = reader.get(f"/visits/{site.ids['urgent']}")
+    html = page.text
+    loaded = set(re.findall(r'(?:src|href)="(/static/[^"]+)"', html)) | set(re.findall(r'src="(/v1/[^"]+)"', html))
+    weights = {address: on_the_link(reader, unescape(address)) for address in loaded if "beats.svg" not in address}
+    # the made film is smoother than a film is: previews of real ones have 32 to 38 kB
+    weights |= {address: max(weight, 40_000) for address, weight in weights.items() if "film.jpg" in address}
+    weights["page"] = int(page.headers["content-length"])
+    assert any("trace.svg" in address for address in weights)
+    assert any("film.jpg" in address for address in weights)
+    assert sum(weights.values()) <= 150_000, weights
+
+
+def on_the_link(reader: httpx.Client, address: str) -> int:
+    """Bytes of an answer's body as they are sent."""
+    with reader.stream("GET", address) as answer:
+        assert answer.status_code == 200
+        return sum(len(part) for part in answer.iter_raw())
 
 
 def test_text_from_clients_is_shown_as_text(site: Site, reader: httpx.Client) -> None:

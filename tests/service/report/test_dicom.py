@@ -23,7 +23,6 @@ from data_specs.vocabulary import LANGUAGES, display, terms
 from inference.render.pictures import evidence_png
 from service.report.dicom.identity import instances, prior_document
 from service.report.dicom.images import MAX_SIDE_PX, render_heatmap, render_presentation
-from service.report.dicom.outlines import outlines
 from service.report.dicom.sr import render
 from service.report.words import finding_sentence, say
 from tests.service.report_fixture import DOCTOR, NAME, SPECIALIST, STUDY, VISIT, code, judged, measured, report
@@ -632,22 +631,3 @@ def test_a_films_look_up_table_is_copied(bits, tmp_path):
 def test_a_film_that_cannot_be_read_is_refused():
     with pytest.raises(Refused):
         render_presentation(report(1), "vi", "pneumonia", 0, b"no film")
-
-
-def test_outlines_are_closed_and_follow_the_level_of_the_map():
-    (line,) = outlines([[0] * 9] * 4 + [[0] * 4 + [255] + [0] * 4] + [[0] * 9] * 4, 0.5)
-    assert np.array_equal(line[0], line[-1])
-    assert np.allclose(line.mean(axis=0), 0.5, atol=0.01)
-    assert np.all(np.hypot(*(line - 0.5).T) < 1 / 9)
-    assert outlines([[0, 0], [0, 0]], 0.5) == []
-    (whole,) = outlines([[255]], 0.5)
-    assert whole.min() == 0
-    assert whole.max() == 1
-
-
-def test_outlines_have_a_limited_number_of_points():
-    checks = [[255 * ((row + column) % 2) for column in range(48)] for row in range(48)]
-    lines = outlines(checks, 0.5)
-    assert lines
-    assert all(np.array_equal(line[0], line[-1]) for line in lines)
-    assert all(len(line) <= 2001 for line in lines)

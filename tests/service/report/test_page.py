@@ -19,7 +19,9 @@ from pypdf import PdfReader
 from data_specs.problems import Problem
 from data_specs.visit.report import Report, ReportOrgan
 from data_specs.vocabulary import LANGUAGES, Language, display
+from inference.render.pictures import PRINT_PX_PER_MM
 from service.language.texts import opening, text
+from service.language.zone import zone_named
 from service.report import as_json, html, pdf, words
 from service.report.sheet import code_text, make_sheet, result_text
 from tests.conftest import ROOT
@@ -192,7 +194,7 @@ def test_html_carries_every_fact_of_the_report(language: Language, version: int)
     assert words.say("decision_support", language) in page.text
     assert page.text.index(spaced(words.say(f"status_{made.status}", language))) < page.text.index(NAME)
     findings = words.say("section_findings", language)
-    assert page.text.index(spaced(words.conclusion(made, language))) < page.text.index(findings)
+    assert page.text.index(spaced(words.findings_that_hold(made, language))) < page.text.index(findings)
 
 
 def test_html_has_no_scripts_and_no_outside_resources() -> None:
@@ -267,8 +269,8 @@ def text_of(content: bytes) -> str:
 @pytest.mark.parametrize("version", VERSIONS)
 def test_pdf_is_one_page_with_every_fact_of_the_report(language: Language, version: int) -> None:
     made = report(version)
-    content = pdf.render(made, language, pictures={0: picture(), 1: picture(500, 200)})
-    assert len(pages_of(content)) == 1
+    content = pdf.render(made, language, pictures={0: picture()})
+    assert len(pages_of(content)) == 2  # the film has a page of its own
     text_ = text_of(content)
     for finding in made.findings:
         row = f"{opening(display(finding.name, language))} {code_text(finding.code)} {result_text(finding, language)}"
@@ -276,7 +278,7 @@ def test_pdf_is_one_page_with_every_fact_of_the_report(language: Language, versi
         if finding.operating_point:
             assert " ".join(words.percent(finding.operating_point.threshold, language).split()) in text_
             assert finding.operating_point.cohort in text_
-    told = [words.conclusion(made, language), *words.organ_reasons(made, "kidney", language)]
+    told = [words.findings_that_hold(made, language), *words.organ_reasons(made, "kidney", language)]
     told += [words.next_step(step, language) for step in made.next_steps]
     told += [one for opinion in made.opinions for one in words.opinion_sentences(opinion, language)]
     told += words.input_problems(made.inputs[2], language)
@@ -320,7 +322,7 @@ def test_sixteen_findings_fit_one_page_and_none_is_lost(positive: int, version: 
     made = with_findings(positive, version)
     shown = {} if positive == 16 else {0: picture(), 1: picture(500, 200)}
     content = pdf.render(made, "fr", pictures=shown)
-    assert len(pages_of(content)) == 1
+    assert len(pages_of(content)) == 1 + len(shown)
     text_ = text_of(content)
     for finding in made.findings:
         assert code_text(finding.code) in text_
@@ -350,6 +352,45 @@ def test_a_long_report_continues_on_further_pages_without_loss() -> None:
     assert words.say(f"status_{made.status}", "vi") in pages[0]
     assert words.next_step(made.next_steps[0], "vi") in " ".join(pages[0].split())
     assert smallest_print(content) >= 7
+
+
+def sheet_of(width_mm: int, height_mm: int) -> bytes:
+    into = io.BytesIO()
+    Image.new("P", (PRINT_PX_PER_MM * width_mm, PRINT_PX_PER_MM * height_mm), 1).save(into, "PNG")
+    return into.getvalue()
+
+
+def test_a_recording_is_printed_to_scale_on_a_page_across() -> None:
+    made = report()
+    content = pdf.render(made, "vi", pictures={0: picture()}, traces={1: sheet_of(270, 140)})
+    upright, film, across = PdfReader(io.BytesIO(content)).pages
+    assert film.mediabox == upright.mediabox
+    assert (round(float(across.mediabox.width)), round(float(across.mediabox.height))) == (842, 595)
+    assert float(upright.mediabox.height) > float(upright.mediabox.width)
+    drawn = re.findall(rb"([\d.]+) 0 0 ([\d.]+) [\d.]+ [\d.]+ cm", across.get_contents().get_data())
+    points_per_mm = 72 / 25.4
+    assert (270, 140) in [(round(float(w) / points_per_mm), round(float(h) / points_per_mm)) for w, h in drawn]
+    assert words.say("page_of", "vi", page=3, pages=3) in across.extract_text()
+
+
+def test_a_recording_that_is_too_high_is_printed_smaller_and_says_so() -> None:
+    made = report()
+    content = pdf.render(made, "en", traces={1: sheet_of(270, 400)})
+    across = PdfReader(io.BytesIO(content)).pages[1]
+    assert words.say("page_recording_scaled", "en") in spaced(across.extract_text())
+
+
+def test_times_are_those_of_the_zone_and_refusals_stand_apart_from_the_conclusion() -> None:
+    made = report(3)
+    zone = zone_named("Asia/Ho_Chi_Minh")
+    for page in (text_of(pdf.render(made, "vi", zone=zone)), html.render(made, "vi", zone=zone).decode()):
+        assert "Asia/Ho_Chi_Minh" in page
+        assert " UTC" not in page
+    sheet = make_sheet(made, "vi")
+    reasons = " ".join(words.organ_reasons(made, "kidney", "vi"))
+    assert reasons not in sheet.conclusion
+    page = text_of(pdf.render(made, "vi"))
+    assert page.index(sheet.conclusion) < page.index(reasons)
 
 
 def smallest_print(content: bytes) -> float:

@@ -8,18 +8,24 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from data_specs.visit.assessment import EvidenceMap
+
 SIDE = 96
 """Samples a side of the enlarged map: finer than the cells of a heatmap, coarse enough to keep the object small."""
 
 MAX_POINTS = 2000
 """Points of one outline. An FL element of explicit VR holds at most 16,383 numbers (PS3.5 section 7.1.2)."""
 
+OVER, UNDER = "#ffd24a", "#000000"
+LEVEL = 0.5
+"""Outlines are drawn where the map has this share of its range. The overlay has two thirds of its opacity there."""
+
 Floats = NDArray[np.float64]
 Edge = tuple[int, int, bool]
 """Row and column of a sample, and whether the edge goes down from it (else to the right)."""
 
 
-def outlines(values: Sequence[Sequence[int]], level: float) -> list[Floats]:
+def outlines(values: Sequence[Sequence[int]], level: float = LEVEL) -> list[Floats]:
     """The closed lines on which a map has the value ``level``, the longest first.
 
     Parameters
@@ -38,6 +44,22 @@ def outlines(values: Sequence[Sequence[int]], level: float) -> list[Floats]:
     above = np.pad(smooth - level, 1, constant_values=-level)  # zero outside the film, so that every outline closes
     lines = [_shares(above, loop) for loop in _loops(_joins(above))]
     return sorted(lines, key=len, reverse=True)
+
+
+def outline_svg(evidence: EvidenceMap) -> str:
+    """The outlines of a heatmap as a drawing that is stretched over the film, a light line on a dark one."""
+    path = "".join(
+        "M" + "L".join(f"{x} {y}" for x, y in np.rint(1000 * line[:-1]).astype(int).tolist()) + "Z"
+        for line in outlines(evidence.values)
+    )
+    lines = "".join(
+        f'<path d="{path}" fill="none" stroke="{colour}" stroke-width="{width}" vector-effect="non-scaling-stroke"/>'
+        for colour, width in ((UNDER, 4), (OVER, 2))
+    )
+    return (
+        '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 1000 1000" width="1000" height="1000" '
+        f'preserveAspectRatio="none">{lines}</svg>'
+    )
 
 
 def _joins(above: Floats) -> dict[Edge, list[Edge]]:
