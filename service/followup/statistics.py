@@ -5,8 +5,6 @@ They cover only the visits that the key may see.
 
 from __future__ import annotations
 
-import csv
-import io
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -20,6 +18,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from data_specs.visit.opinion import Opinion
+from service.followup.cells import csv_lines
 from service.keys import Key
 from service.parts import Parts
 from service.storage.tables import OpinionRow, OutcomeRow, ReferralRow, VisitRow
@@ -132,16 +131,7 @@ def as_csv(found: Statistics, table: Table) -> str:
     """One of the tables as CSV. The first line holds the names of the columns."""
     rows: Sequence[_Row] = getattr(found, table)
     kinds: dict[Table, type[_Row]] = {"turnaround": Turnaround, "agreement": Agreement, "unheard": Unheard}
-    out = io.StringIO()
-    writer = csv.DictWriter(out, list(kinds[table].model_fields), lineterminator="\r\n")
-    writer.writeheader()
-    writer.writerows({name: _cell(value) for name, value in row.model_dump().items()} for row in rows)
-    return out.getvalue()
-
-
-def _cell(value: object) -> object:
-    """The value, with a quote before text that a spreadsheet would run as a formula."""
-    return f"'{value}" if isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t") else value
+    return csv_lines(list(kinds[table].model_fields), [row.model_dump() for row in rows])
 
 
 def _turnaround(reads: Sequence[_ReadVisit], questions: Iterable[ReferralRow]) -> tuple[Turnaround, ...]:

@@ -11,8 +11,9 @@ from sqlalchemy.orm import Session
 
 from data_specs.visit.contract import Priority, Status
 from service.keys import Key
+from service.parts import Parts
 from service.storage.folding import fold
-from service.storage.tables import ReferralRow, VisitRow
+from service.storage.tables import KeyRow, ReferralRow, VisitRow
 from service.visits.stored import NOT_WITHDRAWN, is_addressed_to, visible
 
 Asked = Literal["any", "open", "answered"]
@@ -75,6 +76,18 @@ def earliest(session: Session, key: Key, wanted: Filter) -> datetime | None:
     """When the first of the latest :data:`SEARCHED` visits of the period was received; ``None`` if there are fewer."""
     times = _in_period(visible(select(VisitRow.received_at), key), wanted)
     return session.scalars(times.order_by(VisitRow.received_at.desc()).offset(SEARCHED - 1).limit(1)).first()
+
+
+async def sites(parts: Parts, key: Key) -> list[str]:
+    """The sites between whose visits ``key`` can choose; none where it sees only one."""
+    if key.role == "admin":
+        query = select(KeyRow.site).where(KeyRow.role == "site")
+    elif key.role == "specialist":
+        asked = select(VisitRow.site).join(ReferralRow, ReferralRow.visit_id == VisitRow.id)
+        query = asked.where(is_addressed_to(key), NOT_WITHDRAWN)
+    else:
+        return []
+    return sorted(await parts.database.read(lambda session: session.scalars(query.distinct()).all()))
 
 
 def _in_period(query: Select, wanted: Filter) -> Select:  # type: ignore[type-arg]

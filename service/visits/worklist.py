@@ -40,7 +40,7 @@ class EarlierVisit:
     id: str
     received_at: datetime
     visited_on: date | None
-    priority: Priority
+    priority: str
     status: str
     version: int
 
@@ -52,6 +52,11 @@ class Person:
     latest: VisitRow
     others: Sequence[EarlierVisit]
     visits: int
+
+    @property
+    def most_pressing(self) -> str:
+        """The priority of the most pressing visit that is shown."""
+        return min((each.priority for each in (self.latest, *self.others)), key=PRIORITIES.index)
 
 
 @dataclass(frozen=True, slots=True)
