@@ -136,6 +136,8 @@ def _offset(text: str) -> int | None:
 def _midnight(day: date | None, zone: timezone, days: int = 0) -> datetime | None:
     """The beginning of the day, or of one that comes ``days`` later; ``None`` where UTC has no such time."""
     try:
-        return datetime(day.year, day.month, day.day, tzinfo=zone).astimezone(UTC) + timedelta(days=days) if day else None
+        return (
+            datetime(day.year, day.month, day.day, tzinfo=zone).astimezone(UTC) + timedelta(days=days) if day else None
+        )
     except OverflowError:
         return None

@@ -92,4 +92,3 @@ async def worklist_csv(request: Request) -> Response:
 async def visit_page(request: Request, visit_id: str) -> Response:
     key = await page_key(request)
     return to_login(request) if key is None else await visit_response(request, key, visit_id)
-

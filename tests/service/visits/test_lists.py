@@ -48,7 +48,12 @@ def shown(found):
 
 @pytest.mark.parametrize(
     ("order", "expected"),
-    [("priority", [0, 3, 2, 4, 5]), ("arrival", [5, 4, 3, 2, 0]), ("visited", [0, 3, 5, 4, 2]), ("person", [4, 3, 5, 0, 2])],
+    [
+        ("priority", [0, 3, 2, 4, 5]),
+        ("arrival", [5, 4, 3, 2, 0]),
+        ("visited", [0, 3, 5, 4, 2]),
+        ("person", [4, 3, 5, 0, 2]),
+    ],
 )
 def test_orders_and_both_ways_through_the_pages(served, ids, monkeypatch, order, expected):
     wanted = [ids[n] for n in expected]
