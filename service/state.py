@@ -13,7 +13,6 @@ from service.protocols.tensors import Tensors
 from service.visits.engine import Engine
 from service.visits.work import Work
 
-
 MAX_LISTENERS = 200
 
 

@@ -2,7 +2,7 @@
 
 References
 ----------
-WHATWG HTML, section 9.2 (server-sent events): a browser connects again by itself after an end, and stays away after 204.
+WHATWG HTML, section 9.2 (server-sent events): a browser connects again by itself after an end, and no more after 204.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ DRAIN_EVERY_S = 0.5
 LONGEST_S = 600.0
 """Then the browser connects again, so that connections spread over the processes."""
 COMMITTED_WITHIN = timedelta(seconds=10)
-"""A visit may be committed after another that was completed later, so the time before the last one is looked at again."""
+"""A visit may be committed after another that was completed later, so that time is looked at again."""
 MOST_AT_ONCE = 1000
 
 router = APIRouter(include_in_schema=False)

@@ -9,8 +9,8 @@ from typing import TypedDict
 from data_specs.visit.context import Context
 
 MAX_FOLDED = 400
-"""Bytes in UTF-8. With the longest site, referring doctor and person, a row of the index then stays below the 2,704 bytes
-that PostgreSQL allows."""
+"""Bytes in UTF-8. With the longest site, referring doctor and person, a row of the index then stays below the 2,704
+bytes that PostgreSQL allows."""
 _LETTERS = str.maketrans({"đ": "d", "ł": "l", "ø": "o", "ı": "i", "œ": "oe", "æ": "ae", "^": " ", "\0": " "})
 """Letters that have no decomposition in Unicode, and the sign between the parts of a DICOM name."""
 

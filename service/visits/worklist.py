@@ -56,7 +56,7 @@ class Person:
     @property
     def most_pressing(self) -> str:
         """The priority of the most pressing visit that is shown."""
-        return min((each.priority for each in (self.latest, *self.others)), key=PRIORITIES.index)
+        return min([self.latest.priority, *(each.priority for each in self.others)], key=PRIORITIES.index)
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +102,7 @@ def _page(session: Session, key: Key, wanted: Filter, order: Order, cursor: str 
         here, there = tuple_(*columns), tuple_(*position)
         query = query.where(here < there if downward else here > there)
     query = query.order_by(*(each.desc() if downward else each.asc() for each in columns)).limit(PAGE + 1)
-    rows = session.execute(query).all()
+    rows = list(session.execute(query))
     more, rows = len(rows) > PAGE, rows[:PAGE]
     if backward and not more:
         return _page(session, key, wanted, order, None)  # the first page, whole
@@ -144,11 +144,11 @@ def _persons(session: Session, key: Key, wanted: Filter, wanted_persons: list[tu
     """The visits of these persons, in this order."""
     if not wanted_persons:
         return []
-    latest_first = {"partition_by": _PERSON, "order_by": (VisitRow.received_at.desc(), VisitRow.id.desc())}
+    latest_first = VisitRow.received_at.desc(), VisitRow.id.desc()
     columns = (
         *(VisitRow.id, VisitRow.received_at, VisitRow.visited_on, VisitRow.priority, VisitRow.status, VisitRow.version),
         *_labelled(_PERSON, "person"),
-        func.row_number().over(**latest_first).label("number"),
+        func.row_number().over(partition_by=_PERSON, order_by=latest_first).label("number"),
         func.count().over(partition_by=_PERSON).label("visits"),
     )
     theirs = chosen(select(*columns), key, wanted).where(tuple_(*_PERSON).in_(wanted_persons)).subquery()

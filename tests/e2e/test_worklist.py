@@ -1,4 +1,4 @@
-"""The worklist in a real browser: dense on a screen, readable on a phone, light on a thin link, and told of what is new.
+"""The worklist in a real browser: dense on a screen, readable on a phone, light on a thin link, told of news.
 
 Needs Debian's ``chromium``; the tests are skipped, saying so, where there is none. ``SANGLOC_TEST_SHOTS`` names a
 folder to leave pictures in.

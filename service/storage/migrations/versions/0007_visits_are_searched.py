@@ -38,8 +38,8 @@ def upgrade() -> None:
 
 def _fill_in() -> None:
     """What earlier visits are found by. A context that is no longer read as one leaves its visit without."""
-    columns = [sa.column(name) for name in ("id", "context", "accession_number", "folded")]
-    visits = sa.table("visits", *columns, sa.column("visited_on", sa.Date))
+    names = ("id", "context", "accession_number", "folded")
+    visits = sa.table("visits", *(sa.column(name) for name in names), sa.column("visited_on", sa.Date))
     bind = op.get_bind()
     last = ""
     while True:
