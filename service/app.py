@@ -29,6 +29,7 @@ from service.delivery.worker import DeliveryWorker
 from service.logs import where_it_failed
 from service.pages import events as page_events
 from service.pages import post as post_page
+from service.pages import statistics as statistics_page
 from service.pages import visit as followup_pages
 from service.pages import worklist as pages
 from service.pages.outage import NOT_PAGES, add_outage_page
@@ -124,7 +125,7 @@ def build(
     add_outage_page(app)
     for module in (
         *(api, followup_api, reports_api, statistics_api, admin, destinations, operations),
-        *(open_inference, web, tus, post_page, session, pages, page_events, followup_pages),
+        *(open_inference, web, tus, post_page, session, pages, page_events, followup_pages, statistics_page),
     ):
         app.include_router(module.router)
     app.mount("/static", StaticFiles(packages=[("service.pages", "static")]))

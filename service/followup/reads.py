@@ -44,7 +44,7 @@ class ReadVisit:
     machine
         For each finding that the machine judged: is it present?
     recalled
-        Whether the person was told to come again or to go elsewhere: by the latest signed advice, else by the next steps.
+        Whether a specialist has to be asked or the person referred: by the latest signed advice, else the next steps.
     questions
         When specialists were asked, and when they answered; without those that were taken back.
     outcomes

@@ -22,7 +22,7 @@ class Screening(Row):
     """Of one site: how many visits, and how many of them had an organ assessed, a finding flagged, a recall, and a
     finding that was confirmed later.
 
-    A recall is the latest signed advice to ask a specialist or to refer; where nobody advised, a next step that says so.
+    A recall is the latest signed advice to ask a specialist or to refer; where nobody advised, a next step to do so.
     """
 
     site: str
@@ -64,7 +64,7 @@ class Refusal(Row):
     Parameters
     ----------
     name
-        The code of the reason; or manufacturer and model, where the file states neither its format.
+        The code of the reason; or manufacturer and model, and where the file states neither, its format.
     """
 
     field: str

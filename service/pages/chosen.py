@@ -96,6 +96,15 @@ class Chosen:
             asked=self.asked,
         )
 
+    def days(self, now: datetime, longest: int) -> tuple[datetime, datetime | None]:
+        """Begin and end of the chosen days; ``longest`` days before their end, or before now, where no begin is chosen.
+
+        An end that has not come yet is none.
+        """
+        chosen = replace(self, period="all").filter(now)
+        before = chosen.before if chosen.before is None or chosen.before < now else None
+        return chosen.since or _days_before(before or now, longest), before
+
     def address(self, path: str = "/worklist", *, cursor: str | None = None, **change: Any) -> str:
         """Address of the worklist with this choice, and some of it changed."""
         new = replace(self, **change)
@@ -141,3 +150,10 @@ def _midnight(day: date | None, zone: timezone, days: int = 0) -> datetime | Non
         )
     except OverflowError:
         return None
+
+
+def _days_before(moment: datetime, days: int) -> datetime:
+    try:
+        return moment - timedelta(days=days)
+    except OverflowError:
+        return datetime.min.replace(tzinfo=UTC)
