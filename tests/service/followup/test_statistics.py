@@ -87,7 +87,9 @@ def district(served):
             assert doctor.post(f"/v1/visits/{made[n]}/outcomes", json=outcome).status_code == 201
         site.post("/v1/visits", files=visit_files(person={"id": "VN-N"}, referrer={"id": "D-2"})[1:])
         for n, advice in enumerate(("manage", "refer", "ask")):
-            assert doctor.post(f"/v1/visits/{made[n]}/opinions", json={"version": 1, "advice": advice}).status_code == 201
+            assert (
+                doctor.post(f"/v1/visits/{made[n]}/opinions", json={"version": 1, "advice": advice}).status_code == 201
+            )
     return served.key("doctor", "figures-2", doctor_id="D-2", label="BS. Thử")
 
 

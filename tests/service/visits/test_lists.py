@@ -49,7 +49,7 @@ def shown(found):
 @pytest.mark.parametrize(
     ("order", "expected"),
     [
-        ("priority", [0, 3, 2, 4, 5]),
+        ("priority", [0, 2, 3, 4, 5]),
         ("arrival", [5, 4, 3, 2, 0]),
         ("visited", [0, 3, 5, 4, 2]),
         ("person", [4, 3, 5, 0, 2]),
@@ -69,6 +69,21 @@ def test_orders_and_both_ways_through_the_pages(served, ids, monkeypatch, order,
     back = page(served, order=order, cursor=pages[-1].previous)
     assert (shown(back), shown(page(served, order=order, cursor=back.previous))) == (wanted[2:4], wanted[:2])
     assert shown(page(served, order=order, cursor=back.next)) == wanted[4:]
+
+
+def test_a_person_with_many_visits_takes_one_place(served, monkeypatch):
+    monkeypatch.setattr(module, "PAGE", 1)
+    monkeypatch.setattr(module, "FOLDED_VISITS", 2)
+    key = Key("k", "site", "often")
+    with served.client(served.key("site", "often")) as client:
+        for person in (*["P-9"] * 7, "P-8"):
+            files = visit_files(f"{person}".encode(), person={"id": person})
+            assert client.post("/v1/visits", files=files).status_code == 201
+    first = page(served, key)
+    assert (first.persons[0].visits, len(first.persons[0].others)) == (7, 2)
+    last = page(served, key, first.next)
+    assert (len(last.persons), last.persons[0].visits, last.next) == (1, 1, None)
+    assert shown(page(served, key, last.previous)) == shown(first)
 
 
 def test_a_persons_visits_stand_together_with_the_latest_on_top(served, ids):
