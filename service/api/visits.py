@@ -7,7 +7,7 @@ import contextlib
 import re
 import time
 from datetime import UTC, datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 from urllib.parse import quote
 
 from fastapi import APIRouter, Path, Query, Request
@@ -139,7 +139,7 @@ async def get_visits(
         ),
     ] = "",
     site: Annotated[str | None, Query(max_length=100)] = None,
-    signed: Annotated[bool | None, Query(description="Whether a doctor has signed")] = None,
+    signed: Annotated[Literal["yes", "no"] | None, Query(description="Whether a doctor has signed")] = None,
     asked: Annotated[Asked | None, Query(description="Whether a specialist was asked; a specialist: were you")] = None,
     cursor: Annotated[str | None, Query(max_length=200, description="`next` of the previous page")] = None,
     limit: Annotated[int, Query(ge=1, le=MAX_PAGE)] = PAGE,
@@ -153,7 +153,7 @@ async def get_visits(
         since=None if since is None else in_utc(since, "since"),
         before=None if before is None else in_utc(before, "before"),
         site=site,
-        signed=signed,
+        signed=None if signed is None else signed == "yes",
         asked=asked,
     )
     page = await list_visits(service, key, wanted, cursor=cursor, limit=limit)

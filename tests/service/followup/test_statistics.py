@@ -98,7 +98,7 @@ def test_the_api_counts_a_district(served, district):
         found = doctor.get("/v1/statistics").json()
         (row,) = found["screening"]
         assert (row["visits"], row["assessed"], row["flagged"], row["confirmed"]) == (11, 10, 10, 9)
-        unsigned = [each["id"] for each in doctor.get("/v1/visits", params={"signed": False}).json()["items"]]
+        unsigned = [each["id"] for each in doctor.get("/v1/visits", params={"signed": "no"}).json()["items"]]
         steps = [doctor.get(f"/v1/visits/{each}/report.json").json()["next_steps"] for each in unsigned]
         recalled = sum(any(step["step"] != "manage" for step in of_visit) for of_visit in steps)
         assert row["recalled"] == 2 + recalled, "two by advice, the others by their next steps"

@@ -123,10 +123,10 @@ def test_signed_and_asked(served, ids):
             assert answer.status_code == 200, answer.text
             return {each["id"] for each in answer.json()["items"]}
 
-        assert listed(d, signed=True) == set()
+        assert listed(d, signed="yes") == set()
         assert d.post(f"/v1/visits/{ids[0]}/opinions", json={"version": 1}).status_code == 201
-        assert listed(d, signed=True) == {ids[0]}
-        assert listed(d, signed=False) == {*ids[1:]}
+        assert listed(d, signed="yes") == {ids[0]}
+        assert listed(d, signed="no") == {*ids[1:]}
         for n, site in ((0, "asked"), (2, "asked"), (0, "others")):
             assert d.post(f"/v1/visits/{ids[n]}/referrals", json={"to_site": site}).status_code == 201
         assert listed(s, asked="open") == listed(d, asked="any") == {ids[0], ids[2]}
