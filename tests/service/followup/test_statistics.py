@@ -12,7 +12,9 @@ import pytest
 from data_specs.vocabulary import LANGUAGES
 from service.followup.reads import ReadFile, ReadVisit
 from service.followup.screening import by_device, by_finding, by_reason, interval, screening
+from service.followup.statistics import Statistics, Turnaround
 from service.language.texts import text
+from service.pages.statistics import charts
 from tests.service.serving import visit_files
 
 NOW = datetime(2026, 11, 20, tzinfo=UTC)
@@ -69,6 +71,24 @@ def test_refusals_by_reason_and_device():
     assert reasons == [("image", "wrong_view", 2, 3, 0.667), ("image", "inverted", 1, 3, 0.333)]
     devices = [(row.field, row.name, row.refused, row.files) for row in by_device([read({}, files=files)])]
     assert devices == [("image", "Acme X1", 1, 2), ("image", "jpeg", 1, 1), ("ecg", "wfdb", 0, 1)]
+
+
+def test_the_chart_of_turnaround_spans_the_slowest_site():
+    found = Statistics(
+        since=NOW, before=None, site=None, agreement=(), unheard=(), screening=(), findings=(), refusals=(), devices=(),
+        turnaround=tuple(
+            Turnaround(
+                site=site, visits=1, signed=1, sign_hours_median=median, sign_hours_p90=p90, asked=0, answered=0,
+                answer_hours_median=None, answer_hours_p90=None, complete_seconds_median=1, complete_seconds_p90=2,
+            )
+            for site, median, p90 in (("xa", 2.5, 5.0), ("huyen", 5.0, 10.0), ("none", None, None))
+        ),
+    )  # fmt: skip
+    bars = charts(found, "vi")["turnaround"]
+    assert [(bar.label, bar.shown, bar.length, bar.high) for bar in bars] == [
+        ("xa", "2,5 / 5", 0.25, 0.5),
+        ("huyen", "5 / 10", 0.5, 1.0),
+    ]
 
 
 # ------------------------------------------------------------------ through the service
