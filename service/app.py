@@ -33,10 +33,12 @@ from service.api.refusals import add_refusals
 from service.delivery.worker import DeliveryWorker
 from service.errors import StorageUnavailable
 from service.logs import where_it_failed
+from service.pages import events as page_events
 from service.pages import interface as interface_pages
 from service.pages import keys as keys_page
 from service.pages import post as post_page
 from service.pages import signing
+from service.pages import statistics as statistics_page
 from service.pages import visit as followup_pages
 from service.pages import worklist as pages
 from service.pages.refused import NOT_PAGES, refused
@@ -133,7 +135,8 @@ def build(
     add_refusals(app, refused)
     for module in (
         *(api, pictures_api, followup_api, reports_api, statistics_api, admin, destinations, operations),
-        *(open_inference, web, tus, post_page, session, pages, followup_pages, signing, keys_page, interface_pages),
+        *(open_inference, web, tus, post_page, session, pages, page_events, followup_pages, statistics_page),
+        *(signing, keys_page, interface_pages),
     ):
         app.include_router(module.router)
     app.mount("/static", StaticFiles(packages=[("service.pages", "static")]))

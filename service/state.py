@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from fastapi import Request
 
 from service.delivery.worker import DeliveryWorker
 from service.parts import Parts
-from service.places import Places
+from service.places import Places, Shares
 from service.protocols.tensors import Tensors
 from service.visits.engine import Engine
 from service.visits.work import Work
+
+MAX_LISTENERS = 200
 
 
 @dataclass
@@ -34,6 +36,8 @@ class Service(Parts):
         The process was asked to stop: nothing new is accepted.
     failed
         The bundles could not be loaded.
+    listeners
+        Limits how many pages are told of new urgent visits at a time, and how many of them one key has.
     queue_was_full
         Whether the queue was full when it was last counted. Bodies are then refused before they are read.
     """
@@ -42,6 +46,7 @@ class Service(Parts):
     deliveries: DeliveryWorker
     uploads: Places
     tensors: Tensors
+    listeners: Shares = field(default_factory=lambda: Shares(MAX_LISTENERS))
     engine: Engine | None = None
     draining: bool = False
     failed: bool = False

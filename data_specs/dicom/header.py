@@ -62,6 +62,7 @@ MAX_INFLATED = 320 * 2**20
 KEYWORDS = (
     *("SpecificCharacterSet", "SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID", "StudyID"),
     *("StudyDate", "StudyTime", "Modality", "AccessionNumber", "ReferringPhysicianName"),
+    *("Manufacturer", "ManufacturerModelName"),
     *("PatientName", "PatientID", "IssuerOfPatientID", "PatientBirthDate", "PatientSex"),
     *("PatientAge", "BodyPartExamined", "AnatomicRegionSequence", "ViewPosition", "ViewCodeSequence"),
     *("PatientOrientation", "NumberOfFrames", "SamplesPerPixel", "PhotometricInterpretation", "PlanarConfiguration"),

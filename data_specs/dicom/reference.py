@@ -38,6 +38,8 @@ class DicomReference(Schema):
     PatientBirthDate: str = ""
     PatientAge: str = ""
     PatientSex: str = ""
+    Manufacturer: str = ""
+    ManufacturerModelName: str = ""
 
     @property
     def names_its_study(self) -> bool:

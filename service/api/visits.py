@@ -7,7 +7,7 @@ import contextlib
 import re
 import time
 from datetime import UTC, datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 from urllib.parse import quote
 
 from fastapi import APIRouter, Path, Query, Request
@@ -27,7 +27,9 @@ from service.receive.accept import accept_visit
 from service.receive.commit import RETRY_AFTER_S
 from service.state import service_of
 from service.storage.tables import VisitRow
-from service.visits.stored import MAX_PAGE, PAGE, input_content, list_visits, load_visit, visit_view
+from service.visits.filters import MAX_SEARCH, Asked, Filter
+from service.visits.listing import MAX_PAGE, PAGE, in_utc, list_visits
+from service.visits.stored import input_content, load_visit, visit_view
 
 DEFAULT_WAIT_S = 30.0
 MAX_WAIT_S = 120.0
@@ -137,14 +139,35 @@ async def get_visits(
         str | None,
         Query(min_length=1, max_length=200, description="The person's identifier, exactly as it was posted"),
     ] = None,
+    before: Annotated[Moment | None, Query(description="Received before this time; UTC if it names no zone")] = None,
+    q: Annotated[
+        str,
+        Query(
+            max_length=MAX_SEARCH,
+            description="Words, or parts of them, of the person's name or identifier, or of the accession number; case "
+            "and diacritics do not matter",
+        ),
+    ] = "",
+    site: Annotated[str | None, Query(max_length=100)] = None,
+    signed: Annotated[Literal["yes", "no"] | None, Query(description="Whether a doctor has signed")] = None,
+    asked: Annotated[Asked | None, Query(description="Whether a specialist was asked; a specialist: were you")] = None,
     cursor: Annotated[str | None, Query(max_length=200, description="`next` of the previous page")] = None,
     limit: Annotated[int, Query(ge=1, le=MAX_PAGE)] = PAGE,
 ) -> Response:
     """Page through the visits that the key may see, newest first."""
     service, language = service_of(request), language_of(request)
-    page = await list_visits(
-        service, key, priority=priority, status=status, since=since, person=person, cursor=cursor, limit=limit
+    wanted = Filter(
+        search=q,
+        person=person,
+        priority=priority,
+        status=status,
+        since=None if since is None else in_utc(since, "since"),
+        before=None if before is None else in_utc(before, "before"),
+        site=site,
+        signed=None if signed is None else signed == "yes",
+        asked=asked,
     )
+    page = await list_visits(service, key, wanted, cursor=cursor, limit=limit)
 
     def listed() -> str:
         """Runs in a thread, because a page of visits is much JSON to read and to write."""

@@ -1,46 +1,44 @@
-"""Statistics of signing and asking: turnaround by site, agreement between readers, referrals without an outcome.
-
-They cover only the visits that the key may see.
-"""
+"""Statistics of screening, signing and asking, over the visits of a period that the key may see."""
 
 from __future__ import annotations
 
-import csv
-import io
+import asyncio
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from datetime import datetime
 from itertools import combinations
 from typing import Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict
-from sqlalchemy import select
-from sqlalchemy.orm import Session
 
 from data_specs.visit.contract import ORGANS, visible_findings
-from data_specs.visit.opinion import Opinion
 from data_specs.vocabulary import term_of
+from service.followup.cells import csv_lines
+from service.followup.reads import ReadVisit, read_visits
+from service.followup.screening import (
+    ByFinding,
+    Refusal,
+    Row,
+    Screening,
+    by_device,
+    by_finding,
+    by_reason,
+    interval,
+    screening,
+)
 from service.keys import Key
 from service.parts import Parts
-from service.storage.tables import OpinionRow, OutcomeRow, ReferralRow, VisitRow
-from service.visits.stored import seen_by, visible
+from service.visits.filters import Filter
 
-Table = Literal["turnaround", "agreement", "unheard"]
+Table = Literal["turnaround", "agreement", "unheard", "screening", "findings", "refusals", "devices"]
 Reader = Literal["machine", "referrer", "specialist"]
 READERS: tuple[Reader, ...] = ("machine", "referrer", "specialist")
-MAX_VISITS = 20_000
-"""Latest visits of the period that are counted. A district has some thousands a year."""
 VISIBLE = frozenset(name for organ in ORGANS for name in visible_findings(organ))
+"""Findings that can be seen on a film or a trace."""
 
 
-class _Row(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Turnaround(_Row):
-    """Of one site: numbers of visits and questions, and hours to signature and answer (median, 90th percentile)."""
+class Turnaround(Row):
+    """Of one site: numbers of visits and questions, and the time to result, signature and answer (median, p90)."""
 
     site: str
     visits: int
@@ -51,9 +49,11 @@ class Turnaround(_Row):
     answered: int
     answer_hours_median: float | None
     answer_hours_p90: float | None
+    complete_seconds_median: float | None
+    complete_seconds_p90: float | None
 
 
-class Agreement(_Row):
+class Agreement(Row):
     """Two readers on one finding, over the visits that both have read.
 
     Parameters
@@ -80,7 +80,7 @@ class Agreement(_Row):
     kappa: float | None
 
 
-class Unheard(_Row):
+class Unheard(Row):
     """A visit whose latest signed advice is to refer the person, and which has no outcome yet."""
 
     visit: str
@@ -89,82 +89,86 @@ class Unheard(_Row):
     days: int
 
 
-class Statistics(_Row):
+class Statistics(Row):
     since: datetime
+    before: datetime | None
+    site: str | None
     turnaround: tuple[Turnaround, ...]
     agreement: tuple[Agreement, ...]
     unheard: tuple[Unheard, ...]
+    screening: tuple[Screening, ...]
+    findings: tuple[ByFinding, ...]
+    refusals: tuple[Refusal, ...]
+    devices: tuple[Refusal, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class _ReadVisit:
-    """A visit with its opinions in order."""
+async def statistics(
+    parts: Parts,
+    key: Key,
+    since: datetime,
+    now: datetime,
+    *,
+    before: datetime | None = None,
+    site: str | None = None,
+) -> Statistics:
+    """Statistics of the finished visits of a period, of one site or of all that ``key`` may see."""
+    reads = await read_visits(parts, key, Filter(since=since, before=before, site=site))
+    return await asyncio.to_thread(_counted, reads, since, before, site, now)
 
-    row: VisitRow
-    opinions: Sequence[Opinion]
+
+def _counted(
+    reads: Sequence[ReadVisit], since: datetime, before: datetime | None, site: str | None, now: datetime
+) -> Statistics:
+    # A specialist who reads a visit blind may learn its times, but not what others say of it.
+    shown = [read for read in reads if not read.blind]
+    return Statistics(
+        since=since,
+        before=before,
+        site=site,
+        turnaround=_turnaround(reads),
+        agreement=_agreement(shown),
+        unheard=_unheard(shown, now),
+        screening=screening(shown),
+        findings=by_finding(shown),
+        refusals=by_reason(reads),
+        devices=by_device(reads),
+    )
 
 
-async def statistics(parts: Parts, key: Key, since: datetime, now: datetime) -> Statistics:
-    """Statistics of the finished visits that ``key`` may see and that were received at ``since`` or later."""
-    query = visible(select(VisitRow).where(VisitRow.received_at >= since, VisitRow.status != "accepted"), key)
-    query = query.order_by(VisitRow.received_at.desc()).limit(MAX_VISITS)
-
-    def read(session: Session) -> Statistics:
-        visits = seen_by(session, key, query)
-        chosen = select(query.with_only_columns(VisitRow.id).subquery().c.id)
-        opinions = defaultdict(list)
-        signed = select(OpinionRow).where(OpinionRow.visit_id.in_(chosen)).order_by(OpinionRow.number)
-        for opinion in session.scalars(signed):
-            opinions[opinion.visit_id].append(Opinion.model_validate_json(opinion.opinion))
-        questions = session.scalars(select(ReferralRow).where(ReferralRow.visit_id.in_(chosen))).all()
-        with_outcome = set(session.scalars(select(OutcomeRow.visit_id).where(OutcomeRow.visit_id.in_(chosen))))
-        reads = [_ReadVisit(row, opinions[row.id]) for row in visits]
-        # A specialist who reads a visit blind may learn its times, but not what others say of it.
-        shown = [read for read in reads if not read.row.blind]
-        return Statistics(
-            since=since,
-            turnaround=_turnaround(reads, questions),
-            agreement=_agreement(shown),
-            unheard=_unheard(shown, with_outcome, now),
-        )
-
-    return await parts.database.read(read)
+_KINDS: dict[Table, type[Row]] = {
+    "turnaround": Turnaround,
+    "agreement": Agreement,
+    "unheard": Unheard,
+    "screening": Screening,
+    "findings": ByFinding,
+    "refusals": Refusal,
+    "devices": Refusal,
+}
 
 
 def as_csv(found: Statistics, table: Table) -> str:
     """One of the tables as CSV. The first line holds the names of the columns."""
-    rows: Sequence[_Row] = getattr(found, table)
-    kinds: dict[Table, type[_Row]] = {"turnaround": Turnaround, "agreement": Agreement, "unheard": Unheard}
-    out = io.StringIO()
-    writer = csv.DictWriter(out, list(kinds[table].model_fields), lineterminator="\r\n")
-    writer.writeheader()
-    writer.writerows({name: _cell(value) for name, value in row.model_dump().items()} for row in rows)
-    return out.getvalue()
+    rows: Sequence[Row] = getattr(found, table)
+    return csv_lines(list(_KINDS[table].model_fields), [row.model_dump() for row in rows])
 
 
-def _cell(value: object) -> object:
-    """The value, with a quote before text that a spreadsheet would run as a formula."""
-    return f"'{value}" if isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t") else value
-
-
-def _turnaround(reads: Sequence[_ReadVisit], questions: Iterable[ReferralRow]) -> tuple[Turnaround, ...]:
-    site_of = {read.row.id: read.row.site for read in reads}
-    visits_by_site: dict[str, list[_ReadVisit]] = defaultdict(list)
-    questions_by_site: dict[str, list[ReferralRow]] = defaultdict(list)
+def _turnaround(reads: Sequence[ReadVisit]) -> tuple[Turnaround, ...]:
+    by_site: dict[str, list[ReadVisit]] = defaultdict(list)
     for read in reads:
-        visits_by_site[read.row.site].append(read)
-    for question in questions:
-        if question.closed_at is None or question.answered_by is not None:  # not withdrawn
-            questions_by_site[site_of[question.visit_id]].append(question)
-    return tuple(_of_site(site, visits_by_site[site], questions_by_site[site]) for site in sorted(visits_by_site))
+        by_site[read.site].append(read)
+    return tuple(_of_site(site, visits) for site, visits in sorted(by_site.items()))
 
 
-def _of_site(site: str, visits: Sequence[_ReadVisit], questions: Sequence[ReferralRow]) -> Turnaround:
-    signing = [_hours(read.row.received_at, read.opinions[0].signed_at) for read in visits if read.opinions]
-    answering = [_hours(each.asked_at, each.closed_at) for each in questions if each.closed_at is not None]
+def _of_site(site: str, visits: Sequence[ReadVisit]) -> Turnaround:
+    completing = [3600 * _hours(read.received_at, read.completed_at) for read in visits if read.completed_at]
+    signing = [_hours(read.received_at, read.opinions[0].signed_at) for read in visits if read.opinions]
+    questions = [question for read in visits for question in read.questions]
+    answering = [_hours(asked, closed) for asked, closed in questions if closed is not None]
     return Turnaround(
         site=site,
         visits=len(visits),
+        complete_seconds_median=_percentile(completing, 50),
+        complete_seconds_p90=_percentile(completing, 90),
         signed=len(signing),
         sign_hours_median=_percentile(signing, 50),
         sign_hours_p90=_percentile(signing, 90),
@@ -183,7 +187,7 @@ def _percentile(hours: Sequence[float], percent: float) -> float | None:
     return round(float(np.percentile(hours, percent)), 2) if hours else None
 
 
-def _agreement(reads: Sequence[_ReadVisit]) -> tuple[Agreement, ...]:
+def _agreement(reads: Sequence[ReadVisit]) -> tuple[Agreement, ...]:
     pairs: dict[tuple[str, Reader, Reader], list[tuple[bool, bool]]] = defaultdict(list)
     for read in reads:
         readings = _readings(read)
@@ -197,20 +201,14 @@ def _agreement(reads: Sequence[_ReadVisit]) -> tuple[Agreement, ...]:
     return tuple(_pair(*names, answers) for names, answers in sorted(pairs.items()))
 
 
-def _readings(read: _ReadVisit) -> dict[Reader, dict[str, bool]]:
+def _readings(read: ReadVisit) -> dict[Reader, dict[str, bool]]:
     """For each reader of a visit: is the finding present? A doctor's latest opinion counts.
 
     A doctor who saw the machine's findings and does not judge one agrees with the machine. A doctor who read blind and
     does not name a finding says that it is absent. Only findings count that can be seen on a film or a trace: nobody
     reads a risk or a measured value without the machine.
     """
-    found = read.row.read_assessment()
-    machine = {
-        finding.name: finding.positive
-        for organ in (found.organs.values() if found else ())
-        for finding in organ.findings
-        if finding.positive is not None and finding.name in VISIBLE
-    }
+    machine = {name: positive for name, positive in read.machine.items() if name in VISIBLE}
     readings: dict[Reader, dict[str, bool]] = {"machine": machine}
     for opinion in read.opinions:
         answers = dict.fromkeys(machine, False) if opinion.blind else dict(machine)
@@ -222,12 +220,10 @@ def _readings(read: _ReadVisit) -> dict[Reader, dict[str, bool]]:
 
 
 def _pair(finding: str, first: Reader, second: Reader, pairs: Sequence[tuple[bool, bool]]) -> Agreement:
-    from scipy.stats import binomtest  # noqa: PLC0415  slow to load, and this page is rarely asked for
-
     n = len(pairs)
     both, neither = pairs.count((True, True)), pairs.count((False, False))
     first_only, second_only = pairs.count((True, False)), pairs.count((False, True))
-    interval = binomtest(both + neither, n).proportion_ci(method="wilson")
+    low, high = interval(both + neither, n)
     return Agreement(
         finding=finding,
         first=first,
@@ -238,8 +234,8 @@ def _pair(finding: str, first: Reader, second: Reader, pairs: Sequence[tuple[boo
         second_only=second_only,
         neither=neither,
         share=round((both + neither) / n, 3),
-        low=round(float(interval.low), 3),
-        high=round(float(interval.high), 3),
+        low=low,
+        high=high,
         kappa=_kappa(both, first_only, second_only, neither),
     )
 
@@ -257,12 +253,12 @@ def _kappa(both: int, first_only: int, second_only: int, neither: int) -> float 
     return None if chance == 1 else round((observed - chance) / (1 - chance), 3)
 
 
-def _unheard(reads: Sequence[_ReadVisit], with_outcome: set[str], now: datetime) -> tuple[Unheard, ...]:
+def _unheard(reads: Sequence[ReadVisit], now: datetime) -> tuple[Unheard, ...]:
     """Referred visits without an outcome, the longest waiting first."""
     found = []
     for read in reads:
         advised = [each for each in read.opinions if each.advice is not None]
-        if advised and advised[-1].advice == "refer" and read.row.id not in with_outcome:
+        if advised and advised[-1].advice == "refer" and not read.outcomes:
             at = advised[-1].signed_at
-            found.append(Unheard(visit=read.row.id, site=read.row.site, referred_at=at, days=(now - at).days))
+            found.append(Unheard(visit=read.id, site=read.site, referred_at=at, days=(now - at).days))
     return tuple(sorted(found, key=lambda row: row.referred_at))

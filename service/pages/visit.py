@@ -1,10 +1,9 @@
-"""The page of a visit with its forms, the specialist's worklist of questions, and the statistics."""
+"""The page of a visit with its forms, and the specialist's worklist of questions."""
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
 from typing import Annotated, get_args
 
 from fastapi import APIRouter, Form, Request
@@ -21,7 +20,6 @@ from service.api.session import page_key
 from service.errors import Forbidden, NotFound, ServiceError, StorageUnavailable
 from service.followup import actions as followup
 from service.followup.questions import list_questions
-from service.followup.statistics import statistics
 from service.keys import Key
 from service.language.choice import language_of
 from service.pages.frame import page, to_login
@@ -36,7 +34,6 @@ from service.storage.tables import VisitRow
 from service.visits.earlier import compare_with_earlier, day_of
 from service.visits.stored import load_visit, visit_view
 
-PERIODS_DAYS = (30, 365)
 Action = Callable[[Service, Key], Awaitable[object]]
 """What a form of the page asks for; raises a ``ServiceError`` if it is refused."""
 
@@ -210,7 +207,7 @@ def refusal(request: Request, error: ServiceError) -> str:
     return problem_document(error, language_of(request), request.url.path).detail
 
 
-# ---------------------------------------------------------------------- questions, statistics
+# ---------------------------------------------------------------------- questions
 @router.get("/questions")
 async def questions(request: Request, state: str = "open") -> Response:
     """The questions to specialists that the key may see."""
@@ -221,14 +218,3 @@ async def questions(request: Request, state: str = "open") -> Response:
     found = await list_questions(service_of(request), key, state="closed" if state == "closed" else "open")
     asked = [(referral, visit_view(row, language)) for referral, row in found]
     return page(request, "questions.html", key=key, asked=asked, state=state)
-
-
-@router.get("/statistics")
-async def figures(request: Request, days: int = PERIODS_DAYS[-1]) -> Response:
-    key = await page_key(request)
-    if key is None:
-        return to_login(request)
-    days = days if days in PERIODS_DAYS else PERIODS_DAYS[-1]
-    now = datetime.now(UTC)
-    found = await statistics(service_of(request), key, now - timedelta(days=days), now)
-    return page(request, "statistics.html", key=key, found=found, days=days, periods=PERIODS_DAYS)

@@ -3,26 +3,23 @@
 from __future__ import annotations
 
 import math
-from datetime import UTC, datetime, timedelta
-from functools import partial
+from datetime import UTC, datetime
 from typing import get_args
-from urllib.parse import urlencode
 
 from fastapi import APIRouter, Request
-from fastapi.responses import HTMLResponse, RedirectResponse, Response
+from fastapi.responses import HTMLResponse, RedirectResponse, Response, StreamingResponse
 
-from data_specs.visit.contract import Priority, Status
 from service.api.session import page_key
+from service.followup.line_list import line_list
 from service.keys import WRONG_EVERY_S
 from service.language.choice import language_of
+from service.pages.chosen import RECENT_DAYS, Chosen, ready_made
 from service.pages.frame import page, to_login
 from service.pages.visit import visit_response
 from service.state import service_of
+from service.visits.filters import Asked, sites
 from service.visits.stored import visit_view
-from service.visits.worklist import Filter, worklist
-
-RECENT_DAYS = 7
-"""The worklist begins with visits of this many days; older ones are a filter away."""
+from service.visits.worklist import Order, worklist
 
 router = APIRouter(include_in_schema=False, default_response_class=HTMLResponse)
 
@@ -56,45 +53,44 @@ async def login(request: Request, next: str = "/", failed: str | None = None) ->
 
 
 @router.get("/worklist")
-async def worklist_page(
-    request: Request,
-    priority: str | None = None,
-    status: str | None = None,
-    period: str | None = None,
-    cursor: str | None = None,
-) -> Response:
-    """Visits by urgency and waiting time. An unknown filter is ignored."""
+async def worklist_page(request: Request, cursor: str | None = None) -> Response:
+    """Persons by the urgency and the waiting time of their visits, or in the order that was chosen."""
     key = await page_key(request)
     if key is None:
         return to_login(request)
-    chosen_priority: Priority | None = priority if priority in get_args(Priority) else None  # type: ignore[assignment]
-    chosen_status: Status | None = status if status in get_args(Status) else None  # type: ignore[assignment]
-    now = datetime.now(UTC)
-    since = None if period == "all" else now - timedelta(days=RECENT_DAYS)
-    found = await worklist(service_of(request), key, Filter(chosen_priority, chosen_status, since), cursor)
-    chosen = {"priority": chosen_priority, "status": chosen_status, "period": "all" if since is None else None}
-    language = language_of(request)
+    service, language = service_of(request), language_of(request)
+    chosen = Chosen.of(request.query_params)
+    found = await worklist(
+        service, key, chosen.filter(datetime.now(UTC)), order=chosen.order or "priority", cursor=cursor
+    )
     return page(
         request,
         "worklist.html",
         key=key,
-        visits=[visit_view(row, language) for row in found.rows],
-        counts=found.counts,
+        chosen=chosen,
+        persons=[(person, visit_view(person.latest, language)) for person in found.persons],
+        found=found,
+        sites=await sites(service, key),
+        ready=ready_made(key),
         recent_days=RECENT_DAYS,
-        at_start=cursor is None,
-        filtered=partial(_filtered, chosen),
-        next_page=_filtered(chosen, cursor=found.next) if found.next else None,
-        **chosen,
+        orders=get_args(Order),
+        askeds=get_args(Asked),
     )
+
+
+@router.get("/worklist.csv")
+async def worklist_csv(request: Request) -> Response:
+    """The chosen visits as a line list, newest first."""
+    key = await page_key(request)
+    if key is None:
+        return to_login(request)
+    wanted = Chosen.of(request.query_params).filter(datetime.now(UTC))
+    headers = {"Content-Disposition": 'attachment; filename="visits.csv"'}
+    lines = line_list(service_of(request), key, wanted)
+    return StreamingResponse(lines, headers=headers, media_type="text/csv; charset=utf-8")
 
 
 @router.get("/visits/{visit_id}")
 async def visit_page(request: Request, visit_id: str) -> Response:
     key = await page_key(request)
     return to_login(request) if key is None else await visit_response(request, key, visit_id)
-
-
-def _filtered(chosen: dict[str, str | None], **change: str | None) -> str:
-    """Address of the worklist with the chosen filters and some of them changed."""
-    asked = {name: value for name, value in {**chosen, **change}.items() if value is not None}
-    return f"/worklist?{urlencode(asked)}" if asked else "/worklist"

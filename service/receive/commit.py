@@ -21,6 +21,7 @@ from service.receive.orders import find_order, merge_order
 from service.receive.posted import FileField, Part
 from service.state import Service
 from service.storage.database import database_now, insert_rows
+from service.storage.folding import listed
 from service.storage.tables import VISITS, InputRow, VisitRow
 
 RETRY_AFTER_S = 5
@@ -112,7 +113,8 @@ def new_visit(
     visit_id = str(uuid.uuid4())
     dicom = [file.dicom for file in files if file.dicom]
     study = named_study(dicom)
-    accession_number = context.order.accession_number if context.order else None
+    ordered = context.order.accession_number if context.order else None
+    accession_number = ordered or (dicom[0].AccessionNumber[:64] if dicom else None) or None
     return VisitRow(
         id=visit_id,
         site=site,
@@ -120,7 +122,8 @@ def new_visit(
         referrer_id=context.referrer.id if context.referrer else None,
         person_id=usable_id(context.person.id),
         study_uid=study if is_uid(study) else own_study(visit_id),
-        accession_number=accession_number or (dicom[0].AccessionNumber[:64] if dicom else None) or None,
+        accession_number=accession_number,
+        **listed(context, accession_number),
         context=context.model_dump_json(exclude_unset=True),
         status="accepted",
         priority="unassessed",

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from typing import cast
 
 from sqlalchemy import (
     BigInteger,
     Boolean,
+    Date,
     DateTime,
     Dialect,
     ForeignKey,
@@ -25,6 +26,7 @@ from sqlalchemy.types import TypeDecorator
 from data_specs.dicom.uids import MAX_KEPT
 from data_specs.visit.assessment import Assessment
 from data_specs.visit.context import Context
+from service.storage.folding import MAX_FOLDED
 
 
 class UtcDateTime(TypeDecorator[datetime]):
@@ -74,6 +76,9 @@ class SessionRow(Base):
     expires_at: Mapped[datetime] = mapped_column(UtcDateTime)
 
 
+_LISTED = ("referrer_id", "person_id", "priority", "status", "version", "visited_on", "folded")
+
+
 class VisitRow(Base):
     """One visit: what was posted, which process works on it, and its assessment.
 
@@ -84,8 +89,15 @@ class VisitRow(Base):
     __tablename__ = "visits"
     __table_args__ = (
         UniqueConstraint("site", "idempotency_key", name="uq_visits_idempotency"),
-        Index("ix_visits_received", "received_at", "id"),
-        Index("ix_visits_site_received", "site", "received_at", "id"),
+        # they hold all that a list filters, sorts and groups by: in a row this lies behind the assessment
+        Index("ix_visits_received", "received_at", "id", "site", *_LISTED),
+        Index("ix_visits_site_received", "site", "received_at", "id", *_LISTED),
+        Index(
+            "ix_visits_urgent",
+            "completed_at",
+            sqlite_where=text("priority = 'urgent'"),
+            postgresql_where=text("priority = 'urgent'"),
+        ),
         Index(
             "ix_visits_person",
             "site",
@@ -127,6 +139,9 @@ class VisitRow(Base):
     assessment: Mapped[str | None] = mapped_column(Text)
     version: Mapped[int] = mapped_column(Integer, default=1)
     """Version of its report: one more than the number of signed opinions."""
+    folded: Mapped[str | None] = mapped_column(String(MAX_FOLDED))
+    """Name, person's identifier and accession number, as :func:`service.storage.folding.fold` writes them."""
+    visited_on: Mapped[date | None] = mapped_column(Date)
     idempotency_key: Mapped[str | None] = mapped_column(String(255))
     body_hash: Mapped[str] = mapped_column(String(64))
     owner: Mapped[str | None] = mapped_column(String(64))

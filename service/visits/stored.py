@@ -4,67 +4,20 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from sqlalchemy import ColumnElement, Select, and_, exists, or_, select, tuple_
+from sqlalchemy import ColumnElement, Select, and_, exists, or_, select
 from sqlalchemy.orm import Session, aliased
 
 from data_specs.visit.assessment import AssessedInput, EvidenceMap, input_problem, organ_result, reason
-from data_specs.visit.contract import NO_COMMON_GAIN, Priority, Status, Visit, VisitInput
+from data_specs.visit.contract import NO_COMMON_GAIN, Visit, VisitInput
 from data_specs.vocabulary import Language
-from service.errors import FieldFault, Forbidden, InvalidRequest, NotFound
+from service.errors import Forbidden, NotFound
 from service.keys import Key
 from service.parts import Parts
-from service.storage.cursor import read_cursor, write_cursor
 from service.storage.tables import InputRow, OpinionRow, ReferralRow, VisitRow
 
-PAGE = 50
-MAX_PAGE = 200
 _ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
-
-
-@dataclass(frozen=True, slots=True)
-class VisitPage:
-    """Visits, newest first, and the cursor of the next page; ``None`` on the last page."""
-
-    rows: Sequence[VisitRow]
-    next: str | None
-
-
-async def list_visits(
-    parts: Parts,
-    key: Key,
-    *,
-    priority: Priority | None = None,
-    status: Status | None = None,
-    since: datetime | None = None,
-    person: str | None = None,
-    cursor: str | None = None,
-    limit: int = PAGE,
-) -> VisitPage:
-    """One page of the visits that ``key`` may see, newest first.
-
-    Raises
-    ------
-    InvalidRequest
-        The cursor is not one of this service, or ``since`` is outside the years 1 to 9999 in UTC.
-    """
-    query = visible(select(VisitRow), key).order_by(VisitRow.received_at.desc(), VisitRow.id.desc())
-    if priority is not None:
-        query = query.where(VisitRow.priority == priority)
-    if status is not None:
-        query = query.where(VisitRow.status == status)
-    if since is not None:
-        query = query.where(VisitRow.received_at >= _in_utc(since))
-    if person is not None:
-        query = query.where(VisitRow.person_id == person)
-    if cursor is not None:
-        query = query.where(tuple_(VisitRow.received_at, VisitRow.id) < tuple_(*_read_cursor(cursor)))
-    limit = max(1, min(limit, MAX_PAGE))
-    rows = await parts.database.read(lambda session: seen_by(session, key, query.limit(limit + 1)))
-    last = rows[limit - 1] if len(rows) > limit else None
-    return VisitPage(rows[:limit], write_cursor(last.received_at.isoformat(), last.id) if last else None)
 
 
 async def load_visit(parts: Parts, key: Key, visit_id: str) -> VisitRow:
@@ -250,20 +203,6 @@ def input_row(row: VisitRow, index: int) -> InputRow:
         if posted.index == index:
             return posted
     raise NotFound
-
-
-def _in_utc(since: datetime) -> datetime:
-    try:
-        return since.astimezone(UTC) if since.tzinfo else since.replace(tzinfo=UTC)
-    except OverflowError:  # in UTC it is before year 1 or after year 9999
-        raise InvalidRequest(FieldFault("query.since", "field_invalid", "YYYY-MM-DDThh:mm:ssZ")) from None
-
-
-def _read_cursor(cursor: str) -> tuple[datetime, str]:
-    try:
-        return arrival(*read_cursor(cursor, 2))
-    except ValueError:
-        raise InvalidRequest(FieldFault("cursor", "field_invalid", "next")) from None
 
 
 def arrival(received_at: str, visit_id: str) -> tuple[datetime, str]:

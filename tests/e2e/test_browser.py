@@ -22,7 +22,7 @@ from service.language.texts import opening, text
 from tests.service.page_fixture import SECRET, Site, running_site
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: no page is tried")
-from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, sync_playwright  # noqa: E402
+from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, Request, sync_playwright  # noqa: E402
 
 CHROMIUM = shutil.which("chromium") or "/usr/bin/chromium"
 FLAGS = [
@@ -85,12 +85,16 @@ class Reader:
         self.complaints: list[str] = []
         self.page.on("console", self._note)
         self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
-        self.page.on("requestfailed", lambda request: self.complaints.append(f"failed: {request.url}"))
+        self.page.on("requestfailed", self._note_failed)
         self.page.on("response", lambda r: self.complaints.append(f"{r.status} {r.url}") if r.status >= 400 else None)
 
     def _note(self, said: ConsoleMessage) -> None:
         if said.type in ("error", "warning"):
             self.complaints.append(said.text)
+
+    def _note_failed(self, request: Request) -> None:
+        if request.resource_type != "eventsource":  # ends when its page is left
+            self.complaints.append(f"failed: {request.url}")
 
     def open(self, path: str) -> Page:
         self.page.goto(f"{self.site.url}{path}")

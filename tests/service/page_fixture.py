@@ -26,12 +26,14 @@ from PIL import Image
 
 from data_specs.problems import Problem
 from data_specs.visit.assessment import AssessedInput, AssessedOrgan, Assessment, EvidenceMap, FoundFinding
+from data_specs.visit.context import Context
 from data_specs.visit.contract import ModelUsed, OperatingPoint
 from service.app import build
 from service.keys import ADMIN_SITE, BOOTSTRAP_ID, Key
 from service.settings import Settings
 from service.state import Service
 from service.storage.drafts import Draft
+from service.storage.folding import listed
 from service.storage.tables import InputRow, VisitRow
 from service.visits.work import Engine
 from tests.readers import shared_readers
@@ -353,8 +355,11 @@ async def _store(
     service: Service, key: Key, received_at: datetime, files: list[Posted], assessment: Assessment | None
 ) -> str:
     about = next(each for each in files if each.field == "context")
+    known = Context.model_validate_json(about.content)
     visit = VisitRow(
         id=str(uuid.uuid4()),
+        person_id=known.person.id,
+        **listed(known, None),
         site=key.site,
         key_id=key.id,
         context=about.content.decode(),

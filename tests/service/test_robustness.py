@@ -234,7 +234,8 @@ def test_migrations_up_and_down_over_old_visits(tmp_path, new_database):
                 " (id, site, key_id, context, status, priority, received_at, body_hash, attempts, faults)"
                 " VALUES (:id, 'xa', 'k', :context, 'accepted', 'routine', '2026-01-01 00:00:00', 'h', 0, 0)"
             )
-            for id_, context in (("a", {"person": {"id": "P-1"}}), ("b", {}), ("c", {"person": {}})):
+            named = {"person": {"id": "P-1", "name": "Đỗ Thị  Thử"}, "visited_on": "2026-01-02"}
+            for id_, context in (("a", named), ("b", {}), ("c", {"person": {}})):
                 connection.execute(insert, {"id": id_, "context": json.dumps(context)})
             for _ in range(2):
                 command.upgrade(config, "head")
@@ -243,6 +244,12 @@ def test_migrations_up_and_down_over_old_visits(tmp_path, new_database):
                     ("a", "P-1", 1, None),
                     ("b", None, 1, None),
                     ("c", None, 1, None),
+                ]
+                searched = connection.execute(text("SELECT folded, visited_on FROM visits ORDER BY id")).all()
+                assert [(each[0], str(each[1])) for each in searched] == [
+                    ("do thi thu p-1", "2026-01-02"),
+                    ("", "None"),
+                    ("", "None"),
                 ]
                 command.downgrade(config, "0002")
                 assert connection.execute(text("SELECT count(*) FROM visits")).scalar_one() == 3

@@ -22,7 +22,7 @@ function wire(root) {
 
 // A part that is loaded again (htmx, hx-trigger="every …") waits while the page is hidden or text is selected.
 document.addEventListener('htmx:beforeRequest', (event) => {
-  const byClock = event.target.id === 'content';
+  const byClock = event.target.matches('[hx-trigger^="every"]');
   if (byClock && (document.hidden || !document.getSelection().isCollapsed)) event.preventDefault();
 });
 document.addEventListener('htmx:load', (event) => { if (event.detail.elt !== document.body) wire(event.detail.elt); });

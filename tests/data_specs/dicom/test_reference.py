@@ -31,6 +31,12 @@ def test_the_header_says_where_it_belongs(syntax: str) -> None:
     assert (found.PatientName, found.AccessionNumber, found.Rows, found.Columns) == (NAME, "ACC-1", 256, 240)
 
 
+def test_the_header_says_which_device_made_it() -> None:
+    found = reference_in(dicom(phantom(), EXPLICIT, **STUDY, Manufacturer="Acme", ManufacturerModelName="DX 1"))
+    assert found is not None
+    assert (found.Manufacturer, found.ManufacturerModelName) == ("Acme", "DX 1")
+
+
 @pytest.mark.parametrize("uid", ["", "1.02.3", "1.2.x", "1.2.", "1." + "2" * 70, "UNKNOWN", "1.2\\1.3", "1.2.Ă"])
 def test_an_identifier_that_breaks_the_rule_is_kept_as_it_came(uid: str) -> None:
     for keyword in ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID"):
