@@ -10,7 +10,7 @@ from pathlib import PurePosixPath
 
 from data_specs.visit.contract import NO_COMMON_GAIN, Finding, Visit, VisitInput
 from data_specs.vocabulary import Language
-from service.language.texts import text, verdict
+from service.language.texts import verdict
 from service.pages.frame import by_weight
 
 PREVIEW_PX = 768
@@ -173,4 +173,4 @@ def _maps(visit: Visit, kind: str, indices: Sequence[int], language: Language) -
 
 
 def _strength(finding: Finding, language: Language) -> str:
-    return text(f"strength_{finding.strength}", language) if finding.strength else verdict(finding, language)
+    return verdict(finding, language)
