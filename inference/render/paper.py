@@ -44,6 +44,8 @@ PAGE_S, LAST_COLUMN_S = 10.0, 2.0
 """Seconds of a page; least of them that the last of four columns has."""
 
 PULSE_S = 0.2
+PRINT_PX_PER_MM = 10
+"""Of a page that is printed as a picture: 254 to the inch."""
 LEFT_MM, RIGHT_MM, FOOT_MM = 15.0, 5.0, 10.0
 LABEL_MM = 5.0
 MIN_UP_MM, MIN_DOWN_MM, MAX_SIDE_MM = 10.0, 5.0, 50.0

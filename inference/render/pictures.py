@@ -18,7 +18,7 @@ from data_specs.ecg.recording import Recording
 from data_specs.reading import require_memory
 from data_specs.visit.assessment import EvidenceMap
 from inference.render.outlines import OVER, UNDER, outlines
-from inference.render.paper import FOOT_MM, USUAL, Form, Paper, Points, lay_out
+from inference.render.paper import FOOT_MM, PRINT_PX_PER_MM, USUAL, Form, Paper, Points, lay_out
 
 INFERNO = (
     "000004", "160b39", "420a68", "6a176e", "932667", "bc3754", "dd513a", "f3771a", "fca50a", "f6d645", "fcffa4",
@@ -43,7 +43,6 @@ PX_PER_MM, OVERSAMPLING = 5, 2
 PREVIEW_QUALITY, PRINT_QUALITY = 75, 88
 DRAWN_BYTES = 8
 """Of a pixel: four of the drawing itself, and what is made of it."""
-PRINT_PX_PER_MM = 10
 
 
 def film_png(content: bytes, max_px: int | None = None, window: Window = "as_sent") -> bytes:

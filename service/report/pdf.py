@@ -47,8 +47,6 @@ STATUS = {"preliminary": (CARE, "#fff1d6"), "final": (SIGNED, "#e5f4ea"), "amend
 STEPS = {"refer": ALARM, "ask": CARE, "manage": CALM}
 PRIORITY = {"urgent": ALARM, "soon": CARE, "routine": CALM, "unassessed": MUTED}
 
-PRINT_PX_PER_MM = 10
-"""Of the recordings that are given (:mod:`inference.render.pictures`)."""
 LINES_PER_PARAGRAPH = 40
 """Of free text: the time that reportlab needs for a paragraph grows with the square of its lines."""
 
@@ -71,7 +69,7 @@ def render(
     pictures
         PNG or JPEG by index of the posted file: the film with numbered outlines.
     traces
-        PNG by index of a recording's first file, :data:`~inference.render.pictures.PRINT_PX_PER_MM` to the millimetre.
+        PNG by index of a recording's first file, :data:`~inference.render.paper.PRINT_PX_PER_MM` to the millimetre.
     zone
         Of its times.
     """
@@ -285,6 +283,8 @@ class _Layout(Elements):
         from reportlab.lib.units import mm  # noqa: PLC0415
         from reportlab.lib.utils import ImageReader  # noqa: PLC0415
         from reportlab.platypus import Image, NextPageTemplate, PageBreak  # noqa: PLC0415
+
+        from inference.render.paper import PRINT_PX_PER_MM  # noqa: PLC0415
 
         story: list[Flowable] = []
         for line in self.sheet.inputs:

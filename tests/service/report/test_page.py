@@ -19,7 +19,7 @@ from pypdf import PdfReader
 from data_specs.problems import Problem
 from data_specs.visit.report import Report, ReportOrgan
 from data_specs.vocabulary import LANGUAGES, Language, display
-from inference.render.pictures import PRINT_PX_PER_MM
+from inference.render.paper import PRINT_PX_PER_MM
 from service.language.texts import opening, text
 from service.language.zone import zone_named
 from service.report import as_json, html, pdf, words

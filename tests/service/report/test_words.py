@@ -14,6 +14,7 @@ from data_specs.visit.next_step import NextStep
 from data_specs.visit.opinion import Judgement
 from data_specs.visit.report import Report, ReportFinding
 from data_specs.vocabulary import LANGUAGES, Language
+from inference.render.paper import PRINT_PX_PER_MM
 from service.report import as_json, html, pdf, words
 from service.report.dicom import images as dicom_images
 from service.report.dicom import sr as dicom_sr
@@ -66,7 +67,13 @@ def long_report() -> Report:
     """A report that is too long for one page, so that the PDF puts its negative findings on one line."""
     made = report(2)
     opinion = made.opinions[0].model_copy(update={"text": " ".join(f"ý{n}" for n in range(900))[:4000]})
-    return made.model_copy(update={"opinions": (opinion,)})
+    return made.model_copy(update={"opinions": (opinion, opinion.model_copy(update={"number": 2}))})
+
+
+def high_recording() -> bytes:
+    into = io.BytesIO()
+    Image.new("L", (270 * PRINT_PX_PER_MM, 300 * PRINT_PX_PER_MM)).save(into, "PNG")
+    return into.getvalue()
 
 
 def test_every_sentence_is_used_by_some_format(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -86,6 +93,7 @@ def test_every_sentence_is_used_by_some_format(monkeypatch: pytest.MonkeyPatch) 
             rendering.render(made, "vi")
         for page in (html, pdf):
             page.render(made, "vi", pictures={0: into.getvalue()})
+        pdf.render(report(1), "vi", traces={1: high_recording()})
     dicom_images.render_heatmap(report(1), "vi", *HEATMAP, into.getvalue())
     assert known.keys() - used == set()
 
