@@ -43,6 +43,15 @@ def _row(name: str, visit: dict[str, Any] | None, refusal: str) -> dict[str, str
     return row
 
 
+STRENGTHS = {
+    "strong": "FLAGGED, clearly",
+    "flagged": "FLAGGED, to be confirmed",
+    "near": "not flagged, close to the limit",
+    "below": "not flagged",
+    "undecided": "undecided",
+}
+
+
 def table(found: Sequence[dict[str, str]]) -> str:
     """Rows as columns of text."""
     widths = [max(len(head), *(len(row[head]) for row in found)) for head in HEADS[:-1]] if found else [0] * len(HEADS)
@@ -66,10 +75,11 @@ def text(visit: dict[str, Any]) -> str:
     lines = [f"Priority: {visit['priority']}"]
     lines += [f"  - {reason['message']}" for reason in visit["priority_reasons"]]
     for name, organ in visit["organs"].items():
-        risk = "" if organ["risk"] is None else f", risk {organ['risk']:.0%}"
-        category = organ["category"] or "no category"
-        lines += ["", f"{name.upper()}: {organ['status'].replace('_', ' ')}, {category}{risk}"]
-        lines += [f"  {found['display']:<44} {answer(found)}" for found in organ["findings"]]
+        lines += ["", f"{name.upper()}: {organ['status'].replace('_', ' ')}, {organ['category'] or 'no category'}"]
+        lines += [f"  {organ['category_basis']['message']}"] if organ["category_basis"] else []
+        shown = [found for found in organ["findings"] if not found["alternative"]]
+        lines += [f"  {found['display']:<44} {answer(found)}" for found in shown]
+        lines += [f"  Not looked for: {', '.join(organ['not_looked_for'])}"] if organ["not_looked_for"] else []
         lines += [f"  - {reason['message']}" for reason in organ["reasons"]]
     lines += ["", "Files:"]
     for posted in visit["inputs"]:
@@ -83,12 +93,10 @@ def text(visit: dict[str, Any]) -> str:
 
 
 def answer(found: dict[str, Any]) -> str:
-    """A finding's value with its unit, or its probability with the operating point that decided."""
+    """A finding's value with its unit, or what its probability decides, and the probability."""
     if found["probability"] is None:
         value = f"{found['value']:g}" if isinstance(found["value"], float) else found["value"]
         return f"{value} {found['unit'] or ''}".rstrip()
-    point = found["operating_point"]
-    if point is None or found["positive"] is None:
+    if found["strength"] is None:
         return f"{found['probability']:>6.1%}"
-    verdict = "POSITIVE" if found["positive"] else "negative"
-    return f"{found['probability']:>6.1%}  {verdict} at '{point['name']}' (from {point['threshold']:.1%})"
+    return f"{found['probability']:>6.1%}  {STRENGTHS[found['strength']]}"

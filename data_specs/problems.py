@@ -61,12 +61,13 @@ def sentences(language: Language) -> dict[str, str]:
 
 
 def message(code: str, language: Language, *, found: str = "", expected: str = "") -> str:
-    """Sentence for ``code`` in ``language``.
+    """Sentence for ``code`` in ``language``; ``CODE_FOUND`` of the table, where one kind of ``found`` has its own.
 
     Raises
     ------
     KeyError
         The code has no sentence; a test enumerates the codes that the source raises.
     """
-    template = _messages()[code][language]
+    messages = _messages()
+    template = (messages.get(f"{code}_{found}") or messages[code])[language]
     return template.format(found=localise(found, language) or "—", expected=localise(expected, language) or "—")

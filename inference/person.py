@@ -73,7 +73,7 @@ def mismatch(file: FromFile, context: Context) -> list[Problem]:
     if found:
         return [Problem("person_mismatch", "reject", found=", ".join(found), expected=", ".join(expected))]
     if person.id and file.person_id and person.id.strip() != file.person_id.strip():
-        return [Problem("person_mismatch", "warn", found="PatientID ≠", expected="PatientID =")]
+        return [Problem("person_mismatch", "warn", found="PatientID")]
     return []
 
 

@@ -95,9 +95,9 @@ class EngineTold(Engine):
 class _Text(HTMLParser):
     """The text of a page, a line for each block; nothing of scripts, styles and hidden parts."""
 
-    BLOCKS = frozenset(["p", "li", "tr", "h1", "h2", "h3", "div", "section", "dt", "dd", "summary", "legend", "label", "option", "button", "td", "th"])
-    LEFT_OUT = frozenset(["script", "style", "head", "nav", "form", "svg"])
-    WITHOUT_END = frozenset(["input", "img", "br", "meta", "link", "hr"])
+    BLOCKS = {"p", "li", "tr", "td", "th", "dt", "dd", "h1", "h2", "h3", "div", "section", "summary", "label", "button"}
+    LEFT_OUT = {"script", "style", "head", "nav", "form", "svg"}
+    WITHOUT_END = {"input", "img", "br", "meta", "link", "hr"}
 
     def __init__(self) -> None:
         super().__init__()

@@ -96,7 +96,7 @@ def test_sex_and_age_are_told_together_and_before_the_identifier() -> None:
 )
 def test_another_identifier_is_a_reserve(stated: str | None, in_file: str | None, differs: bool) -> None:
     problems = mismatch(File(person_id=in_file), Context(person=Person(id=stated)))
-    assert problems == ([Problem("person_mismatch", "warn", "PatientID ≠", "PatientID =")] if differs else [])
+    assert problems == ([Problem("person_mismatch", "warn", "PatientID")] if differs else [])
 
 
 def test_an_age_in_a_message_never_reaches_the_bound_that_it_misses() -> None:

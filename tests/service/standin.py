@@ -67,7 +67,7 @@ def _assessment(assessed, inputs):
     lung = AssessedOrgan(status="not_assessed", reasons=[Problem("no_image", "reject")])
     if shown:
         evidence = [EvidenceMap(kind="heatmap", input=shown[0], values=MAP.values)]
-        finding = FoundFinding(name="pneumonia", probability=0.8, positive=True, evidence=evidence)
+        finding = FoundFinding(name="pneumonia", probability=0.8, positive=True, strength="strong", evidence=evidence)
         lung = AssessedOrgan(status="assessed", risk=0.8, category="high", findings=[finding])
     nothing = Problem("nothing_assessed", "reject")
     missing = {
