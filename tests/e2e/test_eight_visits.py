@@ -92,12 +92,13 @@ class EngineTold(Engine):
         )
 
 
+BLOCKS = {"p", "li", "tr", "td", "th", "dt", "dd", "h1", "h2", "h3", "div", "section", "summary", "label", "button"}
+LEFT_OUT = {"script", "style", "head", "nav", "form", "svg"}
+WITHOUT_END = {"input", "img", "br", "meta", "link", "hr"}
+
+
 class _Text(HTMLParser):
     """The text of a page, a line for each block; nothing of scripts, styles and hidden parts."""
-
-    BLOCKS = {"p", "li", "tr", "td", "th", "dt", "dd", "h1", "h2", "h3", "div", "section", "summary", "label", "button"}
-    LEFT_OUT = {"script", "style", "head", "nav", "form", "svg"}
-    WITHOUT_END = {"input", "img", "br", "meta", "link", "hr"}
 
     def __init__(self) -> None:
         super().__init__()
@@ -105,15 +106,15 @@ class _Text(HTMLParser):
         self.left_out = 0
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        if self.left_out or tag in self.LEFT_OUT:
-            self.left_out += tag not in self.WITHOUT_END
-        elif tag in self.BLOCKS:
+        if self.left_out or tag in LEFT_OUT:
+            self.left_out += tag not in WITHOUT_END
+        elif tag in BLOCKS:
             self.lines.append("")
 
     def handle_endtag(self, tag: str) -> None:
         if self.left_out:
             self.left_out -= 1
-        elif tag in self.BLOCKS:
+        elif tag in BLOCKS:
             self.lines.append("")
 
     def handle_data(self, data: str) -> None:
