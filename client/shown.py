@@ -99,4 +99,6 @@ def answer(found: dict[str, Any]) -> str:
         return f"{value} {found['unit'] or ''}".rstrip()
     if found["strength"] is None:
         return f"{found['probability']:>6.1%}"
+    if found["name"] == "normal_ecg" and found["positive"] is not None:
+        return f"{found['probability']:>6.1%}  {'looks normal' if found['positive'] else 'does not look normal'}"
     return f"{found['probability']:>6.1%}  {STRENGTHS[found['strength']]}"
