@@ -241,7 +241,7 @@ class _Layout(Elements):
             if organ.sought:
                 style.append(("SPAN", (0, len(rows)), (-1, len(rows))))
                 rows.append([self.text(escape(" ".join(organ.sought)), small=True), "", ""])
-        return [*story, self.table(rows, [0.32, 0.17, 0.51], *style, repeat=1)]
+        return [*story, self.table(rows, [0.31, 0.23, 0.46], *style, repeat=1)]
 
     def _finding(self, line: FindingLine) -> list[Paragraph]:
         ink = ALARM if line.stands_out else INK

@@ -222,7 +222,7 @@ def _values(order: Order, texts: list[str]) -> list[Any]:
     *first, received_at, visit_id = texts
     values: list[Any] = [*arrival(received_at, visit_id)]
     if order == "visited":
-        values.insert(0, date.fromisoformat(first[0]))
+        values.insert(0, datetime.fromisoformat(first[0]).date())
     elif order == "priority":
         values.insert(0, range(len(PRIORITIES) + 1)[int(first[0])])
     return values

@@ -106,7 +106,7 @@ async def test_a_paced_recording_is_never_called_normal(engine: Engine, shared_d
     assert cardiac.risk is None
     assert cardiac.category != "low"
     assert [p.code for p in cardiac.reasons] == ["paced", "not_measurable", "information_only"]
-    withheld = "normal_ecg, st_t_change, conduction_disturbance, myocardial_infarction, hypertrophy"
+    withheld = "normal_ecg, st_t_change, conduction_disturbance, myocardial_infarction, hypertrophy, qrs_axis"
     assert {p.found for i in assessment.inputs for p in i.problems if p.code == "paced"} == {withheld}
     assert "nothing_found" not in {p.code for p in assessment.priority_reasons}
 

@@ -96,7 +96,8 @@ def test_the_evidence_of_a_window_with_zeros_lies_on_what_was_recorded() -> None
 
 
 @pytest.mark.parametrize(
-    ("takes", "names"), [(MV, ("atrial_fibrillation", "hypertrophy")), (SHIPPED, ("hypertrophy",))]
+    ("takes", "names"),
+    [(MV, ("atrial_fibrillation", "hypertrophy", "qrs_axis")), (SHIPPED, ("hypertrophy", "qrs_axis"))],
 )
 def test_gains_of_their_own_take_all_findings_of_a_network_that_needs_voltage(
     takes: EcgInput, names: tuple[str, ...]

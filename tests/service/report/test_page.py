@@ -20,7 +20,7 @@ from data_specs.problems import Problem
 from data_specs.visit.report import Report, ReportOrgan
 from data_specs.vocabulary import LANGUAGES, Language, display
 from inference.render.paper import PRINT_PX_PER_MM
-from service.language.texts import opening, text
+from service.language.texts import opening, text, verdict
 from service.language.zone import zone_named
 from service.report import as_json, html, pdf, words
 from service.report.sheet import code_text, make_sheet, result_text
@@ -273,7 +273,8 @@ def test_pdf_is_one_page_with_every_fact_of_the_report(language: Language, versi
     assert len(pages_of(content)) == 2  # the film has a page of its own
     text_ = text_of(content)
     for finding in made.findings:
-        row = f"{opening(display(finding.name, language))} {code_text(finding.code)} {result_text(finding, language)}"
+        said = f"{verdict(finding, language)} {result_text(finding, language)}"
+        row = f"{opening(display(finding.name, language))} {code_text(finding.code)} {said}"
         assert " ".join(row.split()) in text_
         if finding.operating_point:
             assert " ".join(words.percent(finding.operating_point.threshold, language).split()) in text_

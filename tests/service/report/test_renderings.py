@@ -12,7 +12,7 @@ from pypdf import PdfReader
 
 from data_specs.visit.report import Report
 from data_specs.vocabulary import LANGUAGES, SYSTEMS, Language, display, terms
-from service.language.texts import opening
+from service.language.texts import opening, verdict
 from service.report import as_json, html, pdf
 from service.report.dicom import sr as dicom_sr
 from service.report.fhir import document as fhir
@@ -104,7 +104,8 @@ def test_pdf(version: int, language: Language) -> None:
     assert len(pages) == 1
     text = " ".join(pages[0].extract_text().split())
     for finding in made.findings:
-        row = f"{opening(display(finding.name, language))} {code_text(finding.code)} {result_text(finding, language)}"
+        said = f"{verdict(finding, language)} {result_text(finding, language)}"
+        row = f"{opening(display(finding.name, language))} {code_text(finding.code)} {said}"
         assert " ".join(row.split()) in text
     assert NAME in text
     assert all(name in text for name in signers(made))

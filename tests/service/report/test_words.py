@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from data_specs.problems import Problem
 from data_specs.visit.next_step import NextStep
 from data_specs.visit.opinion import Judgement
 from data_specs.visit.report import Report, ReportFinding
@@ -34,7 +35,14 @@ def with_lung(made: Report, *findings: ReportFinding) -> Report:
 
 def negative_report() -> Report:
     made = with_lung(report(), judged("pneumonia", "lung", 0.1, 0.5))
-    return made.model_copy(update={"organs": {"lung": made.organs["lung"], "kidney": made.organs["kidney"]}})
+    organs = {"lung": made.organs["lung"], "kidney": made.organs["kidney"]}
+    return made.model_copy(update={"organs": organs, "priority": "routine", "priority_reasons": ()})
+
+
+def pressing_report() -> Report:
+    """Nothing is flagged, and a value presses."""
+    reasons = (Problem("finding_urgent", "warn", found="spo2_percent 87"),)
+    return negative_report().model_copy(update={"priority": "urgent", "priority_reasons": reasons})
 
 
 def unusual_report() -> Report:
@@ -88,7 +96,15 @@ def test_every_sentence_is_used_by_some_format(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(words, "sentences", Recorded)
     into = io.BytesIO()
     Image.linear_gradient("L").save(into, "PNG")
-    for made in (report(1), report(2), report(3), negative_report(), unusual_report(), long_report()):
+    for made in (
+        report(1),
+        report(2),
+        report(3),
+        negative_report(),
+        pressing_report(),
+        unusual_report(),
+        long_report(),
+    ):
         for rendering in (as_json, fhir, hl7, dicom_sr):
             rendering.render(made, "vi")
         for page in (html, pdf):

@@ -116,6 +116,7 @@ def test_search_knows_no_case_no_diacritics_and_no_wildcards(served, ids, search
 def test_signed_and_asked(served, ids):
     doctor = served.key("doctor", "lists", doctor_id="D-L", label="BS. Thử")
     specialist = served.key("specialist", "asked", doctor_id="S-L", label="BS. Thử")
+    served.key("specialist", "others", doctor_id="S-O", label="BS. Thử")
     with served.client(doctor) as d, served.client(specialist) as s:
 
         def listed(client, **query):
