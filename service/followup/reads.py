@@ -117,7 +117,7 @@ def _visit(
         completed_at=row.completed_at,
         blind=row.blind,
         assessed=any(organ.status == "assessed" for organ in organs),
-        machine={each.name: each.positive for each in judged if each.positive is not None},
+        machine={each.name: each.positive for each in judged if each.positive is not None and not each.alternative},
         recalled=_recalled(row, opinions, table),
         files=tuple(_files(row.inputs, found)),
         opinions=opinions,
