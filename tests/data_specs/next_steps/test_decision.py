@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from data_specs.next_steps.decision import decide, facts_of
@@ -11,9 +13,10 @@ from data_specs.problems import Problem
 from data_specs.visit.assessment import AssessedInput, AssessedOrgan, Assessment, FoundFinding
 from data_specs.visit.context import Context
 from data_specs.visit.contract import PRIORITIES, Priority
-from tests.data_specs.next_steps.test_next_steps import HOLDS, facts
+from tests.data_specs.next_steps.test_next_steps import HOLDS, RULE, facts, own
 
 SHIPPED = read_table()
+RESERVES_OF_READERS = "uncalibrated paced information_only not_here undecided findings_contradict".split()
 NOTHING = dict.fromkeys(("lung", "cardiac", "kidney"), "no_image")
 
 
@@ -113,3 +116,55 @@ def test_a_rule_sees_the_number_that_a_reader_sees(probability: float, given: bo
     organs = {"kidney": AssessedOrgan(status="assessed", findings=[kfre])}
     decision = decide(SHIPPED, facts_of(Assessment(organs=organs, inputs=[], models=[]), Context(), {}))  # type: ignore[arg-type]
     assert ("kidney_failure_5_years" in [step.rule for step in decision.next_steps]) is given
+
+
+def test_reasons_are_warnings_each_with_its_name_once() -> None:
+    given = facts(
+        labs={"potassium": (5.5, "mmol/L"), "hb": (7.0, "g/dL")},
+        effusion=True,
+        incident_ckd=True,
+        kdigo_g="G3a",
+        egfr=52.0,
+        categories={"lung": "high", "kidney": "intermediate"},
+    )
+    assert decide(SHIPPED, given).reasons == (
+        Problem("category_high", "warn", found="lung"),
+        Problem("finding_soon", "warn", found="haemoglobin_g_per_l 70"),
+        Problem("finding_soon", "warn", found="potassium_mmol_per_l 5.5"),
+        Problem("category_intermediate", "warn", found="kidney"),
+    )
+    both = facts(systolic_mmHg=150, diastolic_mmHg=95, mass=True, nodule=True)
+    flagged = "mass, nodule, systolic_mmHg 150, diastolic_mmHg 95"
+    assert decide(SHIPPED, both).reasons == (Problem("finding_flagged", "warn", found=flagged),)
+    assert decide(SHIPPED, facts()).reasons == (Problem("nothing_found", "warn"),)
+    assert decide(SHIPPED, facts(missing=NOTHING)).reasons == (Problem("nothing_assessed", "warn"),)
+    two_rules = facts(strong=("myocardial_infarction", "st_t_change"))
+    assert [r.found for r in decide(SHIPPED, two_rules).reasons] == ["myocardial_infarction", "st_t_change"]
+
+
+def test_a_word_beside_a_pressing_value_is_named_without_a_value(tmp_path: Path) -> None:
+    rule = f'[ours]\n{RULE}within_days = 0\nany = [{{ value = "kdigo_g", is = ["G5"] }}, {{ positive = "mass" }}]\n'
+    decision = decide(read_table(own(tmp_path, rule)), facts(kdigo_g="G5", mass=True))
+    assert [reason.found for reason in decision.reasons] == ["kdigo_g", "mass"]
+
+
+@pytest.mark.parametrize(("days", "priority"), [(0, "urgent"), (1, "soon"), (3, "soon"), (4, "routine")])
+def test_the_soonest_step_gives_the_priority(tmp_path: Path, days: int, priority: str) -> None:
+    rule = f'[ours]\n{RULE}within_days = {days}\nany = [{{ positive = "mass" }}]\n'
+    later = f'[later]\n{RULE}within_days = 30\nany = [{{ positive = "mass" }}]\n'.replace("Ask.", "Later.")
+    decision = decide(read_table(own(tmp_path, later + rule)), facts(mass=True))
+    assert decision.priority == priority
+    assert [step.within_days for step in decision.next_steps] == sorted([days, 30])
+    code = {"urgent": "finding_urgent", "soon": "finding_soon", "routine": "finding_flagged"}[priority]
+    assert [reason.code for reason in decision.reasons] == [code]
+
+
+@pytest.mark.parametrize("code", RESERVES_OF_READERS)
+def test_a_reserve_under_which_nothing_flagged_is_no_sign_is_a_reason(code: str) -> None:
+    assert Problem(code, "warn", found="x") in decide(SHIPPED, facts(reserves={"cardiac": code})).reasons
+
+
+def test_a_pressing_value_is_a_warning() -> None:
+    assert decide(SHIPPED, facts(spo2_percent=80)).reasons == (
+        Problem("finding_urgent", "warn", found="spo2_percent 80"),
+    )
