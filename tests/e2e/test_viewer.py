@@ -316,7 +316,7 @@ def test_the_outline_of_a_finding_is_drawn_and_named(opened: Opened, site: Site)
         page.keyboard.press("o")
     assert drawn.value.headers["content-type"] == "image/svg+xml"
     mark = page.locator("[data-mark]").first
-    expect(mark).to_have_text("Abnormal chest X-ray: " + text("above_threshold", "en"))
+    expect(mark).to_have_text("Abnormal chest X-ray: " + text("strength_flagged", "en"))
     page.keyboard.press("o")
     expect(mark).to_be_hidden()
 

@@ -16,7 +16,7 @@ from data_specs.visit.contract import PRIORITIES, Priority
 from tests.data_specs.next_steps.test_next_steps import HOLDS, RULE, facts, own
 
 SHIPPED = read_table()
-RESERVES_OF_READERS = "uncalibrated paced information_only not_here undecided findings_contradict".split()
+RESERVES_OF_READERS = ["uncalibrated", "paced", "information_only", "not_here", "undecided", "findings_contradict"]
 NOTHING = dict.fromkeys(("lung", "cardiac", "kidney"), "no_image")
 
 
