@@ -203,9 +203,11 @@ def test_the_report_prints_on_one_page_with_every_letter(visit: str, reading, la
 
 
 @pytest.mark.parametrize("dark", [False, True])
-@pytest.mark.parametrize("path", ["/worklist", "/questions", "/statistics", "/visits/{visit}", "report", "/keys"])
+@pytest.mark.parametrize(
+    "path", ["/worklist", "/questions", "/statistics", "/visits/{visit}", "report", "/keys", "/docs", "/post"]
+)
 def test_axe_finds_nothing_serious(visit: str, reading, path: str, dark: bool) -> None:
-    page = reading("admin" if path == "/keys" else "doctor", "vi", PHONE, dark)
+    page = reading("admin" if path in ("/keys", "/post") else "doctor", "vi", PHONE, dark)
     page.goto(f"/v1/visits/{visit}/report.html" if path == "report" else path.format(visit=visit))
     page.wait_for_load_state("networkidle")
     axe = files("axe_core_python").joinpath("axe.min.js").read_text("utf-8")
