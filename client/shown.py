@@ -44,7 +44,7 @@ def _row(name: str, visit: dict[str, Any] | None, refusal: str) -> dict[str, str
 
 
 STRENGTHS = {
-    "strong": "FLAGGED, clearly",
+    "strong": "CLEARLY FLAGGED",
     "flagged": "FLAGGED, to be confirmed",
     "near": "not flagged, close to the limit",
     "below": "not flagged",

@@ -131,10 +131,10 @@ def colon(language: Language) -> str:
 
 
 def how_soon(step: NextStep, language: Language) -> str:
-    """Within how many days; empty where the table of next steps gives no time."""
+    """Within how many days, 24 hours or a year; empty where the table of next steps gives no time."""
     if step.within_days is None:
         return ""
-    key = {0: "today", 1: "within_one_day"}.get(step.within_days, "within_days")
+    key = {0: "today", 1: "within_one_day", 365: "within_one_year"}.get(step.within_days, "within_days")
     return say(key, language, days=step.within_days)
 
 

@@ -46,7 +46,7 @@ def pressing_report() -> Report:
 
 
 def unusual_report() -> Report:
-    """Findings without a verdict, for each reason there is; next steps within 0, 1 and 7 days, empty opinions."""
+    """Findings without a verdict, for each reason there is; next steps within 0, 1, 7 and 365 days, empty opinions."""
     bare = judged("pneumonia", "lung", 0.7, 0.5).model_copy(update={"calibrated": False})
     no_point = {"operating_point": None, "positive": None}
     others = [
@@ -64,7 +64,7 @@ def unusual_report() -> Report:
             text=dict.fromkeys(LANGUAGES, "…"),
             source="made up",
         )
-        for step, days in (("refer", 0), ("ask", 1), ("manage", 7))
+        for step, days in (("refer", 0), ("ask", 1), ("manage", 7), ("manage", 365))
     )
     empty_opinion = made.opinions[0].model_copy(update={"judgements": (), "text": "", "advice": None})
     empty_blind = empty_opinion.model_copy(update={"number": 2, "blind": True})
@@ -119,6 +119,21 @@ def test_every_sentence_is_there_in_every_language_with_the_same_values() -> Non
         assert sentence.keys() == set(LANGUAGES), key
         names = {frozenset(name for _, name, _, _ in string.Formatter().parse(each)) for each in sentence.values()}
         assert len(names) == 1, key
+
+
+@pytest.mark.parametrize(
+    ("days", "said"),
+    [
+        (None, ("", "", "")),
+        (0, ("trong ngày hôm nay", "aujourd'hui", "today")),
+        (1, ("trong vòng 24 giờ", "sous 24 heures", "within 24 hours")),
+        (90, ("trong vòng 90 ngày", "sous 90 jours", "within 90 days")),
+        (365, ("trong vòng 1 năm", "sous un an", "within a year")),
+    ],
+)
+def test_a_step_says_how_soon(days: int | None, said: tuple[str, str, str]) -> None:
+    step = report().next_steps[0].model_copy(update={"within_days": days})
+    assert tuple(words.how_soon(step, language) for language in LANGUAGES) == said
 
 
 @pytest.mark.parametrize(("language", "threshold"), [("vi", "ngưỡng"), ("fr", "seuil"), ("en", "threshold")])
