@@ -93,7 +93,7 @@ class Reader:
             self.complaints.append(said.text)
 
     def _note_failed(self, request: Request) -> None:
-        if request.resource_type != "eventsource":  # ends when its page is left
+        if request.failure != "net::ERR_ABORTED":  # the page was left before it came, or a stream's page
             self.complaints.append(f"failed: {request.url}")
 
     def open(self, path: str) -> Page:

@@ -59,7 +59,7 @@ def listening(tmp_path_factory):
     """A server that listens for DICOM and makes visits half a second after the last object."""
     folder, port = tmp_path_factory.mktemp("dicom"), free_port()
     settings = settings_for(
-        folder, dicom_port=port, dicom_peers=PEERS, dicom_gather_seconds=0.5, max_upload_mb=2, idle_seconds=3
+        folder, dicom_port=port, dicom_peers=PEERS, dicom_gather_seconds=1.0, max_upload_mb=2, idle_seconds=3
     )
     with serving(settings) as served:
         until(lambda: listens(port), 10)
