@@ -81,7 +81,9 @@ def point_sentence(finding: ReportFinding, language: Language) -> str:
 
 def sought(organ: ReportOrgan, language: Language) -> list[str]:
     """What was looked for in an organ, and what was not; nothing for an organ that was not assessed."""
-    both = (("looked_for", organ.looked_for), ("not_looked_for", organ.not_looked_for))
+    alternatives = {finding.name for finding in organ.findings if finding.alternative}
+    looked_for = [name for name in organ.looked_for if name not in alternatives]
+    both = (("looked_for", looked_for), ("not_looked_for", organ.not_looked_for))
     named = [(key, ", ".join(display(name, language) for name in names)) for key, names in both if names]
     return [say(key, language, findings=names) for key, names in named]
 
