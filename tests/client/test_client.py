@@ -201,8 +201,13 @@ def test_ctrl_c_ends_the_command_and_the_next_run_goes_on(tmp_path, folder):
     try:
         words = [sys.executable, "-m", "client", "--server", site.address, "post", "--at-once", "1", str(folder)]
         environment = {**os.environ, "SANGLOC_KEY": ADMIN}
+        # a shell's background job ignores SIGINT, and so would all that it starts
         with subprocess.Popen(
-            words, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+            ["env", "--default-signal=INT", *words],
+            cwd=ROOT,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
         ) as going:
             until(lambda: notes_beside([folder]).exists(), 20)
             going.send_signal(signal.SIGINT)
