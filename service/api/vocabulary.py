@@ -16,15 +16,19 @@ from data_specs.visit.contract import ORGANS
 from data_specs.vocabulary import findings_of
 from service.api.refusals import STATUS
 
-_SENTENCE_OF_A_CODE = frozenset({"field_invalid_found", "field_unknown_known", "hint_number"})
+_SENTENCE_OF_A_CODE = frozenset(
+    {"field_invalid_found", "field_unknown_known", "hint_number", "person_mismatch_PatientID"}
+)
 """Sentences that stand beside a code of another name."""
+_OF_A_FIELD = frozenset({"body_malformed", "site_unknown"})
+"""Codes of a field whose names do not say so."""
 
 
 def add_vocabulary(schemas: dict[str, Any]) -> None:
     """Say in the schemas which names and codes there are."""
     requests = {kind.code for kind in STATUS}
     codes = sentences("en")
-    fields = {code for code in codes if code.startswith("field_") or code == "body_malformed"} - _SENTENCE_OF_A_CODE
+    fields = {code for code in codes if code.startswith("field_") or code in _OF_A_FIELD} - _SENTENCE_OF_A_CODE
     reasons = {code: codes[code] for code in codes if code not in requests | fields | _SENTENCE_OF_A_CODE}
     schemas["ProblemDocument"]["properties"]["code"] = _only(
         sorted(requests), "Why the request was refused.", {code: codes[code] for code in sorted(requests)}

@@ -31,6 +31,7 @@ from service import create_app
 from service.api.examples import BODIES as BODIES_OF_EXAMPLES
 from service.api.examples import CONTEXT
 from service.api.refusals import STATUS
+from tests.conftest import ROOT
 from tests.service.serving import serving, settings_for, visit_files
 from tests.service.standin import StandIn
 
@@ -269,10 +270,17 @@ def test_every_name_and_code_is_listed():
     assert conditions["anyOf"][0]["enum"] == list(CONDITIONS)
     assert set(schemas["Vitals"]["properties"]) == set(Vitals.model_fields)
     assert listed("ProblemDocument", "code") == {kind.code for kind in STATUS}
-    assert {"field_invalid", "field_unknown", "body_malformed"} <= listed("FieldProblem", "code")
+    raised = set()
+    for path in (ROOT / "service").rglob("*.py"):
+        raised |= set(
+            re.findall(r'FieldFault\([^()]*?"((?:field|body|site)_[a-z]+(?:_[a-z]+)*)"', path.read_text("utf-8"))
+        )
+    assert {"field_invalid", "body_malformed", "site_unknown"} <= raised <= listed("FieldProblem", "code")
     assert {"wrong_view", "condition_unknown", "lab_unknown", "no_image"} <= listed("Reason", "code")
     every = listed("Reason", "code") | listed("FieldProblem", "code") | listed("ProblemDocument", "code")
-    assert set(sentences("en")) - every == {"field_invalid_found", "field_unknown_known", "hint_number"}
+    assert set(sentences("en")) - every == {
+        *("field_invalid_found", "field_unknown_known", "hint_number", "person_mismatch_PatientID")
+    }
     assert listed("Finding", "name") == {term.name for organ in ORGANS for term in findings_of(organ)}
 
 
