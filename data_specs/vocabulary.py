@@ -28,6 +28,7 @@ SHOWN_UNITS: dict[str, dict[Language, str]] = {
         "fr": "mL/min/1,73 m² par an",
         "en": "mL/min/1.73 m² per year",
     },
+    "umol/L": _alike("µmol/L"),
     "mm[Hg]": _alike("mmHg"),
     "Cel": _alike("°C"),
     "deg": _alike("°"),
@@ -157,9 +158,16 @@ def _localised(part: str, language: Language) -> str:
     if term is None or term.unit is None or not re.fullmatch(r"-?[0-9.]+", value):
         return display(part, language)
     written = (value if language == "en" else value.replace(".", ",")).replace("-", "−")
-    return f"{term.display[language]} {written} {shown_unit(term.unit, language)}"
+    return f"{term.display[language]} {with_unit(written, term.unit, language)}"
 
 
 def shown_unit(unit: str, language: Language) -> str:
     """A unit (UCUM) as readers write it."""
     return SHOWN_UNITS.get(unit, {}).get(language, unit)
+
+
+def with_unit(written: str, unit: str | None, language: Language) -> str:
+    """A number as written, and its unit; degrees and, outside French, per cent stand without a space."""
+    shown = shown_unit(unit, language) if unit else ""
+    is_close = shown == "°" or (shown == "%" and language != "fr")
+    return f"{written}{'' if is_close else ' '}{shown}".rstrip()

@@ -1,6 +1,7 @@
 """What follows from a visit's findings: next steps by the programme's table, and the priority that they give it.
 
-``urgent``: a step stands for today. ``soon``: a step stands for the next days, or an organ has a high category.
+``urgent``: a step stands for today. ``soon``: a step stands for the next days, as many as the table says, or an organ
+has a high category.
 ``unassessed``: no organ was assessed. Everything else is ``routine``. So no visit is less pressing than its steps.
 """
 
@@ -21,8 +22,8 @@ from data_specs.visit.next_step import NextStep
 from data_specs.visit.opinion import Advice
 from data_specs.vocabulary import LANGUAGES, is_reassuring, terms
 
-URGENT_WITHIN_DAYS, SOON_WITHIN_DAYS = 0, 3
-"""A step that has to be done within so many days makes a visit urgent, or one that is seen soon."""
+TODAY = 0
+"""A step that has to be done within so many days makes a visit urgent."""
 
 STEPS: tuple[Advice, ...] = ("refer", "ask", "manage")
 """In the order in which steps of the same day are shown."""
@@ -76,24 +77,24 @@ def decide(table: Table, facts: Facts) -> Decision:
     """
     steps = _in_order(_standing(table, facts))
     if not steps:
-        is_clear = facts.all_decided and _priority(facts, ()) == "routine"
+        is_clear = facts.all_decided and _priority(table, facts, ()) == "routine"
         steps = _in_order([_otherwise(table, "clear" if is_clear else "open")])
-    priority = _priority(facts, steps)
-    return Decision(priority, _reasons(facts, steps, priority), steps)
+    priority = _priority(table, facts, steps)
+    return Decision(priority, _reasons(table, facts, steps, priority), steps)
 
 
-def _priority(facts: Facts, steps: tuple[NextStep, ...]) -> Priority:
+def _priority(table: Table, facts: Facts, steps: tuple[NextStep, ...]) -> Priority:
     soonest = min((step.within_days for step in steps if step.within_days is not None), default=None)
-    if soonest is not None and soonest <= URGENT_WITHIN_DAYS:
+    if soonest is not None and soonest == TODAY:
         return "urgent"
-    if (soonest is not None and soonest <= SOON_WITHIN_DAYS) or _with_category(facts, "high"):
+    if (soonest is not None and soonest <= table.soon_within_days) or _with_category(facts, "high"):
         return "soon"
     return "routine" if any(organ.status == "assessed" for organ in facts.organs.values()) else "unassessed"
 
 
-def _reasons(facts: Facts, steps: tuple[NextStep, ...], priority: Priority) -> tuple[Problem, ...]:
+def _reasons(table: Table, facts: Facts, steps: tuple[NextStep, ...], priority: Priority) -> tuple[Problem, ...]:
     """Why it is as pressing as it is: what is to be done today and soon, categories, then what else is flagged."""
-    today, soon, later = _because(steps)
+    today, soon, later = _because(table, steps)
     categories = {level: _with_category(facts, level) for level in ("high", "intermediate")}
     reasons = [
         *(Problem("finding_urgent", "warn", found=_with_value(name, facts)) for name in today),
@@ -115,12 +116,12 @@ def _reasons(facts: Facts, steps: tuple[NextStep, ...], priority: Priority) -> t
     return tuple(reasons or [Problem("nothing_found", "warn")])
 
 
-def _because(steps: tuple[NextStep, ...]) -> tuple[list[str], list[str], list[str]]:
+def _because(table: Table, steps: tuple[NextStep, ...]) -> tuple[list[str], list[str], list[str]]:
     """What the steps of today, of the next days, and the later ones follow from; each name once."""
     found: tuple[list[str], list[str], list[str]] = ([], [], [])
     for step in steps:
         days = math.inf if step.within_days is None else step.within_days
-        place = 0 if days <= URGENT_WITHIN_DAYS else 1 if days <= SOON_WITHIN_DAYS else 2
+        place = 0 if days == TODAY else 1 if days <= table.soon_within_days else 2
         found[place].extend(name for name in step.because if not any(name in names for names in found))
     return found
 

@@ -20,6 +20,10 @@ from data_specs.next_steps.rules import Otherwise, Rule
 SHIPPED_TABLE = Path(__file__).parent / "next_steps.toml"
 MAX_RULES = 500
 MAX_BYTES = 1_000_000
+SOON_WITHIN_DAYS = 3
+"""Where a table says nothing: a step that has to be done within so many days makes a visit one that is seen soon."""
+
+MAX_SOON_WITHIN_DAYS = 30
 
 RULE_NAME = re.compile(r"[a-z][a-z0-9_]{0,59}")
 
@@ -30,9 +34,10 @@ class BadTable(Exception):
 
 @dataclass(frozen=True)
 class Table:
-    """Rules by name, in the order of the file."""
+    """Rules by name, in the order of the file, and the days within which a step makes the visit ``soon``."""
 
     rules: dict[str, Rule]
+    soon_within_days: int = SOON_WITHIN_DAYS
 
 
 def read_table(path: Path | None = None) -> Table:
@@ -53,6 +58,9 @@ def read_table(path: Path | None = None) -> Table:
         raise BadTable(f"{path}: cannot be read: {error.strerror}") from None
     except (ValueError, RecursionError) as error:
         raise BadTable(f"{path}: is not TOML in UTF-8: {error}") from None
+    soon = rows.pop("soon_within_days", SOON_WITHIN_DAYS)
+    if type(soon) is not int or not 1 <= soon <= MAX_SOON_WITHIN_DAYS:
+        raise BadTable(f"{path}: soon_within_days: a whole number from 1 to {MAX_SOON_WITHIN_DAYS}")
     if len(rows) > MAX_RULES:
         raise BadTable(f"{path}: a table has at most {MAX_RULES} rules")
     rules: dict[str, Rule] = {}
@@ -64,7 +72,7 @@ def read_table(path: Path | None = None) -> Table:
         names = [name for name, rule in rules.items() if rule.otherwise == case]
         if len(names) != 1:
             raise BadTable(f'{path}: one rule has to say otherwise = "{case}", and {", ".join(names) or "none"} does')
-    return Table(rules)
+    return Table(rules, soon)
 
 
 def _rule(path: Path, name: str, row: object) -> Rule:

@@ -31,7 +31,7 @@ VISIT: dict[str, Any] = {
     "completed_at": "2026-11-21T08:30:01.200000Z",
     "person": {"id": "P-0001", "age_years": 54, "sex": "female"},
     "priority": "soon",
-    "priority_reasons": [{"code": "category_intermediate", "message": "Intermediate risk: Pneumonia."}],
+    "priority_reasons": [{"code": "category_intermediate", "message": "Result to be confirmed: Lung."}],
     "organs": {
         "lung": {
             "status": "assessed",

@@ -6,6 +6,7 @@ from fastapi import Request
 from fastapi.dependencies.models import Dependant
 from fastapi.routing import APIRoute
 
+from service.api.session import current_key
 from service.errors import FieldFault, InvalidRequest
 from service.faults import BETWEEN, quoted_name
 
@@ -15,6 +16,8 @@ async def known_parameters(request: Request) -> None:
 
     Raises
     ------
+    Unauthorised, TooManyWrongKeys, Busy, Forbidden
+        As :func:`current_key`: a caller without a key learns of the key first.
     InvalidRequest
         It names the first that is unknown, with the known ones, or that is repeated.
     """
@@ -23,11 +26,17 @@ async def known_parameters(request: Request) -> None:
         return
     known = _names(route.dependant)
     asked = [name for name, _ in request.query_params.multi_items()]
+    if (set(asked) - set(known) or len(set(asked)) < len(asked)) and _asks_for_a_key(route.dependant):
+        await current_key(request)
     for name in asked:
         if name not in known:
             raise InvalidRequest(FieldFault(f"query.{quoted_name(name)}", "field_unknown", BETWEEN.join(known)))
         if asked.count(name) > 1:
             raise InvalidRequest(FieldFault(f"query.{name}", "field_repeated"))
+
+
+def _asks_for_a_key(dependant: Dependant) -> bool:
+    return dependant.call is current_key or any(map(_asks_for_a_key, dependant.dependencies))
 
 
 def _names(dependant: Dependant) -> list[str]:

@@ -54,15 +54,16 @@ async def current_key(request: Request) -> Key:
     return key
 
 
-async def admin_key(request: Request) -> Key:
+CurrentKey = Annotated[Key, Depends(current_key)]
+
+
+async def admin_key(key: CurrentKey) -> Key:
     """As :func:`current_key`, for operations that only an admin may use."""
-    key = await current_key(request)
     if key.role != "admin":
         raise Forbidden
     return key
 
 
-CurrentKey = Annotated[Key, Depends(current_key)]
 AdminKey = Annotated[Key, Depends(admin_key)]
 
 

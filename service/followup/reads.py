@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 
 from data_specs.dicom.reference import DicomReference
 from data_specs.next_steps.table import Table
-from data_specs.visit.assessment import Assessment
+from data_specs.visit.assessment import AssessedOrgan, Assessment
 from data_specs.visit.opinion import Opinion
 from data_specs.vocabulary import is_reassuring
 from service.keys import Key
@@ -42,6 +42,8 @@ class ReadVisit:
 
     Parameters
     ----------
+    flagged
+        Whether any organ :func:`is_flagged`.
     machine
         For each finding that the machine judged: is it present?
     recalled
@@ -58,6 +60,7 @@ class ReadVisit:
     completed_at: datetime | None
     blind: bool
     assessed: bool
+    flagged: bool
     machine: dict[str, bool]
     recalled: bool
     files: tuple[ReadFile, ...]
@@ -65,9 +68,13 @@ class ReadVisit:
     questions: Sequence[tuple[datetime, datetime | None]]
     outcomes: dict[str, str]
 
-    @property
-    def flagged(self) -> bool:
-        return any(positive and not is_reassuring(name) for name, positive in self.machine.items())
+
+def is_flagged(organ: AssessedOrgan) -> bool:
+    """Whether a finding is flagged, or the category says that there is something, as KDIGO does of the kidneys."""
+    flagged = (
+        each for each in organ.findings if each.positive and not each.alternative and not is_reassuring(each.name)
+    )
+    return organ.category in ("high", "intermediate") or any(flagged)
 
 
 async def read_visits(parts: Parts, key: Key, wanted: Filter) -> list[ReadVisit]:
@@ -109,7 +116,7 @@ def _visit(
 ) -> ReadVisit:
     found = row.read_assessment()
     organs = found.organs.values() if found else ()
-    judged = (finding for organ in organs for finding in organ.findings)
+    judged = [each for organ in organs for each in organ.findings if each.positive is not None and not each.alternative]
     return ReadVisit(
         id=row.id,
         site=row.site,
@@ -117,7 +124,8 @@ def _visit(
         completed_at=row.completed_at,
         blind=row.blind,
         assessed=any(organ.status == "assessed" for organ in organs),
-        machine={each.name: each.positive for each in judged if each.positive is not None and not each.alternative},
+        flagged=any(map(is_flagged, organs)),
+        machine={each.name: bool(each.positive) for each in judged},
         recalled=_recalled(row, opinions, table),
         files=tuple(_files(row.inputs, found)),
         opinions=opinions,

@@ -7,9 +7,9 @@ from datetime import datetime
 from functools import cache
 from pathlib import Path
 
-from data_specs.visit.contract import Finding
+from data_specs.visit.contract import Category, Finding, Organ
 from data_specs.visit.report import ReportFinding
-from data_specs.vocabulary import Language, is_reassuring, shown_unit, term_of
+from data_specs.vocabulary import Language, is_reassuring, shown_unit, term_of, with_unit
 
 NARROW_SPACE = "\u202f"
 
@@ -75,6 +75,11 @@ def measured(value: float | str, unit: str | None, language: Language) -> tuple[
     return shown, shown_unit(unit, language) if unit else ""
 
 
+def quantity(value: float | str, unit: str | None, language: Language) -> str:
+    """A measured value with its unit, as it stands in a sentence."""
+    return with_unit(measured(value, unit, language)[0], unit, language)
+
+
 def age(years: float | None, language: Language) -> str:
     if years is None:
         return text("age_not_given", language)
@@ -114,6 +119,11 @@ def verdict(finding: Finding | ReportFinding, language: Language) -> str:
         return text("looks_normal", language) if finding.positive else text("looks_not_normal", language)
     strength = finding.strength or ("flagged" if finding.positive else "below")
     return text(f"strength_{strength}", language)
+
+
+def category_words(organ: Organ, category: Category, language: Language) -> str:
+    """An organ's category: of the kidneys a risk (KDIGO), of lungs and heart how clearly something is flagged."""
+    return text(f"risk_{category}", language) if organ == "kidney" else text(f"flag_{category}", language)
 
 
 def likelihood(finding: Finding | ReportFinding, language: Language) -> str:

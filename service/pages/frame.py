@@ -19,8 +19,20 @@ from data_specs.visit.contract import ORGANS, Finding, OperatingPoint
 from data_specs.vocabulary import LANGUAGES, Language, display, is_reassuring
 from service.keys import Key
 from service.language.choice import COOKIE, language_of
-from service.language.texts import age, ago, likelihood, measured, moment, opening, percent, signed, text, verdict
-from service.report.words import how_soon, say
+from service.language.texts import (
+    age,
+    ago,
+    category_words,
+    likelihood,
+    measured,
+    moment,
+    opening,
+    percent,
+    signed,
+    text,
+    verdict,
+)
+from service.report.words import how_soon, say, source_of
 
 HERE = Path(__file__).parent
 
@@ -49,11 +61,13 @@ def page(request: Request, template: str, status_code: int = 200, /, *, key: Key
         "percent": partial(percent, language=language),
         "measured": partial(measured, language=language),
         "verdict": partial(verdict, language=language),
+        "category": partial(category_words, language=language),
         "likelihood": partial(likelihood, language=language),
         "moment": partial(moment, language=language),
         "ago": partial(ago, now=datetime.now(UTC), language=language),
         "said": lambda key, **filled: say(key, language, **filled),
         "how_soon": partial(how_soon, language=language),
+        "source_of": partial(source_of, language=language),
         "signed": partial(signed, language=language),
         "term": lambda name: display(name, language),
         "person": partial(_person, language=language),

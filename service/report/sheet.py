@@ -16,8 +16,8 @@ from data_specs.visit.contract import Code, ModelUsed, Organ
 from data_specs.visit.next_step import NextStep
 from data_specs.visit.opinion import Opinion
 from data_specs.visit.report import Report, ReportFinding, ReportInput, ReportOrgan
-from data_specs.vocabulary import SYSTEMS, Language, display, is_reassuring, terms
-from service.language.texts import age, measured, opening, text, verdict
+from data_specs.vocabulary import SYSTEMS, Language, display, is_reassuring, terms, with_unit
+from service.language.texts import age, category_words, opening, quantity, text, verdict
 from service.language.zone import day_and_time
 from service.report import words
 from service.report.words import say
@@ -246,7 +246,9 @@ def _order(report: Report, language: Language) -> tuple[LabelledText, ...]:
 
 def _step(step: NextStep, language: Language) -> StepLine:
     lead, colon, rest = words.next_step(step, language).partition(f"{words.colon(language)} ")
-    return StepLine(step, lead + colon.rstrip(), rest, say("page_source", language, source=step.source))
+    return StepLine(
+        step, lead + colon.rstrip(), rest, say("page_source", language, source=words.source_of(step, language))
+    )
 
 
 def _opinion(opinion: Opinion, language: Language, zone: tzinfo) -> OpinionLine:
@@ -259,7 +261,7 @@ def _organ(report: Report, name: Organ, language: Language) -> OrganLines:
     return OrganLines(
         organ=name,
         title=text(f"organ_{name}", language),
-        category=text(f"category_{organ.category}", language) if organ.category else "",
+        category=category_words(name, organ.category, language) if organ.category else "",
         basis=organ.category_basis.message(language) if organ.category_basis else "",
         sought=tuple(words.sought(organ, language)),
         findings=tuple(_finding(report, finding, language) for finding in organ.findings if not finding.alternative),
@@ -295,7 +297,7 @@ def code_text(code: Code) -> str:
 def result_text(finding: ReportFinding, language: Language) -> str:
     """A finding's value with its unit, or its probability in per cent."""
     if finding.value is not None:
-        return " ".join(measured(finding.value, finding.unit, language)).rstrip()
+        return quantity(finding.value, finding.unit, language)
     return "" if finding.probability is None else words.percent(finding.probability, language)
 
 
@@ -345,7 +347,7 @@ def posted_values(given: Report | Context, language: Language) -> tuple[Labelled
     return (
         *(LabelledText(opening(display(lab.name, language)), plain(_lab(lab, language))) for lab in given.labs),
         *(
-            LabelledText(opening(display(name, language)), " ".join(measured(value, terms()[name].unit, language)))
+            LabelledText(opening(display(name, language)), quantity(value, terms()[name].unit, language))
             for name, value in vitals
         ),
         *_labelled(("page_conditions", ", ".join(conditions)), language=language),
@@ -355,4 +357,4 @@ def posted_values(given: Report | Context, language: Language) -> tuple[Labelled
 def _lab(lab: Lab, language: Language) -> str:
     """The value as the laboratory wrote it. The value that the machine computed with is shown with the findings."""
     written = f"{lab.value:.6g}"
-    return f"{written if language == 'en' else written.replace('.', ',')} {lab.unit}".rstrip()
+    return with_unit(written if language == "en" else written.replace(".", ","), lab.unit, language)

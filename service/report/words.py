@@ -13,11 +13,14 @@ from data_specs.visit.next_step import NextStep
 from data_specs.visit.opinion import Judgement, Opinion
 from data_specs.visit.report import Report, ReportFinding, ReportInput, ReportOrgan
 from data_specs.vocabulary import Language, display
-from service.language.texts import NARROW_SPACE, measured, opening, verdict
+from service.language.texts import NARROW_SPACE, opening, quantity, verdict
 from service.language.zone import day_and_time
 
 PRESSING = ("finding_urgent", "category_high", "finding_soon")
 """Reasons of a priority that stand in the conclusion where no finding does, such as a laboratory value."""
+
+OWN_RULE = "This table"
+"""With these words the sources of those rules begin that the table of next steps makes itself."""
 
 
 @cache
@@ -49,8 +52,7 @@ def finding_sentence(finding: ReportFinding, language: Language) -> str:
     """One finding with its probability and threshold, or with its value."""
     name = opening(display(finding.name, language))
     if finding.value is not None:
-        value, unit = measured(finding.value, finding.unit, language)
-        return say("measured", language, finding=name, value=f"{value} {unit}".rstrip())
+        return say("measured", language, finding=name, value=quantity(finding.value, finding.unit, language))
     if finding.probability is None:
         return name
     probability = percent(finding.probability, language)
@@ -145,6 +147,11 @@ def next_step(step: NextStep, language: Language) -> str:
     soon = how_soon(step, language)
     by_when = f" ({soon})" if soon else ""
     return f"{say(f'step_{step.step}', language)}{by_when}{colon(language)} {step.text[language]}"
+
+
+def source_of(step: NextStep, language: Language) -> str:
+    """The publication that a step follows, as it is cited; for a rule of the table itself a sentence that says so."""
+    return say("own_rule", language) if step.source.startswith(OWN_RULE) else step.source
 
 
 def judgement_sentence(judgement: Judgement, language: Language) -> str:

@@ -221,7 +221,7 @@ class _Content(Concepts):
         properties: list[ContentItem] = [
             code_item(self.own("advice"), own(step.step, say(f"step_{step.step}", self.language)), PROPERTY),
             *(code_item(self.own("because"), self.named(name), PROPERTY) for name in step.because),
-            text_item(self.own("source"), step.source, PROPERTY),
+            text_item(self.own("source"), words.source_of(step, self.language), PROPERTY),
         ]
         return under(text_item(advised, words.next_step(step, self.language)), properties)
 

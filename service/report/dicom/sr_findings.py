@@ -25,7 +25,7 @@ from highdicom.sr import (
 from data_specs.visit.contract import Organ
 from data_specs.visit.report import ReportFinding, ReportOrgan, uid
 from data_specs.vocabulary import terms
-from service.language.texts import text
+from service.language.texts import category_words
 from service.report import words
 from service.report.dicom.identity import reference
 from service.report.dicom.sr_items import (
@@ -63,7 +63,7 @@ class FindingGroups(Concepts):
         if organ.risk is not None:
             measurements.append(measurement(self.own("risk"), organ.risk, no_units()))
         if organ.category is not None:
-            category = own(organ.category, text(f"category_{organ.category}", self.language))
+            category = own(organ.category, category_words(name, organ.category, self.language))
             evaluations.append(QualitativeEvaluation(self.own("category"), category))
         concept_of_organ = self.term(name, organ.code)
         group = self.group(name, name, concept_of_organ, measurements=measurements, qualitative_evaluations=evaluations)

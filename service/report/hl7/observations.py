@@ -15,7 +15,7 @@ from data_specs.dicom.uids import is_uid
 from data_specs.visit.opinion import Opinion
 from data_specs.visit.report import Report, ReportFinding, ReportInput
 from data_specs.vocabulary import Language, display, is_reassuring, terms
-from service.language.texts import opening, text
+from service.language.texts import category_words, opening, text
 from service.protocols.er7 import composed, escaped, line, segment
 from service.report.hl7.values import NO_UNIT, coded, moment, notes, number, own_code, term, unit
 from service.report.words import (
@@ -28,6 +28,8 @@ from service.report.words import (
     organ_reasons,
     point_sentence,
     say,
+    sought,
+    source_of,
 )
 
 LOCAL = "L"
@@ -96,6 +98,7 @@ def observations(report: Report, language: Language) -> Iterator[Observation]:
     yield from _conclusions(report, language)
     for finding in report.findings:
         yield _finding(finding, language)
+    yield from _categories(report, language)
     unassessed = own_code("not_assessed", say("section_not_assessed", language))
     for organ in report.organs:
         if reasons := tuple(organ_reasons(report, organ, language)):
@@ -103,7 +106,9 @@ def observations(report: Report, language: Language) -> Iterator[Observation]:
             yield Observation("TX", unassessed, escaped(sentence), about=organ, status=NOT_OBTAINED)
     steps = own_code("next_step", say("section_next_steps", language))
     for n, step in enumerate(report.next_steps, 1):
-        yield Observation("TX", steps, escaped(next_step(step, language)), about=str(n), notes=(step.source,))
+        yield Observation(
+            "TX", steps, escaped(next_step(step, language)), about=str(n), notes=(source_of(step, language),)
+        )
     for opinion in report.opinions:
         yield _opinion(opinion, language)
     for posted in report.inputs:
@@ -141,6 +146,19 @@ def _finding(finding: ReportFinding, language: Language) -> Observation:
     normal = f"{'>=' if reassuring else '<'}{number(point.threshold)}" if point and finding.positive is not None else ""
     value = number(finding.probability)
     return Observation("NM", code, value, unit=unit(NO_UNIT), range=normal, flag=flag, notes=sentences)
+
+
+def _categories(report: Report, language: Language) -> Iterator[Observation]:
+    """Each assessed organ's category, what it rests on, and what was looked for and what was not."""
+    code = own_code("category", say("sr_category", language))
+    for name, organ in report.organs.items():
+        basis = [organ.category_basis.message(language)] if organ.category_basis else []
+        sentences = (*basis, *sought(organ, language))
+        if organ.category is not None:
+            words = category_words(name, organ.category, language)
+            yield Observation("CWE", code, own_code(organ.category, words), about=name, notes=sentences)
+        elif sentences:
+            yield Observation("CWE", code, "", about=name, status=NOT_OBTAINED, notes=sentences)
 
 
 def _value(value: float | str | None, language: Language) -> tuple[str, str]:

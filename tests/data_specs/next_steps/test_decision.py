@@ -75,7 +75,7 @@ def test_reasons_carry_the_values_that_they_speak_of_the_most_pressing_first() -
         ("category_intermediate", "kidney"),
     ], "atrial fibrillation is told by its organ's category"
     reasons = decide(SHIPPED, given).reasons
-    assert reasons[0].message("en") == "oxygen saturation (SpO2) 87 %: act today."
+    assert reasons[0].message("en") == "oxygen saturation (SpO2) 87%: act today."
     assert "6,1 mmol/L" in reasons[2].message("fr")
 
 
@@ -156,6 +156,15 @@ def test_the_soonest_step_gives_the_priority(tmp_path: Path, days: int, priority
     assert decision.priority == priority
     assert [step.within_days for step in decision.next_steps] == sorted([days, 30])
     code = {"urgent": "finding_urgent", "soon": "finding_soon", "routine": "finding_flagged"}[priority]
+    assert [reason.code for reason in decision.reasons] == [code]
+
+
+@pytest.mark.parametrize(("soon", "priority"), [(1, "routine"), (6, "routine"), (7, "soon"), (30, "soon")])
+def test_a_programme_says_what_is_soon(tmp_path: Path, soon: int, priority: str) -> None:
+    rule = f'[ours]\n{RULE}within_days = 7\nany = [{{ positive = "mass" }}]\n'
+    decision = decide(read_table(own(tmp_path, f"soon_within_days = {soon}\n{rule}")), facts(mass=True))
+    assert decision.priority == priority
+    code = {"soon": "finding_soon", "routine": "finding_flagged"}[priority]
     assert [reason.code for reason in decision.reasons] == [code]
 
 

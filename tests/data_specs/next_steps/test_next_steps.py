@@ -356,6 +356,10 @@ WRONG: dict[str, tuple[str, str]] = {
         rule('any = [{ positive = "mass" }]\notherwise = "open"\n'),
         r"ours: an otherwise rule holds for",
     ),
+    **{
+        f"soon {soon}": (f"soon_within_days = {soon}\n", r"soon_within_days: a whole number from 1 to 30")
+        for soon in ("0", "31", "2.0", "true", '"3"')
+    },
     "otherwise twice": (
         rule('otherwise = "clear"\n'),
         r'one rule has to say otherwise = "clear", and ours, left_clear does',

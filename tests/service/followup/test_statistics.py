@@ -9,8 +9,9 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from data_specs.visit.assessment import AssessedOrgan, FoundFinding
 from data_specs.vocabulary import LANGUAGES
-from service.followup.reads import ReadFile, ReadVisit
+from service.followup.reads import ReadFile, ReadVisit, is_flagged
 from service.followup.screening import by_device, by_finding, by_reason, interval, screening
 from service.followup.statistics import Statistics, Turnaround
 from service.language.texts import text
@@ -23,6 +24,7 @@ NOW = datetime(2026, 11, 20, tzinfo=UTC)
 def read(machine, *, recalled=False, files=(), site="xa", **outcomes):
     return ReadVisit(
         id="v", site=site, received_at=NOW, completed_at=NOW, blind=False, assessed=bool(machine), machine=machine,
+        flagged=any(positive and name != "normal_ecg" for name, positive in machine.items()),
         recalled=recalled, files=tuple(files), opinions=(), questions=(), outcomes=outcomes,
     )  # fmt: skip
 
@@ -39,6 +41,16 @@ def test_from_screening_to_confirmation():
         "xa": {"visits": 2, "assessed": 2, "flagged": 1, "recalled": 1, "confirmed": 1},
         "huyen": {"visits": 1, "assessed": 0, "flagged": 0, "recalled": 0, "confirmed": 0},
     }
+
+
+@pytest.mark.parametrize(
+    ("category", "positive", "flagged"),
+    [("high", [], True), ("intermediate", [], True), ("low", [], False), (None, [], False), (None, ["effusion"], True),
+     (None, ["normal_ecg"], False)],
+)  # fmt: skip
+def test_a_kidney_risk_that_is_not_low_is_flagged_too(category, positive, flagged):
+    findings = [FoundFinding(name=name, probability=0.9, positive=True) for name in positive]
+    assert is_flagged(AssessedOrgan(status="assessed", category=category, findings=findings)) is flagged
 
 
 @pytest.mark.parametrize("known", [9, 10])

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from data_specs.problems import Problem
 from data_specs.visit.context import Person
 from data_specs.visit.report import ReportFinding, ReportOrgan
 from service.protocols import mllp
@@ -31,7 +32,7 @@ def read_back(message):
             version = int(str(value))
         elif name == "opinion":
             authors.append(parsed.unescape(str(obx[16][0][1])))
-        elif not str(obx[4]) and str(obx[2]) in {"NM", "CWE", "ST"} and name != "priority":
+        elif not str(obx[4]) and str(obx[2]) in {"NM", "CWE", "ST"} and name not in {"priority", "category"}:
             number = str(obx[2]) == "NM"
             said = float(str(value)) if number else str(value[8]) if str(obx[2]) == "CWE" else str(value)
             flag, normal = str(obx[8]), str(obx[7])
@@ -42,6 +43,12 @@ def read_back(message):
     return SimpleNamespace(
         findings=findings, conclusions=conclusions, authors=authors, version=version, status=status, person=person
     )
+
+
+def validated_segments(facts):
+    message = hl7.render(facts, "en")
+    validated(message)
+    return message.decode().split("\r")
 
 
 @pytest.mark.parametrize(
@@ -120,6 +127,30 @@ def test_an_organ_that_was_not_assessed_has_the_status_not_obtained():
     unassessed = [each for each in message.segments("OBX") if str(each[3][0][0]) == "not_assessed"]
     assert [(str(each[4]), str(each[11])) for each in unassessed] == [("kidney", "X")]
     assert "blood creatinine" in str(unassessed[0][5])
+
+
+def test_an_assessed_organ_says_its_category_what_it_rests_on_and_what_was_looked_for():
+    lung = ReportOrgan(
+        code=code("lung"),
+        status="assessed",
+        category="intermediate",
+        category_basis=Problem("basis_flagged", "warn", found="pneumonia"),
+        looked_for=["pneumonia"],
+        not_looked_for=["pneumothorax"],
+    )
+    heart = lung.model_copy(update={"code": code("cardiac"), "category": None, "category_basis": None})
+    facts = report(1).model_copy(update={"organs": {"lung": lung, "cardiac": heart}})
+    segments = validated_segments(facts)
+    first = next(n for n, each in enumerate(segments) if "|category^" in each)
+    told = [each for each in segments[first:] if "|category^" in each]
+    assert [each.split("|")[4] for each in told] == ["lung", "cardiac"]
+    assert [each.split("|")[5] for each in told] == ["intermediate^To be confirmed^99SANGLOC", ""]
+    assert [each.split("|")[11] for each in told] == ["P", "X"]
+    assert [each.split("|")[3] for each in segments[first + 1 : first + 4]] == [
+        "Above the screening threshold: pneumonia.",
+        "Looked for: pneumonia.",
+        "Not looked for by this model: pneumothorax.",
+    ]
 
 
 def test_a_result_with_almost_no_facts_is_valid():

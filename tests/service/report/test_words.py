@@ -62,7 +62,7 @@ def unusual_report() -> Report:
             because=("pneumonia",),
             within_days=days,
             text=dict.fromkeys(LANGUAGES, "…"),
-            source="made up",
+            source="This table: made up",
         )
         for step, days in (("refer", 0), ("ask", 1), ("manage", 7), ("manage", 365))
     )
@@ -134,6 +134,13 @@ def test_every_sentence_is_there_in_every_language_with_the_same_values() -> Non
 def test_a_step_says_how_soon(days: int | None, said: tuple[str, str, str]) -> None:
     step = report().next_steps[0].model_copy(update={"within_days": days})
     assert tuple(words.how_soon(step, language) for language in LANGUAGES) == said
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_a_rule_of_the_table_itself_says_so_in_the_readers_language(language: Language) -> None:
+    own = unusual_report().next_steps[0]
+    assert words.source_of(own, language) == words.say("own_rule", language)
+    assert words.source_of(own.model_copy(update={"source": "KDIGO 2024"}), language) == "KDIGO 2024"
 
 
 @pytest.mark.parametrize(("language", "threshold"), [("vi", "ngưỡng"), ("fr", "seuil"), ("en", "threshold")])
