@@ -28,7 +28,6 @@ _EXPECTED = {
     "string_too_long": "≤ {max_length} × U+",
     "string_too_short": "≥ {min_length} × U+",
     "too_long": "≤ {max_length}",
-    "literal_error": "{expected}",
     "finite_number": "-∞ < x < ∞",
     "string_type": '"…"',
     "string_unicode": "UTF-8",
@@ -54,9 +53,15 @@ _EXPECTED = {
     "datetime_from_date_parsing": "YYYY-MM-DDThh:mm:ssZ",
     "json_invalid": "JSON",
 }
-"""What a field accepts, by pydantic's type of error, in signs that are the same in every language."""
+"""What a field accepts, by pydantic's type of error, in signs that are the same in every language; other errors bring
+it as ``expected``."""
 
-_CODES = {"extra_forbidden": "field_unknown", "missing": "field_missing", "too_long": "field_too_many"}
+_CODES = {
+    "extra_forbidden": "field_unknown",
+    "missing": "field_missing",
+    "member_missing": "field_missing",
+    "too_long": "field_too_many",
+}
 _HINTS = dict.fromkeys(("float_type", "float_parsing"), "hint_number")
 _QUOTED = re.compile(r"[-+]?[0-9][0-9.,:/ %-]{0,19}|\w{1,12}")
 _NEVER_QUOTED = frozenset({"birth_date", "id", "name", "address", "secret", "key"})
@@ -71,6 +76,7 @@ def field_faults(
     ----------
     found
         As pydantic lists them.
+        A check of a whole model names its field as ``member`` of the error's context.
     prefix
         Stands before the path of each field.
     model
@@ -81,18 +87,16 @@ def field_faults(
 
 def _fault(error: Mapping[str, Any], prefix: str, model: type[BaseModel] | None) -> FieldFault:
     kind = str(error["type"])
-    path = ".".join(
-        [prefix, *(quoted_name(part) for part in error["loc"])] if prefix else map(quoted_name, error["loc"])
-    )
+    context = error.get("ctx", {})
+    loc = (*error["loc"], context["member"]) if "member" in context else error["loc"]
+    path = ".".join([prefix, *map(quoted_name, loc)] if prefix else map(quoted_name, loc))
     code = _CODES.get(kind, "field_invalid")
-    expected = ""
-    if kind in _EXPECTED:
-        expected = _EXPECTED[kind].format(**{"expected": "", **error.get("ctx", {})})
+    expected = _EXPECTED.get(kind, "{expected}").format(**{"expected": "", **context})
     if kind == "literal_error":
         expected = expected.replace("'", "").replace(" or ", ", ").replace(", ", BETWEEN)
     if kind == "extra_forbidden" and model is not None:
         expected = BETWEEN.join(_members(model, error["loc"][:-1]))
-    field = str(error["loc"][-1]) if error["loc"] else ""
+    field = str(loc[-1]) if loc else ""
     quoted = "" if code != "field_invalid" or field in _NEVER_QUOTED else quoted_value(error.get("input"))
     return FieldFault(path or "body", code, expected, quoted, _HINTS.get(kind, ""))
 

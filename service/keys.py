@@ -33,6 +33,8 @@ from service.storage.store import fsync_folder
 from service.storage.tables import KeyRow, SessionRow
 
 Role = Literal["site", "doctor", "specialist", "admin"]
+PERSONS: tuple[Role, ...] = ("doctor", "specialist")
+"""The roles of one person each, with an identifier of their own; the others are a programme's or an operator's."""
 MAX_LABEL = 200
 BOOTSTRAP_ID = "bootstrap"
 ADMIN_SITE = "admin"
@@ -74,7 +76,7 @@ class Key:
 
     @property
     def may_sign(self) -> bool:
-        return self.role in ("doctor", "specialist") and self.doctor_id is not None
+        return self.role in PERSONS and self.doctor_id is not None
 
 
 _BOOTSTRAP = Key(BOOTSTRAP_ID, "admin", ADMIN_SITE, label="from the settings")

@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, field_validator
+from pydantic_core import PydanticCustomError
 
 from data_specs.schema import Schema
 from data_specs.visit.contract import ORGANS
@@ -19,8 +20,9 @@ Advice = Literal["manage", "ask", "refer"]
 
 
 def _is_a_finding(name: str) -> str:
-    if name not in terms() or name in ORGANS:
-        raise ValueError("a finding of the vocabulary")
+    known = [each for each in terms() if each not in ORGANS]
+    if name not in known:
+        raise PydanticCustomError("literal_error", "a finding of the vocabulary", {"expected": ", ".join(known)})
     return name
 
 
@@ -63,7 +65,7 @@ class NewOpinion(Schema):
     @classmethod
     def _each_finding_once(cls, judgements: tuple[Judgement, ...]) -> tuple[Judgement, ...]:
         if len({judgement.finding for judgement in judgements}) < len(judgements):
-            raise ValueError("each finding once")
+            raise PydanticCustomError("finding_twice", "each finding once", {"expected": "1 × finding"})
         return judgements
 
     def says(self, machine: Mapping[str, bool]) -> dict[str, bool]:

@@ -124,7 +124,8 @@ class Retry(BaseModel):
     @model_validator(mode="after")
     def _visit_and_version(self) -> Retry:
         if (self.visit is None) != (self.version is None):
-            raise PydanticCustomError("visit_and_version", "visit and version belong together")
+            absent = "visit" if self.visit is None else "version"
+            raise PydanticCustomError("member_missing", "visit and version belong together", {"member": absent})
         return self
 
 

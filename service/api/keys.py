@@ -12,7 +12,8 @@ from pydantic_core import PydanticCustomError
 from service import errors
 from service.api.refusals import problem_responses
 from service.api.session import AdminKey
-from service.keys import MAX_LABEL, Role
+from service.faults import BETWEEN
+from service.keys import MAX_LABEL, PERSONS, Role
 from service.sites import with_key
 from service.state import service_of
 from service.storage.tables import KeyRow
@@ -42,8 +43,12 @@ class NewKey(BaseModel):
 
     @model_validator(mode="after")
     def _doctor_is_named(self) -> NewKey:
-        if (self.role in ("doctor", "specialist")) != (self.doctor_id is not None):
-            raise PydanticCustomError("doctor_id", "doctor_id belongs to the roles doctor and specialist")
+        is_person = self.role in PERSONS
+        if is_person and self.doctor_id is None:
+            raise PydanticCustomError("member_missing", "a doctor's key needs it", {"member": "doctor_id"})
+        if not is_person and self.doctor_id is not None:
+            only = {"member": "doctor_id", "expected": f"role: {BETWEEN.join(PERSONS)}"}
+            raise PydanticCustomError("member_stray", "it belongs to a doctor's key", only)
         return self
 
 

@@ -16,7 +16,7 @@ from service.api.refusals import STATUS
 from service.api.session import page_key
 from service.errors import FieldFault, Forbidden, InvalidRequest, ServiceError, StorageUnavailable
 from service.faults import field_faults
-from service.keys import MAX_LABEL, Key, Role
+from service.keys import MAX_LABEL, PERSONS, Key, Role
 from service.language.choice import language_of
 from service.language.texts import text
 from service.pages.frame import page, to_login
@@ -109,7 +109,7 @@ async def _for_admin(request: Request, work: Callable[[Key], Awaitable[Response]
 def _wrong(request: Request, given: dict[str, str]) -> dict[str, str]:
     """Why fields cannot be used, by field; here a doctor or specialist also needs a name."""
     language = language_of(request)
-    is_person = given["role"] in ("doctor", "specialist")
+    is_person = given["role"] in PERSONS
     wrong = {name: text("key_needed", language) for name in ("label", "doctor_id") if is_person and not given[name]}
     if given["doctor_id"] and given["role"] in ("site", "admin"):
         wrong["doctor_id"] = text("key_person_id_stray", language)

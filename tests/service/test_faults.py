@@ -69,6 +69,26 @@ REFUSED = {
     "a parameter of the figures": (asked("/v1/statistics", until="2026-01-01"), "query.until", "", "since | before"),
     "a role": (sent("/v1/keys", role="king", site="x"), "body.role", "king", "site | doctor | specialist | admin"),
     "an unknown member of a key": (sent("/v1/keys", roles="site"), "body.roles", "", "role | site | doctor_id | label"),
+    "a doctor without a name": (sent("/v1/keys", role="doctor", site="x"), "body.doctor_id", "", ""),
+    "a site that is a doctor": (
+        sent("/v1/keys", role="site", site="x", doctor_id="D-1"),
+        "body.doctor_id",
+        "",
+        "role: doctor | specialist",
+    ),
+    "a visit without its version": (
+        sent("/v1/deliveries/retry", destination="x", visit="x"),
+        "body.version",
+        "",
+        "",
+    ),
+    "no finding": (sent("/v1/visits/x/outcomes", finding="cough"), "body.finding", "cough", "pneumonia | "),
+    "a finding twice": (
+        sent("/v1/visits/x/opinions", judgements=[{"finding": "edema", "verdict": "agree"}] * 2),
+        "body.judgements",
+        "",
+        "1 × finding",
+    ),
     "a kind of destination": (sent("/v1/destinations", kind="fax", address="x"), "body.kind", "fax", "webhook"),
     "the length of an upload": (tus("1,2"), "Upload-Length", "1,2", "0, 1, 2"),
     "the field of an upload": (tus(metadata="field ZmlsbQ=="), "Upload-Metadata: field", "film", "image | ecg"),
@@ -94,6 +114,47 @@ def test_a_refused_field_says_what_was_found_and_what_is_known(served, case):
         assert "{" not in fault["message"].replace("{…}", "")
         details.add(document["detail"])
     assert len(details) == len(LANGUAGES)
+
+
+NEVER_RIGHT = (None, True, -1, 1.5, 10**30, "", "\x00", "x" * 100_000, [], ["\x00"], [[]], {}, {"?": 1})
+
+
+def bodies_with_one_wrong_member(client):
+    """Every operation that takes JSON, with each member of its body by turns set to what cannot be right."""
+    document = client.get("/openapi.json").json()
+    for path, operations in document["paths"].items():
+        for method, operation in operations.items():
+            content = operation.get("requestBody", {}).get("content", {}).get("application/json", {})
+            model = document["components"]["schemas"].get(content.get("schema", {}).get("$ref", "").rpartition("/")[2])
+            right = next(iter(content.get("examples", {}).values()), {}).get("value", {})
+            for member in model["properties"] if model else ():
+                for wrong in NEVER_RIGHT:
+                    yield method, path.replace("{", "").replace("}", ""), {**right, member: wrong}
+
+
+def test_no_refusal_of_a_body_leaves_out_what_is_expected(client):
+    tried = 0
+    for method, path, body in bodies_with_one_wrong_member(client):
+        answer = client.request(method, path, json=body)
+        for fault in answer.json().get("errors", []) if answer.status_code == 422 else []:
+            tried += 1
+            assert "—" not in fault["message"], (path, fault)
+    assert tried > 100
+
+
+def test_no_refusal_of_a_context_leaves_out_what_is_expected(client):
+    document = client.get("/openapi.json").json()["components"]["schemas"]
+    tried = 0
+    for member in document["Context"]["properties"]:
+        inner = next((name for name in document if name.lower() == member.rstrip("s")), None)
+        for wrong in NEVER_RIGHT:
+            wrongs = [{each: wrong} for each in document[inner]["properties"]] if inner else []
+            for value in (wrong, *wrongs, *([each] for each in wrongs)):
+                answer = client.post("/v1/visits", files={"context": (None, json.dumps({member: value}))})
+                for fault in answer.json().get("errors", []) if answer.status_code == 422 else []:
+                    tried += 1
+                    assert "—" not in fault["message"], (member, fault)
+    assert tried > 100
 
 
 def test_a_decimal_comma_is_explained(served):
