@@ -13,6 +13,7 @@ from data_specs.ecg.files import group_recordings, read_recording
 from data_specs.ecg.posted import PostedFile
 from data_specs.problems import Refused
 from tests.data_specs.hostile_made import films, recordings
+from tests.slowness import slowness
 
 FILMS, RECORDINGS = films(), recordings()
 MAX_CPU_S = 0.5
@@ -51,4 +52,4 @@ def test_a_hostile_file_takes_bounded_time(name: str) -> None:
     spent = cpu_s(read, name, content)
     if spent >= MAX_CPU_S:  # twice more: on a busy machine the same work takes longer
         spent = min(cpu_s(read, name, content) for _ in range(2))
-    assert spent < MAX_CPU_S
+        assert spent < MAX_CPU_S * slowness()
