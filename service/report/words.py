@@ -20,6 +20,7 @@ PRESSING = ("finding_urgent", "category_high", "finding_soon")
 """Reasons of a priority that stand in the conclusion where no finding does, such as a laboratory value."""
 
 OWN_RULE = "This table"
+OWN_INTERVAL = "interval: this table"
 """With these words the sources of those rules begin that the table of next steps makes itself."""
 
 
@@ -150,8 +151,10 @@ def next_step(step: NextStep, language: Language) -> str:
 
 
 def source_of(step: NextStep, language: Language) -> str:
-    """The publication that a step follows, as it is cited; for a rule of the table itself a sentence that says so."""
-    return say("own_rule", language) if step.source.startswith(OWN_RULE) else step.source
+    """The publication that a step follows, as cited; what the table itself sets is said in the reader's language."""
+    if step.source.startswith(OWN_RULE):
+        return say("own_rule", language)
+    return step.source.replace(OWN_INTERVAL, say("own_interval", language))
 
 
 def judgement_sentence(judgement: Judgement, language: Language) -> str:

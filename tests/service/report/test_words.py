@@ -141,6 +141,8 @@ def test_a_rule_of_the_table_itself_says_so_in_the_readers_language(language: La
     own = unusual_report().next_steps[0]
     assert words.source_of(own, language) == words.say("own_rule", language)
     assert words.source_of(own.model_copy(update={"source": "KDIGO 2024"}), language) == "KDIGO 2024"
+    timed = own.model_copy(update={"source": f"KDIGO 2024; {words.OWN_INTERVAL}"})
+    assert words.source_of(timed, language) == f"KDIGO 2024; {words.say('own_interval', language)}"
 
 
 @pytest.mark.parametrize(("language", "threshold"), [("vi", "ngưỡng"), ("fr", "seuil"), ("en", "threshold")])
