@@ -31,6 +31,7 @@ from tests.service.serving import serving, settings_for
 
 SR, SC = "1.2.840.10008.5.1.4.1.1.88.33", "1.2.840.10008.5.1.4.1.1.7"
 HOST = "127.0.0.1"
+NO_ASSOCIATION = "dicom_no_association"
 
 
 @pytest.fixture(scope="module")
@@ -218,8 +219,10 @@ def test_peers_that_refuse(peer, archive, files):
     assert refused(c_store, archive.address, "SANGLOC", files) == ("dicom_aborted", False)
     assert already_there(archive.address, "SANGLOC", files[0], timeout_s=5) is None
     wrong = f"NOBODY@{HOST}:{peer.dicom_port}"
-    assert refused(c_store, wrong, "SANGLOC", files) == ("dicom_rejected", False)
-    assert refused(c_store, f"ARCHIVE@{HOST}:{free_port()}", "SANGLOC", files) == ("dicom_no_association", False)
+    # On a busy machine pynetdicom may see that the peer has closed the connection before it reads the rejection.
+    told = (refused(c_store, wrong, "SANGLOC", files) for _ in range(10))
+    assert next((each for each in told if each[0] != NO_ASSOCIATION), None) == ("dicom_rejected", False)
+    assert refused(c_store, f"ARCHIVE@{HOST}:{free_port()}", "SANGLOC", files) == (NO_ASSOCIATION, False)
 
 
 def test_a_silent_peer_ends_in_a_timeout(files):
@@ -227,7 +230,7 @@ def test_a_silent_peer_ends_in_a_timeout(files):
         silent.bind((HOST, 0))
         silent.listen()
         port = silent.getsockname()[1]
-        with pytest.raises(NotDelivered, match="dicom_no_association"):
+        with pytest.raises(NotDelivered, match=NO_ASSOCIATION):
             c_store(f"ARCHIVE@{HOST}:{port}", "SANGLOC", files, timeout_s=0.3)
         with pytest.raises(NotDelivered, match="timeout"):
             stow(f"http://{HOST}:{port}", files, secret=None, timeout_s=0.3)
@@ -312,5 +315,5 @@ def test_an_address_without_a_server(files):
 def test_the_library_logs_nothing_of_what_is_sent(files, caplog):
     logging.getLogger("pynetdicom").setLevel(logging.DEBUG)
     address = f"ARCHIVE@{HOST}:{free_port()}"
-    assert refused(c_store, address, "SANGLOC", files) == ("dicom_no_association", False)
+    assert refused(c_store, address, "SANGLOC", files) == (NO_ASSOCIATION, False)
     assert [record.name for record in caplog.records if record.name.startswith(("pynetdicom", "pydicom"))] == []
