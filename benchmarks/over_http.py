@@ -115,5 +115,6 @@ def _draw(axes: Any, closed: Measured, opened: Measured) -> None:
 
 
 def warm_up(server: Server, kind: str, seconds: float = 3.0) -> None:
-    """Post for some seconds, so that the server is warm for the measurement."""
+    """Wait for the choice of sessions, then post for some seconds, so that the server is warm for the measurement."""
+    server.wait_until_measured()
     server.post(KINDS[kind](False), clients=AT_ONCE, seconds=seconds)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import socket
@@ -24,7 +25,7 @@ from benchmarks.files import ROOT, Body
 KEY = "benchmark-key-that-lives-for-this-run-only"
 BUNDLES = ROOT / "models" / "bundles"
 START_S = 180.0
-"""Limit for the start; the first one may be slow, because it chooses precisions and compiles."""
+"""Limit for the start, and for the sessions to be measured beside it."""
 
 
 @dataclass
@@ -35,11 +36,14 @@ class Server:
     ----------
     ready_s
         Seconds from its start until ``/readyz`` answered 200.
+    chooses
+        Whether its sessions are its own choice.
     """
 
     process: subprocess.Popen[bytes]
     port: int
     ready_s: float
+    chooses: bool = True
     numbers: int = 0
 
     @property
@@ -52,6 +56,26 @@ class Server:
     @property
     def peak_rss_mb(self) -> float:
         return peak_rss_mb(self.pid)
+
+    def wait_until_measured(self) -> None:
+        """Wait until the server has measured its sessions, which it does beside its work.
+
+        Raises
+        ------
+        RuntimeError
+            It does not come to an end.
+        """
+        end = time.monotonic() + START_S
+        address = f"http://127.0.0.1:{self.port}/v1/models"
+        request = urllib.request.Request(address, headers={"Authorization": f"Bearer {KEY}"})
+        while self.chooses:
+            with urllib.request.urlopen(request, timeout=30) as answer:  # noqa: S310  loopback
+                models = json.load(answer)["items"]
+            if all(model["session"]["remembered"] for model in models if model["organ"] != "kidney"):
+                return
+            if time.monotonic() > end:
+                raise RuntimeError("the server does not end measuring its sessions")
+            time.sleep(0.5)
 
     def post(self, body: Body, *, prefer: str = "wait=110", **load: Any) -> tuple[Outcome, float]:
         """Post visits from another process; their outcome, and the server's core-milliseconds per visit."""
@@ -106,7 +130,8 @@ def serving(
             )  # fmt: skip
         try:
             wait_until_ready(process, port, log)
-            yield Server(process, port, time.perf_counter() - started)
+            chooses = (settings or {}).get("SANGLOC_SESSION", "auto") == "auto"
+            yield Server(process, port, time.perf_counter() - started, chooses)
         finally:
             process.terminate()
             try:

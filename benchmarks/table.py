@@ -66,9 +66,10 @@ def _bundles_or_none(network: str) -> Iterator[Path | None]:
 def _network_lines(network: str, bundles: Path, rounds: int, seconds: float, *, whole: bool) -> list[Line]:
     with tempfile.TemporaryDirectory() as folder:
         starts = []
-        for _ in range(1 + STARTS):  # the first start chooses sessions and stores the choice
+        for _ in range(1 + STARTS):
             with serving(bundles, data=Path(folder)) as server:
                 starts.append(server.ready_s)
+                server.wait_until_measured()  # the first start measures, and stores what it found
         with serving(bundles, data=Path(folder)) as server:
             warm_up(server, "png", seconds)
             turns = [turn(server, seconds) for _ in tqdm(range(rounds), desc=network, unit="turn")]

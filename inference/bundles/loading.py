@@ -109,15 +109,29 @@ def load_version(folder: Path, name: str, version: str, machine: Machine = ONE_T
     return bundle
 
 
-def load_bundle(folder: Path, machine: Machine = ONE_THREAD) -> Bundle:
-    """Read one bundle, compare its hashes, open its session and run its golden cases.
+@dataclass(frozen=True)
+class BundleFiles:
+    """What a bundle's folder holds, compared with the hashes in its manifest.
+
+    Parameters
+    ----------
+    golden
+        ``input`` and the outputs that belong to it.
+    """
+
+    manifest: BundleManifest
+    card: str
+    model: Path
+    golden: dict[str, Array]
+
+
+def read_bundle(folder: Path) -> BundleFiles:
+    """Read one bundle and compare its hashes.
 
     Raises
     ------
     BundleError
         It is not there or fails a check.
-    DeviceError
-        The device or the runtime that ``machine`` asks for is not there.
     """
     try:
         manifest = BundleManifest.model_validate_json((folder / "screening.json").read_bytes())
@@ -137,11 +151,28 @@ def load_bundle(folder: Path, machine: Machine = ONE_THREAD) -> Bundle:
     try:
         with np.load(golden, allow_pickle=False) as arrays:
             cases = {name: arrays[name] for name in ("input", *manifest.outputs)}
-        chosen = choose(model, manifest, cases, machine)
+    except Exception as error:  # numpy raises many types
+        raise BundleError(f"{folder.name}: {golden.name} cannot be read: {type(error).__name__}") from error
+    return BundleFiles(manifest, card, model, cases)
+
+
+def load_bundle(folder: Path, machine: Machine = ONE_THREAD) -> Bundle:
+    """Read one bundle, compare its hashes, open its session and run its golden cases.
+
+    Raises
+    ------
+    BundleError
+        It is not there or fails a check.
+    DeviceError
+        The device or the runtime that ``machine`` asks for is not there.
+    """
+    files = read_bundle(folder)
+    try:
+        chosen = choose(files.model, files.manifest, files.golden, machine)
     except DeviceError:
         raise
     except Disagrees as error:
         raise BundleError(f"{folder.name}: {error}") from error
     except Exception as error:  # runtimes raise many types where a graph is wrong
         raise BundleError(f"{folder.name}: cannot be run: {type(error).__name__}") from error
-    return Bundle(manifest, folder, chosen, card)
+    return Bundle(files.manifest, folder, chosen, files.card)

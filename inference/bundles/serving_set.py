@@ -1,5 +1,7 @@
 """The bundles that serve at one moment, and the thread that follows the registry's log.
 
+The same thread has the sessions of what is in service measured, and opens a bundle again where another is cheaper.
+
 A serving set never changes: a visit keeps the one that it began with to its end. The thread loads and verifies what the
 log newly asks for, puts a new set in the place of the old one by one assignment, and closes the batchers that no set in
 use contains any more. A version that cannot be loaded is not taken; the version before it stays in service.
@@ -16,6 +18,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from inference.bundles.loading import NAMES, Bundle, BundleError, load_bundles, load_version
+from inference.bundles.measuring import Measuring
 from inference.bundles.registry import Registry, log_mark, read_registry
 from inference.runtime.batcher import Batcher
 from inference.runtime.session import DeviceError, Machine
@@ -63,8 +66,8 @@ class ServingSet:
     users: int = 0
 
     @property
-    def bundles(self) -> set[ServedBundle]:
-        return {*self.in_service.values(), *self.shadows.values()}
+    def batchers(self) -> set[Batcher]:
+        return {served.batcher for served in (*self.in_service.values(), *self.shadows.values())}
 
 
 class RegistryFollower:
@@ -94,6 +97,7 @@ class RegistryFollower:
         self._current = ServingSet(served, {}, {}, registry)
         self._old: list[ServingSet] = []
         self._retry_at = 0.0
+        self._measuring = Measuring(machine)
         self._update(registry)
         self._thread = threading.Thread(target=self._follow, name="registry", daemon=True)
         self._thread.start()
@@ -118,8 +122,9 @@ class RegistryFollower:
         """Stop following, finish what is queued and end the threads."""
         self._stop.set()
         self._thread.join()
-        for served in self._in_use():
-            served.batcher.close()
+        self._measuring.close()
+        for batcher in self._in_use():
+            batcher.close()
 
     def _follow(self) -> None:
         while not self._stop.wait(self._poll_s):
@@ -128,9 +133,43 @@ class RegistryFollower:
                 if mark != self._mark or (self._current.problems and time.monotonic() >= self._retry_at):
                     self._update(read_registry(self._folder))
                     self._mark = mark
+                self._measure_sessions()
                 self._close_unused()
             except Exception:  # the folder may be missing for a moment: the bundles in memory go on serving
                 log.exception("registry_not_followed")
+
+    def _measure_sessions(self) -> None:
+        """Have one bundle measured at a time, and put what was found in the place of what was expected."""
+        if (measured := self._measuring.finished()) is not None:
+            self._take(measured)
+        if not self._measuring.is_busy:
+            served = self._current.in_service.values()
+            wanting = (each.bundle for each in served if self._measuring.wants(each.bundle, each.batcher.counts))
+            if (bundle := next(wanting, None)) is not None:
+                self._measuring.start(bundle)
+
+    def _take(self, measured: Bundle) -> None:
+        """Open the version again whose sessions were measured; its batcher stays where its session does."""
+        name, version = measured.manifest.name, measured.manifest.version
+        before = self._current
+        have = before.in_service[name]
+        if have.bundle.manifest.version != version:
+            return
+        try:
+            bundle = load_version(self._folder, name, version, self._machine)
+        except (BundleError, DeviceError) as error:
+            log.warning("session_not_taken: %s %s: %s", name, version, error)
+            return
+        setup = bundle.session.setup
+        if setup == have.bundle.session.setup:
+            chosen = replace(have.bundle.chosen, measured=bundle.chosen.measured)
+            served = replace(have, bundle=replace(have.bundle, chosen=chosen))
+        else:
+            served = ServedBundle.of(bundle)
+            log.warning("session_changed: %s %s, session %s", name, version, setup)
+        with self._lock:
+            self._current = replace(before, in_service={**before.in_service, name: served}, users=0)
+            self._old.append(before)
 
     def _update(self, registry: Registry) -> None:
         """Make what the registry asks for the current serving set, as far as it can be loaded."""
@@ -180,8 +219,8 @@ class RegistryFollower:
             before = self._in_use()
             self._old = [serving for serving in self._old if serving.users]
             unused = before - self._in_use()
-        for served in unused:
-            served.batcher.close()
+        for batcher in unused:
+            batcher.close()
 
-    def _in_use(self) -> set[ServedBundle]:
-        return {served for serving in (self._current, *self._old) for served in serving.bundles}
+    def _in_use(self) -> set[Batcher]:
+        return {batcher for serving in (self._current, *self._old) for batcher in serving.batchers}

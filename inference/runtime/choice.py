@@ -1,6 +1,11 @@
-"""The fastest session on this machine among those that agree with fp32: measured once, then remembered.
+"""Which session a bundle is served in: the one that is expected to be the cheapest here, until another was measured.
 
-Every candidate has to meet the golden cases, fp32 within the manifest's tolerance, a lower precision within
+A session is served at once: the one that was measured to be cheapest, else the one that is to be expected by the
+processor's instructions and the manifest's record. What each candidate costs is measured beside the service
+(:mod:`inference.bundles.measuring`), and another one is taken only where it is cheaper by more than
+:data:`SAME_COST_FACTOR` allows.
+
+Whatever is opened has to meet the golden cases, fp32 within the manifest's tolerance, a lower precision within
 :data:`MAX_PROBABILITY_DIFFERENCE`. A lower precision is a candidate only where the manifest records that it changes
 the AUC of no finding by more than :data:`MAX_AUC_DIFFERENCE`.
 """
@@ -9,11 +14,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from statistics import median
-from time import perf_counter
 from typing import Any
 
 import numpy as np
@@ -21,18 +23,13 @@ from numpy.typing import NDArray
 
 from data_specs.bundle import BundleManifest
 from inference.findings import calibrate
-from inference.runtime.remembered import Measured, Remembered, key_of, recall, remember
+from inference.runtime.remembered import Measured, key_of, recall
 from inference.runtime.session import REFERENCE, Array, DeviceError, Machine, Precision, Runtime, Session, Setup
 
 MAX_PROBABILITY_DIFFERENCE = 0.01
 MAX_AUC_DIFFERENCE = 0.002
-BUDGET_S = 1.0
-"""For one bundle; half of it for opening candidates, of which the first two are always opened."""
-MIN_SPEEDUP = 1.1
-"""How much faster than the reference another setup has to be."""
-SAME_RATE_FACTOR = 1.05
-"""Rates within this factor count as the same. The setup with the smallest batch is then used, because a single request
-costs least there; where batches are the same, the finer precision, which stands first."""
+SAME_COST_FACTOR = 1.05
+"""Costs within this factor count as the same: the expected session then stays, whatever chance did to a measurement."""
 MAX_STREAMS = 8
 LOWER: tuple[Precision, ...] = ("fp16", "bf16")
 """First the better one: where a CPU has both, they are equally fast, and fp16 has three bits more."""
@@ -41,23 +38,22 @@ log = logging.getLogger(__name__)
 
 
 class Disagrees(RuntimeError):
-    """The reference itself misses the golden cases."""
+    """A session misses the golden cases."""
 
 
 @dataclass(frozen=True)
 class ChosenSession:
-    """An open session, and the candidates that were measured for it."""
+    """An open session, and what its candidates were measured to cost on this machine; empty until they were."""
 
     session: Session
     measured: tuple[Measured, ...] = ()
-    remembered: bool = False
 
     def describe(self) -> dict[str, Any]:
         """Which session computes, for ``/v1/models``."""
         return {
             **asdict(self.session.setup),
             "device": self.session.device,
-            "remembered": self.remembered,
+            "remembered": bool(self.measured),
             "measured": [asdict(candidate) for candidate in self.measured],
         }
 
@@ -75,25 +71,33 @@ def choose(model: Path, manifest: BundleManifest, golden: Mapping[str, Array], m
     DeviceError
         The device or the runtime that was asked for is not there.
     Disagrees
-        What was asked for misses the golden cases.
+        What was asked for misses the golden cases; for ``auto``, the reference does.
     """
     device, threads = resolve_device(machine.device), machine.threads
     candidates = setups(manifest, device, threads)
     if machine.session != "auto":
-        candidates = _asked_for(machine.session, candidates, manifest)
-    if len(candidates) == 1:
-        return ChosenSession(_opened(model, manifest, golden, candidates[0], device, threads))
-    key = key_of(manifest, device, threads)
-    known = recall(machine.cache).get(key)
-    if known is not None and known.setup in {str(setup) for setup in candidates}:
+        asked = _asked_for(machine.session, candidates, manifest)
+        return ChosenSession(opened(model, manifest, golden, asked, device, threads))
+    known = recall(machine.cache).get(key_of(manifest, device, threads))
+    measured = known.measured if known is not None else ()
+    first = cheapest(candidates, measured)
+    for setup in dict.fromkeys([first, *candidates] if first else candidates):
         try:
-            session = _opened(model, manifest, golden, Setup.parse(known.setup), device, threads)
-            return ChosenSession(session, known.measured, remembered=True)
-        except Exception as error:  # the runtime may have changed since, and runtimes raise many types
-            log.warning("session_measured_again: %s %s: %s", manifest.name, known.setup, type(error).__name__)
-    chosen = _measure(model, manifest, golden, candidates, device, threads)
-    remember(machine.cache, key, Remembered(setup=str(chosen.session.setup), measured=chosen.measured))
-    return chosen
+            return ChosenSession(opened(model, manifest, golden, setup, device, threads), measured)
+        except Exception as error:  # runtimes raise many types, and the next candidate may do
+            reason = error if isinstance(error, Disagrees | DeviceError) else type(error).__name__
+            log.warning("session_not_opened: %s %s: %s", manifest.name, setup, reason)
+    return ChosenSession(opened(model, manifest, golden, REFERENCE, device, threads), measured)
+
+
+def cheapest(candidates: Sequence[Setup], measured: Sequence[Measured]) -> Setup | None:
+    """The candidate to be served in: the one that costs least, or the expected first one where it costs the same."""
+    costs = {each.setup: each.core_ms for each in measured if each.core_ms is not None}
+    known = [setup for setup in candidates if str(setup) in costs]
+    if not known:
+        return candidates[0] if candidates else None
+    least = min(costs[str(setup)] for setup in known)
+    return next(setup for setup in known if costs[str(setup)] <= SAME_COST_FACTOR * least)
 
 
 def open_session(model: Path, outputs: tuple[str, ...], setup: Setup, *, device: str, threads: int) -> Session:
@@ -114,20 +118,19 @@ def open_session(model: Path, outputs: tuple[str, ...], setup: Setup, *, device:
 
 
 def setups(manifest: BundleManifest, device: str, threads: int) -> list[Setup]:
-    """Candidates: the reference first, then the others, those that are probably fastest first.
+    """Candidates, those that are expected to be cheapest first; beside them there is always the reference.
 
     On a CPU, one row in each stream is as fast as a batch: 0.9 to 1.05 times the rate of eight rows for the networks
     that take milliseconds. Then nothing is padded, no request waits for others, and no other row can change a result.
     """
     if manifest.input.modality == "labs":  # some hundred multiplications: another setup gains nothing
-        return [REFERENCE]
+        return []
     if device == "cuda":
         from inference.runtime.onnxruntime_session import has_tensorrt  # noqa: PLC0415
 
         fp16 = _allowed(manifest, "onnxruntime", "fp16") and has_tensorrt()
         lower = [Setup("onnxruntime", "fp16", batch) for batch in (64, 16)] if fp16 else []
-        fixed = [Setup("onnxruntime", "fp32", batch) for batch in (64, 16, 256)]
-        return [REFERENCE, *lower, *fixed, Setup("onnxruntime", "fp32", None, 2)]
+        return [*lower, *(Setup("onnxruntime", "fp32", batch) for batch in (64, 16, 256))]
     from inference.runtime.openvino_session import is_installed, precisions  # noqa: PLC0415
 
     many = min(threads, MAX_STREAMS)
@@ -135,7 +138,7 @@ def setups(manifest: BundleManifest, device: str, threads: int) -> list[Setup]:
     if is_installed():
         lowered = [name for name in LOWER if _allowed(manifest, "openvino", name) and name in precisions()]
         found = [*(Setup("openvino", name, 1, many) for name in lowered), Setup("openvino", "fp32", 1, many)]
-    return list(dict.fromkeys([REFERENCE, *found, Setup("onnxruntime", "fp32", 1, many)]))
+    return [*found, Setup("onnxruntime", "fp32", 1, many)]
 
 
 def agrees(session: Session, manifest: BundleManifest, golden: Mapping[str, Array]) -> str | None:
@@ -171,23 +174,6 @@ def largest_difference(found: Array, expected: Array) -> float:
     return float(np.nanmax(np.abs(np.asarray(expected, np.float64) - np.asarray(found, np.float64)), initial=0.0))
 
 
-def rate(session: Session, rows: Array) -> float:
-    """Rows per second while every stream computes all of ``rows``."""
-    setup = session.setup
-    batch = setup.batch or len(rows)
-    one_run, runs = np.resize(rows, (batch, *rows.shape[1:])), max(1, len(rows) // batch)
-
-    def stream() -> None:
-        for _ in range(runs):
-            session.run(one_run)
-
-    with ThreadPoolExecutor(setup.streams) as threads:
-        started = perf_counter()
-        for future in [threads.submit(stream) for _ in range(setup.streams)]:
-            future.result()  # raises where a run failed: that is not a fast one
-        return batch * runs * setup.streams / (perf_counter() - started)
-
-
 def resolve_device(device: str) -> str:
     """``cpu`` or ``cuda``: ``auto`` is ``cuda`` where there is a GPU."""
     if device != "auto":
@@ -204,66 +190,31 @@ def _allowed(manifest: BundleManifest, runtime: Runtime, precision: Precision) -
     )
 
 
-def _asked_for(setting: str, candidates: Sequence[Setup], manifest: BundleManifest) -> list[Setup]:
-    """The one candidate that a fixed setting means: the one with most streams, which are faster on a CPU."""
+def _asked_for(setting: str, candidates: Sequence[Setup], manifest: BundleManifest) -> Setup:
+    """The candidate that a fixed setting means."""
     runtime, precision = setting.split(":")
     if manifest.input.modality == "labs":
-        return [REFERENCE]
+        return REFERENCE
     in_runtime = [setup for setup in candidates if setup.runtime == runtime]
     if not in_runtime:
         raise DeviceError(f"SANGLOC_SESSION={setting}, but {runtime} is not there")
     precision = precision if any(setup.precision == precision for setup in in_runtime) else "fp32"
-    return [max((setup for setup in in_runtime if setup.precision == precision), key=lambda setup: setup.streams)]
+    return next(setup for setup in in_runtime if setup.precision == precision)
 
 
-def _opened(
+def opened(
     model: Path, manifest: BundleManifest, golden: Mapping[str, Array], setup: Setup, device: str, threads: int
 ) -> Session:
+    """A session that meets the golden cases.
+
+    Raises
+    ------
+    DeviceError
+        As :func:`open_session`.
+    Disagrees
+        It misses the golden cases.
+    """
     session = open_session(model, manifest.outputs, setup, device=device, threads=threads)
     if missed := agrees(session, manifest, golden):
         raise Disagrees(missed)
     return session
-
-
-def _measure(
-    model: Path,
-    manifest: BundleManifest,
-    golden: Mapping[str, Array],
-    candidates: Sequence[Setup],
-    device: str,
-    threads: int,
-) -> ChosenSession:
-    """Open as many candidates as there is time for and measure them in turns: other load slows all of them alike."""
-    started = perf_counter()
-    rows = np.resize(golden["input"], (8, *golden["input"].shape[1:]))
-    sessions: list[Session] = []
-    out: dict[Setup, str] = {}
-    for n, setup in enumerate(candidates):
-        if n >= 2 and perf_counter() - started > BUDGET_S / 2:
-            out[setup] = "no time left to measure it"
-            continue
-        try:
-            session = _opened(model, manifest, golden, setup, device, threads)
-            rate(session, rows)  # the first run of each stream allocates
-            sessions.append(session)
-        except Exception as error:  # runtimes raise many types
-            if setup == REFERENCE:
-                raise
-            out[setup] = str(error) if isinstance(error, Disagrees | DeviceError) else type(error).__name__
-    turns: list[list[float]] = []
-    while len(turns) < 2 or perf_counter() - started < BUDGET_S:
-        turns.append([rate(session, rows) for session in sessions])
-    rates = {session.setup: median(turn[n] for turn in turns) for n, session in enumerate(sessions)}
-    best = _best(rates)
-    table = tuple(
-        Measured(str(setup), round(rates[setup], 1) if setup in rates else None, out.get(setup)) for setup in candidates
-    )
-    return ChosenSession(next(session for session in sessions if session.setup == best), table)
-
-
-def _best(rates: Mapping[Setup, float]) -> Setup:
-    fastest = max(rates.values())
-    if fastest < MIN_SPEEDUP * rates[REFERENCE]:
-        return REFERENCE
-    as_fast = [setup for setup, rate_ in rates.items() if rate_ * SAME_RATE_FACTOR >= fastest]
-    return min(as_fast, key=lambda setup: (setup.batch or 1, setup.streams))

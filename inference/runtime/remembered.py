@@ -1,4 +1,4 @@
-"""The session that was chosen on this machine, kept in a file so that the next start need not measure again."""
+"""What sessions were measured to cost on this machine, kept in a file so that the next start need not measure again."""
 
 from __future__ import annotations
 
@@ -7,32 +7,47 @@ import logging
 import platform
 import tempfile
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from hashlib import sha256
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
+from pydantic import AwareDatetime, BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from data_specs.bundle import BundleManifest
 
 CACHE_FILE = "sessions.json"
+MAX_AGE = timedelta(days=30)
+"""After this a machine is measured again: kernels, neighbours and clock rates change without a new version."""
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Measured:
-    """One candidate: its rate, or in ``out`` why it has none."""
+    """One candidate: what it costs, or in ``out`` why that is not known.
+
+    Parameters
+    ----------
+    core_ms
+        Processor time of one row; on a GPU, whose work no processor counts, the time that passes.
+    """
 
     setup: str
-    rows_per_s: float | None = None
+    core_ms: float | None = None
     out: str | None = None
 
 
 class Remembered(BaseModel):
+    """What was measured of one bundle, and when."""
+
     model_config = ConfigDict(extra="forbid")
-    setup: str
     measured: tuple[Measured, ...]
+    measured_at: AwareDatetime
+
+    def is_old(self, now: datetime) -> bool:
+        """Whether it is to be measured again; a time that lies ahead comes from a clock that was wrong."""
+        return not timedelta(0) <= now - self.measured_at < MAX_AGE
 
 
 _CACHE = TypeAdapter(dict[str, Remembered])
@@ -66,7 +81,7 @@ def _machine(device: str) -> str:
 
 
 def recall(cache: Path | None) -> dict[str, Remembered]:
-    """The kept choices by :func:`key_of`; empty where there is no file, or none that can be read."""
+    """What is kept, by :func:`key_of`; empty where there is no file, or none that can be read."""
     if cache is None:
         return {}
     try:
@@ -79,7 +94,7 @@ def recall(cache: Path | None) -> dict[str, Remembered]:
 
 
 def remember(cache: Path | None, key: str, found: Remembered) -> None:
-    """Keep a choice. Processes that share the folder replace the file as a whole; the last one to write wins."""
+    """Keep what was measured. Processes that share the folder replace the file as a whole; the last to write wins."""
     if cache is None:
         return
     try:

@@ -61,7 +61,7 @@ class Setup:
 
 
 REFERENCE = Setup("onnxruntime", "fp32")
-"""Every other setup has to give its results; used where no other setup is known to be faster."""
+"""Every other setup has to give its results; used where no other setup opens."""
 
 FIXED = "onnxruntime:fp32"
 """The session of a :class:`Machine` whose user asks for none; it is opened without measuring."""
@@ -78,10 +78,10 @@ class Machine:
     threads
         On the CPU, for each bundle; by default one per core.
     session
-        ``auto``: the fastest one. ``RUNTIME:PRECISION``: that one, in fp32 where a manifest does not allow the
+        ``auto``: the cheapest one. ``RUNTIME:PRECISION``: that one, in fp32 where a manifest does not allow the
         precision.
     cache
-        Folder in which an earlier choice of a session may be found and a new one is kept.
+        Folder of what sessions were measured to cost; without one, nothing is measured.
     """
 
     device: str = "auto"
