@@ -38,6 +38,9 @@ class Codestream:
         decoders take it for YCbCr; whether it is Adobe's inverted CMYK.
     orientation
         Exif orientation, 1 where it is not stated.
+    signed, levels
+        JPEG 2000 only: whether its values have a sign; how often the image can be halved while it is decoded, 0 where
+        that is not sure.
     working_bytes
         Memory that a decoder takes beside the decoded samples. libjpeg keeps all coefficients, of two bytes each, where
         it needs several scans. OpenJPEG keeps samples of four bytes, those of a tile once more where there are
@@ -53,6 +56,8 @@ class Codestream:
     is_ybr: bool = False
     is_inverted: bool = False
     orientation: int = 1
+    signed: bool = False
+    levels: int = 0
     working_bytes: int = 0
 
 
@@ -174,14 +179,14 @@ def jpeg_2000_codestream(data: bytes) -> Codestream:
     width, height, left, top = struct.unpack_from(">LLLL", data, start + 8)
     tile_width, tile_height = struct.unpack_from(">LL", data, start + 24)
     (samples, depth) = struct.unpack_from(">HB", data, start + 40)
-    at, lossless = start + 2, True
+    at, lossless, levels = start + 2, True, 0
     while at + 4 <= len(data):
         marker, length = struct.unpack_from(">HH", data, at)
         if marker == 0xFF90:
             break
         if marker == 0xFF52 and at + 14 <= len(data):
-            # SPcod: the wavelet transform's number, 1 for the reversible 5-3 filter (table A.20)
-            lossless = data[at + 13] == 1
+            # SPcod: decomposition levels (table A.15); the wavelet transform, 1 for the reversible 5-3 filter (A.20)
+            levels, lossless = data[at + 9], data[at + 13] == 1
         at += 2 + max(2, length)
     _check_tile_parts(data, at)
     pixels = max(0, height - top) * max(0, width - left)
@@ -193,6 +198,8 @@ def jpeg_2000_codestream(data: bytes) -> Codestream:
         samples=samples,
         precision=(depth & 0x7F) + 1,
         lossless=lossless,
+        signed=bool(depth & 0x80),
+        levels=levels if (left, top) == (0, 0) else 0,
         working_bytes=4 * samples * kept + len(data),
     )
 

@@ -47,7 +47,7 @@ OTHER_VIEW_CODES = {
 """Codes of ViewCodeSequence: postero-anterior, antero-posterior; lateral and oblique (PS3.16 CID 4010)."""
 
 
-def read_dicom(content: bytes, between: tuple[float, float] | None = None) -> ChestImage:
+def read_dicom(content: bytes, between: tuple[float, float] | None = None, least_px: int | None = None) -> ChestImage:
     """Read a chest film from a DICOM file.
 
     Parameters
@@ -56,6 +56,8 @@ def read_dicom(content: bytes, between: tuple[float, float] | None = None) -> Ch
         The whole file.
     between
         As :func:`data_specs.cxr.display.displayed` takes it.
+    least_px
+        As :func:`data_specs.cxr.pixels.stored_values` takes it.
 
     Returns
     -------
@@ -79,7 +81,7 @@ def read_dicom(content: bytes, between: tuple[float, float] | None = None) -> Ch
     frame = frame_of(header)
     if min(frame.rows, frame.columns) < MIN_SHORT_SIDE_PX:
         refuse_to_assess("too_small", f"{frame.columns} × {frame.rows} px", f"{MIN_SHORT_SIDE_PX} px")
-    pixels, problems = displayed(header, frame, stored_values(header, frame), between)
+    pixels, problems = displayed(header, frame, stored_values(header, frame, least_px), between)
     if header.text("BurnedInAnnotation").upper() == "YES":
         problems = (*problems, Problem("burned_in_annotation", "warn", "YES", "NO"))
     lost = [keyword for keyword in NAMES if header.has_lost_letters(keyword)]
@@ -97,6 +99,7 @@ def read_dicom(content: bytes, between: tuple[float, float] | None = None) -> Ch
         format="dicom",
         view=view,
         pixel_mm=_pixel_mm(header),
+        recorded_px=(frame.rows, frame.columns),
         age_years=subject.age_years,
         sex=subject.sex,
         person_id=subject.person_id,

@@ -58,7 +58,7 @@ def sniff(content: bytes) -> str | None:
     return "dicom" if starts_with_element(content) or DICOM_ROOT in content[:1024] else None
 
 
-def read_image(content: bytes, window: Window = "as_sent") -> ChestImage:
+def read_image(content: bytes, window: Window = "as_sent", *, least_px: int | None = None) -> ChestImage:
     """Read one chest film.
 
     Parameters
@@ -67,6 +67,9 @@ def read_image(content: bytes, window: Window = "as_sent") -> ChestImage:
         The whole file.
     window
         ``as_sent``, which is what is assessed; others are for people who look at it.
+    least_px
+        Where a format can be decoded at a lower resolution, the shorter side need be no longer than this; ``None``: in
+        full.
 
     Returns
     -------
@@ -87,7 +90,7 @@ def read_image(content: bytes, window: Window = "as_sent") -> ChestImage:
         if name == "dicom":
             from data_specs.cxr.dicom import read_dicom  # noqa: PLC0415 (pydicom is not needed for a raster)
 
-            return read_dicom(content, SHOWN_PERCENTILES.get(window))
+            return read_dicom(content, SHOWN_PERCENTILES.get(window), least_px)
         from data_specs.cxr.grey import spread  # noqa: PLC0415
         from data_specs.cxr.raster import read_raster  # noqa: PLC0415
 

@@ -31,13 +31,16 @@ class ChestImage:
     ----------
     pixels
         ``(rows, columns) uint8``, higher is brighter (MONOCHROME2), after Modality LUT, VOI LUT or window, and padding.
+        Of a film that was read at a lower resolution, fewer than were recorded.
     format
         ``dicom``, ``png``, ``jpeg`` or ``tiff``.
     view
         ``PA`` or ``AP`` where the file states it, else ``None``.
+    recorded_px
+        Rows and columns that were recorded.
     pixel_mm
-        Height and width of a pixel, mm, where the file states them. On the detector, unless the file says that they are
-        corrected for the distance of the body (PS3.3 section 10.7.1.3).
+        Height and width of a recorded pixel, mm, where the file states them. On the detector, unless the file says that
+        they are corrected for the distance of the body (PS3.3 section 10.7.1.3).
     age_years, sex, person_id, recorded_on
         As the file states them, ``None`` where it does not.
     problems
@@ -46,6 +49,7 @@ class ChestImage:
 
     pixels: NDArray[np.uint8]
     format: str
+    recorded_px: tuple[int, int]
     view: Literal["PA", "AP"] | None = None
     pixel_mm: tuple[float, float] | None = None
     age_years: float | None = None

@@ -6,6 +6,7 @@ for each failure.
 
 from __future__ import annotations
 
+import io
 import struct
 import zlib
 from collections.abc import Callable
@@ -15,6 +16,8 @@ from typing import Any
 import imagecodecs
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
+from PIL.Jpeg2KImagePlugin import Jpeg2KImageFile
 
 from data_specs.cxr.codestream import Codestream, jpeg_2000_codestream, jpeg_codestream
 from data_specs.cxr.image import MAX_PIXELS
@@ -123,8 +126,13 @@ def _required(header: Header, keyword: str, accepted: range | tuple[int, ...]) -
     return value
 
 
-def stored_values(header: Header, frame: Frame) -> Stored:
+def stored_values(header: Header, frame: Frame, least_px: int | None = None) -> Stored:
     """Decode the pixel data.
+
+    Parameters
+    ----------
+    least_px
+        Where a codec can leave out the finest levels, the shorter side need be no longer than this; ``None``: in full.
 
     Raises
     ------
@@ -135,6 +143,8 @@ def stored_values(header: Header, frame: Frame) -> Stored:
     decode = DECODERS.get(header.transfer_syntax)
     if decode is None:
         raise Refused("unsupported_transfer_syntax", header.transfer_syntax, "1.2.840.10008.1.2.1")
+    if decode is _jpeg_2000:
+        return _jpeg_2000(header, frame, least_px)
     return decode(header, frame)
 
 
@@ -299,8 +309,8 @@ def _jpeg_ls(header: Header, frame: Frame) -> Stored:
     return Stored(_checked(values, frame), stream.precision, frame.signed, exact)
 
 
-def _jpeg_2000(header: Header, frame: Frame) -> Stored:
-    """JPEG 2000 (ITU-T T.800) and HTJ2K (T.814) by OpenJPEG.
+def _jpeg_2000(header: Header, frame: Frame, least_px: int | None = None) -> Stored:
+    """JPEG 2000 (ITU-T T.800) and HTJ2K (T.814) by OpenJPEG, without the finest levels where they are not needed.
 
     OpenJPH decodes HTJ2K in half the time, but through imagecodecs it accepts damaged data: it prints its error and
     raises none, and the pixels that it did not decode hold whatever was in memory.
@@ -309,10 +319,47 @@ def _jpeg_2000(header: Header, frame: Frame) -> Stored:
     stream = jpeg_2000_codestream(data)
     _check_shape(stream, frame)
     _require_memory(frame, data, decoded=_n_bytes(frame), working=stream.working_bytes)
+    if (halvings := _halvings(stream, least_px)) and (smaller := _halved(data, stream, halvings)) is not None:
+        return Stored(smaller, stream.precision, frame.signed or stream.signed, stream.lossless)
     values = imagecodecs.jpeg2k_decode(data, planar=False)
     signed = frame.signed or values.dtype.kind == "i"
     unsigned = values.view(np.uint8 if values.dtype.itemsize == 1 else np.uint16)
     return Stored(_checked(unsigned, frame), stream.precision, signed, stream.lossless)
+
+
+def _halvings(stream: Codestream, least_px: int | None) -> int:
+    """How often a grey image can be halved with its shorter side still ``least_px`` long.
+
+    Pillow rounds half up what JPEG 2000 rounds up: a side that the two round differently is halved less often.
+    """
+    sides = stream.rows, stream.columns
+    if least_px is None or stream.samples > 1:
+        return 0
+    possible = (
+        n
+        for n in range(stream.levels, 0, -1)
+        if min(sides) >= least_px << n and all(-(-side >> n) == side + (1 << n - 1) >> n for side in sides)
+    )
+    return next(possible, 0)
+
+
+def _halved(data: bytes, stream: Codestream, halvings: int) -> Array | None:
+    """The image at a lower resolution as bit patterns; ``None`` where it is not decoded so, and is to be in full.
+
+    Pillow shifts the values to the top of 8 or 16 bits, and adds half of their range to signed ones.
+    """
+    image = Image.open(io.BytesIO(data), formats=("JPEG2000",))
+    assert isinstance(image, Jpeg2KImageFile)  # noqa: S101  the one format that was asked for
+    image.reduce = halvings
+    try:
+        image.load()
+    except OSError:
+        return None
+    bits = 8 if stream.precision <= 8 else 16
+    values = np.asarray(image) >> (bits - stream.precision)
+    if stream.signed:
+        values = (values - values.dtype.type(1 << stream.precision - 1)) & values.dtype.type(2**bits - 1)
+    return values
 
 
 def _check_shape(stream: Codestream, frame: Frame) -> None:

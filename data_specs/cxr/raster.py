@@ -44,7 +44,8 @@ def read_raster(content: bytes, name: str) -> ChestImage:
         ``multiframe``, ``too_large``, ``too_costly`` (from the header, before decoding), ``too_small``.
     """
     pixels = {"png": _png, "jpeg": _jpeg, "tiff": _tiff}[name](content)
-    return ChestImage(pixels=np.ascontiguousarray(pixels), format=name)
+    rows, columns = pixels.shape
+    return ChestImage(np.ascontiguousarray(pixels), name, (rows, columns))
 
 
 def _png(content: bytes) -> NDArray[np.uint8]:

@@ -62,12 +62,12 @@ def film_png(content: bytes, max_px: int | None = None, window: Window = "as_sen
     Refused
         As ``read_image`` does.
     """
-    return _png(_shrunk(_film(content, window), max_px))
+    return _png(_film(content, max_px, window))
 
 
 def film_jpeg(content: bytes, max_px: int | None, window: Window = "as_sent") -> bytes:
     """The same as JPEG, a tenth of the size: to be looked at first over a thin link, and not to be read from."""
-    return _jpeg(_shrunk(_film(content, window), max_px), PREVIEW_QUALITY)
+    return _jpeg(_film(content, max_px, window), PREVIEW_QUALITY)
 
 
 def heatmap_png(shape: tuple[int, int], evidence: EvidenceMap, max_px: int | None = 512) -> bytes:
@@ -97,7 +97,7 @@ def evidence_png(content: bytes, evidence: EvidenceMap, max_px: int | None = 102
     Refused
         As ``read_image`` does.
     """
-    film = _shrunk(_film(content), max_px).convert("RGBA")
+    film = _film(content, max_px).convert("RGBA")
     return _png(Image.alpha_composite(film, Image.fromarray(_overlay(evidence, film.size))).convert("RGB"))
 
 
@@ -146,7 +146,7 @@ def outlined(
     Refused
         As ``read_image`` does.
     """
-    film = _shrunk(_film(content), max_px)
+    film = _film(content, max_px)
     film = film.convert("RGB") if evidence else film
     draw = ImageDraw.Draw(film)
     width = max(2, max(film.size) // 320)
@@ -200,13 +200,11 @@ def _drawn(paper: Paper, scale: int) -> Image.Image:
     return image
 
 
-def _film(content: bytes, window: Window = "as_sent") -> Image.Image:
+def _film(content: bytes, max_px: int | None, window: Window = "as_sent") -> Image.Image:
+    """A film no longer than ``max_px``, decoded at no higher resolution than that needs."""
     from data_specs.cxr.files import read_image  # noqa: PLC0415  the decoders are slow to load
 
-    return Image.fromarray(read_image(content, window).pixels)
-
-
-def _shrunk(film: Image.Image, max_px: int | None) -> Image.Image:
+    film = Image.fromarray(read_image(content, window, least_px=max_px).pixels)
     if max_px is None or max(film.size) <= max_px:
         return film
     shrink = max_px / max(film.size)

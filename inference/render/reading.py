@@ -38,9 +38,8 @@ def film_size(files: Sequence[bytes]) -> Read[FilmSize]:
     """What lengths on a film are measured with."""
     (content,) = files
     with only_to_look():
-        image = read_image(content)
-    rows, columns = image.pixels.shape
-    return Read(FilmSize(rows, columns, image.pixel_mm))
+        image = read_image(content, least_px=1)
+    return Read(FilmSize(*image.recorded_px, image.pixel_mm))
 
 
 @large_job

@@ -36,6 +36,11 @@ def phantom(bits: int = 12, rows: int = 256, columns: int = 240) -> NDArray[np.u
     return np.rint(np.clip(body, 0.02, 1) * (2**bits - 1)).astype(np.uint16)
 
 
+def full_window(bits: int) -> dict[str, float]:
+    """A window that shows every value of this depth."""
+    return {"WindowCenter": 2 ** (bits - 1), "WindowWidth": 2**bits}
+
+
 def encoded(values: NDArray[Any], syntax: str, bits: int) -> bytes:
     """One frame as a codestream of ``syntax``."""
     codec, options = {

@@ -43,6 +43,7 @@ from tests.data_specs.cxr_made import (
     UNCOMPRESSED,
     dicom,
     encoded,
+    full_window,
     phantom,
 )
 
@@ -60,10 +61,6 @@ def refusal(content: bytes) -> Problem:
 def shown(values: NDArray[Any], bits: int) -> NDArray[np.uint8]:
     """Full range of ``bits`` as 8-bit grey."""
     return np.rint(values / (2**bits - 1) * 255).astype(np.uint8)
-
-
-def full_window(bits: int) -> dict[str, float]:
-    return {"WindowCenter": 2 ** (bits - 1), "WindowWidth": 2**bits}
 
 
 # ------------------------------------------------------------------------------------------- transfer syntaxes
