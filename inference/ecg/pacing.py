@@ -11,9 +11,8 @@ from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
-from data_specs.ecg.filters import Signal, median
+from data_specs.ecg.filters import Signal, highest_around, lowest_around, median
 from data_specs.ecg.recording import Recording
 from inference.ecg.beats import FS_HZ, INDEPENDENT, find_beats, first_minute
 
@@ -54,7 +53,7 @@ def find_spikes(recording: Recording) -> tuple[float, ...]:
     if np.count_nonzero(narrow >= least) < MIN_SPIKES:
         return ()
     alone = narrow >= MIN_ALONE * _height(leads, WIDE_S, fs_hz)
-    highest = narrow == ndimage.maximum_filter1d(narrow, 2 * int(APART_S * fs_hz) + 1)
+    highest = narrow == highest_around(narrow, 2 * int(APART_S * fs_hz) + 1)
     at = np.flatnonzero((narrow >= least) & alone & highest)
     if len(at) < MIN_SPIKES:
         return ()
@@ -81,8 +80,8 @@ def gaps(spikes_s: Sequence[float], fs_hz: float) -> list[tuple[int, int]]:
 def _height(leads: Signal, width_s: float, fs_hz: float) -> Signal:
     """``(n_samples,) mV``: root mean square over leads of what is narrower than ``width_s``."""
     width = 2 * int(np.ceil(width_s * fs_hz / 2)) + 1
-    opened = ndimage.maximum_filter1d(ndimage.minimum_filter1d(leads, width), width)
-    closed = ndimage.minimum_filter1d(ndimage.maximum_filter1d(leads, width), width)
+    opened = highest_around(lowest_around(leads, width), width)
+    closed = lowest_around(highest_around(leads, width), width)
     return np.asarray(np.sqrt((np.maximum(leads - opened, closed - leads) ** 2).mean(axis=0)))
 
 

@@ -4,9 +4,17 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from scipy import signal
+from scipy import ndimage, signal
 
-from data_specs.ecg.filters import fill_gaps, median, percentiles, resample, zero_phase
+from data_specs.ecg.filters import (
+    fill_gaps,
+    highest_around,
+    lowest_around,
+    median,
+    percentiles,
+    resample,
+    zero_phase,
+)
 
 RNG = np.random.default_rng(0)
 
@@ -47,3 +55,11 @@ def test_gaps_are_bridged_and_empty_leads_are_zero() -> None:
     samples = np.tile(np.arange(10, dtype=np.float32), (3, 1))
     samples[0, 3:5] = samples[1, :2] = samples[2] = np.nan
     assert fill_gaps(samples).tolist() == [list(range(10)), [2, 2, *range(2, 10)], [0] * 10]
+
+
+@pytest.mark.parametrize("width", [1, 3, 5, 7, 9, 13, 21, 25, 41])
+@pytest.mark.parametrize("shape", [(8, 5000), (5000,), (3, 12), (5,), (1,)])
+def test_the_highest_and_lowest_around_are_those_of_scipy(width: int, shape: tuple[int, ...]) -> None:
+    samples = np.random.default_rng(width).normal(size=shape)
+    np.testing.assert_array_equal(highest_around(samples, width), ndimage.maximum_filter1d(samples, width))
+    np.testing.assert_array_equal(lowest_around(samples, width), ndimage.minimum_filter1d(samples, width))

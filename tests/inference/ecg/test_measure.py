@@ -20,6 +20,7 @@ from inference.ecg.beats import find_beats
 from inference.ecg.delineate import examine
 from inference.ecg.measure import measure
 from tests.inference.ecg.synthesis import ecg, twelve
+from tests.slowness import slowness
 from training.figures.machine_intervals import MACHINES
 
 
@@ -172,15 +173,15 @@ def test_names_of_what_was_not_measured_are_terms() -> None:
 
 
 def test_measuring_is_fast_enough_for_a_busy_server() -> None:
-    """10 ms was asked for at most; the bound leaves room for a machine that does other things."""
+    """10 ms was asked for at most; the bound leaves room for other recordings of the same length."""
     recording = ecg()
     measure(recording)
     times = []
     for _ in range(15):
-        start = time.perf_counter()
+        start = time.process_time()
         measure(recording)
-        times.append(time.perf_counter() - start)
-    assert min(times) < 0.025
+        times.append(time.process_time() - start)
+    assert min(times) < 0.015 * slowness()
 
 
 @pytest.mark.parametrize("name", MACHINES)
