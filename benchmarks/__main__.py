@@ -7,6 +7,7 @@ import importlib
 from collections.abc import Callable
 from pathlib import Path
 
+from benchmarks.files import SYNTAXES
 from benchmarks.report import Report
 
 COMMANDS = {
@@ -57,7 +58,7 @@ def parser() -> argparse.ArgumentParser:
     by_name["raw"].add_argument("--batches", nargs="+", type=int, default=[1, 2, 4, 8, 16, 32, 64])
     by_name["raw"].add_argument("--torch", action="store_true", help="torch on the CPU too")
     by_name["raw"].add_argument("--densenet", action="store_true", help="DenseNet-121 instead of the lung bundle")
-    by_name["http"].add_argument("--kinds", nargs="+", default=["png", "dicom", "jpeg-lossless", "j2k", "wfdb"])
+    by_name["http"].add_argument("--kinds", nargs="+", default=["png", *SYNTAXES, "wfdb", "check-up"])
     by_name["http"].add_argument("--clients", nargs="+", type=int, default=[1, 8, 32, 64, 128, 256])
     by_name["http"].add_argument("--shares", nargs="*", type=float, default=[0.3, 0.5, 0.7, 0.9], help="open loop")
     by_name["http"].add_argument("--raw-body", action="store_true", help="the file itself instead of multipart")

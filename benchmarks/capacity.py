@@ -190,7 +190,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             )
     parser.add_argument("--core-ms", type=float, help="core-milliseconds of a visit, instead of the measured ones")
     parser.add_argument("--http", type=Path, default=OUT / "http.json", help="JSON of the http benchmark (%(default)s)")
-    parser.add_argument("--files", nargs="+", default=["dicom", "wfdb"], help="files of a visit (%(default)s)")
+    parser.add_argument("--files", nargs="+", default=["check-up"], help="files of a visit (%(default)s)")
     parser.add_argument("--machine-cost", type=float, help="of one machine for a year, in any currency")
     parser.add_argument("--out", type=Path, default=OUT)
     options = parser.parse_args(arguments)

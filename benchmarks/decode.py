@@ -77,9 +77,7 @@ def decoders() -> dict[str, tuple[int, Callable[[], object]]]:
     films = {
         "PNG 512²": files.png(),
         "JPEG 224²": (files.SAMPLES / "film-normal.jpg").read_bytes(),
-        "DICOM 2048² explicit": files.dicom(files.EXPLICIT),
-        "DICOM 2048² JPEG lossless": files.dicom(files.JPEG_LOSSLESS),
-        "DICOM 2048² JPEG 2000": files.dicom(files.J2K),
+        **{f"DICOM 2048² {name}": files.dicom(syntax) for name, syntax in files.SYNTAXES.items()},
     }
     made = {name: (len(content), film(files.numbered(content, 0))) for name, content in films.items()}
     return {**made, "WFDB 12 × 10 s, 500 Hz": (len(header) + len(signal), recording)}

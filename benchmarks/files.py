@@ -1,4 +1,4 @@
-"""The files to post: the sample film as PNG and in three DICOM transfer syntaxes, and the sample recording.
+"""The files to post: the sample film as PNG and in the DICOM transfer syntaxes of hospitals, and the sample recording.
 
 Each body has a place for a number, so that no two visits have the same bytes. Otherwise a store would not write a known
 file again, and a service might answer from a cache.
@@ -27,7 +27,19 @@ PNG_MARK = PNG_TEXT + MARK + b"CRC!"
 BOUNDARY = "----benchmark-boundary"
 CONTEXT = {"person": {"age_years": 42, "sex": "female"}}
 DICOM_PX = 2048
-EXPLICIT, JPEG_LOSSLESS, J2K = "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.4.70", "1.2.840.10008.1.2.4.90"
+EXPLICIT, RLE = "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.5"
+JPEG_LOSSLESS, JPEG_LS = "1.2.840.10008.1.2.4.70", "1.2.840.10008.1.2.4.80"
+J2K, HTJ2K = "1.2.840.10008.1.2.4.90", "1.2.840.10008.1.2.4.201"
+SYNTAXES = {
+    "explicit": EXPLICIT,
+    "rle": RLE,
+    "jpeg-lossless": JPEG_LOSSLESS,
+    "jpeg-ls": JPEG_LS,
+    "j2k": J2K,
+    "htj2k": HTJ2K,
+}
+"""Transfer syntaxes (PS3.6, table A-1) in which a film loses nothing, by a short name."""
+LABS = [{"name": "creatinine", "value": 84, "unit": "umol/L"}, {"name": "urine_acr", "value": 2, "unit": "mg/mmol"}]
 
 
 @dataclass(frozen=True)
@@ -99,11 +111,24 @@ def twelve_bit_film(size_px: int = DICOM_PX) -> NDArray[np.uint16]:
     return np.rint(np.clip(film(size_px) * 16.0 + 8 + noise, 0, 4095)).astype(np.uint16)
 
 
-def dicom(syntax: str, size_px: int = DICOM_PX) -> bytes:
-    """The film as DICOM DX in ``syntax``: explicit little endian, JPEG lossless (SV1) or JPEG 2000 (lossless)."""
+def codestream(values: NDArray[np.uint16], syntax: str) -> bytes:
+    """A film of 12 bits as one frame of a compressed ``syntax``."""
     import imagecodecs  # noqa: PLC0415
+
+    encoders: dict[str, Callable[[], bytes]] = {
+        JPEG_LOSSLESS: lambda: imagecodecs.jpeg8_encode(values, lossless=True, predictor=1, bitspersample=12),
+        JPEG_LS: lambda: imagecodecs.jpegls_encode(values),
+        J2K: lambda: imagecodecs.jpeg2k_encode(values, codecformat="j2k", reversible=True, bitspersample=12),
+        HTJ2K: lambda: imagecodecs.htj2k_encode(values, reversible=True),
+    }
+    return encoders[syntax]()
+
+
+def dicom(syntax: str, size_px: int = DICOM_PX) -> bytes:
+    """The film as DICOM DX, of 12 bits in 16, in one of :data:`SYNTAXES`."""
     from pydicom.dataset import Dataset, FileMetaDataset  # noqa: PLC0415
     from pydicom.encaps import encapsulate  # noqa: PLC0415
+    from pydicom.uid import RLELossless  # noqa: PLC0415
 
     values = twelve_bit_film(size_px)
     ds = Dataset()
@@ -115,20 +140,17 @@ def dicom(syntax: str, size_px: int = DICOM_PX) -> bytes:
     ds.SamplesPerPixel, ds.PixelRepresentation = 1, 0
     ds.BitsAllocated, ds.BitsStored, ds.HighBit = 16, 12, 11
     ds.WindowCenter, ds.WindowWidth = 2048, 4096
-    if syntax == EXPLICIT:
+    ds.file_meta = FileMetaDataset()
+    ds.file_meta.TransferSyntaxUID = EXPLICIT if syntax == RLE else syntax
+    if syntax in (EXPLICIT, RLE):
         ds.PixelData = values.astype("<u2").tobytes()
         ds["PixelData"].VR = "OW"
     else:
-        codestream = (
-            imagecodecs.jpeg8_encode(values, lossless=True, predictor=1, bitspersample=12)
-            if syntax == JPEG_LOSSLESS
-            else imagecodecs.jpeg2k_encode(values, codecformat="j2k", reversible=True, bitspersample=12)
-        )
-        ds.PixelData = encapsulate([codestream])
+        ds.PixelData = encapsulate([codestream(values, syntax)])
         ds["PixelData"].VR = "OB"
         ds["PixelData"].is_undefined_length = True
-    ds.file_meta = FileMetaDataset()
-    ds.file_meta.TransferSyntaxUID = syntax
+    if syntax == RLE:
+        ds.compress(RLELossless, encoding_plugin="pydicom", generate_instance_uid=False)
     out = io.BytesIO()
     ds.save_as(out, implicit_vr=False, little_endian=True, enforce_file_format=True)
     return out.getvalue().replace(root.encode(), root.encode()[: -len(MARK)] + MARK)
@@ -162,14 +184,27 @@ def one_file(content: bytes, name: str, content_type: str, *, raw: bool) -> Body
     return Body(content, content_type, "lung", len(content)) if raw else multipart([("image", name, content)], "lung")
 
 
+def _dicom_kind(syntax: str) -> Callable[[bool], Body]:
+    return lambda raw: one_file(dicom(syntax), "f.dcm", "application/dicom", raw=raw)
+
+
+def _check_up(raw: bool) -> Body:
+    """A film, a recording and laboratory values in one visit, as a programme posts it."""
+    if raw:
+        raise ValueError("a check-up has several files")
+    header, signal = recording()
+    parts = [("image", "f.dcm", dicom(JPEG_LOSSLESS)), ("ecg", "E07517.hea", header), ("ecg", "E07517.mat", signal)]
+    return multipart(parts, "kidney", {**CONTEXT, "labs": LABS})
+
+
 KINDS: dict[str, Callable[[bool], Body]] = {
     "png": lambda raw: one_file(png(), "f.png", "image/png", raw=raw),
-    "dicom": lambda raw: one_file(dicom(EXPLICIT), "f.dcm", "application/dicom", raw=raw),
-    "jpeg-lossless": lambda raw: one_file(dicom(JPEG_LOSSLESS), "f.dcm", "application/dicom", raw=raw),
-    "j2k": lambda raw: one_file(dicom(J2K), "f.dcm", "application/dicom", raw=raw),
+    **{name: _dicom_kind(syntax) for name, syntax in SYNTAXES.items()},
     "wfdb": lambda raw: _wfdb(raw),  # noqa: PLW0108  defined below
+    "check-up": _check_up,
 }
-"""Kinds of visit: PNG 512², DICOM 2048² of 12 in 16 bit in three syntaxes, a WFDB recording; argument: raw body."""
+"""Kinds of visit: PNG 512², DICOM 2048² of 12 in 16 bit in each syntax, a WFDB recording, and all of a check-up;
+argument: raw body."""
 
 
 def _wfdb(raw: bool) -> Body:

@@ -25,7 +25,7 @@ def figures_of(capsys, tmp_path, *arguments):
 
 def test_decode(capsys, tmp_path):
     found = figures_of(capsys, tmp_path, "decode", "--seconds", "0.01")["files"]
-    assert len(found) == 6
+    assert len(found) == 9
     assert all(each["ms_one_thread"] > 0 for each in found.values())
     assert found["DICOM 2048² explicit"]["bytes"] > 2 * 2048**2
     assert (tmp_path / "decode.png").stat().st_size > 1000

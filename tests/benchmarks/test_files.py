@@ -14,7 +14,7 @@ from data_specs.ecg.files import group_recordings, read_recording
 from data_specs.ecg.posted import PostedFile
 
 
-@pytest.mark.parametrize("syntax", [files.EXPLICIT, files.JPEG_LOSSLESS, files.J2K])
+@pytest.mark.parametrize("syntax", files.SYNTAXES.values())
 def test_dicom_films_hold_the_film(syntax):
     content = files.dicom(syntax, size_px=256)
     assert content.count(files.MARK) == 4  # the study, the series, and the object in the file meta and in the data set
