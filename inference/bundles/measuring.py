@@ -90,6 +90,7 @@ class Measuring:
         return rows >= MIN_ROWS and is_far_above(bundle, 1000 * seconds / rows)
 
     def start(self, bundle: Bundle) -> None:
+        """Begin to measure a bundle; :meth:`finished` is asked until it has ended."""
         device = resolve_device(self._machine.device)
         root = str(Path(__file__).resolve().parents[2])
         process = subprocess.Popen(
