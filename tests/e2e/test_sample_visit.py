@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -144,6 +145,17 @@ def test_a_killed_server_finishes_what_it_accepted(tmp_path: Path) -> None:
         server.stop(signal.SIGTERM)
 
 
+def printed_in(page: Path) -> list[str]:
+    """What a page says that the demo prints, without what is left out there and what differs by visit."""
+    (block,) = [each for each in page.read_text().split("```") if each.startswith("\nPriority:")]
+    return [line for line in block.splitlines() if line and "…" not in line]
+
+
+def without_numbers(line: str) -> str:
+    """Another runtime may round the last digit otherwise."""
+    return re.sub(r"\d+", "0", line).rstrip()
+
+
 def test_the_demo_prints_the_findings_and_takes_its_server_along(tmp_path: Path) -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -160,7 +172,11 @@ def test_the_demo_prints_the_findings_and_takes_its_server_along(tmp_path: Path)
                 break
         demo.send_signal(signal.SIGTERM)
         assert demo.wait(30) == 0
-    assert "Priority:" in "".join(said)
     assert f"http://127.0.0.1:{port}/visits/" in "".join(said)
+    known = {without_numbers(line.replace(str(tmp_path), "var")) for line in said}
+    for page in ("README.md", "docs/tutorials/first-visit.md"):
+        shown = printed_in(ROOT / page)
+        assert len(shown) > 12
+        assert [line for line in shown if without_numbers(line) not in known] == [], page
     with pytest.raises(httpx.TransportError):
         httpx.get(f"http://127.0.0.1:{port}/healthz")
