@@ -110,7 +110,7 @@ def test_only_an_admin_has_the_page(served, admin, role):
 
 
 def test_a_form_of_another_site_makes_no_key(served):
-    with httpx.Client(base_url=served.address) as browser:
+    with httpx.Client(base_url=served.address, timeout=30) as browser:
         browser.post("/login", data={"key": ADMIN}, headers={"Origin": served.address})
         own = {"Origin": served.address}
         assert browser.get("/keys", headers=own).status_code == 200

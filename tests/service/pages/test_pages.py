@@ -36,7 +36,9 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
 @pytest.fixture
 def reader(site: Site) -> Iterator[httpx.Client]:
     """A browser without script, signed in, reading English."""
-    with httpx.Client(base_url=site.url, follow_redirects=True, headers={"Accept-Language": "en"}) as client:
+    with httpx.Client(
+        base_url=site.url, timeout=30, follow_redirects=True, headers={"Accept-Language": "en"}
+    ) as client:
         answer = client.post("/login", data={"key": SECRET, "next": "/worklist"}, headers={"Origin": site.url})
         assert answer.status_code == 200
         assert answer.url.path == "/worklist"
@@ -171,7 +173,7 @@ def test_contrast_reaches_wcag_aa(scheme: str, ink: str, ground: str) -> None:
 # ------------------------------------------------------------------ signing in
 @pytest.mark.parametrize("address", ["/worklist", "/visits/00000000-0000-0000-0000-000000000000"])
 def test_a_visitor_without_a_key_is_asked_for_it_and_sent_back(site: Site, address: str) -> None:
-    with httpx.Client(base_url=site.url) as client:
+    with httpx.Client(base_url=site.url, timeout=30) as client:
         answer = client.get(address)
         assert answer.status_code == 303
         assert answer.headers["location"] == f"/login?next={address.replace('/', '%2F')}"
@@ -180,7 +182,9 @@ def test_a_visitor_without_a_key_is_asked_for_it_and_sent_back(site: Site, addre
 
 
 def test_a_wrong_key_is_refused_with_a_sentence(site: Site) -> None:
-    with httpx.Client(base_url=site.url, follow_redirects=True, headers={"Accept-Language": "vi"}) as client:
+    with httpx.Client(
+        base_url=site.url, timeout=30, follow_redirects=True, headers={"Accept-Language": "vi"}
+    ) as client:
         answer = client.post("/login", data={"key": "nobody's"}, headers={"Origin": site.url})
     assert answer.url.path == "/login"
     assert text("key_not_known", "vi") in answer.text
@@ -255,7 +259,7 @@ def test_a_site_sees_its_own_visits_only(site: Site) -> None:
     own = asyncio.run(store_visits(site.service, key))
     row, secret = asyncio.run(site.service.keys.create("site", "elsewhere", None, "page tests"))
     try:
-        with httpx.Client(base_url=site.url, headers={"Authorization": f"Bearer {secret}"}) as client:
+        with httpx.Client(base_url=site.url, timeout=30, headers={"Authorization": f"Bearer {secret}"}) as client:
             assert set(_order(client.get("/worklist").text)) == set(own.values())
             assert client.get(f"/visits/{own['urgent']}").status_code == 200
             answer = client.get(f"/visits/{site.ids['urgent']}")

@@ -49,7 +49,9 @@ def browser(served, keys):
     opened = []
 
     def sign_in(role, language="en"):
-        client = httpx.Client(base_url=served.address, headers={"Accept-Language": language}, follow_redirects=True)
+        client = httpx.Client(
+            base_url=served.address, timeout=30, headers={"Accept-Language": language}, follow_redirects=True
+        )
         opened.append(client)
         answer = client.post("/login", data={"key": keys[role]}, headers={"Origin": served.address})
         assert answer.status_code == 200
@@ -254,7 +256,8 @@ def test_the_latest_conclusion_and_the_open_question_fit_at_the_top_of_the_page(
     )
     source, *_ = whole.loader.get_source(whole, "visit.html")
     loader = ChoiceLoader([DictLoader({"visit.html": top, "real.html": source}), whole.loader])
-    monkeypatch.setattr(frame, "_templates", lambda: whole.overlay(loader=loader, cache_size=0))
+    changed = whole.overlay(loader=loader)
+    monkeypatch.setattr(frame, "_templates", lambda: changed)
     doctor = browser("doctor", language)
 
     def shown():
@@ -265,7 +268,8 @@ def test_the_latest_conclusion_and_the_open_question_fit_at_the_top_of_the_page(
         d.post(f"/v1/visits/{visit}/opinions", json={"version": 1, "text": "đầu tiên"})
         d.post(f"/v1/visits/{visit}/opinions", json={"version": 2, "text": "cuối " * 100, "advice": "ask"})
         d.post(f"/v1/visits/{visit}/referrals", json={"to_site": "central", "question": "Xẹp phổi?"})
+    found = shown()
     for words in (DOCTOR, "cuối", "...", text("advice_ask", language), "Xẹp phổi?", 'href="#questions"'):
-        assert words in shown()
-    assert text("all_opinions", language, n=2) in shown()
-    assert "đầu tiên" not in shown()
+        assert words in found
+    assert text("all_opinions", language, n=2) in found
+    assert "đầu tiên" not in found

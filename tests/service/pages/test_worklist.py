@@ -140,7 +140,7 @@ def test_another_site_is_listed_nothing(served, keys, ids):
     with served.client(keys["elsewhere"]) as client:
         assert order(client.get("/worklist?q=dao").text) == []
         assert len(client.get("/worklist.csv").text.splitlines()) == 1
-    with httpx.Client(base_url=served.address) as nobody:
+    with httpx.Client(base_url=served.address, timeout=30) as nobody:
         assert nobody.get("/worklist.csv").status_code == 303
         assert nobody.get("/worklist/events").status_code == 204
 
