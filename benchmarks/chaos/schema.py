@@ -82,10 +82,11 @@ def again(_: dict[str, Any], content: bytes) -> str:
 
 def lines(figures: Figures, plan: Plan) -> list[Line]:
     """The rows of the table."""
+    asked = figures.counts["operations"]
     return [
-        Line("requests of schemathesis", float(figures.counts["cases"]), at_least=plan.amount(CASES),
-             note=f"{figures.counts['operations']} operations"),
-        figures.none("operations not asked", "not asked"),
+        Line("requests of schemathesis", float(figures.counts["cases"]), at_least=plan.amount(CASES)),
+        Line("operations asked", float(asked), at_least=plan.amount(asked + figures.counts["not asked"]),
+             note=f"{figures.counts['not asked']} not asked"),
         Line("server errors, answers unlike the document", float(figures.total("fault ")), at_most=0,
              note=figures.listed("fault ")),
         figures.none("servers that ended", "server ended"),
