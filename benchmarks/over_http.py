@@ -46,7 +46,7 @@ def run(
     """Vary the number of clients with one kind of file, then the open loop, then all kinds of files."""
     with bundles_of(network) as bundles, serving(bundles) as server:
         body = KINDS[SWEPT](raw)
-        server.post(body, clients=AT_ONCE, seconds=min(seconds, 3.0))  # warm up caches and connections
+        warm_up(server, SWEPT, min(seconds, 3.0))
         own, trivial_ms = server.trivial(clients=AT_ONCE, seconds=min(seconds, 2.0))
         closed = {n: server.post(body, clients=n, seconds=seconds) for n in clients}
         best = max(outcome.rate_per_s for outcome, _ in closed.values())

@@ -288,6 +288,7 @@ def measure_service(row: Row, bundles: Path, extra: Mapping[str, str], plan: Pla
         It did not start, or did not assess the sample film.
     """
     with serving(bundles, settings=extra) as server:
+        server.wait_until_measured()
         for raw in (True, False):
             body = one_file(png(), "f.png", "image/png", raw=raw)
             if server.post(body, visits=1)[0].statuses == {"201": 1}:

@@ -16,8 +16,7 @@ from tests.data_specs.hostile_made import films, recordings
 from tests.slowness import slowness
 
 FILMS, RECORDINGS = films(), recordings()
-MAX_CPU_S = 1.0
-"""The slowest takes 0.5 s; what is quadratic takes minutes."""
+MAX_CPU_S = 0.5
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -51,6 +50,6 @@ def test_a_hostile_file_takes_bounded_time(name: str) -> None:
     read, made = (read_film, FILMS[name]) if name in FILMS else (read_ecg, RECORDINGS[name])
     content = made()
     spent = cpu_s(read, name, content)
-    if spent >= MAX_CPU_S:  # twice more: on a busy machine the same work takes longer
-        spent = min(cpu_s(read, name, content) for _ in range(2))
+    if spent >= MAX_CPU_S:  # five times more: on a busy machine the same work takes longer
+        spent = min(cpu_s(read, name, content) for _ in range(5))
         assert spent < MAX_CPU_S * slowness()
