@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from fastapi import APIRouter, Path, Query, Request
 from fastapi.responses import JSONResponse, Response
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 from data_specs.cxr.image import Window
 from service import errors
@@ -38,7 +38,7 @@ class Film(BaseModel):
 
     rows: int
     columns: int
-    pixel_mm: tuple[float, float] | None
+    pixel_mm: Annotated[tuple[float, ...], Field(min_length=2, max_length=2)] | None
 
 
 @router.get(
