@@ -30,11 +30,15 @@ class CxrInput(Schema):
     shows
         ``film``: the whole film by :func:`data_specs.cxr.image.conform`. ``lungs``: the film upright, cut to its lung
         fields and equalised (:mod:`data_specs.cxr.lungs`).
+    least_px
+        A larger film may be read at a lower resolution, with its shorter side at least so long: the figures of the
+        bundle say what that changes. ``None``: every film is read in full.
     """
 
     modality: Literal["cxr"] = "cxr"
     size_px: int
     shows: Literal["film", "lungs"] = "film"
+    least_px: Annotated[int, Field(gt=0)] | None = None
 
     @property
     def read_px(self) -> int:

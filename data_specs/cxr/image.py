@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import date
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,7 +37,7 @@ class ChestImage:
     view
         ``PA`` or ``AP`` where the file states it, else ``None``.
     recorded_px
-        Rows and columns that were recorded.
+        Rows and columns that were recorded, upright as ``pixels`` are.
     pixel_mm
         Height and width of a recorded pixel, mm, where the file states them. On the detector, unless the file says that
         they are corrected for the distance of the body (PS3.3 section 10.7.1.3).
@@ -58,6 +58,33 @@ class ChestImage:
     recorded_on: date | None = None
     problems: tuple[Problem, ...] = field(default=())
 
+    @property
+    def outline(self) -> Outline:
+        """Where the recorded film lies in ``pixels``.
+
+        The first pixel of a lower resolution of JPEG 2000 lies on the first one that was recorded, not on the middle of
+        those that it stands for (ITU-T T.800, annex F: the low-pass values are those of the even places).
+        """
+        rows, columns = self.recorded_px
+        step = round(rows / len(self.pixels))
+        first = (1 - 1 / step) / 2
+        return Outline(first, first, columns / step + first, rows / step + first)
+
+
+class Outline(NamedTuple):
+    """Sides of a film in the coordinates of an array of its pixels, px: the first pixel reaches from 0 to 1."""
+
+    left: float
+    top: float
+    right: float
+    bottom: float
+
+    @classmethod
+    def of(cls, pixels: NDArray[np.uint8]) -> Outline:
+        """That of a film that fills ``pixels``."""
+        rows, columns = pixels.shape
+        return cls(0, 0, columns, rows)
+
 
 Window = Literal["as_sent", "whole", "lungs", "bones"]
 SHOWN_PERCENTILES: dict[Window, tuple[float, float]] = {
@@ -69,7 +96,7 @@ SHOWN_PERCENTILES: dict[Window, tuple[float, float]] = {
 that was recorded. ``lungs``: the darker part. ``bones``: the brighter part, with the mediastinum. Chosen by eye."""
 
 
-def conform(pixels: NDArray[np.uint8], size_px: int) -> NDArray[np.uint8]:
+def conform(pixels: NDArray[np.uint8], size_px: int, outline: Outline | None = None) -> NDArray[np.uint8]:
     """Film as the lung network takes it: resized to a square, as the films of the paediatric training set are.
 
     Parameters
@@ -78,12 +105,34 @@ def conform(pixels: NDArray[np.uint8], size_px: int) -> NDArray[np.uint8]:
         ``(rows, columns) uint8``, higher is brighter.
     size_px
         Side of the result.
+    outline
+        Where the film lies in ``pixels``, beyond its last row and column by less than one; ``None``: all of ``pixels``.
 
     Returns
     -------
     ``(1, size_px, size_px) uint8``, by Pillow's bilinear filter, which averages over the pixels when it makes a film
     smaller
     """
-    if pixels.shape == (size_px, size_px):
+    rows, columns = pixels.shape
+    whole = Outline.of(pixels)
+    outline = outline or whole
+    if pixels.shape == (size_px, size_px) and outline == whole:
         return pixels[None]
-    return np.asarray(Image.fromarray(pixels).resize((size_px, size_px), Image.Resampling.BILINEAR))[None]
+    if outline.right > columns or outline.bottom > rows:
+        pixels = np.pad(pixels, ((0, 1), (0, 1)), mode="edge")
+    square = (size_px, size_px)
+    return np.asarray(Image.fromarray(pixels).resize(square, Image.Resampling.BILINEAR, box=outline))[None]
+
+
+def averaged(pixels: NDArray[np.uint8], outline: Outline, least_px: int) -> tuple[NDArray[np.uint8], Outline]:
+    """Means of squares of pixels, as large as leave the shorter side ``least_px`` long, and where the film lies then.
+
+    Parameters
+    ----------
+    pixels
+        ``(rows, columns) uint8``.
+    """
+    times = min(pixels.shape) // least_px
+    if times < 2:
+        return pixels, outline
+    return np.asarray(Image.fromarray(pixels).reduce(times)), Outline(*(side / times for side in outline))

@@ -18,7 +18,7 @@ from data_specs.visit.assessment import EvidenceMap
 from data_specs.visit.context import Context
 from inference.bundles.loading import Bundle
 from inference.cxr.gate import Judged, judge, set_upright
-from inference.cxr.reading import read_film
+from inference.cxr.reading import least_px_of, read_film
 from inference.findings import COVERAGE, InputResult, Who, answer, nothing_offered, offered, positive_share
 from inference.likeness import unlikeness
 from inference.person import age_of, format_age, mismatch, sex_of
@@ -52,10 +52,10 @@ class FilmPipeline:
         person = context.person
         result = InputResult(indices=(index,))
         upright = Upright(0, [], None)
-        takes = self.lung.input_as(CxrInput)
-        sizes_px = (self.gate.input_as(CxrInput).size_px, takes.read_px)
+        for_the_gate, takes = self.gate.input_as(CxrInput), self.lung.input_as(CxrInput)
+        sizes_px, least_px = (for_the_gate.size_px, takes.read_px), least_px_of(for_the_gate, takes)
         try:
-            read = await self.readers.run(read_film, [open_file], sizes_px, owner=owner)
+            read = await self.readers.run(read_film, [open_file], sizes_px, least_px, owner=owner)
             film, (for_gate, for_lung) = read.document, read.arrays
             result.format = film.stated.format
             result.problems += [*film.stated.problems, *mismatch(film.stated, context)]

@@ -6,8 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
+from numpy.typing import NDArray
+
+from data_specs.bundle import CxrInput
 from data_specs.cxr.files import read_image
-from data_specs.cxr.image import conform
+from data_specs.cxr.image import Outline, averaged, conform
 from inference.cxr.gate import saturated_share
 from inference.person import Stated
 from inference.readers.job import Read, job
@@ -23,8 +27,13 @@ class FilmRead:
 
 
 @job
-def read_film(files: Sequence[bytes], sizes_px: tuple[int, ...]) -> Read[FilmRead]:
+def read_film(files: Sequence[bytes], sizes_px: tuple[int, ...], least_px: int | None = None) -> Read[FilmRead]:
     """One film, and for each of ``sizes_px`` an array ``(1, 1, size, size) uint8``.
+
+    Parameters
+    ----------
+    least_px
+        As :func:`for_networks` takes it.
 
     Raises
     ------
@@ -32,6 +41,30 @@ def read_film(files: Sequence[bytes], sizes_px: tuple[int, ...]) -> Read[FilmRea
         As :func:`data_specs.cxr.files.read_image`.
     """
     (content,) = files
-    image = read_image(content)
-    arrays = tuple(conform(image.pixels, size)[None] for size in sizes_px)
+    image = read_image(content, least_px=least_px)
+    arrays = for_networks(image.pixels, image.outline, sizes_px, least_px)
     return Read(FilmRead(Stated.of(image), image.view, float(saturated_share(image.pixels))), arrays)
+
+
+def for_networks(
+    pixels: NDArray[np.uint8], outline: Outline, sizes_px: tuple[int, ...], least_px: int | None
+) -> tuple[NDArray[np.uint8], ...]:
+    """For each of ``sizes_px`` an array ``(1, 1, size, size)`` of a film.
+
+    Parameters
+    ----------
+    outline
+        Where the film lies in ``pixels``.
+    least_px
+        A larger film is first made smaller, at once for all, with its shorter side at least so long; ``None``: it is
+        not.
+    """
+    if least_px is not None:
+        pixels, outline = averaged(pixels, outline, least_px)
+    return tuple(conform(pixels, size, outline)[None] for size in sizes_px)
+
+
+def least_px_of(*takes: CxrInput) -> int | None:
+    """The shorter side that a film has to be read with for all of these networks; ``None``: in full."""
+    sides = [each.least_px for each in takes]
+    return None if None in sides else max(side for side in sides if side is not None)

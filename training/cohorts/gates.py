@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data_specs.bundle import CxrInput, EcgInput
-from data_specs.cxr.image import conform
+from data_specs.cxr.image import Outline
 from data_specs.ecg.files import RecordingFiles
 from data_specs.ecg.recording import VoltageUnit
 from data_specs.problems import Problem
@@ -24,7 +24,7 @@ from inference.bundles.loading import Bundle, load_in_service
 from inference.bundles.registry import read_registry
 from inference.cxr.gate import judge, saturated_share
 from inference.cxr.pipeline import Seen, Upright, for_network, turned, upright_of
-from inference.cxr.reading import read_film
+from inference.cxr.reading import for_networks, least_px_of, read_film
 from inference.ecg.reading import Group, read_group
 from inference.runtime.session import ONE_THREAD, Array
 
@@ -71,7 +71,7 @@ class FilmGate:
     def __init__(self, bundle: Bundle) -> None:
         self._bundle = bundle
         self._limits = bundle.manifest.thresholds
-        self._size_px = bundle.input_as(CxrInput).size_px
+        self._takes = bundle.input_as(CxrInput)
         self.version = f"{bundle.manifest.version} {bundle.manifest.weights.sha256}"
 
     def film(self, content: bytes, takes: CxrInput) -> Served:
@@ -82,7 +82,7 @@ class FilmGate:
         Refused
             It cannot be read.
         """
-        read = read_film([content], (self._size_px, takes.read_px))
+        read = read_film([content], (self._takes.size_px, takes.read_px), least_px_of(self._takes, takes))
         for_gate, film = read.arrays
         problems = list(read.document.stated.problems)
         if any(problem.severity == "reject" for problem in problems):
@@ -92,8 +92,9 @@ class FilmGate:
 
     def of_pixels(self, pixels: NDArray[np.uint8], takes: CxrInput) -> NDArray[np.uint8]:
         """``(1, size_px, size_px) uint8``: a film of ``(rows, columns)``, whatever the gate says of it."""
-        upright = self.upright(saturated_share(pixels), conform(pixels, self._size_px)[None])
-        return np.asarray(for_network(conform(pixels, takes.read_px)[None], upright, takes)[0])
+        sizes_px, least_px = (self._takes.size_px, takes.read_px), least_px_of(self._takes, takes)
+        for_gate, film = for_networks(pixels, Outline.of(pixels), sizes_px, least_px)
+        return np.asarray(for_network(film, self.upright(saturated_share(pixels), for_gate), takes)[0])
 
     def upright(self, saturated: float, for_gate: Array) -> Upright:
         """How a film stands upright; ``for_gate`` is ``(1, 1, side, side) uint8``."""

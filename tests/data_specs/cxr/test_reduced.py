@@ -13,6 +13,7 @@ from data_specs.cxr import pixels
 from data_specs.cxr.codestream import jpeg_2000_codestream
 from data_specs.cxr.files import read_image
 from data_specs.problems import Refused
+from inference.cxr.reading import read_film
 from inference.render.reading import film_size
 from tests.data_specs.cxr_made import EXPLICIT, HTJ2K, J2K, J2K_LOSSY, dicom, encoded, full_window, phantom
 
@@ -97,3 +98,21 @@ def test_a_truncated_film_is_refused_as_in_full(syntax: str) -> None:
 def test_the_size_of_a_film_is_that_which_was_recorded() -> None:
     found = film_size([dicom(phantom(12, 1801, 1900), J2K, PixelSpacing=[0.2, 0.2], **full_window(12))]).document
     assert (found.rows, found.columns, found.pixel_mm) == (1801, 1900, (0.2, 0.2))
+
+
+@pytest.mark.parametrize("syntax", [J2K, J2K_LOSSY, HTJ2K, EXPLICIT])
+@pytest.mark.parametrize(("rows", "columns"), [(2048, 1800), (1801, 1900), (1803, 2601)])
+def test_a_film_read_at_a_lower_resolution_lies_where_it_lay(syntax: str, rows: int, columns: int) -> None:
+    """To the networks it is the same film: no edge of it moves by a twentieth of a pixel of theirs."""
+    down, right = np.mgrid[:rows, :columns] / np.array([[[rows]], [[columns]]])
+    spot = 3800 * np.exp(-((down - 0.4) ** 2 + (right - 0.6) ** 2) / 0.01)
+    noise = np.random.default_rng(1).normal(0, 40, spot.shape)
+    file = dicom(np.clip(spot + noise + 100, 0, 4095).astype(np.uint16), syntax, bits=12, **full_window(12))
+    whole, (small,) = read_film([file], (336,)).arrays[0], read_film([file], (336,), 448).arrays
+    assert np.abs(small.astype(float) - whole).mean() < 0.6
+    np.testing.assert_allclose(middle_of(small[0, 0]), middle_of(whole[0, 0]), atol=0.05)
+
+
+def middle_of(film: NDArray[np.uint8]) -> NDArray[np.float64]:
+    """Row and column of the middle of what is brighter than half."""
+    return np.argwhere(film > 128).mean(axis=0)
