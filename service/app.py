@@ -17,6 +17,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from inference.bundles.registry import read_log
 from inference.readers.pool import Readers
 from service import sites
+from service.api import bulk as bulk_api
 from service.api import destinations, open_inference, operations, session
 from service.api import followup as followup_api
 from service.api import keys as admin
@@ -134,7 +135,7 @@ def build(
     app.state.service = service
     add_refusals(app, refused)
     for module in (
-        *(api, pictures_api, followup_api, reports_api, statistics_api, admin, destinations, operations),
+        *(api, bulk_api, pictures_api, followup_api, reports_api, statistics_api, admin, destinations, operations),
         *(open_inference, web, tus, post_page, session, pages, page_events, followup_pages, statistics_page),
         *(signing, keys_page, interface_pages),
     ):

@@ -33,7 +33,8 @@ from service.errors import (
 from service.logs import where_it_failed
 from service.state import Service
 
-VISITS, MODELS, STOW = "/v1/visits", "/v2/models/", "/dicomweb/studies"
+VISITS, BULK = "/v1/visits", "/v1/visits/bulk"
+MODELS, STOW = "/v2/models/", "/dicomweb/studies"
 POST_PAGE, UPLOADS = "/post", "/v1/uploads/"
 ALWAYS_ANSWERED = frozenset({"/healthz", "/readyz", "/v2/health/live", "/v2/health/ready"})
 """Also when all connections but the spare ones are in use."""
@@ -92,7 +93,7 @@ class _Exchange:
         self._headers = Headers(scope=scope)
         path = scope["path"]
         is_large = scope["method"] == "POST" and (
-            path in (VISITS, POST_PAGE, STOW) or path.startswith((MODELS, f"{STOW}/"))
+            path in (VISITS, BULK, POST_PAGE, STOW) or path.startswith((MODELS, f"{STOW}/"))
         )
         is_large |= scope["method"] in ("PATCH", "POST") and path.startswith(UPLOADS)
         self._limit = settings.max_upload_bytes if is_large else SMALL_BODY_BYTES

@@ -5,9 +5,12 @@ from __future__ import annotations
 from base64 import b64encode
 from typing import Any
 
+from data_specs.person import MAX_AGE_YEARS
 from data_specs.visit.context import Context
-from service.api.refusals import ProblemDocument
+from service.api.refusals import ProblemDocument, problem_document
+from service.errors import FieldFault, InvalidRequest
 from service.receive.accept import MAX_IDEMPOTENCY_KEY
+from service.receive.bulk import MAX_NAME, MAX_VISITS
 
 CONTEXT: dict[str, Any] = {
     "person": {"id": "P-0001", "age_years": 54, "sex": "female"},
@@ -193,6 +196,49 @@ POSTED_VISIT: dict[str, Any] = {
                     ("application/zip", "Films and recordings, each as if it were posted by itself"),
                 )
             },
+        },
+    },
+}
+
+
+REFUSED = problem_document(
+    InvalidRequest(FieldFault("context.person.age_years", "field_invalid", f"≤ {MAX_AGE_YEARS}", "540")),
+    "en",
+    "/v1/visits/bulk",
+).model_dump(mode="json")
+"""A visit of a request with many that was refused."""
+
+POSTED_VISITS: dict[str, Any] = {
+    "parameters": [
+        header(
+            "Idempotency-Key",
+            "Same key, same name and same parts: the answer is the first visit of that name. Other parts: its problem "
+            "is `idempotency_conflict`.",
+            "monday-2026-11-23",
+            minLength=1,
+            maxLength=MAX_IDEMPOTENCY_KEY - MAX_NAME - 1,
+            pattern="^[ -~]+$",
+        ),
+        PREFER,
+        ACCEPT_LANGUAGE,
+    ],
+    "requestBody": {
+        "required": True,
+        "content": {
+            "multipart/form-data": {
+                "schema": {
+                    "type": "object",
+                    "description": "Parts named `NAME/context`, `NAME/image` or `NAME/ecg`: at most "
+                    f"{MAX_VISITS} names of 1 to {MAX_NAME} characters without a slash, and of each as many parts as a "
+                    "visit may have",
+                    "patternProperties": {
+                        "^[^/]+/(image|ecg)$": {"type": "array", "items": {"type": "string", "format": "binary"}},
+                        "^[^/]+/context$": {"$ref": "#/components/schemas/Context"},
+                    },
+                    "additionalProperties": False,
+                },
+                "example": {"P-0001/context": CONTEXT},
+            }
         },
     },
 }

@@ -100,7 +100,7 @@ async def post_visit(request: Request, key: CurrentKey) -> Response:
 async def finished_or_not(request: Request, key: Key, row: VisitRow) -> Response:
     """The answer to a posted visit: 201 if it is finished within the time of ``Prefer``, else 202."""
     service = service_of(request)
-    wait_s, applied = _prefer(request)
+    wait_s, applied = prefer(request)
     if row.status == "accepted" and wait_s > 0:
         await service.work.wait(row.id, wait_s, request.is_disconnected)
         if row.status == "accepted":  # not finished, or finished by another process
@@ -203,7 +203,7 @@ async def get_input(request: Request, key: CurrentKey, visit_id: VisitId, index:
     return Response(content, media_type="application/octet-stream", headers=headers)
 
 
-def _prefer(request: Request) -> tuple[float, str]:
+def prefer(request: Request) -> tuple[float, str]:
     """Seconds to wait, and the value of ``Preference-Applied``.
 
     A preference that cannot be read is ignored (RFC 7240, section 2). Both together, ``respond-async, wait=10``, mean:

@@ -35,6 +35,15 @@ from service.storage.drafts import Drafts
 MAX_IDEMPOTENCY_KEY = 255
 
 
+@dataclass(frozen=True, slots=True)
+class Posted:
+    """A visit that was read, its files in the store; the parts' boundary does not change ``digest``."""
+
+    context: Context
+    files: Sequence[StoredFile]
+    digest: str
+
+
 async def accept_visit(service: Service, key: Key, request: Request) -> Accepted:
     """Accept a posted visit. When this returns, its files and its row are on disk.
 
@@ -46,16 +55,36 @@ async def accept_visit(service: Service, key: Key, request: Request) -> Accepted
     OutcomeUnknown
         It is not known whether the visit was made.
     """
-    if not service.available:
-        raise Unavailable(retry_after_s=RETRY_AFTER_S)
-    await service.room.wait_for_check()
+    await wait_until_open(service)
     idempotency_key = idempotency_key_of(request)
     header_context = context_in_header(request.headers)
     if service.queue_was_full and not await service.database.read(
         partial(is_accepted, service, key.site, idempotency_key)
     ):
         raise queue_full()
-    posted = await _read_and_store(service, key, request, header_context)
+    return await commit(service, key, await _read_and_store(service, key, request, header_context), idempotency_key)
+
+
+async def wait_until_open(service: Service) -> None:
+    """Wait until it is known that there is room on the disks.
+
+    Raises
+    ------
+    Unavailable, StorageFull
+        Nothing is accepted now.
+    """
+    if not service.available:
+        raise Unavailable(retry_after_s=RETRY_AFTER_S)
+    await service.room.wait_for_check()
+
+
+async def commit(service: Service, key: Key, posted: Posted, idempotency_key: str | None) -> Accepted:
+    """Commit a visit whose files are in the store.
+
+    Raises
+    ------
+    QueueFull, IdempotencyConflict, DatabaseUnavailable, OutcomeUnknown
+    """
     context = await with_order(service, key.site, posted.context)
     row = new_visit(key.site, key.id, context, posted.files, posted.digest, idempotency_key=idempotency_key)
     accepted = await commit_visit(service, row)
@@ -78,16 +107,7 @@ def idempotency_key_of(request: Request) -> str | None:
     return key
 
 
-@dataclass(frozen=True, slots=True)
-class _Posted:
-    """A body that was read, its files in the store; the parts' boundary does not change ``digest``."""
-
-    context: Context
-    files: Sequence[StoredFile]
-    digest: str
-
-
-async def _read_and_store(service: Service, key: Key, request: Request, header_context: bytes | None) -> _Posted:
+async def _read_and_store(service: Service, key: Key, request: Request, header_context: bytes | None) -> Posted:
     """Read the body and store its files, in threads.
 
     Parameters
@@ -108,9 +128,21 @@ async def _read_and_store(service: Service, key: Key, request: Request, header_c
 
 def _finish_and_store(
     service: Service, reader: Reader, rest: bytes, header_context: bytes | None, drafts: Drafts
-) -> _Posted:
+) -> Posted:
     reader.feed(rest)
-    parts = reader.finish()
+    posted = stored(service, reader.finish(), header_context)
+    drafts.remove()
+    return posted
+
+
+def stored(service: Service, parts: Sequence[Part], header_context: bytes | None = None) -> Posted:
+    """Read the context of a visit and put its files in the store. It blocks: to be used from a thread.
+
+    Raises
+    ------
+    InvalidRequest
+        There is more than one context, or it cannot be used.
+    """
     documents = [_content(part) for part in parts if part.field == "context"]
     if header_context is not None:
         documents.append(header_context)
@@ -118,8 +150,7 @@ def _finish_and_store(
         raise InvalidRequest(FieldFault("context", "field_repeated"))
     context = read_context(documents[0]) if documents else Context()
     files = [put_in_store(service, part) for part in parts if part.field != "context"]
-    drafts.remove()
-    return _Posted(context, files, _body_hash(parts, header_context))
+    return Posted(context, files, _body_hash(parts, header_context))
 
 
 def _content(part: Part) -> bytes:

@@ -152,6 +152,18 @@ class PartsReader(ABC):
         except FormParserError:
             raise self._malformed() from None
 
+    def check_ended(self) -> None:
+        """Raise ``InvalidRequest`` where the body was not fed to its last delimiter."""
+        if not self._ended:
+            raise self._malformed()
+
+    def name_and_filename(self, headers: Headers) -> tuple[str, bytes | None]:
+        """What a part of a form says that it is; ``InvalidRequest`` where it does not say it."""
+        kind, options = parse_options_header(headers.get(b"content-disposition", b""))
+        if kind.lower() != b"form-data" or b"name" not in options:
+            raise self._malformed()
+        return decoded(options[b"name"]), options.get(b"filename")
+
     def _malformed(self) -> InvalidRequest:
         return InvalidRequest(FieldFault("body", "body_malformed", self._expected))
 
@@ -201,6 +213,73 @@ def check_encoding(headers: Headers, field: str) -> None:
         raise InvalidRequest(FieldFault(f"{field}: Content-Transfer-Encoding", "field_invalid", "binary", found))
 
 
+class VisitParts:
+    """The parts of one visit, as they come: their number, their fields and their names."""
+
+    def __init__(self) -> None:
+        self._parts: list[Part] = []
+        self._n_parts = 0
+        self._counts = dict.fromkeys(LIMITS, 0)
+        self._field: Field = "image"
+        self._filename: str | None = None
+
+    def begin(self, name: str, filename: bytes | None, headers: Headers) -> None:
+        """Check the headers of the next part.
+
+        Raises
+        ------
+        InvalidRequest
+            A visit has no such field, or too many parts of it, or the part is encoded once more.
+        """
+        self._n_parts += 1
+        if self._n_parts > MAX_PARTS:
+            raise InvalidRequest(FieldFault("body", "field_too_many", str(sum(LIMITS.values()))))
+        self._field = _known_field(name)
+        check_encoding(headers, self._field)
+        self._counts[self._field] += 1
+        if self._counts[self._field] > LIMITS[self._field]:
+            raise InvalidRequest(FieldFault(self._field, "field_too_many", str(LIMITS[self._field])))
+        self._filename = None if filename is None else decoded(filename)
+
+    def check_size(self, draft: Draft) -> None:
+        """Check the part that is still growing.
+
+        Raises
+        ------
+        InvalidRequest
+            The context is larger than any is.
+        """
+        if self._field == "context" and draft.n_bytes > MAX_CONTEXT_BYTES:
+            raise InvalidRequest(FieldFault("context", "field_too_large", f"{MAX_CONTEXT_BYTES // 1000} kB"))
+
+    def end(self, draft: Draft) -> None:
+        """Take the whole part."""
+        if not draft.n_bytes and not self._filename and self._field != "context":
+            self._counts[self._field] -= 1  # what a browser sends for a file field that was left empty
+            return
+        index = sum(part.field != "context" for part in self._parts)
+        filename = clean_filename(self._filename or "") or f"{self._field}-{index}"
+        self._parts.append(Part(self._field, filename, draft))
+
+    def finish(self) -> list[Part]:
+        """All of them."""
+        return self._parts
+
+
+def form_boundary(content_type: str) -> bytes:
+    """The boundary of a form's parts.
+
+    Raises
+    ------
+    UnsupportedMediaType
+        It is not ``multipart/form-data``.
+    """
+    kind, options = parse_options_header(content_type)
+    if kind.lower() != b"multipart/form-data":
+        raise UnsupportedMediaType(kind.decode("latin-1")[:60], ACCEPTED)
+    return options.get(b"boundary", b"")
+
+
 class FormReader(PartsReader):
     """Reads a posted visit: ``multipart/form-data`` with fields ``image``, ``ecg`` and ``context``.
 
@@ -218,60 +297,34 @@ class FormReader(PartsReader):
     """
 
     def __init__(self, content_type: str, drafts: Drafts) -> None:
-        kind, options = parse_options_header(content_type)
-        if kind.lower() != b"multipart/form-data":
-            raise UnsupportedMediaType(kind.decode("latin-1")[:60], ACCEPTED)
-        super().__init__(options.get(b"boundary", b""), "multipart/form-data")
+        super().__init__(form_boundary(content_type), "multipart/form-data")
         self._drafts = drafts
-        self._parts: list[Part] = []
-        self._n_parts = 0
-        self._counts = dict.fromkeys(LIMITS, 0)
-        self._field: Field = "image"
-        self._filename: str | None = None
+        self._visit = VisitParts()
 
     def finish(self) -> list[Part]:
         """The parts of a body that was fed to its end."""
-        if not self._ended:
-            raise self._malformed()
-        return self._parts
+        self.check_ended()
+        return self._visit.finish()
 
     def _begin_part(self, headers: Headers) -> Draft:
-        self._n_parts += 1
-        if self._n_parts > MAX_PARTS:
-            raise InvalidRequest(FieldFault("body", "field_too_many", str(sum(LIMITS.values()))))
-        kind, options = parse_options_header(headers.get(b"content-disposition", b""))
-        if kind.lower() != b"form-data" or b"name" not in options:
-            raise self._malformed()
-        self._field = _known_field(options[b"name"])
-        check_encoding(headers, self._field)
-        self._counts[self._field] += 1
-        if self._counts[self._field] > LIMITS[self._field]:
-            raise InvalidRequest(FieldFault(self._field, "field_too_many", str(LIMITS[self._field])))
-        filename = options.get(b"filename")
-        self._filename = None if filename is None else _decode(filename)
+        self._visit.begin(*self.name_and_filename(headers), headers)
         return self._drafts.new()
 
     def _check_size(self, draft: Draft) -> None:
-        if self._field == "context" and draft.n_bytes > MAX_CONTEXT_BYTES:
-            raise InvalidRequest(FieldFault("context", "field_too_large", f"{MAX_CONTEXT_BYTES // 1000} kB"))
+        self._visit.check_size(draft)
 
     def _end_part(self, draft: Draft) -> None:
-        if not draft.n_bytes and not self._filename and self._field != "context":
-            self._counts[self._field] -= 1  # what a browser sends for a file field that was left empty
-            return
-        index = sum(part.field != "context" for part in self._parts)
-        filename = clean_filename(self._filename or "") or f"{self._field}-{index}"
-        self._parts.append(Part(self._field, filename, draft))
+        self._visit.end(draft)
 
 
-def _known_field(name: bytes) -> Field:
-    text = _decode(name)
-    if text not in LIMITS:
-        raise InvalidRequest(FieldFault(quoted_name(text), "field_unknown", BETWEEN.join(LIMITS)))
-    return text
+def _known_field(name: str) -> Field:
+    if name not in LIMITS:
+        raise InvalidRequest(FieldFault(quoted_name(name), "field_unknown", BETWEEN.join(LIMITS)))
+    return name
 
 
-def _decode(name: bytes) -> str:
+def decoded(name: bytes) -> str:
+    """A name as it was written: UTF-8, else Latin-1."""
     try:
         return name.decode("utf-8")
     except UnicodeDecodeError:
