@@ -34,8 +34,8 @@ class Load:
     ----------
     body
         File with the body and its marks (:data:`benchmarks.files.MARK`); empty for ``GET``.
-    expect
-        Text that an answer with status 201 has to contain to count as done.
+    expect, times
+        Text that an answer with status 200 or 201 has to contain, and how often at least, to count as done.
     clients
         Connections of the closed loop; the maximum of the open loop.
     rate_per_s
@@ -49,6 +49,7 @@ class Load:
     headers: dict[str, str] = field(default_factory=dict)
     body: str = ""
     expect: str = ""
+    times: int = 1
     clients: int = 1
     rate_per_s: float = 0.0
     seconds: float = 5.0
@@ -64,7 +65,7 @@ class Outcome:
     Parameters
     ----------
     statuses
-        Answers by status; ``not_assessed`` for a 201 without the expected text, ``failed`` for no answer.
+        Answers by status; ``not_assessed`` for a 200 or 201 without the expected text, ``failed`` for no answer.
     elapsed_s
         From the first request to the last answer.
     seconds
@@ -122,11 +123,11 @@ def send(load: Load, body: Body | None = None) -> Outcome:
 class _Connection(asyncio.Protocol):
     """A connection with one request at a time."""
 
-    def __init__(self, expect: bytes) -> None:
+    def __init__(self, expect: bytes, times: int) -> None:
         from httptools import HttpResponseParser  # noqa: PLC0415
 
         self._new_parser: Callable[[Any], Any] = HttpResponseParser
-        self._expect = expect
+        self._expect, self._times = expect, times
         self._answer: asyncio.Future[str] | None = None
         self._body: list[bytes] = []
         self.open = False
@@ -148,7 +149,7 @@ class _Connection(asyncio.Protocol):
 
     def on_message_complete(self) -> None:
         status = str(self._parser.get_status_code())
-        if status == "201" and self._expect not in b"".join(self._body):
+        if status in ("200", "201") and b"".join(self._body).count(self._expect) < self._times:
             status = "not_assessed"
         if not self._parser.should_keep_alive():
             self.open = False
@@ -188,8 +189,8 @@ class _Run:
 
     async def connect(self) -> _Connection:
         loop = asyncio.get_running_loop()
-        expect = self.load.expect.encode()
-        _, connection = await loop.create_connection(lambda: _Connection(expect), "127.0.0.1", self.load.port)
+        expect, times = self.load.expect.encode(), self.load.times
+        _, connection = await loop.create_connection(lambda: _Connection(expect, times), "127.0.0.1", self.load.port)
         return connection
 
     async def request(self, connection: _Connection, since: float) -> None:

@@ -44,7 +44,7 @@ LABS = [{"name": "creatinine", "value": 84, "unit": "umol/L"}, {"name": "urine_a
 
 @dataclass(frozen=True)
 class Body:
-    """The body of one visit.
+    """The body of one request.
 
     Parameters
     ----------
@@ -54,12 +54,20 @@ class Body:
         Organ that has to be assessed in the answer.
     n_bytes
         Size of the files in it.
+    visits
+        How many visits it holds; more than one are posted to another address.
     """
 
     content: bytes
     content_type: str
     organ: str
     n_bytes: int
+    visits: int = 1
+
+    @property
+    def path(self) -> str:
+        """Where it is posted."""
+        return "/v1/visits" if self.visits == 1 else "/v1/visits/bulk"
 
 
 def film(size_px: int = 512, which: str = "film-normal") -> NDArray[np.uint8]:
@@ -84,13 +92,19 @@ def digits(number: int) -> bytes:
 
 
 def pieces_of(content: bytes) -> Callable[[int], list[bytes]]:
-    """A function from a visit's number to its body, in pieces; the checksum of a PNG's text chunk is computed."""
+    """A function from a request's number to its body, in pieces; the checksum of a PNG's text chunk is computed.
+
+    Each PNG of a body has a number of its own, so that no two are the same file.
+    """
     if PNG_MARK in content:
-        before, _, after = content.partition(PNG_MARK)
+        before, *after = content.split(PNG_MARK)
 
         def png_pieces(number: int) -> list[bytes]:
-            chunk = PNG_TEXT + digits(number)
-            return [before, chunk + zlib.crc32(chunk).to_bytes(4, "big"), after]
+            pieces = [before]
+            for i, rest in enumerate(after):
+                chunk = PNG_TEXT + digits(number if len(after) == 1 else 1000 * number + i)
+                pieces += [chunk + zlib.crc32(chunk).to_bytes(4, "big"), rest]
+            return pieces
 
         return png_pieces
     parts = content.split(MARK)
@@ -164,19 +178,33 @@ def recording() -> tuple[bytes, bytes]:
 
 def multipart(parts: list[tuple[str, str, bytes]], organ: str, context: Mapping[str, Any] = CONTEXT) -> Body:
     """A visit of parts ``(field, filename, content)`` and the context, by default that of an adult."""
-    pieces = [
-        f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="{field}"; filename="{name}"\r\n'
-        "Content-Type: application/octet-stream\r\n\r\n".encode()
-        + content
-        + b"\r\n"
-        for field, name, content in parts
-    ]
-    pieces.append(
-        f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="context"\r\n\r\n{json.dumps(context)}\r\n'
-        f"--{BOUNDARY}--\r\n".encode()
-    )
+    pieces = [_file_part(field, name, content) for field, name, content in parts]
+    pieces += [_context_part("context", context), _END]
     n_bytes = sum(len(content) for _, _, content in parts)
     return Body(b"".join(pieces), f"multipart/form-data; boundary={BOUNDARY}", organ, n_bytes)
+
+
+def bulk(visits: int = 32) -> Body:
+    """Many visits of one PNG each, in one request."""
+    content = png()
+    pieces = [
+        _file_part(f"{i}/image", "f.png", content) + _context_part(f"{i}/context", CONTEXT) for i in range(visits)
+    ]
+    whole = b"".join([*pieces, _END])
+    return Body(whole, f"multipart/form-data; boundary={BOUNDARY}", "lung", visits * len(content), visits)
+
+
+_END = f"--{BOUNDARY}--\r\n".encode()
+
+
+def _file_part(field: str, name: str, content: bytes) -> bytes:
+    head = f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="{field}"; filename="{name}"\r\n'
+    return head.encode() + b"Content-Type: application/octet-stream\r\n\r\n" + content + b"\r\n"
+
+
+def _context_part(field: str, context: Mapping[str, Any]) -> bytes:
+    head = f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="{field}"\r\n\r\n'
+    return f"{head}{json.dumps(context)}\r\n".encode()
 
 
 def one_file(content: bytes, name: str, content_type: str, *, raw: bool) -> Body:

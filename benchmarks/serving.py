@@ -78,14 +78,14 @@ class Server:
             time.sleep(0.5)
 
     def post(self, body: Body, *, prefer: str = "wait=110", **load: Any) -> tuple[Outcome, float]:
-        """Post visits from another process; their outcome, and the server's core-milliseconds per visit."""
+        """Post requests from another process; their outcome, and the server's core-milliseconds per visit."""
         self.numbers += 1_000_000  # so that no two visits of this server have the same bytes
         headers = {"Authorization": f"Bearer {KEY}", "Content-Type": body.content_type, "Prefer": prefer}
         expect = f'"{body.organ}":{{"status":"assessed"'
-        what = Load(self.port, "/v1/visits", headers, expect=expect, first_number=self.numbers, **load)
+        what = Load(self.port, body.path, headers, expect=expect, times=body.visits, first_number=self.numbers, **load)
         before = self.core_time()
         outcome = send(what, body)
-        return outcome, before.ms_per(self.core_time(), outcome.done)
+        return outcome, before.ms_per(self.core_time(), outcome.done * body.visits)
 
     def trivial(self, **load: Any) -> tuple[Outcome, float]:
         """Request a route that does nothing; the outcome, and the server's core-milliseconds per request."""

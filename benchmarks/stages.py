@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 AT_ONCE = 32
+BULK_CLIENTS = 3
+"""One request is read and another is answered while the films of a third are assessed."""
 ON_DEMAND = "evidence render"
 """Done only when a user opens the picture; not part of a posted visit."""
 
@@ -73,6 +75,7 @@ def run(report: Report, *, network: str = "lung", seconds: float = 1.0, rounds: 
     """Measure the stages and the service alternately; medians."""
     alone: dict[str, list[Cost]] = {}
     service: list[float] = []
+    in_bulk: list[float] = []
     with bundles_of(network) as bundles:
         engine = Engine(bundles, Machine(session="auto"))
         try:
@@ -83,15 +86,18 @@ def run(report: Report, *, network: str = "lung", seconds: float = 1.0, rounds: 
                         alone.setdefault(name, []).append(cost)
                     alone.setdefault("HTTP request and answer", []).append(_http_cost(server, seconds))
                     service.append(server.post(files.KINDS["png"](False), clients=AT_ONCE, seconds=4 * seconds)[1])
+                    in_bulk.append(server.post(files.bulk(), clients=BULK_CLIENTS, seconds=4 * seconds)[1])
         finally:
             engine.close()
     core = {name: statistics.median(c.core_ms for c in costs) for name, costs in alone.items()}
     wall = {name: statistics.median(c.wall_ms for c in costs) for name, costs in alone.items()}
     sums = [sum(costs[i].core_ms for name, costs in alone.items() if name != ON_DEMAND) for i in range(rounds)]
     ratio = statistics.median(spent / total for spent, total in zip(service, sums, strict=True))
+    of_bulk = statistics.median(spent / total for spent, total in zip(in_bulk, sums, strict=True))
     total, spent = statistics.median(sums), statistics.median(service)
     rows = [[name, core[name], wall[name], core[name] / total] for name in core if name != ON_DEMAND]
     rows += [["sum of the stages", total, None, 1.0], ["the service, 32 clients", spent, None, ratio]]
+    rows += [["the service, 32 visits in each request", statistics.median(in_bulk), None, of_bulk]]
     rows += [[f"({ON_DEMAND}, on demand)", core[ON_DEMAND], wall[ON_DEMAND], None]]
     table(f"a visit of one PNG 512², {network}: each stage alone", ("", "core-ms", "wall ms", "of the sum"), rows)
     print(f"\nservice ÷ sum of its stages: {ratio:.2f} (median of {rounds} alternations)")
@@ -103,6 +109,8 @@ def run(report: Report, *, network: str = "lung", seconds: float = 1.0, rounds: 
         "sum_core_ms": total,
         "service_core_ms": spent,
         "ratio": ratio,
+        "bulk_core_ms": statistics.median(in_bulk),
+        "bulk_ratio": of_bulk,
         "rounds": rounds,
     }
     report.end(figures)

@@ -56,6 +56,7 @@ def run(report: Report, *, rounds: int = 5, seconds: float = 3.0) -> dict[str, A
             lines += _network_lines(network, bundles, rounds, seconds, whole=network == "lung")
     costs = stages.run(Report("stages", report.out), seconds=seconds / 4, rounds=rounds)
     lines.append(Line("lung: core-ms per visit ÷ sum of its stages alone", costs["ratio"], at_most=1.25))
+    lines.append(Line("lung: the same, many visits in one request", costs["bulk_ratio"], at_most=1.10))
     rows = [line.cells() for line in lines]
     table(f"figures and goals, {rounds} alternations, medians", ("", "measured", "reach", "", ""), rows)
     figures = {"rounds": rounds, "seconds": seconds, "lines": [{**asdict(x), "reached": x.reached} for x in lines]}

@@ -136,6 +136,7 @@ PEERS = (
     ),
     Peer("LitServe", "litserve", "litserve_app.py", "/health", "/predict", _multipart("image"), _read_json),
     Peer("BentoML", "bentoml", "bentoml_app.py", "/readyz", "/predict", _multipart("images"), _read_list),
+    Peer("Mosec", "mosec", "mosec_app.py", "/", "/inference", _raw, _read_json),
     Peer("Ray Serve", "ray", "ray_serve.py", "/-/healthz", "/", _raw, _read_json),
     Peer(
         "Triton, Python back end", "nvidia-pytriton", "triton.py", "/v2/models/film/ready", "/v2/models/film/infer",

@@ -73,8 +73,11 @@ def test_a_closed_loop_waits_for_each_answer_and_sends_no_body_twice():
 def test_what_is_refused_or_lost_or_not_assessed_is_told_apart():
     with Known(statuses=(201, 429, 500, 0, 200)).running() as port:
         outcome = send(Load(port, "/", expect=EXPECT, clients=1, visits=10), BODY)
-    assert outcome.statuses == {"201": 2, "429": 2, "500": 2, "failed": 2, "200": 2}
-    assert (outcome.done, outcome.failed) == (4, 4)
+    assert outcome.statuses == {"201": 2, "429": 2, "500": 2, "failed": 2, "not_assessed": 2}
+    assert (outcome.done, outcome.failed) == (2, 6)
+    with Known(statuses=(200,)).running() as port:
+        assert send(Load(port, "/", clients=1, visits=3), BODY).done == 3
+        assert send(Load(port, "/", expect="{}", times=2, clients=1, visits=3), BODY).statuses == {"not_assessed": 3}
     with Known().running() as port:
         outcome = send(Load(port, "/", expect="something else", clients=1, visits=3), BODY)
     assert (outcome.statuses, outcome.done, outcome.failed) == ({"not_assessed": 3}, 0, 3)
