@@ -8,6 +8,7 @@ evaluate: a bundle on labelled cases, as it serves, with the tables of a card.
 accept: judge by a site's own cases what it may use each finding of a bundle for, and log it.
 recalibrate: fit calibration and thresholds of a bundle to local cases; the network does not change.
 agree: measure the difference of fp16 and bf16 from fp32 for a bundle.
+resolution: measure what reading larger films at a lower resolution changes, and allow it.
 measure: measure a bundle beyond its evaluation (cardiac: short recordings), and put the tables into its card.
 plan: from prevalence and recalls per thousand to a threshold and its consequences.
 import: make a bundle from weights that were trained elsewhere.
@@ -32,6 +33,7 @@ COMMANDS = {
     "accept": "training.bundle.accept",
     "recalibrate": "training.bundle.recalibrate",
     "agree": "training.bundle.agreement",
+    "resolution": "training.bundle.resolution",
     "measure": "training.bundle.measure",
     "plan": "training.figures.planner",
     "import": "training.imported.command",

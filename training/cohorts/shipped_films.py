@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -83,7 +84,11 @@ NIH_PARTS = {"validation": 0.2, "test": 0.2, "train": 0.6}
 """Shares of the persons."""
 
 
-def kermany(data: Path, takes: CxrInput) -> Cohort:
+Read = Callable[[list[Path], CxrInput], NDArray[Any]]
+"""Makes the array of a cohort from its files."""
+
+
+def kermany(data: Path, takes: CxrInput, read: Read = read_films) -> Cohort:
     """Children of one to five years, Guangzhou; label: ``pneumonia``.
 
     The published test part is the test part; a tenth of the persons of the published train part are for validation.
@@ -99,7 +104,7 @@ def kermany(data: Path, takes: CxrInput) -> Cohort:
     )
     return Cohort(
         name="kermany",
-        x=read_films([data / "cxr/kermany" / p for p in table.path], takes),
+        x=read([data / "cxr/kermany" / p for p in table.path], takes),
         labels=pd.DataFrame({"pneumonia": table.pneumonia.astype(float)}),
         person=person,
         part=part,
@@ -117,7 +122,7 @@ def kermany(data: Path, takes: CxrInput) -> Cohort:
     )
 
 
-def nih(data: Path, takes: CxrInput) -> Cohort:
+def nih(data: Path, takes: CxrInput, read: Read = read_films) -> Cohort:
     """Adults and some minors, Bethesda, in two draws (``site``); labels mined from reports: fourteen and ``abnormal``.
 
     ``abnormal`` is any of the fourteen. Persons are split 60/20/20, whichever draw their films are in. Films of minors
@@ -137,7 +142,7 @@ def nih(data: Path, takes: CxrInput) -> Cohort:
     n_of_draw = table.draw.map(table.draw[learnt].value_counts()).to_numpy(dtype=np.float64)
     return Cohort(
         name="nih",
-        x=read_films([data / "cxr" / row.draw / "images" / row.image for row in table.itertuples()], takes),
+        x=read([data / "cxr" / row.draw / "images" / row.image for row in table.itertuples()], takes),
         labels=labels,
         person=person,
         part=part,

@@ -21,7 +21,7 @@ from training.organs.gate_batches import GateCases, batch, read_lungs
 from training.organs.gate_evaluation import counted, evaluated_on, held_back
 
 SIZE_PX = 64
-INPUT = CxrInput(size_px=SIZE_PX)
+INPUT = CxrInput(size_px=SIZE_PX, least_px=2 * SIZE_PX)
 EPOCHS = 4
 ADULT_REPEATS = 4
 """Adults' films are drawn this many times as often, because there are ten times fewer."""

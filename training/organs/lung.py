@@ -19,7 +19,7 @@ from training.learning import augment
 from training.learning.batches import Recipe
 from training.learning.task import Task
 
-INPUT = CxrInput(size_px=224, shows="lungs")
+INPUT = CxrInput(size_px=224, shows="lungs", least_px=448)
 RECIPE = Recipe(epochs=6, batch_size=32, learning_rate=5e-4, weight_decay=0.05, average_decay=0.998)
 INIT = "imagenet"
 ADULT_SHARE = 0.2
