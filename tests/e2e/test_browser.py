@@ -245,7 +245,7 @@ def test_times_are_the_readers_own(reader: Reader) -> None:
 
 def test_a_visit_in_progress_looks_again_by_itself(reader: Reader) -> None:
     page = reader.visit("accepted")
-    with page.expect_response(lambda response: response.url == page.url, timeout=8000):
+    with page.expect_response(lambda response: response.url == page.url, timeout=30_000):
         pass
     assert page.get_by_text(text("in_progress", "en")).is_visible()
 
