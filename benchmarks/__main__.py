@@ -15,6 +15,7 @@ COMMANDS = {
     "engine": "MLPerf LoadGen over the engine: SingleStream, Offline, Server, accuracy",
     "http": "closed and open loop over HTTP, with real files",
     "decode": "each kind of file from bytes to tensor",
+    "formats": "what a 2048² film costs in each transfer syntax, stage by stage",
     "stages": "cost of each stage of a visit, compared with the whole service",
     "train": "cases per second of the training loop",
     "profile": "where the server's time goes at full load",
@@ -47,12 +48,13 @@ def parser() -> argparse.ArgumentParser:
         ("raw", 0.7),
         ("http", 5.0),
         ("decode", 2.0),
+        ("formats", 1.0),
         ("stages", 1.0),
         ("profile", 15.0),
         ("table", 3.0),
     ):
         by_name[name].add_argument("--seconds", type=float, default=seconds, help="of each measurement (%(default)s)")
-    for name in ("engine", "stages", "table"):
+    for name in ("engine", "formats", "stages", "table"):
         by_name[name].add_argument("--rounds", type=int, default=5, help="alternations; medians are reported")
     by_name["raw"].add_argument("--names", nargs="+", default=["lung", "cardiac", "cxr_gate"], help="bundles")
     by_name["raw"].add_argument("--batches", nargs="+", type=int, default=[1, 2, 4, 8, 16, 32, 64])
@@ -115,6 +117,10 @@ def command(options: argparse.Namespace, report: Report) -> Callable[[], object]
         from benchmarks import stages  # noqa: PLC0415
 
         return lambda: stages.run(report, network=options.network, seconds=options.seconds, rounds=options.rounds)
+    if options.command == "formats":
+        from benchmarks import formats  # noqa: PLC0415
+
+        return lambda: formats.run(report, seconds=options.seconds, rounds=options.rounds)
     if options.command == "decode":
         from benchmarks import decode  # noqa: PLC0415
 

@@ -7,7 +7,7 @@ import math
 
 import pytest
 
-from benchmarks import engine, profiling, table
+from benchmarks import engine, files, formats, profiling, table
 from benchmarks.__main__ import main
 from benchmarks.report import Report
 
@@ -29,6 +29,14 @@ def test_decode(capsys, tmp_path):
     assert all(each["ms_one_thread"] > 0 for each in found.values())
     assert found["DICOM 2048² explicit"]["bytes"] > 2 * 2048**2
     assert (tmp_path / "decode.png").stat().st_size > 1000
+
+
+def test_formats(capsys, tmp_path):
+    found = figures_of(capsys, tmp_path, "formats", "--seconds", "0.01", "--rounds", "1")["core_ms"]
+    assert set(found) == {f"{name}, {how}" for name in files.SYNTAXES for how in formats.READ}
+    assert all(value >= 0 for each in found.values() for value in each.values())
+    assert found["j2k, as served"]["decode"] < found["j2k, in full"]["decode"] / 2
+    assert (tmp_path / "formats.png").stat().st_size > 1000
 
 
 def test_raw_measures_the_session_in_service_and_says_what_is_missing(capsys, tmp_path):

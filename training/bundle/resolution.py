@@ -103,11 +103,11 @@ def of_gate(gate: Bundle, least_px: int, cohorts: Sequence[Cohort]) -> MeasuredT
 
 def _described(least_px: int, n_films: int) -> str:
     return (
-        f"A film whose shorter side is at least {2 * least_px} px may be read at a lower resolution, with {least_px} px "
-        "of it left or more: JPEG 2000 and HTJ2K without their finest levels, other files as means of squares of "
-        f"pixels. {n_films} films, enlarged to {SIDE_PX} px with a detector's noise, were read in full and so; they "
-        "hold less detail than films of that size. The films of the other figures are smaller, and are read in full. "
-        "For comparison: the same films in full, each pixel one grey level of 256 higher, lower or as it was."
+        f"A film whose shorter side is at least {2 * least_px} px may be read at a lower resolution, with "
+        f"{least_px} px of it left or more: JPEG 2000 and HTJ2K without their finest levels, other files as means of "
+        f"squares of pixels. {n_films} films, enlarged to {SIDE_PX} px with a detector's noise, were read in full and "
+        "so; they hold less detail than films of that size. The films of the other figures are smaller, and are read "
+        "in full. For comparison: the same films in full, each pixel one grey level of 256 higher, lower or as it was."
     )
 
 
