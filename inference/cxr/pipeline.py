@@ -51,7 +51,7 @@ class FilmPipeline:
     ) -> InputResult:
         person = context.person
         result = InputResult(indices=(index,))
-        upright = Upright(0, [], None)
+        upright = Upright(0, [], WHOLE)
         for_the_gate, takes = self.gate.input_as(CxrInput), self.lung.input_as(CxrInput)
         sizes_px, least_px = (for_the_gate.size_px, takes.read_px), least_px_of(for_the_gate, takes)
         try:
@@ -97,17 +97,18 @@ class FilmPipeline:
 
 
 class Upright(NamedTuple):
-    """How a film stands upright: quarter turns counterclockwise, its problems then, its lung fields then (logits)."""
+    """How a film stands upright: quarter turns counterclockwise, its problems then, the window around its lung fields
+    then."""
 
     turns: int
     problems: list[Problem]
-    lungs: Floats | None
+    window: Window
 
 
 def upright_of(limits: Mapping[str, float], seen: Sequence[Seen]) -> Upright:
     """From what the gate saw of a film as it lies and, where asked for, turned by one, two and three quarters."""
     turns, problems = set_upright(limits, seen[0][0], [judged for judged, _ in seen[1:]])
-    return Upright(turns, problems, seen[turns][1])
+    return Upright(turns, problems, window_of(seen[turns][1] > 0))
 
 
 def for_network(film: Array, upright: Upright, takes: CxrInput) -> Array:
@@ -115,11 +116,7 @@ def for_network(film: Array, upright: Upright, takes: CxrInput) -> Array:
     whole = turned(film, upright.turns)
     if takes.shows == "film":
         return whole
-    return cut_to(whole[0, 0], _window(upright), takes.size_px)[None, None]
-
-
-def _window(upright: Upright) -> Window:
-    return WHOLE if upright.lungs is None else window_of(upright.lungs > 0)
+    return cut_to(whole[0, 0], upright.window, takes.size_px)[None, None]
 
 
 def turned(pictures: Array, turns: int) -> Array:
@@ -135,7 +132,7 @@ def _heatmaps(
         return []
     values = _floats(activation[0, spec.column])
     if takes.shows == "lungs":
-        values = placed(values, _window(upright), MAP_SIDE)
+        values = placed(values, upright.window, MAP_SIDE)
     return [EvidenceMap(kind="heatmap", input=index, values=positive_share(np.rot90(values, -upright.turns)))]
 
 
