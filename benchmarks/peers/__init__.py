@@ -1,4 +1,4 @@
-"""The service compared with five serving frameworks: same weights, same bytes, same clients, measured alternately.
+"""The service compared with six serving frameworks: same weights, same bytes, same clients, measured alternately.
 
 Each framework is a real server in a separate environment (``make bench-peers``). It is started, checked against the
 answers of the session alone, warmed up, measured and stopped before the next one starts. Before the rounds the best of
