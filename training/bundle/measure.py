@@ -16,8 +16,15 @@ from inference.bundles.loading import Bundle, BundleError, load_bundle
 from training.bundle.derive import ancestor, write_derived
 
 
-def add_tables(bundle: Bundle, folder: Path, tables: Sequence[MeasuredTable], *, out: Path, version: str) -> Path:
+def add_tables(
+    bundle: Bundle, folder: Path, tables: Sequence[MeasuredTable], *, out: Path, version: str, change: str = ""
+) -> Path:
     """Write ``NAME-VERSION/`` under ``out``: the bundle in ``folder`` with these tables in its manifest and card.
+
+    Parameters
+    ----------
+    change
+        What has changed, for the changelog; left out, that these were measured.
 
     Raises
     ------
@@ -37,7 +44,7 @@ def add_tables(bundle: Bundle, folder: Path, tables: Sequence[MeasuredTable], *,
             "from_bundle": (*manifest.from_bundle, ancestor(folder, manifest)),
         }
     )
-    write_derived(folder, new, target, change=f"measured: {', '.join(titles)}; same weights")
+    write_derived(folder, new, target, change=change or f"measured: {', '.join(titles)}; same weights")
     return target
 
 

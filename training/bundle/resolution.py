@@ -33,7 +33,7 @@ from inference.bundles.loading import Bundle, BundleError, load_bundle, load_in_
 from inference.bundles.registry import read_registry
 from inference.findings import calibrated
 from inference.runtime.session import ONE_THREAD
-from training.bundle.derive import ancestor, write_derived
+from training.bundle.measure import add_tables
 from training.cohorts.cohort import Cohort
 from training.cohorts.gates import FilmGate, Served, bundles_folder
 from training.cohorts.shipped_films import kermany, nih
@@ -210,24 +210,13 @@ def add_resolution(bundle: Bundle, least_px: int, cohorts: Sequence[Cohort], *, 
     FileExistsError
         This version exists; a bundle is never replaced.
     """
-    manifest = bundle.manifest
-    target = out / f"{manifest.name}-{version}"
-    if target.exists():
-        raise FileExistsError(f"{target.name} exists; a bundle is never replaced")
-    if manifest.name == "cxr_gate":
+    if bundle.manifest.name == "cxr_gate":
         table = of_gate(bundle, least_px, cohorts)
     else:
         gate = load_in_service(read_registry(bundles_folder()), "cxr_gate", ONE_THREAD)
         table = of_network(bundle, gate, least_px, cohorts)
-    new = allowing(bundle, least_px).manifest.model_copy(
-        update={
-            "version": version,
-            "measured": (*(each for each in manifest.measured if each.title != table.title), table),
-            "from_bundle": (*manifest.from_bundle, ancestor(bundle.folder, manifest)),
-        }
-    )
-    write_derived(bundle.folder, new, target, change="larger films may be read at a lower resolution; same weights")
-    return target
+    change = "larger films may be read at a lower resolution; same weights"
+    return add_tables(allowing(bundle, least_px), bundle.folder, [table], out=out, version=version, change=change)
 
 
 def main(argv: list[str] | None = None) -> int:
