@@ -305,6 +305,7 @@ CHANGING = [
     ("POST", f"/keys/{UNKNOWN_ID}/rotate"),
     ("POST", f"/keys/{UNKNOWN_ID}/revoke"),
     ("POST", "/v1/visits"),
+    ("POST", "/v1/visits/bulk"),
 ]
 
 
