@@ -1,4 +1,4 @@
-"""Percentiles, arrival times, ratios, core time and memory of processes."""
+"""Percentiles, arrival times, ratios, and core time of processes."""
 
 from __future__ import annotations
 
@@ -77,25 +77,6 @@ def parse_stat(line: str, ticks_per_s: int | None = None) -> tuple[float, float]
     fields = line.rpartition(")")[2].split()
     utime, stime, cutime, cstime = (int(fields[i]) for i in range(11, 15))
     return (utime + cutime) / ticks, (stime + cstime) / ticks
-
-
-def peak_rss_mb(pid: int) -> float:
-    """Largest resident memory so far, MB (10^6 bytes), summed over the process and its running children."""
-    return _status_mb(pid, "VmHWM") + sum(peak_rss_mb(child) for child in children_of(pid))
-
-
-def rss_mb(pid: int) -> float:
-    """Resident memory now, MB, summed over the process and its running children."""
-    return _status_mb(pid, "VmRSS") + sum(rss_mb(child) for child in children_of(pid))
-
-
-def _status_mb(pid: int, field: str) -> float:
-    try:
-        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    except (FileNotFoundError, ProcessLookupError):
-        return 0.0
-    kib = next((int(line.split()[1]) for line in lines if line.startswith(f"{field}:")), 0)
-    return kib * 1024 / 1e6
 
 
 def children_of(pid: int) -> list[int]:

@@ -52,7 +52,7 @@ def run(
         best = max(outcome.rate_per_s for outcome, _ in closed.values())
         opened = {s: server.post(body, clients=256, rate_per_s=s * best, seconds=seconds) for s in shares if best}
         files = {kind: server.post(KINDS[kind](raw), clients=AT_ONCE, seconds=seconds) for kind in kinds}
-        peak, ready = server.peak_rss_mb, server.ready_s
+        peak, ready = server.peak.pss_mb, server.ready_s
     how = "raw body" if raw else "multipart"
     table(f"closed loop, {network}, PNG 512², {how}", COLUMNS, [row(f"{n} clients", *o) for n, o in closed.items()])
     table(
@@ -61,7 +61,7 @@ def run(
     table(f"kinds of file, {AT_ONCE} clients", COLUMNS, [row(kind, *o) for kind, o in files.items()])
     client_ms = 1000 * own.client_cpu_s / max(1, own.done)
     print(
-        f"\nready after {ready:.1f} s, peak resident memory {peak:.0f} MB. The client itself: {own.rate_per_s:.0f} "
+        f"\nready after {ready:.1f} s, at most {peak:.0f} MB of memory. The client itself: {own.rate_per_s:.0f} "
         f"trivial requests/s at {client_ms:.2f} core-ms each (the server's part of a trivial route: {trivial_ms:.2f})."
     )
     report.plot(lambda axes: _draw(axes, closed, opened), title=f"{network}, PNG 512²: throughput against latency")
@@ -71,7 +71,7 @@ def run(
         "seconds": seconds,
         "best_per_s": best,
         "ready_s": ready,
-        "peak_rss_mb": peak,
+        "peak_memory_mb": peak,
         "trivial_route": {"rate_per_s": own.rate_per_s, "client_core_ms": client_ms, "server_core_ms": trivial_ms},
         "closed": {str(n): outcome_json(*o) for n, o in closed.items()},
         "open": {f"{s:g}": outcome_json(*o) for s, o in opened.items()},

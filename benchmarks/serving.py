@@ -14,18 +14,21 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from benchmarks.clients import Load, Outcome, send
-from benchmarks.figures import CoreTime, peak_rss_mb
+from benchmarks.figures import CoreTime
 from benchmarks.files import ROOT, Body
+from benchmarks.memory import Memory, peak_memory
 
 KEY = "benchmark-key-that-lives-for-this-run-only"
 BUNDLES = ROOT / "models" / "bundles"
 START_S = 180.0
 """Limit for the start, and for the sessions to be measured beside it."""
+MEMORY_EVERY_S = 1.0
+"""Looking takes some 20 ms of a core, which is then missing for what is measured."""
 
 
 @dataclass
@@ -38,6 +41,8 @@ class Server:
         Seconds from its start until ``/readyz`` answered 200.
     chooses
         Whether its sessions are its own choice.
+    peak
+        Its largest memory while requests were posted.
     """
 
     process: subprocess.Popen[bytes]
@@ -45,6 +50,7 @@ class Server:
     ready_s: float
     chooses: bool = True
     numbers: int = 0
+    peak: Memory = field(default_factory=Memory)
 
     @property
     def pid(self) -> int:
@@ -52,10 +58,6 @@ class Server:
 
     def core_time(self) -> CoreTime:
         return CoreTime.of(self.pid)
-
-    @property
-    def peak_rss_mb(self) -> float:
-        return peak_rss_mb(self.pid)
 
     def wait_until_measured(self) -> None:
         """Wait until the server has measured its sessions, which it does beside its work.
@@ -84,7 +86,9 @@ class Server:
         expect = f'"{body.organ}":{{"status":"assessed"'
         what = Load(self.port, body.path, headers, expect=expect, times=body.visits, first_number=self.numbers, **load)
         before = self.core_time()
-        outcome = send(what, body)
+        with peak_memory(lambda: [self.pid], MEMORY_EVERY_S) as peak:
+            outcome = send(what, body)
+        self.peak.at_least(peak)
         return outcome, before.ms_per(self.core_time(), outcome.done * body.visits)
 
     def trivial(self, **load: Any) -> tuple[Outcome, float]:

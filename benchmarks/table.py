@@ -87,7 +87,7 @@ def _network_lines(network: str, bundles: Path, rounds: int, seconds: float, *, 
             warm_up(server, "png", seconds)
             turns = [turn(server, seconds) for _ in tqdm(range(rounds), desc=network, unit="turn")]
             by_kind = _costs_by_kind(server, rounds, seconds) if whole else {}
-            peak = server.peak_rss_mb
+            peak = server.peak.pss_mb
     ready = statistics.median(starts[1:])
     rate = statistics.median(t.at_best.rate_per_s for t in turns)
     failed = sum(outcome.failed for t in turns for outcome in (t.at_best, t.many, t.open, t.alone))
@@ -101,7 +101,7 @@ def _network_lines(network: str, bundles: Path, rounds: int, seconds: float, *, 
              note=f"single {statistics.median(t.alone.latency_ms(50) for t in turns):.0f} ms"),
         Line(f"{network}: ready after start, caches warm, s", ready, at_most=2.0,
              note=f"the first start: {starts[0]:.1f} s"),
-        Line(f"{network}: peak resident memory at full load, MB", peak, at_most=600),
+        Line(f"{network}: memory at full load, all processes, MB", peak, at_most=600),
     ]  # fmt: skip
     if whole:
         lines += _kind_lines(by_kind)

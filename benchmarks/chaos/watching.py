@@ -15,42 +15,25 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import asdict
 from pathlib import Path
 
 from benchmarks.chaos.record import Figures
+from benchmarks.figures import children_of
 from benchmarks.files import ROOT
+from benchmarks.memory import peak_memory
 
 ASK_EVERY_S = 0.02
 GIVE_UP_S = 10.0
 """An answer that takes longer is counted as lost."""
-SAMPLE_EVERY_S = 0.1
-MAX_SHARE = 0.1
-"""Of its time that the memory's watcher may spend with looking: the kernel counts shared pages one by one."""
-MB = 1e6
+MEMORY_EVERY_S = 0.1
 
 
 # ---------------------------------------------------------------- processes
-def children(pid: int) -> list[int]:
-    """Running children of all threads of a process."""
-    found: list[int] = []
-    with suppress(OSError):
-        for task in Path(f"/proc/{pid}/task").iterdir():
-            with suppress(OSError):
-                found += map(int, (task / "children").read_text().split())
-    return found
-
-
-def tree(pid: int) -> Iterator[int]:
-    """A process and all that came from it."""
-    yield pid
-    for child in children(pid):
-        yield from tree(child)
-
-
 def zygotes(pid: int) -> list[int]:
     """The processes from which the readers of a server are forked."""
     found = []
-    for child in children(pid):
+    for child in children_of(pid):
         with suppress(OSError):
             command = Path(f"/proc/{child}/cmdline").read_bytes()
             if b"inference.readers.zygote" in command:
@@ -60,20 +43,10 @@ def zygotes(pid: int) -> list[int]:
 
 def readers(pid: int) -> list[int]:
     """The reader processes of a server."""
-    return [reader for zygote in zygotes(pid) for reader in children(zygote)]
+    return [reader for zygote in zygotes(pid) for reader in children_of(zygote)]
 
 
 # ---------------------------------------------------------------- memory
-def _kib(path: str, names: Sequence[str]) -> dict[str, int]:
-    found = dict.fromkeys(names, 0)
-    with suppress(OSError):
-        for line in Path(path).read_text().splitlines():
-            name, _, value = line.partition(":")
-            if name in found:
-                found[name] = int(value.split()[0])
-    return found
-
-
 @contextmanager
 def memory_watched(figures: Figures, pids: Callable[[], Sequence[int]]) -> Iterator[None]:
     """Remember the largest memory of some processes and of all that came from them, meanwhile.
@@ -81,31 +54,14 @@ def memory_watched(figures: Figures, pids: Callable[[], Sequence[int]]) -> Itera
     Parameters
     ----------
     pids
-        The processes at this moment; their memory is added up: ``pss_mb`` (shared pages are counted once, divided among
-        those who share them) and ``rss_mb`` (shared pages are counted for everybody), MB (10^6 bytes).
+        The processes at this moment.
     """
-    ended = threading.Event()
-
-    def watch() -> None:
-        cost = 0.0
-        while not ended.wait(max(SAMPLE_EVERY_S, cost / MAX_SHARE)):
-            began = time.perf_counter()
-            running = [pid for first in pids() for pid in tree(first)]
-            sums: Counter[str] = Counter()
-            for pid in running:
-                sums.update(_kib(f"/proc/{pid}/smaps_rollup", ("Pss", "Rss")))
-            figures.at_most("pss_mb", sums["Pss"] * 1024 / MB)
-            figures.at_most("rss_mb", sums["Rss"] * 1024 / MB)
-            figures.at_most("processes", len(running))
-            cost = time.perf_counter() - began
-
-    watcher = threading.Thread(target=watch, name="memory", daemon=True)
-    watcher.start()
-    try:
-        yield
-    finally:
-        ended.set()
-        watcher.join()
+    with peak_memory(pids, MEMORY_EVERY_S) as peak:
+        try:
+            yield
+        finally:
+            for name, most in asdict(peak).items():
+                figures.at_most(name, most)
 
 
 # ---------------------------------------------------------------- health

@@ -297,7 +297,7 @@ def measure_service(row: Row, bundles: Path, extra: Mapping[str, str], plan: Pla
             raise RuntimeError("it does not assess the sample film")
         server.post(body, clients=plan.clients, seconds=plan.warm_s)
         outcome, core_ms = server.post(body, clients=plan.clients, seconds=plan.window_s)
-        row.add(outcome, core_ms, server.peak_rss_mb, server.ready_s)
+        row.add(outcome, core_ms, server.peak.pss_mb, server.ready_s)
 
 
 def bare_probabilities(bare: BareSession) -> list[float]:

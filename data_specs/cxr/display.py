@@ -11,12 +11,12 @@ Padding); PS3.4 N.2 (the order of the transformations).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from data_specs.cxr.image import strips
 from data_specs.cxr.pixels import Array, Frame, Stored
 from data_specs.dicom.header import Header
 from data_specs.problems import Problem, Refused
@@ -77,12 +77,6 @@ def displayed(
         table, problems = _greyscale_table(header, frame, stored, between)
         return looked_up(table, stored.values), problems
     raise Refused("unreadable", f"PhotometricInterpretation {frame.photometric or '—'}", ", ".join(MONOCHROME))
-
-
-def strips(values: NDArray[Any]) -> Iterator[slice]:
-    """Rows of a film, about 260,000 pixels at a time: a whole large film in a wider type would fill the memory."""
-    step = max(1, 2**18 // values.shape[1])
-    return (slice(top, top + step) for top in range(0, len(values), step))
 
 
 def looked_up(table: NDArray[Any], values: Array) -> NDArray[Any]:

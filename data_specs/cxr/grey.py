@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from data_specs.cxr.display import DISPLAY_PERCENTILES, looked_up, luma_plane, on_a_grid, stretched, strips
-from data_specs.cxr.image import MAX_PIXELS, MIN_SHORT_SIDE_PX
+from data_specs.cxr.display import DISPLAY_PERCENTILES, looked_up, luma_plane, on_a_grid, stretched
+from data_specs.cxr.image import MAX_PIXELS, MIN_SHORT_SIDE_PX, strips
 from data_specs.problems import Refused
 from data_specs.reading import refuse_to_assess, require_memory
 

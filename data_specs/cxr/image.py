@@ -5,9 +5,10 @@ Training and serving both read films by :func:`data_specs.cxr.files.read_image` 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import date
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -136,3 +137,9 @@ def averaged(pixels: NDArray[np.uint8], outline: Outline, least_px: int) -> tupl
     if times < 2:
         return pixels, outline
     return np.asarray(Image.fromarray(pixels).reduce(times)), Outline(*(side / times for side in outline))
+
+
+def strips(values: NDArray[Any]) -> Iterator[slice]:
+    """Rows of a film, about 260,000 pixels at a time: a whole large film in a wider type would fill the memory."""
+    step = max(1, 2**18 // values.shape[1])
+    return (slice(top, top + step) for top in range(0, len(values), step))

@@ -10,9 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data_specs.cxr.codestream import Codestream, jpeg_codestream
-from data_specs.cxr.display import strips
 from data_specs.cxr.grey import check_size, decoded_bytes, grey, upright
-from data_specs.cxr.image import ChestImage
+from data_specs.cxr.image import ChestImage, strips
 from data_specs.problems import Refused
 from data_specs.reading import require_memory
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from data_specs.cxr.display import strips
+from data_specs.cxr.image import strips
 from data_specs.problems import Problem
 
 

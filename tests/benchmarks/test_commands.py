@@ -75,7 +75,7 @@ def test_http_and_stages_over_a_real_server(capsys, tmp_path):
     assert found["closed"]["2"]["statuses"].keys() == {"201"}
     assert found["files"]["wfdb"]["statuses"].keys() == {"201"}
     assert found["closed"]["2"]["core_ms_per_visit"] > 0
-    assert found["peak_rss_mb"] > 50
+    assert found["peak_memory_mb"] > 50
     assert found["trivial_route"]["rate_per_s"] > found["best_per_s"]
 
 

@@ -11,7 +11,8 @@ import time
 
 import pytest
 
-from benchmarks.figures import CoreTime, median_ratio, parse_stat, peak_rss_mb, percentiles, poisson_arrivals, rss_mb
+from benchmarks.figures import CoreTime, median_ratio, parse_stat, percentiles, poisson_arrivals
+from benchmarks.memory import memory_of, peak_memory
 
 
 def test_percentiles_are_values_that_were_measured():
@@ -64,12 +65,34 @@ def test_core_time_of_a_process_is_what_it_burnt():
 def test_core_time_and_memory_include_children():
     code = "import time\nx = bytearray(60_000_000)\nwhile time.process_time() < 0.4: pass\n"
     code += "print('done', flush=True)\ninput()"
-    before, memory = CoreTime.of(os.getpid()), rss_mb(os.getpid())
+    before, memory = CoreTime.of(os.getpid()), memory_of([os.getpid()]).rss_mb
     child = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert child.stdout.readline() == "done\n"
     living = before.ms_per(CoreTime.of(os.getpid()), 1)
-    assert rss_mb(os.getpid()) > memory + 55
-    assert peak_rss_mb(child.pid) > 60
+    assert memory_of([os.getpid()]).rss_mb > memory + 55
     child.communicate("\n")
     ended = before.ms_per(CoreTime.of(os.getpid()), 1)
     assert 380 <= living <= ended + 20
+
+
+def test_shared_pages_count_once_and_the_peak_stays():
+    """A page that two processes have since a fork is one page; what was freed was there."""
+    code = "import os, signal, time\nx = bytearray(90_000_000)\nx[::4096] = b'x' * len(x[::4096])\n"
+    code += "pid = os.fork()\nif not pid: time.sleep(60)\nprint('forked', flush=True)\ninput()\n"
+    code += "os.kill(pid, signal.SIGKILL)\nos.wait()\n"
+    with (
+        subprocess.Popen(
+            [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        ) as first,
+        peak_memory(lambda: [first.pid], 0.02) as peak,
+    ):
+        assert first.stdout.readline() == "forked\n"
+        now, end = memory_of([first.pid]), time.monotonic() + 30
+        while peak.pss_mb < 85 and time.monotonic() < end:
+            time.sleep(0.01)
+        first.communicate("\n")
+        assert now.processes == 2
+        assert 85 < now.pss_mb < 130
+        assert now.rss_mb > 1.7 * now.pss_mb
+    assert peak.pss_mb > 85
+    assert memory_of([first.pid]).processes == 0

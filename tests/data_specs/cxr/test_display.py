@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from data_specs.cxr.display import _codes, displayed, looked_up, luma, luma_plane, strips, window
+from data_specs.cxr.display import _codes, displayed, looked_up, luma, luma_plane, window
+from data_specs.cxr.image import strips
 from data_specs.cxr.pixels import Frame, Stored
 from data_specs.dicom.header import Header
 from data_specs.problems import Problem, Refused
