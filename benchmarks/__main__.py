@@ -23,6 +23,7 @@ COMMANDS = {
 }
 WITH_OWN_OPTIONS = {
     "peers": "other serving frameworks with the same weights (make bench-peers)",
+    "kit": "your own server with the files and clients of this project",
     "capacity": "from core-milliseconds to a national programme",
     "chaos": "tries to take the service down (make chaos)",
 }

@@ -1,4 +1,4 @@
-"""The files to post: the sample film as PNG and in the DICOM transfer syntaxes of hospitals, and the sample recording.
+"""The files to post: a drawn film as PNG and in the DICOM transfer syntaxes of hospitals, and the sample recording.
 
 Each body has a place for a number, so that no two visits have the same bytes. Otherwise a store would not write a known
 file again, and a service might answer from a cache.
@@ -18,8 +18,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from benchmarks.drawn import chest
+
 ROOT = Path(__file__).resolve().parents[1]
 SAMPLES = ROOT / "samples"
+DRAWN = "drawn"
+"""The film that :func:`benchmarks.drawn.chest` draws: of no person."""
 MARK = b"@NUMBER-OF-VISIT"
 """Place of a visit's number, 16 digits."""
 PNG_TEXT = b"tEXtComment\x00"
@@ -70,13 +74,15 @@ class Body:
         return "/v1/visits" if self.visits == 1 else "/v1/visits/bulk"
 
 
-def film(size_px: int = 512, which: str = "film-normal") -> NDArray[np.uint8]:
-    """A sample film, ``(size_px, size_px) uint8``."""
+def film(size_px: int = 512, which: str = DRAWN) -> NDArray[np.uint8]:
+    """The drawn film or one of the samples, ``(size_px, size_px) uint8``."""
+    if which == DRAWN:
+        return chest(size_px).astype(np.uint8)
     image = Image.open(SAMPLES / f"{which}.jpg").convert("L")
     return np.asarray(image.resize((size_px, size_px), Image.Resampling.BICUBIC))
 
 
-def png(size_px: int = 512, which: str = "film-normal") -> bytes:
+def png(size_px: int = 512, which: str = DRAWN) -> bytes:
     """A film as PNG, with the mark in a text chunk before its end."""
     stream = io.BytesIO()
     Image.fromarray(film(size_px, which)).save(stream, "PNG")
@@ -117,12 +123,8 @@ def numbered(content: bytes, number: int) -> bytes:
 
 
 def twelve_bit_film(size_px: int = DICOM_PX) -> NDArray[np.uint16]:
-    """The sample film as from a detector: 12 bit, ``size_px`` square, with noise.
-
-    An enlarged film has no noise and would compress too well. Its standard deviation is 8 of 4096 grey levels.
-    """
-    noise = np.random.default_rng(2026).normal(0, 8, (size_px, size_px))
-    return np.rint(np.clip(film(size_px) * 16.0 + 8 + noise, 0, 4095)).astype(np.uint16)
+    """The drawn film as from a detector: 12 bit, ``size_px`` square, with noise of 8 of 4096 grey levels."""
+    return chest(size_px, levels=4096, noise=8)
 
 
 def codestream(values: NDArray[np.uint16], syntax: str) -> bytes:
@@ -176,10 +178,10 @@ def recording() -> tuple[bytes, bytes]:
     return header.rstrip(b"\n") + b"\n# visit " + MARK + b"\n", (SAMPLES / "E07517.mat").read_bytes()
 
 
-def multipart(parts: list[tuple[str, str, bytes]], organ: str, context: Mapping[str, Any] = CONTEXT) -> Body:
-    """A visit of parts ``(field, filename, content)`` and the context, by default that of an adult."""
+def multipart(parts: list[tuple[str, str, bytes]], organ: str, context: Mapping[str, Any] | None = CONTEXT) -> Body:
+    """A form of parts ``(field, filename, content)`` and, unless it is ``None``, the context, by default an adult's."""
     pieces = [_file_part(field, name, content) for field, name, content in parts]
-    pieces += [_context_part("context", context), _END]
+    pieces += [*([] if context is None else [_context_part("context", context)]), _END]
     n_bytes = sum(len(content) for _, _, content in parts)
     return Body(b"".join(pieces), f"multipart/form-data; boundary={BOUNDARY}", organ, n_bytes)
 
