@@ -17,6 +17,7 @@ from service.keys import Keys
 from service.metrics import Metrics
 from service.settings import Settings
 from service.storage.database import Database
+from service.storage.pieces import Pieces, open_pieces
 from service.storage.room import Room
 from service.storage.store import Store, open_store
 
@@ -31,6 +32,8 @@ class Parts:
     ----------
     readers
         Read what was posted, in processes that may die.
+    pieces
+        The bytes of unfinished uploads.
     room
         Whether the disks have room for something new.
     next_steps
@@ -40,6 +43,7 @@ class Parts:
     settings: Settings
     database: Database
     store: Store
+    pieces: Pieces
     room: Room
     keys: Keys
     readers: Readers
@@ -59,6 +63,7 @@ class Parts:
             settings=settings,
             database=database,
             store=store,
+            pieces=open_pieces(store, settings.data_dir, database),
             room=Room(folders, settings.min_free_bytes),
             keys=Keys(database, settings.bootstrap_key),
             readers=readers or Readers(),

@@ -21,7 +21,7 @@ from service.receive.orders import find_order, merge_order
 from service.receive.posted import FileField, Part
 from service.state import Service
 from service.storage.database import database_now, insert_rows
-from service.storage.folding import listed
+from service.storage.folding import listed, usable_id
 from service.storage.tables import VISITS, InputRow, VisitRow
 
 RETRY_AFTER_S = 5
@@ -87,11 +87,6 @@ def put_in_store(service: Service, part: Part) -> StoredFile:
     dicom = read_reference(service.readers, part.draft)
     service.store.put(part.draft)
     return StoredFile(part.field, part.filename, part.draft.sha256, part.draft.n_bytes, dicom)
-
-
-def usable_id(id_: str | None) -> str | None:
-    """The person's identifier, ``None`` where it is blank: two blank ones are not the same person."""
-    return id_ if id_ and any(each.isprintable() and not each.isspace() for each in id_) else None
 
 
 def new_visit(

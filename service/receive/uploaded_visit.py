@@ -6,7 +6,6 @@ import asyncio
 import hashlib
 import json
 from collections.abc import Sequence
-from pathlib import Path
 
 from sqlalchemy import delete
 from sqlalchemy.orm import Session
@@ -36,11 +35,12 @@ from service.receive.commit import (
     with_order,
 )
 from service.receive.posted import FILE_FIELDS, LIMITS, Part, field_of
-from service.receive.uploads import find_upload, offset_of, path_of, remove_file
+from service.receive.uploads import find_upload, offset_of
 from service.state import Service
 from service.storage.database import rowcount
 from service.storage.drafts import START_BYTES, Drafts
 from service.storage.outages import disk_outages
+from service.storage.pieces import Pieces
 from service.storage.tables import UploadRow
 
 MAX_PER_VISIT = LIMITS["image"] + LIMITS["ecg"]
@@ -101,7 +101,7 @@ async def visit_of_uploads(
         raise queue_full()
     if accepted.is_new:
         for row in rows:
-            await remove_file(service, row.id)
+            await asyncio.to_thread(service.pieces.remove, row.id)
     return accepted
 
 
@@ -121,7 +121,7 @@ def _delete_rows(session: Session, upload_ids: Sequence[str]) -> None:
 def _put_files_in_store(service: Service, rows: Sequence[UploadRow], posted: Sequence[Part]) -> list[StoredFile]:
     drafts = Drafts(service.store.drafts)
     try:
-        parts = [part for row in rows for part in _parts(path_of(service, row.id), row, drafts)]
+        parts = [part for row in rows for part in _parts(service.pieces, row, drafts)]
         parts += posted
         for field in FILE_FIELDS:
             if sum(part.field == field for part in parts) > LIMITS[field]:
@@ -132,13 +132,9 @@ def _put_files_in_store(service: Service, rows: Sequence[UploadRow], posted: Seq
 
 
 @disk_outages()
-def _parts(path: Path, row: UploadRow, drafts: Drafts) -> list[Part]:
+def _parts(pieces: Pieces, row: UploadRow, drafts: Drafts) -> list[Part]:
     """The files of an upload: one, or those of a zip with films."""
-    try:
-        file = path.open("rb")
-    except FileNotFoundError:
-        raise UploadGone from None
-    with file:
+    with pieces.open(row.id) as file:
         start = file.read(START_BYTES)
         file.seek(0)
         if start.startswith(_ZIP_MAGIC):

@@ -131,8 +131,8 @@ class RemoteStore:
     def __init__(self, url: str, drafts: Path) -> None:
         import fsspec  # type: ignore[import-untyped]  # noqa: PLC0415  it imports the store's client
 
-        self._files: Any
-        self._files, self._root = fsspec.core.url_to_fs(url)
+        self.files: Any
+        self.files, self.root = fsspec.core.url_to_fs(url)
         self.drafts = drafts
         drafts.mkdir(parents=True, exist_ok=True)
         remove_abandoned(drafts)
@@ -140,16 +140,16 @@ class RemoteStore:
     @object_store_outages()
     def put(self, draft: Draft) -> None:
         path = self._path(draft.sha256)
-        if not self._files.exists(path) or self._files.size(path) != draft.n_bytes:
-            self._files.put_file(str(draft.durable_file()), path)
-            if self._files.size(path) != draft.n_bytes:
+        if not self.files.exists(path) or self.files.size(path) != draft.n_bytes:
+            self.files.put_file(str(draft.durable_file()), path)
+            if self.files.size(path) != draft.n_bytes:
                 raise StoredFileDamaged
         draft.remove()
 
     @object_store_outages()
     def read(self, sha256: str) -> bytes:
         try:
-            content: bytes = self._files.cat_file(self._path(sha256))
+            content: bytes = self.files.cat_file(self._path(sha256))
         except FileNotFoundError:
             raise StoredFileMissing from None
         return _checked(content, sha256)
@@ -159,12 +159,12 @@ class RemoteStore:
 
     @object_store_outages()
     def probe(self) -> None:
-        path = f"{self._root}/probe-{uuid.uuid4().hex}"
-        self._files.pipe_file(path, b"probe")
-        self._files.rm_file(path)
+        path = f"{self.root}/probe-{uuid.uuid4().hex}"
+        self.files.pipe_file(path, b"probe")
+        self.files.rm_file(path)
 
     def _path(self, sha256: str) -> str:
-        return f"{self._root}/{sha256[:2]}/{sha256[2:]}"
+        return f"{self.root}/{sha256[:2]}/{sha256[2:]}"
 
 
 @dataclass(frozen=True, slots=True)

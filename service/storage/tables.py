@@ -11,6 +11,7 @@ from sqlalchemy import (
     Date,
     DateTime,
     Dialect,
+    Float,
     ForeignKey,
     Index,
     Integer,
@@ -174,6 +175,10 @@ class InputRow(Base):
     n_bytes: Mapped[int] = mapped_column(BigInteger)
     dicom: Mapped[str | None] = mapped_column(Text)
     """What its DICOM header says of study, series and person: a ``data_specs.dicom.reference.DicomReference``."""
+    awaited: Mapped[bool | None] = mapped_column(Boolean)
+    """At a centre: the file follows its visit, and has not come yet."""
+    preview: Mapped[str | None] = mapped_column(String(64))
+    """SHA-256 of a smaller picture of a film that is awaited."""
 
 
 class ShadowRow(Base):
@@ -198,6 +203,8 @@ class OpinionRow(Base):
 
     visit_id: Mapped[str] = mapped_column(ForeignKey("visits.id"), primary_key=True)
     number: Mapped[int] = mapped_column(Integer, primary_key=True)
+    uid: Mapped[str] = mapped_column(String(36), unique=True)
+    """The same at a node and at its centre, which may number it differently until they have exchanged the visit."""
     key_id: Mapped[str] = mapped_column(String(36))
     role: Mapped[str] = mapped_column(String(10))
     signed_at: Mapped[datetime] = mapped_column(UtcDateTime)
@@ -375,7 +382,7 @@ class OrderMessageRow(Base):
 
 
 class UploadRow(Base):
-    """A resumable upload (tus). Its file is in the folder ``uploads`` of the process that received it."""
+    """A resumable upload (tus). Its bytes are where ``service.storage.pieces`` keeps them."""
 
     __tablename__ = "uploads"
 
@@ -388,5 +395,69 @@ class UploadRow(Base):
     expires_at: Mapped[datetime] = mapped_column(UtcDateTime)
 
 
+class UploadPieceRow(Base):
+    """A piece of an upload that an object store holds under ``name``; one begins where the last one ends."""
+
+    __tablename__ = "upload_pieces"
+
+    upload_id: Mapped[str] = mapped_column(ForeignKey("uploads.id", ondelete="CASCADE"), primary_key=True)
+    offset: Mapped[int] = mapped_column(BigInteger, primary_key=True)
+    n_bytes: Mapped[int] = mapped_column(BigInteger)
+    name: Mapped[str] = mapped_column(String(60))
+
+
+class ExchangeRow(Base):
+    """A visit that a node and its centre have both, or will have.
+
+    ``changes`` counts what was done here since; ``sent`` is how much of it the other side has. At a node a visit waits
+    until it has sent all of its changes, then ``left``: 1 for recordings and previews, 2 for films.
+    """
+
+    __tablename__ = "exchanges"
+    __table_args__ = (
+        Index(
+            "ix_exchanges_waiting",
+            "due_at",
+            sqlite_where=text('changes > sent OR "left" > 0'),
+            postgresql_where=text('changes > sent OR "left" > 0'),
+        ),
+    )
+
+    visit_id: Mapped[str] = mapped_column(ForeignKey("visits.id", ondelete="CASCADE"), primary_key=True)
+    changes: Mapped[int] = mapped_column(Integer)
+    sent: Mapped[int] = mapped_column(Integer)
+    left: Mapped[int] = mapped_column(Integer)
+    due_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    attempts: Mapped[int] = mapped_column(Integer)
+    """Since something of the visit was last sent."""
+    problem: Mapped[str | None] = mapped_column(String(60))
+    """Code of the last failure."""
+    upload: Mapped[str | None] = mapped_column(String(60))
+    """The upload that was begun for its next file: the file's index, a colon, the upload's id."""
+    owner: Mapped[str | None] = mapped_column(String(64))
+    lease_until: Mapped[datetime | None] = mapped_column(UtcDateTime)
+
+
+THE_CENTRE = 1
+
+
+class CentreRow(Base):
+    """What a node knows of its centre: one row, :data:`THE_CENTRE`."""
+
+    __tablename__ = "centre"
+
+    id: Mapped[int] = mapped_column(Integer, primary_key=True)
+    heard_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    """By this node's clock."""
+    ahead_s: Mapped[float | None] = mapped_column(Float)
+    """How far the centre's clock is ahead of this node's."""
+    problem: Mapped[str | None] = mapped_column(String(60))
+    """Why the centre does not answer; ``None`` where it does."""
+    failing_since: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    specialists: Mapped[str] = mapped_column(Text, default="{}")
+    """Hospitals that can be asked, each with the names of its specialists, as JSON."""
+
+
 VISITS = cast("Table", VisitRow.__table__)
 """The table itself, for statements that run for every visit and need no unit of work."""
+EXCHANGES = cast("Table", ExchangeRow.__table__)

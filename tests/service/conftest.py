@@ -9,6 +9,7 @@ import warnings
 import pytest
 
 from tests.service.postgres import Cluster
+from tests.service.s3 import S3
 from tests.service.serving import Process, real_server, serving, settings_for
 
 
@@ -32,6 +33,20 @@ def own_postgres():
     ):  # connections that an outage has cut off say so when they are collected: here, not later
         warnings.simplefilter("ignore", ResourceWarning)
         gc.collect()
+
+
+@pytest.fixture(scope="session")
+def s3():
+    """A real S3 server, with one bucket ``visits``."""
+    server = S3()
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def s3_environment(s3):
+    """The environment in which its client is found."""
+    return s3.environment
 
 
 @pytest.fixture(scope="session", params=["sqlite", "postgresql"])

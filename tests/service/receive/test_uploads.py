@@ -257,6 +257,32 @@ def test_an_upload_goes_on_after_the_server_was_killed(new_process):
         assert client.get(f"/v1/visits/{visit.json()['id']}/inputs/0").content == content
 
 
+def test_an_upload_goes_on_at_another_machine(new_process, postgres, s3, tmp_path):
+    """Two machines share a database and an object store, and nothing else; the first is killed while it receives."""
+    shared = {"SANGLOC_STORE_URL": "s3://visits/two-machines", **s3.environment}
+    url, content = postgres(), os.urandom(900_000)
+    first, second = (new_process(tmp_path / name, database_url=url, **shared).start() for name in ("one", "two"))
+    with first.served.client() as client:
+        where = begun(client, len(content))
+        answer = client.patch(where, headers={**PIECE, "Upload-Offset": "0"}, content=content[:300_000])
+        assert answer.headers["upload-offset"] == "300000"
+    with piece_on_the_wire(first.served, where, 300_000, 500_000, content[300_000:700_000]):
+        with second.served.client() as client:
+            until(lambda: offset(client, where) > 300_000, 10)
+        first.kill()
+    with second.served.client() as client:
+        at = offset(client, where)
+        assert 300_000 < at < 700_000
+        answer = client.patch(where, headers={**PIECE, "Upload-Offset": str(at)}, content=content[at:])
+        assert answer.headers["upload-offset"] == "900000"
+        upload_id = where.rpartition("/")[2]
+        assert s3.names(f"two-machines/uploads/{upload_id}/")
+        visit = client.post("/v1/uploads/visit", json={"uploads": [upload_id]})
+        assert visit.status_code == 201, visit.text
+        assert client.get(f"/v1/visits/{visit.json()['id']}/inputs/0").content == content
+        assert s3.names(f"two-machines/uploads/{upload_id}/") == []
+
+
 # ------------------------------------------------------------------ the visit
 def zipped(*files):
     out = io.BytesIO()

@@ -12,8 +12,8 @@ import pytest
 
 from data_specs.problems import message
 from service.errors import StorageFull, StorageUnavailable
-from service.receive.uploads import _append
 from service.storage.drafts import HELD_BYTES, Drafts
+from service.storage.pieces import FilePieces
 from service.storage.store import FolderStore
 from service.storage.tables import ArrivalRow
 from tests.data_specs.cxr_made import phantom
@@ -178,14 +178,14 @@ def _write_and_put(store, drafts, content):
 
 
 def test_what_is_written_of_a_piece_counts(tmp_path):
-    path = tmp_path / "upload"
-    path.touch()
+    pieces = FilePieces(tmp_path)
+    pieces.begin("upload")
     with no_file_larger_than(1000):
-        assert _append(path, 0, LARGE[:600]) == 600
+        assert pieces.append("upload", 0, LARGE[:600]) == 600
         with pytest.raises(StorageFull):
-            _append(path, 600, LARGE[600:2000])
-    at = _append(path, None, b"", durable=True)
-    assert (at, path.read_bytes()) == (1000, LARGE[:1000])
+            pieces.append("upload", 600, LARGE[600:2000])
+    at = pieces.append("upload", None, b"", durable=True)
+    assert (at, (tmp_path / "upload").read_bytes()) == (1000, LARGE[:1000])
 
 
 def test_other_errors_of_a_disk_are_no_lack_of_room(tmp_path):
