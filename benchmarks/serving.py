@@ -166,6 +166,7 @@ def environment_of(port: int, data: Path, bundles: Path, settings: Mapping[str, 
         "SANGLOC_DATA_DIR": str(data),
         "SANGLOC_BUNDLES": str(bundles),
         "SANGLOC_BOOTSTRAP_KEY": KEY,
+        "SANGLOC_CONNECTIONS_PER_ADDRESS": "1000",  # all clients of a measurement have one address
         **settings,
     }
 

@@ -21,6 +21,7 @@ from service.api import bulk as bulk_api
 from service.api import destinations, open_inference, operations, session
 from service.api import followup as followup_api
 from service.api import keys as admin
+from service.api import node as node_api
 from service.api import pictures as pictures_api
 from service.api import reports as reports_api
 from service.api import statistics as statistics_api
@@ -33,8 +34,10 @@ from service.api.parameters import known_parameters
 from service.api.refusals import add_refusals
 from service.delivery.worker import DeliveryWorker
 from service.errors import StorageUnavailable
+from service.exchange.worker import Upstream
 from service.logs import where_it_failed
 from service.pages import events as page_events
+from service.pages import exchange as exchange_page
 from service.pages import interface as interface_pages
 from service.pages import keys as keys_page
 from service.pages import post as post_page
@@ -95,6 +98,7 @@ def build(
         work=Work(parts),
         deliveries=DeliveryWorker(parts),
         uploads=Places(settings.concurrent_uploads),
+        upstream=_upstream(parts),
         tensors=Tensors(max_rows=settings.max_queue, max_bytes=TENSOR_BODIES * settings.max_upload_bytes),
     )
 
@@ -115,7 +119,8 @@ def build(
         loading.cancel()
         await asyncio.gather(loading, return_exceptions=True)
         await closing.aclose()
-        await asyncio.gather(service.work.drain(), service.deliveries.drain())
+        exchange = [service.upstream.drain()] if service.upstream else []
+        await asyncio.gather(service.work.drain(), service.deliveries.drain(), *exchange)
         if service.engine is not None:
             await service.engine.aclose()
         if readers is None:
@@ -136,8 +141,8 @@ def build(
     add_refusals(app, refused)
     for module in (
         *(api, bulk_api, pictures_api, followup_api, reports_api, statistics_api, admin, destinations, operations),
-        *(open_inference, web, tus, post_page, session, pages, page_events, followup_pages, statistics_page),
-        *(signing, keys_page, interface_pages),
+        *(open_inference, web, tus, node_api, post_page, session, pages, page_events, followup_pages, statistics_page),
+        *(signing, keys_page, exchange_page, interface_pages),
     ):
         app.include_router(module.router)
     app.mount("/static", StaticFiles(packages=[("service.pages", "static")]))
@@ -147,6 +152,14 @@ def build(
         route.matches({"type": "http", "method": "GET", "path": "/", "root_path": "", "headers": []})
     app.openapi = lambda: openapi(app)  # type: ignore[method-assign]  # FastAPI's own way to extend the document
     return app
+
+
+def _upstream(parts: Parts) -> Upstream | None:
+    """The exchange with the centre that the settings name."""
+    settings = parts.settings
+    if not settings.upstream:
+        return None
+    return Upstream(parts, settings.upstream, settings.upstream_key, settings.upstream_ask_seconds)
 
 
 async def _load(
@@ -174,6 +187,8 @@ async def _load(
     service.metrics.add_batchers(lambda: (engine.bundles, engine.batchers))
     service.work.start(engine)
     service.deliveries.start()
+    if service.upstream is not None:
+        service.upstream.start()
     await _warn_of_unknown_sites(service)
     models = engine.models()
     for model in models:

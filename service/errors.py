@@ -133,6 +133,14 @@ class AlreadyAsked(ServiceError):
     code = "already_asked"
 
 
+class VisitDiffers(ServiceError):
+    code = "visit_differs"
+
+
+class FileDiffers(ServiceError):
+    code = "file_differs"
+
+
 class OffsetMismatch(ServiceError):
     code = "upload_offset"
 

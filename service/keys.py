@@ -32,7 +32,7 @@ from service.storage.database import THREADS, Database, database_now, rowcount
 from service.storage.store import fsync_folder
 from service.storage.tables import KeyRow, SessionRow
 
-Role = Literal["site", "doctor", "specialist", "admin"]
+Role = Literal["site", "doctor", "specialist", "admin", "node"]
 PERSONS: tuple[Role, ...] = ("doctor", "specialist")
 """The roles of one person each, with an identifier of their own; the others are a programme's or an operator's."""
 MAX_LABEL = 200
@@ -58,7 +58,8 @@ class Key:
     role
         ``site``: posts visits, and sees those of its site. ``doctor``: sees the visits of its site that ``doctor_id``
         referred, and signs them. ``specialist``: sees and answers what was referred to its site or to any site.
-        ``admin``: sees everything, manages keys and destinations, and does not sign.
+        ``admin``: sees everything, manages keys and destinations, and does not sign. ``node``: exchanges the visits of
+        its site with the server of that site.
     doctor_id, label
         Identifier of a doctor or specialist, and the person's name, with which they sign. The label of other keys is
         what they are for.
@@ -73,6 +74,10 @@ class Key:
     @property
     def may_post(self) -> bool:
         return self.role in ("site", "admin")
+
+    @property
+    def may_upload(self) -> bool:
+        return self.may_post or self.role == "node"
 
     @property
     def may_sign(self) -> bool:

@@ -10,6 +10,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
 from pydantic import Field, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -96,6 +97,10 @@ class Settings(BaseSettings):
         How long a process that was asked to stop continues what it has begun.
     session_hours
         How long a person stays signed in on the pages.
+    upstream, upstream_key
+        Address of the centre that this node exchanges its visits with, and its key there, of the role ``node``.
+    upstream_ask_seconds
+        How often the centre is asked for what has changed there.
     """
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, env_ignore_empty=True, frozen=True, extra="forbid")
@@ -141,6 +146,9 @@ class Settings(BaseSettings):
     blind_reads: bool = False
     drain_seconds: Annotated[float, Field(ge=0, le=600)] = 10
     session_hours: Annotated[float, Field(gt=0, le=168)] = 12
+    upstream: str = ""
+    upstream_key: Annotated[str, Field(validate_default=True)] = ""
+    upstream_ask_seconds: Annotated[float, Field(gt=0, le=86_400)] = 15
 
     @field_validator("database_url")
     @classmethod
@@ -169,6 +177,24 @@ class Settings(BaseSettings):
             raise ValueError("it has to consist of visible ASCII characters, so that it can be sent in a header")
         if key is not None and len(key) < MIN_BOOTSTRAP_KEY:
             raise ValueError(f"it has to have at least {MIN_BOOTSTRAP_KEY} characters, because it opens everything")
+        return key
+
+    @field_validator("upstream")
+    @classmethod
+    def _known_centre(cls, address: str) -> str:
+        parts = urlsplit(address)
+        is_here = parts.scheme == "http" and parts.hostname in ("127.0.0.1", "::1", "localhost")
+        if address and (not parts.hostname or not (parts.scheme == "https" or is_here)):
+            raise ValueError("it has to start with https:// (http:// for this machine only)")
+        return address
+
+    @field_validator("upstream_key")
+    @classmethod
+    def _has_a_key(cls, key: str, info: ValidationInfo) -> str:
+        if info.data.get("upstream") and not key:
+            raise ValueError("with SANGLOC_UPSTREAM, say the node's key at the centre")
+        if not all("!" <= character <= "~" for character in key):
+            raise ValueError("it has to consist of visible ASCII characters, so that it can be sent in a header")
         return key
 
     @field_validator("dicom_peers")

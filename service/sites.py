@@ -6,6 +6,7 @@ A site becomes known by its first key, and is unknown again when its last key is
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection, Iterable
 
 from sqlalchemy import select
@@ -15,7 +16,7 @@ from service.errors import FieldFault, InvalidRequest
 from service.keys import ADMIN_SITE
 from service.protocols.peers import read_callers
 from service.settings import Settings
-from service.storage.tables import KeyRow
+from service.storage.tables import THE_CENTRE, CentreRow, KeyRow
 
 MAX_NAMED = 50
 """Sites that a refusal names."""
@@ -27,12 +28,18 @@ def with_key(session: Session) -> set[str]:
 
 
 def with_specialists(session: Session) -> dict[str, tuple[str, ...]]:
-    """Sites that can answer a question, in order, each with the names that its specialists sign with."""
+    """Sites that can answer a question, in order, each with the names that its specialists sign with.
+
+    At a node, those of its centre too.
+    """
     query = select(KeyRow.site, KeyRow.label, KeyRow.doctor_id)
     query = query.where(KeyRow.role == "specialist", KeyRow.revoked_at.is_(None))
     names: dict[str, set[str]] = {}
     for site, label, doctor_id in session.execute(query):
         names.setdefault(site, set()).add(label or doctor_id or site)
+    centre = session.get(CentreRow, THE_CENTRE)
+    for site, there in json.loads(centre.specialists).items() if centre else ():
+        names.setdefault(site, set()).update(there)
     return {site: tuple(sorted(names[site])) for site in sorted(names)}
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from fastapi import Request
 
 from service.delivery.worker import DeliveryWorker
+from service.exchange.worker import Upstream
 from service.parts import Parts
 from service.places import Places, Shares
 from service.protocols.tensors import Tensors
@@ -30,6 +31,8 @@ class Service(Parts):
         Limits how many request bodies are read at a time, and how many of them one key has.
     tensors
         Limits what requests to the models themselves (``/v2``) hold in memory.
+    upstream
+        The exchange with the centre; ``None`` where this is no node.
     engine
         ``None`` until the bundles are loaded.
     draining
@@ -47,6 +50,7 @@ class Service(Parts):
     uploads: Places
     tensors: Tensors
     listeners: Shares = field(default_factory=lambda: Shares(MAX_LISTENERS))
+    upstream: Upstream | None = None
     engine: Engine | None = None
     draining: bool = False
     failed: bool = False
@@ -57,6 +61,8 @@ class Service(Parts):
         self.draining = True
         self.work.stop_taking()
         self.deliveries.stop_taking()
+        if self.upstream is not None:
+            self.upstream.stop_taking()
 
     @property
     def available(self) -> bool:

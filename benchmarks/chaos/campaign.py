@@ -10,7 +10,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from benchmarks.chaos import disk, http, kills, outages, readers, schema, slow
+from benchmarks.chaos import disk, http, kills, nodes, outages, readers, schema, slow
 from benchmarks.chaos.plan import FULL_MINUTES, Plan
 from benchmarks.chaos.record import Figures, Record
 from benchmarks.report import Line, table
@@ -23,11 +23,21 @@ PARTS: dict[str, ModuleType] = {
     "slow": slow,
     "outages": outages,
     "disk": disk,
+    "nodes": nodes,
 }
-SHARES = {"kills": 0.36, "readers": 0.37, "http": 0.12, "schema": 0.03, "slow": 0.04, "outages": 0.05, "disk": 0.03}
+SHARES = {
+    "kills": 0.32,
+    "readers": 0.31,
+    "http": 0.12,
+    "schema": 0.03,
+    "slow": 0.04,
+    "outages": 0.05,
+    "disk": 0.03,
+    "nodes": 0.1,
+}
 """Of the time."""
 SHORT_MINUTES = 1.5
-SHORT_S = {"kills": 10, "readers": 6, "http": 6, "schema": 6, "slow": 6, "outages": 8, "disk": 6}
+SHORT_S = {"kills": 10, "readers": 6, "http": 6, "schema": 6, "slow": 6, "outages": 8, "disk": 6, "nodes": 15}
 """Seconds of each part of a short campaign; starting the servers comes on top."""
 LEAST_S = 5.0
 COLUMNS = ("", "measured", "goal", "", "")

@@ -109,6 +109,8 @@ class OrganResult(Schema):
 
 
 class VisitInput(Schema):
+    """A posted file. ``awaited``: a node has not sent it to this centre yet; of a film a preview may be shown."""
+
     index: int
     field: Literal["image", "ecg", "context"]
     filename: str
@@ -116,6 +118,7 @@ class VisitInput(Schema):
     format: str | None = None
     accepted: bool | None = None
     problems: list[InputProblem] = Field(default=[])
+    awaited: bool = False
 
 
 class ModelUsed(Schema):

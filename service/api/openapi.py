@@ -18,6 +18,7 @@ from service.errors import ServiceError
 
 TAGS = {
     "visits": "Post a visit, read it, list visits, and get their files and pictures.",
+    "nodes": "A commune's own server and its centre: visits are exchanged until both have the same.",
     "uploads": "Large files over a thin link: tus 1.0.0, and a visit made of what was uploaded.",
     "reports": "The report of a visit, as a page, PDF, FHIR document, DICOM object or HL7 v2 message.",
     "follow-up": "Signed opinions, questions to specialists, outcomes, comparisons and figures.",

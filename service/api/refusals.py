@@ -42,6 +42,8 @@ STATUS: dict[type[ServiceError], HTTPStatus] = {
     errors.VersionChanged: HTTPStatus.CONFLICT,
     errors.AlreadyAsked: HTTPStatus.CONFLICT,
     errors.NotAcceptable: HTTPStatus.NOT_ACCEPTABLE,
+    errors.VisitDiffers: HTTPStatus.CONFLICT,
+    errors.FileDiffers: HTTPStatus.CONFLICT,
     errors.OffsetMismatch: HTTPStatus.CONFLICT,
     errors.UploadUnfinished: HTTPStatus.CONFLICT,
     errors.UploadGone: HTTPStatus.GONE,

@@ -130,7 +130,7 @@ async def get_protocol(request: Request) -> Response:
 )
 async def post_upload(request: Request, key: CurrentKey) -> Response:
     """Begin an upload of `Upload-Length` bytes."""
-    if not key.may_post:
+    if not key.may_upload:
         raise Forbidden
     n_bytes = _number(request, "Upload-Length")
     about = _metadata(request.headers.get("upload-metadata", ""))

@@ -16,6 +16,7 @@ from data_specs.visit.followup import History, NewOutcome, NewReferral, Recorded
 from data_specs.visit.opinion import Author, AuthorRole, NewOpinion, Opinion
 from service.delivery.queue import deliveries_of, enqueue
 from service.errors import AlreadyAsked, Forbidden, NotFinished, NotFound, StorageUnavailable, VersionChanged
+from service.exchange.queue import note_change
 from service.keys import Key
 from service.parts import Parts
 from service.report.issue import issue, opinions_of
@@ -101,6 +102,7 @@ async def sign(
             OpinionRow(
                 visit_id=visit_id,
                 number=version,
+                uid=str(uuid.uuid4()),
                 key_id=key.id,
                 role=author.role,
                 signed_at=now,
@@ -111,6 +113,7 @@ async def sign(
         if referral is not None:
             referral.answered_by, referral.closed_at = version, now
         enqueue(session, visit_id, row.site, version + 1, now)
+        note_change(session, visit_id)
         return opinion
 
     opinion = await parts.database.write(write)
@@ -186,6 +189,7 @@ async def ask(parts: Parts, key: Key, visit_id: str, question: NewReferral) -> R
         )
         session.add(asked)
         session.flush()
+        note_change(session, visit_id)
         return referral_of(asked)
 
     return await parts.database.write(write)
@@ -207,7 +211,9 @@ async def withdraw(parts: Parts, key: Key, visit_id: str, referral_id: str) -> N
         )
         if key.role != "admin":
             question = question.where(ReferralRow.key_id == key.id)
-        return rowcount(session.execute(question.values(closed_at=database_now(session))))
+        taken_back = rowcount(session.execute(question.values(closed_at=database_now(session))))
+        note_change(session, visit_id)
+        return taken_back
 
     if not await parts.database.write(write):
         raise NotFound
@@ -233,6 +239,7 @@ async def record_outcome(parts: Parts, key: Key, visit_id: str, new: NewOutcome)
             session,
             OutcomeRow(id=str(uuid.uuid4()), visit_id=visit_id, key_id=key.id, recorded_at=now, **new.model_dump()),
         )
+        note_change(session, visit_id)
         return RecordedOutcome(**new.model_dump(), recorded_at=now)
 
     return await parts.database.write(write)

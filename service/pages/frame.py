@@ -33,6 +33,7 @@ from service.language.texts import (
     verdict,
 )
 from service.report.words import how_soon, say, source_of
+from service.state import service_of
 
 HERE = Path(__file__).parent
 
@@ -74,7 +75,15 @@ def page(request: Request, template: str, status_code: int = 200, /, *, key: Key
         "in_words": partial(_in_words, language=language),
         "with_language": partial(_address, request),
     }
-    common = {"key": key, "language": language, "organs": ORGANS, "path": request.url.path, "here": _address(request)}
+    is_node = service_of(request).upstream is not None
+    common = {
+        "key": key,
+        "is_node": is_node,
+        "language": language,
+        "organs": ORGANS,
+        "path": request.url.path,
+        "here": _address(request),
+    }
     html = _templates().get_template(template).render({**common, **functions, **values})
     headers = {"Cache-Control": "no-store", "Content-Language": language, "Vary": "Accept-Language, Cookie"}
     return HTMLResponse(html, status_code, headers=headers)

@@ -62,6 +62,7 @@ class Film:
     maps: tuple[EvidenceLink, ...] = ()
     refused: tuple[str, ...] = ()
     shown: bool = True
+    awaited: bool = False
 
     @property
     def preview(self) -> str:
@@ -90,6 +91,7 @@ class Trace:
     voltage: bool
     refused: tuple[str, ...] = ()
     shown: bool = True
+    awaited: bool = False
 
     @property
     def plain(self) -> str:
@@ -105,6 +107,7 @@ def films(visit: Visit, language: Language) -> list[Film]:
             maps=_maps(visit, "heatmap", [posted.index], language),
             refused=_refused([posted]),
             shown=_is_shown([posted]),
+            awaited=posted.awaited,
         )
         for posted in visit.inputs
         if posted.field == "image" and posted.accepted is not None
@@ -126,6 +129,7 @@ def traces(visit: Visit, language: Language) -> list[Trace]:
             voltage=NO_COMMON_GAIN.isdisjoint(codes),
             refused=_refused(members),
             shown=_is_shown(members),
+            awaited=any(each.awaited for each in members),
         )
         found.append((not used, members[0].index, trace))
     return [trace for *_, trace in sorted(found, key=lambda each: each[:2])]

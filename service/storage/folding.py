@@ -41,5 +41,10 @@ def listed(context: Context, accession_number: str | None) -> Listed:
     return {"folded": _cut(" ".join(known)), "visited_on": context.visited_on}
 
 
+def usable_id(id_: str | None) -> str | None:
+    """The person's identifier, ``None`` where it is blank: two blank ones are not the same person."""
+    return id_ if id_ and any(each.isprintable() and not each.isspace() for each in id_) else None
+
+
 def _cut(text: str) -> str:
     return text.encode()[:MAX_FOLDED].decode(errors="ignore")

@@ -52,8 +52,11 @@ async def size(parts: Parts, key: Key, visit_id: str, index: int) -> FilmSize:
     row = await load_visit(parts, key, visit_id)
     from inference.render.reading import film_size  # noqa: PLC0415
 
+    posted = _posted(row, index, "image")
+    if posted.awaited:  # lengths are not measured on a preview
+        raise NotFound
     try:
-        read = await parts.read_stored(film_size, [_posted(row, index, "image").sha256])
+        read = await parts.read_stored(film_size, [posted.sha256])
     except Refused:
         raise NotFound from None
     return read.document
@@ -165,7 +168,22 @@ async def _drawn(parts: Parts, job: Job[..., None], files: Sequence[InputRow], *
         The reader of the files refuses them.
     """
     try:
-        read = await parts.read_stored(job, [posted.sha256 for posted in files], *arguments)
+        read = await parts.read_stored(job, [here(posted) for posted in files], *arguments)
     except Refused:
         raise NotFound from None
     return read.arrays[0].tobytes()
+
+
+def here(posted: InputRow) -> str:
+    """The digest of what can be shown of a file: itself, or its preview where a node has not sent it yet.
+
+    Raises
+    ------
+    NotFound
+        Nothing of it is here.
+    """
+    if not posted.awaited:
+        return posted.sha256
+    if posted.preview is None:
+        raise NotFound
+    return posted.preview

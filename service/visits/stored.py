@@ -146,6 +146,7 @@ def _input_view(row: InputRow, assessed: AssessedInput | None, language: Languag
         format=assessed.format if assessed else None,
         accepted=assessed.accepted if assessed else None,
         problems=[input_problem(problem, language) for problem in assessed.problems] if assessed else [],
+        awaited=bool(row.awaited),
     )
 
 
@@ -172,10 +173,12 @@ async def input_content(parts: Parts, key: Key, visit_id: str, index: int) -> tu
     Raises
     ------
     NotFound, Forbidden
-        As :func:`load_visit`; or the visit has no such input.
+        As :func:`load_visit`; or the visit has no such input, or a node has not sent it yet.
     """
     row = await load_visit(parts, key, visit_id)
     posted = input_row(row, index)
+    if posted.awaited:
+        raise NotFound
     return posted, await parts.read_file(posted.sha256)
 
 

@@ -306,6 +306,9 @@ CHANGING = [
     ("POST", f"/keys/{UNKNOWN_ID}/revoke"),
     ("POST", "/v1/visits"),
     ("POST", "/v1/visits/bulk"),
+    ("PUT", "/v1/node/visits/{visit}"),
+    ("PUT", f"/v1/node/visits/{{visit}}/inputs/{UNKNOWN_ID}"),
+    ("PUT", f"/v1/node/visits/{{visit}}/inputs/{UNKNOWN_ID}/preview"),
 ]
 
 

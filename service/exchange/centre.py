@@ -1,0 +1,170 @@
+"""The centre, as a node sees it: its requests, each bounded in time and size.
+
+References
+----------
+https://tus.io/protocols/resumable-upload, version 1.0.0, for films; RFC 9110, section 8.4 (Content-Encoding: gzip).
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import TypeVar
+
+import httpx
+from pydantic import BaseModel, ValidationError
+
+from service.delivery.message import NotDelivered
+from service.delivery.senders.http import MAY_PASS, new_client, reason_of, retry_after_s
+from service.exchange.record import Answer, News, VisitRecord
+
+REQUEST_S = 120.0
+"""For one request: at 4 kB/s, half of what a piece and its answer may hold."""
+PIECE_BYTES = 256 * 1024
+"""Of a film. Between two pieces something more urgent is sent first."""
+MAX_ANSWER_BYTES = 8_000_000
+GONE = "http_410"
+NOT_FOUND = "http_404"
+
+T = TypeVar("T", bound=BaseModel)
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """An answer of success."""
+
+    headers: httpx.Headers
+    content: bytes
+
+
+class Centre:
+    """The requests that a node sends.
+
+    Parameters
+    ----------
+    address
+        ``https://…``, or ``http://`` of loopback.
+    key
+        The node's key there.
+    """
+
+    def __init__(self, address: str, key: str) -> None:
+        self._address = address.rstrip("/")
+        self._client = new_client(2)
+        self._client.headers["Authorization"] = f"Bearer {key}"
+
+    async def aclose(self) -> None:
+        await self._client.aclose()
+
+    async def news(self) -> News:
+        """What has changed there.
+
+        Raises
+        ------
+        NotDelivered
+            As every other request: ``permanent`` where the same request would be refused again.
+        """
+        return _read(News, await self._ask("GET", "/v1/node/news"))
+
+    async def put(self, visit_id: str, record: VisitRecord) -> Answer:
+        """Send all that is here of a visit; the answer is all that is there."""
+        body = gzip.compress(record.model_dump_json().encode(), 6)
+        headers = {"Content-Type": "application/json", "Content-Encoding": "gzip"}
+        return _read(Answer, await self._ask("PUT", f"/v1/node/visits/{visit_id}", headers, body))
+
+    async def put_preview(self, visit_id: str, index: int, jpeg: bytes) -> None:
+        """Send a smaller picture of a film."""
+        await self._ask(
+            "PUT", f"/v1/node/visits/{visit_id}/inputs/{index}/preview", {"Content-Type": "image/jpeg"}, jpeg
+        )
+
+    async def upload(
+        self,
+        content: bytes,
+        begun: str | None,
+        keep: Callable[[str], Awaitable[None]],
+        may_go_on: Callable[[], Awaitable[bool]],
+    ) -> str | None:
+        """Send bytes in pieces; the id of the finished upload, ``None`` where something more urgent came first.
+
+        Parameters
+        ----------
+        begun
+            The id of an upload of the same bytes that was begun before; it goes on where it is still there.
+        keep
+            Called with the id of a new upload.
+        may_go_on
+            Asked before each piece but the first.
+        """
+        upload_id, at = begun, 0
+        if upload_id is not None:
+            try:
+                state = await self._ask("HEAD", f"/v1/uploads/{upload_id}", _TUS)
+                at = int(state.headers.get("upload-offset", "0"))
+            except NotDelivered as gone:
+                if gone.code not in (GONE, NOT_FOUND):
+                    raise
+                upload_id = None
+        if upload_id is None:
+            made = await self._ask("POST", "/v1/uploads", {**_TUS, "Upload-Length": str(len(content))})
+            upload_id, at = made.headers["location"].rpartition("/")[2], 0
+            await keep(upload_id)
+        first = True
+        while at < len(content):
+            if not first and not await may_go_on():
+                return None
+            first = False
+            headers = {**_TUS, "Content-Type": "application/offset+octet-stream", "Upload-Offset": str(at)}
+            sent = await self._ask("PATCH", f"/v1/uploads/{upload_id}", headers, content[at : at + PIECE_BYTES])
+            at = int(sent.headers["upload-offset"])
+        return upload_id
+
+    async def put_file(self, visit_id: str, index: int, upload_id: str, encoding: str) -> None:
+        """Make a finished upload the file of a visit."""
+        body = json.dumps({"upload": upload_id, "encoding": encoding}).encode()
+        headers = {"Content-Type": "application/json"}
+        await self._ask("PUT", f"/v1/node/visits/{visit_id}/inputs/{index}", headers, body)
+
+    async def _ask(
+        self, method: str, path: str, headers: dict[str, str] | None = None, body: bytes | None = None
+    ) -> Answered:
+        try:
+            request = self._client.build_request(
+                method,
+                self._address + path,
+                headers=headers,
+                content=body,
+                timeout=httpx.Timeout(REQUEST_S, connect=10),
+            )
+            response = await self._client.send(request, stream=True)
+            try:
+                content = b""
+                async for piece in response.aiter_bytes():
+                    content += piece
+                    if len(content) > MAX_ANSWER_BYTES:
+                        raise NotDelivered("answer_too_large")
+            finally:
+                await response.aclose()
+        except (httpx.InvalidURL, httpx.UnsupportedProtocol, UnicodeError):
+            raise NotDelivered("address") from None
+        except httpx.TimeoutException:
+            raise NotDelivered("timeout") from None
+        except (httpx.HTTPError, OSError) as error:
+            raise NotDelivered(reason_of(error)) from None
+        status = response.status_code
+        if not 200 <= status < 300:
+            permanent = 400 <= status < 500 and status not in MAY_PASS
+            raise NotDelivered(f"http_{status}", permanent, None if permanent else retry_after_s(response.headers))
+        return Answered(response.headers, content)
+
+
+_TUS = {"Tus-Resumable": "1.0.0"}
+
+
+def _read(kind: type[T], answered: Answered) -> T:
+    try:
+        return kind.model_validate_json(answered.content)
+    except ValidationError:
+        raise NotDelivered("answer") from None

@@ -1,0 +1,69 @@
+"""Visits are exchanged between a node and its centre: opinions have an identity, files may come later."""
+
+from __future__ import annotations
+
+import uuid
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0009"
+down_revision = "0008"
+branch_labels = None
+depends_on = None
+
+WAITING = sa.text('changes > sent OR "left" > 0')
+
+
+def upgrade() -> None:
+    op.add_column("opinions", sa.Column("uid", sa.String(36)))
+    _name_opinions()
+    with op.batch_alter_table("opinions") as opinions:
+        opinions.alter_column("uid", existing_type=sa.String(36), nullable=False)
+        opinions.create_unique_constraint("uq_opinions_uid", ["uid"])
+    op.add_column("inputs", sa.Column("awaited", sa.Boolean))
+    op.add_column("inputs", sa.Column("preview", sa.String(64)))
+    time = sa.DateTime(timezone=True)
+    op.create_table(
+        "exchanges",
+        sa.Column("visit_id", sa.String(36), sa.ForeignKey("visits.id", ondelete="CASCADE"), primary_key=True),
+        sa.Column("changes", sa.Integer, nullable=False),
+        sa.Column("sent", sa.Integer, nullable=False),
+        sa.Column("left", sa.Integer, nullable=False),
+        sa.Column("due_at", time, nullable=False),
+        sa.Column("attempts", sa.Integer, nullable=False),
+        sa.Column("problem", sa.String(60)),
+        sa.Column("upload", sa.String(60)),
+        sa.Column("owner", sa.String(64)),
+        sa.Column("lease_until", time),
+    )
+    op.create_index("ix_exchanges_waiting", "exchanges", ["due_at"], sqlite_where=WAITING, postgresql_where=WAITING)
+    op.create_table(
+        "centre",
+        sa.Column("id", sa.Integer, primary_key=True),
+        sa.Column("heard_at", time),
+        sa.Column("ahead_s", sa.Float),
+        sa.Column("problem", sa.String(60)),
+        sa.Column("failing_since", time),
+        sa.Column("specialists", sa.Text, nullable=False),
+    )
+
+
+def _name_opinions() -> None:
+    """Opinions that were signed before get an identity too."""
+    opinions = sa.table("opinions", sa.column("visit_id"), sa.column("number"), sa.column("uid"))
+    bind = op.get_bind()
+    for row in bind.execute(sa.select(opinions.c.visit_id, opinions.c.number)).all():
+        one = opinions.update().where(opinions.c.visit_id == row.visit_id, opinions.c.number == row.number)
+        bind.execute(one.values(uid=str(uuid.uuid4())))
+
+
+def downgrade() -> None:
+    op.drop_table("centre")
+    op.drop_index("ix_exchanges_waiting", "exchanges")
+    op.drop_table("exchanges")
+    op.drop_column("inputs", "preview")
+    op.drop_column("inputs", "awaited")
+    with op.batch_alter_table("opinions") as opinions:
+        opinions.drop_constraint("uq_opinions_uid", type_="unique")
+        opinions.drop_column("uid")
