@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from functools import partial
+from typing import TYPE_CHECKING
 
 import structlog
 from fastapi import Depends, FastAPI
@@ -23,6 +24,7 @@ from service.api import followup as followup_api
 from service.api import keys as admin
 from service.api import pictures as pictures_api
 from service.api import reports as reports_api
+from service.api import sessions as sessions_api
 from service.api import statistics as statistics_api
 from service.api import uploads as tus
 from service.api import visits as api
@@ -33,11 +35,14 @@ from service.api.parameters import known_parameters
 from service.api.refusals import add_refusals
 from service.delivery.worker import DeliveryWorker
 from service.errors import StorageUnavailable
+from service.first_key import first_key
 from service.logs import where_it_failed
 from service.pages import events as page_events
 from service.pages import interface as interface_pages
 from service.pages import keys as keys_page
 from service.pages import post as post_page
+from service.pages import provider as provider_pages
+from service.pages import sessions as sessions_page
 from service.pages import signing
 from service.pages import statistics as statistics_page
 from service.pages import visit as followup_pages
@@ -55,6 +60,9 @@ from service.state import Service
 from service.storage.migrate import migrate
 from service.visits.engine import Engine
 from service.visits.work import Work
+
+if TYPE_CHECKING:
+    from service.provider.sign_in import Provider
 
 API_VERSION = "1.0.0"
 TENSOR_BODIES = 4
@@ -96,6 +104,7 @@ def build(
         deliveries=DeliveryWorker(parts),
         uploads=Places(settings.concurrent_uploads),
         tensors=Tensors(max_rows=settings.max_queue, max_bytes=TENSOR_BODIES * settings.max_upload_bytes),
+        provider=_provider(settings),
     )
 
     @asynccontextmanager
@@ -105,7 +114,7 @@ def build(
         except Exception as error:
             log.error("database_cannot_be_used", setting=f"{PREFIX}DATABASE_URL", **where_it_failed(error))
             raise
-        if (made := await service.keys.first_start(settings.data_dir)) is not None:
+        if (made := await first_key(service.database, settings)) is not None:
             log.info("admin_key_made", path=str(made))
         await uploads.remove_expired(service)
         closing = AsyncExitStack()
@@ -120,6 +129,8 @@ def build(
             await service.engine.aclose()
         if readers is None:
             await asyncio.to_thread(service.readers.close)
+        if service.provider is not None:
+            await service.provider.aclose()
         service.database.close()
 
     app = FastAPI(
@@ -137,7 +148,7 @@ def build(
     for module in (
         *(api, bulk_api, pictures_api, followup_api, reports_api, statistics_api, admin, destinations, operations),
         *(open_inference, web, tus, post_page, session, pages, page_events, followup_pages, statistics_page),
-        *(signing, keys_page, interface_pages),
+        *(signing, keys_page, sessions_page, provider_pages, sessions_api, interface_pages),
     ):
         app.include_router(module.router)
     app.mount("/static", StaticFiles(packages=[("service.pages", "static")]))
@@ -147,6 +158,14 @@ def build(
         route.matches({"type": "http", "method": "GET", "path": "/", "root_path": "", "headers": []})
     app.openapi = lambda: openapi(app)  # type: ignore[method-assign]  # FastAPI's own way to extend the document
     return app
+
+
+def _provider(settings: Settings) -> Provider | None:
+    if not settings.oidc_issuer:
+        return None
+    from service.provider.opening import open_provider  # noqa: PLC0415  it imports httpx and the machine's certificates
+
+    return open_provider(settings)
 
 
 async def _load(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from fastapi import Request
 
@@ -12,6 +13,9 @@ from service.places import Places, Shares
 from service.protocols.tensors import Tensors
 from service.visits.engine import Engine
 from service.visits.work import Work
+
+if TYPE_CHECKING:
+    from service.provider.sign_in import Provider
 
 MAX_LISTENERS = 200
 
@@ -30,6 +34,8 @@ class Service(Parts):
         Limits how many request bodies are read at a time, and how many of them one key has.
     tensors
         Limits what requests to the models themselves (``/v2``) hold in memory.
+    provider
+        The OpenID provider by which persons sign in; ``None``: there are only keys.
     engine
         ``None`` until the bundles are loaded.
     draining
@@ -47,6 +53,7 @@ class Service(Parts):
     uploads: Places
     tensors: Tensors
     listeners: Shares = field(default_factory=lambda: Shares(MAX_LISTENERS))
+    provider: Provider | None = None
     engine: Engine | None = None
     draining: bool = False
     failed: bool = False
