@@ -19,7 +19,7 @@ from dataclasses import dataclass, replace
 from typing import Annotated, Literal, TypeVar
 
 from pydantic import StringConstraints
-from sqlalchemy import delete, select, update
+from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
 from service.errors import Busy, KeyOfProvider, NotFound, TooManyWrongKeys

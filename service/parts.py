@@ -1,4 +1,4 @@
-"""What most of the service needs: settings, database, store and its room, keys, sessions, metrics, the table of next steps."""
+"""What most of the service needs: settings, database, store and its room, keys, sessions, metrics, next steps."""
 
 from __future__ import annotations
 

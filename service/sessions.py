@@ -36,7 +36,7 @@ _BROWSERS = (
     ("Chrome", r"\b(?:Chrome|Chromium|HeadlessChrome|CriOS)/"),
     ("Safari", r"\bSafari/"),
 )
-"""Browser to what its ``User-Agent`` has and no browser above it has (MDN, "Browser detection using the user agent")."""
+"""What ``User-Agent`` has of a browser and of none above it (MDN, "Browser detection using the user agent")."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +88,7 @@ class Sessions:
             now = database_now(session)
             session.execute(delete(SessionRow).where(SessionRow.expires_at < now))
             of_key = select(SessionRow.hash).where(SessionRow.key_hash == key_hash)
-            latest = of_key.order_by(SessionRow.used_at.desc(), SessionRow.hash)
+            latest = of_key.order_by(SessionRow.used_at.desc(), SessionRow.opened_at.desc())
             if too_many := session.scalars(latest.offset(MOST_OF_ONE_KEY - 1)).all():
                 session.execute(delete(SessionRow).where(SessionRow.hash.in_(too_many)))
             session.add(

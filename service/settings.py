@@ -98,8 +98,8 @@ class Settings(BaseSettings):
     session_hours
         How long a person stays signed in on the pages.
     oidc_issuer
-        The OpenID provider by which persons sign in beside keys, as it names itself: an address with https (http to this
-        machine alone). Empty: keys only.
+        The OpenID provider by which persons sign in beside keys, as it names itself: an address with https (or http to
+        this machine). Empty: keys only.
     oidc_client_id, oidc_client_secret, oidc_client_secret_file
         What this service is called at the provider, and its secret there: itself, or in a file.
     oidc_roles

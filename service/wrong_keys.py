@@ -1,6 +1,7 @@
 """Wrong keys and refused sign-ins, counted by network: how many are answered at once, and what an attack leaves to see.
 
-Nothing right is refused for what came from the same address: clinics behind one NAT share it with whoever else is there.
+Nothing right is refused for what came from the same address, which clinics behind one NAT share with whoever else is
+there.
 """
 
 from __future__ import annotations

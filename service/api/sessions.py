@@ -22,8 +22,8 @@ router = APIRouter(
 
 
 class SessionView(BaseModel):
-    """An open session. ``id`` names it and opens nothing; ``key_id``, ``role``, ``site``, ``doctor_id`` and ``label`` say
-    whose it is. ``used_at`` is to the minute, ``network`` the network around the address, ``browser`` the browser's
+    """An open session. ``id`` names it and opens nothing; ``key_id``, ``role``, ``site``, ``doctor_id`` and ``label``
+    say whose it is. ``used_at`` is to the minute, ``network`` the network around the address, ``browser`` the browser's
     family; both are empty where they are not known. ``own``: the session in which this was asked."""
 
     id: str

@@ -1,14 +1,14 @@
 """Signing in by the OpenID provider, as a browser goes through it.
 
 The way back from the provider is a request from another site, with which a browser sends no cookie that is
-``SameSite=Strict``. So what was begun is remembered in a cookie of its own, ``Lax`` and for ten minutes; and the answer to
-that request sets the session's cookie on a page of this service, from which the browser then goes on by itself: that step
-is this site's own, and brings the session's cookie.
+``SameSite=Strict``. So what was begun is remembered in a cookie of its own, ``Lax`` and for ten minutes; and the answer
+to that request sets the session's cookie on a page of this service, from which the browser then goes on by itself: that
+step is this site's own, and brings the session's cookie.
 
 References
 ----------
-RFC 6265bis, sections 5.2 (same-site and cross-site requests, redirects included) and 4.1.3.2 (``__Host-``: no other host
-of the domain can set such a cookie). HTML, section 4.2.5.3 (``http-equiv=refresh``).
+RFC 6265bis, sections 5.2 (same-site and cross-site requests, redirects included) and 4.1.3.2 (``__Host-``: no other
+host of the domain can set such a cookie). HTML, section 4.2.5.3 (``http-equiv=refresh``).
 """
 
 from __future__ import annotations

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from itertools import groupby
 
 from fastapi import APIRouter, Request
@@ -49,8 +50,6 @@ async def _end(request: Request, session_id: str | None = None, *, of_key: str |
     key = await page_key(request)
     if key is None:
         return to_login(request, "/sessions")
-    try:
+    with suppress(NotFound):  # it ended meanwhile, and the list says so; of others' sessions it says nothing
         await service_of(request).sessions.end(key, session_id, of_key=of_key)
-    except NotFound:  # it ended meanwhile, and the list says so; of others' sessions it says nothing
-        pass
     return RedirectResponse("/sessions", 303)

@@ -2,8 +2,8 @@
 
 References
 ----------
-RFC 6749, section 10.12 (state); OpenID Connect Core 1.0, section 15.5.2 (nonce); RFC 7636, section 4.1 (verifier of at least
-256 bits).
+RFC 6749, section 10.12 (state); OpenID Connect Core 1.0, section 15.5.2 (nonce); RFC 7636, section 4.1 (verifier of at
+least 256 bits).
 """
 
 from __future__ import annotations

@@ -30,6 +30,8 @@ class Description:
         The client's secret is sent as ``Authorization: Basic``, else in the form.
     names_itself
         Every answer that a browser brings says which provider it is from.
+    takes_claims
+        It can be asked for single claims in the ID token.
     """
 
     issuer: str
@@ -39,6 +41,7 @@ class Description:
     end_session: str | None
     secret_in_header: bool
     names_itself: bool
+    takes_claims: bool
 
 
 def address_of(issuer: str) -> str:
@@ -78,4 +81,5 @@ def read_description(document: Mapping[str, Any], issuer: str) -> Description:
         end_session=address("end_session_endpoint") if "end_session_endpoint" in document else None,
         secret_in_header=BASIC in methods,
         names_itself=document.get("authorization_response_iss_parameter_supported") is True,
+        takes_claims=document.get("claims_parameter_supported") is True,
     )

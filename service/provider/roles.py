@@ -72,12 +72,20 @@ class Roles(BaseModel):
     claim: Where
     identifier: Where
     name: Where
-    scopes: Annotated[tuple[Annotated[str, StringConstraints(pattern=r"^[!#-\[\]-~]+$")], ...], Field(max_length=20)] = (
+    scopes: Annotated[
+        tuple[Annotated[str, StringConstraints(pattern=r"^[!#-\[\]-~]+$")], ...], Field(max_length=20)
+    ] = (
         "openid",
         "profile",
     )
     """What is asked of the provider (RFC 6749, section 3.3)."""
     role: Annotated[tuple[Row, ...], Field(min_length=1)]
+
+    @property
+    def claims(self) -> list[str]:
+        """Names of the claims that it reads."""
+        read = (self.claim, self.identifier, self.name)
+        return list(dict.fromkeys(where if isinstance(where, str) else where[0] for where in read))
 
     def person_of(self, claims: Mapping[str, Any]) -> Person:
         """The person of whom an ID token says ``claims``.

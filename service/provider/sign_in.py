@@ -5,8 +5,8 @@ that nothing is kept for whoever begins and does not come back.
 
 References
 ----------
-OpenID Connect Core 1.0, section 3.1; RFC 6749, sections 2.3.1 (the client's secret) and 4.1; RFC 7636, section 4 (PKCE);
-RFC 9207 (``iss`` of the answer); RFC 9700, section 2.1 (state, nonce and PKCE together).
+OpenID Connect Core 1.0, sections 3.1 and 5.5 (``claims``); RFC 6749, sections 2.3.1 (the client's secret) and 4.1;
+RFC 7636, section 4 (PKCE); RFC 9207 (``iss`` of the answer); RFC 9700, section 2.1 (state, nonce and PKCE together).
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import hashlib
+import json
 from collections.abc import Mapping
 from typing import Any
 from urllib.parse import quote_plus, urlencode
@@ -70,11 +71,11 @@ class Provider:
             "code_challenge": base64.urlsafe_b64encode(digest).decode().rstrip("="),
             "code_challenge_method": "S256",
         }
+        if described.takes_claims:  # otherwise it may keep them for its userinfo address (OpenID Connect Core 1.0, 5.4)
+            asked["claims"] = json.dumps({"id_token": dict.fromkeys(self.roles.claims)})
         return _with_query(described.authorization, asked)
 
-    async def finish(
-        self, answer: Mapping[str, str], begun: Begun, redirect_uri: str, network: str
-    ) -> dict[str, Any]:
+    async def finish(self, answer: Mapping[str, str], begun: Begun, redirect_uri: str, network: str) -> dict[str, Any]:
         """The claims of the person whom the provider signed in.
 
         Parameters

@@ -1,7 +1,7 @@
 """A small OpenID provider of the tests, served over HTTP: the other party of a sign-in, which can also be hostile.
 
-It keeps the rules of OpenID Connect Core 1.0, section 3.1, on its side: registered redirect addresses, codes that are used
-once, the client's secret, PKCE. What a test sets on it makes it break them.
+It keeps the rules of OpenID Connect Core 1.0, section 3.1, on its side: registered redirect addresses, codes that are
+used once, the client's secret, PKCE. What a test sets on it makes it break them.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ PAGE = {"content_type": "text/html; charset=utf-8"}
 class OpenIDProvider:
     """The provider: ``person`` is who is signed in there, as the claims of the ID token.
 
-    Everything else may be set by a test: ``claims`` go over the right ones, ``header`` over the token's, ``sign`` signs in
-    another way, ``answers`` replace what an address answers, ``described`` goes over the description.
+    Everything else may be set by a test: ``claims`` go over the right ones, ``header`` over the token's, ``sign`` signs
+    in another way, ``answers`` replace what an address answers, ``described`` goes over the description.
     """
 
     def __init__(self, host="127.0.0.1"):
@@ -86,15 +86,13 @@ class OpenIDProvider:
             return 401, {"error": "invalid_client"}
         begun = self._codes.pop(form.get("code"), None)
         challenge = _encoded(hashlib.sha256(form.get("code_verifier", "").encode()).digest())
-        if (
-            begun is None
-            or begun["redirect_uri"] != form.get("redirect_uri")
-            or begun["code_challenge"] != challenge
-        ):
+        if begun is None or begun["redirect_uri"] != form.get("redirect_uri") or begun["code_challenge"] != challenge:
             return 400, {"error": "invalid_grant"}
         now = int(time.time())
         right = {"iss": self.issuer, "aud": CLIENT_ID, "iat": now, "exp": now + 300, "nonce": begun["nonce"]}
-        claims = {name: value for name, value in {**right, **begun["person"], **self.claims}.items() if value is not None}
+        claims = {
+            name: value for name, value in {**right, **begun["person"], **self.claims}.items() if value is not None
+        }
         return 200, {"access_token": "unused", "token_type": "Bearer", "id_token": self.sign(claims)}
 
     # ------------------------------------------------------------------ signatures, right and wrong
@@ -158,10 +156,14 @@ def _handler(provider):
             elif path == "/token":
                 self.say(*provider.token(asked, self.headers.get("authorization")))
             elif path == "/authorize" and provider.shows_a_page:
-                hidden = "".join(f'<input type="hidden" name="{name}" value="{value}">' for name, value in asked.items())
+                hidden = "".join(
+                    f'<input type="hidden" name="{name}" value="{value}">' for name, value in asked.items()
+                )
                 self.send(200, f'<form action="/go">{hidden}<button>Sign in</button></form>'.encode(), **PAGE)
             elif path in ("/authorize", "/go") and (back := provider.authorize(asked)) is not None:
                 self.send(303, b"", location=back)
+            elif path == "/favicon.ico":
+                self.send(204, b"")
             elif path == "/end":
                 self.send(200, b"<h1>Signed out</h1>", **PAGE)
             else:

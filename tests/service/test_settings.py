@@ -96,7 +96,10 @@ def test_half_a_provider_is_named_in_one_line(environment, changed, says):
 def test_a_table_of_roles_or_a_secret_that_cannot_be_read_stops_the_start(tmp_path):
     here = {**PROVIDER, "SANGLOC_DATA_DIR": str(tmp_path), "SANGLOC_PORT": "0"}
     code, _, err = run_server(**{**here, "SANGLOC_OIDC_ROLES": str(tmp_path / "none.toml")})
-    assert (code, err) == (2, "server.py: SANGLOC_OIDC_ROLES cannot be used: it cannot be read: No such file or directory\n")
+    assert (code, err) == (
+        2,
+        "server.py: SANGLOC_OIDC_ROLES cannot be used: it cannot be read: No such file or directory\n",
+    )
     roles = tmp_path / "roles.toml"
     roles.write_text('claim = "groups"\nidentifier = "id"\nname = "name"\n')
     code, _, err = run_server(**{**here, "SANGLOC_OIDC_ROLES": str(roles)})

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from structlog.testing import capture_logs
-
 import pytest
+from structlog.testing import capture_logs
 
 from service import wrong_keys
 from service.metrics import Metrics

@@ -9,7 +9,13 @@ from service.protocols.web_addresses import check_confidential
 
 @pytest.mark.parametrize(
     "address",
-    ["https://a.example", "https://a.example:8443/x?y=1", "http://127.0.0.1:9/", "http://localhost/", "http://[::1]:9/x"],
+    [
+        "https://a.example",
+        "https://a.example:8443/x?y=1",
+        "http://127.0.0.1:9/",
+        "http://localhost/",
+        "http://[::1]:9/x",
+    ],
 )
 def test_nobody_on_the_way_reads_these(address):
     assert check_confidential(address) == address

@@ -41,7 +41,9 @@ def test_claims_within_claims_and_claims_with_dots(table):
         "profile": {"full": "BS.  Thử\nNghiệm"},
     }
     assert roles.person_of(claims) == Person("doctor", "xa", "D-1", "BS. Thử Nghiệm")
-    assert roles.person_of({**claims, "realm_access": {"roles": "post"}}) == Person("site", "xa", None, "BS. Thử Nghiệm")
+    assert roles.person_of({**claims, "realm_access": {"roles": "post"}}) == Person(
+        "site", "xa", None, "BS. Thử Nghiệm"
+    )
     for wrong in ({**claims, "realm_access": "doctor"}, {**claims, "realm_access": {"roles": {"doctor": 1}}}):
         with pytest.raises(SignInRefused) as refused:
             roles.person_of(wrong)
@@ -60,10 +62,10 @@ def test_claims_within_claims_and_claims_with_dots(table):
         (('site = "xa"', f'site = "{"x" * 101}"'), "role.0.site"),
         (('identifier = "https://hospital.example/staff.id"', ""), "identifier"),
         (('["profile", "full"]', "[]"), "name"),
-        (('name =', 'scopes = ["profile"]\nname ='), "openid"),
-        (('name =', 'scopes = ["openid", "a b"]\nname ='), "scopes"),
+        (("name =", 'scopes = ["profile"]\nname ='), "openid"),
+        (("name =", 'scopes = ["openid", "a b"]\nname ='), "scopes"),
         (("[[role]]", "[[roles]]"), "role"),
-        (('claim = [', "claim = ["[:-1]), "no TOML"),
+        (("claim = [", "claim = ["[:-1]), "no TOML"),
     ],
 )
 def test_a_table_that_cannot_be_used_says_where(table, change, says):
@@ -72,7 +74,9 @@ def test_a_table_that_cannot_be_used_says_where(table, change, says):
     assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize("content", [b"\xff", b"", b"x = " + b"1" * 300_000, b'claim = "a"\nidentifier = "b"\nname = "c"\nrole = []'])
+@pytest.mark.parametrize(
+    "content", [b"\xff", b"", b"x = " + b"1" * 300_000, b'claim = "a"\nidentifier = "b"\nname = "c"\nrole = []']
+)
 def test_what_is_no_table_is_refused(table, content):
     with pytest.raises(BadTable):
         table(content)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import time
 from urllib.parse import parse_qsl, urlencode, urlsplit
@@ -9,6 +10,7 @@ from urllib.parse import parse_qsl, urlencode, urlsplit
 import httpx
 import pytest
 from joserfc.jwk import RSAKey
+from structlog.testing import capture_logs
 
 from data_specs.problems import message
 from data_specs.vocabulary import LANGUAGES
@@ -139,7 +141,7 @@ def test_a_doctor_signs_in_sees_their_visits_and_signs_with_their_name(at, brows
     signed = browser.post(f"/v1/visits/{visit}/opinions", json={"version": 1}, headers=HERE)
     assert signed.status_code == 201
     author = signed.json()["author"]
-    assert (author["id"], author["name"], author["role"]) == ("D-1", "BS. Thử Nghiệm", "doctor")
+    assert (author["id"], author["name"], author["role"]) == ("D-1", "BS. Thử Nghiệm", "referrer")
 
 
 def test_what_is_asked_of_the_provider(at, browser, provider):
@@ -154,6 +156,14 @@ def test_what_is_asked_of_the_provider(at, browser, provider):
     assert min(len(asked[name]) for name in ("state", "nonce", "code_challenge")) >= 43
     again = dict(parse_qsl(urlsplit(to_provider(browser)).query))
     assert not {asked[name] for name in ("state", "nonce")} & {again[name] for name in ("state", "nonce")}
+
+
+def test_a_provider_that_takes_single_claims_is_asked_for_those_of_the_table(at, browser, provider):
+    assert "claims" not in dict(parse_qsl(urlsplit(to_provider(browser)).query))
+    forget(at)
+    provider.described = {"claims_parameter_supported": True}
+    asked = dict(parse_qsl(urlsplit(to_provider(browser)).query))
+    assert json.loads(asked["claims"]) == {"id_token": {"groups": None, "employee_id": None, "name": None}}
 
 
 def test_the_cookie_of_what_was_begun_is_lax_short_and_of_this_host_alone(at, browser):
@@ -217,7 +227,7 @@ def test_a_new_key_of_the_provider_is_fetched_once(browser, provider, monkeypatc
         provider.key = old
 
 
-# ---------------------------------------------------------------------- a token that is not for us, or not the provider's
+# ---------------------------------------------------------------------- a token that is not for us, or not theirs
 @pytest.mark.parametrize(
     "wrong",
     [
@@ -253,16 +263,16 @@ def test_a_new_key_of_the_provider_is_fetched_once(browser, provider, monkeypatc
     ],
     ids=str,
 )
-def test_an_id_token_that_is_wrong_in_one_thing_signs_nobody_in(at, browser, provider, wrong, capfd):
+def test_an_id_token_that_is_wrong_in_one_thing_signs_nobody_in(at, browser, provider, wrong):
     provider.claims = wrong.get("claims", {})
     provider.header = wrong.get("header", {})
     provider.sign = getattr(provider, wrong.get("sign", "signed"))
-    not_signed_in(browser, signed_in(browser), "not_verified")
+    with capture_logs() as logged:
+        not_signed_in(browser, signed_in(browser), "not_verified")
     assert "sign_in" not in browser.cookies
-    logged = "".join(capfd.readouterr())
-    assert "provider_answer_not_verified" in logged
-    assert "Thử Nghiệm" not in logged
-    assert "D-1" not in logged
+    assert [each["event"] for each in logged].count("provider_answer_not_verified") == 1
+    assert "Thử Nghiệm" not in str(logged)
+    assert "D-1" not in str(logged)
 
 
 @pytest.mark.parametrize("token", ["", "x", "a.b", "a.b.c", "a.b.c.d.e", 7, None, "é.é.é", "." * 5000])
@@ -278,7 +288,9 @@ def test_several_audiences_with_us_as_the_authorized_party_are_right(browser, pr
 
 # ---------------------------------------------------------------------- what the provider says of a person
 @pytest.mark.parametrize("language", LANGUAGES)
-@pytest.mark.parametrize("groups", [["staff"], [], None, "xray-doctors-xa2", {"xray-doctors-xa": True}, [["xray-doctors-xa"]], 5])
+@pytest.mark.parametrize(
+    "groups", [["staff"], [], None, "xray-doctors-xa2", {"xray-doctors-xa": True}, [["xray-doctors-xa"]], 5]
+)
 def test_a_person_without_a_role_is_told_so(browser, provider, groups, language):
     provider.claims = {"groups": groups}
     browser.headers["Accept-Language"] = language
@@ -410,9 +422,10 @@ def test_without_https_nobody_is_sent_to_the_provider(at, browser):
     for path in ("/login/provider", CALLBACK):
         answer = browser.get(path, headers={"Host": "xray.hospital.example"})
         assert answer.status_code == 403
-    assert message("sign_in_refused_needs_https", "en") in browser.get(
-        "/login/provider", headers={"Host": "xray.hospital.example"}
-    ).text
+    assert (
+        message("sign_in_refused_needs_https", "en")
+        in browser.get("/login/provider", headers={"Host": "xray.hospital.example"}).text
+    )
     behind = {"Host": "xray.hospital.example", "X-Forwarded-Proto": "https"}
     location = browser.get("/login/provider", headers=behind).headers["location"]
     asked = dict(parse_qsl(urlsplit(location).query))
@@ -492,18 +505,20 @@ def test_a_description_that_cannot_be_trusted_is_not_used(browser, provider, wro
     assert browser.get("/login/provider").status_code == 503
 
 
-@pytest.mark.parametrize("keys", [{}, {"keys": []}, {"keys": 5}, {"keys": [{"kty": "RSA"}]}, {"keys": [{"kty": "oct", "k": "AA"}]}])
+@pytest.mark.parametrize(
+    "keys", [{}, {"keys": []}, {"keys": 5}, {"keys": [{"kty": "RSA"}]}, {"keys": [{"kty": "oct", "k": "AA"}]}]
+)
 def test_keys_that_cannot_be_used_verify_nothing(browser, provider, keys):
     provider.answers = {"/jwks": lambda handler: handler.say(200, keys)}
     assert signed_in(browser).status_code in (403, 503)
     assert "session" not in browser.cookies
 
 
-def test_a_wrong_client_secret_is_the_operators_matter(at, browser, provider, monkeypatch, capfd):
+def test_a_wrong_client_secret_is_the_operators_matter(at, browser, provider, monkeypatch):
     monkeypatch.setattr(at.app.state.service.provider, "_client_secret", "wrong")
-    answer = signed_in(browser)
-    assert answer.status_code == 503
-    assert "invalid_client" in "".join(capfd.readouterr())
+    with capture_logs() as logged:
+        assert signed_in(browser).status_code == 503
+    assert [each["cause"] for each in logged if each["event"] == "provider_unavailable"] == ["invalid_client"]
 
 
 def test_one_network_has_at_most_half_of_the_exchanges(at, browser, provider, monkeypatch):
@@ -601,13 +616,14 @@ def test_a_service_without_a_provider_has_no_such_login(served):
         assert client.get(CALLBACK).status_code == 404
 
 
-def test_no_log_names_the_person_or_a_secret(at, browser, provider, capfd):
+def test_no_log_names_the_person_or_a_secret(at, browser, provider):
     provider.person = {**DOCTOR, "sub": "SUBJECT-77", "name": "NAME-77", "employee_id": "ID-77"}
-    callback = back_from(to_provider(browser, next="/visits/NEXT-77"))
-    browser.get(callback)
-    provider.claims = {"groups": ["GROUP-77"]}
-    signed_in(browser)
-    said = "".join(capfd.readouterr())
+    with capture_logs() as logged:
+        callback = back_from(to_provider(browser, next="/visits/NEXT-77"))
+        browser.get(callback)
+        provider.claims = {"groups": ["GROUP-77"]}
+        signed_in(browser)
+    said = str(logged)
     assert "sign_in_refused" in said
     assert "-77" not in said
     query = dict(parse_qsl(urlsplit(callback).query))
