@@ -42,7 +42,10 @@ class Begun:
     def of_cookie(cls, cookie: str) -> Begun | None:
         """What :meth:`cookie` wrote; ``None`` if it did not."""
         parts = cookie.split(".", 3)
-        return cls(*parts[:3], unquote(parts[3])) if len(parts) == 4 and all(parts) else None
+        if len(parts) != 4 or not all(parts):
+            return None
+        state, nonce, verifier, onward = parts
+        return cls(state, nonce, verifier, unquote(onward))
 
     @property
     def cookie(self) -> str:

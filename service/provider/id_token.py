@@ -8,13 +8,14 @@ are not understood are ignored); RFC 8725, section 3.1 (the algorithms are the v
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 
 import structlog
 from cryptography.exceptions import UnsupportedAlgorithm
 from joserfc import jwt
 from joserfc.errors import ClaimError, InvalidKeyIdError, JoseError
-from joserfc.jwk import KeySet
+from joserfc.jwk import JWKRegistry, Key, KeySet
 from joserfc.jws import JWSRegistry
 
 from service.errors import ProviderUnavailable, SignInRefused
@@ -24,6 +25,9 @@ ALGORITHMS = (
     *("ES256", "ES384", "ES512", "Ed25519", "EdDSA"),
 )
 """Signatures with a private key. ``none`` is none, and with an HMAC the public key would be the secret."""
+ASYMMETRIC = frozenset({"RSA", "EC", "OKP"})
+"""Kinds of keys that have a public half (RFC 7518, section 6.1; RFC 8037, section 2)."""
+MAX_KEYS = 100
 LEEWAY_S = 60
 """How far the two clocks may be apart."""
 MAX_SUBJECT = 255
@@ -39,17 +43,22 @@ class KeyUnknown(Exception):
 
 
 def read_keys(document: dict[str, Any]) -> KeySet:
-    """The provider's public keys.
+    """The provider's public keys; one that cannot be used is left out (RFC 7517, section 5).
 
     Raises
     ------
     ProviderUnavailable
-        They cannot be read.
+        There is none.
     """
-    try:
-        return KeySet.import_key_set(document)  # type: ignore[arg-type]  # whatever came: what it is not is refused
-    except _MALFORMED:
-        raise ProviderUnavailable("no_keys") from None
+    listed = document.get("keys")
+    keys: list[Key] = []
+    for each in listed[:MAX_KEYS] if isinstance(listed, list) else ():
+        if isinstance(each, dict) and each.get("kty") in ASYMMETRIC:
+            with suppress(*_MALFORMED):
+                keys.append(JWKRegistry.import_key(each))
+    if not keys:
+        raise ProviderUnavailable("no_keys")
+    return KeySet(keys)
 
 
 def verify(token: str, keys: KeySet, *, issuer: str, client_id: str, nonce: str) -> dict[str, Any]:

@@ -510,8 +510,14 @@ def test_a_description_that_cannot_be_trusted_is_not_used(browser, provider, wro
 )
 def test_keys_that_cannot_be_used_verify_nothing(browser, provider, keys):
     provider.answers = {"/jwks": lambda handler: handler.say(200, keys)}
-    assert signed_in(browser).status_code in (403, 503)
-    assert "session" not in browser.cookies
+    not_signed_in(browser, signed_in(browser), "provider_unavailable", 503)
+
+
+def test_a_key_that_cannot_be_used_does_not_spoil_the_others(browser, provider):
+    odd = [5, {"kty": "new"}, {"kty": "RSA", "n": "!", "e": "AQAB"}, {"kty": "EC", "crv": "P-1", "x": "AA", "y": "AA"}]
+    right = provider.key.as_dict(private=False)
+    provider.answers = {"/jwks": lambda handler: handler.say(200, {"keys": [*odd, right]})}
+    assert signed_in(browser).status_code == 200
 
 
 def test_a_wrong_client_secret_is_the_operators_matter(at, browser, provider, monkeypatch):
@@ -544,9 +550,9 @@ def test_too_many_refused_sign_ins_are_told_so_and_a_right_one_is_not(at, browse
     assert signed_in(browser).status_code == 200
     after = told(at)
     assert after["sangloc_wrong_keys_total", "limited"] >= before.get(("sangloc_wrong_keys_total", "limited"), 0) + 1
-    refused = ("sangloc_sign_ins_total", "provider", "not_begun")
+    refused = ("sangloc_sign_ins_total", "not_begun", "provider")
     assert after[refused] - before.get(refused, 0) == WRONG_AT_ONCE + 1
-    assert after["sangloc_sign_ins_total", "provider", "opened"] > 0
+    assert after["sangloc_sign_ins_total", "opened", "provider"] > 0
 
 
 # ---------------------------------------------------------------------- persons of the provider among the keys
