@@ -17,7 +17,7 @@ from service.state import service_of
 router = APIRouter(
     prefix="/v1/sessions",
     tags=["keys"],
-    responses=problem_responses(errors.Unauthorised, errors.Forbidden, errors.InternalFault),
+    responses=problem_responses(errors.Unauthorised, errors.Forbidden, errors.InvalidRequest, errors.InternalFault),
 )
 
 
