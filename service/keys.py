@@ -176,8 +176,7 @@ class Keys:
 
     async def create(self, role: Role, site: str, doctor_id: str | None, label: str) -> tuple[KeyRow, str]:
         """A new key and its secret, which cannot be shown again."""
-        secret = new_secret()
-        key = Key(str(uuid.uuid4()), role, site, doctor_id, label)
+        secret, key = new_secret(), Key(str(uuid.uuid4()), role, site, doctor_id, label)
         row = await self._database.write(lambda session: insert_key(session, key, hash_secret(secret)))
         return row, secret
 
