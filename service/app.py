@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from functools import partial
+from typing import TYPE_CHECKING
 
 import structlog
 from fastapi import Depends, FastAPI
@@ -24,6 +25,7 @@ from service.api import keys as admin
 from service.api import node as node_api
 from service.api import pictures as pictures_api
 from service.api import reports as reports_api
+from service.api import sessions as sessions_api
 from service.api import statistics as statistics_api
 from service.api import uploads as tus
 from service.api import visits as api
@@ -34,13 +36,15 @@ from service.api.parameters import known_parameters
 from service.api.refusals import add_refusals
 from service.delivery.worker import DeliveryWorker
 from service.errors import StorageUnavailable
-from service.exchange.worker import Upstream
+from service.first_key import first_key
 from service.logs import where_it_failed
 from service.pages import events as page_events
 from service.pages import exchange as exchange_page
 from service.pages import interface as interface_pages
 from service.pages import keys as keys_page
 from service.pages import post as post_page
+from service.pages import provider as provider_pages
+from service.pages import sessions as sessions_page
 from service.pages import signing
 from service.pages import statistics as statistics_page
 from service.pages import visit as followup_pages
@@ -58,6 +62,10 @@ from service.state import Service
 from service.storage.migrate import migrate
 from service.visits.engine import Engine
 from service.visits.work import Work
+
+if TYPE_CHECKING:
+    from service.exchange.worker import Upstream
+    from service.provider.sign_in import Provider
 
 API_VERSION = "1.0.0"
 TENSOR_BODIES = 4
@@ -100,6 +108,7 @@ def build(
         uploads=Places(settings.concurrent_uploads),
         upstream=_upstream(parts),
         tensors=Tensors(max_rows=settings.max_queue, max_bytes=TENSOR_BODIES * settings.max_upload_bytes),
+        provider=_provider(settings),
     )
 
     @asynccontextmanager
@@ -109,7 +118,7 @@ def build(
         except Exception as error:
             log.error("database_cannot_be_used", setting=f"{PREFIX}DATABASE_URL", **where_it_failed(error))
             raise
-        if (made := await service.keys.first_start(settings.data_dir)) is not None:
+        if (made := await first_key(service.database, settings)) is not None:
             log.info("admin_key_made", path=str(made))
         await uploads.remove_expired(service)
         closing = AsyncExitStack()
@@ -125,6 +134,8 @@ def build(
             await service.engine.aclose()
         if readers is None:
             await asyncio.to_thread(service.readers.close)
+        if service.provider is not None:
+            await service.provider.aclose()
         service.database.close()
 
     app = FastAPI(
@@ -142,7 +153,7 @@ def build(
     for module in (
         *(api, bulk_api, pictures_api, followup_api, reports_api, statistics_api, admin, destinations, operations),
         *(open_inference, web, tus, node_api, post_page, session, pages, page_events, followup_pages, statistics_page),
-        *(signing, keys_page, exchange_page, interface_pages),
+        *(signing, keys_page, exchange_page, sessions_page, provider_pages, sessions_api, interface_pages),
     ):
         app.include_router(module.router)
     app.mount("/static", StaticFiles(packages=[("service.pages", "static")]))
@@ -159,7 +170,17 @@ def _upstream(parts: Parts) -> Upstream | None:
     settings = parts.settings
     if not settings.upstream:
         return None
+    from service.exchange.worker import Upstream  # noqa: PLC0415  it imports httpx and the machine's certificates
+
     return Upstream(parts, settings.upstream, settings.upstream_key, settings.upstream_ask_seconds)
+
+
+def _provider(settings: Settings) -> Provider | None:
+    if not settings.oidc_issuer:
+        return None
+    from service.provider.opening import open_provider  # noqa: PLC0415  it imports httpx and the machine's certificates
+
+    return open_provider(settings)
 
 
 async def _load(

@@ -5,7 +5,9 @@
     ServiceError                     the base, never raised itself
     ├── Unauthorised                 no key, or an unknown one
     ├── Forbidden                    the key is known, and may not do this
-    ├── NotFound                     no such visit, input, evidence or key
+    ├── SignInRefused                the provider's answer signs nobody in; why is one word
+    ├── KeyOfProvider                a person who signs in by the provider has no secret and no name to change here
+    ├── NotFound                     no such visit, input, evidence, key or session
     │   └── ModelUnknown             no model of this name and version is in service
     ├── MethodNotAllowed             the address exists, but not for this method
     ├── IdempotencyConflict          an idempotency key was used before with another body
@@ -26,6 +28,7 @@
     ├── QueueFull                    too many unfinished visits, or no turn to read a body came
     ├── Busy                         more connections, or look-ups of keys, than are worked on at a time
     ├── Unavailable                  starting or draining
+    │   ├── ProviderUnavailable      the OpenID provider does not answer as it should: only signing in by it waits
     │   └── StorageUnavailable       the store of files cannot be used: an error of its disk, or it is not reachable
     │       ├── StorageFull          there is no room on a disk, or less than the settings reserve
     │       ├── UploadStopped        a piece of an upload could not be written; what came before it is kept
@@ -103,6 +106,20 @@ class Unauthorised(ServiceError):
 
 class Forbidden(ServiceError):
     code = "forbidden"
+
+
+class SignInRefused(ServiceError):
+    """Nobody is signed in. ``found`` is the reason, which has a sentence of its own:
+
+    ``not_begun``, ``denied``, ``not_verified``, ``claim_missing`` (``expected`` names it), ``no_role``, ``revoked``,
+    ``needs_https``.
+    """
+
+    code = "sign_in_refused"
+
+
+class KeyOfProvider(ServiceError):
+    code = "key_of_provider"
 
 
 class NotFound(ServiceError):
@@ -201,6 +218,17 @@ class Busy(ServiceError):
 
 class Unavailable(ServiceError):
     code = "unavailable"
+
+
+class ProviderUnavailable(Unavailable):
+    """``found`` is the cause as a code, for the log."""
+
+    code = "provider_unavailable"
+
+    def __init__(
+        self, found: object = "", expected: object = "", *, retry_after_s: int | None = OUTAGE_RETRY_AFTER_S
+    ) -> None:
+        super().__init__(found, expected, retry_after_s=retry_after_s)
 
 
 class StorageUnavailable(Unavailable):

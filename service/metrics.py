@@ -84,6 +84,18 @@ class Metrics:
             ("outcome",),
             registry=self._registry,
         )
+        self.wrong_keys = Counter(
+            "sangloc_wrong_keys_total",
+            "Wrong keys and refused sign-ins: refused, or limited because too many came from one network",
+            ("outcome",),
+            registry=self._registry,
+        )
+        self.sign_ins = Counter(
+            "sangloc_sign_ins_total",
+            "Sign-ins on the pages, by a key or by the provider: opened, or the reason why not",
+            ("way", "outcome"),
+            registry=self._registry,
+        )
         self.leases_lost = Counter(
             "sangloc_leases_lost_total",
             "Outcomes of this process that were not written, because another process had taken the work over",

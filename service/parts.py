@@ -1,4 +1,4 @@
-"""What most of the service needs: settings, database, store and its room, keys, metrics, the table of next steps."""
+"""What most of the service needs: settings, database, store and its room, keys, sessions, metrics, next steps."""
 
 from __future__ import annotations
 
@@ -15,11 +15,13 @@ from inference.readers.worker import FileChanged
 from service.errors import StoredFileDamaged, Unavailable
 from service.keys import Keys
 from service.metrics import Metrics
+from service.sessions import Sessions
 from service.settings import Settings
 from service.storage.database import Database
 from service.storage.pieces import Pieces, open_pieces
 from service.storage.room import Room
 from service.storage.store import Store, open_store
+from service.wrong_keys import WrongKeys
 
 T = TypeVar("T")
 
@@ -46,6 +48,7 @@ class Parts:
     pieces: Pieces
     room: Room
     keys: Keys
+    sessions: Sessions
     readers: Readers
     metrics: Metrics
     next_steps: Table
@@ -59,15 +62,18 @@ class Parts:
         folders = {"data": settings.data_dir, "store": store.drafts}
         if (file := database.sqlite_file) is not None:
             folders["database"] = file.parent
+        metrics = Metrics()
+        keys = Keys(database, settings.bootstrap_key, WrongKeys(metrics))
         return Parts(
             settings=settings,
             database=database,
             store=store,
             pieces=open_pieces(store, settings.data_dir, database),
             room=Room(folders, settings.min_free_bytes),
-            keys=Keys(database, settings.bootstrap_key),
+            keys=keys,
+            sessions=Sessions(database, keys, settings.session_hours),
             readers=readers or Readers(),
-            metrics=Metrics(),
+            metrics=metrics,
             next_steps=read_table(settings.next_steps),
         )
 

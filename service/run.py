@@ -70,6 +70,9 @@ def serve(settings: Settings, engine: Engine | None = None) -> int:
         app = build(
             settings, engine, stop=lambda: server.handle_exit(signal.SIGTERM, None), loaded=_keep_what_is_loaded
         )
+    except BadSettings as error:
+        print(f"server.py: {error}", file=sys.stderr)
+        return BAD_SETTINGS
     except BadTable as error:
         print(f"server.py: {PREFIX}NEXT_STEPS: {error}", file=sys.stderr)
         return BAD_SETTINGS

@@ -10,7 +10,6 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
-from urllib.parse import urlsplit
 
 from pydantic import Field, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -18,6 +17,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from data_specs.vocabulary import Language
 from service.language.zone import machine_zone, zone_named
 from service.protocols.peers import read_ae_address, read_callers
+from service.protocols.web_addresses import check_confidential
 
 PREFIX = "SANGLOC_"
 NOT_SETTINGS = frozenset({"SANGLOC_TEST_DATA", "SANGLOC_KEY"})
@@ -101,6 +101,13 @@ class Settings(BaseSettings):
         Address of the centre that this node exchanges its visits with, and its key there, of the role ``node``.
     upstream_ask_seconds
         How often the centre is asked for what has changed there.
+    oidc_issuer
+        The OpenID provider by which persons sign in beside keys, as it names itself: an address with https (or http to
+        this machine). Empty: keys only.
+    oidc_client_id, oidc_client_secret, oidc_client_secret_file
+        What this service is called at the provider, and its secret there: itself, or in a file.
+    oidc_roles
+        The table of roles (:mod:`service.provider.roles`).
     """
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, env_ignore_empty=True, frozen=True, extra="forbid")
@@ -149,6 +156,11 @@ class Settings(BaseSettings):
     upstream: str = ""
     upstream_key: Annotated[str, Field(validate_default=True)] = ""
     upstream_ask_seconds: Annotated[float, Field(gt=0, le=86_400)] = 15
+    oidc_issuer: str = ""
+    oidc_client_id: Annotated[str, Field(max_length=500, validate_default=True)] = ""
+    oidc_client_secret: Annotated[str | None, Field(max_length=500)] = None
+    oidc_client_secret_file: Annotated[Path | None, Field(validate_default=True)] = None
+    oidc_roles: Annotated[Path | None, Field(validate_default=True)] = None
 
     @field_validator("database_url")
     @classmethod
@@ -182,11 +194,7 @@ class Settings(BaseSettings):
     @field_validator("upstream")
     @classmethod
     def _known_centre(cls, address: str) -> str:
-        parts = urlsplit(address)
-        is_here = parts.scheme == "http" and parts.hostname in ("127.0.0.1", "::1", "localhost")
-        if address and (not parts.hostname or not (parts.scheme == "https" or is_here)):
-            raise ValueError("it has to start with https:// (http:// for this machine only)")
-        return address
+        return check_confidential(address) if address else ""
 
     @field_validator("upstream_key")
     @classmethod
@@ -209,6 +217,27 @@ class Settings(BaseSettings):
         if text:
             read_ae_address(text)
         return text
+
+    @field_validator("oidc_issuer")
+    @classmethod
+    def _confidential_issuer(cls, issuer: str) -> str:
+        if "?" in issuer:
+            raise ValueError("it may not have a query")
+        return check_confidential(issuer) if issuer else ""
+
+    @field_validator("oidc_client_id", "oidc_roles")
+    @classmethod
+    def _needed_with_a_provider(cls, value: str | Path | None, info: ValidationInfo) -> str | Path | None:
+        if info.data.get("oidc_issuer") and not value:
+            raise ValueError(f"{PREFIX}OIDC_ISSUER is set, which needs it")
+        return value
+
+    @field_validator("oidc_client_secret_file")
+    @classmethod
+    def _one_secret(cls, path: Path | None, info: ValidationInfo) -> Path | None:
+        if info.data.get("oidc_issuer") and (path is None) == (info.data.get("oidc_client_secret") is None):
+            raise ValueError(f"{PREFIX}OIDC_ISSUER is set, which needs either it or {PREFIX}OIDC_CLIENT_SECRET")
+        return path
 
     @property
     def max_upload_bytes(self) -> int:

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from fastapi import Request
 
 from service.delivery.worker import DeliveryWorker
-from service.exchange.worker import Upstream
 from service.parts import Parts
 from service.places import Places, Shares
 from service.protocols.tensors import Tensors
 from service.visits.engine import Engine
 from service.visits.work import Work
+
+if TYPE_CHECKING:
+    from service.exchange.worker import Upstream
+    from service.provider.sign_in import Provider
 
 MAX_LISTENERS = 200
 
@@ -33,6 +37,8 @@ class Service(Parts):
         Limits what requests to the models themselves (``/v2``) hold in memory.
     upstream
         The exchange with the centre; ``None`` where this is no node.
+    provider
+        The OpenID provider by which persons sign in; ``None``: there are only keys.
     engine
         ``None`` until the bundles are loaded.
     draining
@@ -51,6 +57,7 @@ class Service(Parts):
     tensors: Tensors
     listeners: Shares = field(default_factory=lambda: Shares(MAX_LISTENERS))
     upstream: Upstream | None = None
+    provider: Provider | None = None
     engine: Engine | None = None
     draining: bool = False
     failed: bool = False

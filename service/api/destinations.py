@@ -20,14 +20,13 @@ from sqlalchemy.orm import Session
 
 from data_specs.vocabulary import Language
 from service import errors
-from service.api.keys import Name
 from service.api.refusals import problem_responses
 from service.api.session import CurrentKey
 from service.delivery.message import Options
 from service.delivery.queue import DELIVERIES, end, retry
 from service.delivery.senders.dispatch import KINDS, Kind
 from service.errors import FieldFault, Forbidden, InvalidRequest, NotFound
-from service.keys import Key
+from service.keys import Key, SiteName
 from service.sites import expect_known, of_callers, with_key
 from service.state import service_of
 from service.storage.cursor import read_cursor, write_cursor
@@ -63,7 +62,7 @@ class NewDestination(BaseModel):
 
     kind: Kind
     address: Annotated[str, Field(min_length=1, max_length=500, pattern=r"^[!-~]([ -~]*[!-~])?$")]
-    site: Name | None = None
+    site: SiteName | None = None
     language: Language | None = None
     secret: Annotated[str, Field(min_length=1, max_length=500, pattern=r"^[!-~]([ -~]*[!-~])?$")] | None = None
     options: NewOptions = NewOptions()

@@ -13,7 +13,7 @@ from service import errors
 from service.api.refusals import problem_responses
 from service.api.session import AdminKey
 from service.faults import BETWEEN
-from service.keys import MAX_LABEL, PERSONS, Role
+from service.keys import MAX_DOCTOR_ID, MAX_LABEL, PERSONS, Role, SiteName
 from service.sites import with_key
 from service.state import service_of
 from service.storage.tables import KeyRow
@@ -24,10 +24,7 @@ router = APIRouter(
     responses=problem_responses(errors.Unauthorised, errors.Forbidden, errors.InvalidRequest, errors.InternalFault),
 )
 
-Name = Annotated[
-    str, StringConstraints(strip_whitespace=True, min_length=1, max_length=100, pattern=r"^[^\x00-\x1f]*$")
-]
-DoctorId = Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f]*$")]
+DoctorId = Annotated[str, StringConstraints(min_length=1, max_length=MAX_DOCTOR_ID, pattern=r"^[^\x00-\x1f]*$")]
 
 
 class NewKey(BaseModel):
@@ -37,7 +34,7 @@ class NewKey(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     role: Role
-    site: Name
+    site: SiteName
     doctor_id: DoctorId | None = None
     label: Annotated[str, Field(max_length=MAX_LABEL, pattern=r"^[^\x00-\x1f]*$")] = ""
 
@@ -53,7 +50,7 @@ class NewKey(BaseModel):
 
 
 class KeyView(BaseModel):
-    """A key, without its secret."""
+    """A key, without its secret. ``by_provider``: its owner signs in by the OpenID provider, and there is no secret."""
 
     id: str
     role: Role
@@ -62,6 +59,7 @@ class KeyView(BaseModel):
     label: str
     created_at: datetime
     revoked_at: datetime | None
+    by_provider: bool
 
 
 class CreatedKey(KeyView):
@@ -91,11 +89,11 @@ async def create_key(request: Request, _: AdminKey, asked: NewKey) -> CreatedKey
 
 @router.get("")
 async def list_keys(request: Request, _: AdminKey) -> KeyList:
-    """All keys, also the revoked ones, oldest first."""
+    """All keys, also the revoked ones and persons who sign in by the provider, oldest first."""
     return KeyList.model_validate({"items": [_view(row) for row in await service_of(request).keys.list()]})
 
 
-@router.post("/{key_id}/rotate", responses=problem_responses(errors.NotFound))
+@router.post("/{key_id}/rotate", responses=problem_responses(errors.NotFound, errors.KeyOfProvider))
 async def rotate_key(request: Request, _: AdminKey, key_id: Annotated[str, Path(max_length=36)]) -> CreatedKey:
     """A new secret for the same key and person; the old one, and all its sessions, become invalid."""
     row, secret = await service_of(request).keys.rotate(key_id)
@@ -106,4 +104,11 @@ async def rotate_key(request: Request, _: AdminKey, key_id: Annotated[str, Path(
 async def revoke_key(request: Request, _: AdminKey, key_id: Annotated[str, Path(max_length=36)]) -> Response:
     """Make a key, and all sessions that were opened with it, invalid."""
     await service_of(request).keys.revoke(key_id)
+    return Response(status_code=204)
+
+
+@router.post("/{key_id}/readmit", status_code=204, responses=problem_responses(errors.NotFound))
+async def readmit_person(request: Request, _: AdminKey, key_id: Annotated[str, Path(max_length=36)]) -> Response:
+    """Let a person who signs in by the provider and was revoked sign in again."""
+    await service_of(request).keys.readmit(key_id)
     return Response(status_code=204)

@@ -22,7 +22,7 @@ TAGS = {
     "uploads": "Large files over a thin link: tus 1.0.0, and a visit made of what was uploaded.",
     "reports": "The report of a visit, as a page, PDF, FHIR document, DICOM object or HL7 v2 message.",
     "follow-up": "Signed opinions, questions to specialists, outcomes, comparisons and figures.",
-    "keys": "Keys of sites, doctors and specialists.",
+    "keys": "Keys of sites, doctors and specialists, and the open sessions of browsers.",
     "deliveries": "Where reports are sent by themselves.",
     "operations": "For those who run the service.",
     "DICOMweb": "STOW-RS, QIDO-RS and WADO-RS (DICOM PS3.18).",

@@ -33,6 +33,8 @@ from service.state import service_of
 STATUS: dict[type[ServiceError], HTTPStatus] = {
     errors.Unauthorised: HTTPStatus.UNAUTHORIZED,
     errors.Forbidden: HTTPStatus.FORBIDDEN,
+    errors.SignInRefused: HTTPStatus.FORBIDDEN,
+    errors.KeyOfProvider: HTTPStatus.CONFLICT,
     errors.NotFound: HTTPStatus.NOT_FOUND,
     errors.ModelUnknown: HTTPStatus.NOT_FOUND,
     errors.MethodNotAllowed: HTTPStatus.METHOD_NOT_ALLOWED,
@@ -56,6 +58,7 @@ STATUS: dict[type[ServiceError], HTTPStatus] = {
     errors.QueueFull: HTTPStatus.TOO_MANY_REQUESTS,
     errors.Busy: HTTPStatus.SERVICE_UNAVAILABLE,
     errors.Unavailable: HTTPStatus.SERVICE_UNAVAILABLE,
+    errors.ProviderUnavailable: HTTPStatus.SERVICE_UNAVAILABLE,
     errors.StorageUnavailable: HTTPStatus.SERVICE_UNAVAILABLE,
     errors.StorageFull: HTTPStatus.SERVICE_UNAVAILABLE,
     errors.UploadStopped: HTTPStatus.SERVICE_UNAVAILABLE,

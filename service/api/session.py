@@ -12,22 +12,16 @@ W3C Fetch Metadata Request Headers, section 2.4 (``Sec-Fetch-Site``); RFC 6454, 
 
 from __future__ import annotations
 
-import secrets
-from datetime import datetime, timedelta
 from typing import Annotated
 from urllib.parse import quote, urlsplit
 
 from fastapi import APIRouter, Depends, Form, Request
 from fastapi.responses import RedirectResponse, Response
-from sqlalchemy import delete
-from sqlalchemy.orm import Session
 
 from service.errors import Forbidden, TooManyWrongKeys, Unauthorised
 from service.keys import Key, hash_secret
 from service.protocols.peers import network_of
-from service.state import Service, service_of
-from service.storage.database import database_now
-from service.storage.tables import SessionRow
+from service.state import service_of
 
 COOKIE = "session"
 UNSAFE = frozenset({"POST", "PUT", "PATCH", "DELETE"})
@@ -81,7 +75,7 @@ async def page_key(request: Request) -> Key | None:
         return None
     if request.method in UNSAFE and not from_this_origin(request):
         raise Forbidden
-    return await service.keys.find_by_cookie(cookie, client_network(request))
+    return await service.sessions.find(cookie, client_network(request))
 
 
 def client_network(request: Request) -> str:
@@ -128,7 +122,7 @@ async def login(
 
     With a wrong key the page is shown again, and says so; after too many, it says when to try again.
     """
-    onward = next if _is_local(next) else "/"
+    onward = next if is_local(next) else "/"
     try:
         opened = await open_session(request, key)
         failed = "" if opened else "1"
@@ -151,7 +145,14 @@ async def open_session(request: Request, secret: str) -> tuple[Key, str] | None:
     if len(secret) > MAX_SECRET:
         return None
     key = await service.keys.find(secret, client_network(request))
-    return None if key is None else (key, await _open(service, hash_secret(secret)))
+    service.metrics.sign_ins.labels("key", "refused" if key is None else "opened").inc()
+    return None if key is None else (key, await open_with(request, hash_secret(secret)))
+
+
+async def open_with(request: Request, key_hash: str) -> str:
+    """A session for the browser of the request, with the key of this hash; its cookie."""
+    agent = request.headers.get("user-agent", "")
+    return await service_of(request).sessions.open(key_hash, client_network(request), agent)
 
 
 def keep_cookie(request: Request, response: Response, cookie: str) -> Response:
@@ -169,30 +170,17 @@ def keep_cookie(request: Request, response: Response, cookie: str) -> Response:
 
 @router.post("/logout", dependencies=[OneOrigin])
 async def logout(request: Request) -> RedirectResponse:
-    cookie = request.cookies.get(COOKIE)
+    """End the session. Whoever signed in by the provider is offered to end their session there too."""
+    cookie, by_provider = request.cookies.get(COOKIE), False
     if cookie:
         if not from_this_origin(request):
             raise Forbidden
-        gone = delete(SessionRow).where(SessionRow.hash == hash_secret(cookie))
-        await service_of(request).database.write(lambda session: session.execute(gone))
-    response = RedirectResponse("/login", 303)
+        by_provider = await service_of(request).sessions.close(cookie)
+    response = RedirectResponse("/login?ended=provider" if by_provider else "/login", 303)
     response.delete_cookie(COOKIE, httponly=True, samesite="strict")
     return response
 
 
-def _is_local(address: str) -> bool:
+def is_local(address: str) -> bool:
     """Whether an address is a path of this service, and a browser does not read it as another host."""
     return address.startswith("/") and not address.startswith(("//", "/\\")) and address.isprintable()
-
-
-async def _open(service: Service, key_hash: str) -> str:
-    cookie = secrets.token_urlsafe(32)
-
-    def insert(session: Session) -> None:
-        now: datetime = database_now(session)
-        session.execute(delete(SessionRow).where(SessionRow.expires_at < now))
-        ends = now + timedelta(hours=service.settings.session_hours)
-        session.add(SessionRow(hash=hash_secret(cookie), key_hash=key_hash, expires_at=ends))
-
-    await service.database.write(insert)
-    return cookie

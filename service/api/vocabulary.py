@@ -17,7 +17,10 @@ from data_specs.vocabulary import findings_of
 from service.api.refusals import STATUS
 
 _SENTENCE_OF_A_CODE = frozenset(
-    {"field_invalid_found", "field_unknown_known", "hint_number", "person_mismatch_PatientID"}
+    {
+        *("field_invalid_found", "field_unknown_known", "hint_number", "person_mismatch_PatientID"),
+        *(code for code in sentences("en") if code.startswith("sign_in_refused_")),
+    }
 )
 """Sentences that stand beside a code of another name."""
 _OF_A_FIELD = frozenset({"body_malformed", "site_unknown"})

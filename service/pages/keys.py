@@ -91,6 +91,17 @@ async def revoke(request: Request, key_id: str) -> Response:
     return await _for_admin(request, end)
 
 
+@router.post("/keys/{key_id}/readmit")
+async def readmit(request: Request, key_id: str) -> Response:
+    """Let a person who signs in by the provider and was revoked sign in again."""
+
+    async def let_in(_: Key) -> Response:
+        await service_of(request).keys.readmit(key_id)
+        return RedirectResponse("/keys", 303)
+
+    return await _for_admin(request, let_in)
+
+
 async def _for_admin(request: Request, work: Callable[[Key], Awaitable[Response]]) -> Response:
     key = await page_key(request)
     if key is None:

@@ -101,6 +101,8 @@ def _ended(
         next=here,
         refused=refused or too_often,
         too_often=too_often,
+        has_provider=service_of(request).provider is not None,
+        end_session=None,
     )
 
 

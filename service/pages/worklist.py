@@ -11,7 +11,6 @@ from fastapi.responses import HTMLResponse, RedirectResponse, Response, Streamin
 
 from service.api.session import page_key
 from service.followup.line_list import line_list
-from service.keys import WRONG_EVERY_S
 from service.language.choice import language_of
 from service.pages.chosen import RECENT_DAYS, Chosen, ready_made
 from service.pages.frame import page, to_login
@@ -20,6 +19,7 @@ from service.state import service_of
 from service.visits.filters import Asked, sites
 from service.visits.stored import visit_view
 from service.visits.worklist import Order, worklist
+from service.wrong_keys import WRONG_EVERY_S
 
 router = APIRouter(include_in_schema=False, default_response_class=HTMLResponse)
 
@@ -32,10 +32,12 @@ async def root(request: Request) -> Response:
 
 
 @router.get("/login")
-async def login(request: Request, next: str = "/", failed: str | None = None) -> Response:
+async def login(request: Request, next: str = "/", failed: str | None = None, ended: str = "") -> Response:
+    """The login; after a session that the provider had opened, with the way to end it there too."""
     if await page_key(request) is not None:
         return RedirectResponse("/", 303)
     too_often = failed == "often"
+    provider = service_of(request).provider
     shown = page(
         request,
         "login.html",
@@ -46,6 +48,8 @@ async def login(request: Request, next: str = "/", failed: str | None = None) ->
         next=next,
         refused=failed is not None,
         too_often=too_often,
+        has_provider=provider is not None,
+        end_session=provider.end_session if provider is not None and ended == "provider" else None,
     )
     if too_often:
         shown.headers["Retry-After"] = str(math.ceil(WRONG_EVERY_S))

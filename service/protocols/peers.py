@@ -146,6 +146,20 @@ def network_of(address: str) -> str:
     return str(ipaddress.IPv6Network((known, IPV6_CLIENT_BITS), strict=False))
 
 
+PREFIX_BITS = {4: 24, 6: 48}
+"""What is kept of an address that is written down: enough to tell a hospital's network from another, too little to tell
+one device from its neighbours. RFC 6177, section 2: a site has up to the last 80 bits of IPv6 for itself."""
+
+
+def prefix_of(address: str) -> str:
+    """The network around an address, or around a network as :func:`network_of` names it; empty where it is neither."""
+    known = _ip_address(address.partition("/")[0])
+    if known is None:
+        return ""
+    version = ipaddress.ip_address(known).version
+    return str(ipaddress.ip_network((known, PREFIX_BITS[version]), strict=False))
+
+
 # ---------------------------------------------------------------- who is called
 @dataclass(frozen=True, slots=True)
 class AEAddress:

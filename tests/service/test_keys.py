@@ -8,9 +8,10 @@ import threading
 import pytest
 
 from service import keys as keys_module
-from service.keys import ADDRESSES_REMEMBERED, WRONG_AT_ONCE, WRONG_EVERY_S, WrongKeys
+from service.first_key import first_key
 from service.parts import Parts
 from service.storage.migrate import migrate
+from service.wrong_keys import WRONG_AT_ONCE, WRONG_EVERY_S
 from tests.service.serving import settings_for
 
 
@@ -22,38 +23,9 @@ def parts(tmp_path):
     made.database.close()
 
 
-@pytest.fixture
-def clock(monkeypatch):
-    class Clock:
-        now = 1000.0
-
-    monkeypatch.setattr(keys_module.time, "monotonic", lambda: Clock.now)
-    return Clock
-
-
 def many_wrong(client, n=WRONG_AT_ONCE + 1):
     answers = [client.get("/v1/visits", headers={"Authorization": f"Bearer wrong-{i}"}) for i in range(n)]
     return [answer.status_code for answer in answers], answers[-1]
-
-
-# ---------------------------------------------------------------------- counting
-def test_so_many_wrong_keys_at_once_then_one_in_a_while(clock):
-    wrong = WrongKeys()
-    assert [wrong.count("a") for _ in range(WRONG_AT_ONCE)] == [None] * WRONG_AT_ONCE
-    assert wrong.count("a") == wrong.count("a") == WRONG_EVERY_S
-    assert wrong.count("b") is None
-    clock.now += WRONG_EVERY_S
-    assert wrong.count("a") is None
-    assert wrong.count("a") is not None
-    clock.now += WRONG_AT_ONCE * WRONG_EVERY_S
-    assert [wrong.count("a") for _ in range(WRONG_AT_ONCE)] == [None] * WRONG_AT_ONCE
-
-
-def test_the_table_of_addresses_is_bounded():
-    wrong = WrongKeys()
-    for i in range(ADDRESSES_REMEMBERED + 50):
-        wrong.count(str(i))
-    assert len(wrong._forgiven_at) == ADDRESSES_REMEMBERED
 
 
 # ---------------------------------------------------------------------- over the wire
@@ -133,11 +105,11 @@ async def test_the_key_file_of_the_first_start_does_not_bring_an_old_secret_back
     parts = Parts.open(settings_for(tmp_path, bootstrap_key=None))
     migrate(parts.settings, parts.database)
     try:
-        path = await parts.keys.first_start(tmp_path)
+        path = await first_key(parts.database, parts.settings)
         old = path.read_text().strip()
         (row,) = await parts.keys.list()
         _, new = await parts.keys.rotate(row.id)
-        assert await parts.keys.first_start(tmp_path) is None
+        assert await first_key(parts.database, parts.settings) is None
         assert await parts.keys.find(old, "") is None
         assert (await parts.keys.find(new, "")).id == row.id
     finally:
@@ -150,7 +122,7 @@ async def test_many_wrong_keys_leave_the_database_to_others(parts, monkeypatch):
     _, secret = await parts.keys.create("site", "xa", None, "")
     assert await parts.keys.find(secret, "clinic") is not None
     go_on, begun, running, most = threading.Event(), threading.Semaphore(0), [], []
-    by_hash = type(parts.keys)._by_hash
+    by_hash = type(parts.keys).by_hash
 
     def slow(self, session, digest):
         if digest != keys_module.hash_secret(secret):
@@ -161,7 +133,7 @@ async def test_many_wrong_keys_leave_the_database_to_others(parts, monkeypatch):
             running.remove(digest)
         return by_hash(self, session, digest)
 
-    monkeypatch.setattr(type(parts.keys), "_by_hash", slow)
+    monkeypatch.setattr(type(parts.keys), "by_hash", slow)
     wrong = [asyncio.create_task(parts.keys.find(f"wrong-{i}", "attacker")) for i in range(WRONG_AT_ONCE + 20)]
     try:
         for _ in range(keys_module.LOOK_UPS_AT_ONCE // 2):

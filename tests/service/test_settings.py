@@ -62,6 +62,56 @@ def test_an_unusable_setting_is_named_in_one_line(environment, name, value, says
     assert "cret" not in str(caught.value)
 
 
+PROVIDER = {
+    "SANGLOC_OIDC_ISSUER": "https://login.example/realms/hospital",
+    "SANGLOC_OIDC_CLIENT_ID": "sangloc",
+    "SANGLOC_OIDC_CLIENT_SECRET": "s3cret",
+    "SANGLOC_OIDC_ROLES": "roles.toml",
+}
+
+
+def test_a_provider_needs_all_its_settings(environment):
+    assert environment(**PROVIDER).oidc_client_id == "sangloc"
+
+
+@pytest.mark.parametrize(
+    ("changed", "says"),
+    [
+        ({"SANGLOC_OIDC_ISSUER": "http://login.example/"}, "OIDC_ISSUER cannot be used: it has to begin with https://"),
+        ({"SANGLOC_OIDC_ISSUER": "https://login.example/?x=1"}, "OIDC_ISSUER cannot be used: it may not have a query"),
+        ({"SANGLOC_OIDC_CLIENT_ID": ""}, "OIDC_CLIENT_ID cannot be used: SANGLOC_OIDC_ISSUER is set"),
+        ({"SANGLOC_OIDC_CLIENT_SECRET": ""}, "OIDC_CLIENT_SECRET_FILE cannot be used: SANGLOC_OIDC_ISSUER is set"),
+        ({"SANGLOC_OIDC_CLIENT_SECRET_FILE": "secret"}, "needs either it or SANGLOC_OIDC_CLIENT_SECRET"),
+        ({"SANGLOC_OIDC_ROLES": ""}, "OIDC_ROLES cannot be used: SANGLOC_OIDC_ISSUER is set"),
+    ],
+)
+def test_half_a_provider_is_named_in_one_line(environment, changed, says):
+    with pytest.raises(BadSettings) as caught:
+        environment(**{**PROVIDER, **changed})
+    assert says in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert "s3cret" not in str(caught.value)
+
+
+def test_a_table_of_roles_or_a_secret_that_cannot_be_read_stops_the_start(tmp_path):
+    here = {**PROVIDER, "SANGLOC_DATA_DIR": str(tmp_path), "SANGLOC_PORT": "0"}
+    code, _, err = run_server(**{**here, "SANGLOC_OIDC_ROLES": str(tmp_path / "none.toml")})
+    assert (code, err) == (
+        2,
+        "server.py: SANGLOC_OIDC_ROLES cannot be used: it cannot be read: No such file or directory\n",
+    )
+    roles = tmp_path / "roles.toml"
+    roles.write_text('claim = "groups"\nidentifier = "id"\nname = "name"\n')
+    code, _, err = run_server(**{**here, "SANGLOC_OIDC_ROLES": str(roles)})
+    assert (code, err) == (2, "server.py: SANGLOC_OIDC_ROLES cannot be used: role: Field required\n")
+    with roles.open("a") as file:
+        file.write('[[role]]\nvalue = "doctors"\nrole = "doctor"\nsite = "xa"\n')
+    in_file = {**here, "SANGLOC_OIDC_ROLES": str(roles), "SANGLOC_OIDC_CLIENT_SECRET": ""}
+    code, _, err = run_server(**in_file, SANGLOC_OIDC_CLIENT_SECRET_FILE=str(tmp_path / "none"))
+    assert (code, err.count("\n")) == (2, 1)
+    assert "SANGLOC_OIDC_CLIENT_SECRET_FILE cannot be used: No such file" in err
+
+
 def test_every_setting_can_be_set(environment):
     settings = environment(SANGLOC_HOST="0.0.0.0", SANGLOC_DATA_DIR="/tmp/x", SANGLOC_LANGUAGE="vi", SANGLOC_PORT="")
     assert (settings.host, settings.data_dir, settings.language, settings.port) == (

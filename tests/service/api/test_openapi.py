@@ -279,7 +279,9 @@ def test_every_name_and_code_is_listed():
     assert {"wrong_view", "condition_unknown", "lab_unknown", "no_image"} <= listed("Reason", "code")
     every = listed("Reason", "code") | listed("FieldProblem", "code") | listed("ProblemDocument", "code")
     assert set(sentences("en")) - every == {
-        *("field_invalid_found", "field_unknown_known", "hint_number", "person_mismatch_PatientID")
+        *("field_invalid_found", "field_unknown_known", "hint_number", "person_mismatch_PatientID"),
+        *(f"sign_in_refused_{why}" for why in ("not_begun", "denied", "not_verified", "claim_missing", "no_role")),
+        *("sign_in_refused_revoked", "sign_in_refused_needs_https"),
     }
     assert listed("Finding", "name") == {term.name for organ in ORGANS for term in findings_of(organ)}
 

@@ -8,8 +8,8 @@ import pytest
 
 from data_specs.problems import message
 from data_specs.vocabulary import LANGUAGES
-from service.keys import WRONG_AT_ONCE
 from service.language.texts import text
+from service.wrong_keys import WRONG_AT_ONCE
 from tests.service.serving import ADMIN, serving, settings_for
 
 HTML = {"Accept": "text/html,application/xhtml+xml,*/*;q=0.8"}

@@ -9,7 +9,14 @@ import time
 import pytest
 
 from service.protocols import peers
-from service.protocols.peers import Callers, network_of, read_ae_address, read_callers, read_host_and_port
+from service.protocols.peers import (
+    Callers,
+    network_of,
+    prefix_of,
+    read_ae_address,
+    read_callers,
+    read_host_and_port,
+)
 from service.settings import BadSettings, read_settings
 
 
@@ -218,3 +225,21 @@ def test_a_host_and_port_is_read():
 )
 def test_clients_are_counted_by_the_part_of_their_address_that_they_cannot_choose(address, network):
     assert network_of(address) == network
+
+
+@pytest.mark.parametrize(
+    ("address", "prefix"),
+    [
+        ("198.51.100.77", "198.51.100.0/24"),
+        ("::ffff:198.51.100.77", "198.51.100.0/24"),
+        ("2001:db8:1:2:3::4", "2001:db8:1::/48"),
+        ("2001:db8:1:2::/64", "2001:db8:1::/48"),
+        ("fe80::1%eth0", "fe80::/48"),
+        ("", ""),
+        ("testclient", ""),
+        ("/", ""),
+    ],
+)
+def test_what_is_written_down_of_an_address_does_not_tell_a_device(address, prefix):
+    assert prefix_of(address) == prefix
+    assert "/" in address or prefix_of(network_of(address)) == prefix

@@ -118,6 +118,9 @@ MATRIX = [
     ("POST", "/v1/uploads/visit", POSTERS, {"json": {}}),
     ("GET", "/v1/keys", {"admin": 200}, {}),
     ("POST", f"/v1/keys/{UNKNOWN_ID}/rotate", {"admin": 404}, {}),
+    ("POST", f"/v1/keys/{UNKNOWN_ID}/readmit", {"admin": 404}, {}),
+    ("GET", "/v1/sessions", ANY_KEY, {}),
+    ("DELETE", f"/v1/sessions/{UNKNOWN_ID}", dict.fromkeys(ANY_KEY, 404), {}),
 ]
 
 
@@ -301,9 +304,16 @@ CHANGING = [
     ("POST", "/v1/uploads/visit"),
     ("POST", "/v1/keys"),
     ("POST", f"/v1/keys/{UNKNOWN_ID}/rotate"),
+    ("POST", f"/v1/keys/{UNKNOWN_ID}/readmit"),
+    ("DELETE", "/v1/sessions"),
+    ("DELETE", f"/v1/sessions/{UNKNOWN_ID}"),
+    ("POST", "/sessions/end"),
+    ("POST", f"/sessions/{UNKNOWN_ID}/end"),
+    ("POST", f"/sessions/of/{UNKNOWN_ID}/end"),
     ("POST", "/keys"),
     ("POST", f"/keys/{UNKNOWN_ID}/rotate"),
     ("POST", f"/keys/{UNKNOWN_ID}/revoke"),
+    ("POST", f"/keys/{UNKNOWN_ID}/readmit"),
     ("POST", "/v1/visits"),
     ("POST", "/v1/visits/bulk"),
     ("PUT", "/v1/node/visits/{visit}"),

@@ -190,7 +190,7 @@ def test_an_older_database_is_migrated(tmp_path, new_database):
         assert "shadow_answers" not in inspect(connection).get_table_names()
     migrate(settings, database)
     with database.engine.connect() as connection:
-        assert MigrationContext.configure(connection).get_current_revision() == "0007"
+        assert MigrationContext.configure(connection).get_current_revision() == "0010"
         assert connection.execute(text("SELECT count(*) FROM shadow_answers")).scalar_one() == 0
         columns = {c["name"]: c["nullable"] for c in inspect(connection).get_columns("shadow_answers")}
         assert columns == {c.name: c.nullable for c in ShadowRow.__table__.columns}
