@@ -388,5 +388,25 @@ class UploadRow(Base):
     expires_at: Mapped[datetime] = mapped_column(UtcDateTime)
 
 
+class DeletionRow(Base):
+    """What one transaction has deleted, and by which rule. It names no person and no visit.
+
+    It is written with the deletion; the files follow, and ``finished_at`` says when the last of them was gone.
+    """
+
+    __tablename__ = "deletions"
+
+    id: Mapped[str] = mapped_column(String(36), primary_key=True)
+    at: Mapped[datetime] = mapped_column(UtcDateTime)
+    rule: Mapped[str] = mapped_column(String(60))
+    counts: Mapped[str] = mapped_column(Text)
+    """JSON: how many rows of each table."""
+    digests: Mapped[str] = mapped_column(Text)
+    """JSON: SHA-256 of the files that these rows named. A file that other rows name stays."""
+    finished_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+
+
+NAMING_FILES = ("inputs", "arrivals")
+"""Tables whose column ``sha256`` names a file of the store."""
 VISITS = cast("Table", VisitRow.__table__)
 """The table itself, for statements that run for every visit and need no unit of work."""
