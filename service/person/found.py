@@ -80,7 +80,9 @@ def find(session: Session, site: str, identifier: str) -> Found:
     arrived = select(*ARRIVALS.primary_key, ARRIVALS.c.dicom).where(
         ARRIVALS.c.site == site, ARRIVALS.c.visit_id.is_(None), _holds(ARRIVALS.c.dicom, identifier)
     )
-    arrivals = {(row.site, row.sop_uid, row.sha256) for row in session.execute(arrived) if _is_of(row.dicom, identifier)}
+    arrivals = {
+        (row.site, row.sop_uid, row.sha256) for row in session.execute(arrived) if _is_of(row.dicom, identifier)
+    }
     numbers = {identifier, *_numbers(session, own)}
     accession = set(session.scalars(select(VISITS.c.accession_number).where(VISITS.c.id.in_(own)))) - {None}
     ordered = select(*ORDERS.primary_key, ORDERS.c.context).where(

@@ -30,7 +30,7 @@ from service.storage.tables import (
     ShadowRow,
     VisitRow,
 )
-from tests.service.commands import done, environment_of, without_log
+from tests.service.commands import without_log
 from tests.service.delivery.sinks import Sink
 from tests.service.serving import serving, settings_for, until, visit_files
 
@@ -174,7 +174,9 @@ def test_a_file_of_the_person_in_a_visit_of_another_is_said_and_stays(clinic, ca
     assert f"visit {clinic.others} is of another identifier" in without_log(capsys.readouterr().out)
     clinic.grow_old()
     assert main(["erase", SITE, ID, "--yes"]) == 1
-    assert "still named, in rows of other persons or free texts: inputs.dicom (1)" in without_log(capsys.readouterr().out)
+    assert "still named, in rows of other persons or free texts: inputs.dicom (1)" in without_log(
+        capsys.readouterr().out
+    )
     assert clinic.count("visits") == 2
 
 
@@ -281,29 +283,27 @@ def test_what_a_search_finds_is_the_word_and_not_a_part_of_another(clinic):
 
 
 # ---------------------------------------------------------------- visits that are being worked on
-def own(folder, database_url, *arguments):
-    return done("service.person", *arguments, environment=environment_of(folder, database_url))
-
-
 @pytest.fixture
-def working(new_process, new_database, tmp_path):
+def working(new_process, new_database, tmp_path, monkeypatch):
     """A server that works on a person's visit for some seconds."""
     url = new_database()
+    monkeypatch.setenv("SANGLOC_DATA_DIR", str(tmp_path / "data"))
+    monkeypatch.setenv("SANGLOC_DATABASE_URL", url)
     process = new_process(tmp_path / "data", database_url=url).start()
     with process.served.client(Prefer="respond-async") as client:
-        made = client.post("/v1/visits", files=visit_files(b"SLOW 4", person={"id": ID}))
+        made = client.post("/v1/visits", files=visit_files(b"SLOW 6", person={"id": ID}))
         assert made.status_code == 202
         until(process.events, 10)
     yield process, url, made.json()["id"]
     assert process.stop() == 0
 
 
-def test_a_visit_that_is_being_worked_on_is_erased_when_it_is_done(working, tmp_path):
-    process, url, visit = working
-    code, out, _ = own(tmp_path / "data", url, "erase", "admin", ID, "--yes", "--wait", "0")
-    assert code == 1
-    assert "still being worked on: 1 visits" in out
-    code, out, _ = own(tmp_path / "data", url, "erase", "admin", ID, "--yes", "--wait", "30")
+def test_a_visit_that_is_being_worked_on_is_erased_when_it_is_done(working, capsys):
+    process, _, visit = working
+    assert main(["erase", "admin", ID, "--yes", "--wait", "0"]) == 1
+    assert "still being worked on: 1 visits" in capsys.readouterr().out
+    main(["erase", "admin", ID, "--yes", "--wait", "60"])
+    out = capsys.readouterr().out
     assert "visits 1" in out
     with process.served.client() as client:
         assert client.get(f"/v1/visits/{visit}").status_code == 404
