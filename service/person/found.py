@@ -90,10 +90,10 @@ def find(session: Session, site: str, identifier: str) -> Found:
         or_(_holds(ORDERS.c.context, identifier), ORDERS.c.accession_number.in_(accession)),
     )
     orders = set()
-    for of, number, context in session.execute(ordered):
-        person_id = (json.loads(context).get("person") or {}).get("id")
-        if person_id == identifier or (not person_id and number in accession):
-            orders.add((of, number))
+    for row in session.execute(ordered):
+        person_id = (json.loads(row.context).get("person") or {}).get("id")
+        if person_id == identifier or (not person_id and row.accession_number in accession):
+            orders.add((row.site, row.accession_number))
     return Found(
         visits=tuple(sorted(own)),
         arrivals=tuple(sorted(arrivals)),
