@@ -95,6 +95,8 @@ class Settings(BaseSettings):
         Whether a specialist reads without the findings first, where the question does not say.
     drain_seconds
         How long a process that was asked to stop continues what it has begun.
+    retention
+        A table of what is deleted when, used instead of ``service/retention/retention.toml``.
     session_hours
         How long a person stays signed in on the pages.
     upstream, upstream_key
@@ -149,6 +151,7 @@ class Settings(BaseSettings):
     delivery_retry_max_seconds: Annotated[float, Field(gt=0, le=86_400)] = 3600
     delivery_attempts: Annotated[int, Field(ge=1, le=1000)] = 57
     next_steps: Path | None = None
+    retention: Path | None = None
     kfre_calibration: Literal["non_north_america", "north_america"] = "non_north_america"
     blind_reads: bool = False
     drain_seconds: Annotated[float, Field(ge=0, le=600)] = 10

@@ -6,6 +6,7 @@ signed without a link read what was there; the number that the opinion got there
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Sequence
 from datetime import datetime
 
@@ -69,14 +70,19 @@ def followup_of(session: Session, visit_id: str) -> Followup:
     opinions = session.scalars(
         select(OpinionRow).where(OpinionRow.visit_id == visit_id).order_by(OpinionRow.number)
     ).all()
-    uids = {each.number: each.uid for each in opinions}
+    uids = {each.number: uid_of(each) for each in opinions}
     referrals = select(ReferralRow).where(ReferralRow.visit_id == visit_id).order_by(ReferralRow.asked_at)
     outcomes = select(OutcomeRow).where(OutcomeRow.visit_id == visit_id).order_by(OutcomeRow.recorded_at)
     return Followup(
-        opinions=tuple(OpinionRecord(uid=x.uid, opinion=Opinion.model_validate_json(x.opinion)) for x in opinions),
+        opinions=tuple(OpinionRecord(uid=uid_of(x), opinion=Opinion.model_validate_json(x.opinion)) for x in opinions),
         referrals=tuple(_referral(each, uids) for each in session.scalars(referrals)),
         outcomes=tuple(_outcome(each) for each in session.scalars(outcomes)),
     )
+
+
+def uid_of(row: OpinionRow) -> str:
+    """The identity of an opinion; of one that was signed before there were nodes, by its visit and number."""
+    return row.uid or str(uuid.uuid5(uuid.NAMESPACE_OID, f"{row.visit_id}/{row.number}"))
 
 
 def _file(row: InputRow) -> FileRecord:
@@ -204,9 +210,10 @@ def _put_in_order(session: Session, visit_id: str, first: Sequence[str]) -> None
     """Number the opinions in the order of ``first``; those that it does not name, signed here meanwhile, follow."""
     rows = session.scalars(select(OpinionRow).where(OpinionRow.visit_id == visit_id).order_by(OpinionRow.number)).all()
     place = {uid: i for i, uid in enumerate(first)}
-    ordered = sorted(rows, key=lambda each: (place.get(each.uid, len(place)), each.number))
+    ordered = sorted(rows, key=lambda each: (place.get(uid_of(each), len(place)), each.number))
     new = {each.number: number for number, each in enumerate(ordered, start=1)}
     moved = [each for each in rows if new[each.number] != each.number]
+    uids = {each.number: uid_of(each) for each in moved}
     answers = session.scalars(select(ReferralRow).where(ReferralRow.visit_id == visit_id)).all()
     for referral in answers:
         if referral.answered_by is not None:
@@ -222,7 +229,7 @@ def _put_in_order(session: Session, visit_id: str, first: Sequence[str]) -> None
         session.execute(one.where(OpinionRow.number == number).values(number=-number))
     for number, opinion in texts.items():
         there = one.where(OpinionRow.number == -number)
-        session.execute(there.values(number=opinion.number, opinion=opinion.model_dump_json()))
+        session.execute(there.values(number=opinion.number, uid=uids[number], opinion=opinion.model_dump_json()))
 
 
 # ---------------------------------------------------------------- on both sides
@@ -260,8 +267,8 @@ def _add(session: Session, row: VisitRow, theirs: Followup, now: datetime) -> No
 
 def _add_opinions(session: Session, row: VisitRow, theirs: Sequence[OpinionRecord], now: datetime) -> dict[str, int]:
     """Number by ``uid`` of every opinion on the visit, after those that are not here were added behind the others."""
-    here = select(OpinionRow.uid, OpinionRow.number).where(OpinionRow.visit_id == row.id)
-    numbers: dict[str, int] = {uid: number for uid, number in session.execute(here)}
+    here = session.scalars(select(OpinionRow).where(OpinionRow.visit_id == row.id))
+    numbers = {uid_of(each): each.number for each in here}
     for each in theirs:
         if each.uid in numbers:
             continue

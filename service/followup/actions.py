@@ -86,8 +86,8 @@ async def sign(
         now = database_now(session)
         same_version = update(VISITS).where(VISITS.c.id == visit_id, VISITS.c.version == version)
         if rowcount(session.execute(same_version.values(version=version + 1))) != 1:
-            current = session.execute(select(VISITS.c.version).where(VISITS.c.id == visit_id)).scalar_one()
-            raise VersionChanged(current, version)
+            current = session.execute(select(VISITS.c.version).where(VISITS.c.id == visit_id)).scalar_one_or_none()
+            raise VersionChanged(current, version) if current is not None else NotFound
         referral = _open_question(session, key, visit_id, new.referral)
         opinion = Opinion(
             **new.model_dump(exclude={"referral"}),
@@ -174,7 +174,7 @@ async def ask(parts: Parts, key: Key, visit_id: str, question: NewReferral) -> R
         if question.to_site is not None:
             expect_known("to_site", question.to_site, with_specialists(session))
         # The visit's row is locked, so that of two simultaneous questions the second one sees the first.
-        session.execute(select(VISITS.c.id).where(VISITS.c.id == visit_id).with_for_update())
+        _expect_kept(session, visit_id)
         if any(other.to_site == question.to_site for other in session.scalars(_open_questions(visit_id))):
             raise AlreadyAsked
         asked = ReferralRow(
@@ -234,6 +234,7 @@ async def record_outcome(parts: Parts, key: Key, visit_id: str, new: NewOutcome)
         raise NotFinished
 
     def write(session: Session) -> RecordedOutcome:
+        _expect_kept(session, visit_id)
         now = database_now(session)
         insert_rows(
             session,
@@ -243,6 +244,17 @@ async def record_outcome(parts: Parts, key: Key, visit_id: str, new: NewOutcome)
         return RecordedOutcome(**new.model_dump(), recorded_at=now)
 
     return await parts.database.write(write)
+
+
+def _expect_kept(session: Session, visit_id: str) -> None:
+    """Lock the visit, which may have been deleted since it was read.
+
+    Raises
+    ------
+    NotFound
+    """
+    if session.scalars(select(VISITS.c.id).where(VISITS.c.id == visit_id).with_for_update()).first() is None:
+        raise NotFound
 
 
 def history(session: Session, key: Key, row: VisitRow) -> History:

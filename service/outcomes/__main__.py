@@ -21,23 +21,19 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from datetime import UTC, date, datetime, time
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
 
-from sqlalchemy import make_url, select
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy import select
 
 from data_specs.cohort import Source
 from data_specs.visit.contract import visible_findings
-from service.errors import DatabaseUnavailable, StorageUnavailable
 from service.outcomes.cases import ORGAN, ExportRequest
 from service.outcomes.cohort import FOLDER, MANIFEST, Exported, NotExported, counts_text, export
-from service.settings import PREFIX, BadSettings, Settings, read_settings
+from service.settings import read_settings
 from service.sites import listed
+from service.storage.commands import CANNOT, DONE, OUTAGES, REFUSED, open_existing, plain_reason
 from service.storage.database import Database
-from service.storage.store import Store, open_store
 from service.storage.tables import VisitRow
 
-DONE, REFUSED, CANNOT = 0, 1, 2
 KEY_BYTES = 32
 NO_LABS = (
     "labs are not exported: a case of `incident_ckd` says whether the disease came within a follow-up time, but an "
@@ -54,19 +50,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except NotExported as refusal:
         print(f"outcomes: {refusal}", file=sys.stderr)
         return REFUSED
-    except BadSettings as error:
-        print(f"outcomes: {error}", file=sys.stderr)
-        return CANNOT
-    except StorageUnavailable as outage:
-        what = "database" if isinstance(outage, DatabaseUnavailable) else "store"
-        print(f"outcomes: the {what} does not answer ({outage.found})", file=sys.stderr)
-        return CANNOT
-    except SQLAlchemyError as error:  # its text is not shown, because it may hold a password
-        print(f"outcomes: the database does not answer ({type(error).__name__})", file=sys.stderr)
-        return CANNOT
-    except OSError as error:
-        where = f"{error.filename}: " if error.filename else ""
-        print(f"outcomes: {where}{error.strerror or error}", file=sys.stderr)
+    except OUTAGES as error:
+        print(f"outcomes: {plain_reason(error)}", file=sys.stderr)
         return CANNOT
     persons = len({row["person"] for row in exported.rows})
     print(f"{len(exported.rows)} {FOLDER[given.modality]} of {persons} persons: {given.out / MANIFEST}")
@@ -94,7 +79,7 @@ def _export_as(given: argparse.Namespace) -> Exported:
         since=given.since,
         dates=given.dates,
     )
-    database, store = _open_existing(settings)
+    database, store = open_existing(settings)
     try:
         _expect_visits_of(database, request.sites)
         if not given.keep_key:
@@ -141,30 +126,6 @@ def _key_file(out: Path, key: bytes) -> Iterator[None]:
     except BaseException:
         path.unlink(missing_ok=True)
         raise
-
-
-def _open_existing(settings: Settings) -> tuple[Database, Store]:
-    """The database and the store. Neither is created.
-
-    Raises
-    ------
-    BadSettings
-        One of them does not exist or cannot be opened.
-    """
-    places: dict[str, str] = {}
-    try:
-        if settings.database.startswith("sqlite:"):
-            places["DATABASE_URL"] = make_url(settings.database).database or ""
-        store = urlsplit(settings.store)
-        if store.scheme in ("file", "local"):
-            places["STORE_URL"] = unquote(store.path)
-        for name, place in places.items():
-            if not Path(place).exists():
-                raise BadSettings(f"{PREFIX}DATA_DIR, {PREFIX}{name}: {place} does not exist")
-        return Database(settings.database), open_store(settings.store, settings.data_dir)
-    except (ImportError, ValueError, SQLAlchemyError) as error:  # its text is not shown, because it may hold a password
-        names = f"{PREFIX}DATABASE_URL, {PREFIX}STORE_URL"
-        raise BadSettings(f"one of {names} cannot be used: {type(error).__name__}") from error
 
 
 def _read_key(path: Path) -> bytes:

@@ -15,7 +15,7 @@ from data_specs.dicom.reference import DicomReference, named_study
 from data_specs.dicom.uids import is_uid
 from data_specs.visit.context import Context
 from data_specs.visit.report import own_study
-from service.errors import IdempotencyConflict, QueueFull
+from service.errors import IdempotencyConflict, OutcomeUnknown, QueueFull
 from service.receive.dicom.header import read_reference
 from service.receive.orders import find_order, merge_order
 from service.receive.posted import FileField, Part
@@ -205,7 +205,8 @@ def first_visit(session: Session, site: str, idempotency_key: str | None) -> Vis
 
 def _expect_first(session: Session, site: str, idempotency_key: str | None) -> VisitRow:
     row = first_visit(session, site, idempotency_key)
-    assert row is not None  # noqa: S101  visits are never deleted
+    if row is None:  # it was deleted again: the same request may be sent again
+        raise OutcomeUnknown("deleted")
     return row
 
 

@@ -17,6 +17,7 @@ from typing import Any, TypeVar, cast
 
 from sqlalchemy import (
     URL,
+    Connection,
     CursorResult,
     Engine,
     Result,
@@ -102,6 +103,24 @@ class Database:
                 session.flush()
             with commit_outages() if write else database_outages():
                 session.commit()
+
+    @contextmanager
+    def snapshot(self) -> Iterator[Connection]:
+        """A connection that reads only, and on which every statement sees what the first one saw.
+
+        Others go on writing meanwhile. SQLite keeps what they write in its log until the snapshot ends.
+
+        Raises
+        ------
+        DatabaseUnavailable
+        """
+        level = {} if self.is_sqlite else {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
+        with (
+            database_outages(),
+            self.engine.connect() as connection,
+            connection.execution_options(sangloc_write=False, **level).begin(),
+        ):
+            yield connection
 
     async def read(self, work: Callable[[Session], T]) -> T:
         """Run ``work`` in a transaction that only reads.
@@ -191,6 +210,7 @@ def _open_sqlite(connection: sqlite3.Connection, _record: Any) -> None:
         "journal_mode = WAL",
         "synchronous = FULL",
         "foreign_keys = ON",
+        "secure_delete = FAST",  # what is deleted within a page is overwritten, as long as that costs no more writes
     ):
         cursor.execute(f"PRAGMA {pragma}")
     cursor.close()

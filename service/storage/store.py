@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import time
 import uuid
+from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol, Self
@@ -23,6 +26,7 @@ from service.storage.tables import InputRow
 
 ABANDONED_S = 3600.0
 """A draft without a write for this long belongs to a process that has stopped."""
+_NAME = re.compile(r"[0-9a-f]{64}")
 
 
 class Store(Protocol):
@@ -60,6 +64,29 @@ class Store(Protocol):
         Raises
         ------
         StoredFileMissing, StoredFileDamaged
+        """
+        ...
+
+    def has(self, sha256: str) -> bool:
+        """Whether there is a file of this name. Its content is not read."""
+        ...
+
+    def names(self) -> Iterator[str]:
+        """The SHA-256 of every file, in order."""
+        ...
+
+    def remove(self, sha256: str, put_before: float) -> bool:
+        """Remove a file, and return whether it is gone; ``False`` where it was put later than ``put_before``.
+
+        Parameters
+        ----------
+        put_before
+            Seconds since 1970. A file is put before the row that names it is committed: one that was put lately may
+            be about to be named.
+
+        Raises
+        ------
+        StorageUnavailable
         """
         ...
 
@@ -114,6 +141,35 @@ class FolderStore:
             raise StoredFileMissing from None
 
     @disk_outages()
+    def has(self, sha256: str) -> bool:
+        return self._path(sha256).is_file()
+
+    def names(self) -> Iterator[str]:
+        with disk_outages():
+            folders = sorted(self._root.iterdir())
+        for folder in folders:
+            with disk_outages():
+                found = sorted(folder.name + file.name for file in folder.iterdir()) if len(folder.name) == 2 else []
+            yield from filter(_NAME.fullmatch, found)
+
+    @disk_outages()
+    def remove(self, sha256: str, put_before: float) -> bool:
+        target, aside = self._path(sha256), self.drafts / f"removed-{uuid.uuid4().hex}"
+        try:
+            if target.stat().st_mtime >= put_before:
+                return False
+            target.rename(aside)
+        except FileNotFoundError:
+            return True
+        # the same content may have been put between the two calls: then this is the new file, and it goes back
+        if is_new := aside.stat().st_mtime >= put_before:
+            with suppress(FileExistsError):
+                os.link(aside, target)
+        aside.unlink()
+        fsync_folder(target.parent)
+        return not is_new
+
+    @disk_outages()
     def probe(self) -> None:
         draft = self.drafts / f"probe-{uuid.uuid4().hex}"
         try:
@@ -140,10 +196,10 @@ class RemoteStore:
     @object_store_outages()
     def put(self, draft: Draft) -> None:
         path = self._path(draft.sha256)
-        if not self.files.exists(path) or self.files.size(path) != draft.n_bytes:
-            self.files.put_file(str(draft.durable_file()), path)
-            if self.files.size(path) != draft.n_bytes:
-                raise StoredFileDamaged
+        # also where it is there already: remove() goes by when it was last put
+        self.files.put_file(str(draft.durable_file()), path)
+        if self.files.size(path) != draft.n_bytes:
+            raise StoredFileDamaged
         draft.remove()
 
     @object_store_outages()
@@ -156,6 +212,28 @@ class RemoteStore:
 
     def open(self, sha256: str) -> OpenFile:
         return OpenFile.of(self.read(sha256))
+
+    @object_store_outages()
+    def has(self, sha256: str) -> bool:
+        return bool(self.files.exists(self._path(sha256)))
+
+    def names(self) -> Iterator[str]:
+        with object_store_outages():
+            self.files.invalidate_cache()
+            paths: list[str] = self.files.find(self.root)
+        yield from filter(_NAME.fullmatch, sorted("".join(path.rsplit("/", 2)[1:]) for path in paths))
+
+    @object_store_outages()
+    def remove(self, sha256: str, put_before: float) -> bool:
+        path = self._path(sha256)
+        self.files.invalidate_cache()
+        try:
+            if self.files.modified(path).timestamp() >= put_before:
+                return False
+            self.files.rm_file(path)
+        except FileNotFoundError:
+            pass
+        return True
 
     @object_store_outages()
     def probe(self) -> None:

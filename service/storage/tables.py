@@ -224,8 +224,9 @@ class OpinionRow(Base):
 
     visit_id: Mapped[str] = mapped_column(ForeignKey("visits.id"), primary_key=True)
     number: Mapped[int] = mapped_column(Integer, primary_key=True)
-    uid: Mapped[str] = mapped_column(String(36), unique=True)
-    """The same at a node and at its centre, which may number it differently until they have exchanged the visit."""
+    uid: Mapped[str | None] = mapped_column(String(36), unique=True)
+    """The same at a node and at its centre, which may number it differently until they have exchanged the visit.
+    ``None`` where it was signed before there were nodes (``service.exchange.merge.uid_of``)."""
     key_id: Mapped[str] = mapped_column(String(36))
     role: Mapped[str] = mapped_column(String(10))
     signed_at: Mapped[datetime] = mapped_column(UtcDateTime)
@@ -414,6 +415,28 @@ class UploadRow(Base):
     n_bytes: Mapped[int] = mapped_column(BigInteger)
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
     expires_at: Mapped[datetime] = mapped_column(UtcDateTime)
+
+
+class DeletionRow(Base):
+    """What one transaction has deleted, and by which rule. It names no person and no visit.
+
+    It is written with the deletion; the files follow, and ``finished_at`` says when the last of them was gone.
+    """
+
+    __tablename__ = "deletions"
+
+    id: Mapped[str] = mapped_column(String(36), primary_key=True)
+    at: Mapped[datetime] = mapped_column(UtcDateTime)
+    rule: Mapped[str] = mapped_column(String(60))
+    counts: Mapped[str] = mapped_column(Text)
+    """JSON: how many rows of each table."""
+    digests: Mapped[str] = mapped_column(Text)
+    """JSON: SHA-256 of the files that these rows named. A file that other rows name stays."""
+    finished_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+
+
+NAMING_FILES = ("inputs", "arrivals")
+"""Tables whose column ``sha256`` names a file of the store."""
 
 
 class UploadPieceRow(Base):

@@ -68,6 +68,50 @@ def test_missing_and_damaged_files_are_different_errors(store):
         store.read(hashlib.sha256(b"right").hexdigest())
 
 
+def test_files_are_listed_and_removed_if_they_were_not_put_lately(store):
+    names = sorted(put(store, content) for content in (b"one", b"two", LARGE))
+    assert list(store.names()) == names
+    assert all(map(store.has, names))
+    assert not store.has("0" * 64)
+    removed, *kept = names
+    assert not store.remove(removed, time.time() - 60)
+    assert store.has(removed)
+    assert store.remove(removed, time.time() + 60)
+    assert store.remove(removed, time.time() + 60), "it is gone already"
+    assert (store.has(removed), list(store.names())) == (False, kept)
+    assert not list(store.drafts.iterdir())
+
+
+def test_a_file_that_is_put_again_counts_as_put_lately(store):
+    """Who puts it is about to commit a row that names it, although nothing names it yet."""
+    sha256 = put(store, b"again")
+    time.sleep(1.1)  # object stores tell whole seconds
+    between = time.time()
+    time.sleep(1.1)
+    assert put(store, b"again") == sha256
+    assert not store.remove(sha256, between)
+    assert store.read(sha256) == b"again"
+
+
+def test_a_file_that_is_put_while_it_is_removed_stays(tmp_path, monkeypatch):
+    store = FolderStore(tmp_path)
+    sha256 = put(store, b"again")
+    long_ago = time.time() - 7200
+    os.utime(tmp_path / sha256[:2] / sha256[2:], (long_ago, long_ago))
+    rename = os.rename
+
+    def put_again_just_before(source, target, **more):
+        monkeypatch.setattr(os, "rename", rename)
+        put(store, b"again")
+        return rename(source, target, **more)
+
+    monkeypatch.setattr(os, "rename", put_again_just_before)
+    assert not store.remove(sha256, time.time() - 3600)
+    assert os.rename is rename, "it was not put again"
+    assert store.read(sha256) == b"again"
+    assert not list(store.drafts.iterdir())
+
+
 def test_put_is_durable_before_it_returns(tmp_path, monkeypatch):
     store = FolderStore(tmp_path)
     happened = []

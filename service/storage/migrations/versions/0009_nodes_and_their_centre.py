@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import uuid
-
 import sqlalchemy as sa
 from alembic import op
 
@@ -16,10 +14,8 @@ WAITING = sa.text('changes > sent OR "left" > 0')
 
 
 def upgrade() -> None:
-    op.add_column("opinions", sa.Column("uid", sa.String(36)))
-    _name_opinions()
     with op.batch_alter_table("opinions") as opinions:
-        opinions.alter_column("uid", existing_type=sa.String(36), nullable=False)
+        opinions.add_column(sa.Column("uid", sa.String(36)))
         opinions.create_unique_constraint("uq_opinions_uid", ["uid"])
     op.add_column("inputs", sa.Column("awaited", sa.Boolean))
     op.add_column("inputs", sa.Column("preview", sa.String(64)))
@@ -47,15 +43,6 @@ def upgrade() -> None:
         sa.Column("failing_since", time),
         sa.Column("specialists", sa.Text, nullable=False),
     )
-
-
-def _name_opinions() -> None:
-    """Opinions that were signed before get an identity too."""
-    opinions = sa.table("opinions", sa.column("visit_id"), sa.column("number"), sa.column("uid"))
-    bind = op.get_bind()
-    for row in bind.execute(sa.select(opinions.c.visit_id, opinions.c.number)).all():
-        one = opinions.update().where(opinions.c.visit_id == row.visit_id, opinions.c.number == row.number)
-        bind.execute(one.values(uid=str(uuid.uuid4())))
 
 
 def downgrade() -> None:

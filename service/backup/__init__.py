@@ -1,0 +1,1 @@
+"""Save the data of a running service into a folder, check what was saved, and restore it."""

@@ -1,0 +1,1 @@
+"""A person's data: found by site and identifier, exported, erased."""

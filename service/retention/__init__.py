@@ -1,0 +1,1 @@
+"""What is deleted when, by a table, with a record of every deletion."""
