@@ -11,6 +11,7 @@ from pathlib import Path
 from sqlalchemy import delete
 from sqlalchemy.orm import Session
 
+from data_specs.fields import FILE_FIELDS, field_of
 from data_specs.visit.context import Context
 from service.errors import (
     BodyTooLarge,
@@ -35,7 +36,7 @@ from service.receive.commit import (
     upload_turn,
     with_order,
 )
-from service.receive.posted import FILE_FIELDS, LIMITS, Part, field_of
+from service.receive.posted import LIMITS, Part
 from service.receive.uploads import find_upload, offset_of, path_of, remove_file
 from service.state import Service
 from service.storage.database import rowcount
