@@ -2,7 +2,7 @@
 
 ::
 
-    OUT/rows/day=2026-01-02/site=district/….parquet
+    OUT/rows/2026-01-02/district/….parquet
     OUT/failed.csv   OUT/key   OUT/key.id   OUT/unfinished/   OUT/lock
 
 A part is written under another name, synced and renamed, so a run that is killed leaves whole parts and at most one
@@ -24,19 +24,18 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Self
-from urllib.parse import quote, unquote
+from urllib.parse import quote
 
 import pyarrow as pa  # type: ignore[import-untyped]
 import pyarrow.compute as pc  # type: ignore[import-untyped]
 import pyarrow.parquet as pq  # type: ignore[import-untyped]
 
-from data_specs.person import fhir_day
 from data_specs.problems import Problem
 from inference.archive.rows import SCHEMA, Partition, Row, Versions, refusals
 from inference.archive.scoring import Scored
 
-NOT_STATED = "__HIVE_DEFAULT_PARTITION__"
-"""Value of a folder that stands for null, as Hive has it and pyarrow, DuckDB and Spark read it."""
+NO_DAY, NO_SITE = "no-day", "no-site"
+"""Folders of cases of which these are not stated."""
 SMALL_ROWS = 50_000
 """A part with fewer rows is merged with others of its partition."""
 MERGED_AT = 8
@@ -154,9 +153,9 @@ class Archive:
         self._merge(2)
 
     def folder_of(self, partition: Partition) -> Path:
-        day = partition.day.isoformat() if partition.day else NOT_STATED
-        site = quote(partition.site, safe=" ") if partition.site else NOT_STATED
-        return self.rows / f"day={day}" / f"site={site}"
+        day = partition.day.isoformat() if partition.day else NO_DAY
+        site = quote(partition.site, safe=" ") if partition.site else NO_SITE
+        return self.rows / day / site
 
     def _merge(self, at: int) -> None:
         if self._in_merge:  # stopped there: a merged part may lie beside the small ones until the next run
@@ -179,12 +178,6 @@ class Archive:
         make_durably(folder)
         unfinished.replace(folder / name)
         sync(folder)
-
-
-def partition_of(part: Path) -> Partition:
-    """Day and site of a part, by its folders."""
-    day, site = (folder.name.partition("=")[2] for folder in (part.parent.parent, part.parent))
-    return Partition(None if day == NOT_STATED else fhir_day(day), None if site == NOT_STATED else unquote(site))
 
 
 def without_merged(parts: Sequence[Path]) -> list[Path]:

@@ -19,13 +19,13 @@ import pyarrow.compute as pc  # type: ignore[import-untyped]
 import pyarrow.parquet as pq  # type: ignore[import-untyped]
 from scipy.stats import binomtest
 
-from inference.archive.parts import BadArchive, partition_of, parts_of
+from inference.archive.parts import BadArchive, parts_of
 from inference.archive.rows import Partition
 
 DONE, CANNOT = 0, 2
 ANY = "any"
 """In the place of a finding: recalled for one at least."""
-COLUMNS = ["input", "visit", "person", "version", "finding", "probability", "recalled"]
+COLUMNS = ["day", "site", "input", "visit", "person", "version", "finding", "probability", "recalled"]
 BOTH, NEW, OLD, NEITHER = "both", "new_only", "old_only", "neither"
 UNDECIDED, ONE = "undecided", "by_one_version"
 LAST = "9999-12-31"
@@ -106,16 +106,20 @@ def look_back(folder: Path, bundle: str, old: str, new: str, since: str = "", un
     """
     found = LookBack()
     versions: set[str] = set()
-    by_partition: dict[Partition, list[Path]] = defaultdict(list)
+    folders: dict[Path, list[Path]] = defaultdict(list)
     for part in parts_of(folder):
-        by_partition[partition_of(part)].append(part)
-    for partition, parts in by_partition.items():
-        day = partition.day.isoformat() if partition.day else ""
-        if (since or until != LAST) and not (day and since <= day <= until):
-            continue
-        recalls, persons = _recalls(_rows(parts, bundle, (old, new)))
-        versions |= recalls.keys()
-        found.add(partition, recalls.get(old, {}), recalls.get(new, {}), persons)
+        folders[part.parent].append(part)
+    for parts in folders.values():
+        by_partition: dict[Partition, list[dict[str, Any]]] = defaultdict(list)
+        for row in _rows(parts, bundle, (old, new)):
+            by_partition[Partition(row["day"], row["site"])].append(row)
+        for partition, rows in by_partition.items():
+            day = partition.day.isoformat() if partition.day else ""
+            if (since or until != LAST) and not (day and since <= day <= until):
+                continue
+            recalls, persons = _recalls(rows)
+            versions |= recalls.keys()
+            found.add(partition, recalls.get(old, {}), recalls.get(new, {}), persons)
     if lacking := {old, new} - versions:
         raise BadArchive(f"{folder}: in these days {bundle} {min(lacking)} has decided nothing")
     return found

@@ -24,6 +24,8 @@ Row = dict[str, Any]
 _PROBLEM = [(name, pa.string()) for name in ("code", "severity", "found", "expected")]
 SCHEMA = pa.schema(
     [
+        ("day", pa.date32()),
+        ("site", pa.string()),
         ("input", pa.string()),
         ("seen", pa.string()),
         ("sha256", pa.list_(pa.string())),
@@ -53,12 +55,12 @@ SCHEMA = pa.schema(
         ("reasons", pa.list_(pa.struct(_PROBLEM))),
     ]
 )
-"""Columns of a part; day and site are the names of its folders."""
+"""Columns of a part. Day and site are in the rows, not only in the folders' names: pandas reads no null from a name."""
 GATE, GATED = "cxr_gate", "lung"
 
 
 class Partition(NamedTuple):
-    """The folder of a part: day and site of its cases; ``None``: not stated."""
+    """Day and site of a case, which are the folder of its rows; ``None``: not stated."""
 
     day: date | None
     site: str | None
@@ -89,7 +91,7 @@ def rows_of(
     fields
         Whether each file was a film or a recording.
     of_case
-        What is the same in all rows: ``input``, ``seen``, ``sha256``, ``file``, ``visit``, ``person``.
+        What is the same in all rows: from ``day`` to ``person``.
     """
     rows: list[Row] = []
     for name, field in FIELD_OF_ORGAN.items():

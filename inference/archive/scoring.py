@@ -176,16 +176,15 @@ class Scorer:
         failed = [p for each in found.inputs for p in each.problems if p.code == "inference_failed"]
         if failed:
             return Scored(case, digest, failure=failed[0])
+        partition = Partition(case.made_on or dicom_day(reference.StudyDate if reference else ""), case.site or None)
         whole = {
+            **partition._asdict(),
             **names_of(case, reference, self.options),
             "input": digest,
             "seen": seen(case, self._sources[case.source].address, self.options),
             "sha256": sha256,
         }
-        day = case.made_on or dicom_day(reference.StudyDate if reference else "")
-        return Scored(
-            case, digest, Partition(day, case.site or None), tuple(rows_of(found, fields, self._versions, whole))
-        )
+        return Scored(case, digest, partition, tuple(rows_of(found, fields, self._versions, whole)))
 
     async def _read(self, case: Case, file: SourceFile) -> bytes:
         return await self._loop.run_in_executor(self._threads, self._sources[case.source].read, file)

@@ -71,11 +71,10 @@ def key_file(folder: Path) -> Path:
 
 
 def rows(out: Path) -> list[dict[str, object]]:
-    """All rows with day and site, in an order that does not depend on the parts."""
+    """All rows, in an order that does not depend on the parts."""
     found = []
     for part in parts_of(out):
-        folders = {"day": part.parent.parent.name, "site": part.parent.name}
-        found += [{**row, **folders} for row in pq.ParquetFile(part).read(columns=SCHEMA.names).to_pylist()]
+        found += pq.ParquetFile(part).read(columns=SCHEMA.names).to_pylist()
     return sorted(found, key=lambda row: (row["input"], row["version"], row["organ"], row["finding"] or ""))
 
 

@@ -40,9 +40,11 @@ def out(tmp_path):
                     row(name, version, "pneumonia", recalled[place], visit=visit, probability=0.1 + place),
                     row(name, version, "abnormal", None, visit=visit, point=None),
                 ]
-                archive.take(Scored(CASE, name, NEW_YEAR if name < "d" else NEXT_DAY, tuple(found)))
+                partition = NEW_YEAR if name < "d" else NEXT_DAY
+                archive.take(Scored(CASE, name, partition, tuple({**each, **partition._asdict()} for each in found)))
             if place:
-                archive.take(Scored(CASE, "g", NEXT_DAY, (row("g", version, "pneumonia", True),)))
+                alone = {**row("g", version, "pneumonia", True), **NEXT_DAY._asdict()}
+                archive.take(Scored(CASE, "g", NEXT_DAY, (alone,)))
             archive.close_up()
     return tmp_path
 

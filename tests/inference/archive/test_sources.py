@@ -179,8 +179,8 @@ def test_studies_are_fetched_by_wado_rs(tmp_path):
         arguments = (studies(tmp_path, "1.2.9"), "--out", out, "--dicomweb", peer.dicomweb)
         told = run(*arguments, "--authorization-file", secret, code=1)
         assert "4 listed: 3 scored (0 refused), 0 done before, 0 twice, 1 not reached" in told
-        assert {row["site"] for row in rows(out)} == {"site=north"}
-        assert {row["day"] for row in rows(out)} == {f"day=2026-01-0{day}" for day in (1, 2, 3)}
+        assert {row["site"] for row in rows(out)} == {"north"}
+        assert {row["day"] for row in rows(out)} == {date(2026, 1, day) for day in (1, 2, 3)}
         assert {place: row["code"] for place, row in failed(out).items()} == {"studies/1.2.9": "not_reached"}
         before = rows(out)
         assert "3 done before" in run(*arguments, "--authorization-file", secret, code=1)
