@@ -50,10 +50,8 @@ class Cluster:
 class Actor:
     """A scorer in a process of its own. What passes is pickled, since both sides are this program."""
 
-    def __init__(self, sources: Sequence[Source], options: Options, known: Any) -> None:
-        import ray  # type: ignore[import-not-found, unused-ignore]  # noqa: PLC0415
-
-        self._scorer = Scorer(sources, options, ray.get(known[0]))
+    def __init__(self, sources: Sequence[Source], options: Options, known: frozenset[str]) -> None:
+        self._scorer = Scorer(sources, options, known)
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, list[bytes]]:
         cases = (pickle.loads(case) for case in batch["case"])  # noqa: S301  our own
@@ -108,7 +106,7 @@ def _scored(
     of_actor = replace(options, workers=1)
     found = listed.map_batches(
         Actor,
-        fn_constructor_args=(sources, of_actor, [ray.put(frozenset(known))]),
+        fn_constructor_args=(sources, of_actor, frozenset(known)),
         batch_size=BATCH,
         batch_format="numpy",
         compute=ray.data.ActorPoolStrategy(size=cluster.actors),
