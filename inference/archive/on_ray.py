@@ -72,7 +72,7 @@ def scoring_by_ray(
     os.environ.update(ENVIRONMENT)
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
     try:
-        import ray  # noqa: PLC0415
+        import ray  # type: ignore[import-not-found, unused-ignore]  # noqa: PLC0415
         import ray.data  # type: ignore[import-not-found, unused-ignore]  # noqa: PLC0415
     except ImportError as error:
         raise BadSource(f"--ray needs the package ray[data] (the extra 'archive'): {error}") from None
