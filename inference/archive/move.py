@@ -116,24 +116,24 @@ class Pacs:
 
     def _of_study(self, line: Line) -> Iterator[Case]:
         """The study itself is a case that cannot be read where it is not listed, or has neither film nor recording."""
-        unread = "0 × CR, DX, SC, ECG"
+        places: list[str] = []
+        unread = ""
         try:
             with self._association() as association:
                 for series in _found(association, "SERIES", {STUDY: line.wanted, SERIES: ""}):
                     of_series = {STUDY: line.wanted, SERIES: str(series.SeriesInstanceUID)}
-                    wanted = {**of_series, INSTANCE: "", "SOPClassUID": ""}
-                    for found in _found(association, "IMAGE", wanted):
+                    for found in _found(association, "IMAGE", {**of_series, INSTANCE: "", "SOPClassUID": ""}):
                         if str(found.get("SOPClassUID") or FILM_CLASSES[0]) in (*FILM_CLASSES, *ECG_CLASSES):
-                            name = str(found.SOPInstanceUID)
-                            place = f"{line.wanted}/{of_series[SERIES]}/{name}"
-                            unread = ""
-                            yield line.case((SourceFile(name, place),), self.number)
+                            places.append(f"{line.wanted}/{of_series[SERIES]}/{found.SOPInstanceUID}")
         except NotAnswered as error:
             unread = str(error)
         except AttributeError:  # an answer without a key that it has to have
             unread = "C-FIND"
-        if unread:
-            yield line.case((SourceFile(line.wanted, line.wanted, unread),), self.number)
+        for place in places:
+            yield line.case((SourceFile(place.rpartition("/")[2], place),), self.number)
+        if unread or not places:
+            mark = unread or "0 × CR, DX, SC, ECG"
+            yield line.case((SourceFile(line.wanted, line.wanted, mark),), self.number)
 
     def _move(self, keys: Mapping[str, str]) -> None:
         from pynetdicom.sop_class import (  # type: ignore[attr-defined]  # noqa: PLC0415
@@ -229,17 +229,20 @@ class Arrivals:
         return SUCCESS if len(content) <= self._max_bytes else TOO_LARGE
 
 
-def _found(association: Association, level: str, keys: Mapping[str, str]) -> Iterator[Dataset]:
+def _found(association: Association, level: str, keys: Mapping[str, str]) -> list[Dataset]:
+    """All answers: an association takes one question at a time."""
     from pynetdicom.sop_class import (  # type: ignore[attr-defined]  # noqa: PLC0415
         StudyRootQueryRetrieveInformationModelFind as Find,
     )
 
+    found = []
     for status, answer in association.send_c_find(_query(level, keys), Find):
         code = status.get("Status") if status else None
         if code not in (*PENDING, SUCCESS):
             raise NotAnswered(f"C-FIND {code:04X}" if isinstance(code, int) else "C-FIND")
         if answer is not None:
-            yield answer
+            found.append(answer)
+    return found
 
 
 def _query(level: str, keys: Mapping[str, str]) -> Dataset:
