@@ -17,6 +17,7 @@ COMMANDS = {
     "decode": "each kind of file from bytes to tensor",
     "formats": "what a 2048² film costs in each transfer syntax, stage by stage",
     "stages": "cost of each stage of a visit, compared with the whole service",
+    "archive": "films per second of python -m inference.archive, beside the bare sessions",
     "train": "cases per second of the training loop",
     "profile": "where the server's time goes at full load",
     "table": "all figures with a goal (make bench)",
@@ -52,6 +53,7 @@ def parser() -> argparse.ArgumentParser:
         ("formats", 1.0),
         ("stages", 1.0),
         ("profile", 15.0),
+        ("archive", 3.0),
         ("table", 3.0),
     ):
         by_name[name].add_argument("--seconds", type=float, default=seconds, help="of each measurement (%(default)s)")
@@ -65,6 +67,10 @@ def parser() -> argparse.ArgumentParser:
     by_name["http"].add_argument("--clients", nargs="+", type=int, default=[1, 8, 32, 64, 128, 256])
     by_name["http"].add_argument("--shares", nargs="*", type=float, default=[0.3, 0.5, 0.7, 0.9], help="open loop")
     by_name["http"].add_argument("--raw-body", action="store_true", help="the file itself instead of multipart")
+    by_name["archive"].add_argument("--kinds", nargs="+", choices=["png", *SYNTAXES], default=["png", "jpeg-lossless"])
+    by_name["archive"].add_argument("--films", type=int, default=400)
+    by_name["archive"].add_argument("--workers", type=int, default=0, help="default: all cores")
+    by_name["archive"].add_argument("--ray", action="store_true", help="by Ray, too")
     by_name["train"].add_argument("--steps", type=int, default=4, help="per epoch")
     by_name["train"].add_argument("--threads", nargs="*", type=int, default=[])
     by_name["train"].add_argument("--precisions", nargs="+", choices=["bf16", "fp32"], default=["bf16", "fp32"])
@@ -103,6 +109,13 @@ def command(options: argparse.Namespace, report: Report) -> Callable[[], object]
         return lambda: over_http.run(
             report, network=options.network, kinds=options.kinds, clients=options.clients, shares=options.shares,
             seconds=options.seconds, raw=options.raw_body,
+        )  # fmt: skip
+    if options.command == "archive":
+        from benchmarks import archive  # noqa: PLC0415
+
+        return lambda: archive.run(
+            report, kinds=options.kinds, films=options.films, workers=options.workers, seconds=options.seconds,
+            with_ray=options.ray,
         )  # fmt: skip
     if options.command == "train":
         from benchmarks import train  # noqa: PLC0415

@@ -79,6 +79,13 @@ FILM_CLASSES = (
 and word (PS3.4, table B.5-1)."""
 ECG_CLASSES = tuple(f"{WAVEFORM_CLASS_PREFIX}1.{n}" for n in (1, 2, 3, 4))
 """SOP classes of 12-lead, general, ambulatory and general 32-bit ECG waveforms (PS3.4, table B.5-1)."""
+WAVEFORM_SYNTAXES = (
+    "1.2.840.10008.1.2.1",
+    "1.2.840.10008.1.2",
+    "1.2.840.10008.1.2.1.99",
+    "1.2.840.10008.1.2.2",
+)
+"""Native transfer syntaxes (PS3.6, table A-1): waveforms are not compressed (PS3.5, section A.4)."""
 _WAVEFORM = re.compile(
     rb"(?:\x02\x00\x02\x00UI..|\x08\x00\x16\x00(?:UI..|....))" + re.escape(WAVEFORM_CLASS_PREFIX).encode(), re.DOTALL
 )

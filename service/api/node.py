@@ -28,7 +28,7 @@ from service.sites import with_specialists
 from service.state import Service, service_of
 from service.storage.database import database_now
 from service.storage.drafts import Draft, Drafts
-from service.storage.tables import ExchangeRow, InputRow, UploadRow, VisitRow
+from service.storage.tables import ExchangeRow, InputRow, PreviewRow, UploadRow, VisitRow
 
 MAX_RECORD_BYTES = 8_000_000
 MAX_PREVIEW_BYTES = 1_000_000
@@ -111,7 +111,8 @@ async def put_preview(request: Request, key: NodeKey, visit_id: VisitId, index: 
             drafts.remove()
 
     sha256 = await asyncio.to_thread(keep)
-    await service.database.write(partial(_update_input, visit_id, index, preview=sha256))
+    preview = PreviewRow(visit_id=visit_id, index=index, sha256=sha256, n_bytes=len(content))
+    await service.database.write(lambda session: session.merge(preview))
     return Response(status_code=204)
 
 
@@ -139,7 +140,7 @@ async def put_file(request: Request, key: NodeKey, visit_id: VisitId, index: Ind
         if (offset := await offset_of(service, row)) != row.n_bytes:
             raise UploadUnfinished(offset, row.n_bytes)
         await asyncio.to_thread(_keep, service, row, sent.encoding, file)
-        await service.database.write(partial(_update_input, visit_id, index, awaited=None))
+        await service.database.write(partial(_has_come, visit_id, index))
     await remove_upload(service, row)
     return Response(status_code=204)
 
@@ -202,9 +203,9 @@ def _awaited(session: Session, key: Key, visit_id: str, index: int) -> InputRow:
     return row
 
 
-def _update_input(visit_id: str, index: int, session: Session, **values: object) -> None:
+def _has_come(visit_id: str, index: int, session: Session) -> None:
     one = update(InputRow).where(InputRow.visit_id == visit_id, InputRow.index == index)
-    session.execute(one.values(**values))
+    session.execute(one.values(awaited=None))
 
 
 async def _body(request: Request, at_most: int) -> bytes:

@@ -37,6 +37,7 @@ from service.storage.tables import (
     InputRow,
     OpinionRow,
     OutcomeRow,
+    PreviewRow,
     ReferralRow,
     VisitRow,
 )
@@ -151,11 +152,12 @@ def take(session: Session, site: str, key_id: str, visit_id: str, record: VisitR
     elif (row.body_hash, row.assessment) != (record.body_hash, record.assessment):
         raise VisitDiffers
     _add(session, row, record.followup, now)
+    shown = set(session.scalars(select(PreviewRow.index).where(PreviewRow.visit_id == visit_id)))
     return Answer(
         followup=followup_of(session, visit_id),
         missing=tuple(each.index for each in row.inputs if each.awaited),
         without_preview=tuple(
-            each.index for each in row.inputs if each.field == "image" and each.awaited and each.preview is None
+            each.index for each in row.inputs if each.field == "image" and each.awaited and each.index not in shown
         ),
     )
 

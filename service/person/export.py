@@ -83,6 +83,8 @@ def _parsed(value: Any) -> Any:
 
 def _place(row: dict[str, Any]) -> tuple[str, str]:
     """Folder and name of a file: the visit, then the index and what is harmless of the name it was posted under."""
+    if "index" in row and "filename" not in row:
+        return row["visit_id"], f"{row['index']:02}-preview.jpg"
     if "filename" not in row:
         return "arrivals", f"{row['sha256'][:16]}.dcm"
     name = re.sub(r"[^\w.-]", "_", Path(row["filename"]).name)[-80:]

@@ -24,10 +24,11 @@ from fastapi import Request
 
 from data_specs.ecg.files import is_not_a_recording
 from data_specs.ecg.posted import PostedFile, check_zip_bounds, is_zip_member, open_zip
+from data_specs.fields import field_of
 from data_specs.problems import Refused
 from service.errors import FieldFault, InvalidRequest, UnsupportedMediaType
 from service.receive.multipart import FormReader
-from service.receive.posted import LIMITS, Field, Part, clean_filename, field_of
+from service.receive.posted import LIMITS, Field, Part, clean_filename
 from service.storage.drafts import START_BYTES, Draft, Drafts
 
 DICOM, ZIP = "application/dicom", "application/zip"

@@ -13,12 +13,13 @@ from sqlalchemy.orm import Session
 
 from data_specs.dicom.reference import DicomReference, named_study
 from data_specs.dicom.uids import is_uid
+from data_specs.fields import FileField
 from data_specs.visit.context import Context
 from data_specs.visit.report import own_study
 from service.errors import IdempotencyConflict, OutcomeUnknown, QueueFull
 from service.receive.dicom.header import read_reference
 from service.receive.orders import find_order, merge_order
-from service.receive.posted import FileField, Part
+from service.receive.posted import Part
 from service.state import Service
 from service.storage.database import database_now, insert_rows
 from service.storage.folding import listed, usable_id

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from sqlalchemy import delete
 from sqlalchemy.orm import Session
 
+from data_specs.fields import FILE_FIELDS, field_of
 from data_specs.visit.context import Context
 from service.errors import (
     BodyTooLarge,
@@ -34,7 +35,7 @@ from service.receive.commit import (
     upload_turn,
     with_order,
 )
-from service.receive.posted import FILE_FIELDS, LIMITS, Part, field_of
+from service.receive.posted import LIMITS, Part
 from service.receive.uploads import find_upload, offset_of
 from service.state import Service
 from service.storage.database import rowcount

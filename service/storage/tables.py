@@ -198,8 +198,17 @@ class InputRow(Base):
     """What its DICOM header says of study, series and person: a ``data_specs.dicom.reference.DicomReference``."""
     awaited: Mapped[bool | None] = mapped_column(Boolean)
     """At a centre: the file follows its visit, and has not come yet."""
-    preview: Mapped[str | None] = mapped_column(String(64))
-    """SHA-256 of a smaller picture of a film that is awaited."""
+
+
+class PreviewRow(Base):
+    """At a centre: a smaller picture of a film that is awaited, or was."""
+
+    __tablename__ = "previews"
+
+    visit_id: Mapped[str] = mapped_column(ForeignKey("visits.id", ondelete="CASCADE"), primary_key=True)
+    index: Mapped[int] = mapped_column(Integer, primary_key=True)
+    sha256: Mapped[str] = mapped_column(String(64))
+    n_bytes: Mapped[int] = mapped_column(BigInteger)
 
 
 class ShadowRow(Base):
@@ -435,7 +444,7 @@ class DeletionRow(Base):
     finished_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
 
 
-NAMING_FILES = ("inputs", "arrivals")
+NAMING_FILES = ("inputs", "arrivals", "previews")
 """Tables whose column ``sha256`` names a file of the store."""
 
 

@@ -6,6 +6,8 @@ import asyncio
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
+from sqlalchemy import select
+
 from data_specs.cxr.image import Window
 from data_specs.problems import Refused
 from data_specs.visit.assessment import EvidenceMap
@@ -13,7 +15,7 @@ from inference.readers.job import Job
 from service.errors import NotFound
 from service.keys import Key
 from service.parts import Parts
-from service.storage.tables import InputRow, VisitRow
+from service.storage.tables import InputRow, PreviewRow, VisitRow
 from service.visits.stored import find_evidence, has_common_gain, input_row, load_visit, was_accepted
 
 if TYPE_CHECKING:
@@ -168,13 +170,13 @@ async def _drawn(parts: Parts, job: Job[..., None], files: Sequence[InputRow], *
         The reader of the files refuses them.
     """
     try:
-        read = await parts.read_stored(job, [here(posted) for posted in files], *arguments)
+        read = await parts.read_stored(job, [await here(parts, posted) for posted in files], *arguments)
     except Refused:
         raise NotFound from None
     return read.arrays[0].tobytes()
 
 
-def here(posted: InputRow) -> str:
+async def here(parts: Parts, posted: InputRow) -> str:
     """The digest of what can be shown of a file: itself, or its preview where a node has not sent it yet.
 
     Raises
@@ -184,6 +186,8 @@ def here(posted: InputRow) -> str:
     """
     if not posted.awaited:
         return posted.sha256
-    if posted.preview is None:
+    preview = select(PreviewRow.sha256).where(PreviewRow.visit_id == posted.visit_id, PreviewRow.index == posted.index)
+    sha256 = await parts.database.read(lambda session: session.scalar(preview))
+    if sha256 is None:
         raise NotFound
-    return posted.preview
+    return sha256

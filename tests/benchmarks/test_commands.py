@@ -48,6 +48,17 @@ def test_raw_measures_the_session_in_service_and_says_what_is_missing(capsys, tm
     assert any(reason.startswith("CUDA graph") or reason.startswith("torch") for reason in found["not_measured"])
 
 
+def test_archive(capsys, tmp_path):
+    pytest.importorskip("pyarrow")
+    arguments = ("archive", "--films", "24", "--kinds", "png", "--seconds", "0.1")
+    found = figures_of(capsys, tmp_path, *arguments)
+    assert found["bare"]["gate and lung"]["core_ms"] == pytest.approx(
+        found["bare"]["cxr_gate"]["core_ms"] + found["bare"]["lung"]["core_ms"]
+    )
+    assert set(found["archive"]) == {"png, one process"}
+    assert all(each["per_s"] > 0 and each["core_ms"] > 0 for each in found["archive"].values())
+
+
 def test_train(capsys, tmp_path):
     pytest.importorskip("torch")
     arguments = ("train", "--steps", "1", "--threads", "1", "--precisions", "bf16")

@@ -18,9 +18,9 @@ from data_specs.ecg.files import group_recordings, read_recording
 from data_specs.ecg.formats.wfdb import named_files
 from data_specs.ecg.posted import PostedFile, unzip
 from data_specs.ecg.recording import LEADS
+from data_specs.fields import field_of
 from data_specs.problems import Refused
 from data_specs.reading import MEMORY_LIMIT_BYTES, memory_limit, only_to_look, refusals_only, require_memory
-from service.receive.posted import field_of
 from tests.conftest import ROOT
 from tests.data_specs.cxr.test_fuzz import FILES as FILMS
 from tests.data_specs.cxr.test_fuzz import damaged

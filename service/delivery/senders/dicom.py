@@ -137,7 +137,7 @@ def already_there(address: str, ae_title: str, file: bytes, *, timeout_s: float)
 def _read(file: bytes) -> FileDataset:
     from pydicom import dcmread  # noqa: PLC0415  stow.py needs this module without pydicom
 
-    from service.protocols.dicom_quiet import be_quiet  # noqa: PLC0415  it imports pynetdicom
+    from data_specs.dicom.quiet import be_quiet  # noqa: PLC0415  it imports pynetdicom
 
     be_quiet()
     return dcmread(io.BytesIO(file))

@@ -16,12 +16,12 @@ from sqlalchemy.orm import Session
 
 from data_specs.dicom.reference import ECG_CLASSES, FILM_CLASSES, START_BYTES
 from data_specs.dicom.uids import MAX_LENGTH
+from data_specs.fields import field_of
 from data_specs.visit.report import uid
 from service.errors import StorageUnavailable
 from service.logs import where_it_failed
 from service.receive.commit import has_room
 from service.receive.dicom.header import read_reference
-from service.receive.posted import field_of
 from service.state import Service
 from service.storage.database import database_now, insert_rows
 from service.storage.drafts import Draft

@@ -21,13 +21,14 @@ from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
 from data_specs.dicom.reference import DicomReference
+from data_specs.fields import FILE_FIELDS, FileField
 from data_specs.visit.context import Context
 from service.logs import where_it_failed
 from service.receive.commit import StoredFile, commit_visit, new_visit
 from service.receive.dicom.context import agreed_value, by_person, context_of
 from service.receive.dicom.modality_worklist import ModalityWorklistFailed, ask_modality_worklist
 from service.receive.orders import find_order, merge_order
-from service.receive.posted import FILE_FIELDS, LIMITS, FileField
+from service.receive.posted import LIMITS
 from service.state import Service
 from service.storage.database import database_now, rowcount
 from service.storage.tables import ArrivalRow

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
-from data_specs.dicom.reference import ECG_CLASSES, FILM_CLASSES
+from data_specs.dicom.reference import ECG_CLASSES, FILM_CLASSES, WAVEFORM_SYNTAXES
 from service.logs import where_it_failed
 from service.protocols.peers import Callers, read_callers
 from service.receive.dicom.arrivals import CANNOT_UNDERSTAND, Refusal, receive
@@ -97,7 +97,7 @@ def _bound_server(service: Service, settings: Settings, callers: Callers) -> Thr
     from pynetdicom.transport import RequestHandler, ThreadedAssociationServer  # noqa: PLC0415
 
     from data_specs.cxr.pixels import DECODERS  # noqa: PLC0415
-    from service.protocols.dicom_quiet import be_quiet  # noqa: PLC0415
+    from data_specs.dicom.quiet import be_quiet  # noqa: PLC0415
     from service.receive.dicom.association import MAX_PDU, BoundedAssociation  # noqa: PLC0415  loads pynetdicom
 
     be_quiet()
@@ -112,7 +112,7 @@ def _bound_server(service: Service, settings: Settings, callers: Callers) -> Thr
     for sop_class in FILM_CLASSES:
         entity.add_supported_context(sop_class, list(DECODERS))
     for sop_class in ECG_CLASSES:
-        entity.add_supported_context(sop_class, WAVEFORM_SYNTAXES)
+        entity.add_supported_context(sop_class, list(WAVEFORM_SYNTAXES))
 
     class Acceptance(RequestHandler):
         """Makes an association of a connection."""
@@ -157,15 +157,6 @@ def _bound_server(service: Service, settings: Settings, callers: Callers) -> Thr
         entity.supported_contexts,
         request_handler=Acceptance,
     )
-
-
-WAVEFORM_SYNTAXES = [
-    "1.2.840.10008.1.2.1",
-    "1.2.840.10008.1.2",
-    "1.2.840.10008.1.2.1.99",
-    "1.2.840.10008.1.2.2",
-]
-"""Native transfer syntaxes (PS3.6, table A-1): waveforms are not compressed (PS3.5, section A.4)."""
 
 
 def _admit(event: Any, callers: Callers) -> None:

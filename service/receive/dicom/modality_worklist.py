@@ -67,7 +67,7 @@ def _ask(settings: Settings, accession_number: str) -> list[Dataset]:
     from pynetdicom import AE  # noqa: PLC0415  pynetdicom is loaded where a worklist is set
     from pynetdicom.sop_class import ModalityWorklistInformationFind  # type: ignore[attr-defined]  # noqa: PLC0415
 
-    from service.protocols.dicom_quiet import be_quiet  # noqa: PLC0415
+    from data_specs.dicom.quiet import be_quiet  # noqa: PLC0415
 
     be_quiet()
     address = read_ae_address(settings.dicom_worklist)

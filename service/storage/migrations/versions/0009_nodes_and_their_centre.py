@@ -18,7 +18,6 @@ def upgrade() -> None:
         opinions.add_column(sa.Column("uid", sa.String(36)))
         opinions.create_unique_constraint("uq_opinions_uid", ["uid"])
     op.add_column("inputs", sa.Column("awaited", sa.Boolean))
-    op.add_column("inputs", sa.Column("preview", sa.String(64)))
     time = sa.DateTime(timezone=True)
     op.create_table(
         "exchanges",
@@ -35,6 +34,13 @@ def upgrade() -> None:
     )
     op.create_index("ix_exchanges_waiting", "exchanges", ["due_at"], sqlite_where=WAITING, postgresql_where=WAITING)
     op.create_table(
+        "previews",
+        sa.Column("visit_id", sa.String(36), sa.ForeignKey("visits.id", ondelete="CASCADE"), primary_key=True),
+        sa.Column("index", sa.Integer, primary_key=True, autoincrement=False),
+        sa.Column("sha256", sa.String(64), nullable=False),
+        sa.Column("n_bytes", sa.BigInteger, nullable=False),
+    )
+    op.create_table(
         "centre",
         sa.Column("id", sa.Integer, primary_key=True),
         sa.Column("heard_at", time),
@@ -47,9 +53,9 @@ def upgrade() -> None:
 
 def downgrade() -> None:
     op.drop_table("centre")
+    op.drop_table("previews")
     op.drop_index("ix_exchanges_waiting", "exchanges")
     op.drop_table("exchanges")
-    op.drop_column("inputs", "preview")
     op.drop_column("inputs", "awaited")
     with op.batch_alter_table("opinions") as opinions:
         opinions.drop_constraint("uq_opinions_uid", type_="unique")
