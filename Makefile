@@ -2,7 +2,7 @@ PYTHON ?= python3
 PEERS_PYTHON ?= /usr/bin/python3
 BIN := .venv/bin
 
-.PHONY: demo serve test check mutants bench bench-short bench-peers chaos lock lock-peers clean
+.PHONY: demo serve test check mutants bench bench-short bench-peers chaos sbom base image lock lock-peers clean
 
 demo: .venv/serve.done
 	$(BIN)/python -m samples.demo
@@ -45,6 +45,21 @@ bench-peers: .venv/test.done .venv-peers/done
 chaos: .venv/test.done
 	$(BIN)/python -m benchmarks chaos
 
+# The packages that serve, as CycloneDX in var/sbom.cdx.json, and a table of their licences.
+sbom: .venv/test.done
+	$(BIN)/python deploy/sbom.py
+
+# A Debian for the image (needs mmdebstrap): var/base.tar, for `podman import`. MIRROR: a dated archive, for the same each time.
+base:
+	mkdir -p var
+	mmdebstrap --variant=minbase --include=ca-certificates,python3-venv,tzdata \
+	  --dpkgopt=path-exclude=/usr/share/man/* --dpkgopt=path-exclude=/usr/share/locale/* bookworm var/base.tar $(MIRROR)
+
+# The image that containers run (needs podman or buildah): docs/how-to/deploy.md#an-image.
+image: sbom
+	case "$(BASE)" in *@sha256:*) ;; *) echo "make image BASE=NAME@sha256:…" >&2; exit 2 ;; esac
+	$(or $(shell command -v podman),buildah) build --build-arg BASE=$(BASE) --tag sangloc --file deploy/Containerfile .
+
 .venv-peers/done: requirements/peers.lock
 	test -x .venv-peers/bin/python || $(PEERS_PYTHON) -m venv .venv-peers
 	.venv-peers/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/peers.lock
@@ -64,6 +79,8 @@ chaos: .venv/test.done
 lock:
 	uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 	  --no-annotate --no-header -o requirements/serve.lock
+	uv pip compile pyproject.toml --extra postgres --extra s3 -c requirements/serve.lock --universal --python-version 3.11 \
+	  --generate-hashes --no-emit-index-url --no-annotate --no-header -o requirements/image.lock
 	uv pip compile pyproject.toml --extra train --extra test --extra postgres --extra s3 -c requirements/serve.lock \
 	  --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --no-header \
 	  -o requirements/test.lock

@@ -5,9 +5,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-import socket
-import subprocess
-import sys
 import time
 
 import pytest
@@ -16,41 +13,14 @@ from service.errors import StorageUnavailable, StoredFileDamaged, StoredFileMiss
 from service.storage.drafts import HELD_BYTES, Drafts
 from service.storage.owner import Owner
 from service.storage.store import FolderStore, RemoteStore, open_store
+from tests.service.s3 import s3_server
 from tests.service.serving import serving, settings_for, until, visit_files
 
 
 @pytest.fixture(scope="module")
 def s3_environment():
-    """An S3 server on loopback (moto), with one bucket ``visits``."""
-    pytest.importorskip("moto.server", reason="moto is not installed: the store is not tried over S3")
-    boto3 = pytest.importorskip("boto3")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = str(probe.getsockname()[1])
-    environment = {
-        "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}",
-        "AWS_ACCESS_KEY_ID": "test",
-        "AWS_SECRET_ACCESS_KEY": "test",
-        "AWS_DEFAULT_REGION": "us-east-1",
-    }
-    command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", port]
-    with contextlib.ExitStack() as stack:
-        server = stack.enter_context(subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL))
-        stack.callback(server.terminate)
-        until(lambda: _listens(int(port)), 30)
-        client = boto3.client(
-            "s3", endpoint_url=environment["AWS_ENDPOINT_URL"], region_name="us-east-1",
-            aws_access_key_id="test", aws_secret_access_key="test",
-        )  # fmt: skip
-        stack.callback(client.close)
-        client.create_bucket(Bucket="visits")
+    with s3_server() as environment:
         yield environment
-
-
-def _listens(port):
-    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
-        return True
-    return False
 
 
 @pytest.fixture(params=["file", "memory", "s3"])
