@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+
 from sqlalchemy import and_, case, func, select
 from sqlalchemy.orm import Session
 

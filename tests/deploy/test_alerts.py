@@ -46,7 +46,9 @@ def metrics_in(expression):
 
 
 def test_every_metric_that_is_asked_for_exists():
-    described = re.findall(r"^\| `(sangloc_\w+)`", (ROOT / "docs/reference/metrics.md").read_text("utf-8"), re.MULTILINE)
+    described = re.findall(
+        r"^\| `(sangloc_\w+)`", (ROOT / "docs/reference/metrics.md").read_text("utf-8"), re.MULTILINE
+    )
     asked = [rule["expr"] for rule in RULES]
     asked += [target["expr"] for panel in PANELS for target in panel["targets"]]
     assert all(map(metrics_in, asked))

@@ -1,9 +1,8 @@
-"""compose.yaml: read by a real docker-compose where there is one, and what proxy, image and service say elsewhere."""
+"""compose.yaml: valid by the specification's own models, and what proxy, image and service say elsewhere."""
 
 from __future__ import annotations
 
 import re
-import shutil
 import subprocess
 import sys
 
@@ -19,7 +18,10 @@ SERVICES = yaml.safe_load(FILE.read_text("utf-8"))["services"]
 NODES = ("node1", "node2")
 ASKED = set(re.findall(r"\$\{(\w+):?", FILE.read_text("utf-8")))
 """Variables that the file leaves to the operator."""
-FILLED = {name: "Asia/Ho_Chi_Minh" if name.endswith("ZONE") else "vi" if name.endswith("LANGUAGE") else "x" * 24 for name in ASKED}
+FILLED = {
+    name: "Asia/Ho_Chi_Minh" if name.endswith("ZONE") else "vi" if name.endswith("LANGUAGE") else "x" * 24
+    for name in ASKED
+}
 
 
 def filled(text):
@@ -35,24 +37,14 @@ def test_the_file_of_variables_has_each_that_is_asked_for():
     assert not re.search(r"^[A-Z_]+=.+", text, re.MULTILINE), "a password or an image that ships would be used"
 
 
-def test_docker_compose_reads_it(tmp_path):
-    executable = shutil.which("docker-compose")
-    if executable is None:
-        pytest.skip("docker-compose is not installed: nobody else has read compose.yaml in this run")
-    variables = tmp_path / "variables"
-    variables.write_text("".join(f"{name}={value}\n" for name, value in FILLED.items()), "utf-8")
-
-    def read():
-        return subprocess.run(
-            [executable, "--env-file", variables, "--file", FILE, "config"],
-            capture_output=True, text=True, timeout=60, check=False, cwd=ROOT,
-        )  # fmt: skip
-
-    done = read()
-    assert done.returncode == 0, done.stderr
-    assert set(yaml.safe_load(done.stdout)["services"]) == set(SERVICES)
-    variables.write_text("", "utf-8")
-    assert read().returncode != 0, "a password without a value has to stop it"
+def test_the_compose_specification_knows_it():
+    models = pytest.importorskip("compose_spec", reason="compose-spec is not installed")
+    content = yaml.safe_load(FILE.read_text("utf-8"))
+    del content["x-node"]
+    models.ComposeSpecification.model_validate(content)
+    content["services"]["node1"]["restart"] = ["always"]
+    with pytest.raises(ValueError, match="restart"):
+        models.ComposeSpecification.model_validate(content)
 
 
 def test_the_settings_can_be_used(monkeypatch):
@@ -85,7 +77,12 @@ def test_the_service_may_as_little_as_it_needs_and_nobody_else_reaches_the_data(
         assert made["volumes"] == [f"{node}:{folder}"]
         assert int(made["stop_grace_period"].rstrip("s")) >= 60
         assert "ports" not in made, "clients come by the proxy"
-    assert {name for name, each in SERVICES.items() if "back" in each["networks"]} == {*NODES, "bucket", "postgres", "minio"}
+    assert {name for name, each in SERVICES.items() if "back" in each["networks"]} == {
+        *NODES,
+        "bucket",
+        "postgres",
+        "minio",
+    }
     assert {name for name, each in SERVICES.items() if "ports" in each} == {"proxy", "prometheus"}
     assert SERVICES["prometheus"]["ports"] == ["127.0.0.1:9090:9090"]
 

@@ -51,7 +51,10 @@ def test_the_parts_mean_each_other():
     assert of_kind("Service")["spec"]["ports"][0]["targetPort"] == port["name"]
     assert of_kind("NetworkPolicy")["spec"]["ingress"][0]["ports"][0]["port"] == port["name"]
     assert all(CONTAINER[probe]["httpGet"]["port"] == port["name"] for probe in CONTAINER if probe.endswith("Probe"))
-    assert of_kind("HorizontalPodAutoscaler")["spec"]["minReplicas"] > of_kind("PodDisruptionBudget")["spec"]["minAvailable"]
+    assert (
+        of_kind("HorizontalPodAutoscaler")["spec"]["minReplicas"]
+        > of_kind("PodDisruptionBudget")["spec"]["minAvailable"]
+    )
 
 
 def test_the_settings_can_be_used(monkeypatch):
@@ -63,7 +66,7 @@ def test_the_settings_can_be_used(monkeypatch):
     assert settings.database.startswith("postgresql+psycopg://")
     assert settings.port == CONTAINER["ports"][0]["containerPort"]
     # with service links, Kubernetes would set this one to 'tcp://…', for a Service named sangloc
-    assert PREFIX == f"{of_kind('Service')['metadata']['name'].upper()}_"
+    assert f"{of_kind('Service')['metadata']['name'].upper()}_" == PREFIX
     assert POD["enableServiceLinks"] is False
 
 

@@ -10,6 +10,7 @@ import socket
 import ssl
 import subprocess
 import time
+from pathlib import Path
 from types import SimpleNamespace
 
 import httpx
@@ -76,14 +77,14 @@ class Proxy:
 
     def peak_mb(self):
         """The most memory that it has had."""
-        said = re.search(r"VmHWM:\s+(\d+) kB", open(f"/proc/{self.process.pid}/status").read())
+        said = re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{self.process.pid}/status").read_text())
         return int(said[1]) / 1000
 
     def curl(self, *options):
         """Status and body by curl, over HTTP/2."""
         authority = self.log.parent / "authority.pem"
         done = subprocess.run(
-            ["curl", "--silent", "--http2", "--cacert", authority, "--write-out", "\n%{http_version} %{http_code}", *options],
+            ["curl", "-s", "--http2", "--cacert", authority, "-w", "\n%{http_version} %{http_code}", *options],
             capture_output=True, text=True, timeout=60, check=True,
         )  # fmt: skip
         body, _, said = done.stdout.rpartition("\n")
@@ -113,12 +114,16 @@ def test_only_tls_1_2_and_newer_is_spoken_and_browsers_are_told_to_come_by_it(pr
         context = ssl.create_default_context(cafile=proxy.log.parent / "authority.pem")
         context.set_ciphers("DEFAULT:@SECLEVEL=0")
         context.minimum_version = context.maximum_version = version
-        with socket.create_connection(("127.0.0.1", proxy.port)) as plain:
-            return context.wrap_socket(plain, server_hostname="localhost").version()
+        with (
+            socket.create_connection(("127.0.0.1", proxy.port)) as plain,
+            context.wrap_socket(plain, server_hostname="localhost", do_handshake_on_connect=False) as over_tls,
+        ):
+            over_tls.do_handshake()
+            return over_tls.version()
 
     assert [spoken(each) for each in (ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3)] == ["TLSv1.2", "TLSv1.3"]
     for old in (ssl.TLSVersion.TLSv1, ssl.TLSVersion.TLSv1_1):
-        with pytest.raises((ssl.SSLError, ConnectionError)), pytest.warns(DeprecationWarning):
+        with pytest.raises((ssl.SSLError, ConnectionError)), pytest.warns(DeprecationWarning, match="deprecated"):
             spoken(old)
     with proxy.client() as client:
         assert client.get("/healthz").headers["strict-transport-security"] == "max-age=31536000"

@@ -66,7 +66,11 @@ def test_nothing_that_serves_is_under_gpl_or_agpl(sbom, bill):
 
 
 def test_what_is_not_known_is_not_guessed(sbom):
-    for said in ([], [{"license": {"name": "Proprietary, ask us"}}], [{"license": {"id": "MIT"}}, {"expression": "GPL-3.0-only"}]):
+    for said in (
+        [],
+        [{"license": {"name": "Proprietary, ask us"}}],
+        [{"license": {"id": "MIT"}}, {"expression": "GPL-3.0-only"}],
+    ):
         with pytest.raises(ValueError, match="new-package"):
             sbom.licence_of({"name": "new-package", "licenses": said})
 

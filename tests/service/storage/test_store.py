@@ -14,7 +14,7 @@ from service.storage.drafts import HELD_BYTES, Drafts
 from service.storage.owner import Owner
 from service.storage.store import FolderStore, RemoteStore, open_store
 from tests.service.s3 import s3_server
-from tests.service.serving import serving, settings_for, until, visit_files
+from tests.service.serving import serving, settings_for, visit_files
 
 
 @pytest.fixture(scope="module")
