@@ -29,7 +29,7 @@ SPDX = {
     "OSI Approved :: Apache Software License": "Apache-2.0",
     "PSFL": "PSF-2.0",
 }
-"""What packages say of their licence in other words than SPDX's, and the expression that their licence files bear out."""
+"""What packages say of their licence in other words than SPDX's, and the expression their licence files bear out."""
 BY_FILE = {
     "jinja2": "BSD-3-Clause",
     "pydicom": "MIT",
