@@ -31,6 +31,7 @@ SPDX = {
 }
 """What packages say of their licence in other words than SPDX's, and the expression their licence files bear out."""
 BY_FILE = {
+    "aiohappyeyeballs": "PSF-2.0",
     "jinja2": "BSD-3-Clause",
     "pydicom": "MIT",
     "pynetdicom": "MIT",
