@@ -59,6 +59,16 @@ class Metrics:
         self.unfinished = Gauge(
             "sangloc_visits_unfinished", "Accepted visits without an outcome", registry=self._registry
         )
+        self.visits_oldest = Gauge(
+            "sangloc_visits_oldest_seconds",
+            "How long ago the visit was received that has waited longest for its outcome; 0 where none waits",
+            registry=self._registry,
+        )
+        self.arrivals_oldest = Gauge(
+            "sangloc_arrivals_oldest_seconds",
+            "How long ago the DICOM object came that has waited longest to become part of a visit; 0 where none waits",
+            registry=self._registry,
+        )
         self.shadows = Counter(
             "sangloc_shadow_total",
             "Answers of shadow bundles that were stored; visits that a shadow bundle did not assess: dropped, failed",
@@ -117,6 +127,12 @@ class Metrics:
         self.deliveries_oldest = Gauge(
             "sangloc_deliveries_oldest_seconds",
             "How old the report is that has waited longest for a delivery; 0 where none waits",
+            ("kind",),
+            registry=self._registry,
+        )
+        self.deliveries_given_up = Gauge(
+            "sangloc_deliveries_given_up",
+            "Deliveries that were given up, to destinations that have not ended",
             ("kind",),
             registry=self._registry,
         )

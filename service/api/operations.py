@@ -11,13 +11,16 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 from sqlalchemy import func, select
+from sqlalchemy.orm import Session
 
 from service import errors
 from service.api.refusals import problem_responses
 from service.delivery.backlog import measure_backlog
 from service.errors import ServiceError, StorageUnavailable, Unavailable
 from service.logs import where_it_failed
+from service.receive.dicom.gathering import oldest_arrival_s
 from service.state import Service, service_of
+from service.storage.database import age_s, database_now
 from service.storage.tables import VisitRow
 
 ON_A_GPU = ("CUDA", "Tensorrt")
@@ -125,15 +128,26 @@ async def _measure_room(service: Service) -> None:
 async def _measure_queues(service: Service) -> None:
     """What waits in the database. While it is away nothing is known, and metrics are needed the more."""
     metrics = service.metrics
-    query = select(func.count()).select_from(VisitRow).where(VisitRow.status == "accepted")
+    by_kind = metrics.deliveries_waiting, metrics.deliveries_oldest, metrics.deliveries_given_up
     try:
-        metrics.unfinished.set(await service.database.read(lambda session: session.scalars(query).one()))
+        n_visits, visits_s = await service.database.read(_unfinished)
+        arrivals_s = await service.database.read(oldest_arrival_s)
         backlog = await service.database.read(measure_backlog)
     except StorageUnavailable:
-        metrics.unfinished.set(math.nan)
-        metrics.deliveries_waiting.clear()
-        metrics.deliveries_oldest.clear()
-        return
-    for kind, waiting in backlog.items():
-        metrics.deliveries_waiting.labels(kind).set(waiting.n)
-        metrics.deliveries_oldest.labels(kind).set(waiting.oldest_s)
+        n_visits = visits_s = arrivals_s = math.nan
+        backlog = {}
+        for gauge in by_kind:
+            gauge.clear()
+    metrics.unfinished.set(n_visits)
+    metrics.visits_oldest.set(visits_s)
+    metrics.arrivals_oldest.set(arrivals_s)
+    for kind, found in backlog.items():
+        for gauge, value in zip(by_kind, (found.n, found.oldest_s, found.given_up), strict=True):
+            gauge.labels(kind).set(value)
+
+
+def _unfinished(session: Session) -> tuple[float, float]:
+    """How many visits have no outcome, and how many seconds ago the first of them was received."""
+    query = select(func.count(), func.min(VisitRow.received_at)).where(VisitRow.status == "accepted")
+    n, oldest = session.execute(query).one()
+    return n, age_s(oldest, database_now(session))

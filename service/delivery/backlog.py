@@ -1,17 +1,16 @@
-"""What waits to be delivered: how much, and since when, for the operator's metrics."""
+"""What waits to be delivered, and what was given up: how much, and since when, for the operator's metrics."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
 
 from sqlalchemy import and_, case, func, select
 from sqlalchemy.orm import Session
 
 from service.delivery.queue import DELIVERIES, DESTINATIONS, Deliveries
 from service.delivery.senders.dispatch import KINDS
-from service.storage.database import database_now
+from service.storage.database import age_s, database_now
 from service.storage.tables import VISITS, OpinionRow
 
 
@@ -25,10 +24,14 @@ class Backlog:
         Deliveries that have not arrived and were not given up.
     oldest_s
         Age in seconds of the oldest report among them; 0 where there is none.
+    given_up
+        Deliveries that are not tried again until somebody asks for it. What was meant for a destination that has ended
+        does not count: nobody can ask for it.
     """
 
     n: int = 0
     oldest_s: float = 0.0
+    given_up: int = 0
 
 
 def measure_backlog(session: Session) -> Mapping[str, Backlog]:
@@ -47,9 +50,17 @@ def measure_backlog(session: Session) -> Mapping[str, Backlog]:
         .group_by(DESTINATIONS.c.kind)
     )
     now = database_now(session)
-    waiting = {kind: Backlog(n, _age_s(oldest, now)) for kind, n, oldest in session.execute(query)}
-    return {kind: waiting.get(kind, Backlog()) for kind in KINDS}
+    waiting = {kind: (n, age_s(oldest, now)) for kind, n, oldest in session.execute(query)}
+    given_up = _given_up(session)
+    return {kind: Backlog(*waiting.get(kind, (0, 0.0)), given_up.get(kind, 0)) for kind in KINDS}
 
 
-def _age_s(made_at: datetime | None, now: datetime) -> float:
-    return 0.0 if made_at is None else max(0.0, (now - made_at).total_seconds())
+def _given_up(session: Session) -> dict[str, int]:
+    query = (
+        select(DESTINATIONS.c.kind, func.count())
+        .select_from(DESTINATIONS)
+        .join(DELIVERIES, DELIVERIES.c.destination_id == DESTINATIONS.c.id)
+        .where(DESTINATIONS.c.ended_at.is_(None), DELIVERIES.c.state == "dead")
+        .group_by(DESTINATIONS.c.kind)
+    )
+    return {kind: n for kind, n in session.execute(query)}

@@ -190,6 +190,11 @@ def database_now(session: Session) -> datetime:
     return now.astimezone(UTC)
 
 
+def age_s(at: datetime | None, now: datetime) -> float:
+    """Seconds from ``at`` to ``now``; 0 where there is nothing that has an age."""
+    return 0.0 if at is None else max(0.0, (now - at).total_seconds())
+
+
 def insert_rows(session: Session, *rows: Base) -> None:
     """Insert new rows, one statement each; SQLAlchemy's unit of work takes three times as long."""
     for row in rows:

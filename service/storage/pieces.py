@@ -13,7 +13,7 @@ import os
 import tempfile
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import IO, Any, Protocol
@@ -228,15 +228,21 @@ class ObjectPieces:
             return
         self._look_after = time.monotonic() + LOOK_EVERY_S
         oldest = time.time() - than_s
-        self._remove(self._root, lambda written: written.timestamp() < oldest)
+        self._remove(self._root, lambda written_s: written_s < oldest)
 
     @object_store_outages()
-    def _remove(self, prefix: str, which: Callable[[datetime], bool]) -> None:
+    def _remove(self, prefix: str, which: Callable[[float], bool]) -> None:
         self._files.invalidate_cache(prefix)
         found = self._files.find(prefix, detail=True)
-        old = [path for path, about in found.items() if which(about.get("LastModified") or about["created"])]
+        old = [path for path, about in found.items() if which(_written_s(about))]
         if old:
             self._files.rm(old)
+
+
+def _written_s(about: Mapping[str, Any]) -> float:
+    """When an object was written, seconds since 1970, by what fsspec tells of it."""
+    written = about.get("LastModified") or about["created"]
+    return written.timestamp() if isinstance(written, datetime) else float(written)
 
 
 def _end(session: Session, upload_id: str, offset: int | None) -> int:

@@ -30,7 +30,7 @@ from service.receive.dicom.modality_worklist import ModalityWorklistFailed, ask_
 from service.receive.orders import find_order, merge_order
 from service.receive.posted import LIMITS
 from service.state import Service
-from service.storage.database import database_now, rowcount
+from service.storage.database import age_s, database_now, rowcount
 from service.storage.tables import ArrivalRow
 
 POLL_S = 0.5
@@ -186,6 +186,12 @@ def _due(quiet_s: float, session: Session) -> list[tuple[str, str]]:
         .limit(MAX_STUDIES)
     )
     return [(site, study_uid) for site, study_uid in session.execute(studies)]
+
+
+def oldest_arrival_s(session: Session) -> float:
+    """How long ago the arrival came that has waited longest to become part of a visit; 0 where none waits."""
+    oldest = select(func.min(ArrivalRow.received_at)).where(ArrivalRow.visit_id.is_(None))
+    return age_s(session.scalars(oldest).one(), database_now(session))
 
 
 def _rows_of_study(site: str, study_uid: str, session: Session) -> Sequence[ArrivalRow]:

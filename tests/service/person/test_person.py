@@ -23,9 +23,11 @@ from service.storage.tables import (
     ArrivalRow,
     Base,
     DeletionRow,
+    ExchangeRow,
     InputRow,
     OrderRow,
     OutcomeRow,
+    PreviewRow,
     ReportRow,
     ShadowRow,
     VisitRow,
@@ -106,6 +108,10 @@ class Clinic:
                 context = Context(person=of).model_dump_json()
                 insert_rows(session, OrderRow(site=SITE, accession_number=number, context=context, received_at=now))
             shadow = {"name": "lung", "version": "9.9.9", "sha256": "0" * 64, "in_service": "1.0.0", "answered_at": now}
+            preview = {"visit_id": self.visit, "index": 0, "n_bytes": 9}
+            insert_rows(session, PreviewRow(**preview, sha256=self.put(b"a preview")))
+            waits = {"changes": 0, "sent": 0, "left": 0, "attempts": 0}
+            insert_rows(session, ExchangeRow(visit_id=self.visit, due_at=now, **waits))
             insert_rows(session, ShadowRow(visit_id=self.visit, **shadow, assessment=json.dumps({"of": ID})))
         until(lambda: len(sink.received) >= 7, 30)
 

@@ -60,6 +60,11 @@ class Clinic:
             session.add_all(rows)
 
 
+def session_row(name, expires_at):
+    moments = {"opened_at": expires_at, "used_at": expires_at, "expires_at": expires_at}
+    return SessionRow(hash=name, id=name[:36], key_hash="b", network="", browser="", **moments)
+
+
 def test_the_shipped_table_deletes_nothing_of_a_visit(clinic, capsys):
     old = clinic.post(b"old", years_ago=50)
     assert main(["show"]) == 0
@@ -73,8 +78,8 @@ def test_the_shipped_table_deletes_nothing_of_a_visit(clinic, capsys):
     ]
     now = datetime.now(UTC)
     clinic.insert(
-        SessionRow(hash="a" * 64, key_hash="b", expires_at=now - timedelta(seconds=1)),
-        SessionRow(hash="c" * 64, key_hash="b", expires_at=now + timedelta(hours=1)),
+        session_row("a" * 64, now - timedelta(seconds=1)),
+        session_row("c" * 64, now + timedelta(hours=1)),
     )
     assert main(["apply"]) == 0
     assert [row.hash for row in clinic.rows(SessionRow)] == ["c" * 64]
@@ -157,7 +162,7 @@ def test_each_kind_grows_old(clinic):
             OrderRow(site="district", accession_number=f"A-{n}", context="{}", received_at=at),
             ShadowRow(**shadow, version=f"{n}.0.0", answered_at=at),
             DeliveryRow(**sent, due_at=old, delivered_at=at),
-            SessionRow(hash=str(n), key_hash="b", expires_at=at),
+            session_row(str(n), at),
             DeletionRow(id=str(n), at=at, rule="x", counts="{}", digests="[]", finished_at=at),
         )
     rules = "".join(f'[old_{kind}]\nwhat = "{kind}"\nafter_days = 10\n' for kind in KINDS if kind != "orders")

@@ -53,6 +53,8 @@ def made_value(column, word):
         return date(2026, 1, 2)
     if isinstance(column.type, sa.Boolean):
         return True
+    if isinstance(column.type, sa.Float):
+        return 7.5
     return 7 if isinstance(column.type, sa.Integer) else word
 
 

@@ -52,7 +52,8 @@ def test_a_database_that_is_away_is_said_so_at_every_door(own_postgres, tmp_path
         ready = site.get("/readyz")
         assert (ready.status_code, ready.json()["checks"]["database"]) == (503, "database_unavailable")
         counts = told(served)
-        assert math.isnan(counts["sangloc_visits_unfinished",])
+        for name in ("visits_unfinished", "visits_oldest_seconds", "arrivals_oldest_seconds"):
+            assert math.isnan(counts[f"sangloc_{name}",])
         assert counts["sangloc_unavailable_total", "database_unavailable"] == 8
         page = site.get("/worklist", headers={"Accept": "text/html", "Accept-Language": "vi"})
         assert (page.status_code, page.headers["retry-after"]) == (503, "10")
