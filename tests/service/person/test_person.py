@@ -109,7 +109,7 @@ class Clinic:
                 insert_rows(session, OrderRow(site=SITE, accession_number=number, context=context, received_at=now))
             shadow = {"name": "lung", "version": "9.9.9", "sha256": "0" * 64, "in_service": "1.0.0", "answered_at": now}
             preview = {"visit_id": self.visit, "index": 0, "n_bytes": 9}
-            insert_rows(session, PreviewRow(**preview, sha256=self.put(b"a preview")))
+            insert_rows(session, PreviewRow(**preview, sha256=self.put(b"in a visit")))
             waits = {"changes": 0, "sent": 0, "left": 0, "attempts": 0}
             insert_rows(session, ExchangeRow(visit_id=self.visit, due_at=now, **waits))
             insert_rows(session, ShadowRow(visit_id=self.visit, **shadow, assessment=json.dumps({"of": ID})))
@@ -251,7 +251,7 @@ def test_a_person_is_erased_beside_a_running_server_and_nothing_is_left(clinic, 
         assert ACCESSION.encode() not in left, "overwritten, in the file and in its log"
         assert b"1961-02-03" in left
     assert retention(["record"]) == 0
-    assert "person_erased: arrivals 2, deliveries 5, inputs 3" in without_log(capsys.readouterr().out)
+    assert "person_erased: arrivals 2, deliveries 5, exchanges 1, inputs 3" in without_log(capsys.readouterr().out)
     assert main(["erase", SITE, ID, "--yes"]) == 0, "once more changes nothing"
     assert clinic.count("deletions") == 1
 

@@ -27,6 +27,8 @@ from tests.service.serving import serving, settings_for, visit_files
 KNOWN = revisions()
 STEPS = list(itertools.pairwise(KNOWN))
 MOMENT = datetime(2026, 1, 2, 3, 4, 5)
+EMPTIED = {"0010": {"sessions"}}
+"""Tables whose rows a migration deletes: whoever was signed in signs in again."""
 JSON = {"context", "options", "dicom", "opinion", "assessment", "report", "asked_by"}
 
 
@@ -55,7 +57,7 @@ def made_value(column, word):
         return True
     if isinstance(column.type, sa.Float):
         return 7.5
-    return 7 if isinstance(column.type, sa.Integer) else word
+    return ord(word) if isinstance(column.type, sa.Integer) else word
 
 
 def fill(connection, found, word):
@@ -90,7 +92,7 @@ def test_data_of_each_revision_survive_the_next_one_up_down_and_up_again(databas
         kept = still_there(connection, old)
         assert {table.name for table in kept} == {table.name for table in old}
         first = content(connection, kept)
-        assert all(len(rows) == 1 for rows in first.values())
+        assert {name for name, rows in first.items() if len(rows) != 1} == EMPTIED.get(after, set())
         all_of_it = content(connection, tables(connection))
         downgrade(connection, before)
         assert revision_of(connection) == before
