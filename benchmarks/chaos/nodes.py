@@ -52,7 +52,11 @@ def run(plan: Plan, figures: Figures) -> None:
     figures.counts["runs"] += 1
     chance = random.Random(seed)  # noqa: S311
     bodies = {name: body for name, body in kinds().items() if name in POSTED}
-    with tempfile.TemporaryDirectory() as folder, running(Path(folder, "c"), errors=plan.errors) as (centre,):
+    with (
+        tempfile.TemporaryDirectory() as of_centre,
+        tempfile.TemporaryDirectory() as of_node,
+        running(Path(of_centre), errors=plan.errors) as (centre,),
+    ):
         link = ThinLink(centre.port, bytes_per_s=BYTES_PER_S, delay_s=DELAY_S)
         settings = {
             "SANGLOC_UPSTREAM": link.address,
@@ -60,7 +64,7 @@ def run(plan: Plan, figures: Figures) -> None:
             "SANGLOC_UPSTREAM_ASK_SECONDS": "1",
         }
         specialist = centre.key("specialist", HOSPITAL, doctor_id="CK", label="specialist")
-        with running(Path(folder, "n"), settings=settings, errors=plan.errors) as (node,):
+        with running(Path(of_node), settings=settings, errors=plan.errors) as (node,):
             load = Load(figures, [node.port], node.key("site", SITE), bodies, seed)
             doctor = node.key("doctor", SITE, doctor_id=DOCTOR, label="doctor")
             plan.begin()
