@@ -8,7 +8,7 @@ import hmac
 import json
 from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -148,7 +148,9 @@ class Scorer:
                 task.cancel()
             await asyncio.gather(*self._running, return_exceptions=True)
 
-        self._loop.run_until_complete(cancelled())
+        while not all(task.done() for task in self._running):
+            with suppress(RuntimeError):  # a signal that came within a task stops the loop once more
+                self._loop.run_until_complete(cancelled())
 
     async def _score(self, case: Case) -> Scored:
         try:

@@ -52,7 +52,20 @@ async def node_key(key: CurrentKey) -> Key:
 NodeKey = Annotated[Key, Depends(node_key)]
 VisitId = Annotated[Id, Path()]
 Index = Annotated[int, Path(ge=0, lt=1000)]
-_JSON: dict[str, Any] = {"content": {"application/json": {"schema": {"type": "object"}}}}
+_RECORD = {
+    "received_at": "2026-11-30T07:30:00Z",
+    "started_at": "2026-11-30T07:30:00Z",
+    "completed_at": "2026-11-30T07:30:01Z",
+    "status": "complete",
+    "context": "{}",
+    "assessment": '{"organs": {}, "inputs": [], "models": []}',
+    "study_uid": None,
+    "accession_number": None,
+    "body_hash": 64 * "0",
+    "files": [],
+    "followup": {},
+}
+_JSON: dict[str, Any] = {"content": {"application/json": {"schema": {"type": "object"}, "example": _RECORD}}}
 
 
 @router.get("/news")

@@ -20,8 +20,8 @@ from inference.archive.tables import NAMES, Table, lines_of
 from tests.conftest import ROOT
 from tests.data_specs.cxr_made import CT
 from tests.inference.archive.made import failed, film, rows, run
+from tests.service.conftest import s3, s3_environment  # noqa: F401  fixtures
 from tests.service.orthanc import orthanc
-from tests.service.storage.test_store import s3_environment  # noqa: F401  a fixture
 
 OPTIONS = Options(ROOT, {}, b"k" * 32)
 
