@@ -52,7 +52,7 @@ async def node_key(key: CurrentKey) -> Key:
 NodeKey = Annotated[Key, Depends(node_key)]
 VisitId = Annotated[Id, Path()]
 Index = Annotated[int, Path(ge=0, lt=1000)]
-_RECORD = {
+_RECORD: dict[str, Any] = {
     "received_at": "2026-11-30T07:30:00Z",
     "started_at": "2026-11-30T07:30:00Z",
     "completed_at": "2026-11-30T07:30:01Z",
@@ -65,6 +65,7 @@ _RECORD = {
     "files": [],
     "followup": {},
 }
+_SENT = {"upload": "0b5c8f0e-7a51-4c0d-9d5e-3f1c2a6b7d88", "encoding": "gzip"}
 _JSON: dict[str, Any] = {"content": {"application/json": {"schema": {"type": "object"}, "example": _RECORD}}}
 
 
@@ -143,6 +144,7 @@ class SentFile(BaseModel):
     status_code=204,
     response_class=Response,
     responses=problem_responses(errors.NotFound, errors.UploadGone, errors.UploadUnfinished, errors.FileDiffers),
+    openapi_extra={"requestBody": {"content": {"application/json": {"example": _SENT}}}},
 )
 async def put_file(request: Request, key: NodeKey, visit_id: VisitId, index: Index, sent: SentFile) -> Response:
     """Make an upload the file of a visit. A file that is here already is kept, and the upload removed."""
