@@ -52,9 +52,9 @@ def tree(pid: int) -> Iterator[int]:
 
 
 def memory_of(pids: Sequence[int]) -> Memory:
-    """The memory that some processes, and all that came from them, have now; those that have ended have none."""
+    """The memory that these processes have now, without those that came from them; those that have ended have none."""
     found = Memory()
-    for pid in (each for first in pids for each in tree(first)):
+    for pid in pids:
         with suppress(OSError):
             lines = (line.split() for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines())
             kib = {words[0]: int(words[1]) for words in lines if words[0] in ("Pss:", "Rss:")}
@@ -66,20 +66,26 @@ def memory_of(pids: Sequence[int]) -> Memory:
 
 @contextmanager
 def peak_memory(pids: Callable[[], Sequence[int]], every_s: float) -> Iterator[Memory]:
-    """The largest memory of some processes meanwhile, looked at every so often, less often where looking is slow.
+    """The largest memory of some processes, and of all that came from them, meanwhile.
+
+    It is looked at every so often, less often where looking is slow.
 
     Parameters
     ----------
     pids
         The processes at this moment.
     """
-    peak, ended = memory_of(pids()), threading.Event()
+
+    def now() -> Memory:
+        return memory_of([each for first in pids() for each in tree(first)])
+
+    peak, ended = now(), threading.Event()
 
     def watch() -> None:
         cost = 0.0
         while not ended.wait(max(every_s, cost / MAX_SHARE)):
             began = time.perf_counter()
-            peak.at_least(memory_of(pids()))
+            peak.at_least(now())
             cost = time.perf_counter() - began
 
     watcher = threading.Thread(target=watch, name="memory", daemon=True)

@@ -15,27 +15,24 @@ from sqlalchemy import Connection
 
 from service.logs import set_up_logs
 from service.settings import read_settings
-from service.storage.commands import CANNOT, DONE, OUTAGES, REFUSED, NotDone, open_existing, plain_reason
+from service.storage.commands import DONE, NotDone, carried_out, open_existing
 from service.storage.migrate import DEPLOY, downgrade, migrating, revision_of, revisions, upgrade
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Carry out one command. Returns 0: done; 1: refused; 2: the database cannot be used."""
     given = _parse(arguments)
+    return carried_out("upgrade", lambda: _on_the_tables(given))
+
+
+def _on_the_tables(given: argparse.Namespace) -> int:
+    settings = read_settings()
+    database, _ = open_existing(settings)
     try:
-        settings = read_settings()
-        database, _ = open_existing(settings)
-        try:
-            with migrating(settings, database) as connection:
-                given.command(connection, given)
-        finally:
-            database.close()
-    except NotDone as refusal:
-        print(f"upgrade: {refusal}", file=sys.stderr)
-        return REFUSED
-    except OUTAGES as error:
-        print(f"upgrade: {plain_reason(error)}", file=sys.stderr)
-        return CANNOT
+        with migrating(settings, database) as connection:
+            given.command(connection, given)
+    finally:
+        database.close()
     return DONE
 
 

@@ -21,6 +21,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.files import ROOT, Body, multipart, numbered, png
+from benchmarks.memory import memory_of
 
 APPS = Path(__file__).parent / "apps"
 PYTHON = ROOT / ".venv-peers" / "bin" / "python"
@@ -166,12 +167,7 @@ class RunningPeer:
 
     def memory_mb(self) -> float:
         """Proportional set size of all its processes now, megabytes."""
-        kilobytes = 0
-        for pid in processes_marked(self.mark):
-            with suppress(OSError):
-                rows = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
-                kilobytes += next((int(row.split()[1]) for row in rows if row.startswith("Pss:")), 0)
-        return kilobytes / 1000
+        return memory_of(processes_marked(self.mark)).pss_mb
 
     def ask(self) -> list[float]:
         """Probabilities of the sample film."""

@@ -21,21 +21,13 @@ from service.backup.restore import restore
 from service.backup.save import save
 from service.logs import set_up_logs
 from service.settings import read_settings
-from service.storage.commands import CANNOT, DONE, OUTAGES, REFUSED, NotDone, open_existing, plain_reason
+from service.storage.commands import DONE, REFUSED, carried_out, open_existing
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Carry out one command. Returns 0: done; 1: refused, or files are lacking; 2: something cannot be used."""
     given = _parse(arguments)
-    try:
-        code: int = given.command(given)
-    except NotDone as refusal:
-        print(f"backup: {refusal}", file=sys.stderr)
-        return REFUSED
-    except OUTAGES as error:
-        print(f"backup: {plain_reason(error)}", file=sys.stderr)
-        return CANNOT
-    return code
+    return carried_out("backup", lambda: given.command(given))
 
 
 def _save(given: argparse.Namespace) -> int:

@@ -29,7 +29,7 @@ from service.exchange.record import (
     ReferralRecord,
     VisitRecord,
 )
-from service.storage.database import insert_rows
+from service.storage.database import insert_rows, rowcount
 from service.storage.folding import listed, usable_id
 from service.storage.tables import (
     EXCHANGES,
@@ -138,7 +138,7 @@ def take(session: Session, site: str, key_id: str, visit_id: str, record: VisitR
     """
     # the mark is taken away before the state is read: a change that comes meanwhile sets it again
     marks = update(EXCHANGES).where(EXCHANGES.c.visit_id == visit_id)
-    is_known = session.execute(marks.values(sent=EXCHANGES.c.changes)).rowcount == 1  # type: ignore[attr-defined]
+    is_known = rowcount(session.execute(marks.values(sent=EXCHANGES.c.changes))) == 1
     row = session.get(VisitRow, visit_id, with_for_update=True)
     if row is None:
         row = _new_visit(site, key_id, visit_id, record)

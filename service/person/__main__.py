@@ -22,14 +22,12 @@ from service.person.export import export
 from service.person.found import Found, find
 from service.settings import read_settings
 from service.storage.commands import (
-    CANNOT,
     DONE,
-    OUTAGES,
     REFUSED,
     NotDone,
+    carried_out,
     one_at_a_time,
     open_existing,
-    plain_reason,
 )
 from service.storage.database import Database
 from service.storage.store import Store
@@ -40,24 +38,21 @@ Command = Callable[[argparse.Namespace, Database, Store], int]
 def main(arguments: Sequence[str] | None = None) -> int:
     """Carry out one command. Returns 0: done; 1: refused, or something is left; 2: something cannot be used."""
     given = _parse(arguments)
+    return carried_out("person", lambda: _on_what_is_kept(given))
+
+
+def _on_what_is_kept(given: argparse.Namespace) -> int:
+    if given.identifier == "-":
+        given.identifier = sys.stdin.readline().rstrip("\n")
+    if not given.identifier.strip():
+        raise NotDone("the identifier is empty")
+    settings = read_settings()
+    database, store = open_existing(settings)
     try:
-        if given.identifier == "-":
-            given.identifier = sys.stdin.readline().rstrip("\n")
-        if not given.identifier.strip():
-            raise NotDone("the identifier is empty")
-        settings = read_settings()
-        database, store = open_existing(settings)
-        try:
-            with one_at_a_time(settings, database):
-                code: int = given.command(given, database, store)
-        finally:
-            database.close()
-    except NotDone as refusal:
-        print(f"person: {refusal}", file=sys.stderr)
-        return REFUSED
-    except OUTAGES as error:
-        print(f"person: {plain_reason(error)}", file=sys.stderr)
-        return CANNOT
+        with one_at_a_time(settings, database):
+            code: int = given.command(given, database, store)
+    finally:
+        database.close()
     return code
 
 

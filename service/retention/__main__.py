@@ -19,14 +19,11 @@ from service.retention.deletion import empty_log, remove_files
 from service.retention.table import KINDS, read_rules
 from service.settings import read_settings
 from service.storage.commands import (
-    CANNOT,
     DONE,
-    OUTAGES,
     REFUSED,
-    NotDone,
+    carried_out,
     one_at_a_time,
     open_existing,
-    plain_reason,
 )
 from service.storage.tables import DeletionRow
 
@@ -45,15 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if name == "apply":
             added.add_argument("--dry-run", action="store_true", help="say what would be deleted, and delete nothing")
     given = parser.parse_args(arguments)
-    try:
-        code: int = given.command(given)
-    except NotDone as refusal:
-        print(f"retention: {refusal}", file=sys.stderr)
-        return REFUSED
-    except OUTAGES as error:
-        print(f"retention: {plain_reason(error)}", file=sys.stderr)
-        return CANNOT
-    return code
+    return carried_out("retention", lambda: given.command(given))
 
 
 def _show(_given: argparse.Namespace) -> int:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import fcntl
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -43,6 +44,18 @@ def plain_reason(error: Exception) -> str:
         where = f"{error.filename}: " if error.filename else ""
         return f"{where}{error.strerror or error}"
     return f"the database does not answer ({type(error).__name__})"
+
+
+def carried_out(name: str, command: Callable[[], int]) -> int:
+    """The exit code of a command, after it was carried out or one line has said why it was not."""
+    try:
+        return command()
+    except NotDone as refusal:
+        print(f"{name}: {refusal}", file=sys.stderr)
+        return REFUSED
+    except OUTAGES as error:
+        print(f"{name}: {plain_reason(error)}", file=sys.stderr)
+        return CANNOT
 
 
 def open_existing(settings: Settings) -> tuple[Database, Store]:

@@ -12,7 +12,7 @@ import time
 import pytest
 
 from benchmarks.figures import CoreTime, median_ratio, parse_stat, percentiles, poisson_arrivals
-from benchmarks.memory import memory_of, peak_memory
+from benchmarks.memory import memory_of, peak_memory, tree
 
 
 def test_percentiles_are_values_that_were_measured():
@@ -65,11 +65,11 @@ def test_core_time_of_a_process_is_what_it_burnt():
 def test_core_time_and_memory_include_children():
     code = "import time\nx = bytearray(60_000_000)\nwhile time.process_time() < 0.4: pass\n"
     code += "print('done', flush=True)\ninput()"
-    before, memory = CoreTime.of(os.getpid()), memory_of([os.getpid()]).rss_mb
+    before, memory = CoreTime.of(os.getpid()), memory_of(list(tree(os.getpid()))).rss_mb
     child = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert child.stdout.readline() == "done\n"
     living = before.ms_per(CoreTime.of(os.getpid()), 1)
-    assert memory_of([os.getpid()]).rss_mb > memory + 55
+    assert memory_of(list(tree(os.getpid()))).rss_mb > memory + 55
     child.communicate("\n")
     ended = before.ms_per(CoreTime.of(os.getpid()), 1)
     assert 380 <= living <= ended + 20
@@ -87,7 +87,7 @@ def test_shared_pages_count_once_and_the_peak_stays():
         peak_memory(lambda: [first.pid], 0.02) as peak,
     ):
         assert first.stdout.readline() == "forked\n"
-        now, end = memory_of([first.pid]), time.monotonic() + 30
+        now, end = memory_of(list(tree(first.pid))), time.monotonic() + 30
         while peak.pss_mb < 85 and time.monotonic() < end:
             time.sleep(0.01)
         first.communicate("\n")
@@ -95,4 +95,4 @@ def test_shared_pages_count_once_and_the_peak_stays():
         assert 85 < now.pss_mb < 130
         assert now.rss_mb > 1.7 * now.pss_mb
     assert peak.pss_mb > 85
-    assert memory_of([first.pid]).processes == 0
+    assert memory_of(list(tree(first.pid))).processes == 0
