@@ -14,6 +14,8 @@
     ├── NotFinished                  the visit is not assessed yet: nothing can be signed or asked about it
     ├── VersionChanged               an opinion was signed since the report was read
     ├── AlreadyAsked                 the same question is open
+    ├── VisitDiffers                 a node sends a visit again with other contents than it sent before
+    ├── FileDiffers                  a node sends a file with other bytes than its visit announced
     ├── OffsetMismatch               a piece of an upload does not begin where the upload ends so far
     ├── UploadUnfinished             a visit of uploads that are not complete
     ├── UploadGone                   the upload has expired, was deleted, or is on another machine

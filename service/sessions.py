@@ -28,13 +28,13 @@ MOST_OF_ONE_KEY = 200
 USED_EVERY = timedelta(minutes=1)
 """How exactly it is noted when a session was last used: each note is a write."""
 _BROWSERS = (
-    ("Edge", r"\bEdg(?:e|A|iOS)?/"),
-    ("Opera", r"\bOPR/|\bOpera\b"),
-    ("Samsung Internet", r"\bSamsungBrowser/"),
-    ("Cốc Cốc", r"\bcoc_coc_browser/"),
-    ("Firefox", r"\b(?:Firefox|FxiOS)/"),
-    ("Chrome", r"\b(?:Chrome|Chromium|HeadlessChrome|CriOS)/"),
-    ("Safari", r"\bSafari/"),
+    ("Edge", re.compile(r"\bEdg(?:e|A|iOS)?/")),
+    ("Opera", re.compile(r"\bOPR/|\bOpera\b")),
+    ("Samsung Internet", re.compile(r"\bSamsungBrowser/")),
+    ("Cốc Cốc", re.compile(r"\bcoc_coc_browser/")),
+    ("Firefox", re.compile(r"\b(?:Firefox|FxiOS)/")),
+    ("Chrome", re.compile(r"\b(?:Chrome|Chromium|HeadlessChrome|CriOS)/")),
+    ("Safari", re.compile(r"\bSafari/")),
 )
 """What ``User-Agent`` has of a browser and of none above it (MDN, "Browser detection using the user agent")."""
 
@@ -222,4 +222,4 @@ def _minute(at: datetime) -> datetime:
 
 def browser_family(user_agent: str) -> str:
     """The name of the browser that ``user_agent`` is of; empty where it is none of the usual ones."""
-    return next((name for name, pattern in _BROWSERS if re.search(pattern, user_agent[:500])), "")
+    return next((name for name, pattern in _BROWSERS if pattern.search(user_agent[:500])), "")

@@ -30,6 +30,7 @@ EXAMPLES = {
     "escape": re.escape("\\"),
     "delimiter": ";",
     "wanted": "a*b?c*" * 20,
+    "words": ["7", *(f"{number:012}" for number in range(99))],
     "point": r"[0-9.]+",
     "with_ae_title": True,
 }

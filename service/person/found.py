@@ -116,9 +116,9 @@ def remains(session: Session, site: str, words: Collection[str]) -> Counter[str]
     return counts
 
 
-def _rows_with(session: Session, site: str, wanted: Sequence[str]) -> Counter[str]:
+def _rows_with(session: Session, site: str, words: Sequence[str]) -> Counter[str]:
     counts: Counter[str] = Counter()
-    pattern = re.compile("|".join(map(_as_pattern, wanted)))
+    pattern = re.compile(_pattern(words))
     for table in Base.metadata.sorted_tables:
         here: list[ColumnElement[bool]] = []
         if "site" in table.columns:
@@ -127,17 +127,22 @@ def _rows_with(session: Session, site: str, wanted: Sequence[str]) -> Counter[st
             here = [table.c.visit_id.in_(select(VISITS.c.id).where(VISITS.c.site == site))]
         for column in table.columns:
             if isinstance(column.type, String | Text):
-                holds = or_(*(column.contains(word, autoescape=True) for word in wanted))
+                holds = or_(*(column.contains(word, autoescape=True) for word in words))
                 query = select(column).where(*here, holds).execution_options(yield_per=100)
                 found = sum(pattern.search(text) is not None for text in session.scalars(query))
                 counts[f"{table.name}.{column.name}"] += found
     return +counts
 
 
-def _as_pattern(word: str) -> str:
-    if len(word) < SHORT:
-        return rf"(?:^|[\s\"]){re.escape(word)}(?:[\s\"]|$)"
-    return rf"(?<!\w){re.escape(word)}(?!\w)"
+def _pattern(words: Sequence[str]) -> str:
+    short = _any_of([word for word in words if len(word) < SHORT])
+    longer = _any_of([word for word in words if len(word) >= SHORT])
+    return rf"(?:^|[\s\"]){short}(?:[\s\"]|$)|(?<!\w){longer}(?!\w)"
+
+
+def _any_of(words: Sequence[str]) -> str:
+    """A pattern of any of the words; of no text where there are none."""
+    return f"(?:{'|'.join(map(re.escape, words))})" if words else "(?!)"
 
 
 def _numbers(session: Session, visits: Collection[str]) -> Iterator[str]:
