@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import subprocess
+import sys
 from datetime import UTC, date, datetime
 
 import pytest
@@ -22,6 +24,7 @@ from service.storage.migrate import (
     upgrade,
 )
 from service.upgrade import main
+from tests.conftest import ROOT
 from tests.service.serving import serving, settings_for, visit_files
 
 KNOWN = revisions()
@@ -138,8 +141,20 @@ def test_code_of_the_release_before_works_on_beside_what_may_run_before(database
 
 
 def test_every_migration_says_when_it_may_run():
-    assert list(DEPLOY) == KNOWN
-    assert ScriptDirectory.from_config(_config()).get_heads() == [KNOWN[-1]]
+    scripts = ScriptDirectory.from_config(_config())
+    assert [each.revision for each in reversed([*scripts.walk_revisions()])] == KNOWN
+    assert scripts.get_heads() == [KNOWN[-1]]
+
+
+def test_tables_that_are_in_order_need_no_alembic(tmp_path):
+    migrate(settings := settings_for(tmp_path), Database(settings.database))
+    probe = (
+        "import sys; from pathlib import Path; from service.settings import Settings\n"
+        "from service.storage.database import Database; from service.storage.migrate import migrate\n"
+        "settings = Settings(data_dir=Path(sys.argv[1])); migrate(settings, Database(settings.database))\n"
+        "sys.exit('alembic' in sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", probe, str(settings.data_dir)], check=True, cwd=ROOT)
 
 
 def test_what_only_new_code_can_live_with_waits():
