@@ -50,10 +50,15 @@ chaos: .venv/test.done
 	.venv-peers/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/peers.lock
 	touch $@
 
-# Serving needs no torch; the second file adds training and test tools at the same versions.
+# Serving needs no torch; deploy.lock adds PostgreSQL and S3, test.lock those and the tools of training and tests, at the same
+# versions.
 .venv/serve.done: requirements/serve.lock
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/serve.lock
+	touch $@
+
+.venv/deploy.done: .venv/serve.done requirements/deploy.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/deploy.lock
 	touch $@
 
 .venv/test.done: .venv/serve.done requirements/test.lock
@@ -64,6 +69,8 @@ chaos: .venv/test.done
 lock:
 	uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 	  --no-annotate --no-header -o requirements/serve.lock
+	uv pip compile pyproject.toml --extra postgres --extra s3 -c requirements/serve.lock --universal --python-version 3.11 \
+	  --generate-hashes --no-emit-index-url --no-annotate --no-header -o requirements/deploy.lock
 	uv pip compile pyproject.toml --extra train --extra test --extra postgres --extra s3 -c requirements/serve.lock \
 	  --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --no-header \
 	  -o requirements/test.lock
