@@ -119,8 +119,10 @@ class Readers:
         self._start_threads()
         try:
             self._zygote.start()
-        except (Gone, OSError):
-            raise ReadersFailed from None
+        except Gone:
+            raise ReadersFailed("the process that forks readers ended while it started") from None
+        except OSError as error:
+            raise ReadersFailed(f"the process that forks readers cannot be started: {error}") from None
 
     async def run(
         self, job: Job[..., T], files: Sequence[Callable[[], OpenFile]], *arguments: Any, owner: Hashable = None
