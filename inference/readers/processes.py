@@ -141,6 +141,8 @@ class Zygote:
         ------
         Gone
             It ended while it started.
+        OSError
+            It cannot be started, or takes too long.
         """
         with self._lock:
             self._started()
@@ -150,7 +152,7 @@ class Zygote:
 
         Raises
         ------
-        Gone, TimeoutError
+        Gone, OSError
             The zygote or the reader ended meanwhile; the next call starts a new zygote.
         """
         ours, theirs = socket.socketpair()
@@ -198,25 +200,24 @@ class Zygote:
         if self._process is not None and self._process.poll() is None:
             return
         self._stop()
-        ours, theirs = socket.socketpair()
+        self._control, theirs = socket.socketpair()
         environment = {name: os.environ[name] for name in ENVIRONMENT if name in os.environ}
         root = str(Path(__file__).resolve().parents[2])
         command = [sys.executable, "-P", "-m", "inference.readers.zygote", str(theirs.fileno()), *self._jobs]
-        with theirs:
-            self._process = subprocess.Popen(
-                command,
-                env={**environment, **ONE_THREAD, "PYTHONPATH": root},
-                pass_fds=[theirs.fileno()],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-            )
-        self._control = ours
-        limit_time(ours, START_S)
         try:
-            receive(ours)
+            with theirs:
+                self._process = subprocess.Popen(
+                    command,
+                    env={**environment, **ONE_THREAD, "PYTHONPATH": root},
+                    pass_fds=[theirs.fileno()],
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.DEVNULL,
+                )
+            limit_time(self._control, START_S)
+            receive(self._control)
         except (Gone, OSError):
             self._stop()
-            raise Gone from None
+            raise
 
     def _stop(self) -> None:
         if self._control is not None:
