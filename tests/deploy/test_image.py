@@ -44,7 +44,7 @@ class Container:
     """The image, run by the command of the page, at a free port of this machine, with a volume of its own."""
 
     def __init__(self, volume, *more, network=(), **environment):
-        told = re.search(r"^podman run --detach .*(?:\n {7}.*)*", PAGE, re.MULTILINE)[0].split()
+        told = re.search(r"^podman run --detach .*(?:\n {7}.*)*", PAGE, re.MULTILINE)[0].replace("\\", "").split()
         self.name, self.port = f"sangloc-{uuid.uuid4().hex}", free_port()
         changed = {
             "sangloc:/var/lib/sangloc": f"{volume}:/var/lib/sangloc",
@@ -98,8 +98,9 @@ def new_container(image):
 
 
 def within(*command):
-    """What a command in the image prints."""
-    return podman("run", "--rm", "--read-only", "--network=none", "--entrypoint", command[0], "sangloc", *command[1:])
+    """What a command of root in the image prints."""
+    options = ("--rm", "--user=0", "--read-only", "--network=none")
+    return podman("run", *options, "--entrypoint", command[0], "sangloc", *command[1:])
 
 
 # ---------------------------------------------------------------- what is in it
