@@ -21,7 +21,7 @@ from typing import Any
 
 from packageurl import PackageURL
 from packaging.requirements import Requirement
-from packaging.utils import canonicalize_name
+from packaging.utils import NormalizedName, canonicalize_name
 
 ROOT = Path(__file__).resolve().parent.parent
 LOCK = ROOT / "requirements" / "image.lock"
@@ -59,7 +59,7 @@ CARRIED = {
 """Libraries under copyleft that packages carry, each as a shared library of its own, which may be exchanged."""
 
 
-def locked() -> dict[str, str]:
+def locked() -> dict[NormalizedName, str]:
     """Names and versions in the lock, of those that this platform needs."""
     lines = re.findall(r"^[\w.-]+==[^\\\n]*", LOCK.read_text("utf-8"), re.MULTILINE)
     needed = [each for each in map(Requirement, lines) if each.marker is None or each.marker.evaluate()]

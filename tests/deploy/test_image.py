@@ -126,6 +126,12 @@ def test_it_has_the_packages_of_its_bill_and_no_other(image):
     assert not {"torch", "monai", "pip", "setuptools", "gcc", "g++", "make"} & {*told["pypi"], *told["deb"]}
 
 
+def test_each_package_of_the_base_has_its_licence(image):
+    names = within("dpkg-query", "--show", "--showformat=${Package}\n").split()
+    texts = within("find", "-L", "/usr/share/doc", "-name", "copyright", "-size", "+0").split()
+    assert {f"/usr/share/doc/{name}/copyright" for name in names} <= set(texts)
+
+
 def test_nothing_is_left_of_its_making(image):
     tree = within("find", "/root", "/home", "/tmp", "/var/cache/apt", "/var/lib/apt/lists", "-type", "f")
     assert [path for path in tree.splitlines() if not re.search(r"/\.(bashrc|profile)$|/lock$", path)] == []
