@@ -2,7 +2,7 @@ PYTHON ?= python3
 PEERS_PYTHON ?= /usr/bin/python3
 BIN := .venv/bin
 
-.PHONY: demo serve test check mutants bench bench-short bench-peers chaos lock lock-peers clean
+.PHONY: demo serve test check mutants bench bench-short bench-peers chaos sbom base image lock lock-base lock-peers clean
 
 demo: .venv/serve.done
 	$(BIN)/python -m samples.demo
@@ -14,7 +14,7 @@ serve: .venv/serve.done
 # Three processes of one thread each, since a third of the time they wait; a file of tests at a time. What needs the
 # machine for itself runs at the end.
 test: .venv/test.done
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist loadfile -m "not alone"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist loadfile -m "not alone and not image"
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m alone
 
 check: .venv/test.done
@@ -45,6 +45,30 @@ bench-peers: .venv/test.done .venv-peers/done
 chaos: .venv/test.done
 	$(BIN)/python -m benchmarks chaos
 
+# What the image is made of, as CycloneDX in var/sbom.cdx.json, and a table of licences.
+sbom: .venv/test.done
+	$(BIN)/python deploy/sbom.py
+
+# The image that containers run (needs mmdebstrap and podman), and its tests: docs/how-to/deploy.md. BUILD: options that
+# podman needs here to reach an index of packages.
+image: var/base.id sbom
+	podman build $(BUILD) --build-arg BASE=$$(cat var/base.id) --tag sangloc --file deploy/Containerfile .
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m image tests/deploy
+
+var/base.id: deploy/base.lock
+	$(MAKE) base
+	diff deploy/base.lock var/base.versions
+	podman import --quiet var/base.tar > $@
+
+# A Debian for the image. MIRROR: a dated archive, where today's has newer versions than deploy/base.lock.
+base:
+	mkdir -p var
+	SOURCE_DATE_EPOCH=0 mmdebstrap --variant=minbase --include=ca-certificates,python3-venv,tini,tzdata,usr-is-merged \
+	  --hook-dir=/usr/share/mmdebstrap/hooks/merged-usr \
+	  --dpkgopt='path-exclude=/usr/share/man/*' --dpkgopt='path-exclude=/usr/share/locale/*' \
+	  --customize-hook='chroot "$$1" dpkg-query --show --showformat="\$${Package}=\$${Version}\n" > $(CURDIR)/var/base.versions' \
+	  bookworm var/base.tar $(MIRROR)
+
 .venv-peers/done: requirements/peers.lock
 	test -x .venv-peers/bin/python || $(PEERS_PYTHON) -m venv .venv-peers
 	.venv-peers/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/peers.lock
@@ -74,6 +98,9 @@ lock:
 	uv pip compile pyproject.toml --extra train --extra test --extra postgres --extra s3 -c requirements/serve.lock \
 	  --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --no-header \
 	  -o requirements/test.lock
+
+lock-base: base
+	cp var/base.versions deploy/base.lock
 
 # requirements/peers.in says what; numpy stays under 2 for nvidia-pytriton.
 lock-peers:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
 
 import numpy as np
+
+# Since 1.29 it reports its use to its maker, and keeps an identifier of the machine, where this is not set before.
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 import onnxruntime as ort  # type: ignore[import-untyped]
 
 from inference.runtime.session import Array, DeviceError, RowShape, Setup, fill, in_runs

@@ -1,5 +1,5 @@
 """Processes and databases are made as those of the service's own tests are."""
 
-from tests.service.conftest import new_process, postgres, s3
+from tests.service.conftest import new_process, own_postgres, postgres, s3
 
-__all__ = ["new_process", "postgres", "s3"]
+__all__ = ["new_process", "own_postgres", "postgres", "s3"]

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-import onnxruntime
 import torch
 from google.protobuf.message import Message
 from numpy.typing import NDArray
@@ -33,6 +32,7 @@ from data_specs.bundle import (
     Withheld,
 )
 from data_specs.visit.contract import Organ
+from inference.runtime.onnxruntime_session import ort
 from training.bundle.agreement import Evaluated, measure
 from training.bundle.card import card
 from training.bundle.plots import write_plot
@@ -128,7 +128,7 @@ def _write(
     difference = max(worst_difference(network, model, golden), worst_difference(network, model, parity))
     if not difference <= draft.tolerance:
         raise ParityError(f"{draft.name}: torch and ONNX differ by {difference:.2e}, allowed {draft.tolerance:.0e}")
-    session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
+    session = ort.InferenceSession(model, providers=["CPUExecutionProvider"])
     outputs = dict(zip(draft.outputs, session.run(None, {"input": golden}), strict=True))
     np.savez_compressed(folder / "golden.npz", input=golden, **outputs)
     manifest = BundleManifest(
@@ -211,7 +211,7 @@ def strip_notes(message: Message) -> None:
 
 def worst_difference(network: nn.Module, model: Path, x: NDArray[np.generic]) -> float:
     """Largest absolute difference of the first output between torch and ONNX Runtime over ``x``; two NaN are equal."""
-    session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
+    session = ort.InferenceSession(model, providers=["CPUExecutionProvider"])
     with torch.inference_mode():
         expected = network(torch.from_numpy(x))
     first = (expected[0] if isinstance(expected, tuple) else expected).numpy()

@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from data_specs.bundle import CxrInput, EcgInput, FindingSpec
 from data_specs.visit.contract import Organ
+from inference.runtime.onnxruntime_session import ort
 from training.bundle.agreement import Evaluated
 from training.bundle.export import PARITY_TOLERANCE, ParityError
 from training.imported.files import ImportRefused
@@ -107,7 +107,7 @@ def check_exported(network: nn.Module, outputs: tuple[str, ...], model: Path, x:
     ParityError
         A probability differs by more than the tolerance, or a map by more than that share of its largest value.
     """
-    session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
+    session = ort.InferenceSession(model, providers=["CPUExecutionProvider"])
     for start in range(0, len(x), 4):
         part = x[start : start + 4]
         out = network(torch.from_numpy(part))

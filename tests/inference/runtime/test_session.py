@@ -189,3 +189,14 @@ def test_openvino_is_loaded_only_where_it_is_asked_for_and_reports_to_nobody() -
         "assert not loaded('openvino_telemetry', 'openvino.tools.ovc', 'torch')\n"
     )
     subprocess.run([sys.executable, "-c", script], cwd=ROOT, check=True, timeout=120)
+
+
+@pytest.mark.parametrize(
+    ("imported", "left"), [("inference.runtime.onnxruntime_session", False), ("onnxruntime", True)]
+)
+def test_onnxruntime_reports_to_nobody(tmp_path: Path, imported: str, left: bool) -> None:
+    """Its queue of reports is a file in the home folder: it is there when ONNX Runtime is imported by itself."""
+    script = f"import {imported}, onnxruntime; onnxruntime.InferenceSession({str(model('kidney-1.1.0'))!r})"
+    environment = {"HOME": str(tmp_path), "PATH": "/usr/bin:/bin"}
+    subprocess.run([sys.executable, "-c", script], cwd=ROOT, env=environment, check=True, timeout=120)
+    assert (list(tmp_path.rglob("*")) != []) is left
