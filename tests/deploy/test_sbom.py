@@ -76,7 +76,7 @@ def test_the_image_is_made_of_nothing_that_is_not_locked():
     steps = (ROOT / "deploy/Containerfile").read_text("utf-8")
     assert set(re.findall(r"^FROM (\S+)", steps, re.MULTILINE)) == {"${BASE}"}
     (installed,) = re.findall(r"pip install [^&]*", steps)
-    assert "--require-hashes -r /tmp/image.lock" in installed
+    assert "--require-hashes -r /tmp/deploy.lock" in installed
     assert not re.search(r"apt-get|curl|wget|ADD ", steps)
 
 
