@@ -105,6 +105,10 @@ class Releases:
                 return LOOK_S
             return await self._take(signed)
         except NotTaken as refusal:
+            if refusal.code == "file_missing":  # perhaps another release has taken its place meanwhile
+                now = await self._centre.release(state)
+                if now is None or now.sha256 != sha256:
+                    return 0.0
             return await self._refuse(sha256, refusal)
         except OSError as error:
             return await self._refuse(sha256, NotTaken("folder", f"{self._bundles}: {error.strerror}"))

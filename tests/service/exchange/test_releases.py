@@ -91,7 +91,7 @@ def test_a_release_comes_down_and_both_ends_say_so(both, signer, tmp_path):  # n
     assert both.node.app.state.service.next_steps.soon_within_days == 9, "without a restart"
     until(lambda: "Release 1" in both.page(both.node), 10)
     assert "fewer recalls" in both.page(both.node)
-    until(lambda: "<td>1" in both.page(both.centre), 20)
+    until(lambda: "Release:</span> 1" in both.page(both.centre), 20)
     shown = both.page(both.centre)
     assert "Bản Hồ" in shown
     assert NODE_SITE in shown
@@ -116,6 +116,21 @@ def test_it_comes_in_pieces_over_a_link_that_cuts_and_nothing_comes_twice(both, 
     until(lambda: both.number() == 1, 120)
     assert (both.here / "kidney-1.2.0/docs/noise.bin").read_bytes() == noise
     assert both.link.passed - before < 1_500_000 + 4 * 300_000, "what had come did not come again"
+
+
+def test_a_release_that_another_one_replaces_while_it_comes_is_not_refused(both, signer):  # noqa: F811
+    grown = version(both.offered, "kidney", "1.2.0")
+    (grown / "docs" / "noise.bin").write_bytes(random.Random(1).randbytes(2_000_000))
+    both.link.bytes_per_s = 300_000
+    passed = both.link.passed
+    signer.sign(both.offered)
+    until(lambda: both.link.passed > passed + 500_000, 60)
+    rollback(both.offered, "kidney", **SIGNED_BY)
+    signer.sign(both.offered)
+    until(lambda: both.number() == 2, 60)
+    assert both.serves() == "1.1.0"
+    assert ("sangloc_releases_total", "refused") not in told(both.node)
+    assert sorted(path.name for path in (both.here / ".incoming").iterdir()) == ["lock", "parts"]
 
 
 def test_visits_go_first(both, signer):  # noqa: F811
