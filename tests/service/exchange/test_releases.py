@@ -17,12 +17,14 @@ from data_specs.next_steps.table import SHIPPED_TABLE
 from inference.bundles.registry import read_registry
 from models.registry import promote, rollback
 from service.language.zone import Hours
-from service.release.kept import file_of, last_release
+from service.release.in_force import DECIDED
+from service.release.incoming import INCOMING, Incoming, working
+from service.release.kept import file_of, last_release, write_durably
 from tests.models.versions import version
 from tests.service.exchange.conftest import NODE_SITE
 from tests.service.exchange.test_exchange import small_visit
 from tests.service.release.conftest import Signer, kidneys, signer  # noqa: F401  fixtures
-from tests.service.release.test_release import SIGNED_BY, golden_differs, resigned, within
+from tests.service.release.test_release import SIGNED_BY, fetched, golden_differs, resigned, within
 from tests.service.serving import serving, settings_for, told, until
 
 ALWAYS = "0-24"
@@ -172,6 +174,18 @@ def test_hours_are_those_of_a_zone_and_may_go_over_midnight():
     for wrong in ("", "22", "22-22", "24-1", "1-25", "-1-3", "22-5 ", "a-b"):
         with pytest.raises(ValueError, match="hours"):
             Hours.of(wrong)
+
+
+def test_a_start_finishes_what_was_decided(tmp_path, kidneys, signer):  # noqa: F811
+    offered, here = kidneys
+    signer.sign(offered)
+    kept = last_release(offered)
+    with working(here, wait=True):
+        fetched(offered, Incoming(here, kept.release))
+        write_durably(here / INCOMING / DECIDED, kept.signed.model_dump_json().encode())
+    with serving(settings_for(tmp_path / "n", bundles=here)) as node:
+        assert read_registry(here).in_service("kidney") == "1.1.0"
+        assert told(node)["sangloc_release_number",] == 1
 
 
 # ---------------------------------------------------------------- it is refused
