@@ -31,7 +31,9 @@ from service.storage.database import database_now
 
 PACKED_FOLDER = "packed"
 """In the data folder: the files of the release, compressed. They can be made again."""
-_RANGE = re.compile(r"bytes=(\d{1,12})-\d{0,12}", re.ASCII)
+_RANGE = re.compile(r"bytes=(\d{1,12})-(\d{0,12})", re.ASCII)
+_GZIP = re.compile(r"(^|,)\s*gzip\s*(,|$|;\s*q=(1|0\.0{0,2}[1-9]))", re.ASCII | re.IGNORECASE)
+"""``gzip`` in Accept-Encoding, with another weight than 0."""
 _EXAMPLE = {
     "manifest": '{"format":1,"number":17,"signed_at":"2026-11-30T07:30:00Z","who":"maintainers","why":"fewer recalls",'
     '"bundles":[{"organ":"kidney","name":"kidney","version":"1.1.0","files":[{"path":"screening.json",'
@@ -106,15 +108,14 @@ async def get_release_file(
 
 
 def _may_be_packed(request: Request) -> bool:
-    codings = request.headers.get("accept-encoding", "").lower().split(",")
-    return any(coding.split(";")[0].strip() == "gzip" for coding in codings)
+    return _GZIP.search(request.headers.get("accept-encoding", "")) is not None
 
 
 def _check_range(text: str | None, sent: Sent) -> None:
-    """Refuse a range that is not one, or that begins behind the end."""
+    """Refuse a range that is not one, or that begins behind the end or its own end."""
     if text is None:
         return
     n_bytes = sent.path.stat().st_size
     match = _RANGE.fullmatch(text)
-    if match is None or int(match[1]) >= n_bytes:
+    if match is None or int(match[1]) >= n_bytes or (match[2] and int(match[2]) < int(match[1])):
         raise InvalidRequest(FieldFault("Range", "field_invalid", f"bytes=0-{n_bytes - 1}"))

@@ -295,13 +295,24 @@ def test_files_come_whole_or_in_pieces(both, signer):  # noqa: F811
             whole = node.get(path)
             assert (whole.status_code, whole.content) == (200, content)
             plain = {"Accept-Encoding": "identity"}
+            for coding, packed in (("gzip;q=0", False), ("br, gzip;q=0.5", name == "screening.json"), ("*", False)):
+                sent = node.get(path, headers={"Accept-Encoding": coding}).headers
+                assert (sent.get("content-encoding") == "gzip") == packed, coding
             assert node.get(path, headers=plain).headers["etag"] == f'"{files[name].sha256}"'
             piece = node.get(path, headers={**plain, "Range": "bytes=10-19"})
             assert (piece.status_code, piece.content) == (206, content[10:20])
             assert piece.headers["content-range"] == f"bytes 10-19/{len(content)}"
             other = {**plain, "Range": "bytes=10-19", "If-Range": '"another"'}
             assert node.get(path, headers=other).status_code == 200
-            for wrong in ("bytes=5", "bytes=-5", "lines=1-2", "bytes=1-2,5-6", f"bytes={len(content)}-", "x"):
+            for wrong in (
+                "bytes=5",
+                "bytes=-5",
+                "lines=1-2",
+                "bytes=1-2,5-6",
+                "bytes=5-1",
+                f"bytes={len(content)}-",
+                "x",
+            ):
                 assert node.get(path, headers={**plain, "Range": wrong}).status_code == 422, wrong
 
 
