@@ -13,9 +13,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from inference.bundles.deciding import NotDone, changed
 from inference.bundles.registry import LOG, Entry, Registry, read_registry
 from models.community import add_commands
-from models.registry import NotDone, changed, promote, read_manifest, rollback, set_shadow
+from models.registry import promote, read_manifest, rollback, set_shadow
 
 if TYPE_CHECKING:
     from models.compare import FindingAnswer

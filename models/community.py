@@ -16,9 +16,9 @@ from math import isnan
 from pathlib import Path
 from typing import Any
 
+from inference.bundles.deciding import NotDone
 from models.catalog import CATALOG, Source, describe, read_catalog, size_of
 from models.fetch import CannotFetch, Limits, fetch
-from models.registry import NotDone
 
 DOWNLOADS = Path("var/weights")
 Table = Callable[[Sequence[str], Sequence[Sequence[str]]], str]

@@ -5,75 +5,13 @@ This module needs no torch: it runs on the machine that serves.
 
 from __future__ import annotations
 
-import fcntl
-import hashlib
-import os
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from datetime import UTC, datetime
-from io import FileIO
+from collections.abc import Mapping
 from pathlib import Path
 
 from data_specs.bundle import BundleManifest
-from inference.bundles.registry import LOG, OF_ACCEPTANCES, Entry, Registry, SiteVerdict, read_registry
+from inference.bundles.deciding import NotDone, check_servable, deciding, manifest_sha256, new_entry
+from inference.bundles.registry import Entry, Registry, SiteVerdict
 from models.predecessors import compare_manifests, on_cases_of, uncalibrated
-
-MAX_TOLERANCE = 1e-4
-"""Largest tolerance of the golden cases: that with which bundles are exported."""
-INCOMPLETE = b"#torn\n"
-"""Ends a line that was not written whole, so that it can never be read as a decision."""
-
-
-class NotDone(Exception):
-    """The decision is refused and the registry unchanged; ``reasons`` says why.
-
-    Parameters
-    ----------
-    final
-        Whether no override helps: a server would refuse the version too, or the decision makes no sense.
-    """
-
-    def __init__(self, *reasons: str, final: bool = True) -> None:
-        super().__init__("; ".join(reasons))
-        self.reasons = reasons
-        self.final = final
-
-
-Append = Callable[[Entry], None]
-
-
-@contextmanager
-def deciding(folder: Path) -> Iterator[tuple[Registry, Append]]:
-    """The registry, and a function that appends to its log, under a lock that other deciders wait for.
-
-    Raises
-    ------
-    OSError
-        The log cannot be written. A line that was written in part does not count as a decision.
-    """
-    with (folder / LOG).open("ab", buffering=0) as log:
-        fcntl.flock(log, fcntl.LOCK_EX)
-        yield read_registry(folder), lambda entry: _append(log, entry)
-
-
-def _append(log: FileIO, entry: Entry) -> None:
-    size = log.seek(0, os.SEEK_END)
-    # A server of before acceptances refuses a line with a member that it does not know.
-    line = entry.model_dump_json(by_alias=True, exclude=set() if entry.action == "accept" else OF_ACCEPTANCES)
-    line = line.encode() + b"\n"
-    with Path(log.name).open("rb") as written:
-        written.seek(max(0, size - 1))
-        if written.read(1) not in (b"", b"\n"):
-            line = INCOMPLETE + line
-    if log.write(line) != len(line):
-        raise OSError(f"{log.name}: the line was not written whole")
-    os.fsync(log.fileno())
-    if size == 0:  # the file is new: its name has to be on the disk too
-        descriptor = os.open(Path(log.name).parent, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
 
 
 def promote(
@@ -108,12 +46,13 @@ def promote(
         if before is not None and before not in registry.versions.get(name, ()):
             worse.append(f"{name} {before}, in service, is not there to be compared with")
         elif before is not None:
-            old = on_cases_of(new, read_manifest(registry, name, before), _manifest_sha256(registry, name, before))
+            old = on_cases_of(new, read_manifest(registry, name, before), manifest_sha256(registry, name, before))
             lost, not_compared = compare_manifests(old, new)
             worse += lost
         if worse and not override:
             raise NotDone(*worse, final=False)
-        entry = _entry(registry, "promote", name, before, version, who, why, override if worse else None, worse)
+        said = {"override": override if worse else None, "overridden": worse}
+        entry = new_entry(registry, "promote", name, before, version, who, why, said)
         append(entry)
     return entry, not_compared
 
@@ -131,7 +70,7 @@ def rollback(folder: Path, name: str, *, who: str, why: str) -> Entry:
         if to is None:
             raise NotDone(f"{name}: there is no version before {registry.in_service(name) or 'the first'}")
         check_servable(registry, name, to)
-        entry = _entry(registry, "rollback", name, registry.in_service(name), to, who, why)
+        entry = new_entry(registry, "rollback", name, registry.in_service(name), to, who, why)
         append(entry)
     return entry
 
@@ -153,7 +92,7 @@ def set_shadow(folder: Path, name: str, version: str | None, *, who: str, why: s
                 hint = "" if registry.last(name) else ", being the highest: roll back first"
                 raise NotDone(f"{name} {version} is in service{hint}")
             check_servable(registry, name, version)
-        entry = _entry(registry, "shadow", name, shadow, version, who, why)
+        entry = new_entry(registry, "shadow", name, shadow, version, who, why)
         append(entry)
     return entry
 
@@ -189,34 +128,9 @@ def accept(
     with deciding(folder) as (registry, append):
         check_servable(registry, name, version)
         said = {"site": site.strip(), "verdicts": dict(verdicts), "thresholds": dict(thresholds or {}), "cases": cases}
-        entry = _entry(registry, "accept", name, None, version, who, why, more=said)
+        entry = new_entry(registry, "accept", name, None, version, who, why, said)
         append(entry)
     return entry
-
-
-def check_servable(registry: Registry, name: str, version: str) -> BundleManifest:
-    """Check all that a server checks (hashes, golden cases, input, outputs, terms), and that it never changed.
-
-    Raises
-    ------
-    NotDone
-        The version is not there, or a check fails.
-    """
-    from inference.bundles.loading import BundleError, load_version  # noqa: PLC0415  opens the runtime, which few commands need
-
-    if version not in registry.versions.get(name, ()):
-        raise NotDone(
-            f"{name} {version} is not there; there are: {', '.join(registry.versions.get(name, ())) or 'none'}"
-        )
-    if changed(registry, name, version):
-        raise NotDone(f"{name} {version} is no longer what it was when it was first logged; a version never changes")
-    try:
-        manifest = load_version(registry.folder, name, version).manifest
-    except BundleError as error:
-        raise NotDone(str(error)) from error
-    if not manifest.golden.tolerance <= MAX_TOLERANCE:
-        raise NotDone(f"{name} {version}: golden cases may differ by {manifest.golden.tolerance:.0e}, allowed 1e-04")
-    return manifest
 
 
 def read_manifest(registry: Registry, name: str, version: str) -> BundleManifest:
@@ -231,45 +145,3 @@ def read_manifest(registry: Registry, name: str, version: str) -> BundleManifest
         return BundleManifest.model_validate_json((registry.folder_of(name, version) / "screening.json").read_bytes())
     except (OSError, ValueError) as error:
         raise NotDone(f"{name} {version}: screening.json cannot be read: {type(error).__name__}") from error
-
-
-def changed(registry: Registry, name: str, version: str) -> bool:
-    """Whether the manifest, which names all other files by hash, differs from the one that was first logged."""
-    logged = (entry for entry in registry.entries if (entry.name, entry.to_version) == (name, version))
-    first = next((entry.sha256 for entry in logged if entry.sha256), None)
-    return first is not None and first != _manifest_sha256(registry, name, version)
-
-
-def _entry(
-    registry: Registry,
-    action: str,
-    name: str,
-    from_version: str | None,
-    to_version: str | None,
-    who: str,
-    why: str,
-    override: str | None = None,
-    overridden: list[str] | None = None,
-    more: Mapping[str, object] | None = None,
-) -> Entry:
-    if not who.strip() or not why.strip():
-        raise NotDone("the log wants to know who and why")
-    return Entry.model_validate(
-        {
-            "at": datetime.now(UTC),
-            "action": action,
-            "name": name,
-            "from": from_version,
-            "to": to_version,
-            "sha256": _manifest_sha256(registry, name, to_version) if to_version else None,
-            "who": who.strip(),
-            "why": why.strip(),
-            "override": override,
-            "overridden": overridden or (),
-            **(more or {}),
-        }
-    )
-
-
-def _manifest_sha256(registry: Registry, name: str, version: str) -> str:
-    return hashlib.sha256((registry.folder_of(name, version) / "screening.json").read_bytes()).hexdigest()

@@ -24,6 +24,7 @@ from service.api import followup as followup_api
 from service.api import keys as admin
 from service.api import node as node_api
 from service.api import pictures as pictures_api
+from service.api import releases as releases_api
 from service.api import reports as reports_api
 from service.api import sessions as sessions_api
 from service.api import statistics as statistics_api
@@ -57,6 +58,7 @@ from service.receive import uploads
 from service.receive.dicom import listener as dicom
 from service.receive.dicom.gathering import Gathering
 from service.receive.hl7 import listener as hl7
+from service.release.in_force import finish_what_was_decided
 from service.settings import PREFIX, Settings
 from service.state import Service
 from service.storage.migrate import migrate
@@ -152,8 +154,9 @@ def build(
     add_refusals(app, refused)
     for module in (
         *(api, bulk_api, pictures_api, followup_api, reports_api, statistics_api, admin, destinations, operations),
-        *(open_inference, web, tus, node_api, post_page, session, pages, page_events, followup_pages, statistics_page),
-        *(signing, keys_page, exchange_page, sessions_page, provider_pages, sessions_api, interface_pages),
+        *(open_inference, web, tus, node_api, releases_api, post_page, session, pages, page_events, followup_pages),
+        *(statistics_page, signing, keys_page, exchange_page, sessions_page, provider_pages, sessions_api),
+        interface_pages,
     ):
         app.include_router(module.router)
     app.mount("/static", StaticFiles(packages=[("service.pages", "static")]))
@@ -192,6 +195,7 @@ async def _load(
 ) -> None:
     """Load the bundles while the server runs and answers that it is starting; then listen."""
     settings = service.settings
+    await asyncio.to_thread(_finish_release, settings)
     if engine is None:
         try:
             engine_loading = asyncio.to_thread(_inference_engine, settings, service.readers)
@@ -259,6 +263,14 @@ async def _listen(service: Service, closing: AsyncExitStack) -> bool:
         log.error("port_not_bound", setting=f"{PREFIX}{setting}", reason=error.strerror)
         return False
     return True
+
+
+def _finish_release(settings: Settings) -> None:
+    """Put a release in force that a process before this one had decided for; what cannot be done is tried again."""
+    try:
+        finish_what_was_decided(settings.bundles)
+    except Exception as error:
+        log.error("release_not_finished", path=str(settings.bundles), **where_it_failed(error))
 
 
 def _inference_engine(settings: Settings, readers: Readers) -> Engine:

@@ -136,6 +136,15 @@ class Metrics:
             ("kind",),
             registry=self._registry,
         )
+        self.releases = Counter(
+            "sangloc_releases_total",
+            "Releases of the centre that this node has put in force, or refused",
+            ("outcome",),
+            registry=self._registry,
+        )
+        self.release = Gauge(
+            "sangloc_release_number", "Number of the release in force; 0 where there is none", registry=self._registry
+        )
         self.ready = Gauge("sangloc_ready", "1 when visits are accepted", registry=self._registry)
 
     def add_batchers(self, in_service: InService) -> None:

@@ -8,13 +8,14 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
 
-from data_specs.next_steps.table import Table, read_table
+from data_specs.next_steps.table import Table
 from inference.readers.job import Job, Read
 from inference.readers.pool import Readers, ReadersFailed
 from inference.readers.worker import FileChanged
 from service.errors import StoredFileDamaged, Unavailable
 from service.keys import Keys
 from service.metrics import Metrics
+from service.release.tables import Tables
 from service.sessions import Sessions
 from service.settings import Settings
 from service.storage.database import Database
@@ -38,8 +39,8 @@ class Parts:
         The bytes of unfinished uploads.
     room
         Whether the disks have room for something new.
-    next_steps
-        The screening programme's table of what to do next.
+    tables
+        The screening programme's tables.
     """
 
     settings: Settings
@@ -51,7 +52,12 @@ class Parts:
     sessions: Sessions
     readers: Readers
     metrics: Metrics
-    next_steps: Table
+    tables: Tables
+
+    @property
+    def next_steps(self) -> Table:
+        """The programme's table of what to do next."""
+        return self.tables.next_steps
 
     @classmethod
     def open(cls, settings: Settings, readers: Readers | None = None) -> Parts:
@@ -74,7 +80,7 @@ class Parts:
             sessions=Sessions(database, keys, settings.session_hours),
             readers=readers or Readers(),
             metrics=metrics,
-            next_steps=read_table(settings.next_steps),
+            tables=Tables(settings),
         )
 
     async def read_file(self, sha256: str) -> bytes:

@@ -74,7 +74,7 @@ def serve(settings: Settings, engine: Engine | None = None) -> int:
         print(f"server.py: {error}", file=sys.stderr)
         return BAD_SETTINGS
     except BadTable as error:
-        print(f"server.py: {PREFIX}NEXT_STEPS: {error}", file=sys.stderr)
+        print(f"server.py: {PREFIX}NEXT_STEPS, or the table of a release: {error}", file=sys.stderr)
         return BAD_SETTINGS
     except (OSError, ImportError, ValueError, SQLAlchemyError) as error:
         # the message of most errors is not printed: it may quote an address with a password

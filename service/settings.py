@@ -15,8 +15,9 @@ from pydantic import Field, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from data_specs.vocabulary import Language
-from service.language.zone import machine_zone, zone_named
+from service.language.zone import Hours, machine_zone, zone_named
 from service.protocols.peers import read_ae_address, read_callers
+from service.protocols.public_keys import read_public_keys
 from service.protocols.web_addresses import check_confidential
 
 PREFIX = "SANGLOC_"
@@ -87,7 +88,7 @@ class Settings(BaseSettings):
     delivery_attempts
         After so many a delivery is given up until somebody asks for it; with the other defaults after about a day.
     next_steps
-        A table of what to do next, used instead of ``data_specs/next_steps/next_steps.toml``.
+        A table of what to do next, used instead of that of a release and of ``data_specs/next_steps/next_steps.toml``.
     kfre_calibration
         Which calibration of the kidney failure risk equation readers see (Tangri et al., JAMA 2016;315:164, which gives
         one for North America and one for elsewhere); the other one is folded away.
@@ -103,6 +104,10 @@ class Settings(BaseSettings):
         Address of the centre that this node exchanges its visits with, and its key there, of the role ``node``.
     upstream_ask_seconds
         How often the centre is asked for what has changed there.
+    upstream_signer
+        Public keys, in base64 and separated by commas, of those whose releases this node takes; empty: none.
+    upstream_hours
+        Hours of the day, in ``time_zone``, in which the files of a release are fetched.
     oidc_issuer
         The OpenID provider by which persons sign in beside keys, as it names itself: an address with https (or http to
         this machine). Empty: keys only.
@@ -159,6 +164,8 @@ class Settings(BaseSettings):
     upstream: str = ""
     upstream_key: Annotated[str, Field(validate_default=True)] = ""
     upstream_ask_seconds: Annotated[float, Field(gt=0, le=86_400)] = 15
+    upstream_signer: str = ""
+    upstream_hours: str = "22-5"
     oidc_issuer: str = ""
     oidc_client_id: Annotated[str, Field(max_length=500, validate_default=True)] = ""
     oidc_client_secret: Annotated[str | None, Field(max_length=500)] = None
@@ -207,6 +214,18 @@ class Settings(BaseSettings):
         if not all("!" <= character <= "~" for character in key):
             raise ValueError("it has to consist of visible ASCII characters, so that it can be sent in a header")
         return key
+
+    @field_validator("upstream_signer")
+    @classmethod
+    def _known_signers(cls, text: str) -> str:
+        read_public_keys(text)
+        return text
+
+    @field_validator("upstream_hours")
+    @classmethod
+    def _known_hours(cls, text: str) -> str:
+        Hours.of(text)
+        return text
 
     @field_validator("dicom_peers")
     @classmethod

@@ -51,11 +51,23 @@ def read_table(path: Path | None = None) -> Table:
     path = path or SHIPPED_TABLE
     try:
         content = path.read_bytes()
-        if len(content) > MAX_BYTES:
-            raise BadTable(f"{path}: a table has at most {MAX_BYTES} bytes")
-        rows = tomllib.loads(content.decode())
     except OSError as error:
         raise BadTable(f"{path}: cannot be read: {error.strerror}") from None
+    return table_of(content, str(path))
+
+
+def table_of(content: bytes, path: str) -> Table:
+    """The table in a file's content; ``path`` is what an error calls the file.
+
+    Raises
+    ------
+    BadTable
+        As :func:`read_table`.
+    """
+    if len(content) > MAX_BYTES:
+        raise BadTable(f"{path}: a table has at most {MAX_BYTES} bytes")
+    try:
+        rows = tomllib.loads(content.decode())
     except (ValueError, RecursionError) as error:
         raise BadTable(f"{path}: is not TOML in UTF-8: {error}") from None
     soon = rows.pop("soon_within_days", SOON_WITHIN_DAYS)
@@ -75,7 +87,7 @@ def read_table(path: Path | None = None) -> Table:
     return Table(rules, soon)
 
 
-def _rule(path: Path, name: str, row: object) -> Rule:
+def _rule(path: str, name: str, row: object) -> Rule:
     if not RULE_NAME.fullmatch(name):
         raise BadTable(f"{path}: rule {name!r}: the name of a rule has small letters, digits and _ only")
     if not isinstance(row, dict):

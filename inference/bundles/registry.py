@@ -1,8 +1,8 @@
 """Which version of a bundle is in service, and which runs in the shadow, as the folders and the log say.
 
-``registry.jsonl`` is in the folder of the bundles and has one line for each decision; ``models.registry`` appends to
-it. The folders ``NAME-VERSION`` are the versions that exist. The last line about a name that puts a version in service
-says which is; without such a line it is the highest version.
+``registry.jsonl`` is in the folder of the bundles and has one line for each decision; ``inference.bundles.deciding``
+appends to it. The folders ``NAME-VERSION`` are the versions that exist. The last line about a name that puts a version
+in service says which is; without such a line it is the highest version.
 
 A site's acceptance of a version (``accept``) decides nothing about which version serves: it says what that site may use
 each finding for. A server of before these lines does not know the action, and leaves the line out as it leaves out a

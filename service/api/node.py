@@ -24,6 +24,7 @@ from service.exchange.record import Answer, Id, News, VisitRecord
 from service.faults import field_faults
 from service.keys import Key
 from service.receive.uploads import find_upload, offset_of, remove_upload
+from service.release.kept import last_release
 from service.sites import with_specialists
 from service.state import Service, service_of
 from service.storage.database import database_now
@@ -75,7 +76,9 @@ async def get_news(request: Request, key: NodeKey) -> News:
     database = service_of(request).database
     visits = await database.read(lambda session: changed_at_centre(session, key.site, MOST_NEWS))
     specialists = await database.read(with_specialists)
-    return News(now=datetime.now(UTC), visits=tuple(visits), specialists=specialists)
+    kept = await asyncio.to_thread(last_release, service_of(request).settings.bundles)
+    release = kept.release.number if kept else None
+    return News(now=datetime.now(UTC), visits=tuple(visits), specialists=specialists, release=release)
 
 
 @router.put(

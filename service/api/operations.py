@@ -19,6 +19,7 @@ from service.delivery.backlog import measure_backlog
 from service.errors import ServiceError, StorageUnavailable, Unavailable
 from service.logs import where_it_failed
 from service.receive.dicom.gathering import oldest_arrival_s
+from service.release.kept import last_release
 from service.state import Service, service_of
 from service.storage.database import age_s, database_now
 from service.storage.tables import VisitRow
@@ -76,6 +77,8 @@ async def get_metrics(request: Request) -> Response:
     service = service_of(request)
     await _measure_room(service)
     await _measure_queues(service)
+    kept = await asyncio.to_thread(last_release, service.settings.bundles)
+    service.metrics.release.set(kept.release.number if kept else 0)
     return Response(service.metrics.exposition(), media_type=service.metrics.media_type)
 
 

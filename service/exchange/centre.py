@@ -2,23 +2,28 @@
 
 References
 ----------
-https://tus.io/protocols/resumable-upload, version 1.0.0, for films; RFC 9110, section 8.4 (Content-Encoding: gzip).
+https://tus.io/protocols/resumable-upload, version 1.0.0, for films; RFC 9110, sections 8.4 (Content-Encoding: gzip),
+13.1.5 (If-Range) and 14 (Range).
 """
 
 from __future__ import annotations
 
 import gzip
 import json
+import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import TypeVar
+from urllib.parse import urlencode
 
 import httpx
 from pydantic import BaseModel, ValidationError
 
 from service.delivery.message import NotDelivered
 from service.delivery.senders.http import MAY_PASS, new_client, reason_of, retry_after_s
-from service.exchange.record import Answer, News, VisitRecord
+from service.exchange.record import Answer, News, NodeState, VisitRecord
+from service.release.incoming import PACKED
+from service.release.signed import SignedRelease, read_signed
 
 REQUEST_S = 120.0
 """For one request: at 4 kB/s, half of what a piece and its answer may hold."""
@@ -27,6 +32,10 @@ PIECE_BYTES = 256 * 1024
 MAX_ANSWER_BYTES = 8_000_000
 GONE = "http_410"
 NOT_FOUND = "http_404"
+PAST_THE_END = "http_422"
+TOO_LARGE = "answer_too_large"
+CHANGED = "changed"
+_CONTENT_RANGE = re.compile(r"bytes (\d{1,12})-\d{1,12}/(\d{1,12})", re.ASCII)
 
 T = TypeVar("T", bound=BaseModel)
 
@@ -37,6 +46,23 @@ class Answered:
 
     headers: httpx.Headers
     content: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A piece of a file of a release.
+
+    Parameters
+    ----------
+    name
+        The file's digest, with :data:`service.release.incoming.PACKED` where the bytes are gzip's.
+    n_bytes
+        Of the whole that it is a piece of.
+    """
+
+    name: str
+    content: bytes
+    n_bytes: int
 
 
 class Centre:
@@ -127,8 +153,63 @@ class Centre:
         headers = {"Content-Type": "application/json"}
         await self._ask("PUT", f"/v1/node/visits/{visit_id}/inputs/{index}", headers, body)
 
+    async def release(self, state: NodeState) -> SignedRelease | None:
+        """The release that is offered, not verified; ``None`` where there is none.
+
+        Raises
+        ------
+        NotDelivered
+        NotTaken
+            It cannot be read.
+        """
+        said = urlencode(state.model_dump(mode="json", exclude_none=True))
+        try:
+            answered = await self._ask("GET", f"/v1/node/release?{said}")
+        except NotDelivered as refusal:
+            if refusal.code == NOT_FOUND:
+                return None
+            raise
+        return read_signed(answered.content)
+
+    async def piece(self, sha256: str, name: str, at: int) -> Piece | None:
+        """A piece of a file of the release, from byte ``at`` of what has the name ``name`` there.
+
+        ``None`` where nothing is behind ``at``.
+
+        Raises
+        ------
+        NotDelivered
+            :data:`CHANGED` where what has come so far is no longer the beginning of what is sent.
+        """
+        headers = {"Range": f"bytes={at}-{at + PIECE_BYTES - 1}", "Accept-Encoding": "gzip"}
+        if at:
+            headers["If-Range"] = f'"{name}"'
+        try:
+            path = f"/v1/node/release/files/{sha256}"
+            answered = await self._ask("GET", path, headers, at_most=PIECE_BYTES, is_raw=True)
+        except NotDelivered as refusal:
+            if at and refusal.code == PAST_THE_END:
+                return None
+            if at and refusal.code == TOO_LARGE:  # all of it came, in the place of a piece
+                raise NotDelivered(CHANGED) from None
+            raise
+        there = answered.headers.get("etag", "").strip('"')
+        match = _CONTENT_RANGE.fullmatch(answered.headers.get("content-range", ""))
+        if at and match is None:
+            raise NotDelivered(CHANGED)
+        if there not in (sha256, sha256 + PACKED) or match is None or int(match[1]) != at or not answered.content:
+            raise NotDelivered("answer")
+        return Piece(there, answered.content, int(match[2]))
+
     async def _ask(
-        self, method: str, path: str, headers: dict[str, str] | None = None, body: bytes | None = None
+        self,
+        method: str,
+        path: str,
+        headers: dict[str, str] | None = None,
+        body: bytes | None = None,
+        *,
+        at_most: int = MAX_ANSWER_BYTES,
+        is_raw: bool = False,
     ) -> Answered:
         try:
             request = self._client.build_request(
@@ -141,10 +222,10 @@ class Centre:
             response = await self._client.send(request, stream=True)
             try:
                 content = b""
-                async for piece in response.aiter_bytes():
+                async for piece in response.aiter_raw() if is_raw else response.aiter_bytes():
                     content += piece
-                    if len(content) > MAX_ANSWER_BYTES:
-                        raise NotDelivered("answer_too_large")
+                    if len(content) > at_most:
+                        raise NotDelivered(TOO_LARGE)
             finally:
                 await response.aclose()
         except (httpx.InvalidURL, httpx.UnsupportedProtocol, UnicodeError):

@@ -101,6 +101,12 @@ class Exchanges(LeasedRows[str]):
 
         return await self._database.read(look)
 
+    async def is_idle(self) -> bool:
+        """Whether nothing is due."""
+        return await self._database.read(
+            lambda session: session.execute(_due(database_now(session)).limit(1)).first() is None
+        )
+
     async def adopted(self, turn: Turn, answer: Answer) -> bool:
         """Take the centre's answer; ``False`` where another process has taken the visit meanwhile. The lease stays."""
 
@@ -144,7 +150,7 @@ class Exchanges(LeasedRows[str]):
         """Note the centre's answer, and have the visits exchanged that have changed there."""
 
         def write(session: Session) -> None:
-            centre = _centre(session)
+            centre = centre_to_write(session)
             centre.heard_at, centre.problem, centre.failing_since = here, None, None
             centre.ahead_s = (news.now - here).total_seconds()
             centre.specialists = json.dumps(news.specialists)
@@ -157,7 +163,7 @@ class Exchanges(LeasedRows[str]):
         """Note that the centre does not answer."""
 
         def write(session: Session) -> None:
-            centre = _centre(session)
+            centre = centre_to_write(session)
             centre.problem, centre.failing_since = problem, centre.failing_since or here
 
         await self._database.write(write)
@@ -200,7 +206,8 @@ def centre_of(session: Session) -> CentreRow:
     return session.get(CentreRow, THE_CENTRE) or CentreRow(id=THE_CENTRE, specialists="{}")
 
 
-def _centre(session: Session) -> CentreRow:
+def centre_to_write(session: Session) -> CentreRow:
+    """The row of this node's centre, made where there is none, to be changed."""
     row = session.get(CentreRow, THE_CENTRE)
     if row is None:
         row = CentreRow(id=THE_CENTRE, specialists="{}")

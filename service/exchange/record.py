@@ -9,7 +9,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field
 
 from data_specs.dicom.reference import DicomReference
 from data_specs.visit.assessment import Assessment
@@ -135,8 +135,29 @@ class News(Exchanged):
         Visits of this node that have changed at the centre since they were exchanged; where they are many, some.
     specialists
         Hospitals that can be asked, each with the names of its specialists.
+    release
+        Number of the release that the centre offers; ``None`` where it offers none.
     """
 
     now: datetime
     visits: tuple[Id, ...] = ()
     specialists: dict[str, tuple[str, ...]] = {}
+    release: int | None = None
+
+
+class NodeState(Exchanged):
+    """What a node says of itself when it asks for the release.
+
+    Parameters
+    ----------
+    number, since
+        The release that it has, and when that came into force there; ``None`` where it has none.
+    refused
+        Why it has refused the release that is offered, as one word.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    number: Annotated[int, Field(ge=1, le=999_999_999)] | None = None
+    since: AwareDatetime | None = None
+    refused: Annotated[str, Field(pattern=r"^[a-z_]{1,60}$")] | None = None

@@ -1,7 +1,8 @@
 """A node's exchange with its centre: one thing after the other, because the link is thin.
 
 First what was found and done, of all visits; then their recordings and previews; then their films; the most urgent
-visit first each time. A film is left between two pieces when something more urgent comes.
+visit first each time. A film is left between two pieces when something more urgent comes. Releases come down when no
+visit waits (``service.exchange.releases``).
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from service.exchange.centre import Centre
 from service.exchange.merge import record_of
 from service.exchange.queue import FILMS, SMALL, Exchanges, Turn
 from service.exchange.record import FileRecord
+from service.exchange.releases import Releases
 from service.logs import where_it_failed
 from service.storage.owner import Owner
 
@@ -50,6 +52,7 @@ class Upstream(Worker[str]):
         super().__init__(self._exchanges, settings)
         self._parts = parts
         self._centre = Centre(address, key)
+        self._releases = Releases(parts, self._centre, self._is_idle)
         self._ask_every_s = ask_every_s
         self._failures = 0
         self._paused_until = 0.0
@@ -57,7 +60,7 @@ class Upstream(Worker[str]):
 
     def start(self) -> None:
         """Begin to exchange."""
-        self._start_loops(self._ask_for_news)
+        self._start_loops(self._ask_for_news, self._releases.follow)
 
     async def drain(self) -> None:
         await super().drain()
@@ -72,6 +75,11 @@ class Upstream(Worker[str]):
             return False
         self._start_task(turn.visit_id, self._send(turn))
         return True
+
+    async def _is_idle(self) -> bool:
+        """Whether no visit is sent, and none waits."""
+        await self._exchanges.note_new()
+        return not self._running and await self._exchanges.is_idle()
 
     # ------------------------------------------------------------------ one turn
     async def _send(self, turn: Turn) -> None:
@@ -178,6 +186,7 @@ class Upstream(Worker[str]):
             try:
                 news = await self._centre.news()
                 await self._exchanges.heard(news, asked_at + (datetime.now(UTC) - asked_at) / 2)
+                self._releases.heard(news.release)
                 if self._failures:  # the link is back
                     self._failures, self._paused_until = 0, 0.0
                 self._wake.set()

@@ -32,6 +32,7 @@ from service.language.texts import (
     text,
     verdict,
 )
+from service.release.kept import numbers
 from service.report.words import how_soon, say, source_of
 from service.state import service_of
 
@@ -75,10 +76,12 @@ def page(request: Request, template: str, status_code: int = 200, /, *, key: Key
         "in_words": partial(_in_words, language=language),
         "with_language": partial(_address, request),
     }
-    is_node = service_of(request).upstream is not None
+    service = service_of(request)
+    is_node, is_admin = service.upstream is not None, key is not None and key.role == "admin"
     common = {
         "key": key,
         "is_node": is_node,
+        "has_nodes": not is_node and is_admin and bool(numbers(service.settings.bundles)),
         "language": language,
         "organs": ORGANS,
         "path": request.url.path,

@@ -509,6 +509,28 @@ class CentreRow(Base):
     failing_since: Mapped[datetime | None] = mapped_column(UtcDateTime)
     specialists: Mapped[str] = mapped_column(Text, default="{}")
     """Hospitals that can be asked, each with the names of its specialists, as JSON."""
+    offered: Mapped[int | None] = mapped_column(Integer)
+    """Number of the release that the centre offers, where this node does not have it."""
+    offered_bytes: Mapped[int | None] = mapped_column(BigInteger)
+    """How much of it still has to come, before it is compressed; ``None`` until that is known."""
+    refused: Mapped[str | None] = mapped_column(String(60))
+    """Why it was refused, as one word; ``None`` where it was not."""
+    refused_detail: Mapped[str | None] = mapped_column(String(300))
+
+
+class NodeRow(Base):
+    """What a node has last said of itself at its centre: a row for each key of the role ``node``."""
+
+    __tablename__ = "nodes"
+
+    key_id: Mapped[str] = mapped_column(String(36), primary_key=True)
+    asked_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    release: Mapped[int | None] = mapped_column(Integer)
+    """Number of the release that it has; ``None`` where it has none."""
+    since: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    """By the node's clock."""
+    refused: Mapped[str | None] = mapped_column(String(60))
+    """Why it has refused the release that is offered, as one word."""
 
 
 VISITS = cast("Table", VisitRow.__table__)

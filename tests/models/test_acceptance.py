@@ -10,9 +10,10 @@ import pytest
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 
 from data_specs.bundle import BundleManifest
+from inference.bundles.deciding import NotDone
 from inference.bundles.registry import LOG, SiteVerdict, finding_key, read_registry
 from models.__main__ import main
-from models.registry import NotDone, accept, promote, rollback, set_shadow
+from models.registry import accept, promote, rollback, set_shadow
 from tests.models.versions import BUNDLES, shipped, version
 
 SIGNED = {"who": "the screening lead", "why": "a test"}

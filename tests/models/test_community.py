@@ -16,11 +16,11 @@ import pytest
 import torch
 
 from data_specs.bundle import EcgInput
+from inference.bundles.deciding import MAX_TOLERANCE
 from inference.bundles.loading import load_bundle, load_version
 from models.__main__ import main
 from models.catalog import read_catalog
 from models.fetch import digest, fetch
-from models.registry import MAX_TOLERANCE
 from tests.conftest import ROOT
 from tests.models.loopback import published
 from tests.training.imported.keras_files import forward, residual2020, write

@@ -14,10 +14,11 @@ import numpy as np
 import pytest
 from sklearn.metrics import cohen_kappa_score
 
+from inference.bundles.deciding import NotDone, deciding
 from inference.bundles.registry import LOG, read_log, read_registry
 from models.__main__ import main
 from models.compare import Comparison, FindingAnswer, Pair
-from models.registry import NotDone, deciding, promote, rollback, set_shadow
+from models.registry import promote, rollback, set_shadow
 from tests.conftest import ROOT
 from tests.models.versions import figures, shipped, version
 

@@ -52,6 +52,9 @@ def test_defaults_are_the_contracts(environment, monkeypatch):
         ("SANGLOC_BOOTSTRAP_KEY", "a-short-secret-key1", "at least 20 characters"),
         ("SANGLOC_DEVICE", "abacus", "SANGLOC_DEVICE"),
         ("SANGLOC_MAX_UPLOAD_MB", "0", "SANGLOC_MAX_UPLOAD_MB"),
+        ("SANGLOC_UPSTREAM_SIGNER", "c2hvcnQ=", "public keys of 32 bytes"),
+        ("SANGLOC_UPSTREAM_SIGNER", "no base64!", "public keys of 32 bytes"),
+        ("SANGLOC_UPSTREAM_HOURS", "22", "two different hours"),
     ],
 )
 def test_an_unusable_setting_is_named_in_one_line(environment, name, value, says):

@@ -22,10 +22,11 @@ import numpy as np
 
 from data_specs.bundle import BundleManifest, Estimate, Evaluation, FindingSpec
 from data_specs.cohort import ManifestInvalid, read_manifest
+from inference.bundles.deciding import NotDone
 from inference.bundles.loading import Bundle, BundleError, load_bundle
 from inference.bundles.registry import SiteVerdict, finding_key
 from inference.likeness import FAR, UNLIKE
-from models.registry import NotDone, accept
+from models.registry import accept
 from training.bundle import card_tables
 from training.bundle.evaluate_bundle import figures_of, outcomes, refusals, tables
 from training.bundle.local_cases import CannotRecalibrate, Cases, cohort_cases, output_of

@@ -13,12 +13,13 @@ import pytest
 
 from data_specs.visit.assessment import Assessment
 from data_specs.visit.context import Context
+from inference.bundles.deciding import deciding
 from inference.bundles.registry import LOG
 from inference.engine import Engine
 from inference.readers.files import OpenFile
 from inference.runtime.batcher import Batcher
 from inference.runtime.session import Machine
-from models.registry import deciding, promote, rollback, set_shadow
+from models.registry import promote, rollback, set_shadow
 from tests.inference.conftest import SAMPLES, posted
 from tests.models.versions import shifted, shipped, version
 from tests.readers import shared_readers

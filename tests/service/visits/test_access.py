@@ -119,6 +119,8 @@ MATRIX = [
     ("GET", "/v1/keys", {"admin": 200}, {}),
     ("POST", f"/v1/keys/{UNKNOWN_ID}/rotate", {"admin": 404}, {}),
     ("POST", f"/v1/keys/{UNKNOWN_ID}/readmit", {"admin": 404}, {}),
+    ("GET", "/v1/node/release", {}, {}),
+    ("GET", f"/v1/node/release/files/{64 * '0'}", {}, {}),
     ("GET", "/v1/sessions", ANY_KEY, {}),
     ("DELETE", f"/v1/sessions/{UNKNOWN_ID}", dict.fromkeys(ANY_KEY, 404), {}),
 ]

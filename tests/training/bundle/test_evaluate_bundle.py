@@ -16,10 +16,11 @@ from PIL import Image
 
 from data_specs.bundle import BundleManifest, TrainingData
 from data_specs.visit.context import Context, Person
+from inference.bundles.deciding import NotDone
 from inference.bundles.loading import Bundle, load_bundle
 from inference.bundles.registry import read_registry
 from inference.engine import Engine, PostedInput
-from models.registry import NotDone, promote
+from models.registry import promote
 from tests.conftest import ROOT
 from tests.models.versions import BUNDLES, shipped
 from training.__main__ import main

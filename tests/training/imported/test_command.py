@@ -24,6 +24,7 @@ from data_specs.next_steps.decision import decide
 from data_specs.next_steps.rules import Facts
 from data_specs.next_steps.table import read_table
 from data_specs.visit.context import Context
+from inference.bundles.deciding import MAX_TOLERANCE
 from inference.bundles.loading import load_bundle
 from inference.cxr.pipeline import FilmPipeline
 from inference.engine import organ
@@ -32,7 +33,6 @@ from inference.readers.files import OpenFile
 from inference.runtime.batcher import Batcher
 from models.__main__ import main as models
 from models.imported import ImportedNet, Normalisation, build
-from models.registry import MAX_TOLERANCE
 from tests.conftest import ROOT
 from tests.readers import shared_readers
 from training.bundle.case_table import read_csv
