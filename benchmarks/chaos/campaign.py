@@ -26,14 +26,15 @@ PARTS: dict[str, ModuleType] = {
     "nodes": nodes,
 }
 SHARES = {
-    "kills": 0.32,
-    "readers": 0.31,
-    "http": 0.12,
-    "schema": 0.03,
-    "slow": 0.04,
-    "outages": 0.05,
-    "disk": 0.03,
-    "nodes": 0.1,
+    "kills": 0.23,
+    "readers": 0.255,
+    "http": 0.095,
+    "schema": 0.025,
+    "slow": 0.035,
+    "outages": 0.035,
+    "disk": 0.025,
+    "nodes": 0.15,
+    "processes": 0.15,
 }
 """Of the time."""
 SHORT_MINUTES = 1.5
