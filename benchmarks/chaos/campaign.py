@@ -10,7 +10,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from benchmarks.chaos import disk, http, kills, nodes, outages, readers, schema, slow
+from benchmarks.chaos import disk, http, kills, nodes, outages, processes, readers, schema, slow
 from benchmarks.chaos.plan import FULL_MINUTES, Plan
 from benchmarks.chaos.record import Figures, Record
 from benchmarks.report import Line, table
@@ -24,6 +24,7 @@ PARTS: dict[str, ModuleType] = {
     "outages": outages,
     "disk": disk,
     "nodes": nodes,
+    "processes": processes,
 }
 SHARES = {
     "kills": 0.23,
@@ -38,7 +39,17 @@ SHARES = {
 }
 """Of the time."""
 SHORT_MINUTES = 1.5
-SHORT_S = {"kills": 10, "readers": 6, "http": 6, "schema": 6, "slow": 6, "outages": 8, "disk": 6, "nodes": 15}
+SHORT_S = {
+    "kills": 10,
+    "readers": 6,
+    "http": 6,
+    "schema": 6,
+    "slow": 6,
+    "outages": 8,
+    "disk": 6,
+    "nodes": 15,
+    "processes": 15,
+}
 """Seconds of each part of a short campaign; starting the servers comes on top."""
 LEAST_S = 5.0
 COLUMNS = ("", "measured", "goal", "", "")
