@@ -37,7 +37,7 @@ so that the link is down for a third of the time."""
 EVERY_S = 1.0
 """Between two visits of the commune."""
 POSTED = ("labs", "PNG", "JPEG", "WFDB", "DICOM", "several")
-CATCH_UP_S = 600.0
+CATCH_UP_S = 1800.0
 """From the last cut until the centre has everything."""
 SAME = "SELECT id, version, priority, status, body_hash, assessment FROM visits ORDER BY id"
 DONE_SINCE = (
