@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 
 import pytest
 
@@ -17,14 +18,16 @@ DONE_S = 20.0
 
 
 @pytest.fixture(scope="module")
-def served(tmp_path_factory: pytest.TempPathFactory) -> Served:
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     with serving(settings_for(tmp_path_factory.mktemp("arriving"), dicom_gather_seconds=0.2)) as it:
         yield it
 
 
 @pytest.fixture
-def client(served: Served) -> Callable[[str], Client]:
-    return lambda key=ADMIN: Client(served.port, key, timeout_s=20)
+def client(served: Served) -> Iterator[Callable[..., Client]]:
+    """Makes clients, which are closed at the end."""
+    with ExitStack() as stack:
+        yield lambda key=ADMIN: stack.enter_context(Client(served.port, key, timeout_s=20))
 
 
 def test_uploads_and_objects_that_were_taken_and_are_not_there_are_counted(
