@@ -147,6 +147,8 @@ def markdown(record: Record) -> str:
     """The table of a campaign, and its circumstances."""
     about, options = record.about, record.about["options"]
     command = "--short" if options["short"] else f"--minutes {options['minutes']:g}"
+    if list(record.parts) != list(PARTS):
+        command += f" --parts {' '.join(record.parts)}"
     versions = ", ".join(f"{name} {version}" for name, version in about["versions"].items())
     text = [
         f"`python -m benchmarks chaos {command} --seed {options['seed']}`, {about['date'][:10]}, {about['cpu']}, "

@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from benchmarks.chaos.arriving import Arriving, lines_of_arriving
 from benchmarks.chaos.audit import audit, audit_deliveries, lines_of_audit, lines_of_deliveries
-from benchmarks.chaos.kills import wait_until_ready
+from benchmarks.chaos.kills import WAITED_FOR
 from benchmarks.chaos.plan import Plan
 from benchmarks.chaos.record import Figures
 from benchmarks.chaos.servers import Server
@@ -28,7 +28,7 @@ from benchmarks.chaos.visits import DOCTOR, Load, expected_outcomes, kinds
 from benchmarks.cluster import Cluster, missing
 from benchmarks.report import Line
 
-KILLS, DATABASE_OUTAGES, STORE_OUTAGES, ACCEPTED = 80, 8, 4, 1000
+KILLS, DATABASE_OUTAGES, STORE_OUTAGES, ACCEPTED = 60, 8, 4, 1000
 """Of the full campaign."""
 PROCESSES, CLIENTS, UPLOADERS, ARCHIVES, SESSIONS = 3, 8, 2, 1, 4
 SOURCES = tuple(f"127.0.0.{n}" for n in range(2, 26))
@@ -97,7 +97,7 @@ def run(plan: Plan, figures: Figures) -> None:
             with _killing(plan, figures, cluster.servers, random.Random(seed)):  # noqa: S311
                 _harm_what_is_behind(plan, figures, cluster, links[0], random.Random(seed + 1))  # noqa: S311
             load.phase = ""
-        wait_until_ready(figures, cluster.servers)
+        _wait_until_ready(figures, cluster.servers)
         audit_sessions(figures, sessions, [server.client("", timeout_s=20) for server in cluster.servers])
         with first.client() as admin:
             arriving.audit(figures, cluster.postgres.url, admin, DONE_S)
@@ -110,23 +110,26 @@ def run(plan: Plan, figures: Figures) -> None:
 
 @contextmanager
 def _killing(plan: Plan, figures: Figures, servers: Sequence[Server], chance: random.Random) -> Iterator[None]:
-    """Kill a process every few seconds meanwhile, and start again whichever has ended, as systemd does."""
+    """Kill a process every few seconds meanwhile, and start again whichever has ended, as systemd does.
+
+    The last one that is ready is spared, and most of the starts are waited for: else none would be ready where a start
+    takes longer than the time between two kills.
+    """
     ended = threading.Event()
 
     def kill_some() -> None:
-        next_kill = time.monotonic()
+        next_kill, awaited = time.monotonic(), servers[:0]
         while not ended.wait(min(START_AGAIN_S, 0.05 * plan.seconds)):
-            for server in servers:
-                if not server.pid:
-                    figures.counts["ended after they were ready"] += server.has_said('"event": "ready"')
-                    figures.counts["ended while they started"] += not server.has_said('"event": "ready"')
-                    server.start()
-            if time.monotonic() >= next_kill:
-                victim = chance.choice(servers)
-                victim.kill()
-                victim.start()
-                figures.counts["kills"] += 1
-                next_kill = time.monotonic() + chance.uniform(*BETWEEN_S)
+            _start_those_that_ended(figures, servers)
+            if time.monotonic() < next_kill or not all(map(_is_ready, awaited)):
+                continue
+            ready = [server for server in servers if _is_ready(server)]
+            victim = chance.choice([server for server in servers if ready != [server]])
+            victim.kill()
+            victim.start()
+            figures.counts["kills"] += 1
+            awaited = [victim] if chance.random() < WAITED_FOR else []
+            next_kill = time.monotonic() + chance.uniform(*BETWEEN_S)
 
     thread = threading.Thread(target=kill_some, name="kills")
     thread.start()
@@ -135,9 +138,26 @@ def _killing(plan: Plan, figures: Figures, servers: Sequence[Server], chance: ra
     finally:
         ended.set()
         thread.join()
-        for server in servers:
-            if not server.pid:
-                server.start()
+
+
+def _is_ready(server: Server) -> bool:
+    return server.has_said('"event": "ready"')
+
+
+def _start_those_that_ended(figures: Figures, servers: Sequence[Server]) -> None:
+    for server in servers:
+        if not server.pid:
+            figures.counts["ended after they were ready" if _is_ready(server) else "ended while they started"] += 1
+            server.start()
+
+
+def _wait_until_ready(figures: Figures, servers: Sequence[Server]) -> None:
+    """Wait for all, and start again those that an outage has kept from starting."""
+    end = time.monotonic() + DONE_S
+    while time.monotonic() < end and not all(map(_is_ready, servers)):
+        _start_those_that_ended(figures, servers)
+        time.sleep(START_AGAIN_S)
+    figures.counts["starts failed"] += sum(not _is_ready(server) for server in servers)
 
 
 def _harm_what_is_behind(plan: Plan, figures: Figures, cluster: Cluster, link: ThinLink, chance: random.Random) -> None:

@@ -58,7 +58,7 @@ def test_nothing_is_lost_and_nothing_fails(record: Record, part: str) -> None:
 def test_what_was_measured_is_told(record: Record, capsys: pytest.CaptureFixture[str]) -> None:
     main(["--table", "--out", str(record.path.parent)])
     text = capsys.readouterr().out
-    assert "chaos --short --seed 2026" in text
+    assert f"chaos --short --parts {' '.join(MEASURED)} --seed 2026" in text
     assert all(f"\n| {part}, " in text for part in MEASURED)
 
 
