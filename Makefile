@@ -41,7 +41,8 @@ bench-short: .venv/test.done
 bench-peers: .venv/test.done .venv-peers/done
 	$(BIN)/python -m benchmarks peers
 
-# An hour of kills, damaged files, slow clients, outages and a full disk: docs/reference/reliability.md.
+# An hour and twenty minutes of kills, damaged files, slow clients, outages, a full disk, thin links, and of all that for
+# several processes: docs/reference/reliability.md.
 chaos: .venv/test.done
 	$(BIN)/python -m benchmarks chaos
 

@@ -122,7 +122,8 @@ def build(
             raise
         if (made := await first_key(service.database, settings)) is not None:
             log.info("admin_key_made", path=str(made))
-        await uploads.remove_expired(service)
+        with suppress(StorageUnavailable):  # an object store may be away: what has expired is looked for again later
+            await uploads.remove_expired(service)
         closing = AsyncExitStack()
         loading = asyncio.create_task(_load(service, engine, stop, loaded, closing))
         yield

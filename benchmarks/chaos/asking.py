@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import ssl
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -22,11 +23,18 @@ NO_HTTP = b"Invalid HTTP request received."
 
 @dataclass(frozen=True)
 class Answer:
-    """A whole answer; names of headers are in lower case."""
+    """A whole answer; names of headers are in lower case.
+
+    Parameters
+    ----------
+    by_proxy
+        A proxy stood between: where it reached no server it says so itself, with an empty body.
+    """
 
     status: int
     headers: Mapping[str, str]
     body: bytes
+    by_proxy: bool = False
 
     @property
     def json(self) -> Any:
@@ -40,6 +48,8 @@ class Answer:
         ----------
         RFC 9457 (problem documents), RFC 9110 section 10.2.3 (Retry-After).
         """
+        if self.by_proxy and self.status in (502, 503, 504) and not self.body:
+            return ""
         if self.status in (503, 507):
             return "" if self.status == 507 or "retry-after" in self.headers else "503 without Retry-After"
         if self.status >= 500:
@@ -64,11 +74,28 @@ class Client:
         Sent as a bearer token; empty: none is sent.
     source
         The address of loopback from which it connects.
+    context
+        With it, TLS is spoken, to the proxy on ``localhost``.
     """
 
-    def __init__(self, port: int, key: str = KEY, *, source: str = "127.0.0.1", timeout_s: float = 120.0) -> None:
-        self.port, self._key = port, key
-        self._connection = http.client.HTTPConnection("127.0.0.1", port, timeout=timeout_s, source_address=(source, 0))
+    def __init__(
+        self,
+        port: int,
+        key: str = KEY,
+        *,
+        source: str = "127.0.0.1",
+        timeout_s: float = 120.0,
+        context: ssl.SSLContext | None = None,
+    ) -> None:
+        self.port, self._key, self._by_proxy = port, key, context is not None
+        if context is None:
+            self._connection = http.client.HTTPConnection(
+                "127.0.0.1", port, timeout=timeout_s, source_address=(source, 0)
+            )
+        else:
+            self._connection = http.client.HTTPSConnection(
+                "localhost", port, timeout=timeout_s, source_address=(source, 0), context=context
+            )
 
     def __enter__(self) -> Self:
         return self
@@ -103,7 +130,7 @@ class Client:
                 self._connection.send(body)
             answer = self._connection.getresponse()
             headers_back = {name.lower(): value for name, value in answer.getheaders()}
-            found = Answer(answer.status, headers_back, answer.read())
+            found = Answer(answer.status, headers_back, answer.read(), self._by_proxy)
         except BaseException:
             self._connection.close()
             raise

@@ -137,3 +137,18 @@ def audit_deliveries(figures: Figures, database_url: str, sink: Sink) -> None:
     counts["delivered twice"] += sum(len(each) > 1 for each in keys.values())
     counts["attempts repeated"] += sum(each.total() - 1 for each in keys.values())
     counts["double"] += len(issued) - len(set(issued))
+
+
+def lines_of_deliveries(figures: Figures) -> list[Line]:
+    """What was delivered of what was issued, as rows of the table."""
+    counts, none = figures.counts, figures.none
+    return [
+        none("reports not delivered", "not delivered", f"of {counts['reports']}"),
+        none("reports delivered that were not issued", "delivered though not issued"),
+        none(
+            "reports delivered under two keys",
+            "delivered twice",
+            f"{counts['attempts repeated']} sent again under their key",
+        ),
+        none("reports delivered out of order", "out of order"),
+    ]

@@ -10,7 +10,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from benchmarks.chaos import disk, http, kills, nodes, outages, readers, schema, slow
+from benchmarks.chaos import disk, http, kills, nodes, outages, processes, readers, schema, slow
 from benchmarks.chaos.plan import FULL_MINUTES, Plan
 from benchmarks.chaos.record import Figures, Record
 from benchmarks.report import Line, table
@@ -24,20 +24,32 @@ PARTS: dict[str, ModuleType] = {
     "outages": outages,
     "disk": disk,
     "nodes": nodes,
+    "processes": processes,
 }
 SHARES = {
-    "kills": 0.32,
-    "readers": 0.31,
-    "http": 0.12,
-    "schema": 0.03,
-    "slow": 0.04,
-    "outages": 0.05,
-    "disk": 0.03,
-    "nodes": 0.1,
+    "kills": 0.23,
+    "readers": 0.255,
+    "http": 0.095,
+    "schema": 0.025,
+    "slow": 0.035,
+    "outages": 0.035,
+    "disk": 0.025,
+    "nodes": 0.15,
+    "processes": 0.15,
 }
 """Of the time."""
 SHORT_MINUTES = 1.5
-SHORT_S = {"kills": 10, "readers": 6, "http": 6, "schema": 6, "slow": 6, "outages": 8, "disk": 6, "nodes": 15}
+SHORT_S = {
+    "kills": 10,
+    "readers": 6,
+    "http": 6,
+    "schema": 6,
+    "slow": 6,
+    "outages": 8,
+    "disk": 6,
+    "nodes": 15,
+    "processes": 15,
+}
 """Seconds of each part of a short campaign; starting the servers comes on top."""
 LEAST_S = 5.0
 COLUMNS = ("", "measured", "goal", "", "")
@@ -135,6 +147,8 @@ def markdown(record: Record) -> str:
     """The table of a campaign, and its circumstances."""
     about, options = record.about, record.about["options"]
     command = "--short" if options["short"] else f"--minutes {options['minutes']:g}"
+    if list(record.parts) != list(PARTS):
+        command += f" --parts {' '.join(record.parts)}"
     versions = ", ".join(f"{name} {version}" for name, version in about["versions"].items())
     text = [
         f"`python -m benchmarks chaos {command} --seed {options['seed']}`, {about['date'][:10]}, {about['cpu']}, "

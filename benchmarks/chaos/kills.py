@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import random
 import tempfile
-import threading
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 
 from tqdm import tqdm
 
-from benchmarks.chaos.asking import Client, Lost
-from benchmarks.chaos.audit import audit, audit_deliveries, lines_of_audit, rows, sqlite_of
+from benchmarks.chaos.audit import audit, audit_deliveries, lines_of_audit, lines_of_deliveries, sqlite_of
 from benchmarks.chaos.plan import Plan
 from benchmarks.chaos.record import Figures
 from benchmarks.chaos.servers import Server, kill_quietly, running
+from benchmarks.chaos.signing import audit_signatures, signing
 from benchmarks.chaos.sink import Sink
 from benchmarks.chaos.visits import DOCTOR, Load, expected_outcomes, kinds
 from benchmarks.chaos.watching import memory_watched, readers, zygotes
@@ -30,7 +27,6 @@ BETWEEN_S = (0.5, 5.0)
 VICTIMS = {"server": 6, "reader": 2, "zygote": 1, "all": 1}
 WAITED_FOR = 0.6
 """Share of the starts that are waited for: the next kill may meet a server that starts."""
-SIGN_EVERY_S = 0.3
 DONE_S = 180.0
 """What is accepted at the end has to be done within this time."""
 SITE = "clinic"
@@ -48,7 +44,8 @@ def run(plan: Plan, figures: Figures) -> None:
     ):
         first = servers[0]
         key = first.key("site", SITE)
-        _register(first, sink)
+        with first.client() as admin:
+            sink.register(admin)
         bodies = kinds()
         with first.client(key) as client:
             expected = expected_outcomes(client, bodies)
@@ -59,22 +56,12 @@ def run(plan: Plan, figures: Figures) -> None:
         with (
             memory_watched(figures, lambda: [server.pid for server in servers if server.pid]),
             load.posting(CLIENTS),
-            _signing(load, doctor, signed),
+            signing(load, [server.client(doctor, timeout_s=20).ask for server in servers], signed),
         ):
             _kill_all(plan, figures, servers, load, before, random.Random(seed))  # noqa: S311
         audit(figures, first, sqlite_of(first), load, expected, limit_s=DONE_S)
         audit_deliveries(figures, sqlite_of(first), sink)
-        versions = dict(rows(sqlite_of(first), "SELECT id, version FROM visits"))
-        figures.counts["signed"] += len(signed)
-        figures.counts["signatures lost"] += sum(versions.get(id_, 1) < 2 for id_ in signed)
-
-
-def _register(server: Server, sink: Sink) -> None:
-    asked = {"kind": "webhook", "address": sink.address, "options": {"allow_http": True, "content": "link"}}
-    with server.client() as admin:
-        answer = admin.ask("POST", "/v1/destinations", json.dumps(asked).encode(), {"Content-Type": "application/json"})
-    if answer.status != 201:
-        raise RuntimeError(f"the destination: {answer.status} {answer.body[:300]!r}")
+        audit_signatures(figures, sqlite_of(first), signed)
 
 
 def _kill_all(
@@ -93,7 +80,7 @@ def _kill_all(
                 _kill_one(figures, servers, chance)
                 bar.update()
             plan.keep()
-    _wait(figures, servers)
+    wait_until_ready(figures, servers)
 
 
 def _kill_one(figures: Figures, servers: Sequence[Server], chance: random.Random) -> None:
@@ -110,48 +97,16 @@ def _kill_one(figures: Figures, servers: Sequence[Server], chance: random.Random
             server.kill()
             server.start()
         if chance.random() < WAITED_FOR:
-            _wait(figures, chosen)
+            wait_until_ready(figures, chosen)
 
 
-def _wait(figures: Figures, servers: Sequence[Server]) -> None:
+def wait_until_ready(figures: Figures, servers: Sequence[Server]) -> None:
+    """Wait for servers that were started, and count those that do not come."""
     for server in servers:
         try:
             server.wait()
         except RuntimeError:
             figures.counts["starts failed"] += 1
-
-
-@contextmanager
-def _signing(load: Load, doctor: str, signed: list[str]) -> Iterator[None]:
-    """A doctor signs some of the visits meanwhile, which makes a second version of their report."""
-    ended = threading.Event()
-
-    def sign_some() -> None:
-        clients = [Client(port, doctor, timeout_s=20) for port in load.ports]
-        tried: set[str] = set()
-        while not ended.wait(SIGN_EVERY_S):
-            ids = [each.id for each in list(load.accepted.values())[-40:-10] if each.id not in tried]
-            if not ids:
-                continue
-            tried.add(ids[0])
-            try:
-                answer = clients[len(tried) % len(clients)].ask(
-                    "POST", f"/v1/visits/{ids[0]}/opinions", b'{"version": 1}', {"Content-Type": "application/json"}
-                )
-            except Lost:
-                continue
-            if answer.status == 201:
-                signed.append(ids[0])
-        for client in clients:
-            client.close()
-
-    signing = threading.Thread(target=sign_some, name="doctor", daemon=True)
-    signing.start()
-    try:
-        yield
-    finally:
-        ended.set()
-        signing.join()
 
 
 def lines(figures: Figures, plan: Plan) -> list[Line]:
@@ -164,14 +119,7 @@ def lines(figures: Figures, plan: Plan) -> list[Line]:
         ),
         *lines_of_audit(figures),
         none("servers that did not start again", "starts failed"),
-        none("reports not delivered", "not delivered", f"of {counts['reports']}"),
-        none("reports delivered that were not issued", "delivered though not issued"),
-        none(
-            "reports delivered under two keys",
-            "delivered twice",
-            f"{counts['attempts repeated']} sent again under their key",
-        ),
-        none("reports delivered out of order", "out of order"),
+        *lines_of_deliveries(figures),
         none("signatures lost", "signatures lost", f"of {counts['signed']}"),
         figures.memory_line("peak memory of both servers, PSS, MB"),
     ]

@@ -32,11 +32,12 @@ VISITS, CUTS, KILLS = 300, 60, 20
 BYTES_PER_S, DELAY_S = 250_000.0, 0.15
 """2 Mbit/s; 300 ms there and back."""
 UP_S, DOWN_S = (1.0, 12.0), (0.5, 6.0)
-"""Between two cuts, and how long one lasts: hours of a real link are shortened to seconds."""
+"""Between two cuts, and how long one lasts: weeks of a link that is down for 2 % of the time are shortened to minutes,
+so that the link is down for a third of the time."""
 EVERY_S = 1.0
 """Between two visits of the commune."""
 POSTED = ("labs", "PNG", "JPEG", "WFDB", "DICOM", "several")
-CATCH_UP_S = 600.0
+CATCH_UP_S = 1800.0
 """From the last cut until the centre has everything."""
 SAME = "SELECT id, version, priority, status, body_hash, assessment FROM visits ORDER BY id"
 DONE_SINCE = (
@@ -80,6 +81,7 @@ def _harm(plan: Plan, figures: Figures, link: ThinLink, ends: tuple[Server, Serv
         while plan.left_s > 0 and (figures.counts["cuts"] < cuts or figures.counts["posted"] < plan.amount(VISITS)):
             time.sleep(chance.uniform(*UP_S))
             link.cut()
+            cut_at = time.monotonic()
             figures.counts["cuts"] += 1
             if figures.counts["kills"] < kills and chance.random() < 2 * KILLS / CUTS:
                 victim = chance.choice(ends)
@@ -88,6 +90,7 @@ def _harm(plan: Plan, figures: Figures, link: ThinLink, ends: tuple[Server, Serv
                 figures.counts["kills"] += 1
             time.sleep(chance.uniform(*DOWN_S))
             link.mend()
+            figures.took("down", time.monotonic() - cut_at)
             bar.update()
             plan.keep()
     for end in ends:
@@ -187,6 +190,7 @@ def lines(figures: Figures, plan: Plan) -> list[Line]:
     done = f"{counts['done at the commune']} at the commune, {counts['done at the hospital']} at the hospital"
     return [
         Line("the link was cut", float(counts["cuts"]), at_least=plan.amount(CUTS)),
+        figures.times_line("down", "how long it was down each time, ms"),
         Line("kill -9 of either end", float(counts["kills"]), at_least=plan.amount(KILLS)),
         Line("visits of the commune", float(counts["accepted"]), at_least=plan.amount(VISITS)),
         none("visits that are not at the centre", "lost"),

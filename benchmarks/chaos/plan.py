@@ -12,7 +12,7 @@ from typing import Any
 
 from benchmarks.files import ROOT
 
-FULL_MINUTES = 60.0
+FULL_MINUTES = 80.0
 MAX_FINDS = 1000
 """Failing inputs that are written to disk."""
 

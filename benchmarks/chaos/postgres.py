@@ -50,7 +50,7 @@ class Cluster:
         return f"postgresql+psycopg://sangloc@/{DATABASE}?host={self._folder}"
 
     def start(self) -> None:
-        options = f"-c listen_addresses= -k {self._folder} -c max_connections=100"
+        options = f"-c listen_addresses= -k {self._folder} -c max_connections=200"
         self._call("pg_ctl", "start", "-w", "-t", str(int(START_S)), "-o", options, "-l", str(self._folder / "log"))
 
     def stop(self, how: Literal["fast", "immediate"]) -> None:

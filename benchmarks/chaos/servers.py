@@ -51,6 +51,7 @@ class Server:
         self._environment = environment_of(self.port, self.data, BUNDLES, {**SETTINGS, **settings})
         self._prepare = prepare
         self._process: subprocess.Popen[bytes] | None = None
+        self._logged_before = 0
 
     @property
     def pid(self) -> int:
@@ -61,6 +62,7 @@ class Server:
     def start(self) -> None:
         """Start it, without waiting."""
         with self.log.open("ab") as log:
+            self._logged_before = log.tell()
             self._process = subprocess.Popen(
                 [sys.executable, str(ROOT / "server.py")],
                 env=self._environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=ROOT,
@@ -77,6 +79,12 @@ class Server:
         """
         assert self._process is not None  # noqa: S101
         wait_until_ready(self._process, self.port, self.log)
+
+    def has_said(self, text: str) -> bool:
+        """Whether its log has ``text`` since it was last started."""
+        with self.log.open("rb") as log:
+            log.seek(self._logged_before)
+            return text.encode() in log.read()
 
     def kill(self) -> None:
         """``kill -9``, and wait until it has ended."""
@@ -127,10 +135,19 @@ def running(
         A file to which the errors of their logs are added at the end.
     """
     servers = [Server(folder, settings or {}, data=data, prepare=prepare) for _ in range(n)]
+    with kept_running(servers, errors=errors):
+        yield servers
+
+
+@contextmanager
+def kept_running(servers: list[Server], *, errors: Path | None = None) -> Iterator[list[Server]]:
+    """The servers, ready; all are stopped at the end. As :func:`running`."""
     try:
-        for server in servers:
-            server.start()
-            server.wait()  # the first one makes the tables
+        for others in (servers[:1], servers[1:]):  # the first one makes the tables
+            for server in others:
+                server.start()
+            for server in others:
+                server.wait()
         yield servers
     finally:
         if errors is not None and (said := _errors_of(servers)):

@@ -10,6 +10,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
 from typing import Any, Self
 
+from benchmarks.chaos.asking import Client
+
 
 @dataclass(frozen=True)
 class Delivered:
@@ -55,6 +57,19 @@ class Sink:
         self._server = Server(("127.0.0.1", 0), Handler)
         self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.1}, daemon=True)
         self.address = f"http://127.0.0.1:{self._server.server_port}/reports"
+
+    def register(self, admin: Client) -> None:
+        """Have the reports of every site sent here.
+
+        Raises
+        ------
+        RuntimeError
+            The service refused it.
+        """
+        asked = {"kind": "webhook", "address": self.address, "options": {"allow_http": True, "content": "link"}}
+        answer = admin.ask("POST", "/v1/destinations", json.dumps(asked).encode(), {"Content-Type": "application/json"})
+        if answer.status != 201:
+            raise RuntimeError(f"the destination: {answer.status} {answer.body[:300]!r}")
 
     def __enter__(self) -> Self:
         self._thread.start()

@@ -50,7 +50,7 @@ def run(plan: Plan, figures: Figures) -> None:
             key,
             bodies,
             plan.seed + figures.counts["runs"],
-            source=HEALTHY_FROM,
+            sources=(HEALTHY_FROM,),
             give_up_s=GIVE_UP_S,
         )
         plan.begin()

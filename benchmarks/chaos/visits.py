@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import ssl
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -24,6 +25,8 @@ OFTEN = {"labs": 4, "PNG": 3, "JPEG": 3, "truncated PNG": 2}
 """Kinds that cost little are posted more often than the others."""
 ASK_AGAIN_S = 0.2
 GIVE_UP_S = 120.0
+AT_ONCE = "respond-async"
+"""A client that does not wait for the findings (RFC 7240, section 4.1)."""
 PROBABILITY = 0.01
 """By how much a probability may differ from that of a run without harm: rows are batched differently."""
 
@@ -140,10 +143,15 @@ class Load:
 
     Parameters
     ----------
-    source
-        The address of loopback from which they connect.
+    sources
+        The addresses of loopback from which they connect, one client after the other.
     give_up_s
         A visit that no server takes for so long was never accepted.
+    context
+        With it, they speak TLS, to a proxy.
+    phase
+        A word for what is done meanwhile, under which the times of accepted posts that do not wait for the findings
+        are kept; empty: they are not kept.
     """
 
     figures: Figures
@@ -151,8 +159,10 @@ class Load:
     key: str
     bodies: Mapping[str, Body]
     seed: int
-    source: str = "127.0.0.1"
+    sources: Sequence[str] = ("127.0.0.1",)
     give_up_s: float = GIVE_UP_S
+    context: ssl.SSLContext | None = None
+    phase: str = ""
     accepted: dict[str, Accepted] = field(default_factory=dict)
     ended: threading.Event = field(default_factory=threading.Event)
     _next: int = 1
@@ -161,7 +171,7 @@ class Load:
     @contextmanager
     def posting(self, n_clients: int) -> Iterator[None]:
         """Post meanwhile; at the end every client learns what became of its last visit."""
-        threads = [threading.Thread(target=self._post_all, name=f"client-{k}") for k in range(n_clients)]
+        threads = [threading.Thread(target=self._post_all, args=(k,), name=f"client-{k}") for k in range(n_clients)]
         for thread in threads:
             thread.start()
         try:
@@ -171,8 +181,11 @@ class Load:
             for thread in threads:
                 thread.join()
 
-    def _post_all(self) -> None:
-        clients = {port: Client(port, self.key, source=self.source, timeout_s=60) for port in self.ports}
+    def _post_all(self, k: int) -> None:
+        source = self.sources[k % len(self.sources)]
+        clients = {
+            port: Client(port, self.key, source=source, timeout_s=60, context=self.context) for port in self.ports
+        }
         while not self.ended.is_set():
             with self._lock:
                 number, self._next = self._next, self._next + 1
@@ -186,10 +199,10 @@ class Load:
         kind = chance.choices(list(self.bodies), [OFTEN.get(name, 1) for name in self.bodies])[0]
         body, key = self.bodies[kind], f"{self.seed}-{number}"
         content = numbered(body.content, number)
-        headers = headers_of(body, key, chance.choice(("respond-async", "wait=5", "wait=20")))
-        end = time.monotonic() + self.give_up_s
-        while time.monotonic() < end:
-            began = time.perf_counter()
+        prefer = chance.choice((AT_ONCE, "wait=5", "wait=20"))
+        headers = headers_of(body, key, prefer)
+        first = time.perf_counter()
+        while (began := time.perf_counter()) - first < self.give_up_s:
             try:
                 answer = clients[chance.choice(self.ports)].ask("POST", "/v1/visits", content, headers)
             except Lost:
@@ -200,6 +213,9 @@ class Load:
             if answer.status in (201, 202):
                 with self._lock:
                     self.accepted[key] = Accepted(kind, answer.json["id"])
+                    if self.phase and prefer == AT_ONCE:
+                        self.figures.took(f"accepted {self.phase}", time.perf_counter() - began)
+                        self.figures.took(f"accepted at last {self.phase}", time.perf_counter() - first)
                 return answer
             if answer.status < 500 and answer.status != 429:
                 self._count("refused wrongly")

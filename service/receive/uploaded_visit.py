@@ -17,6 +17,7 @@ from service.errors import (
     FieldFault,
     IdempotencyConflict,
     InvalidRequest,
+    NotFound,
     Unavailable,
     UploadGone,
     UploadUnfinished,
@@ -81,11 +82,42 @@ async def visit_of_uploads(
     if len(set(upload_ids)) != len(upload_ids):
         raise InvalidRequest(FieldFault("uploads", "field_repeated"))
     digest = _digest(upload_ids, posted, context)
+    if (first := await _first(service, key, idempotency_key, digest)) is not None:
+        return first  # its uploads are deleted by now
+    try:
+        return await _make_visit(service, key, upload_ids, context, posted, digest, idempotency_key)
+    except (NotFound, UploadGone):
+        # the first request may have made the visit meanwhile, and deleted its uploads
+        if (first := await _first(service, key, idempotency_key, digest)) is not None:
+            return first
+        raise
+
+
+async def _first(service: Service, key: Key, idempotency_key: str | None, digest: str) -> Accepted | None:
+    """What the first request with this ``Idempotency-Key`` has made.
+
+    Raises
+    ------
+    IdempotencyConflict
+        That request had another body.
+    """
     first = await service.database.read(lambda session: first_visit(session, key.site, idempotency_key))
-    if first is not None:
-        if first.body_hash != digest:
-            raise IdempotencyConflict
-        return Accepted(first, False)  # its uploads are deleted by now
+    if first is None:
+        return None
+    if first.body_hash != digest:
+        raise IdempotencyConflict
+    return Accepted(first, False)
+
+
+async def _make_visit(
+    service: Service,
+    key: Key,
+    upload_ids: Sequence[str],
+    context: Context,
+    posted: Sequence[Part],
+    digest: str,
+    idempotency_key: str | None,
+) -> Accepted:
     rows = [await find_upload(service, key, upload_id) for upload_id in upload_ids]
     for row in rows:
         if (offset := await offset_of(service, row)) != row.n_bytes:

@@ -22,7 +22,7 @@ import structlog
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as NoFreeConnection
 
-from service.errors import DatabaseUnavailable, OutcomeUnknown, ServiceError, StorageFull, StorageUnavailable
+from service.errors import DatabaseUnavailable, OutcomeUnknown, StorageFull, StorageUnavailable
 from service.logs import where_it_failed
 
 NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
@@ -84,17 +84,6 @@ def disk_outages() -> Iterator[None]:
     except OSError as error:
         kind = StorageFull if error.errno in NO_ROOM else StorageUnavailable
         raise noted(kind(errno.errorcode.get(error.errno or 0, "")), error) from error
-
-
-@contextmanager
-def object_store_outages() -> Iterator[None]:
-    """Raise whatever the client of an object store raises as :class:`StorageUnavailable`: each has its own errors."""
-    try:
-        yield
-    except ServiceError:
-        raise
-    except Exception as error:
-        raise noted(StorageUnavailable(type(error).__name__), error) from error
 
 
 def _database_outage(error: DBAPIError | NoFreeConnection) -> StorageUnavailable | None:

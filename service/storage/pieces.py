@@ -24,7 +24,8 @@ from sqlalchemy.orm import Session
 
 from service.errors import OffsetMismatch, ServiceError, StoredFileDamaged, UploadGone
 from service.storage.database import Database
-from service.storage.outages import disk_outages, object_store_outages
+from service.storage.object_store import ObjectStore
+from service.storage.outages import disk_outages
 from service.storage.store import RemoteStore, Store, fsync_folder
 from service.storage.tables import UploadPieceRow, UploadRow
 
@@ -86,7 +87,7 @@ class Pieces(Protocol):
 def open_pieces(store: Store, data_dir: Path, database: Database) -> Pieces:
     """The pieces beside ``store``: in it where machines share it, else in the data folder."""
     if isinstance(store, RemoteStore):
-        return ObjectPieces(store.files, f"{store.root}/uploads", store.drafts, database)
+        return ObjectPieces(store.objects, store.drafts, database)
     return FilePieces(data_dir / "uploads")
 
 
@@ -156,23 +157,22 @@ class FilePieces:
 
 
 class ObjectPieces:
-    """An object ``ROOT/UPLOAD/…`` for each piece of an upload, and its row.
+    """An object ``ROOT/uploads/UPLOAD/…`` for each piece of an upload, and its row.
 
     The object comes first, then the row. A process that is killed in between leaves an object that no row names; it
     goes with the upload's others.
 
     Parameters
     ----------
-    files
-        A file system of fsspec.
     local
         Folder on this machine for an upload that is read as a whole.
     """
 
     piece_bytes = 256 * 1024
 
-    def __init__(self, files: Any, root: str, local: Path, database: Database) -> None:
-        self._files, self._root, self._local, self._database = files, root, local, database
+    def __init__(self, objects: ObjectStore, local: Path, database: Database) -> None:
+        self._objects, self._local, self._database = objects, local, database
+        self._root = f"{objects.root}/uploads"
         self._look_after = 0.0
 
     def begin(self, upload_id: str) -> None:
@@ -185,8 +185,8 @@ class ObjectPieces:
         if not piece:
             return at
         name = f"{at:012d}-{uuid.uuid4().hex}"
-        with object_store_outages():
-            self._files.pipe_file(f"{self._root}/{upload_id}/{name}", piece)
+        with self._objects.asked() as files:
+            files.pipe_file(f"{self._root}/{upload_id}/{name}", piece, **self._objects.within(len(piece)))
         try:
             with self._database.transaction(write=True) as session:
                 _end(session, upload_id, at)
@@ -206,8 +206,8 @@ class ObjectPieces:
             whole = tempfile.TemporaryFile(dir=self._local)  # noqa: SIM115  the caller closes it
         try:
             for name, n_bytes in named:
-                with object_store_outages():
-                    content = self._files.cat_file(f"{self._root}/{upload_id}/{name}")
+                with self._objects.asked() as files:
+                    content = files.cat_file(f"{self._root}/{upload_id}/{name}")
                 if len(content) != n_bytes:
                     raise StoredFileDamaged
                 with disk_outages():
@@ -230,13 +230,13 @@ class ObjectPieces:
         oldest = time.time() - than_s
         self._remove(self._root, lambda written_s: written_s < oldest)
 
-    @object_store_outages()
     def _remove(self, prefix: str, which: Callable[[float], bool]) -> None:
-        self._files.invalidate_cache(prefix)
-        found = self._files.find(prefix, detail=True)
-        old = [path for path, about in found.items() if which(_written_s(about))]
-        if old:
-            self._files.rm(old)
+        with self._objects.asked() as files:
+            files.invalidate_cache(prefix)
+            found = files.find(prefix, detail=True)
+            old = [path for path, about in found.items() if which(_written_s(about))]
+            if old:
+                files.rm(old, **self._objects.within(0))
 
 
 def _written_s(about: Mapping[str, Any]) -> float:

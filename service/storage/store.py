@@ -15,13 +15,14 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol, Self
+from typing import Literal, Protocol, Self
 from urllib.parse import unquote, urlsplit
 
 from inference.readers.files import OpenFile
 from service.errors import StoredFileDamaged, StoredFileMissing
 from service.storage.drafts import Draft
-from service.storage.outages import disk_outages, object_store_outages
+from service.storage.object_store import ObjectStore
+from service.storage.outages import disk_outages
 from service.storage.tables import InputRow
 
 ABANDONED_S = 3600.0
@@ -185,64 +186,59 @@ class RemoteStore:
     """Objects ``PREFIX/ab/cd…`` of an object store, by fsspec; such a store never shows half an object."""
 
     def __init__(self, url: str, drafts: Path) -> None:
-        import fsspec  # type: ignore[import-untyped]  # noqa: PLC0415  it imports the store's client
-
-        self.files: Any
-        self.files, self.root = fsspec.core.url_to_fs(url)
+        self.objects = ObjectStore(url)
         self.drafts = drafts
         drafts.mkdir(parents=True, exist_ok=True)
         remove_abandoned(drafts)
 
-    @object_store_outages()
     def put(self, draft: Draft) -> None:
         path = self._path(draft.sha256)
-        # also where it is there already: remove() goes by when it was last put
-        self.files.put_file(str(draft.durable_file()), path)
-        if self.files.size(path) != draft.n_bytes:
-            raise StoredFileDamaged
+        file = str(draft.durable_file())
+        with self.objects.asked() as files:
+            # also where it is there already: remove() goes by when it was last put
+            files.put_file(file, path, **self.objects.within(draft.n_bytes))
+            if files.size(path) != draft.n_bytes:
+                raise StoredFileDamaged
         draft.remove()
 
-    @object_store_outages()
     def read(self, sha256: str) -> bytes:
-        try:
-            content: bytes = self.files.cat_file(self._path(sha256))
-        except FileNotFoundError:
-            raise StoredFileMissing from None
+        with self.objects.asked() as files:
+            try:
+                content: bytes = files.cat_file(self._path(sha256))
+            except FileNotFoundError:
+                raise StoredFileMissing from None
         return _checked(content, sha256)
 
     def open(self, sha256: str) -> OpenFile:
         return OpenFile.of(self.read(sha256))
 
-    @object_store_outages()
     def has(self, sha256: str) -> bool:
-        return bool(self.files.exists(self._path(sha256)))
+        with self.objects.asked() as files:
+            return bool(files.exists(self._path(sha256)))
 
     def names(self) -> Iterator[str]:
-        with object_store_outages():
-            self.files.invalidate_cache()
-            paths: list[str] = self.files.find(self.root)
+        with self.objects.asked() as files:
+            files.invalidate_cache()
+            paths: list[str] = files.find(self.objects.root)
         yield from filter(_NAME.fullmatch, sorted("".join(path.rsplit("/", 2)[1:]) for path in paths))
 
-    @object_store_outages()
     def remove(self, sha256: str, put_before: float) -> bool:
         path = self._path(sha256)
-        self.files.invalidate_cache()
-        try:
-            if self.files.modified(path).timestamp() >= put_before:
+        with self.objects.asked() as files, suppress(FileNotFoundError):
+            files.invalidate_cache()
+            if files.modified(path).timestamp() >= put_before:
                 return False
-            self.files.rm_file(path)
-        except FileNotFoundError:
-            pass
+            files.rm_file(path)
         return True
 
-    @object_store_outages()
     def probe(self) -> None:
-        path = f"{self.root}/probe-{uuid.uuid4().hex}"
-        self.files.pipe_file(path, b"probe")
-        self.files.rm_file(path)
+        path = f"{self.objects.root}/probe-{uuid.uuid4().hex}"
+        with self.objects.asked() as files:
+            files.pipe_file(path, b"probe", **self.objects.within(0))
+            files.rm_file(path)
 
     def _path(self, sha256: str) -> str:
-        return f"{self.root}/{sha256[:2]}/{sha256[2:]}"
+        return f"{self.objects.root}/{sha256[:2]}/{sha256[2:]}"
 
 
 @dataclass(frozen=True, slots=True)

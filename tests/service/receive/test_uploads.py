@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import json
 import os
 import socket
+import threading
 import time
 import zipfile
 from base64 import b64encode
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 
 import httpx
 import pytest
 from sqlalchemy import select, update
 
-from service.receive import uploads
+from service.receive import uploaded_visit, uploads
 from service.storage.tables import UploadRow
 from tests.service.page_fixture import made_film, made_recording
 from tests.service.serving import ADMIN, serving, settings_for, until
@@ -377,8 +380,6 @@ def test_a_visit_of_uploads_has_the_limits_of_any_visit(client):
 
 
 def test_several_requests_make_one_visit_of_an_upload(served, client):
-    from concurrent.futures import ThreadPoolExecutor
-
     upload_id = sent(client, made_film(64))
 
     def post(_):
@@ -389,6 +390,35 @@ def test_several_requests_make_one_visit_of_an_upload(served, client):
         statuses = sorted(pool.map(post, range(6)))
     assert statuses[0] == 201
     assert set(statuses[1:]) <= {404, 410}
+
+
+def test_repeated_requests_at_the_same_moment_get_the_visit_of_the_first(served, client, monkeypatch):
+    """The uploads are deleted between the moment when a request looks for its first one and when it reads them."""
+    upload_id = sent(client, made_film(64))
+    both_have_looked, find = threading.Barrier(2), uploaded_visit.find_upload
+
+    async def find_late(*arguments):
+        await asyncio.to_thread(both_have_looked.wait, 10)
+        if find_late.is_second:
+            await asyncio.to_thread(made.wait, 10)
+        find_late.is_second = True
+        return await find(*arguments)
+
+    find_late.is_second, made = False, threading.Event()
+    monkeypatch.setattr(uploaded_visit, "find_upload", find_late)
+
+    def post(_):
+        with served.client() as another:
+            answer = another.post(
+                "/v1/uploads/visit", json={"uploads": [upload_id]}, headers={"Idempotency-Key": "twice at once"}
+            )
+        made.set()
+        return answer
+
+    with ThreadPoolExecutor(2) as pool:
+        answers = list(pool.map(post, range(2)))
+    assert [answer.status_code for answer in answers] == [201, 201], [answer.text for answer in answers]
+    assert answers[0].json()["id"] == answers[1].json()["id"]
 
 
 def test_names_and_ids_stay_out_of_the_log(new_process):

@@ -110,10 +110,10 @@ def test_old_bytes_without_an_upload_are_removed(database, pieces, tmp_path):
     else:
         forgotten(database, old)
         pieces.remove_older(0)  # it looked a moment ago, and an object store is not looked through again so soon
-        assert pieces._files.find(f"{pieces._root}/{old}")
-        again = ObjectPieces(pieces._files, pieces._root, tmp_path, database)
+        assert pieces._objects._files.find(f"{pieces._root}/{old}")
+        again = ObjectPieces(pieces._objects, tmp_path, database)
         again.remove_older(-3600)
-        assert not pieces._files.find(pieces._root)
+        assert not pieces._objects._files.find(pieces._root)
     with pytest.raises(UploadGone):
         pieces.open(old)
 
@@ -127,7 +127,7 @@ def objects(pieces):
 
 
 def test_two_machines_go_on_with_one_upload(database, objects, tmp_path):
-    other = ObjectPieces(objects._files, objects._root, tmp_path, database)
+    other = ObjectPieces(objects._objects, tmp_path, database)
     name = begun(database, objects)
     assert objects.append(name, 0, b"first ") == 6
     assert other.append(name, None, b"") == 6
@@ -135,7 +135,7 @@ def test_two_machines_go_on_with_one_upload(database, objects, tmp_path):
     assert objects.append(name, 13, b"third") == 18
     assert content_of(other, name) == b"first second third"
     objects.remove(name)
-    assert not objects._files.find(f"{objects._root}/{name}")
+    assert not objects._objects._files.find(f"{objects._root}/{name}")
 
 
 def test_an_object_that_no_row_names_does_not_count(database, objects):
@@ -152,12 +152,12 @@ def test_an_object_that_no_row_names_does_not_count(database, objects):
 
     with mock.patch.object(database, "transaction", second_fails), pytest.raises(KeyboardInterrupt):
         objects.append(name, 4, b"lost")
-    assert len(objects._files.find(f"{objects._root}/{name}")) == 2
+    assert len(objects._objects._files.find(f"{objects._root}/{name}")) == 2
     assert objects.append(name, None, b"") == 4
     assert objects.append(name, 4, b"4567") == 8
     assert content_of(objects, name) == b"01234567"
     objects.remove(name)
-    assert not objects._files.find(f"{objects._root}/{name}")
+    assert not objects._objects._files.find(f"{objects._root}/{name}")
 
 
 def test_pieces_go_with_their_upload(database, objects):
@@ -171,10 +171,10 @@ def test_pieces_go_with_their_upload(database, objects):
 def test_a_piece_that_is_missing_or_short_is_said(database, objects):
     name = begun(database, objects)
     objects.append(name, 0, b"0123")
-    (path,) = objects._files.find(f"{objects._root}/{name}")
-    objects._files.pipe_file(path, b"012")
+    (path,) = objects._objects._files.find(f"{objects._root}/{name}")
+    objects._objects._files.pipe_file(path, b"012")
     with pytest.raises(StoredFileDamaged):
         objects.open(name)
-    objects._files.rm_file(path)
+    objects._objects._files.rm_file(path)
     with pytest.raises(StorageUnavailable):
         objects.open(name)
