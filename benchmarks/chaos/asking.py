@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import ssl
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -64,11 +65,28 @@ class Client:
         Sent as a bearer token; empty: none is sent.
     source
         The address of loopback from which it connects.
+    context
+        With it, TLS is spoken, to ``localhost``.
     """
 
-    def __init__(self, port: int, key: str = KEY, *, source: str = "127.0.0.1", timeout_s: float = 120.0) -> None:
+    def __init__(
+        self,
+        port: int,
+        key: str = KEY,
+        *,
+        source: str = "127.0.0.1",
+        timeout_s: float = 120.0,
+        context: ssl.SSLContext | None = None,
+    ) -> None:
         self.port, self._key = port, key
-        self._connection = http.client.HTTPConnection("127.0.0.1", port, timeout=timeout_s, source_address=(source, 0))
+        if context is None:
+            self._connection = http.client.HTTPConnection(
+                "127.0.0.1", port, timeout=timeout_s, source_address=(source, 0)
+            )
+        else:
+            self._connection = http.client.HTTPSConnection(
+                "localhost", port, timeout=timeout_s, source_address=(source, 0), context=context
+            )
 
     def __enter__(self) -> Self:
         return self

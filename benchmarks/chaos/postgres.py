@@ -63,7 +63,7 @@ class Cluster:
         return int((self._folder / "data" / "postmaster.pid").read_text().split()[0])
 
     def start(self) -> None:
-        given = {"listen_addresses": "''", "max_connections": "100", **self._settings}
+        given = {"listen_addresses": "''", "max_connections": "200", **self._settings}
         options = f"-k {self._folder} " + " ".join(f"-c {name}={value}" for name, value in given.items())
         self._call("pg_ctl", "start", "-w", "-t", str(int(START_S)), "-o", options, "-l", str(self._folder / "log"))
 

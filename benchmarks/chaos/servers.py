@@ -127,10 +127,19 @@ def running(
         A file to which the errors of their logs are added at the end.
     """
     servers = [Server(folder, settings or {}, data=data, prepare=prepare) for _ in range(n)]
+    with kept_running(servers, errors=errors):
+        yield servers
+
+
+@contextmanager
+def kept_running(servers: list[Server], *, errors: Path | None = None) -> Iterator[list[Server]]:
+    """The servers, ready; all are stopped at the end. As :func:`running`."""
     try:
-        for server in servers:
-            server.start()
-            server.wait()  # the first one makes the tables
+        for others in (servers[:1], servers[1:]):  # the first one makes the tables
+            for server in others:
+                server.start()
+            for server in others:
+                server.wait()
         yield servers
     finally:
         if errors is not None and (said := _errors_of(servers)):
