@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import select, text, update
+from sqlalchemy import select, update
 
 from benchmarks.database.first import First
 from data_specs.visit.context import Context
@@ -109,7 +109,7 @@ async def _claim_again(scene: Scene) -> None:
     await scene.service.database.write(lambda session: session.execute(mine.values(NOT_LEASED)))
 
 
-async def _intake(scene: Scene) -> None:
+async def intake(scene: Scene) -> None:
     context = Context.model_validate_json(scene.visit.context)
     number = str(uuid.uuid4())
     row = new_visit(scene.visit.site, "key", context, (), 64 * "0", idempotency_key=number)
@@ -230,7 +230,7 @@ class Asked:
 
 ASKED: Mapping[str, Asked] = {
     "claim of the next visits": Asked(_claim, _claim_again),
-    "intake of a visit": Asked(_intake),
+    "intake of a visit": Asked(intake),
     "leases of a stopped process": Asked(_stopped),
     "next deliveries": Asked(_next_deliveries, _send_again),
     "news for a node": Asked(_news),

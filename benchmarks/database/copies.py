@@ -13,7 +13,7 @@ from sqlalchemy import Column, Date, Engine, Table, text
 from benchmarks.database.first import ACCESSION, DOCTOR, NAME, PERSON, SHARES, SITE, First
 from service.storage.tables import Base, UtcDateTime
 
-SITES, DOCTORS, VISITS_OF_A_PERSON = 20, 200, 3
+SITES, HOSPITALS, DOCTORS, VISITS_OF_A_PERSON = 20, 10, 200, 3
 AT_ONCE = 50_000
 UNFINISHED = 200
 """The latest visits: so many wait for a process, for delivery, to be exchanged, or for a specialist's answer."""
@@ -126,6 +126,9 @@ _VALUES: dict[tuple[str, str], Callable[[str], str]] = {
     ("", "body_hash"): _digest,
     ("visits", "idempotency_key"): lambda _: "'visit+' || lpad(c.n::text, 9, '0')",
     ("order_messages", "control_id"): lambda _: "'order+' || c.n",
+    ("referrals", "to_site"): lambda here: (
+        f"CASE WHEN c.n % {HOSPITALS} = 0 THEN {here} ELSE 'hospital-' || c.n % {HOSPITALS} END"
+    ),
     **{("", name): _new_id for name in ("uid", "referral_id")},
     **{(table, "id"): _new_id for table in ("referrals", "outcomes")},
     **{("", name): _renamed for name in ("person_id", "accession_number", "referrer_id", "folded")},

@@ -12,16 +12,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from sqlalchemy import text
 from tqdm import tqdm
 
 from benchmarks.database.asked import Asked, Scene
 from benchmarks.database.first import First
 from benchmarks.database.plans import Plans, explained
+from service.errors import DatabaseUnavailable
 
 SLOW_S = 2.0
 """What took longer is not repeated."""
-A_LARGE_TABLE = 0.05
-"""Rows read one after the other, as a share of the visits: from here on the table is large."""
+A_LARGE_SHARE = 0.1
+"""A table with so many rows, as a share of the visits, is large."""
 
 
 @dataclass
@@ -47,15 +49,11 @@ def scenes(first: First, urls: Mapping[int, str]) -> Iterator[dict[int, Scene]]:
         yield found
 
 
-def measure(
-    found: Mapping[int, Scene], asked: Mapping[str, Asked], rounds: int
-) -> dict[str, dict[int, Measured]]:
+def measure(found: Mapping[int, Scene], asked: Mapping[str, Asked], rounds: int) -> dict[str, dict[int, Measured]]:
     """Explain each thing once in each database, then ask for it in turns."""
 
     async def all_of_it() -> dict[str, dict[int, Measured]]:
-        return {
-            name: await _measure(found, each, rounds) for name, each in tqdm(asked.items(), unit="question")
-        }
+        return {name: await _measure(found, each, rounds) for name, each in tqdm(asked.items(), unit="question")}
 
     return asyncio.run(all_of_it())
 
@@ -64,7 +62,7 @@ async def _measure(found: Mapping[int, Scene], asked: Asked, rounds: int) -> dic
     measured: dict[int, Measured] = {}
     for visits, scene in found.items():
         with explained(scene.service.database.engine) as plans:
-            await asked.ask(scene)
+            await _answered(asked, scene)
         await _undo(asked, scene)
         measured[visits] = Measured(plans=plans)
     for _ in range(rounds):
@@ -73,10 +71,25 @@ async def _measure(found: Mapping[int, Scene], asked: Asked, rounds: int) -> dic
             if ms and ms[-1] > 1000 * SLOW_S:
                 continue
             began = time.perf_counter()
-            await asked.ask(scene)
+            await _answered(asked, scene)
             ms.append(1000 * (time.perf_counter() - began))
             await _undo(asked, scene)
     return measured
+
+
+async def _answered(asked: Asked, scene: Scene) -> None:
+    """Ask, and give up where the service does: after :data:`service.storage.database.ANSWER_S`."""
+    try:
+        await asked.ask(scene)
+    except DatabaseUnavailable:
+        with scene.service.database.transaction() as session:
+            session.execute(_CANCEL)
+
+
+_CANCEL = text(
+    "SELECT pg_cancel_backend(pid) FROM pg_stat_activity "
+    "WHERE datname = current_database() AND state = 'active' AND pid <> pg_backend_pid()"
+)
 
 
 async def _undo(asked: Asked, scene: Scene) -> None:
@@ -84,14 +97,20 @@ async def _undo(asked: Asked, scene: Scene) -> None:
         await asked.undo(scene)
 
 
-def rows_of(measured: Mapping[str, Mapping[int, Measured]], sizes: Sequence[int]) -> list[list[Any]]:
+def large(rows: Mapping[str, int]) -> dict[str, int]:
+    """The large ones of the tables, given with their numbers of rows."""
+    return {name: n for name, n in rows.items() if n >= max(100, A_LARGE_SHARE * rows["visits"])}
+
+
+def rows_of(
+    measured: Mapping[str, Mapping[int, Measured]], sizes: Sequence[int], tables: Mapping[str, int]
+) -> list[list[Any]]:
     """A row of the table for each thing: milliseconds and pages by size, their ratio, and what was read in full."""
     rows = []
     for name, by_size in measured.items():
         ms, pages = ([get(by_size[size]) for size in sizes] for get in (_ms, _pages))
-        scans = by_size[sizes[-1]].plans.scans(max(1000, int(A_LARGE_TABLE * sizes[-1])))
-        said = ", ".join(f"{table} {n:,}" for table, n in scans.items())
-        rows.append([name, *ms, ms[-1] / ms[0], *pages, said])
+        scans = by_size[sizes[-1]].plans.scans(tables)
+        rows.append([name, *ms, ms[-1] / ms[0], *pages, ", ".join(scans)])
     return rows
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -36,9 +36,9 @@ class Plans:
         blocks = (plan["Plan"] for _, plan in self.statements)
         return sum(each["Shared Hit Blocks"] + each["Shared Read Blocks"] for each in blocks)
 
-    def scans(self, at_least: int) -> dict[str, int]:
-        """Tables of which so many rows were read one after the other, and how many."""
-        return {table: rows for table, rows in self.scanned.items() if rows >= at_least}
+    def scans(self, large: Mapping[str, int]) -> list[str]:
+        """Which of these tables, given with their numbers of rows, were read from end to end."""
+        return [table for table, rows in large.items() if self.scanned[table] >= rows]
 
 
 @contextmanager
