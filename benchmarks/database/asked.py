@@ -17,7 +17,7 @@ from service.api.node import MOST_NEWS
 from service.api.operations import _measure_queues
 from service.app import build
 from service.delivery.queue import DELIVERIES, Deliveries
-from service.exchange.queue import Exchanges, changed_at_centre, waiting
+from service.exchange.queue import Exchanges, changed_at_centre
 from service.followup.questions import list_questions
 from service.followup.reads import read_visits
 from service.keys import Key
@@ -28,7 +28,7 @@ from service.retention.table import KINDS, Rule
 from service.settings import Settings
 from service.state import Service
 from service.storage.owner import Owner
-from service.storage.tables import VISITS, DestinationRow, ExchangeRow, InputRow, KeyRow, VisitRow
+from service.storage.tables import EXCHANGES, VISITS, DestinationRow, InputRow, KeyRow, VisitRow
 from service.visits.earlier import comparison
 from service.visits.filters import Filter
 from service.visits.leases import Leases
@@ -131,6 +131,15 @@ async def _stopped(scene: Scene) -> None:
         await each._write(each._leased_by("a process that has stopped").values(owner=None))
 
 
+async def _next_exchange(scene: Scene) -> None:
+    await scene.exchanges.take()
+
+
+async def _exchange_again(scene: Scene) -> None:
+    mine = update(EXCHANGES).where(EXCHANGES.c.owner == scene.exchanges._owner.id)
+    await scene.service.database.write(lambda session: session.execute(mine.values(NOT_LEASED)))
+
+
 async def _news(scene: Scene) -> None:
     await scene.service.database.read(lambda session: changed_at_centre(session, scene.visit.site, MOST_NEWS))
 
@@ -199,21 +208,6 @@ async def _named(scene: Scene) -> None:
     still_named(scene.service.database, [*digests, *(f"{n:064x}" for n in range(AT_ONCE))])
 
 
-# ---------------------------------------------------------------- at a node
-async def _new_at_node(scene: Scene) -> None:
-    await scene.exchanges.note_new()
-    await scene.exchanges.take()
-
-
-async def _not_taken(scene: Scene) -> None:
-    mine = update(ExchangeRow).where(ExchangeRow.owner == scene.exchanges._owner.id)
-    await scene.service.database.write(lambda session: session.execute(mine.values(NOT_LEASED)))
-
-
-async def _waits_at_node(scene: Scene) -> None:
-    await scene.service.database.read(waiting)
-
-
 @dataclass(frozen=True)
 class Asked:
     """One thing that is asked for.
@@ -233,6 +227,7 @@ ASKED: Mapping[str, Asked] = {
     "intake of a visit": Asked(intake),
     "leases of a stopped process": Asked(_stopped),
     "next deliveries": Asked(_next_deliveries, _send_again),
+    "next exchange of a node": Asked(_next_exchange, _exchange_again),
     "news for a node": Asked(_news),
     "what waits, for the metrics": Asked(_metrics),
     "worklist, admin": Asked(_worklist("admin")),
@@ -253,8 +248,3 @@ ASKED: Mapping[str, Asked] = {
     "files that a row names": Asked(_named),
 }
 """By what it is called in the table of results."""
-AT_A_NODE: Mapping[str, Asked] = {
-    "next exchange": Asked(_new_at_node, _not_taken),
-    "what waits, for the page": Asked(_waits_at_node),
-}
-"""The same of a node, all of whose visits have been exchanged."""

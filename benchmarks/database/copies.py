@@ -61,7 +61,7 @@ def multiply(engine: Engine, first: First, have: int, visits: int) -> Iterator[i
         yield until - start + 1
     with engine.begin() as connection:
         for statement in _LATEST:
-            connection.execute(text(statement), {"n": min(UNFINISHED, visits // 10)})
+            connection.execute(text(statement), {"n": min(UNFINISHED, visits // 10), "olds": given["olds"]})
     with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
         connection.execute(text("VACUUM (ANALYZE)"))
 
@@ -136,13 +136,13 @@ _VALUES: dict[tuple[str, str], Callable[[str], str]] = {
 }
 """How a column of a copy differs from the first visit's, by table (of any, where there is none) and name."""
 
-_LAST = "SELECT id FROM visits ORDER BY received_at DESC LIMIT :n"
+_LAST = "SELECT id FROM visits WHERE id <> ALL(:olds) ORDER BY received_at DESC LIMIT :n"
 _LATEST = (
     f"UPDATE visits SET status = 'accepted', priority = 'unassessed', completed_at = NULL, assessment = NULL "
     f"WHERE version = 1 AND id IN ({_LAST})",
     f"UPDATE deliveries SET state = 'waiting', delivered_at = NULL WHERE visit_id IN ({_LAST} OFFSET :n)",
     f"UPDATE exchanges SET changes = changes + 1 WHERE visit_id IN ({_LAST} OFFSET :n)",
     "UPDATE referrals SET answered_by = NULL, closed_at = NULL WHERE id IN "
-    "(SELECT id FROM referrals ORDER BY asked_at DESC LIMIT :n)",
+    "(SELECT id FROM referrals WHERE visit_id <> ALL(:olds) ORDER BY asked_at DESC LIMIT :n)",
 )
-"""What is unfinished among the latest: visits, then deliveries and exchanges of finished ones, and questions."""
+"""What is unfinished among the latest copies: visits, then deliveries and exchanges of finished ones, and questions."""

@@ -65,7 +65,10 @@ class Exchanges(LeasedRows[str]):
     unfinished = _WAITS
 
     async def note_new(self) -> None:
-        """Have every finished visit sent that never was."""
+        """Have every finished visit sent that was not noted when it was finished, because this was no node yet.
+
+        All visits are looked through.
+        """
         new = select(VISITS.c.id, literal(1), literal(0), literal(0), VISITS.c.completed_at, literal(0)).where(
             VISITS.c.status != "accepted", ~exists().where(EXCHANGES.c.visit_id == VISITS.c.id)
         )
