@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import ssl
 import subprocess
 import sys
 import tempfile
@@ -42,6 +43,10 @@ class Load:
         Rate of the open loop; 0 for the closed loop.
     visits
         Stop after this many requests; if 0, stop after ``seconds``.
+    authority
+        File of the certificate by which a proxy's is checked; empty: no TLS is spoken.
+    sources
+        From so many addresses of loopback the connections come, in turn.
     """
 
     port: int
@@ -56,6 +61,8 @@ class Load:
     visits: int = 0
     first_number: int = 0
     seed: int = 2026
+    authority: str = ""
+    sources: int = 1
 
 
 @dataclass
@@ -186,11 +193,22 @@ class _Run:
         lines = "".join(f"{name}: {value}\r\n" for name, value in head.items())
         self._head = f"{'POST' if self._pieces else 'GET'} {load.path} HTTP/1.1\r\n{lines}\r\n".encode()
         self._idle: deque[_Connection] = deque()
+        self._tls = ssl.create_default_context(cafile=load.authority) if load.authority else None
+        self._connected = 0
 
     async def connect(self) -> _Connection:
         loop = asyncio.get_running_loop()
         expect, times = self.load.expect.encode(), self.load.times
-        _, connection = await loop.create_connection(lambda: _Connection(expect, times), "127.0.0.1", self.load.port)
+        source = f"127.0.0.{1 + self._connected % self.load.sources}"
+        self._connected += 1
+        _, connection = await loop.create_connection(
+            lambda: _Connection(expect, times),
+            "127.0.0.1",
+            self.load.port,
+            local_addr=(source, 0),
+            ssl=self._tls,
+            server_hostname="localhost" if self._tls else None,
+        )
         return connection
 
     async def request(self, connection: _Connection, since: float) -> None:

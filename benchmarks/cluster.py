@@ -39,6 +39,8 @@ class Cluster:
         Of the servers, beside those of database and store.
     s3_by
         Gives the address by which the servers reach the S3 server on a port, where something stands between.
+    postgres_settings
+        Of the PostgreSQL server.
     errors
         A file to which what the servers log as errors is added at the end.
 
@@ -64,10 +66,12 @@ class Cluster:
         with_proxy: bool = True,
         settings: Mapping[str, str] | None = None,
         s3_by: Callable[[int], str] | None = None,
+        postgres_settings: Mapping[str, str] | None = None,
         errors: Path | None = None,
     ) -> None:
         self._n, self._with_proxy, self._settings = n_processes, with_proxy, settings or {}
         self._s3_by, self._errors = s3_by, errors
+        self._postgres_settings = postgres_settings
         self._stack = ExitStack()
 
     def __enter__(self) -> Self:
@@ -76,7 +80,7 @@ class Cluster:
             raise RuntimeError(missing())
         with ExitStack() as stack:  # what was started ends where the rest cannot be started
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="sangloc-cluster-")))
-            self.postgres = stack.enter_context(postgres.cluster(programs))
+            self.postgres = stack.enter_context(postgres.cluster(programs, self._postgres_settings))
             self.s3 = object_store.S3()
             stack.callback(self.s3.stop)
             self.s3.start()

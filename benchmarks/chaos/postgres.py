@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
@@ -34,23 +34,37 @@ class Cluster:
     ----------
     programs
         As :func:`installed` gives it.
+    folder
+        It may hold a cluster already.
+    settings
+        Settings of the server (``postgresql.conf``) besides those that a cluster of its own needs.
     """
 
-    def __init__(self, programs: Path, folder: Path) -> None:
-        self._programs, self._folder = programs, folder
+    def __init__(self, programs: Path, folder: Path, settings: Mapping[str, str] | None = None) -> None:
+        self._programs, self._folder, self._settings = programs, folder, settings or {}
         self._as: dict[str, Any] = {}
         if os.getuid() == 0:  # PostgreSQL refuses to run as root
             name = next((each.pw_name for each in pwd.getpwall() if each.pw_name == "postgres"), "nobody")
             shutil.chown(folder, name)
             self._as = {"user": name, "group": pwd.getpwnam(name).pw_gid, "extra_groups": []}
-        self._call("initdb", "-U", "sangloc", "-A", "trust", "-E", "UTF8", "--locale=C", "-N")
+        if not (folder / "data").exists():
+            self._call("initdb", "-U", "sangloc", "-A", "trust", "-E", "UTF8", "--locale=C", "-N")
 
     @property
     def url(self) -> str:
-        return f"postgresql+psycopg://sangloc@/{DATABASE}?host={self._folder}"
+        return self.url_of(DATABASE)
+
+    def url_of(self, database: str) -> str:
+        return f"postgresql+psycopg://sangloc@/{database}?host={self._folder}"
+
+    @property
+    def pid(self) -> int:
+        """Of the process whose children are all others of the server."""
+        return int((self._folder / "data" / "postmaster.pid").read_text().split()[0])
 
     def start(self) -> None:
-        options = f"-c listen_addresses= -k {self._folder} -c max_connections=200"
+        given = {"listen_addresses": "''", "max_connections": "200", **self._settings}
+        options = f"-k {self._folder} " + " ".join(f"-c {name}={value}" for name, value in given.items())
         self._call("pg_ctl", "start", "-w", "-t", str(int(START_S)), "-o", options, "-l", str(self._folder / "log"))
 
     def stop(self, how: Literal["fast", "immediate"]) -> None:
@@ -66,14 +80,25 @@ class Cluster:
 
 
 @contextmanager
-def cluster(programs: Path) -> Iterator[Cluster]:
-    """A cluster that runs; it is removed at the end."""
-    folder = Path(tempfile.mkdtemp(prefix="sangloc-chaos-", dir="/tmp"))  # a socket's path must be short
-    made = Cluster(programs, folder)
+def cluster(
+    programs: Path, settings: Mapping[str, str] | None = None, *, kept: Path | None = None
+) -> Iterator[Cluster]:
+    """A cluster that runs; it is removed at the end.
+
+    Parameters
+    ----------
+    kept
+        A folder in which it stays instead, and is found again by the next run.
+    """
+    if kept is not None:
+        kept.mkdir(parents=True, exist_ok=True)
+    folder = kept or Path(tempfile.mkdtemp(prefix="sangloc-pg-", dir="/tmp"))  # a socket's path must be short
+    made = Cluster(programs, folder, settings)
     made.start()
     try:
         yield made
     finally:
-        made.stop("immediate")
+        made.stop("fast" if kept else "immediate")
         time.sleep(0.1)
-        shutil.rmtree(folder, ignore_errors=True)
+        if kept is None:
+            shutil.rmtree(folder, ignore_errors=True)

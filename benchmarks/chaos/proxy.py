@@ -35,13 +35,15 @@ class Proxy:
     ----------
     port
         Where it listens for HTTPS.
+    authority
+        File of the certificate by which its own is checked.
     """
 
     def __init__(self, folder: Path, ports: Sequence[int]) -> None:
         folder.mkdir()
         self.port = free_port()
         self.log = folder / "log"
-        self._authority = folder / "caddy" / "pki" / "authorities" / "local" / "root.crt"
+        self.authority = folder / "caddy" / "pki" / "authorities" / "local" / "root.crt"
         self._environment = {
             **dict.fromkeys(("HOME", "XDG_DATA_HOME", "XDG_CONFIG_HOME"), str(folder)),
             "SITE": SITE,
@@ -57,9 +59,14 @@ class Proxy:
         return f"https://{SITE}:{self.port}"
 
     @property
+    def pid(self) -> int:
+        """Of the running process; 0 where none runs."""
+        return self._process.pid if self._process is not None else 0
+
+    @property
     def context(self) -> ssl.SSLContext:
         """With which a client trusts its certificate."""
-        return ssl.create_default_context(cafile=self._authority)
+        return ssl.create_default_context(cafile=self.authority)
 
     def start(self) -> None:
         """Start it, and wait until a server answers through it.
@@ -85,7 +92,7 @@ class Proxy:
             self._process.wait(20)
 
     def _answers(self) -> bool:
-        if not self._authority.exists():
+        if not self.authority.exists():
             return False
         try:
             with Client(self.port, context=self.context, timeout_s=10) as client:

@@ -37,6 +37,11 @@ class S3:
         self.environment = environment_at(f"http://127.0.0.1:{self.port}")
         self._process: subprocess.Popen[bytes] | None = None
 
+    @property
+    def pid(self) -> int:
+        """Of the running process; 0 where none runs."""
+        return self._process.pid if self._process is not None else 0
+
     def start(self) -> None:
         """Start it, with an empty bucket.
 

@@ -38,14 +38,14 @@ def measure_backlog(session: Session) -> Mapping[str, Backlog]:
     """The backlog of each kind of destination."""
     # when a delivery is due says nothing: it moves with each attempt. The first version of a report is made when the
     # visit is completed, each further one when an opinion is signed
-    made_at = case((DELIVERIES.c.version == 1, VISITS.c.completed_at), else_=OpinionRow.signed_at)
     signed = and_(OpinionRow.visit_id == DELIVERIES.c.visit_id, OpinionRow.number == DELIVERIES.c.version - 1)
+    signed_at = select(OpinionRow.signed_at).where(signed).scalar_subquery()
+    made_at = case((DELIVERIES.c.version == 1, VISITS.c.completed_at), else_=signed_at)
     query = (
         select(DESTINATIONS.c.kind, func.count(), func.min(made_at))
         .select_from(DELIVERIES)
         .join(DESTINATIONS, DESTINATIONS.c.id == DELIVERIES.c.destination_id)
         .join(VISITS, VISITS.c.id == DELIVERIES.c.visit_id)
-        .outerjoin(OpinionRow, signed)
         .where(Deliveries.unfinished)
         .group_by(DESTINATIONS.c.kind)
     )

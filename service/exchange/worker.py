@@ -37,6 +37,8 @@ WORTH = 0.95
 LONGEST_PAUSE_S = 300.0
 REFUSED_S = 3600.0
 """After so long a visit that the centre has refused is tried again: it may have got a newer release."""
+NOTE_NEW_S = 3600.0
+"""How often all visits are looked through for finished ones that were never noted: those of before this was a node."""
 LOST = "file_not_here"
 
 log = structlog.get_logger()
@@ -54,6 +56,7 @@ class Upstream(Worker[str]):
         self._centre = Centre(address, key)
         self._releases = Releases(parts, self._centre, self._is_idle)
         self._ask_every_s = ask_every_s
+        self._note_new_at = 0.0
         self._failures = 0
         self._paused_until = 0.0
         """By the process's own clock: the link is down, or the centre asked for time."""
@@ -69,7 +72,9 @@ class Upstream(Worker[str]):
     async def _take_some(self) -> bool:
         if self._running or time.monotonic() < self._paused_until:
             return False
-        await self._exchanges.note_new()
+        if time.monotonic() >= self._note_new_at:
+            await self._exchanges.note_new()
+            self._note_new_at = time.monotonic() + NOTE_NEW_S
         turn = await self._exchanges.take()
         if turn is None:
             return False
@@ -137,7 +142,6 @@ class Upstream(Worker[str]):
             await self._exchanges.keep_upload(turn, f"{file.index}:{upload_id}")
 
         async def may_go_on() -> bool:
-            await self._exchanges.note_new()
             return not self._draining and not await self._exchanges.is_preceded(turn)
 
         upload_id = await self._centre.upload(

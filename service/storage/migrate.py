@@ -37,6 +37,7 @@ DEPLOY: Mapping[str, When] = {
     "0009": "before",
     "0010": "stopped",
     "0011": "before",
+    "0012": "before",
     "0013": "before",
 }
 """When each migration may run.

@@ -121,9 +121,9 @@ class VisitRow(Base):
             postgresql_where=text("priority = 'urgent'"),
         ),
         Index(
-            "ix_visits_person",
-            "site",
+            "ix_visits_of_person",
             "person_id",
+            "site",
             "received_at",
             sqlite_where=text("person_id IS NOT NULL"),
             postgresql_where=text("person_id IS NOT NULL"),
@@ -187,6 +187,7 @@ class InputRow(Base):
     """One posted file of a visit; its content is in the store under ``sha256``."""
 
     __tablename__ = "inputs"
+    __table_args__ = (Index("ix_inputs_sha256", "sha256", postgresql_using="hash"),)
 
     visit_id: Mapped[str] = mapped_column(ForeignKey("visits.id"), primary_key=True)
     index: Mapped[int] = mapped_column(Integer, primary_key=True)
@@ -204,6 +205,7 @@ class PreviewRow(Base):
     """At a centre: a smaller picture of a film that is awaited, or was."""
 
     __tablename__ = "previews"
+    __table_args__ = (Index("ix_previews_sha256", "sha256", postgresql_using="hash"),)
 
     visit_id: Mapped[str] = mapped_column(ForeignKey("visits.id", ondelete="CASCADE"), primary_key=True)
     index: Mapped[int] = mapped_column(Integer, primary_key=True)
@@ -215,6 +217,7 @@ class ShadowRow(Base):
     """A shadow bundle's assessment of a visit. No route reads this table: ``python -m models compare`` does."""
 
     __tablename__ = "shadow_answers"
+    __table_args__ = (Index("ix_shadow_answers_answered", "answered_at"),)
 
     visit_id: Mapped[str] = mapped_column(ForeignKey("visits.id", ondelete="CASCADE"), primary_key=True)
     name: Mapped[str] = mapped_column(String(100), primary_key=True)
@@ -230,6 +233,14 @@ class OpinionRow(Base):
     """A signed opinion. It never changes."""
 
     __tablename__ = "opinions"
+    __table_args__ = (
+        Index(
+            "ix_opinions_referral",
+            "referral_id",
+            sqlite_where=text("referral_id IS NOT NULL"),
+            postgresql_where=text("referral_id IS NOT NULL"),
+        ),
+    )
 
     visit_id: Mapped[str] = mapped_column(ForeignKey("visits.id"), primary_key=True)
     number: Mapped[int] = mapped_column(Integer, primary_key=True)
@@ -259,6 +270,13 @@ class ReferralRow(Base):
             sqlite_where=text("closed_at IS NULL"),
             postgresql_where=text("closed_at IS NULL"),
         ),
+        Index(
+            "ix_referrals_closed",
+            "closed_at",
+            sqlite_where=text("closed_at IS NOT NULL"),
+            postgresql_where=text("closed_at IS NOT NULL"),
+        ),
+        Index("ix_referrals_to", "to_site"),
         Index("ix_referrals_visit", "visit_id"),
     )
 
@@ -334,6 +352,11 @@ class DeliveryRow(Base):
             postgresql_where=text("state = 'waiting'"),
         ),
         Index("ix_deliveries_destination", "destination_id", "state", "due_at"),
+        Index(
+            "ix_deliveries_ended",
+            text("coalesce(delivered_at, due_at)"),
+            postgresql_where=text("state != 'waiting'"),
+        ).ddl_if(dialect="postgresql"),
     )
 
     visit_id: Mapped[str] = mapped_column(ForeignKey("visits.id"), primary_key=True)
@@ -365,6 +388,8 @@ class ArrivalRow(Base):
             postgresql_where=text("visit_id IS NULL"),
         ),
         Index("ix_arrivals_study", "site", "study_uid"),
+        Index("ix_arrivals_visit", "visit_id"),
+        Index("ix_arrivals_sha256", "sha256", postgresql_using="hash"),
     )
 
     site: Mapped[str] = mapped_column(String(100), primary_key=True)
@@ -386,6 +411,7 @@ class OrderRow(Base):
     """An order that a hospital's system sent before the visit (HL7 v2), looked up by its accession number."""
 
     __tablename__ = "orders"
+    __table_args__ = (Index("ix_orders_received", "received_at"),)
 
     site: Mapped[str] = mapped_column(String(100), primary_key=True)
     accession_number: Mapped[str] = mapped_column(String(64), primary_key=True)
@@ -433,6 +459,15 @@ class DeletionRow(Base):
     """
 
     __tablename__ = "deletions"
+    __table_args__ = (
+        Index("ix_deletions_at", "at"),
+        Index(
+            "ix_deletions_unfinished",
+            "at",
+            sqlite_where=text("finished_at IS NULL"),
+            postgresql_where=text("finished_at IS NULL"),
+        ),
+    )
 
     id: Mapped[str] = mapped_column(String(36), primary_key=True)
     at: Mapped[datetime] = mapped_column(UtcDateTime)

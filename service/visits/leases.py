@@ -10,14 +10,15 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from sqlalchemy import Select, bindparam, select, update
+from sqlalchemy import Select, bindparam, insert, select, update
 from sqlalchemy.orm import Session
 
 from data_specs.visit.assessment import Assessment
 from service.background import NOT_LEASED, LeasedRows, lease_ended
 from service.delivery.queue import enqueue
-from service.storage.database import database_now, rowcount
-from service.storage.tables import VISITS, VisitRow
+from service.storage.database import Database, database_now, rowcount
+from service.storage.owner import Owner
+from service.storage.tables import EXCHANGES, VISITS, VisitRow
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,12 +30,22 @@ class Lease:
 
 
 class Leases(LeasedRows[str]):
-    """The visits that this process has leased, by id."""
+    """The visits that this process has leased, by id.
+
+    Parameters
+    ----------
+    at_node
+        Whether a visit is to be exchanged with a centre when it is finished.
+    """
 
     table = VISITS
     key = VISITS.c.id
     unfinished = VISITS.c.status == "accepted"
     given_back = {"attempts": VISITS.c.attempts - 1}  # noqa: RUF012  as if it had not been leased
+
+    def __init__(self, database: Database, owner: Owner, length_s: float, *, at_node: bool = False) -> None:
+        super().__init__(database, owner, length_s)
+        self._at_node = at_node
 
     def lease_new(self, row: VisitRow, now: datetime) -> None:
         """Lease a visit in the transaction that inserts it."""
@@ -79,6 +90,8 @@ class Leases(LeasedRows[str]):
             if rowcount(written) != 1:
                 return None
             enqueue(session, lease.row.id, lease.row.site, lease.row.version, now)
+            if self._at_node:
+                session.execute(_EXCHANGED, {"visit_id": lease.row.id, "due_at": now})
             return now
 
         now = await self._database.write(finish)
@@ -119,3 +132,4 @@ _FINISH = _MINE.values(
     {name: bindparam(name) for name in ("status", "priority", "assessment", "completed_at")} | dict(NOT_LEASED)
 )
 """Built once: to build it takes as long as to run it."""
+_EXCHANGED = insert(EXCHANGES).values(changes=1, sent=0, left=0, attempts=0)

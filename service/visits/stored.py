@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
-from sqlalchemy import ColumnElement, Select, and_, exists, or_, select
+from sqlalchemy import ColumnElement, CompoundSelect, Select, and_, exists, or_, select, union
 from sqlalchemy.orm import Session, aliased
 
 from data_specs.visit.assessment import AssessedInput, EvidenceMap, input_problem, organ_result, reason
@@ -56,13 +56,18 @@ def visible(query: Select, key: Key) -> Select:  # type: ignore[type-arg]
     if key.role == "admin":
         return query
     if key.role == "specialist":
-        referred = aliased(VisitRow)
-        same_person = and_(referred.site == VisitRow.site, referred.person_id == VisitRow.person_id)
-        asked = select(referred.id).join(ReferralRow, ReferralRow.visit_id == referred.id)
-        asked = asked.where(is_addressed_to(key), NOT_WITHDRAWN)
-        return query.where(exists(asked.where(or_(referred.id == VisitRow.id, same_person))))
+        return query.where(VisitRow.id.in_(_of_specialist(key)))
     query = query.where(VisitRow.site == key.site)
     return query.where(VisitRow.referrer_id == key.doctor_id) if key.role == "doctor" else query
+
+
+def _of_specialist(key: Key) -> CompoundSelect[tuple[str]]:
+    """The visits that were referred, and those of the same persons: found from the referrals, of which few are."""
+    referred, same_person = aliased(VisitRow), aliased(VisitRow)
+    of_person = and_(same_person.site == referred.site, same_person.person_id == referred.person_id)
+    others = select(same_person.id).join(referred, of_person).join(ReferralRow, ReferralRow.visit_id == referred.id)
+    asked = is_addressed_to(key), NOT_WITHDRAWN
+    return union(select(ReferralRow.visit_id).where(*asked), others.where(*asked))
 
 
 NOT_WITHDRAWN = or_(ReferralRow.closed_at.is_(None), ReferralRow.answered_by.is_not(None))
@@ -83,15 +88,11 @@ def seen_by(session: Session, key: Key, query: Select[VisitRow]) -> Sequence[Vis
     rows = session.scalars(query).all()
     if key.role != "specialist" or not rows:
         return rows
-    signed = select(OpinionRow.visit_id).where(OpinionRow.key_id == key.id)
     asked = select(ReferralRow.visit_id).where(
-        ReferralRow.closed_at.is_(None),
-        ReferralRow.blind,
-        is_addressed_to(key),
-        ReferralRow.visit_id.not_in(signed),
+        ReferralRow.closed_at.is_(None), ReferralRow.blind, is_addressed_to(key), ~_has_signed(key, ReferralRow)
     )
     files = select(InputRow.sha256).where(InputRow.visit_id.in_(asked))
-    same_files = select(InputRow.visit_id).where(InputRow.sha256.in_(files), InputRow.visit_id.not_in(signed))
+    same_files = select(InputRow.visit_id).where(InputRow.sha256.in_(files), ~_has_signed(key, InputRow))
     ids = [row.id for row in rows]
     blind = {
         *session.scalars(asked.where(ReferralRow.visit_id.in_(ids))),
@@ -103,6 +104,10 @@ def seen_by(session: Session, key: Key, query: Select[VisitRow]) -> Sequence[Vis
             row.blind = True
             row.assessment = _without_findings(row)
     return rows
+
+
+def _has_signed(key: Key, of: type[ReferralRow | InputRow]) -> ColumnElement[bool]:
+    return exists().where(OpinionRow.visit_id == of.visit_id, OpinionRow.key_id == key.id)
 
 
 def _without_findings(row: VisitRow) -> str | None:

@@ -45,7 +45,8 @@ class Work(Worker[str]):
 
     def __init__(self, parts: Parts) -> None:
         settings = parts.settings
-        self._leases = Leases(parts.database, Owner(settings.data_dir / "owners"), settings.lease_seconds)
+        owner, at_node = Owner(settings.data_dir / "owners"), bool(settings.upstream)
+        self._leases = Leases(parts.database, owner, settings.lease_seconds, at_node=at_node)
         super().__init__(self._leases, settings)
         self._parts = parts
         self._database = parts.database

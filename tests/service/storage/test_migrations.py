@@ -32,6 +32,7 @@ STEPS = list(itertools.pairwise(KNOWN))
 MOMENT = datetime(2026, 1, 2, 3, 4, 5)
 EMPTIED = {"0010": {"sessions"}}
 """Tables whose rows a migration deletes: whoever was signed in signs in again."""
+INDEXES = "SELECT indexname, indexdef FROM pg_indexes WHERE schemaname = 'public'"
 JSON = {"context", "options", "dicom", "opinion", "assessment", "report", "asked_by"}
 
 
@@ -155,6 +156,28 @@ def test_tables_that_are_in_order_need_no_alembic(tmp_path):
         "sys.exit('alembic' in sys.modules)"
     )
     subprocess.run([sys.executable, "-c", probe, str(settings.data_dir)], check=True, cwd=ROOT)
+
+
+def test_indexes_that_were_made_beforehand_are_those_of_the_migration(tmp_path, postgres):
+    """``docs/how-to/upgrade.md`` has them for large tables."""
+    page = (ROOT / "docs" / "how-to" / "upgrade.md").read_text()
+    statements = [line for line in page.splitlines() if line.startswith("CREATE INDEX CONCURRENTLY")]
+    found = []
+    for beforehand in ([], statements):
+        made = Database(postgres())
+        with made.engine.begin() as connection:
+            upgrade(connection, "0011")
+        with made.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+            for statement in beforehand:
+                connection.exec_driver_sql(statement)
+        with made.engine.begin() as connection:
+            before = len(connection.exec_driver_sql(INDEXES).all())
+            upgrade(connection, "0012")
+            found.append(sorted(connection.exec_driver_sql(INDEXES).all()))
+            if beforehand:
+                assert before == len(found[-1]) + 1  # all were there, and the one that a new one replaces
+        made.close()
+    assert found[0] == found[1]
 
 
 def test_what_only_new_code_can_live_with_waits():
