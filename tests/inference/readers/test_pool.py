@@ -271,7 +271,7 @@ def alive(pid: int) -> bool:
 
 def test_why_readers_cannot_be_started_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
-    with pytest.raises(ReadersFailed, match="cannot be started: .*No such file"):
+    with pytest.raises(ReadersFailed, match=r"cannot be started: .*No such file"):
         Readers(1).start()
     monkeypatch.setattr(sys, "executable", "/bin/false")
     with pytest.raises(ReadersFailed, match="ended while it started"):
