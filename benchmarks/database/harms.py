@@ -137,7 +137,7 @@ async def _look(scene: Scene, engine: Engine, when: str, jobs: int) -> Moment:
         await scene.leases.waiting((), AT_ONCE)
     with explained(scene.service.database.engine) as of_delivery:
         await scene.deliveries.due()
-    time.sleep(REPORTED_S)
+    await asyncio.sleep(REPORTED_S)
     dead = {name: _stat(engine, name, "n_dead_tup") for name in QUEUES}
     return Moment(
         when, jobs, statistics.median(times), of_claim.pages, of_delivery.pages, dead["visits"], dead["deliveries"]
