@@ -7,6 +7,7 @@ limit. What is measured is the CPU time of each part for one visit, what Postgre
 from __future__ import annotations
 
 import argparse
+import math
 import statistics
 import time
 from collections.abc import Mapping, Sequence
@@ -32,6 +33,7 @@ from benchmarks.waits import Watched, watched
 OUT = Path(__file__).parent / "out"
 CLIENTS, SOURCES = 32, 64
 """The proxy sends all of one address to one process: the clients have many addresses."""
+IDLE_S = 3.0
 HEALTH_S = 6.0
 """After so long the proxy has seen which processes are ready (``deploy/Caddyfile``)."""
 PARTS = ("servers", "PostgreSQL", "S3", "proxy")
@@ -48,15 +50,17 @@ VISITS: Mapping[str, Body] = {"film": one_file(png(), "f.png", "image/png", raw=
 
 @dataclass
 class Turn:
-    """What was measured of one kind of visit with so many processes, once."""
+    """What was measured of one kind of visit with so many processes, once.
+
+    Parameters
+    ----------
+    core_ms
+        Of each part for one visit, beyond what the part spends while nothing is posted.
+    """
 
     outcome: Outcome
     core_ms: dict[str, float]
     watched: Watched
-
-    @property
-    def all_core_ms(self) -> float:
-        return sum(self.core_ms.values())
 
 
 @dataclass
@@ -64,6 +68,8 @@ class Measured:
     """The turns of one kind of visit with so many processes."""
 
     turns: list[Turn] = field(default_factory=list)
+    idle: list[float] = field(default_factory=list)
+    """Core-milliseconds per second of all parts while nothing is posted."""
 
     def median(self, part: str) -> float:
         """Core-milliseconds of a part for one visit."""
@@ -100,14 +106,19 @@ class Running:
             server.stop()
         for server in servers[self.running : n]:
             server.start()
-        for server in servers[self.running : n]:
             server.wait()
         if n != self.running:
             time.sleep(HEALTH_S)
         self.running = n
 
-    def post(self, body: Body, seconds: float, clients: int, engine: Engine) -> Turn:
-        """Post visits through the proxy."""
+    def post(self, body: Body, load_s: float, clients: int, engine: Engine, idle: Mapping[str, float]) -> Turn:
+        """Post visits through the proxy.
+
+        Parameters
+        ----------
+        idle
+            As :meth:`idle` found it.
+        """
         proxy = self._proxies[self.running]
         self._numbers += 1_000_000
         headers = {
@@ -118,24 +129,36 @@ class Running:
         }
         load = Load(
             proxy.port, body.path, headers, expect=f'"{body.organ}":{{"status":"assessed"', clients=clients,
-            seconds=seconds, first_number=self._numbers, authority=str(proxy.authority), sources=SOURCES,
+            seconds=load_s, first_number=self._numbers, authority=str(proxy.authority), sources=SOURCES,
         )  # fmt: skip
+        began, before = time.perf_counter(), self._core_time()
+        with watched(engine) as seen:
+            outcome = send(load, body)
+        spent, seconds = self._spent_ms(before), time.perf_counter() - began
+        core_ms = {
+            part: (spent[part] - idle[part] * seconds) / outcome.done if outcome.done else math.nan for part in PARTS
+        }
+        return Turn(outcome, core_ms, seen)
+
+    def idle(self) -> dict[str, float]:
+        """Core-milliseconds per second of each part while nothing is posted."""
+        before = self._core_time()
+        time.sleep(IDLE_S)
+        return {part: ms / IDLE_S for part, ms in self._spent_ms(before).items()}
+
+    def _core_time(self) -> dict[str, list[tuple[int, CoreTime]]]:
+        """What each process of each part has used until now."""
         pids = {
             "servers": [each.pid for each in self._cluster.servers[: self.running]],
             "PostgreSQL": [self._cluster.postgres.pid],
             "S3": [self._cluster.s3.pid],
-            "proxy": [proxy.pid],
+            "proxy": [self._proxies[self.running].pid],
         }
-        before = {part: [CoreTime.of(pid) for pid in of_part] for part, of_part in pids.items()}
-        with watched(engine) as seen:
-            outcome = send(load, body)
-        core_ms = {
-            part: sum(
-                then.ms_per(CoreTime.of(pid), outcome.done) for then, pid in zip(before[part], of_part, strict=True)
-            )
-            for part, of_part in pids.items()
-        }
-        return Turn(outcome, core_ms, seen)
+        return {part: [(pid, CoreTime.of(pid)) for pid in of_part] for part, of_part in pids.items()}
+
+    @staticmethod
+    def _spent_ms(before: Mapping[str, Sequence[tuple[int, CoreTime]]]) -> dict[str, float]:
+        return {part: sum(then.ms_per(CoreTime.of(pid), 1) for pid, then in each) for part, each in before.items()}
 
 
 def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
@@ -155,13 +178,16 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
         closing.callback(engine.dispose)
         running = Running(cluster, folder, numbers, closing)
         for body in VISITS.values():
-            running.post(body, min(3.0, options.seconds), options.clients, engine)  # warm
+            running.post(body, min(3.0, options.seconds), options.clients, engine, dict.fromkeys(PARTS, 0.0))  # warm
         forget_statements(engine)
         for turn in tqdm(range(options.rounds), unit="turn"):
             for n in numbers if turn % 2 == 0 else reversed(numbers):
                 running.have(n)
+                idle = running.idle()
                 for kind, body in VISITS.items():
-                    found[kind][n].turns.append(running.post(body, options.seconds, options.clients, engine))
+                    measured = found[kind][n]
+                    measured.turns.append(running.post(body, options.seconds, options.clients, engine, idle))
+                    measured.idle.append(sum(idle.values()))
         statements = top_statements(engine)
     figures = {"clients": options.clients, "seconds": options.seconds, "rounds": options.rounds}
     figures |= {kind: report(kind, by_n) for kind, by_n in found.items()}
@@ -173,18 +199,29 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
 def report(kind: str, by_n: Mapping[int, Measured]) -> dict[str, Any]:
     """Print the tables of one kind of visit; its figures."""
     first = next(iter(by_n.values()))
-    columns = ("processes", "visits/s", "ratio", *(f"{part} core-ms" for part in PARTS), "together", "ratio", "failed")
+    columns = (
+        "processes",
+        "visits/s",
+        "ratio",
+        *(f"{part} core-ms" for part in PARTS),
+        "together",
+        "ratio",
+        "idle ms/s",
+        "failed",
+    )
     rows, figures = [], {}
     for n, measured in by_n.items():
         core_ms = {part: measured.median(part) for part in PARTS}
         together, at_first = sum(core_ms.values()), sum(first.median(part) for part in PARTS)
+        idle = statistics.median(measured.idle)
         rate, seen = measured.rate_per_s / first.rate_per_s, measured.watched
         rows.append(
-            [str(n), measured.rate_per_s, rate, *core_ms.values(), together, together / at_first, measured.failed]
+            [str(n), measured.rate_per_s, rate, *core_ms.values(), together, together / at_first, idle, measured.failed]
         )
         figures[str(n)] = {
             "rate_per_s": measured.rate_per_s,
             "core_ms": core_ms,
+            "idle_ms_per_s": idle,
             "failed": measured.failed,
             "latency_ms": {f"p{p}": [turn.outcome.latency_ms(p) for turn in measured.turns] for p in (50, 99)},
             "database": {"per_s": seen.per_s, "samples": seen.samples, "waits": dict(seen.waits.most_common())},

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import time
+from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
@@ -75,8 +76,8 @@ def first_visits(url: str) -> First:
         A visit was not taken, or its report not delivered in time.
     """
     settings = {"SANGLOC_DATABASE_URL": url, "SANGLOC_SESSION": "onnxruntime:fp32"}
-    with Sink() as sink, serving(settings=settings) as server:
-        admin = Client(server.port)
+    with Sink() as sink, serving(settings=settings) as server, ExitStack() as closing:
+        admin = closing.enter_context(Client(server.port))
         _ask(admin, "/v1/destinations", {"kind": "webhook", "address": sink.address})
         keys = {
             role: str(_ask(admin, "/v1/keys", {"role": role, "site": site, **more}).json["key"])
@@ -87,7 +88,8 @@ def first_visits(url: str) -> First:
                 ("node", SITE, {}),
             )
         }
-        site, doctor, specialist = (Client(server.port, keys[role]) for role in ("site", "doctor", "specialist"))
+        roles = ("site", "doctor", "specialist")
+        site, doctor, specialist = (closing.enter_context(Client(server.port, keys[role])) for role in roles)
         ids = {kind: _post(site, body, n) for n, (kind, body) in enumerate(_bodies().items())}
         for kind in ("check-up, signed", "check-up, asked"):
             _ask(doctor, f"/v1/visits/{ids[kind]}/opinions", {"version": 1, "text": 10 * "As described. "})

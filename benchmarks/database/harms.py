@@ -24,6 +24,7 @@ from benchmarks.database.first import First
 from benchmarks.database.made import copy_of
 from benchmarks.database.plans import explained
 from benchmarks.report import Cell
+from benchmarks.waits import REPORTED_S
 from service.storage.tables import VISITS, VisitRow
 from service.visits.leases import Lease
 
@@ -102,9 +103,10 @@ def held_snapshot(cluster: Cluster, first: First, visits: int, jobs: int, *, hel
             moments.append(runner.run(_look(scene, engine, "held" if held else "not held", done)))
         forgotten.close()
         holder.dispose()
-        moments.append(runner.run(_look(scene, engine, "released", jobs)))
+        runner.run(pass_jobs(scene, AT_ONCE))  # a server process notices the end when the next transaction has written
+        moments.append(runner.run(_look(scene, engine, "released", jobs + AT_ONCE)))
         _run(engine, "VACUUM visits, deliveries")
-        moments.append(runner.run(_look(scene, engine, "vacuumed", jobs)))
+        moments.append(runner.run(_look(scene, engine, "vacuumed", jobs + AT_ONCE)))
         return moments
 
 
@@ -135,6 +137,7 @@ async def _look(scene: Scene, engine: Engine, when: str, jobs: int) -> Moment:
         await scene.leases.waiting((), AT_ONCE)
     with explained(scene.service.database.engine) as of_delivery:
         await scene.deliveries.due()
+    await asyncio.sleep(REPORTED_S)
     dead = {name: _stat(engine, name, "n_dead_tup") for name in QUEUES}
     return Moment(
         when, jobs, statistics.median(times), of_claim.pages, of_delivery.pages, dead["visits"], dead["deliveries"]
@@ -180,6 +183,7 @@ def lease_updates(cluster: Cluster, first: First, visits: int, updates: int, *be
             return [each.row.id for each in await scene.leases.take((), LEASED)]
 
         ids = runner.run(lease())
+        time.sleep(REPORTED_S)
         at_first, hot = _sizes(engine), _stat(engine, "visits", "n_tup_hot_upd")
         began, n = time.perf_counter(), _stat(engine, "visits", "n_tup_upd")
 
@@ -189,6 +193,7 @@ def lease_updates(cluster: Cluster, first: First, visits: int, updates: int, *be
 
         runner.run(extend())
         seconds = time.perf_counter() - began
+        time.sleep(REPORTED_S)
         after = _sizes(engine)
         changed = _stat(engine, "visits", "n_tup_upd") - n
         hot = _stat(engine, "visits", "n_tup_hot_upd") - hot
@@ -212,8 +217,7 @@ def _sizes(engine: Engine) -> dict[str, int]:
 
 
 def _stat(engine: Engine, table: str, column: str) -> int:
-    """A figure of ``pg_stat_user_tables``, once the servers' processes have reported (each does every second)."""
-    time.sleep(1.1)
+    """A figure of ``pg_stat_user_tables``."""
     with engine.connect() as connection:
         query = text(f"SELECT {column} FROM pg_stat_user_tables WHERE relname = :table")
         return int(connection.execute(query, {"table": table}).scalar_one())

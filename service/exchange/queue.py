@@ -5,8 +5,24 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import TypeVar
 
-from sqlalchemy import ColumnElement, Select, Update, and_, case, exists, func, insert, literal, or_, select, update
+from sqlalchemy import (
+    Column,
+    ColumnElement,
+    ScalarSelect,
+    Select,
+    Update,
+    and_,
+    case,
+    exists,
+    func,
+    insert,
+    literal,
+    or_,
+    select,
+    update,
+)
 from sqlalchemy.orm import Session
 
 from data_specs.visit.contract import PRIORITIES
@@ -16,13 +32,23 @@ from service.exchange.record import Answer, News
 from service.storage.database import database_now, rowcount
 from service.storage.tables import EXCHANGES, THE_CENTRE, VISITS, CentreRow
 
+T = TypeVar("T")
 SMALL, FILMS = 1, 2
 """Values of ``ExchangeRow.left``: recordings and previews are left to send; films."""
 
 _HAS_CHANGED = EXCHANGES.c.changes > EXCHANGES.c.sent
 _WAITS = or_(_HAS_CHANGED, EXCHANGES.c.left > 0)
 _step = case((_HAS_CHANGED, 0), else_=EXCHANGES.c.left)
-_urgency = case({name: i for i, name in enumerate(PRIORITIES)}, value=VISITS.c.priority, else_=len(PRIORITIES))
+
+
+def _of_visit(column: Column[T]) -> ScalarSelect[T]:
+    """A column of the visit: a join would be begun at the visits, of which there are many more than wait."""
+    return select(column).where(VISITS.c.id == EXCHANGES.c.visit_id).scalar_subquery()
+
+
+_urgency = case(
+    {name: i for i, name in enumerate(PRIORITIES)}, value=_of_visit(VISITS.c.priority), else_=len(PRIORITIES)
+)
 
 
 def note_change(session: Session, visit_id: str) -> None:
@@ -200,9 +226,7 @@ def refused_visits(session: Session, at_most: int) -> list[tuple[str, str]]:
 
 def changed_at_centre(session: Session, site: str, at_most: int) -> list[str]:
     """At a centre: visits of a node's site that have changed here since they were exchanged."""
-    # a join would be begun at the visits of the site, of which there are many more than have changed
-    its_site = select(VISITS.c.site).where(VISITS.c.id == EXCHANGES.c.visit_id).scalar_subquery()
-    query = select(EXCHANGES.c.visit_id).where(_HAS_CHANGED, its_site == site)
+    query = select(EXCHANGES.c.visit_id).where(_HAS_CHANGED, _of_visit(VISITS.c.site) == site)
     return list(session.scalars(query.limit(at_most)))
 
 
@@ -222,9 +246,8 @@ def centre_to_write(session: Session) -> CentreRow:
 
 def _due(now: datetime) -> Select[tuple[str, int, int, str | None, int, int]]:
     columns = (EXCHANGES.c.visit_id, EXCHANGES.c.changes, EXCHANGES.c.attempts, EXCHANGES.c.upload)
-    query = select(*columns, _step.label("step"), _urgency.label("urgency"))
-    query = query.join(VISITS, VISITS.c.id == EXCHANGES.c.visit_id).where(*_free(now))
-    return query.order_by(_step, _urgency, VISITS.c.received_at)
+    query = select(*columns, _step.label("step"), _urgency.label("urgency")).where(*_free(now))
+    return query.order_by(_step, _urgency, _of_visit(VISITS.c.received_at))
 
 
 def _free(now: datetime) -> tuple[ColumnElement[bool], ...]:

@@ -81,6 +81,8 @@ class Database:
         if self.is_sqlite:
             event.listen(self.engine, "connect", _open_sqlite)
             event.listen(self.engine, "begin", _begin_sqlite)
+        else:
+            event.listen(self.engine, "connect", _open_postgres)
 
     @contextmanager
     def transaction(self, *, write: bool = False) -> Iterator[Session]:
@@ -219,6 +221,12 @@ def _open_sqlite(connection: sqlite3.Connection, _record: Any) -> None:
     ):
         cursor.execute(f"PRAGMA {pragma}")
     cursor.close()
+
+
+def _open_postgres(connection: Any, _record: Any) -> None:
+    """Compile no statement: that takes PostgreSQL a second, and begins where many rows are expected and few come."""
+    connection.execute("SET jit = off")
+    connection.commit()
 
 
 def _begin_sqlite(connection: Any) -> None:
