@@ -24,7 +24,7 @@ def figures(tmp_path_factory):
     out = tmp_path_factory.mktemp("database")
     # so small a table is best read from end to end: what still is so has no index that fits
     with_indexes = {**database.SETTINGS, "enable_seqscan": "off"}
-    small = ("--rounds", "1", "--jobs", "16", "--updates", "600")
+    small = ("--rounds", "1", "--jobs", "16", "--updates", "10000")
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(database, "SETTINGS", with_indexes)
         found = database.main(["--visits", str(VISITS), "--back", "0011", "--out", str(out), *small])
@@ -61,8 +61,8 @@ def test_a_held_snapshot_keeps_what_is_dead(figures):
 
 def test_leases_are_extended_beside_their_rows(figures):
     leases = figures["leases"]
-    assert all(0 < each["updates"] <= 600 for each in leases.values())  # PostgreSQL tells its figures late
-    assert leases["with the service's parameters"]["hot"] > 0.95
+    assert all(0 < each["updates"] <= 10_000 for each in leases.values())  # PostgreSQL tells its figures late
+    assert leases["with the service's parameters"]["hot"] > 0.7  # the first ones fill the pages
 
 
 def test_processes_share_a_database_and_a_store(tmp_path, capsys):
