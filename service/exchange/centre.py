@@ -236,7 +236,8 @@ class Centre:
             raise NotDelivered(reason_of(error)) from None
         status = response.status_code
         if not 200 <= status < 300:
-            permanent = 400 <= status < 500 and status not in MAY_PASS
+            # 401: the key of this node is at fault, and no visit
+            permanent = 400 <= status < 500 and status not in MAY_PASS and status != 401
             raise NotDelivered(f"http_{status}", permanent, None if permanent else retry_after_s(response.headers))
         return Answered(response.headers, content)
 

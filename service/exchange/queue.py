@@ -136,11 +136,13 @@ class Exchanges(LeasedRows[str]):
             lambda session: session.execute(_due(database_now(session)).limit(1)).first() is None
         )
 
-    async def adopted(self, turn: Turn, answer: Answer) -> bool:
-        """Take the centre's answer; ``False`` where another process has taken the visit meanwhile. The lease stays."""
+    async def adopted(self, turn: Turn, answer: Answer, left: int) -> bool:
+        """Take the centre's answer, and note what it asks for; ``False`` where another process has taken the visit
+        meanwhile. The lease stays. Whoever takes the visit when this process has been killed sends what is left.
+        """
 
         def write(session: Session) -> bool:
-            if rowcount(session.execute(self._mine(turn).values(sent=turn.changes))) != 1:
+            if rowcount(session.execute(self._mine(turn).values(sent=turn.changes, left=left))) != 1:
                 return False
             adopt(session, turn.visit_id, answer.followup, database_now(session))
             return True

@@ -83,7 +83,6 @@ class Upstream(Worker[str]):
 
     async def _is_idle(self) -> bool:
         """Whether no visit is sent, and none waits."""
-        await self._exchanges.note_new()
         return not self._running and await self._exchanges.is_idle()
 
     # ------------------------------------------------------------------ one turn
@@ -106,13 +105,13 @@ class Upstream(Worker[str]):
         """Send what the turn is for; what is left then, ``None`` where something more urgent came first."""
         record = await self._parts.database.read(lambda session: record_of(session, turn.visit_id))
         answer = await self._centre.put(turn.visit_id, record)
-        if not await persist(lambda: self._exchanges.adopted(turn, answer)):
-            return 0  # another process has taken the visit
         awaited = [file for file in record.files if file.index in answer.missing]
         recordings = [file for file in awaited if file.field == "ecg"]
         films = [file for file in awaited if file.field == "image"]
         small = [file for file in films if file.index in answer.without_preview]
         left = SMALL if recordings or small else FILMS if films else 0
+        if not await persist(lambda: self._exchanges.adopted(turn, answer, left)):
+            return 0  # another process has taken the visit
         if turn.step == SMALL:
             for file in recordings:
                 if not await self._send_file(turn, file):

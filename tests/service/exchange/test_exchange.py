@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 from sqlalchemy import create_engine, select
 
-from service.exchange.queue import waiting
+from service.exchange.queue import SMALL, Exchanges, centre_of, refused_visits, waiting
 from service.storage.tables import ExchangeRow, VisitRow
 from tests.service.exchange.conftest import NODE_SITE
 from tests.service.page_fixture import made_film, made_recording
@@ -259,6 +259,36 @@ def test_a_file_that_is_another_one_is_refused(pair):
         nothing = {"upload": "00000000-0000-0000-0000-000000000000"}
         assert node.put(f"/v1/node/visits/{visit}/inputs/1", json=nothing).status_code == 404
         assert node.put(f"/v1/node/visits/{visit}/inputs/9", json=nothing).status_code == 404
+
+
+def test_a_node_that_is_killed_after_the_centres_answer_sends_the_files_later(pair, monkeypatch):
+    ends = []
+
+    async def killed(_, turn, left):
+        ends.append((turn.step, left))
+        return False
+
+    with monkeypatch.context() as before:
+        before.setattr(Exchanges, "done", killed)
+        visit = pair.post(files=visit_of())
+        pair.wait(lambda: ends)
+    assert ends == [(0, SMALL)]
+    pair.wait(lambda: pair.has_files(visit))
+
+
+def test_a_key_that_is_not_valid_any_more_refuses_no_visit(pair):
+    with pair.centre.client() as admin:
+        (key,) = (each for each in admin.get("/v1/keys").json()["items"] if each["role"] == "node")
+        assert admin.delete(f"/v1/keys/{key['id']}").status_code == 204
+    pair.post(files=visit_of())
+
+    def known(query):
+        with pair.node.app.state.service.database.transaction() as session:
+            return query(session)
+
+    pair.wait(lambda: known(centre_of).problem == "http_401" and known(waiting))
+    time.sleep(2)
+    assert known(lambda session: refused_visits(session, 10)) == []
 
 
 # ---------------------------------------------------------------- weeks of broken links, in short
