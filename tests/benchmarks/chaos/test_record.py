@@ -9,9 +9,10 @@ import pytest
 
 from benchmarks.chaos.asking import Answer
 from benchmarks.chaos.campaign import PARTS, SHARES, SHORT_S, cells, markdown, plan_of
+from benchmarks.chaos.plan import FULL_MINUTES
 from benchmarks.chaos.record import Figures, Record
 
-OPTIONS = {"minutes": 60.0, "short": False, "seed": 1}
+OPTIONS = {"minutes": FULL_MINUTES, "short": False, "seed": 1}
 
 
 def test_percentiles_are_of_whole_milliseconds() -> None:
@@ -48,11 +49,11 @@ def test_a_record_is_continued(tmp_path: Path) -> None:
 def test_a_part_that_was_stopped_has_the_rest_of_its_time() -> None:
     record = Record(Path(), OPTIONS)
     whole = plan_of(record, "disk", Figures())
-    assert whole.seconds == pytest.approx(3600 * SHARES["disk"])
+    assert whole.seconds == pytest.approx(60 * FULL_MINUTES * SHARES["disk"])
     assert plan_of(record, "disk", Figures(seconds=60)).seconds == pytest.approx(whole.seconds - 60)
     assert plan_of(record, "disk", Figures(seconds=1e6)).seconds > 0
     assert whole.amount(1000) == 1000
-    assert plan_of(Record(Path(), {**OPTIONS, "minutes": 6.0}), "disk", Figures()).amount(1000) == 100
+    assert plan_of(Record(Path(), {**OPTIONS, "minutes": FULL_MINUTES / 10}), "disk", Figures()).amount(1000) == 100
 
 
 def test_every_part_has_its_time() -> None:
