@@ -232,7 +232,7 @@ def report(kind: str, by_n: Mapping[int, Measured]) -> dict[str, Any]:
     table(f"{kind}: PostgreSQL, per second; 'busy' and waits are server processes at a time", ("", *names), waits)
     last = list(by_n.values())[-1]
     figures["derived"] = {}
-    if min(last.median("PostgreSQL"), last.median("servers")) <= 0:  # too short a run: what is spent while nothing is posted is more
+    if min(last.median("PostgreSQL"), last.median("servers")) <= 0:  # a run so short that idle time outweighs it
         return figures
     derived = last.median("servers") / last.median("PostgreSQL")
     rate = 1000 / last.median("PostgreSQL")
