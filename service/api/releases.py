@@ -36,7 +36,7 @@ _GZIP = re.compile(r"(^|,)\s*gzip\s*(,|$|;\s*q=(1|0\.0{0,2}[1-9]))", re.ASCII | 
 """``gzip`` in Accept-Encoding, with another weight than 0."""
 _EXAMPLE = {
     "manifest": '{"format":1,"number":17,"signed_at":"2026-11-30T07:30:00Z","who":"maintainers","why":"fewer recalls",'
-    '"bundles":[{"organ":"kidney","name":"kidney","version":"1.1.0","files":[{"path":"screening.json",'
+    '"bundles":[{"organ":"kidney","name":"kidney","version":"1.2.0","files":[{"path":"screening.json",'
     '"n_bytes":20518,"sha256":"f2aea6a23d3d6b022be4c69e38f11621a6c6d7877e0df9e6ac442c067748ad31"}]}],"tables":{}}',
     "signature": "mJ1s0yVJ0n1mVQ4f9l0tq2W3o7b2uUuK0c3r8n9y3m1o5t3q0e1w2r4t6y8u0i1o3p5a7s9d1f3g5h7j9k1lCg==",
 }

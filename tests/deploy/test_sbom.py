@@ -61,12 +61,12 @@ def test_the_bill_has_each_package_at_its_locked_version_and_no_other(sbom, bill
 
 
 def test_the_image_has_what_the_service_imports_with_postgresql_and_s3():
-    serving, image = (
+    serving, deploy = (
         set(re.findall(r"^[\w.-]+==[^\s;]+", (ROOT / f"requirements/{name}.lock").read_text("utf-8"), re.MULTILINE))
-        for name in ("serve", "image")
+        for name in ("serve", "deploy")
     )
-    assert serving <= image
-    more = {pin.partition("==")[0] for pin in image - serving}
+    assert serving <= deploy
+    more = {pin.partition("==")[0] for pin in deploy - serving}
     assert {"psycopg", "psycopg-binary", "s3fs"} <= more
     assert not {"torch", "monai", "ray", "pyarrow"} & more
 
