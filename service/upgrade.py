@@ -16,7 +16,7 @@ from sqlalchemy import Connection
 from service.logs import set_up_logs
 from service.settings import read_settings
 from service.storage.commands import DONE, NotDone, carried_out, open_existing
-from service.storage.migrate import DEPLOY, downgrade, migrating, revision_of, revisions, upgrade
+from service.storage.migrate import DEPLOY, REVISIONS, downgrade, migrating, revision_of, upgrade
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -37,7 +37,7 @@ def _on_the_tables(given: argparse.Namespace) -> int:
 
 
 def _status(connection: Connection, _given: argparse.Namespace) -> None:
-    known, present = revisions(), _present(connection)
+    known, present = REVISIONS, _present(connection)
     for revision in known:
         state = "done" if known.index(revision) <= known.index(present) else "waits"
         print(f"{revision}  {DEPLOY[revision]:<8} {state}")
@@ -50,7 +50,7 @@ def _run(connection: Connection, _given: argparse.Namespace) -> None:
 
 
 def _back(connection: Connection, given: argparse.Namespace) -> None:
-    known, present = revisions(), _present(connection)
+    known, present = REVISIONS, _present(connection)
     if given.revision not in known[: known.index(present)]:
         raise NotDone(f"the tables are those of {present}: {given.revision} is not one of those before it")
     downgrade(connection, given.revision)
@@ -66,7 +66,7 @@ def _present(connection: Connection) -> str:
         This version does not know it, or there are no tables.
     """
     present = revision_of(connection)
-    if present not in revisions():
+    if present not in REVISIONS:
         raise NotDone(f"the tables are of revision {present}, which this version does not know")
     return present
 

@@ -12,9 +12,11 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 
 from benchmarks.chaos.asking import Answer, Client, Lost
 from benchmarks.chaos.audit import rows
+from benchmarks.chaos.beside import beside
 from benchmarks.chaos.record import Figures
 from benchmarks.chaos.visits import ADULT, ASK_AGAIN_S, FILM_PX, GIVE_UP_S, Accepted, Load
 from benchmarks.files import EXPLICIT, MARK, dicom, numbered, png
@@ -65,18 +67,10 @@ class Arriving:
             for client in clients:
                 client.close()
 
-        threads = [
-            threading.Thread(target=repeat, args=(send, FIRST_NUMBER * (k + 1)), name=f"{send.__name__} {k}")
-            for k, send in enumerate([self._upload] * n_uploaders + [self._send_study] * n_archives)
-        ]
-        for thread in threads:
-            thread.start()
-        try:
+        sends = [self._upload] * n_uploaders + [self._send_study] * n_archives
+        works = [partial(repeat, send, FIRST_NUMBER * (k + 1)) for k, send in enumerate(sends)]
+        with beside(ended, *works):
             yield
-        finally:
-            ended.set()
-            for thread in threads:
-                thread.join()
 
     # ------------------------------------------------------------------ resumable uploads
     def _upload(self, clients: Sequence[Client], chance: random.Random, number: int) -> None:

@@ -19,6 +19,7 @@ from tqdm import tqdm
 
 from benchmarks.chaos.asking import Client, Lost
 from benchmarks.chaos.audit import rows, sqlite_of, wait_until_done
+from benchmarks.chaos.beside import beside
 from benchmarks.chaos.plan import Plan
 from benchmarks.chaos.record import Figures
 from benchmarks.chaos.servers import Server, running
@@ -133,15 +134,8 @@ def _working(
                 said = {"version": visit["version"], "text": "hospital", "referral": each["referral"]["id"]}
                 figures.counts["done at the hospital"] += _say(centre, specialist, visit["id"], "opinions", said)
 
-    threads = [threading.Thread(target=each, name=each.__name__) for each in (commune, hospital)]
-    for thread in threads:
-        thread.start()
-    try:
+    with beside(ended, commune, hospital):
         yield
-    finally:
-        ended.set()
-        for thread in threads:
-            thread.join()
 
 
 def _say(server: Server, key: str, visit: str, where: str, said: dict[str, Any]) -> bool:

@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from benchmarks.chaos.arriving import Arriving, lines_of_arriving
 from benchmarks.chaos.audit import audit, audit_deliveries, lines_of_audit, lines_of_deliveries
+from benchmarks.chaos.beside import beside
 from benchmarks.chaos.plan import Plan
 from benchmarks.chaos.record import Figures
 from benchmarks.chaos.servers import Server
@@ -129,13 +130,8 @@ def _killing(plan: Plan, figures: Figures, servers: Sequence[Server], chance: ra
             figures.counts["kills"] += 1
             next_kill = time.monotonic() + chance.uniform(*BETWEEN_S)
 
-    thread = threading.Thread(target=kill_some, name="kills")
-    thread.start()
-    try:
+    with beside(ended, kill_some):
         yield
-    finally:
-        ended.set()
-        thread.join()
 
 
 def _is_ready(server: Server) -> bool:

@@ -18,6 +18,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from benchmarks.chaos.beside import beside
 from benchmarks.chaos.mutations import mutated
 from benchmarks.chaos.plan import Plan
 from benchmarks.chaos.record import Figures
@@ -237,13 +238,8 @@ def _innocent_watched(readers: Readers, figures: Figures) -> Iterator[None]:
         while not ended.wait(INNOCENT_EVERY_S):
             film.submit(readers, "innocent").add_done_callback(partial(took, time.perf_counter()))
 
-    asking = threading.Thread(target=ask, name="innocent", daemon=True)
-    asking.start()
-    try:
+    with beside(ended, ask):
         yield
-    finally:
-        ended.set()
-        asking.join()
 
 
 def _seconds(given: Input, readers: Readers) -> float:

@@ -10,6 +10,7 @@ from urllib.parse import urlencode
 
 from benchmarks.chaos.asking import Answer, Client, Lost
 from benchmarks.chaos.audit import rows
+from benchmarks.chaos.beside import beside
 from benchmarks.chaos.record import Figures
 from benchmarks.chaos.visits import ASK_AGAIN_S, Load
 
@@ -39,13 +40,8 @@ def signing(load: Load, asks: Sequence[Ask], signed: list[str]) -> Iterator[None
             if answer.status == 201:
                 signed.append(ids[0])
 
-    thread = threading.Thread(target=sign_some, name="doctor", daemon=True)
-    thread.start()
-    try:
+    with beside(ended, sign_some):
         yield
-    finally:
-        ended.set()
-        thread.join()
 
 
 def audit_signatures(figures: Figures, database_url: str, signed: Sequence[str]) -> None:

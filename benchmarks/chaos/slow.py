@@ -14,6 +14,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from benchmarks.chaos.audit import audit, sqlite_of
+from benchmarks.chaos.beside import beside
 from benchmarks.chaos.plan import Plan
 from benchmarks.chaos.record import Figures
 from benchmarks.chaos.servers import running
@@ -93,13 +94,10 @@ def _slow_clients(figures: Figures, port: int, key: str) -> Iterator[None]:
             figures.at_most("held at once", sum(each is not None for each in held))
             ended.wait(max(0.0, DRIP_EVERY_S - (time.monotonic() - began)))
 
-    holding = threading.Thread(target=hold, name="slow", daemon=True)
-    holding.start()
     try:
-        yield
+        with beside(ended, hold):
+            yield
     finally:
-        ended.set()
-        holding.join()
         for connection in held:
             if connection is not None:
                 connection.close()

@@ -47,6 +47,9 @@ away what only that older code uses. ``stopped``: neither code can live with the
 comes behind all its ``before``, so one that stands before another's ``before`` is of an earlier release, and due.
 """
 
+REVISIONS = tuple(DEPLOY)
+"""All revisions, the first one first."""
+
 log = structlog.get_logger()
 
 
@@ -57,7 +60,7 @@ def migrate(settings: Settings, database: Database) -> None:
     started again while that one is rolled out.
     """
     with migrating(settings, database) as connection:
-        present, known = revision_of(connection), revisions()
+        present, known = revision_of(connection), REVISIONS
         if present is not None and present not in known:
             log.warning("database_is_of_a_later_release", revision=present, known=known[-1])
             return
@@ -90,11 +93,6 @@ def revision_of(connection: Connection) -> str | None:
     if not inspect(connection).has_table("alembic_version"):
         return None
     return connection.execute(text("SELECT version_num FROM alembic_version")).scalar()
-
-
-def revisions() -> list[str]:
-    """All revisions, the first one first."""
-    return list(DEPLOY)
 
 
 def upgrade(connection: Connection, revision: str) -> None:

@@ -55,20 +55,20 @@ def test_a_held_snapshot_keeps_what_is_dead(figures):
     at_its_end = next(each for each in held if each["jobs"] == 16 and each["when"] == "held")
     assert at_its_end["dead_visits"] >= 16
     assert held[-1]["when"] == "vacuumed"
-    assert held[-1]["dead_visits"] < at_its_end["dead_visits"] / 2
+    assert held[-1]["dead_visits"] == 0
     assert held[-1]["claim_pages"] < at_its_end["claim_pages"]
 
 
 def test_leases_are_extended_beside_their_rows(figures):
     leases = figures["leases"]
-    assert all(0 < each["updates"] <= 10_000 for each in leases.values())  # PostgreSQL tells its figures late
-    assert 0 < leases["with the service's parameters"]["hot"] <= 1  # what it comes to, only a long run tells
+    assert all(each["updates"] == 10_000 for each in leases.values())
+    assert leases["with the service's parameters"]["hot"] > 0.7  # the first ones fill the pages
 
 
 def test_processes_share_a_database_and_a_store(tmp_path, capsys):
     if why := missing():
         pytest.skip(f"{why}: no processes are measured in this run")
-    few = ("--processes", "1", "2", "--seconds", "0.5", "--rounds", "1", "--clients", "4")
+    few = ("--processes", "1", "2", "--seconds", "3", "--rounds", "1", "--clients", "4")
     found = processes([*few, "--out", str(tmp_path)])
     assert json.loads(capsys.readouterr().out.strip().splitlines()[-1])["labs"] == found["labs"]
     for kind in ("film", "labs"):
@@ -78,5 +78,4 @@ def test_processes_share_a_database_and_a_store(tmp_path, capsys):
             assert one["rate_per_s"] > 0
             assert one["core_ms"]["servers"] > 0
             assert one["database"]["per_s"]["commits"] > 0
-    for kind in ("film", "labs"):  # nothing is derived from a run as short as this may be
-        assert all(derived > 0 for derived in found[kind]["derived"].values())
+    assert found["film"]["derived"]["cores_of_servers_for_it"] > 0

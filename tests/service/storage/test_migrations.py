@@ -15,19 +15,19 @@ from alembic.script import ScriptDirectory
 from service.storage.database import Database
 from service.storage.migrate import (
     DEPLOY,
+    REVISIONS,
     _config,
     downgrade,
     due_at_start,
     migrate,
     revision_of,
-    revisions,
     upgrade,
 )
 from service.upgrade import main
 from tests.conftest import ROOT
 from tests.service.serving import serving, settings_for, visit_files
 
-KNOWN = revisions()
+KNOWN = list(REVISIONS)
 STEPS = list(itertools.pairwise(KNOWN))
 MOMENT = datetime(2026, 1, 2, 3, 4, 5)
 EMPTIED = {"0010": {"sessions"}}

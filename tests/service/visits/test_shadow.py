@@ -19,7 +19,7 @@ from models.compare import ACCEPTED, compare
 from models.registry import promote, rollback, set_shadow
 from service.parts import Parts
 from service.storage.database import Database
-from service.storage.migrate import migrate, revisions
+from service.storage.migrate import REVISIONS, migrate
 from service.storage.tables import ShadowRow, VisitRow
 from service.visits.shadow import MAX_WAITING, ShadowWork
 from tests.conftest import ROOT
@@ -190,7 +190,7 @@ def test_an_older_database_is_migrated(tmp_path, new_database):
         assert "shadow_answers" not in inspect(connection).get_table_names()
     migrate(settings, database)
     with database.engine.connect() as connection:
-        assert MigrationContext.configure(connection).get_current_revision() == revisions()[-1]
+        assert MigrationContext.configure(connection).get_current_revision() == REVISIONS[-1]
         assert connection.execute(text("SELECT count(*) FROM shadow_answers")).scalar_one() == 0
         columns = {c["name"]: c["nullable"] for c in inspect(connection).get_columns("shadow_answers")}
         assert columns == {c.name: c.nullable for c in ShadowRow.__table__.columns}
