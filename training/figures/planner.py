@@ -1,5 +1,8 @@
 """``python -m training plan``: from a prevalence and a number of recalls to a threshold and its consequences.
 
+With ``--programme``, a table of costs and people: every threshold with what it finds, misses and costs
+(:mod:`training.figures.costs`).
+
 Sensitivity and specificity come from the cases that the finding's operating points were chosen on (its ``roc``). The
 prevalence and the number of people that can be recalled per thousand come from the site.
 """
@@ -16,6 +19,8 @@ import numpy as np
 from pydantic import ValidationError
 
 from data_specs.bundle import BundleManifest, FindingSpec
+from data_specs.planning.programme import BadProgramme, read_programme
+from training.figures import costs
 from training.figures.screening import Plan, PlanError, Range, choose, plan_point, plan_target
 
 WHO_SENSITIVITY, WHO_SPECIFICITY = 0.90, 0.70
@@ -188,22 +193,50 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--cohort", help="part of the cohort's name, where two findings have one name")
     parser.add_argument("--prevalence", type=float, help="share of the people screened, 0.003 for 0.3 %%")
     parser.add_argument("--recalls-per-1000", type=float, help="people that can be recalled, per thousand screened")
+    whole = parser.add_argument_group(
+        "every threshold, with costs (in the place of --prevalence and --recalls-per-1000)"
+    )
+    whole.add_argument("--programme", type=Path, help="TOML: the programme's costs, people and prevalences")
+    whole.add_argument("--scores", type=Path, help="CSV of local probabilities and outcomes, to plan from")
+    whole.add_argument("--group", action="append", default=[], help="a column of --scores whose values are groups")
+    whole.add_argument("--csv", type=Path, help="write every threshold")
+    whole.add_argument("--plot", type=Path, help="draw recalls, missed cases and cost per case (.png, .svg, .pdf)")
     arguments = parser.parse_args(argv)
     if arguments.example:
         print(worked_example())
         return 0
-    needed = ("bundle", "finding", "prevalence", "recalls_per_1000")
+    by_recalls = ("prevalence", "recalls_per_1000")
+    needed = ("bundle", "finding", *(() if arguments.programme else by_recalls))
     missing = [f"--{name.replace('_', '-')}" for name in needed if getattr(arguments, name) is None]
     if missing:
         parser.error(f"give {', '.join(missing)}, or --example")
     try:
         manifest = BundleManifest.model_validate_json((arguments.bundle / "screening.json").read_bytes())
         finding = find_finding(manifest, arguments.finding, arguments.cohort)
-        print(plan_text(finding, arguments.prevalence, arguments.recalls_per_1000))
+        if arguments.programme:
+            print(_with_costs(arguments, manifest, finding))
+        else:
+            print(plan_text(finding, arguments.prevalence, arguments.recalls_per_1000))
     except ValidationError as error:
         print(f"cannot plan: screening.json is not valid: {error.error_count()} faults", file=sys.stderr)
         return 2
-    except (PlanError, OSError) as error:
+    except (PlanError, BadProgramme, OSError) as error:
         print(f"cannot plan: {error}", file=sys.stderr)
         return 2
     return 0
+
+
+def _with_costs(arguments: argparse.Namespace, manifest: BundleManifest, finding: FindingSpec) -> str:
+    """The plan of a programme as text; CSV and plot are written where they are asked for."""
+    programme = read_programme(arguments.programme)
+    said: list[str] = []
+    if arguments.scores:
+        from training.figures.scored import on_local_scores  # noqa: PLC0415  pandas and scikit-learn take a second to load
+
+        finding, said = on_local_scores(finding, arguments.scores, arguments.group)
+    found = costs.planned(programme, finding)
+    if arguments.csv:
+        costs.write_csv(arguments.csv, found, programme.costs.currency)
+    if arguments.plot:
+        costs.draw(arguments.plot, found, costs.title_of(manifest, finding), programme.costs.currency)
+    return costs.as_text(found, programme, finding, local=bool(arguments.scores), said=said)
