@@ -5,19 +5,18 @@ All thresholds go into ``--csv`` and ``--plot``; the terminal has the bundle's o
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from data_specs.bundle import BundleManifest, FindingSpec
-from data_specs.planning.consequences import FIGURES, MONEY, SHARES, Consequences, Figure, Row, plan
+from data_specs.planning.consequences import SHARES, Consequences, Figure, Row, plan
 from data_specs.planning.performance import performances
 from data_specs.planning.programme import Programme
+from data_specs.planning.table import a_few
 from training.figures.screening import PlanError
 
-SHOWN_THRESHOLDS = 12
 CAUTIONS = (
     "Intervals: 95 %, from the cases behind sensitivity and specificity and, where it was counted (24/8000), behind "
     "the prevalence; of what is expected of these people, at one threshold at a time.",
@@ -66,7 +65,7 @@ def as_text(
             f"\n{each.population}: {each.people} people, prevalence {each.prevalence}; "
             f"cases: {each.performance.cases} ({with_it} with, {without} without)",
             "",
-            table(shown_rows(each.rows)),
+            table(a_few(each.rows)),
         ]
         if not each.performance.is_whole:
             parts.append(
@@ -83,12 +82,6 @@ def as_text(
         if not spec.roc_by_group:
             parts.append("This bundle carries no group at every threshold.")
     return "\n".join([*parts, *said, *CAUTIONS])
-
-
-def shown_rows(rows: Sequence[Row]) -> list[Row]:
-    """Operating points, both ends, and a few thresholds spread between them."""
-    spread = np.linspace(0, len(rows) - 1, min(SHOWN_THRESHOLDS, len(rows))).round().astype(int)
-    return [row for i, row in enumerate(rows) if row.name or i in spread]
 
 
 def table(rows: Sequence[Row]) -> str:
@@ -113,25 +106,6 @@ def written(figure: Figure, factor: float = 1) -> str:
 def _number(value: float) -> str:
     decimals = 0 if abs(value) >= 100 else 1 if abs(value) >= 10 else 2
     return f"{value:,.{decimals}f}"
-
-
-def write_csv(file: Path, found: Iterable[Consequences], currency: str) -> None:
-    """Every threshold, with low and high ends; shares between 0 and 1."""
-    head = ["population", "people", "prevalence", "cases", "threshold", "operating_point", "decides", "currency"]
-    columns = [f"{name}{end}" for name in FIGURES for end in ("", "_low", "_high")]
-    with file.open("w", encoding="utf-8", newline="") as opened:
-        lines = csv.writer(opened, lineterminator="\n")
-        lines.writerow([*head, *columns])
-        for each in found:
-            of_all = [each.population, each.people, str(each.prevalence), each.performance.cases]
-            for row in each.rows:
-                ends = [end for name in FIGURES for end in _ends(row.figures[name], money=name in MONEY)]
-                lines.writerow([*of_all, repr(row.threshold), row.name, int(row.decides), currency, *ends])
-
-
-def _ends(figure: Figure, *, money: bool) -> list[str]:
-    values = (figure.value, figure.low, figure.high)
-    return ["" if np.isnan(value) else f"{value:.2f}" if money else f"{value:.6g}" for value in values]
 
 
 def draw(file: Path, found: Sequence[Consequences], title: str, currency: str) -> None:

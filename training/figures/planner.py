@@ -20,6 +20,7 @@ from pydantic import ValidationError
 
 from data_specs.bundle import BundleManifest, FindingSpec
 from data_specs.planning.programme import BadProgramme, read_programme
+from data_specs.planning.table import as_csv
 from training.figures import costs
 from training.figures.screening import Plan, PlanError, Range, choose, plan_point, plan_target
 
@@ -236,7 +237,7 @@ def _with_costs(arguments: argparse.Namespace, manifest: BundleManifest, finding
         finding, said = on_local_scores(finding, arguments.scores, arguments.group)
     found = costs.planned(programme, finding)
     if arguments.csv:
-        costs.write_csv(arguments.csv, found, programme.costs.currency)
+        arguments.csv.write_text(as_csv(found, programme.costs.currency), encoding="utf-8")
     if arguments.plot:
         costs.draw(arguments.plot, found, costs.title_of(manifest, finding), programme.costs.currency)
     return costs.as_text(found, programme, finding, local=bool(arguments.scores), said=said)

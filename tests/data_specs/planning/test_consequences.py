@@ -33,7 +33,10 @@ ROC = (
 CASES = Performance("Bac Ninh films", ROC, {0.2: "screening", 0.7: "balanced, rule_in"}, 0.2)
 
 
-def rows(prevalence: Prevalence = Prevalence(0.05), costs: Costs = COSTS, people: int = 2000):
+EXACT = Prevalence(0.05)
+
+
+def rows(prevalence: Prevalence = EXACT, costs: Costs = COSTS, people: int = 2000):
     return consequences(CASES, prevalence, costs, people)
 
 
