@@ -130,8 +130,8 @@ def test_no_answer_no_rows(tmp_path: Path, bundles: Path) -> None:
     assert list(csv.DictReader(io.StringIO(scores(found)))) == []
 
 
-def test_a_paired_difference_as_published() -> None:
-    # Newcombe 1998, table II, data set (b): 36, 12, 2, 0 of 50: 0.20, method 10: 0.0569 to 0.3404.
+def test_a_paired_difference_computed_step_by_step() -> None:
+    # 48 and 38 of 50. Wilson: 0.8654 to 0.9890 and 0.6259 to 0.8570; phi = (0 - 24) / sqrt(48 * 2 * 38 * 12).
     found = paired_difference(36, 12, 2, 0)
     assert (found.value, found.low, found.high) == pytest.approx((0.20, 0.0569, 0.3404), abs=5e-4)
 
