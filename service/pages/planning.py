@@ -25,7 +25,7 @@ from data_specs.problems import message
 from data_specs.vocabulary import Language, display, is_reassuring
 from inference.bundles.registry import finding_key, read_registry
 from service.api.session import page_key
-from service.faults import field_faults
+from service.faults import BETWEEN, field_faults
 from service.language.choice import language_of
 from service.language.texts import opening
 from service.pages.curves import HEIGHT, WIDTH, Curve, curve
@@ -152,8 +152,11 @@ def _read(request: Request, offered: Mapping[str, Offered]) -> tuple[dict[str, s
     stated: dict[str, Any] = {name: value for name, value in given.items() if value}
     population = {name: stated[name] for name in ("people", "prevalence") if name in stated}
     wrong: dict[str, str] = {}
-    if given.get("finding") not in offered:
+    if not given.get("finding"):
         wrong["finding"] = message("field_missing", language)
+    elif given["finding"] not in offered:  # a link of before a promotion names the bundle of that time
+        bundles = BETWEEN.join(sorted({each.bundle for each in offered.values()}))
+        wrong["finding"] = message("field_invalid", language, expected=bundles)
     try:
         programme = Programme.model_validate(
             {
