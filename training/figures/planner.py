@@ -19,8 +19,10 @@ import numpy as np
 from pydantic import ValidationError
 
 from data_specs.bundle import BundleManifest, FindingSpec
-from data_specs.planning.programme import BadProgramme, read_programme
+from data_specs.planning.performance import performances
+from data_specs.planning.programme import ALL_CASES, BadProgramme, read_programme
 from data_specs.planning.table import as_csv
+from data_specs.vocabulary import is_reassuring
 from training.figures import costs
 from training.figures.screening import Plan, PlanError, Range, choose, plan_point, plan_target
 
@@ -40,9 +42,10 @@ def plan_text(finding: FindingSpec, prevalence: float, recalls_per_1000: float) 
     """The plan of one finding as text: the chosen threshold, the bundle's own operating points, and cautions."""
     if not finding.roc:
         raise PlanError(f"{finding.name}: this bundle has no ROC; train it again, or recalibrate it on local cases")
-    chosen = plan_point("chosen", choose(finding.roc, prevalence, recalls_per_1000), prevalence)
+    points = performances(finding)[ALL_CASES].points
+    chosen = plan_point("chosen", choose(points, prevalence, recalls_per_1000), prevalence)
     rows = [chosen, *_own_points(finding, prevalence)]
-    first = finding.roc[0]
+    first = points[0]
     cohort = _cohort(finding)
     return "\n".join(
         [
@@ -52,7 +55,7 @@ def plan_text(finding: FindingSpec, prevalence: float, recalls_per_1000: float) 
             f"prevalence {_percent(prevalence)}; at most {recalls_per_1000:g} recalled per 1,000 screened",
             "",
             markdown_table(rows),
-            f"Recall from a probability of {chosen.threshold:.4f}. Of 1,000 people screened, "
+            f"Recall {'below' if is_reassuring(finding.name) else 'from'} a probability of {chosen.threshold:.4f}. Of 1,000 people screened, "
             f"{chosen.recalled.value:.1f} are recalled, {chosen.found.value:.2f} of them correctly; "
             f"{chosen.missed.value:.2f} are missed.",
             *_recall_warning(rows, recalls_per_1000),
@@ -61,6 +64,7 @@ def plan_text(finding: FindingSpec, prevalence: float, recalls_per_1000: float) 
     )
 
 
+BELOW = " Recalled is who lies below the threshold: found are those who do not have this finding."
 CAUTION = (
     "Intervals: 95 %, from the number of cases behind sensitivity and specificity, which are assumed to be the same "
     "in the people screened. Often they are not: milder disease lowers sensitivity, other diseases lower specificity. "
@@ -87,7 +91,7 @@ def card_section(findings: Sequence[FindingSpec], prevalences: Sequence[float] =
         if rows:
             parts += [
                 f"### {finding.name}: per 1,000 screened, by prevalence\n",
-                f"{_cohort(finding)}.\n",
+                f"{_cohort(finding)}.{BELOW if is_reassuring(finding.name) else ''}\n",
                 markdown_table(rows),
             ]
     return "\n".join([*parts, CAUTION, ""]) if parts else ""
@@ -95,7 +99,8 @@ def card_section(findings: Sequence[FindingSpec], prevalences: Sequence[float] =
 
 def _own_points(finding: FindingSpec, prevalence: float) -> list[Plan]:
     """The bundle's operating points whose thresholds are in its ROC; those with one threshold are joined."""
-    points = {point.threshold: point for point in finding.roc}
+    found = performances(finding).get(ALL_CASES)
+    points = {point.threshold: point for point in found.points} if found and found.is_whole else {}
     named: dict[float, list[str]] = {}
     for own in finding.operating_points:
         if own.threshold in points:
