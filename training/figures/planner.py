@@ -55,7 +55,8 @@ def plan_text(finding: FindingSpec, prevalence: float, recalls_per_1000: float) 
             f"prevalence {_percent(prevalence)}; at most {recalls_per_1000:g} recalled per 1,000 screened",
             "",
             markdown_table(rows),
-            f"Recall {'below' if is_reassuring(finding.name) else 'from'} a probability of {chosen.threshold:.4f}. Of 1,000 people screened, "
+            f"Recall {'below' if is_reassuring(finding.name) else 'from'} a probability of {chosen.threshold:.4f}. "
+            f"Of 1,000 people screened, "
             f"{chosen.recalled.value:.1f} are recalled, {chosen.found.value:.2f} of them correctly; "
             f"{chosen.missed.value:.2f} are missed.",
             *_recall_warning(rows, recalls_per_1000),
@@ -100,7 +101,7 @@ def card_section(findings: Sequence[FindingSpec], prevalences: Sequence[float] =
 def _own_points(finding: FindingSpec, prevalence: float) -> list[Plan]:
     """The bundle's operating points whose thresholds are in its ROC; those with one threshold are joined."""
     found = performances(finding).get(ALL_CASES)
-    points = {point.threshold: point for point in found.points} if found and found.is_whole else {}
+    points = {point.threshold: point for point in found.points} if found else {}
     named: dict[float, list[str]] = {}
     for own in finding.operating_points:
         if own.threshold in points:
