@@ -11,17 +11,14 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from sqlalchemy.exc import SQLAlchemyError
 
 from inference.bundles.deciding import NotDone, changed
 from inference.bundles.registry import LOG, Entry, Registry, read_registry
+from models import on_visits
 from models.community import add_commands
 from models.registry import promote, read_manifest, rollback, set_shadow
-
-if TYPE_CHECKING:
-    from models.compare import FindingAnswer
 
 DONE, REFUSED, CANNOT = 0, 1, 2
 
@@ -38,6 +35,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return REFUSED
     except (OSError, LookupError) as error:
         print(f"models: {error}", file=sys.stderr)
+        return CANNOT
+    except SQLAlchemyError as error:  # its message has the address
+        print(f"models: the database cannot be read ({type(error).__name__})", file=sys.stderr)
         return CANNOT
     return DONE
 
@@ -104,12 +104,7 @@ def _history(entry: Entry) -> tuple[str, ...]:
 
 
 def _promote(given: argparse.Namespace) -> None:
-    database = _database(given)
-    if database is not None:
-        try:
-            _print_recalls(given, database, given.version)
-        except (SQLAlchemyError, LookupError) as error:  # a bundle is put in service with the database away, too
-            print(f"Not shown: what would have happened to recent visits ({type(error).__name__})")
+    database = on_visits.show_before_promotion(given, table)
     entry, not_compared = promote(
         given.bundles,
         given.name,
@@ -135,103 +130,6 @@ def _shadow(given: argparse.Namespace) -> None:
     print(f"{entry.name} {entry.to_version} runs in the shadow." if version else f"{entry.name}: the shadow is off.")
 
 
-def _compare(given: argparse.Namespace) -> None:
-    from models.compare import compare  # noqa: PLC0415  only this command needs the database
-
-    found = compare(_expect_database(given), given.name, shadow=given.version)
-    if not found:
-        print(f"{given.name}: no answer of a shadow is stored yet")
-    for (served, shadow), both in found.items():
-        print(f"{given.name} {served} in service, {shadow} in the shadow: {both.visits} visits\n")
-        rows = [
-            (
-                name, str(pairs.n), str(pairs.one_only), *(str(pairs.cells.get(cell, "")) for cell in _CELLS),
-                _number(pairs.agreement, percent=True), _number(pairs.kappa), _number(pairs.correlation),
-                _number(pairs.distance),
-            )
-            for name, pairs in both.findings.items()
-        ]  # fmt: skip
-        print(table(_COMPARED, rows))
-        print(f"\nDiffering: {len(both.differing)}" + (f", {given.limit} shown" * (len(both.differing) > given.limit)))
-        if both.differing:
-            shown = [
-                (pair.visit_id, pair.finding, _answer(pair.served), _answer(pair.shadow))
-                for pair in both.differing[: given.limit]
-            ]
-            print(table(("visit", "finding", f"in service ({served})", f"shadow ({shadow})"), shown))
-
-
-def _recalls(given: argparse.Namespace) -> None:
-    registry = read_registry(given.bundles)
-    version = given.version or registry.shadow(given.name)
-    if version is None:
-        raise LookupError(f"{given.name}: no version is in the shadow; name one that was")
-    _print_recalls(given, _expect_database(given), version)
-
-
-def _print_recalls(given: argparse.Namespace, database: str, version: str) -> None:
-    """What would have happened to the site's last visits, and the thresholds at which as many are recalled or found."""
-    from models.change_plan import read_plan  # noqa: PLC0415  only this and a promotion need the database
-    from models.recalls import HEAD, rows, scores, thresholds  # noqa: PLC0415
-    from models.recent import recent  # noqa: PLC0415
-
-    registry = read_registry(given.bundles)
-    before = registry.in_service(given.name)
-    if before is None or version not in registry.versions.get(given.name, ()):
-        return
-    plan = read_plan(given.bundles, given.name)
-    days = given.days or (plan[0].protocol.days if plan else DAYS)
-    manifest = read_manifest(registry, given.name, version)
-    found = recent(database, registry, manifest, before, days, site=given.site)
-    print(f"{given.name} {before} in service, {version} in the shadow: {found.visits} visits of the last {days} days")
-    if not found.answers:
-        return
-    print("\n" + table(HEAD, rows(found)))
-    print("\n" + table(_EQUAL, thresholds(found)) + "\n")
-    if given.scores is not None:
-        given.scores.write_text(scores(found), encoding="utf-8")
-
-
-DAYS = 30
-"""What would have happened to the visits of so many days, unless a plan or the command says otherwise."""
-_EQUAL = ("finding", "visits", "threshold at equal recalls", "at equal sensitivity (known cases)")
-
-
-def _database(given: argparse.Namespace) -> str | None:
-    """Address of the service's database; ``None`` where none is named and SQLite's file is not there."""
-    address = given.database or f"sqlite:///{given.data_dir.absolute()}/sangloc.db"
-    is_there = not address.startswith("sqlite:///") or Path(address.removeprefix("sqlite:///")).exists()
-    return str(address) if is_there else None
-
-
-def _expect_database(given: argparse.Namespace) -> str:
-    address = _database(given)
-    if address is None:
-        raise LookupError(f"there is no database at {given.database or given.data_dir / 'sangloc.db'}")
-    return address
-
-
-_CELLS = ((True, True), (True, False), (False, True), (False, False))
-_COMPARED = (
-    "finding", "n", "one only", "both +", "served +", "shadow +", "both -", "agree", "kappa", "correlation", "mean |dp|"
-)  # fmt: skip
-
-
-def _answer(answer: FindingAnswer | None) -> str:
-    if answer is None:
-        return "nothing"
-    if isinstance(answer.verdict, str):
-        return answer.verdict
-    word = {True: "positive", False: "negative", None: "no verdict"}[answer.verdict]
-    return word if answer.probability is None else f"{word}, {answer.probability:.3f}"
-
-
-def _number(value: float | None, *, percent: bool = False) -> str:
-    if value is None:
-        return "-"
-    return f"{100 * value:.1f} %" if percent else f"{value:.3f}"
-
-
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Columns as wide as their widest cell, two spaces between them."""
     widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
@@ -255,11 +153,9 @@ def _parser() -> argparse.ArgumentParser:
     promoting = command("promote", _promote, "put a version in service, if it can be served and is no worse")
     back = command("rollback", _rollback, "return to the version before")
     shadow = command("shadow", _shadow, "run a version next to the one in service; 'off': none")
-    compared = command("compare", _compare, "how far the shadow agrees with the one in service, and where it does not")
-    recalled = command("recalls", _recalls, "whom the shadow would have recalled, and its thresholds at equal recalls")
-    for added in (show, promoting, back, shadow, compared, recalled):
+    for added in (show, promoting, back, shadow):
         added.add_argument("name")
-    for added, number in ((show, "?"), (promoting, None), (shadow, None), (recalled, "?")):
+    for added, number in ((show, "?"), (promoting, None), (shadow, None)):
         added.add_argument("version", nargs=number)
     for added in (promoting, back):
         added.add_argument("--who", required=True, help="who decides")
@@ -269,17 +165,8 @@ def _parser() -> argparse.ArgumentParser:
     promoting.add_argument(
         "--override", metavar="REASON", help="promote although it is worse; the log keeps the reason"
     )
-    compared.add_argument("--version", help="only this version in the shadow")
-    data_dir = Path(os.environ.get("SANGLOC_DATA_DIR") or "var")
-    database = os.environ.get("SANGLOC_DATABASE_URL")
-    for added in (compared, recalled, promoting):
-        added.add_argument("--database", default=database, help="SANGLOC_DATABASE_URL")
-        added.add_argument("--data-dir", type=Path, default=data_dir, help="SANGLOC_DATA_DIR, where SQLite's file is")
-    for added in (recalled, promoting):
-        added.add_argument("--days", type=int, help=f"visits of so many days (by default those of the plan, or {DAYS})")
-        added.add_argument("--site", help="show only visits of this site")
-        added.add_argument("--scores", type=Path, metavar="FILE", help="write probabilities and outcomes as CSV")
-    compared.add_argument("--limit", type=int, default=20, help="differing cases shown")
+    on_visits.add_commands(command, table)
+    on_visits.add_options(promoting)
     add_commands(command, table)
     return parser
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
@@ -81,7 +81,14 @@ class Recent:
 
 
 def recent(
-    database: str, registry: Registry, manifest: BundleManifest, in_service: str, days: int, *, site: str | None = None
+    database: str,
+    registry: Registry,
+    manifest: BundleManifest,
+    in_service: str,
+    days: int,
+    *,
+    site: str | None = None,
+    thresholds: Mapping[str, float] | None = None,
 ) -> Recent:
     """Read the visits that both versions answered, the shadow's at the thresholds at which it would serve the site.
 
@@ -95,6 +102,8 @@ def recent(
         The version that it is compared with; visits that another one assessed are left out.
     site
         Only visits of this site.
+    thresholds
+        By finding, in the place of the thresholds at which the shadow would serve: what if.
 
     Raises
     ------
@@ -118,7 +127,12 @@ def recent(
                     continue
                 visits += 1
                 shadow = Assessment.model_validate(json.loads(row.shadow))
-                answers += _answered(row, served, shadow, outcomes[row.id], registry, manifest)
+                context = Context.model_validate_json(row.context)
+                person = context.person
+                age = age_at_examination(person.age_years, person.birth_date, context.visited_on)
+                at = {**_site_thresholds(registry, manifest, row.site, age), **(thresholds or {})}
+                who = (row.site, row.person_id) if row.person_id else (row.id,)
+                answers += _answered(served, shadow, outcomes[row.id], who, _groups(row.site, context, age), at)
     finally:
         engine.dispose()
     return Recent(manifest.name, in_service, manifest.version, days, visits, tuple(answers))
@@ -155,21 +169,19 @@ def _latest_outcomes(connection: Connection, since: datetime) -> dict[str, dict[
     return found
 
 
+def _groups(site: str, context: Context, age: float | None) -> tuple[str, ...]:
+    sex, band = context.person.sex, None if age is None else age_band(age)
+    return (f"site {site}", *([f"sex {sex}"] if sex else []), *([f"age {band}"] if band else []))
+
+
 def _answered(
-    row: Row[tuple[object, ...]],
     served: Assessment,
     shadow: Assessment,
-    outcomes: dict[str, str],
-    registry: Registry,
-    manifest: BundleManifest,
+    outcomes: Mapping[str, str],
+    person: tuple[str, ...],
+    groups: tuple[str, ...],
+    thresholds: Mapping[str, float],
 ) -> Iterator[Answered]:
-    context = Context.model_validate_json(row.context)
-    age = age_at_examination(context.person.age_years, context.person.birth_date, context.visited_on)
-    band = None if age is None else age_band(age)
-    sex = context.person.sex
-    groups = [f"site {row.site}", *([f"sex {sex}"] if sex else []), *([f"age {band}"] if band else [])]
-    person = (row.site, row.person_id) if row.person_id else (row.id,)
-    thresholds = _site_thresholds(registry, manifest, row.site, age)
     for organ, answer in shadow.organs.items():
         before = {found.name: found for found in served.organs[organ].findings} if organ in served.organs else {}
         for found in answer.findings:
@@ -179,7 +191,7 @@ def _answered(
             yield Answered(
                 finding=found.name,
                 person=person,
-                groups=tuple(groups),
+                groups=groups,
                 served=is_recalled(other),
                 shadow=_recalled_at(found, thresholds.get(found.name)),
                 served_probability=other.probability or 0.0,

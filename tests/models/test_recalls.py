@@ -124,6 +124,24 @@ def test_thresholds_follow_probabilities_that_mean_something_else(tmp_path: Path
     assert equal_recalls.endswith("; 50 of 100)")
 
 
+def test_what_if_it_decided_at_another_threshold(
+    tmp_path: Path, bundles: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = [Made(i / 100, (i / 100) ** 2) for i in range(100)]
+    given = ["--bundles", str(bundles), "recalls", "lung", "--database", database(tmp_path, made)]
+
+    def whole(*more: str) -> list[str]:
+        assert main([*given, *more]) == 0
+        return next(line.split() for line in capsys.readouterr().out.splitlines() if line.startswith("abnormal  all"))
+
+    # From 0.2, its own threshold, 0.45 and more are recalled: five more than from 0.5 by the version in service.
+    assert whole()[2:5] == ["100", "50", "55"]
+    assert whole("--threshold", "abnormal=0.245")[2:5] == ["100", "50", "50"]
+    with pytest.raises(SystemExit):
+        main([*given, "--threshold", "abnormal=1.5"])
+    assert main(["--bundles", str(bundles), "recalls", "lung", "9.9.9", "--data-dir", str(tmp_path)]) == 2
+
+
 def test_no_answer_no_rows(tmp_path: Path, bundles: Path) -> None:
     found = read(database(tmp_path, []), bundles)
     assert (found.visits, rows(found), thresholds(found)) == (0, [], [])
