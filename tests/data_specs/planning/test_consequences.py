@@ -72,7 +72,7 @@ def test_names_and_the_deciding_threshold() -> None:
     ]  # fmt: skip
 
 
-unit = st.floats(0, 1)
+unit = st.just(0.0) | st.floats(0.0001, 1)
 
 
 @given(sensitivity=unit, specificity=unit, prevalence=st.floats(0.0001, 0.9999))
