@@ -230,8 +230,9 @@ class FindingSpec(Schema):
         Operating point at which the finding is called positive.
     risk
         ``direct``: the organ's risk is this probability. ``complement``: it is one minus it (``normal_ecg``).
-    roc
-        The cases that the operating points were chosen on, at each threshold, for planning.
+    roc, roc_by_group
+        The cases that the operating points were chosen on, at each threshold, for planning; and those of each group
+        with enough cases (``sex F``, ``age 41-60``).
     use, use_because
         ``triage``: it is called positive or negative. ``information``: its probability is shown and decides nothing,
         for the reason in ``use_because``, a sentence with figures for the card.
@@ -254,6 +255,7 @@ class FindingSpec(Schema):
     operating_points: tuple[OperatingPoint, ...] = ()
     evaluation: tuple[Evaluation, ...] = ()
     roc: tuple[RocPoint, ...] = ()
+    roc_by_group: dict[str, tuple[RocPoint, ...]] = Field(default={})
     use: Use = "triage"
     use_because: str = ""
     undecided: tuple[Undecided, ...] = ()

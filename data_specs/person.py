@@ -244,3 +244,14 @@ def age_at_examination(stated: float | None, born: date | None, on: date | None)
 def years_between(first: date, last: date) -> float:
     """A span of time in years of 365.25 days, negative where ``last`` comes first: for rates, never for an age."""
     return (last - first).days / float(_DAYS_PER_YEAR)
+
+
+AGE_BANDS = {0: "<1", 1: "1-5", 6: "6-17", 18: "18-40", 41: "41-60", 61: "61-75", 76: "76+"}
+"""First completed year of each band; the bands of adults are those of the shipped cohort."""
+
+
+def age_band(age_years: float) -> str | None:
+    """Band of an age, by completed years; ``None`` if it is unknown or not plausible."""
+    if not 0 <= age_years <= MAX_AGE_YEARS:
+        return None
+    return AGE_BANDS[max(first for first in AGE_BANDS if first <= age_years)]

@@ -1,4 +1,4 @@
-"""``python -m models list|show|promote|rollback|shadow|compare``: which version of a bundle serves, and why.
+"""``python -m models list|show|promote|rollback|shadow|compare|recalls``: which version of a bundle serves, and why.
 
 ``catalog`` and ``fetch`` (:mod:`models.community`) bring networks that others trained.
 """
@@ -11,15 +11,14 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+from sqlalchemy.exc import SQLAlchemyError
 
 from inference.bundles.deciding import NotDone, changed
 from inference.bundles.registry import LOG, Entry, Registry, read_registry
+from models import on_visits
 from models.community import add_commands
 from models.registry import promote, read_manifest, rollback, set_shadow
-
-if TYPE_CHECKING:
-    from models.compare import FindingAnswer
 
 DONE, REFUSED, CANNOT = 0, 1, 2
 
@@ -36,6 +35,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return REFUSED
     except (OSError, LookupError) as error:
         print(f"models: {error}", file=sys.stderr)
+        return CANNOT
+    except SQLAlchemyError as error:  # its message has the address
+        print(f"models: the database cannot be read ({type(error).__name__})", file=sys.stderr)
         return CANNOT
     return DONE
 
@@ -102,8 +104,15 @@ def _history(entry: Entry) -> tuple[str, ...]:
 
 
 def _promote(given: argparse.Namespace) -> None:
+    database = on_visits.show_before_promotion(given, table)
     entry, not_compared = promote(
-        given.bundles, given.name, given.version, who=given.who, why=given.why, override=given.override
+        given.bundles,
+        given.name,
+        given.version,
+        who=given.who,
+        why=given.why,
+        override=given.override,
+        database=database,
     )
     print("".join(f"Not compared: {reason}\n" for reason in not_compared), end="")
     print("".join(f"Overridden: {reason}\n" for reason in entry.overridden), end="")
@@ -119,56 +128,6 @@ def _shadow(given: argparse.Namespace) -> None:
     version = None if given.version == "off" else given.version
     entry = set_shadow(given.bundles, given.name, version, who=given.who, why=given.why)
     print(f"{entry.name} {entry.to_version} runs in the shadow." if version else f"{entry.name}: the shadow is off.")
-
-
-def _compare(given: argparse.Namespace) -> None:
-    from models.compare import compare  # noqa: PLC0415  only this command needs the database
-
-    address = given.database or f"sqlite:///{given.data_dir.absolute()}/sangloc.db"
-    if address.startswith("sqlite:///") and not Path(address.removeprefix("sqlite:///")).exists():
-        raise LookupError(f"there is no database at {address}")
-    found = compare(address, given.name, shadow=given.version)
-    if not found:
-        print(f"{given.name}: no answer of a shadow is stored yet")
-    for (served, shadow), both in found.items():
-        print(f"{given.name} {served} in service, {shadow} in the shadow: {both.visits} visits\n")
-        rows = [
-            (
-                name, str(pairs.n), str(pairs.one_only), *(str(pairs.cells.get(cell, "")) for cell in _CELLS),
-                _number(pairs.agreement, percent=True), _number(pairs.kappa), _number(pairs.correlation),
-                _number(pairs.distance),
-            )
-            for name, pairs in both.findings.items()
-        ]  # fmt: skip
-        print(table(_COMPARED, rows))
-        print(f"\nDiffering: {len(both.differing)}" + (f", {given.limit} shown" * (len(both.differing) > given.limit)))
-        if both.differing:
-            shown = [
-                (pair.visit_id, pair.finding, _answer(pair.served), _answer(pair.shadow))
-                for pair in both.differing[: given.limit]
-            ]
-            print(table(("visit", "finding", f"in service ({served})", f"shadow ({shadow})"), shown))
-
-
-_CELLS = ((True, True), (True, False), (False, True), (False, False))
-_COMPARED = (
-    "finding", "n", "one only", "both +", "served +", "shadow +", "both -", "agree", "kappa", "correlation", "mean |dp|"
-)  # fmt: skip
-
-
-def _answer(answer: FindingAnswer | None) -> str:
-    if answer is None:
-        return "nothing"
-    if isinstance(answer.verdict, str):
-        return answer.verdict
-    word = {True: "positive", False: "negative", None: "no verdict"}[answer.verdict]
-    return word if answer.probability is None else f"{word}, {answer.probability:.3f}"
-
-
-def _number(value: float | None, *, percent: bool = False) -> str:
-    if value is None:
-        return "-"
-    return f"{100 * value:.1f} %" if percent else f"{value:.3f}"
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -194,8 +153,7 @@ def _parser() -> argparse.ArgumentParser:
     promoting = command("promote", _promote, "put a version in service, if it can be served and is no worse")
     back = command("rollback", _rollback, "return to the version before")
     shadow = command("shadow", _shadow, "run a version next to the one in service; 'off': none")
-    compared = command("compare", _compare, "how far the shadow agrees with the one in service, and where it does not")
-    for added in (show, promoting, back, shadow, compared):
+    for added in (show, promoting, back, shadow):
         added.add_argument("name")
     for added, number in ((show, "?"), (promoting, None), (shadow, None)):
         added.add_argument("version", nargs=number)
@@ -207,11 +165,8 @@ def _parser() -> argparse.ArgumentParser:
     promoting.add_argument(
         "--override", metavar="REASON", help="promote although it is worse; the log keeps the reason"
     )
-    compared.add_argument("--version", help="only this version in the shadow")
-    compared.add_argument("--database", default=os.environ.get("SANGLOC_DATABASE_URL"), help="SANGLOC_DATABASE_URL")
-    data_dir = Path(os.environ.get("SANGLOC_DATA_DIR") or "var")
-    compared.add_argument("--data-dir", type=Path, default=data_dir, help="SANGLOC_DATA_DIR, where SQLite's file is")
-    compared.add_argument("--limit", type=int, default=20, help="differing cases shown")
+    on_visits.add_commands(command, table)
+    on_visits.add_options(promoting)
     add_commands(command, table)
     return parser
 

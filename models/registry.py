@@ -11,18 +11,29 @@ from pathlib import Path
 from data_specs.bundle import BundleManifest
 from inference.bundles.deciding import NotDone, check_servable, deciding, manifest_sha256, new_entry
 from inference.bundles.registry import Entry, Registry, SiteVerdict
+from models.change_plan import held_to_plan, plan_file
 from models.predecessors import compare_manifests, on_cases_of, uncalibrated
 
 
 def promote(
-    folder: Path, name: str, version: str, *, who: str, why: str, override: str | None = None
+    folder: Path,
+    name: str,
+    version: str,
+    *,
+    who: str,
+    why: str,
+    override: str | None = None,
+    database: str | None = None,
 ) -> tuple[Entry, list[str]]:
-    """Put a version in service, if it can be served and is no worse than the one before.
+    """Put a version in service, if it can be served, is no worse than the one before, and keeps to its plan.
 
     Parameters
     ----------
     override
-        Reason to promote a version that is worse. A version that a server would refuse is never promoted.
+        Reason to promote a version that is worse or beyond the plan. A version that a server would refuse is never
+        promoted.
+    database
+        Address of the service's database, where a plan asks what would have happened to recent visits.
 
     Returns
     -------
@@ -49,6 +60,13 @@ def promote(
             old = on_cases_of(new, read_manifest(registry, name, before), manifest_sha256(registry, name, before))
             lost, not_compared = compare_manifests(old, new)
             worse += lost
+            held = held_to_plan(folder, registry, old, new, database)
+            if held is None:
+                not_compared.append(f"{name} has no plan of its changes ({plan_file(folder, name).name})")
+            else:
+                worse += held.beyond
+                not_compared += held.unseen(new)
+                why = f"{why} ({held})"
         if worse and not override:
             raise NotDone(*worse, final=False)
         said = {"override": override if worse else None, "overridden": worse}

@@ -10,7 +10,7 @@ recalibrate: fit calibration and thresholds of a bundle to local cases; the netw
 agree: measure the difference of fp16 and bf16 from fp32 for a bundle.
 resolution: measure what reading larger films at a lower resolution changes, and allow it.
 measure: measure a bundle beyond its evaluation (cardiac: short recordings), and put the tables into its card.
-plan: from prevalence and recalls per thousand to a threshold and its consequences.
+plan: what thresholds find, miss and cost, by a programme's table or by recalls per thousand.
 import: make a bundle from weights that were trained elsewhere.
 """
 

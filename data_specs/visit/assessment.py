@@ -24,7 +24,7 @@ from data_specs.visit.contract import (
     Use,
 )
 from data_specs.visit.next_step import NextStep
-from data_specs.vocabulary import Language, display, term_of
+from data_specs.vocabulary import Language, display, is_reassuring, term_of
 
 PROBABILITY_DIGITS = 3
 MIN_SHOWN, MAX_SHOWN = 0.001, 0.999
@@ -107,6 +107,17 @@ class Assessment(Schema):
     priority: Priority = "unassessed"
     priority_reasons: list[Problem] = Field(default=[])
     next_steps: list[NextStep] | None = None
+
+
+def is_recalled(found: FoundFinding) -> bool | None:
+    """Whether a person is called back for a finding: it is positive at the point where its bundle decides.
+
+    A reassuring finding (``normal_ecg``) recalls where it is not positive. ``None``: it decides nothing, or is
+    undecided.
+    """
+    if found.positive is None:
+        return None
+    return found.positive is not is_reassuring(found.name)
 
 
 def rounded(probability: float) -> float:

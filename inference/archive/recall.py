@@ -1,7 +1,7 @@
 """The look-back: whom of an archive's persons another version of a bundle would recall, and whom no longer.
 
 Both versions have scored the same archive. A visit (where none is stated, a case) is recalled for a finding where one
-of its cases is (:func:`inference.archive.rows.is_recalled`); compared are visits that both versions have decided.
+of its cases is (:func:`data_specs.visit.assessment.is_recalled`); compared are visits that both versions have decided.
 """
 
 from __future__ import annotations

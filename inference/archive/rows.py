@@ -15,9 +15,8 @@ import pyarrow as pa  # type: ignore[import-untyped]
 
 from data_specs.fields import FileField
 from data_specs.problems import Problem
-from data_specs.visit.assessment import AssessedOrgan, Assessment, FoundFinding
+from data_specs.visit.assessment import AssessedOrgan, Assessment, FoundFinding, is_recalled
 from data_specs.visit.contract import FIELD_OF_ORGAN
-from data_specs.vocabulary import is_reassuring
 
 Row = dict[str, Any]
 
@@ -134,17 +133,6 @@ def _finding(found: FoundFinding) -> Row:
         "value": found.value if isinstance(found.value, float | int) else None,
         "unit": found.unit,
     }
-
-
-def is_recalled(found: FoundFinding) -> bool | None:
-    """Whether a person is called back for a finding: it is positive at the point where its bundle decides.
-
-    A reassuring finding (``normal_ecg``) recalls where it is not positive. ``None``: it decides nothing, or is
-    undecided.
-    """
-    if found.positive is None:
-        return None
-    return found.positive is not is_reassuring(found.name)
 
 
 def refusals(rows: Iterable[Row]) -> list[tuple[int, Problem]]:

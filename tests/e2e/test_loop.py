@@ -202,12 +202,19 @@ def test_the_report_prints_on_one_page_with_every_letter(visit: str, reading, la
     assert len(PdfReader(io.BytesIO(page.pdf(format="A4"))).pages) >= 1
 
 
+PLAN = (
+    "/planning?finding=lung-1.4.0%2F0%2Fall&people=8000&prevalence=24%2F8000&currency=VND&screening=60000"
+    "&recall_visit=150000&confirmatory_test=350000&tests_per_recall=1&treatment_start=900000"
+)
+
+
 @pytest.mark.parametrize("dark", [False, True])
 @pytest.mark.parametrize(
-    "path", ["/worklist", "/questions", "/statistics", "/visits/{visit}", "report", "/keys", "/docs", "/post"]
+    "path",
+    ["/worklist", "/questions", "/statistics", "/visits/{visit}", "report", "/keys", "/docs", "/post", PLAN],
 )
 def test_axe_finds_nothing_serious(visit: str, reading, path: str, dark: bool) -> None:
-    page = reading("admin" if path in ("/keys", "/post") else "doctor", "vi", PHONE, dark)
+    page = reading("admin" if path in ("/keys", "/post", PLAN) else "doctor", "vi", PHONE, dark)
     page.goto(f"/v1/visits/{visit}/report.html" if path == "report" else path.format(visit=visit))
     page.wait_for_load_state("networkidle")
     axe = files("axe_core_python").joinpath("axe.min.js").read_text("utf-8")

@@ -19,7 +19,7 @@ from training.figures.calibrate import choose_calibration, folds
 from training.figures.calibration_error import calibration_figures
 from training.figures.evaluate import auroc as auroc_of
 from training.figures.evaluate import bootstrap, evaluate, operating_points
-from training.figures.roc import roc_points
+from training.figures.roc import roc_points, rocs_by_group
 from training.figures.triage import SITE_RULE, TRIAGE_RULE, TriageRule
 from training.figures.undecided import undecided_ranges
 from training.figures.use import for_use
@@ -95,6 +95,7 @@ def recalibrate_finding(spec: FindingSpec, cases: Cases, cohort: str, rule: Tria
             "operating_points": points,
             "evaluation": figures,
             "roc": roc_points(y, fitted, points),
+            "roc_by_group": rocs_by_group(y, fitted, groups, points),
             "undecided": ranges,
             "use": "triage",
             "use_because": "",

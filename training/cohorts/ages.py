@@ -100,14 +100,3 @@ def outside_ages(table: CohortTable) -> NDArray[np.bool_]:
 
 def is_plausible(age: NDArray[np.float64]) -> NDArray[np.bool_]:
     return (age >= 0) & (age <= MAX_AGE_YEARS)
-
-
-AGE_BANDS = {0: "<1", 1: "1-5", 6: "6-17", 18: "18-40", 41: "41-60", 61: "61-75", 76: "76+"}
-"""First completed year of each band; the bands of adults are those of the shipped cohort."""
-
-
-def age_band(age_years: float) -> str | None:
-    """Band of an age, by completed years; ``None`` if it is unknown or not plausible."""
-    if not 0 <= age_years <= MAX_AGE_YEARS:
-        return None
-    return AGE_BANDS[max(first for first in AGE_BANDS if first <= age_years)]

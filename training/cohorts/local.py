@@ -9,9 +9,9 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from data_specs.bundle import CxrInput, EcgInput
-from data_specs.person import MAX_AGE_YEARS
+from data_specs.person import MAX_AGE_YEARS, age_band
 from training.cohorts import gates
-from training.cohorts.ages import age_band, ages_to_offer, outside_ages
+from training.cohorts.ages import ages_to_offer, outside_ages
 from training.cohorts.checks import check_cohort
 from training.cohorts.cohort import Cohort, digest_of, even_weights
 from training.cohorts.inputs import load_inputs

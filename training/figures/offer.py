@@ -36,7 +36,7 @@ from training.figures.evaluate import (
     specificity_at,
 )
 from training.figures.evaluate import auroc as auroc_of
-from training.figures.roc import roc_points
+from training.figures.roc import roc_points, rocs_by_group
 from training.figures.undecided import undecided_figures, undecided_ranges
 
 DECIDES_AT = "screening"
@@ -165,6 +165,7 @@ def offer(
             Evaluation(cohort=names["validation"], metric="auroc", estimate=auroc),
         ),
         roc=roc_points(y[v], p[v], points),
+        roc_by_group=rocs_by_group(y[v], p[v], subgroup_members(cohort.subgroups, v), points),
         undecided=undecided,
     )
     verdict = judge_calibration(spec.evaluation)

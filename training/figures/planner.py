@@ -1,5 +1,8 @@
 """``python -m training plan``: from a prevalence and a number of recalls to a threshold and its consequences.
 
+With ``--programme``, a table of costs and people: every threshold with what it finds, misses and costs
+(:mod:`training.figures.costs`).
+
 Sensitivity and specificity come from the cases that the finding's operating points were chosen on (its ``roc``). The
 prevalence and the number of people that can be recalled per thousand come from the site.
 """
@@ -16,6 +19,11 @@ import numpy as np
 from pydantic import ValidationError
 
 from data_specs.bundle import BundleManifest, FindingSpec
+from data_specs.planning.performance import performances
+from data_specs.planning.programme import ALL_CASES, BadProgramme, read_programme
+from data_specs.planning.table import as_csv
+from data_specs.vocabulary import is_reassuring
+from training.figures import costs
 from training.figures.screening import Plan, PlanError, Range, choose, plan_point, plan_target
 
 WHO_SENSITIVITY, WHO_SPECIFICITY = 0.90, 0.70
@@ -34,9 +42,10 @@ def plan_text(finding: FindingSpec, prevalence: float, recalls_per_1000: float) 
     """The plan of one finding as text: the chosen threshold, the bundle's own operating points, and cautions."""
     if not finding.roc:
         raise PlanError(f"{finding.name}: this bundle has no ROC; train it again, or recalibrate it on local cases")
-    chosen = plan_point("chosen", choose(finding.roc, prevalence, recalls_per_1000), prevalence)
+    points = performances(finding)[ALL_CASES].points
+    chosen = plan_point("chosen", choose(points, prevalence, recalls_per_1000), prevalence)
     rows = [chosen, *_own_points(finding, prevalence)]
-    first = finding.roc[0]
+    first = points[0]
     cohort = _cohort(finding)
     return "\n".join(
         [
@@ -46,7 +55,8 @@ def plan_text(finding: FindingSpec, prevalence: float, recalls_per_1000: float) 
             f"prevalence {_percent(prevalence)}; at most {recalls_per_1000:g} recalled per 1,000 screened",
             "",
             markdown_table(rows),
-            f"Recall from a probability of {chosen.threshold:.4f}. Of 1,000 people screened, "
+            f"Recall {'below' if is_reassuring(finding.name) else 'from'} a probability of {chosen.threshold:.4f}. "
+            f"Of 1,000 people screened, "
             f"{chosen.recalled.value:.1f} are recalled, {chosen.found.value:.2f} of them correctly; "
             f"{chosen.missed.value:.2f} are missed.",
             *_recall_warning(rows, recalls_per_1000),
@@ -55,6 +65,7 @@ def plan_text(finding: FindingSpec, prevalence: float, recalls_per_1000: float) 
     )
 
 
+BELOW = " Recalled is who lies below the threshold: found are those who do not have this finding."
 CAUTION = (
     "Intervals: 95 %, from the number of cases behind sensitivity and specificity, which are assumed to be the same "
     "in the people screened. Often they are not: milder disease lowers sensitivity, other diseases lower specificity. "
@@ -81,7 +92,7 @@ def card_section(findings: Sequence[FindingSpec], prevalences: Sequence[float] =
         if rows:
             parts += [
                 f"### {finding.name}: per 1,000 screened, by prevalence\n",
-                f"{_cohort(finding)}.\n",
+                f"{_cohort(finding)}.{BELOW if is_reassuring(finding.name) else ''}\n",
                 markdown_table(rows),
             ]
     return "\n".join([*parts, CAUTION, ""]) if parts else ""
@@ -89,7 +100,8 @@ def card_section(findings: Sequence[FindingSpec], prevalences: Sequence[float] =
 
 def _own_points(finding: FindingSpec, prevalence: float) -> list[Plan]:
     """The bundle's operating points whose thresholds are in its ROC; those with one threshold are joined."""
-    points = {point.threshold: point for point in finding.roc}
+    found = performances(finding).get(ALL_CASES)
+    points = {point.threshold: point for point in found.points} if found else {}
     named: dict[float, list[str]] = {}
     for own in finding.operating_points:
         if own.threshold in points:
@@ -188,22 +200,50 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--cohort", help="part of the cohort's name, where two findings have one name")
     parser.add_argument("--prevalence", type=float, help="share of the people screened, 0.003 for 0.3 %%")
     parser.add_argument("--recalls-per-1000", type=float, help="people that can be recalled, per thousand screened")
+    whole = parser.add_argument_group(
+        "every threshold, with costs (in the place of --prevalence and --recalls-per-1000)"
+    )
+    whole.add_argument("--programme", type=Path, help="TOML: the programme's costs, people and prevalences")
+    whole.add_argument("--scores", type=Path, help="CSV of local probabilities and outcomes, to plan from")
+    whole.add_argument("--group", action="append", default=[], help="a column of --scores whose values are groups")
+    whole.add_argument("--csv", type=Path, help="write every threshold")
+    whole.add_argument("--plot", type=Path, help="draw recalls, missed cases and cost per case (.png, .svg, .pdf)")
     arguments = parser.parse_args(argv)
     if arguments.example:
         print(worked_example())
         return 0
-    needed = ("bundle", "finding", "prevalence", "recalls_per_1000")
+    by_recalls = ("prevalence", "recalls_per_1000")
+    needed = ("bundle", "finding", *(() if arguments.programme else by_recalls))
     missing = [f"--{name.replace('_', '-')}" for name in needed if getattr(arguments, name) is None]
     if missing:
         parser.error(f"give {', '.join(missing)}, or --example")
     try:
         manifest = BundleManifest.model_validate_json((arguments.bundle / "screening.json").read_bytes())
         finding = find_finding(manifest, arguments.finding, arguments.cohort)
-        print(plan_text(finding, arguments.prevalence, arguments.recalls_per_1000))
+        if arguments.programme:
+            print(_with_costs(arguments, manifest, finding))
+        else:
+            print(plan_text(finding, arguments.prevalence, arguments.recalls_per_1000))
     except ValidationError as error:
         print(f"cannot plan: screening.json is not valid: {error.error_count()} faults", file=sys.stderr)
         return 2
-    except (PlanError, OSError) as error:
+    except (PlanError, BadProgramme, OSError) as error:
         print(f"cannot plan: {error}", file=sys.stderr)
         return 2
     return 0
+
+
+def _with_costs(arguments: argparse.Namespace, manifest: BundleManifest, finding: FindingSpec) -> str:
+    """The plan of a programme as text; CSV and plot are written where they are asked for."""
+    programme = read_programme(arguments.programme)
+    said: list[str] = []
+    if arguments.scores:
+        from training.figures.scored import on_local_scores  # noqa: PLC0415  pandas and scikit-learn take a second to load
+
+        finding, said = on_local_scores(finding, arguments.scores, arguments.group)
+    found = costs.planned(programme, finding)
+    if arguments.csv:
+        arguments.csv.write_text(as_csv(found, programme.costs.currency), encoding="utf-8")
+    if arguments.plot:
+        costs.draw(arguments.plot, found, costs.title_of(manifest, finding), programme.costs.currency)
+    return costs.as_text(found, programme, finding, local=bool(arguments.scores), said=said)

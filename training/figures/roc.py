@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
+from numpy.typing import NDArray
 
 from data_specs.bundle import RocPoint
 from data_specs.visit.contract import OperatingPoint
+from training.cohorts.cohort import MIN_CASES
 from training.figures.evaluate import Floats
 
-MAX_ROC_POINTS = 60
+MAX_ROC_POINTS, MAX_GROUP_POINTS = 60, 30
 
 
 def roc_points(
@@ -46,3 +50,23 @@ def roc_points(
         )
         for threshold, m, c in zip(thresholds, missed, cleared, strict=True)
     )
+
+
+def rocs_by_group(
+    y: Floats, p: Floats, groups: Mapping[str, NDArray[np.bool_]], points: tuple[OperatingPoint, ...] = ()
+) -> dict[str, tuple[RocPoint, ...]]:
+    """The ROC of each group with enough cases of both classes.
+
+    Parameters
+    ----------
+    y, p
+        ``(n,)`` outcomes, and probabilities.
+    groups
+        ``(n,)`` members of each group.
+    """
+    found = {}
+    for name, member in groups.items():
+        of_group, with_it = y[member], int((y[member] == 1).sum())
+        if min(with_it, int((of_group == 0).sum())) >= MIN_CASES:
+            found[name] = roc_points(of_group, p[member], points, at_most=MAX_GROUP_POINTS)
+    return found

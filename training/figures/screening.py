@@ -1,19 +1,17 @@
-"""What a threshold means for 1,000 people screened, at a given prevalence.
-
-With prevalence π, sensitivity s and specificity c, 1000·(π·s + (1 − π)·(1 − c)) people are recalled and 1000·π·(1 − s)
-are missed; PPV = π·s / recalled, NPV = (1 − π)·c / not recalled (Altman and Bland, BMJ 1994;309:102).
-"""
+"""What a threshold means for 1,000 people screened, at a given prevalence (:mod:`data_specs.planning.consequences`)."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from data_specs.bundle import RocPoint
+from data_specs.planning.consequences import shares
 
 DRAWS = 20_000
+RANGES = ("sensitivity", "specificity", "recalled", "found", "missed", "ppv", "npv")
+"""Of the shares, those that a card shows."""
 
 
 class PlanError(ValueError):
@@ -61,10 +59,11 @@ def plan_point(name: str, point: RocPoint, prevalence: float, *, seed: int = 1) 
     rng = np.random.default_rng(seed)
     sensitivity = rng.beta(point.true_positives + 0.5, point.false_negatives + 0.5, DRAWS)
     specificity = rng.beta(point.true_negatives + 0.5, point.false_positives + 0.5, DRAWS)
-    measured = _figures(np.array([point.sensitivity]), np.array([point.specificity]), prevalence)
-    drawn = _figures(sensitivity, specificity, prevalence)
+    measured = shares(np.array([point.sensitivity]), np.array([point.specificity]), prevalence)
+    drawn = shares(sensitivity, specificity, prevalence)
     ranges = {}
-    for figure, values in drawn.items():
+    for figure in RANGES:
+        values = drawn[figure]
         value, (low, high) = float(measured[figure][0]), np.percentile(values, [2.5, 97.5])
         # At the ends of the curve the posterior interval does not contain the measured value.
         ranges[figure] = Range(value, float(np.fmin(low, value)), float(np.fmax(high, value)))
@@ -73,27 +72,8 @@ def plan_point(name: str, point: RocPoint, prevalence: float, *, seed: int = 1) 
 
 def plan_target(name: str, sensitivity: float, specificity: float, prevalence: float) -> Plan:
     """A stated sensitivity and specificity at a prevalence: a target, so without intervals."""
-    figures = _figures(np.array([sensitivity]), np.array([specificity]), prevalence)
-    return Plan(name=name, threshold=None, **{figure: Range(float(v[0])) for figure, v in figures.items()})
-
-
-def _figures(
-    sensitivity: NDArray[np.float64], specificity: NDArray[np.float64], prevalence: float
-) -> dict[str, NDArray[np.float64]]:
-    found, false_alarms = prevalence * sensitivity, (1 - prevalence) * (1 - specificity)
-    recalled = found + false_alarms
-    cleared = (1 - prevalence) * specificity
-    nan = np.full_like(recalled, np.nan)
-    return {
-        "sensitivity": sensitivity,
-        "specificity": specificity,
-        "recalled": 1000 * recalled,
-        "found": 1000 * found,
-        "missed": 1000 * (prevalence - found),
-        # There is no PPV if nobody is recalled, and no NPV if everybody is.
-        "ppv": np.divide(found, recalled, out=nan.copy(), where=recalled > 0),
-        "npv": np.divide(cleared, 1 - recalled, out=nan.copy(), where=cleared > 0),
-    }
+    figures = shares(np.array([sensitivity]), np.array([specificity]), prevalence)
+    return Plan(name=name, threshold=None, **{figure: Range(float(figures[figure][0])) for figure in RANGES})
 
 
 def choose(roc: tuple[RocPoint, ...], prevalence: float, recalls_per_1000: float) -> RocPoint:

@@ -9,10 +9,9 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 
-from data_specs.person import MAX_AGE_YEARS
+from data_specs.person import MAX_AGE_YEARS, age_band
 from inference.findings import ADULT_YEARS
 from models.equations import LOG_ACR, egfr_ckd_epi_2021, log_acr
-from training.cohorts.ages import age_band
 
 Floats = NDArray[np.float64]
 Flags = NDArray[np.bool_]

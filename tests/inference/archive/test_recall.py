@@ -7,11 +7,11 @@ from datetime import date
 
 import pytest
 
-from data_specs.visit.assessment import FoundFinding
+from data_specs.visit.assessment import FoundFinding, is_recalled
 from inference.archive import recall
 from inference.archive.parts import Archive, BadArchive
 from inference.archive.recall import lines, look_back, share
-from inference.archive.rows import SCHEMA, Partition, Versions, is_recalled
+from inference.archive.rows import SCHEMA, Partition, Versions
 from inference.archive.scoring import Scored
 from tests.inference.archive.test_parts import CASE
 

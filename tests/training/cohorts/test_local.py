@@ -13,9 +13,9 @@ import pytest
 from data_specs.bundle import CxrInput, EcgInput
 from data_specs.cohort import ManifestInvalid
 from data_specs.ecg.recording import LEADS
+from data_specs.person import age_band
 from tests.training.cohorts.test_checks import COLUMNS, film, made, planted, write
 from training.cohorts import files as cohort_files
-from training.cohorts.ages import age_band
 from training.cohorts.local import MOST_OFTEN, CohortUnusable, drawing_weights, further_tasks, local_cohort
 from training.cohorts.shipped_films import read_films
 

@@ -121,6 +121,16 @@ def test_the_plan_reads_as_a_table_with_its_cautions() -> None:
     assert len(lines) == 2 + 3
 
 
+def test_a_finding_that_reassures_recalls_those_without_it() -> None:
+    # Of 1,100 with 1,000 not normal: at 0.7 there lie 960 of these below, and 20 of the 100 normal ones.
+    text = plan_text(FINDING.model_copy(update={"name": "normal_ecg"}), 0.5, 1000 * (0.5 * 0.96 + 0.5 * 0.2))
+    assert "(1000 with, 100 without)" in text
+    assert "Recall below a probability of 0.7000" in text
+    assert "96.0 (" in next(line for line in text.splitlines() if line.startswith("| chosen"))
+    assert planner.BELOW in planner.card_section([FINDING.model_copy(update={"name": "normal_ecg"})])
+    assert planner.BELOW not in planner.card_section([FINDING])
+
+
 def test_a_bundle_without_a_roc_says_what_to_do() -> None:
     with pytest.raises(PlanError, match="has no ROC"):
         plan_text(FINDING.model_copy(update={"roc": ()}), 0.05, 100)

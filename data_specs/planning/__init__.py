@@ -1,0 +1,1 @@
+"""What a threshold costs a programme: its table of costs and people, the figures of a finding, and what follows."""
