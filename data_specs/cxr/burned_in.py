@@ -4,8 +4,8 @@ A letter of a console or a printer is a small shape of one grey value with sharp
 no such shapes: ribs and vessels are longer, and their values run into each other. Metal on the skin and lead markers
 have them too, and are blacked out with the rest where they lie beside the lungs.
 
-What is found in the middle of the film, where the lungs are, is not blacked out: that would hide what the film is looked
-at for. Such a film is undecided, and so is one with faint shapes in a row, or with more shapes than any text has.
+What is found in the middle of the film, where the lungs are, is not blacked out: that would hide what the film is
+looked at for. Such a film is undecided, and so is one with faint shapes in a row, or with more shapes than a text has.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 WORK_PX = 1200
-"""A film is looked at with its shorter side not much longer than this; the brightest and the darkest pixel of each square
+"""A film is looked at with its shorter side less than twice as long; the brightest and the darkest pixel of each square
 stand for it, so that no stroke is lost."""
 STROKE_SHARE = 0.016
 """Widest stroke that is searched for, as a share of the shorter side: letters of a tenth of the film's height."""
 CLEAR, FAINT = 56, 26
-"""Grey values by which a stroke differs from its surroundings: a clear one is blacked out, faint ones in a row leave the
-film undecided. Set by the figures in ``docs/reference/export.md``."""
+"""Grey values by which a stroke differs from its surroundings: a clear one is blacked out, faint ones in a row leave
+the film undecided. Set by the figures in ``docs/reference/export.md``."""
 HEIGHTS = (0.008, 0.12)
 """Heights of letters as a share of the shorter side."""
 LEAST_PX = 4
@@ -34,7 +34,7 @@ EVEN = 26.0
 """Standard deviation of the grey values within a letter, at most: text is written in one value."""
 IN_A_ROW = 3
 """Faint shapes near each other that may be a text."""
-MOST = 1500
+MOST = 300
 """More shapes are a pattern, in which no text can be told apart."""
 MIDDLE = (0.16, 0.80, 0.14, 0.86)
 """Where the lungs of a frontal film lie: first and last row, first and last column, as shares."""

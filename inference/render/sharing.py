@@ -1,4 +1,4 @@
-"""What a reader process does with a file that is to leave without a name: pixels and millivolts, and nothing else of it."""
+"""What a reader process does with a file that is to leave without a name: its pixels or millivolts, nothing else."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Visits across borders without names: exported as a package, imported at the other end, answered, and the answers taken home."""
+"""Visits across borders without names: exported, imported at the other end, answered, and the answers taken home."""

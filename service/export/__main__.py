@@ -1,8 +1,8 @@
 """``python -m service.export``: visits leave without names, are answered elsewhere, and the answers come back.
 
-At home ``write`` makes a package and ``take`` takes the answers to it; at the other end ``import`` takes the package into
-a site of its own and ``answers`` makes the package of what was signed there. Each prints the digest of its manifest,
-which is told to the other side by another way than the package. Database and store are those of the service's
+At home ``write`` makes a package and ``take`` takes the answers to it; at the other end ``import`` takes the package
+into a site of its own and ``answers`` makes the package of what was signed there. Each prints the digest of its
+manifest, which is told to the other side by another way than the package. Database and store are those of the service's
 environment (``SANGLOC_…``).
 """
 

@@ -1,4 +1,4 @@
-"""A film without a name as DICOM: Computed Radiography Image, made anew of its pixels and of the elements in ``kept.csv``.
+"""A film without a name as DICOM: Computed Radiography Image, made anew of pixels and of the elements in ``kept.csv``.
 
 References
 ----------

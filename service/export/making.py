@@ -1,4 +1,4 @@
-"""Makes a package of visits: each visit without names, tables over all of them, a last look, the manifest, the record."""
+"""Makes a package of visits: each visit without names, tables over all of them, the manifest, the record."""
 
 from __future__ import annotations
 

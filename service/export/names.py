@@ -19,8 +19,8 @@ from service.storage.commands import NotDone
 KEY_FILE = "export.key"
 KEY_BYTES = 32
 LONGEST_SHIFT_DAYS = 364
-"""Days of a person are moved into the past by 1 to this many days: whole weeks would keep the day of the week, and a day
-to come would be refused as a mistake at the other end."""
+"""Days of a person are moved into the past by 1 to this many days: whole weeks would keep the day of the week, and a
+day to come would be refused as a mistake at the other end."""
 
 
 @dataclass(frozen=True, slots=True)

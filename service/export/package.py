@@ -71,11 +71,11 @@ class Manifest(Schema):
     legal_basis: Line
     about: Digest | None = None
     profile: tuple[Code, ...] = ()
-    rules: dict[str, str] = {}
-    counts: dict[str, int] = {}
-    removed: dict[str, int] = {}
-    blacked_out: dict[str, tuple[tuple[int, int, int, int], ...]] = {}
-    withheld: dict[str, int] = {}
+    rules: dict[str, str] = Field(default={})
+    counts: dict[str, int] = Field(default={})
+    removed: dict[str, int] = Field(default={})
+    blacked_out: dict[str, tuple[tuple[int, int, int, int], ...]] = Field(default={})
+    withheld: dict[str, int] = Field(default={})
     anonymity: Anonymity | None = None
     files: Annotated[dict[str, PackedFile], Field(max_length=MAX_FILES)]
 

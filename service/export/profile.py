@@ -40,7 +40,7 @@ class Kept:
     action
         What table E.1-1 says of it; empty: it is not in the table.
     value
-        ``empty``, ``pseudonym``, ``moved``, ``made`` by us, or ``closed``: one of a few terms, or a number that was read.
+        ``empty``, ``pseudonym``, ``moved``, ``made`` by us, or ``closed``: one of a few terms, or a number.
     """
 
     keyword: str

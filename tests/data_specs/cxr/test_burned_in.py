@@ -1,0 +1,83 @@
+"""Burned-in text is found by its strokes; a film without any is left as it is."""
+
+from __future__ import annotations
+
+import csv
+import time
+
+import numpy as np
+import pytest
+
+from data_specs.cxr.burned_in import blacked_out, find_writing
+from data_specs.cxr.files import read_image
+from tests.conftest import TEST_DATA
+from tests.service.export.planted import film_values, with_text
+
+CORNERS = {"top left": (12, 8), "top right": (340, 8), "bottom left": (12, 560), "bottom right": (340, 560)}
+
+
+def eight_bits(seed=0):
+    return (film_values(seed) >> 4).astype(np.uint8)
+
+
+def covered(boxes, shape):
+    inside = np.zeros(shape, bool)
+    for top, left, bottom, right in boxes:
+        inside[top:bottom, left:right] = True
+    return inside
+
+
+@pytest.mark.parametrize("grey", [255, 0], ids=["bright", "dark"])
+@pytest.mark.parametrize("size", [12, 18, 30, 44])
+@pytest.mark.parametrize("corner", CORNERS)
+def test_text_beside_the_lungs_is_covered_to_the_last_stroke(corner, size, grey):
+    film, strokes = with_text(eight_bits(1), "LE THI Z 1950", CORNERS[corner], size, grey=grey)
+    found = find_writing(film)
+    visible = strokes & (np.abs(film.astype(int) - eight_bits(1)) > 60)
+    if visible.sum() < 0.5 * strokes.sum():
+        pytest.skip("white on white: nobody could read it")
+    assert found.undecided is None
+    inside = covered(found.boxes, film.shape)
+    assert inside[visible].all()
+    assert inside.mean() < 0.25
+    assert (blacked_out(film, found.boxes)[inside] == 0).all()
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_film_without_text_is_left_as_it_is(seed):
+    found = find_writing(eight_bits(seed))
+    assert (found.boxes, found.undecided) == ((), None)
+
+
+def test_text_over_the_lungs_leaves_the_film_undecided():
+    film, _ = with_text(eight_bits(2), "LE THI Z 1950", (180, 280), 26, grey=255)
+    assert find_writing(film).undecided == "lungs"
+
+
+def test_faint_text_leaves_the_film_undecided():
+    calm = eight_bits(2)
+    film, strokes = with_text(calm, "LE THI Z 1950", (12, 8), 26, grey=0)
+    film = np.where(strokes, calm - 40, calm).astype(np.uint8)
+    assert find_writing(film).undecided == "faint"
+
+
+def test_a_large_film_is_looked_at_in_time():
+    film, strokes = with_text(np.kron(eight_bits(3), np.ones((5, 5), np.uint8)), "LE THI Z", (60, 40), 60, grey=255)
+    begun = time.process_time()
+    found = find_writing(film)
+    assert time.process_time() - begun < 6.0  # what a slow reader has
+    assert covered(found.boxes, film.shape)[strokes].all()
+
+
+def test_real_films_are_mostly_decided():
+    """Their side markers and labels are blacked out; the figures stand in ``docs/how-to/export-without-names.md``."""
+    table = TEST_DATA / "cxr" / "nih" / "labels.csv"
+    if not table.exists():
+        pytest.skip("no real films here")
+    with table.open(newline="") as file:
+        names = [next(v for v in row.values() if v.endswith((".jpg", ".png"))) for row in csv.DictReader(file)][:40]
+    folder = TEST_DATA / "cxr" / "nih"
+    paths = [next(iter(folder.rglob(name)), None) for name in names]
+    undecided = [find_writing(read_image(path.read_bytes()).pixels).undecided is not None for path in paths if path]
+    assert len(undecided) > 20
+    assert np.mean(undecided) < 0.4
