@@ -23,7 +23,7 @@ STROKE_SHARE = 0.016
 """Widest stroke that is searched for, as a share of the shorter side: letters of a tenth of the film's height."""
 CLEAR, FAINT = 56, 26
 """Grey values by which a stroke differs from its surroundings: a clear one is blacked out, faint ones in a row leave
-the film undecided. Set by the figures in ``docs/reference/export.md``."""
+the film undecided. Set by the figures in ``docs/how-to/export-without-names.md``."""
 HEIGHTS = (0.008, 0.12)
 """Heights of letters as a share of the shorter side."""
 LEAST_PX = 4

@@ -14,9 +14,9 @@ from datetime import date, timedelta
 from pathlib import Path
 
 from data_specs.person import pseudonym
+from service.backup.contents import EXPORT_KEY
 from service.storage.commands import NotDone
 
-KEY_FILE = "export.key"
 KEY_BYTES = 32
 LONGEST_SHIFT_DAYS = 364
 """Days of a person are moved into the past by 1 to this many days: whole weeks would keep the day of the week, and a
@@ -61,7 +61,7 @@ def read_key(data_dir: Path) -> bytes:
         The file is no key. It is not made anew, because answers to earlier exports would not find their visits.
     OSError
     """
-    path = data_dir / KEY_FILE
+    path = data_dir / EXPORT_KEY
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     except FileExistsError:
