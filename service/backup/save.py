@@ -11,10 +11,10 @@ from pathlib import Path
 
 from inference.bundles.registry import LOG
 from service.backup.contents import (
-    KEYS,
     DRAFT,
     FILES,
     KEPT,
+    KEYS,
     MANIFEST,
     NAMES,
     TABLES,

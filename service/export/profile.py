@@ -56,6 +56,19 @@ def actions() -> dict[str, str]:
 
 
 @cache
+def options() -> dict[str, dict[str, str]]:
+    """By tag, what each option that is used allows instead: ``K`` keep, ``C`` clean; options that allow nothing left out.
+
+    The codes are those of :data:`CODES`.
+    """
+    columns = {"113107": "dates", "113108": "characteristics", "113105": "descriptors"}
+    return {
+        row["tag"]: {code: row[column] for code, column in columns.items() if row[column]}
+        for row in _rows("ps3_15.csv")
+    }
+
+
+@cache
 def kept() -> dict[str, Kept]:
     """The elements that a film may leave with, by keyword."""
     return {row["keyword"]: Kept(**row) for row in _rows("kept.csv")}

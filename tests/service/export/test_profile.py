@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from pydicom.datadict import dictionary_VR, keyword_for_tag, tag_for_keyword
 
-from service.export.profile import CODES, action_of, actions, counted, kept
+from service.export.profile import CODES, action_of, actions, counted, kept, options
 
 OPTIONS = {"", *(value for value, _ in CODES)}
 
@@ -31,6 +31,14 @@ def test_the_table_has_every_row_of_the_basic_profile() -> None:
     assert set(actions().values()) == {"X", "Z", "D", "U", "Z/D", "X/Z", "X/D", "X/Z/D", "X/Z/U*"}
 
 
+def test_the_table_has_the_columns_of_the_options() -> None:
+    assert options()["00080020"] == {"113107": "C"}
+    assert options()["00101010"] == options()["00100040"] == {"113108": "K"}
+    assert options()["0008103e"] == {"113105": "C"}
+    assert options()["00100010"] == {}
+    assert sum("113107" in each for each in options().values()) == 49
+
+
 @pytest.mark.parametrize("keyword", sorted(kept()))
 def test_a_kept_element_does_what_the_table_says_of_it(keyword: str) -> None:
     element = kept()[keyword]
@@ -40,6 +48,8 @@ def test_a_kept_element_does_what_the_table_says_of_it(keyword: str) -> None:
     assert element.action == (action or "")
     assert element.option in OPTIONS
     if element.option:
+        allowed = options()[f"{tag:08x}"][element.option]
+        assert (allowed, element.value) in {("C", "moved"), ("K", "closed")}
         return
     if action is not None:
         assert action != "X"
