@@ -16,7 +16,7 @@ from data_specs.ecg.posted import PostedFile
 from data_specs.ecg.recording import VoltageUnit
 from data_specs.person import BinarySex
 from data_specs.problems import Refused
-from inference.readers.job import Read, job, large_job
+from inference.readers.job import Read, large_job
 
 MOST_TAGS = 5000
 
@@ -64,7 +64,7 @@ def film_to_share(files: Sequence[bytes]) -> Read[SharedFilm]:
         age_years=film.age_years,
         sex=film.sex,
         recorded_on=film.recorded_on,
-        boxes=tuple(tuple(box) for box in written.boxes),
+        boxes=written.boxes,
         tags=_tags(content) if sniff(content) == "dicom" else (),
     )
     return Read(shared, (blacked_out(film.pixels, written.boxes),))
@@ -96,7 +96,7 @@ class SharedRecordings:
     refused: tuple[str, ...]
 
 
-@job
+@large_job
 def recordings_to_share(
     files: Sequence[bytes], names: Sequence[tuple[int, str]], ecg_unit: VoltageUnit | None
 ) -> Read[SharedRecordings]:

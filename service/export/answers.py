@@ -114,19 +114,21 @@ def take_answers(database: Database, key: bytes, folder: Path, digest: str, *, w
     package = read_package(folder, digest, "answers")
     answers = _read(package.read(ANSWERS) if ANSWERS in package.manifest.files else b"")
     about = package.manifest.about or ""
-    with database.transaction(write=True) as session:
+    with database.transaction() as session:
         exported = noted(session, "exported", about)
         if exported is None:
             raise Refused("export_not_known", about[:16])
-        names = Names(key, exported.partner)
-        visits = _visits_of(session, names, answers)
+        found = _visits_of(session, Names(key, exported.partner), answers)
+    with database.transaction(write=True) as session:
+        rows = {pseudonym: session.get(VisitRow, visit, with_for_update=True) for pseudonym, visit in found.items()}
+        visits = {pseudonym: row.id for pseudonym, row in rows.items() if row is not None}
         _expect_own_uids(session, visits, answers)
         before = _n_opinions(session, list(visits.values()))
         now = database_now(session)
-        for pseudonym, visit_id in visits.items():
-            row = session.get_one(VisitRow, visit_id, with_for_update=True)
-            add_followup(session, row, Followup(opinions=answers.opinions[pseudonym]), now)
-            note_change(session, visit_id)
+        for pseudonym, row in rows.items():
+            if row is not None:  # it was not erased meanwhile
+                add_followup(session, row, Followup(opinions=answers.opinions[pseudonym]), now)
+                note_change(session, row.id)
         n_new = _n_opinions(session, list(visits.values())) - before
         counts = {"visits": len(visits), "opinions": n_new}
         note(session, "taken", who=who, partner=exported.partner, manifest=digest, about=about, counts=counts)

@@ -62,16 +62,8 @@ def options() -> dict[str, dict[str, str]]:
     The codes are those of :data:`CODES`.
     """
     columns = {"113107": "dates", "113108": "characteristics", "113105": "descriptors"}
-    return {
-        row["tag"]: {code: row[column] for code, column in columns.items() if row[column]}
-        for row in _rows("ps3_15.csv")
-    }
-
-
-@cache
-def kept() -> dict[str, Kept]:
-    """The elements that a film may leave with, by keyword."""
-    return {row["keyword"]: Kept(**row) for row in _rows("kept.csv")}
+    rows = _rows("ps3_15.csv")
+    return {row["tag"]: {code: row[name] for code, name in columns.items() if row[name]} for row in rows}
 
 
 def action_of(tag: str) -> str | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import shutil
 import tempfile
+import time
 import zipfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -39,6 +40,7 @@ MOST_VISITS = 200
 MOST_SHOWN = 50
 MAX_LINE = 500
 FOLDER = "exports"
+ABANDONED_S = 86_400.0
 _making = asyncio.Semaphore(1)
 """One package is made at a time: it needs all readers, and disk."""
 
@@ -197,6 +199,9 @@ def _own_folder(service: Service, *, keep: bool = False) -> Iterator[Path]:
     with disk_outages():
         outside = service.settings.data_dir / FOLDER
         outside.mkdir(mode=0o700, exist_ok=True)
+        for left in outside.iterdir():  # of a process that was killed
+            if time.time() - left.stat().st_mtime > ABANDONED_S:
+                shutil.rmtree(left, ignore_errors=True)
         folder = Path(tempfile.mkdtemp(dir=outside))
     try:
         with disk_outages():

@@ -5,7 +5,10 @@ from __future__ import annotations
 import json
 import re
 
+from sqlalchemy import select
+
 from service.export.__main__ import main
+from service.storage.tables import VisitRow
 from tests.service.serving import until
 
 
@@ -37,13 +40,13 @@ class End:
             return client.get(f"/v1/visits/{visit}/history").json()
 
     def visits_at(self, site):
-        with self.served.client() as client:
-            items = client.get("/v1/visits", params={"site": site}).json()["items"]
-        return [each for each in items if each.get("site", site) == site]
+        """The rows of a site's visits."""
+        with self.parts.database.transaction() as session:
+            return session.scalars(select(VisitRow).where(VisitRow.site == site).order_by(VisitRow.id)).all()
 
     def wait_for(self, site, n_visits):
-        """Wait until imported visits are assessed; as ``/v1/visits`` shows them."""
-        until(lambda: sum(each["status"] == "complete" for each in self.visits_at(site)) == n_visits, 60)
+        """The rows of imported visits, as soon as all are assessed."""
+        until(lambda: sum(each.status == "complete" for each in self.visits_at(site)) == n_visits, 60)
         return self.visits_at(site)
 
 

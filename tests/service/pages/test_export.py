@@ -56,7 +56,7 @@ def test_a_package_is_sent_and_answers_are_taken(home, admin, tmp_path, monkeypa
         (there,) = abroad.wait_for("afar", 1)
         with served.client(served.key("specialist", "central", doctor_id="CK-1", label="Dr Abroad")) as client:
             said = {"version": 1, "text": "looked at"}
-            assert client.post(f"/v1/visits/{there['id']}/opinions", json=said).status_code == 201
+            assert client.post(f"/v1/visits/{there.id}/opinions", json=said).status_code == 201
         capsys.readouterr()
         assert abroad.command("answers", tmp_path / "back", *at, "--legal-basis", "y") == DONE
     answer = digest_in(capsys.readouterr().out)
