@@ -57,7 +57,7 @@ def actions() -> dict[str, str]:
 
 @cache
 def options() -> dict[str, dict[str, str]]:
-    """By tag, what each option that is used allows instead: ``K`` keep, ``C`` clean; options that allow nothing left out.
+    """By tag, what each option that is used allows instead: ``K`` keep, ``C`` clean. What allows nothing is left out.
 
     The codes are those of :data:`CODES`.
     """
