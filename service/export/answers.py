@@ -97,7 +97,7 @@ def _signed(session: Session, site: str, about: str) -> Iterator[tuple[str, tupl
             for row in session.scalars(query)
         )
         if said:
-            yield key.partition(":")[2], said
+            yield (key or "").partition(":")[2], said
 
 
 def take_answers(database: Database, key: bytes, folder: Path, digest: str, *, who: str) -> tuple[int, int]:

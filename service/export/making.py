@@ -23,7 +23,7 @@ from service.export.package import FILES, TABLES, VISITS, Code, Manifest, Packed
 from service.export.profile import CODES
 from service.export.record import note
 from service.export.tables import anonymity, counts_csv, visit_rows, visits_csv
-from service.export.visit import Leaving, SharedVisit, leaving
+from service.export.visit import Corners, Leaving, SharedVisit, leaving
 from service.storage.commands import NotDone
 from service.storage.database import Database
 from service.storage.store import Store
@@ -73,7 +73,7 @@ class _Made:
     visits: list[SharedVisit] = field(default_factory=list)
     removed: Counter[str] = field(default_factory=Counter)
     withheld: Counter[str] = field(default_factory=Counter)
-    blacked_out: dict[str, list[list[int]]] = field(default_factory=dict)
+    blacked_out: dict[str, tuple[Corners, ...]] = field(default_factory=dict)
 
 
 def make_package(
@@ -130,7 +130,10 @@ def make_package(
         return finish(folder, manifest, record), manifest
     except BaseException:
         for inner in folder.iterdir():
-            shutil.rmtree(inner, ignore_errors=True) if inner.is_dir() else inner.unlink(missing_ok=True)
+            if inner.is_dir():
+                shutil.rmtree(inner, ignore_errors=True)
+            else:
+                inner.unlink(missing_ok=True)
         raise
 
 
@@ -213,7 +216,7 @@ def _manifest(folder: Path, made: _Made, wanted: Wanted, smallest_cell: int) -> 
             "files_withheld": made.withheld.total(),
         },
         removed=dict(sorted(made.removed.items())),
-        blacked_out={name: tuple(map(tuple, boxes)) for name, boxes in made.blacked_out.items()},
+        blacked_out=made.blacked_out,
         withheld=dict(sorted(made.withheld.items())),
         anonymity=anonymity(rows, smallest_cell),
         files=made.files,

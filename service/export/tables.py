@@ -68,7 +68,7 @@ def anonymity(rows: Sequence[dict[str, str]], smallest_cell: int) -> Anonymity:
     for row in rows:
         classes[tuple(row[name] for name in QUASI_IDENTIFIERS)].add(row["person"])
     sizes = [len(persons) for persons in classes.values()]
-    below = set().union(*(persons for persons in classes.values() if len(persons) < smallest_cell))
+    below: set[str] = set().union(*(persons for persons in classes.values() if len(persons) < smallest_cell))
     return Anonymity(
         quasi_identifiers=QUASI_IDENTIFIERS,
         k=min(sizes, default=0),

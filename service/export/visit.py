@@ -37,6 +37,8 @@ from service.storage.store import Store
 from service.storage.tables import InputRow, VisitRow
 
 T = TypeVar("T")
+Corners = tuple[int, int, int, int]
+"""First row and column, and those behind the last, px."""
 MISSING, DAMAGED = "file_not_in_store", "file_damaged"
 
 
@@ -79,7 +81,7 @@ class Leaving:
     Parameters
     ----------
     blacked_out
-        Boxes (first row and column, and those behind the last) by file.
+        What was blacked out, by file.
     withheld
         Files that cannot leave, by the code of the reason.
     removed
@@ -88,7 +90,7 @@ class Leaving:
 
     visit: SharedVisit
     files: dict[str, bytes]
-    blacked_out: dict[str, list[list[int]]] = field(default_factory=dict)
+    blacked_out: dict[str, tuple[Corners, ...]] = field(default_factory=dict)
     withheld: Counter[str] = field(default_factory=Counter)
     removed: Counter[str] = field(default_factory=Counter)
 
@@ -120,10 +122,9 @@ def leaving(row: VisitRow, questions: list[str], names: Names, store: Store, rea
         ),
         files={},
     )
-    read = partial(_read, store, readers, made)
     stated: list[tuple[float | None, Sex | None]] = []
     for posted in (each for each in row.inputs if each.field == "image"):
-        film = read(film_to_share, [posted])
+        film = _read(store, readers, made, film_to_share, [posted])
         if film is None:
             continue
         made.removed += counted(film.document.tags)
@@ -135,10 +136,12 @@ def leaving(row: VisitRow, questions: list[str], names: Names, store: Store, rea
             film.document, film.arrays[0], person=person, age=age, sex=sex, made_on=on, uids=uids
         )
         if film.document.boxes:
-            made.blacked_out[name] = [list(box) for box in film.document.boxes]
+            made.blacked_out[name] = film.document.boxes
     recordings = [each for each in row.inputs if each.field == "ecg"]
     listed = [(each.index, each.filename) for each in recordings]
-    found = read(recordings_to_share, recordings, listed, context.ecg_unit) if recordings else None
+    found = None
+    if recordings:
+        found = _read(store, readers, made, recordings_to_share, recordings, listed, context.ecg_unit)
     if found is not None:
         made.withheld.update(found.document.refused)
         for n, (told, samples) in enumerate(zip(found.document.recordings, found.arrays, strict=True)):
