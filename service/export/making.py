@@ -137,7 +137,7 @@ def make_package(
         raise
 
 
-def _wanted(wanted: Wanted) -> Select[tuple[str]]:
+def _wanted(wanted: Wanted) -> Select[str]:
     query = select(VisitRow.id).where(VisitRow.status == "complete").order_by(VisitRow.received_at, VisitRow.id)
     if wanted.sites:
         query = query.where(VisitRow.site.in_(wanted.sites))

@@ -11,7 +11,7 @@ from data_specs.cxr.burned_in import blacked_out, find_writing
 from data_specs.cxr.files import read_image
 from tests.service.export.planted import film_values, with_text
 
-CORNERS = {"top left": (12, 8), "top right": (340, 8), "bottom left": (12, 560), "bottom right": (340, 560)}
+PLACES = {"top left": (12, 6), "top right": (240, 6), "below the border": (12, 62), "bottom": (200, 586)}
 
 
 def eight_bits(seed=0):
@@ -26,14 +26,14 @@ def covered(boxes, shape):
 
 
 @pytest.mark.parametrize("grey", [255, 0], ids=["bright", "dark"])
-@pytest.mark.parametrize("size", [12, 18, 30, 44])
-@pytest.mark.parametrize("corner", CORNERS)
-def test_text_beside_the_lungs_is_covered_to_the_last_stroke(corner, size, grey):
-    film, strokes = with_text(eight_bits(1), "LE THI Z 1950", CORNERS[corner], size, grey=grey)
+@pytest.mark.parametrize("size", [12, 18, 26, 34])
+@pytest.mark.parametrize("place", PLACES)
+def test_text_beside_the_lungs_is_covered_to_the_last_stroke(place, size, grey):
+    film, strokes = with_text(eight_bits(1), "LE THI Z 1950", PLACES[place], size, grey=grey)
     found = find_writing(film)
     visible = strokes & (np.abs(film.astype(int) - eight_bits(1)) > 60)
     if visible.sum() < 0.5 * strokes.sum():
-        pytest.skip("white on white: nobody could read it")
+        pytest.skip("bright on bright, dark on dark: nobody could read it")
     assert found.undecided is None
     inside = covered(found.boxes, film.shape)
     assert inside[visible].all()

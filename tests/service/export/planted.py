@@ -32,7 +32,7 @@ class Planted:
         return word
 
     def uid(self, place):
-        uid = f"{UID_ROOT}.{len(self.places):04}77"
+        uid = f"{UID_ROOT}.7{len(self.places):04}"
         self.places[uid] = place
         return uid
 
@@ -47,12 +47,13 @@ class Planted:
 
 
 def film_values(seed=0, rows=640, columns=600, bits=12):
-    """A calm film, another one for each seed."""
+    """A calm film with dark borders above and below, another one for each seed."""
     from PIL.Image import Resampling
 
     rng = np.random.default_rng(seed)
     blots = Image.fromarray(rng.standard_normal((5, 5)).astype(np.float32)).resize((columns, rows), Resampling.BICUBIC)
     film = cxr_made.phantom(bits, rows, columns) + 2 ** (bits - 5) * np.asarray(blots)
+    film[: rows // 11] = film[-(rows // 11) :] = 2 ** (bits - 6)
     return np.clip(film, 0, 2**bits - 1).astype(np.uint16)
 
 
