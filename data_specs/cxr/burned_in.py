@@ -24,12 +24,12 @@ STROKE_SHARE = 0.016
 CLEAR, FAINT = 56, 26
 """Grey values by which a stroke differs from its surroundings: a clear one is blacked out, faint ones in a row leave
 the film undecided. Set by the figures in ``docs/how-to/export-without-names.md``."""
-HEIGHTS = (0.008, 0.12)
-"""Heights of letters as a share of the shorter side."""
-LEAST_PX = 4
-"""A lower shape cannot be read as a letter."""
-LONGEST = 6.0
-"""Length over height of what may still be one letter, or letters that touch."""
+LEAST_PX = 5
+"""A shape whose longer side is shorter cannot be read as a letter."""
+HIGHEST_SHARE = 0.12
+"""Height of the largest letters, as a share of the shorter side of the film."""
+LONGEST_LETTER, LONGEST_WORD = 6.0, 40.0
+"""Length over height of what may be one letter, and of a word whose letters touch; a longer shape is a line."""
 EVEN = 26.0
 """Standard deviation of the grey values within a letter, at most: text is written in one value."""
 IN_A_ROW = 3
@@ -79,16 +79,14 @@ def find_writing(pixels: NDArray[np.uint8]) -> Writing:
             return Writing((), "pattern")
         for box, contrast in shapes:
             (clear if contrast >= CLEAR else faint).append(box)
-    side = min(pixels.shape) // step
     height, width = (length // step for length in pixels.shape)
-    if any(_in_the_middle(box, height, width) for box in _rows(clear, least=2)):
+    groups = _groups(clear)
+    if any(n > 1 and _in_the_middle(box, height, width) for box, n in groups):
         return Writing((), "lungs")
-    clear = [box for box in clear if not _in_the_middle(box, height, width)]
-    boxes = tuple(_larger(box, step, pixels.shape) for box in _rows(clear, least=1))
-    rest = [box for box in faint if not any(_overlap(box, other, side) for other in clear)]
-    if _rows(rest, least=IN_A_ROW):
-        return Writing(boxes, "faint")
-    return Writing(boxes)
+    found = [box for box, _ in groups if not _in_the_middle(box, height, width)]
+    boxes = tuple(_larger(box, step, pixels.shape) for box in found)
+    rest = [box for box in faint if not any(_are_near(box, other) for other in found)]
+    return Writing(boxes, "faint" if any(n >= IN_A_ROW for _, n in _groups(rest)) else None)
 
 
 def blacked_out(pixels: NDArray[np.uint8], boxes: tuple[Box, ...]) -> NDArray[np.uint8]:
@@ -115,48 +113,51 @@ def _shapes(film: NDArray[np.uint8], *, bright: bool) -> list[tuple[Box, float]]
     stroke = max(3, 2 * round(STROKE_SHARE * side) + 1)
     surroundings = ndimage.grey_opening(film, stroke) if bright else ndimage.grey_closing(film, stroke)
     contrast = film.astype(np.int16) - surroundings if bright else surroundings.astype(np.int16) - film
-    labelled, n_found = ndimage.label(contrast >= FAINT, structure=np.ones((3, 3)))
-    low, high = max(LEAST_PX, HEIGHTS[0] * side), HEIGHTS[1] * side
     shapes = []
-    for number, (rows, columns) in enumerate(ndimage.find_objects(labelled, n_found), start=1):
-        height, width = rows.stop - rows.start, columns.stop - columns.start
-        if not (low <= max(height, width) <= high * LONGEST and min(height, width) <= high):
-            continue
-        if max(height, width) > LONGEST * max(min(height, width), low):
-            continue
-        mask = labelled[rows, columns] == number
-        strength = float(np.percentile(contrast[rows, columns][mask], 75))
-        core = film[rows, columns][mask & (contrast[rows, columns] >= strength / 2)]
-        if core.size and float(core.std()) <= EVEN:
-            shapes.append((Box(rows.start, columns.start, rows.stop, columns.stop), strength))
-            if len(shapes) > MOST:
-                return None
+    for level, below in ((CLEAR, 256), (FAINT, CLEAR)):  # clear letters on their own: at the lower level they may touch
+        labelled, n_found = ndimage.label(contrast >= level, structure=np.ones((3, 3)))
+        for number, (rows, columns) in enumerate(ndimage.find_objects(labelled, n_found), start=1):
+            if not _may_be_letters(rows.stop - rows.start, columns.stop - columns.start, side):
+                continue
+            mask = labelled[rows, columns] == number
+            strength = float(np.percentile(contrast[rows, columns][mask], 75))
+            core = film[rows, columns][mask & (contrast[rows, columns] >= strength / 2)]
+            if strength < below and float(core.std()) <= EVEN:
+                shapes.append((Box(rows.start, columns.start, rows.stop, columns.stop), strength))
+                if len(shapes) > MOST:
+                    return None
     return shapes
 
 
-def _rows(boxes: list[Box], *, least: int) -> list[Box]:
-    """Boxes that lie near each other, put together; only of ``least`` shapes or more."""
-    groups = [(box, 1) for box in boxes]
+def _may_be_letters(height: int, width: int, side: int) -> bool:
+    shorter, longer = sorted((height, width))
+    if longer < LEAST_PX or shorter > HIGHEST_SHARE * side:
+        return False
+    return longer <= (LONGEST_WORD if shorter >= LEAST_PX else LONGEST_LETTER) * shorter
+
+
+def _groups(boxes: list[Box]) -> list[tuple[Box, int]]:
+    """Boxes that lie near each other, put together, and how many letters they may be."""
+    groups = [(box, max(1, round(_length(box) / _letter(box)))) for box in boxes]
     merged = True
     while merged:
         merged = False
         kept: list[tuple[Box, int]] = []
         for box, n in groups:
             for i, (other, m) in enumerate(kept):
-                if _overlap(box, other, 0):
-                    both = Box(*map(min, box[:2], other[:2]), *map(max, box[2:], other[2:]))
-                    kept[i] = (both, n + m)
+                if _are_near(box, other):
+                    kept[i] = (Box(*map(min, box[:2], other[:2]), *map(max, box[2:], other[2:])), n + m)
                     merged = True
                     break
             else:
                 kept.append((box, n))
         groups = kept
-    return [box for box, n in groups if n >= least]
+    return groups
 
 
-def _overlap(one: Box, other: Box, margin: int) -> bool:
+def _are_near(one: Box, other: Box) -> bool:
     """Whether two boxes lie nearer to each other than letters of one word do."""
-    near = margin + AROUND * min(_letter(one), _letter(other))
+    near = AROUND * min(_letter(one), _letter(other))
     return (
         one.top - near < other.bottom
         and other.top - near < one.bottom
@@ -165,8 +166,14 @@ def _overlap(one: Box, other: Box, margin: int) -> bool:
     )
 
 
-def _letter(box: Box) -> int:
-    return min(box.bottom - box.top, box.right - box.left)
+def _length(box: Box) -> int:
+    return max(box.bottom - box.top, box.right - box.left)
+
+
+def _letter(box: Box) -> float:
+    """About the height of a letter in the box: of a thin one, such as an I, more than its width."""
+    shorter = min(box.bottom - box.top, box.right - box.left)
+    return min(2.0 * shorter, _length(box))
 
 
 def _in_the_middle(box: Box, height: int, width: int) -> bool:
