@@ -22,7 +22,7 @@ from data_specs.person import OLDEST_TOLD_YEARS, Sex, age_at_examination
 from data_specs.problems import Refused
 from data_specs.schema import Schema
 from data_specs.visit.assessment import Assessment
-from data_specs.visit.context import Context, Lab, Person
+from data_specs.visit.context import Context, Lab, Person, known_members
 from data_specs.visit.contract import Organ, Priority
 from inference.readers.job import Job, Read
 from inference.readers.pool import Readers
@@ -176,9 +176,8 @@ def _context(
 ) -> Context:
     """What may leave of a context: no name, no number, no words; a day that is moved."""
     age = _age(age_years if age_years is not None else _known_age(context, []))
-    stated = {"id": person, "age_years": age, "sex": sex or _known_sex(context, [])}
     return Context(
-        person=Person(**{name: value for name, value in stated.items() if value is not None}),
+        person=Person(**known_members(id=person, age_years=age, sex=sex or _known_sex(context, []))),
         visited_on=on,
         labs=_labs(context),
         vitals=context.vitals,
@@ -193,7 +192,8 @@ def _known_age(context: Context, stated: list[tuple[float | None, Sex | None]]) 
 
 
 def _known_sex(context: Context, stated: list[tuple[float | None, Sex | None]]) -> Sex | None:
-    return context.person.sex or next((sex for _, sex in stated if sex is not None), None)
+    said = context.person.sex
+    return said if said not in (None, "unknown") else next((sex for _, sex in stated if sex is not None), said)
 
 
 def _age(years: float | None) -> int | None:
