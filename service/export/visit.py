@@ -26,6 +26,7 @@ from data_specs.visit.context import Context, Lab, Person, known_members
 from data_specs.visit.contract import Organ, Priority
 from inference.readers.job import Job, Read
 from inference.readers.pool import Readers
+from inference.readers.worker import FileChanged
 from inference.render.sharing import film_to_share, recordings_to_share
 from service.errors import StoredFileDamaged, StoredFileMissing
 from service.export.film import film_file
@@ -162,7 +163,7 @@ def _read(
         made.withheld[refusal.problem.code] += len(files)
     except StoredFileMissing:
         made.withheld[MISSING] += len(files)
-    except StoredFileDamaged:
+    except (StoredFileDamaged, FileChanged):
         made.withheld[DAMAGED] += len(files)
     return None
 
