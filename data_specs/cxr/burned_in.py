@@ -30,8 +30,9 @@ HIGHEST_SHARE = 0.12
 """Height of the largest letters, as a share of the shorter side of the film."""
 LONGEST_LETTER, LONGEST_WORD = 6.0, 40.0
 """Length over height of what may be one letter, and of a word whose letters touch; a longer shape is a line."""
-EVEN = 26.0
-"""Standard deviation of the grey values within a letter, at most: text is written in one value."""
+EVEN, EVEN_SHARE = 12.0, 0.2
+"""Standard deviation of the grey values within a letter, at most, and what is added for its edges, as a share of its
+contrast: text is written in one value, and its edges are smoothed."""
 IN_A_ROW = 3
 """Faint shapes near each other that may be a text."""
 MOST = 300
@@ -122,7 +123,7 @@ def _shapes(film: NDArray[np.uint8], *, bright: bool) -> list[tuple[Box, float]]
             mask = labelled[rows, columns] == number
             strength = float(np.percentile(contrast[rows, columns][mask], 75))
             core = film[rows, columns][mask & (contrast[rows, columns] >= strength / 2)]
-            if strength < below and float(core.std()) <= EVEN:
+            if strength < below and float(core.std()) <= EVEN + EVEN_SHARE * strength:
                 shapes.append((Box(rows.start, columns.start, rows.stop, columns.stop), strength))
                 if len(shapes) > MOST:
                     return None

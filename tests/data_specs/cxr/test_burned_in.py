@@ -54,8 +54,8 @@ def test_text_over_the_lungs_leaves_the_film_undecided():
 
 def test_faint_text_leaves_the_film_undecided():
     calm = eight_bits(2)
-    film, strokes = with_text(calm, "LE THI Z 1950", (12, 8), 26, grey=0)
-    film = np.where(strokes, calm - 40, calm).astype(np.uint8)
+    film, strokes = with_text(calm, "LE THI Z 1950", (12, 62), 26, grey=0)
+    film = np.where(strokes, calm.astype(int) - 40, calm).astype(np.uint8)
     assert find_writing(film).undecided == "faint"
 
 
