@@ -23,7 +23,7 @@ STROKE_SHARE = 0.016
 """Widest stroke that is searched for, as a share of the shorter side: letters of a tenth of the film's height."""
 CLEAR, FAINT = 56, 26
 """Grey values by which a stroke differs from its surroundings: a clear one is blacked out, faint ones in a row leave
-the film undecided. Set by the figures in ``docs/how-to/export-without-names.md``."""
+the film undecided. Chosen for made films; what they do to real ones is not measured yet."""
 LEAST_PX = 5
 """A shape whose longer side is shorter cannot be read as a letter."""
 HIGHEST_SHARE = 0.12

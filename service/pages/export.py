@@ -167,8 +167,9 @@ def _zipped(service: Service, wanted: Wanted) -> Path:
         path = folder / f"export-{digest}.zip"
         with zipfile.ZipFile(path, "x", zipfile.ZIP_STORED) as made:
             for name in (MANIFEST, *manifest.files):
-                # no time of the file, and no name of its owner
-                made.writestr(zipfile.ZipInfo(name), (inside / name).read_bytes())
+                entry = zipfile.ZipInfo(name)  # without the time of the file
+                entry.external_attr = 0o600 << 16
+                made.writestr(entry, (inside / name).read_bytes())
         shutil.rmtree(inside)
         return path
 

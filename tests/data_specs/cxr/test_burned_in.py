@@ -68,7 +68,7 @@ def test_a_large_film_is_looked_at_in_time():
 
 
 def test_real_films_are_mostly_decided(shared_data):
-    """Their side markers and labels are blacked out; the figures stand in ``docs/how-to/export-without-names.md``."""
+    """Their side markers and labels are blacked out."""
     paths = sorted((shared_data / "cxr" / "nih" / "images").rglob("*.jpg"))[:60]
     undecided = [find_writing(read_image(path.read_bytes()).pixels).undecided is not None for path in paths]
     assert len(undecided) == 60
