@@ -6,6 +6,8 @@ a birthday stays below it, so that a range of ages decides the same, whatever wa
 
 from __future__ import annotations
 
+import hmac
+import json
 import re
 from datetime import date
 from fractions import Fraction
@@ -61,6 +63,27 @@ def read_identifier(text: str | None) -> str | None:
     """A person's identifier in a file; blanks, dashes and ``X`` (EDF+) mean that there is none."""
     value = "".join(c for c in (text or "") if c.isprintable()).strip()[:64]
     return value if value.strip("-. ") and value not in {"X", "x"} else None
+
+
+PSEUDONYM_DIGITS = 20
+
+
+def pseudonym(key: bytes, *parts: str) -> str:
+    """Twenty hexadecimal digits, which identify nobody without the key (HMAC-SHA256, RFC 2104).
+
+    Everything that leaves without names (outcomes, scored archives, exports) names persons by it, so that one key gives
+    one person the same pseudonym everywhere.
+    """
+    return hmac.digest(key, json.dumps(parts).encode(), "sha256").hex()[:PSEUDONYM_DIGITS]
+
+
+OLDEST_TOLD_YEARS = 90
+"""Ages that leave are in completed years, and every age of 90 or more is 90.
+
+References
+----------
+45 CFR 164.514(b)(2)(i)(C), the safe harbour of HIPAA.
+"""
 
 
 # ---------------------------------------------------------------- days

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import hmac
 import json
 from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -16,7 +15,7 @@ from typing import Any, Literal, Self
 
 from data_specs.dicom.reference import START_BYTES, DicomReference, is_dicom
 from data_specs.fields import field_of
-from data_specs.person import dicom_day, read_identifier
+from data_specs.person import dicom_day, pseudonym, read_identifier
 from data_specs.problems import Problem, Refused
 from data_specs.visit.context import Context, Person
 from inference.archive.cases import Case, Source, SourceFile
@@ -30,7 +29,6 @@ from inference.runtime.session import Machine
 
 AT_ONCE_FOR_EACH_WORKER, AT_ONCE_LEAST, AT_ONCE_ON_GPU = 8, 16, 128
 """Cases in the engine at a time: their files are in memory. Enough that readers, networks and source all have work."""
-NAME_DIGITS = 20
 NOWHERE = Partition(None, None)
 INPUT_DIGITS = 32
 
@@ -235,11 +233,3 @@ def names_of(case: Case, reference: DicomReference | None, options: Options) -> 
         "visit": pseudonym(options.key, "visit", study) if study else None,
         "file": None,
     }
-
-
-def pseudonym(key: bytes, *parts: str) -> str:
-    """Twenty hexadecimal digits, which identify nobody without the key (HMAC-SHA256, RFC 2104).
-
-    That of a person is the one that ``python -m service.outcomes`` writes with the same key.
-    """
-    return hmac.digest(key, json.dumps(parts).encode(), "sha256").hex()[:NAME_DIGITS]

@@ -9,7 +9,7 @@ from contextlib import suppress
 
 JOBS = (
     *("inference.cxr.reading", "inference.ecg.reading", "inference.ecg.picture", "inference.render.reading"),
-    "inference.readers.header",
+    *("inference.readers.header", "inference.render.sharing"),
 )
 """Where the jobs are. They stand in rooms above this one, so they are named and not imported."""
 PACKAGES = ("data_specs.dicom", "data_specs.cxr", "data_specs.ecg")

@@ -36,11 +36,12 @@ from service.state import Service
 VISITS, BULK = "/v1/visits", "/v1/visits/bulk"
 MODELS, STOW = "/v2/models/", "/dicomweb/studies"
 POST_PAGE, UPLOADS = "/post", "/v1/uploads/"
+ANSWERS_PAGE = "/export/answers"
 ALWAYS_ANSWERED = frozenset({"/healthz", "/readyz", "/v2/health/live", "/v2/health/ready"})
 """Also when all connections but the spare ones are in use."""
 BUSY_RETRY_S = 5
 SMALL_BODY_BYTES = 100_000
-"""For all bodies except posted visits, DICOM objects, uploads and tensors."""
+"""For all bodies except posted visits, DICOM objects, uploads, tensors and packages of answers."""
 LINGER_S = 2.0
 LINGER_BYTES = 4_000_000
 """How long, and how many bytes, the rest of a body is read after the answer: closing the connection at once could
@@ -93,7 +94,7 @@ class _Exchange:
         self._headers = Headers(scope=scope)
         path = scope["path"]
         is_large = scope["method"] == "POST" and (
-            path in (VISITS, BULK, POST_PAGE, STOW) or path.startswith((MODELS, f"{STOW}/"))
+            path in (VISITS, BULK, POST_PAGE, ANSWERS_PAGE, STOW) or path.startswith((MODELS, f"{STOW}/"))
         )
         is_large |= scope["method"] in ("PATCH", "POST") and path.startswith(UPLOADS)
         self._limit = settings.max_upload_bytes if is_large else SMALL_BODY_BYTES

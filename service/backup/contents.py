@@ -31,7 +31,9 @@ from service.storage.store import FolderStore
 
 MANIFEST, TABLES, NAMES, KEPT, FILES = "manifest.json", "tables", "files.txt", "kept", "files"
 DRAFT = ".draft"
-ADMIN_KEY = "admin.key"
+ADMIN_KEY, EXPORT_KEY = "admin.key", "export.key"
+KEYS = (ADMIN_KEY, EXPORT_KEY)
+"""Secrets in the data folder that no row and no program can give back."""
 
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 

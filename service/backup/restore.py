@@ -11,7 +11,7 @@ from sqlalchemy import Connection, func, inspect, select
 
 from inference.bundles.registry import LOG
 from service.backup.check import check_folder, damaged_file
-from service.backup.contents import ADMIN_KEY, KEPT, TABLES, Backup
+from service.backup.contents import KEPT, KEYS, TABLES, Backup
 from service.backup.copying import Say, copy_file, others, shown
 from service.backup.rows import insert_rows, read_rows, saved_tables
 from service.errors import StoredFileDamaged, StoredFileMissing
@@ -25,7 +25,7 @@ from service.storage.store import Store, fsync_folder, open_store
 def restore(settings: Settings, backup: Backup, say: Say) -> None:
     """Restore ``backup`` to where ``settings`` point.
 
-    The files come first, then the admin's key, then all rows at once: the database is there when all of it is. A
+    The files come first, then the keys, then all rows at once: the database is there when all of it is. A
     command that was stopped is repeated; the files that are there already are what the backup has under these names.
 
     Raises
@@ -40,12 +40,12 @@ def restore(settings: Settings, backup: Backup, say: Say) -> None:
     try:
         with one_at_a_time(settings, database):
             _expect_no_database(database)
-            key = _expect_no_other_key(settings, backup)
+            keys = _expect_no_other_keys(settings, backup)
             store = open_store(settings.store, settings.data_dir)
             if any(others(store.names(), (sha256 for sha256, _ in backup.names()))):
                 raise NotDone("the store is not empty: it has files that this backup does not have")
             _copy(backup, store, say)
-            if key is not None:
+            for key in keys:
                 _copy_key(backup, key)
             if database.is_sqlite:
                 _make_sqlite(settings, database, backup)
@@ -84,14 +84,14 @@ def _expect_no_tables(connection: Connection) -> None:
         raise NotDone("the database has tables: a backup is restored into an empty target only")
 
 
-def _expect_no_other_key(settings: Settings, backup: Backup) -> Path | None:
-    """Where the admin's key is to be written; ``None`` where none was saved, or it is there already."""
-    path = settings.data_dir / ADMIN_KEY
-    if ADMIN_KEY not in backup.manifest.kept or _is_same(backup.folder / KEPT / ADMIN_KEY, path):
-        return None
-    if path.exists():
-        raise NotDone(f"{path} holds another key than the backup")
-    return path
+def _expect_no_other_keys(settings: Settings, backup: Backup) -> list[Path]:
+    """Where keys are to be written: those that were saved, and are not there already."""
+    paths = [settings.data_dir / name for name in KEYS if name in backup.manifest.kept]
+    lacking = [path for path in paths if not _is_same(backup.folder / KEPT / path.name, path)]
+    for path in lacking:
+        if path.exists():
+            raise NotDone(f"{path} holds another key than the backup")
+    return lacking
 
 
 def _is_same(saved: Path, path: Path) -> bool:
@@ -100,7 +100,7 @@ def _is_same(saved: Path, path: Path) -> bool:
 
 def _copy_key(backup: Backup, path: Path) -> None:
     draft = path.with_name(f"{path.name}.restoring")
-    shutil.copyfile(backup.folder / KEPT / ADMIN_KEY, draft)
+    shutil.copyfile(backup.folder / KEPT / path.name, draft)
     _sync(draft)
     draft.rename(path)
     fsync_folder(path.parent)

@@ -11,10 +11,10 @@ from pathlib import Path
 
 from inference.bundles.registry import LOG
 from service.backup.contents import (
-    ADMIN_KEY,
     DRAFT,
     FILES,
     KEPT,
+    KEYS,
     MANIFEST,
     NAMES,
     TABLES,
@@ -104,10 +104,10 @@ def _copy(store: Store, backup: Backup, say: Say) -> tuple[tuple[str, ...], int]
 
 
 def _keep(settings: Settings, folder: Path) -> dict[str, Written]:
-    """Copy what no row and no program can give back: the first admin's key, and the registry's decisions."""
+    """Copy what no row and no program can give back: the keys, and the registry's decisions."""
     folder.mkdir(mode=0o700)
     kept = {}
-    for path in (settings.data_dir / ADMIN_KEY, settings.bundles / LOG):
+    for path in (*(settings.data_dir / name for name in KEYS), settings.bundles / LOG):
         if path.is_file():
             shutil.copyfile(path, folder / path.name)
             kept[path.name] = written(folder / path.name)

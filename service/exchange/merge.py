@@ -151,7 +151,7 @@ def take(session: Session, site: str, key_id: str, visit_id: str, record: VisitR
         raise Forbidden
     elif (row.body_hash, row.assessment) != (record.body_hash, record.assessment):
         raise VisitDiffers
-    _add(session, row, record.followup, now)
+    add_followup(session, row, record.followup, now)
     shown = set(session.scalars(select(PreviewRow.index).where(PreviewRow.visit_id == visit_id)))
     return Answer(
         followup=followup_of(session, visit_id),
@@ -204,7 +204,7 @@ def _new_visit(site: str, key_id: str, visit_id: str, record: VisitRecord) -> Vi
 def adopt(session: Session, visit_id: str, theirs: Followup, now: datetime) -> None:
     """Take what the centre has of a visit that was sent there, and its order of opinions."""
     row = session.get_one(VisitRow, visit_id, with_for_update=True)
-    _add(session, row, theirs, now)
+    add_followup(session, row, theirs, now)
     _put_in_order(session, visit_id, [each.uid for each in theirs.opinions])
 
 
@@ -235,7 +235,7 @@ def _put_in_order(session: Session, visit_id: str, first: Sequence[str]) -> None
 
 
 # ---------------------------------------------------------------- on both sides
-def _add(session: Session, row: VisitRow, theirs: Followup, now: datetime) -> None:
+def add_followup(session: Session, row: VisitRow, theirs: Followup, now: datetime) -> None:
     """Add the questions, opinions and outcomes that are not here, and close the questions that are closed there."""
     here = {each.id: each for each in session.scalars(select(ReferralRow).where(ReferralRow.visit_id == row.id))}
     for asked in theirs.referrals:

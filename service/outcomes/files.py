@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hmac
-import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +11,7 @@ import numpy as np
 
 from data_specs.dicom.reference import DicomReference
 from data_specs.ecg.recording import LEADS, Recording
-from data_specs.person import age_at_examination, dicom_day
+from data_specs.person import OLDEST_TOLD_YEARS, age_at_examination, dicom_day, pseudonym
 from data_specs.problems import Refused
 from service.errors import StoredFileDamaged, StoredFileMissing
 from service.outcomes.cases import Case, ExportRequest
@@ -22,13 +20,6 @@ from service.storage.store import Store
 if TYPE_CHECKING:
     from data_specs.cxr.image import ChestImage
 
-OLDEST_EXPORTED_YEARS = 90
-"""Ages are in whole years, and every age of 90 or more is 90.
-
-References
-----------
-45 CFR 164.514(b)(2)(i)(C), the safe harbour of HIPAA.
-"""
 COUNTS_PER_MV = 1_000_000
 """One count of an exported recording is a nanovolt, which is as fine as single precision at 8 mV."""
 LARGEST_COUNT = 2**31 - 1
@@ -63,12 +54,7 @@ def pseudonyms(cases: Iterable[WrittenCase], key: bytes) -> list[str]:
             low, high = sorted((root(first), root(other)))
             # 'person' sorts before 'visit', so a kept key gives the same pseudonym when visits are added.
             parent[high] = low
-    return [_pseudonym(key, *root(min(case.identities))) for case in cases]
-
-
-def _pseudonym(key: bytes, *parts: str) -> str:
-    """Twenty hexadecimal digits, which identify nobody without the key (HMAC-SHA256, RFC 2104)."""
-    return hmac.digest(key, json.dumps(parts).encode(), "sha256").hex()[:20]
+    return [pseudonym(key, *root(min(case.identities))) for case in cases]
 
 
 def read_film(content: bytes) -> ChestImage:
@@ -130,7 +116,7 @@ def write_case(case: Case, *, store: Store, folder: Path, request: ExportRequest
         return "damaged in the store"
     rows, numbers = [], set()
     for n, read in enumerate(readings):
-        name = _pseudonym(request.key, "file", *case.content, str(n))
+        name = pseudonym(request.key, "file", *case.content, str(n))
         files = recording_files(read, name) if isinstance(read, Recording) else film_files(read, name)
         for file, content in files.items():
             (folder / file).write_bytes(content)
@@ -161,7 +147,7 @@ def _row(case: Case, file: str, read: ChestImage | Recording, request: ExportReq
     made_on = dicom_day(DicomReference.model_validate_json(header).StudyDate) if header and request.dates else None
     return {
         "file": file,
-        "age_years": "" if age is None else str(min(int(age), OLDEST_EXPORTED_YEARS)),
+        "age_years": "" if age is None else str(min(int(age), OLDEST_TOLD_YEARS)),
         "sex": sex or "",
         "site": case.site,
         "view": "" if isinstance(read, Recording) else read.view or "",

@@ -568,6 +568,29 @@ class NodeRow(Base):
     """Why it has refused the release that is offered, as one word."""
 
 
+class ExportRow(Base):
+    """A package of visits without names, or of answers to it: ``service.export.record`` says of which kind.
+
+    It names no person and no visit.
+    """
+
+    __tablename__ = "exports"
+    __table_args__ = (Index("ix_exports_manifest", "manifest"),)
+
+    id: Mapped[str] = mapped_column(String(36), primary_key=True)
+    kind: Mapped[str] = mapped_column(String(10))
+    at: Mapped[datetime] = mapped_column(UtcDateTime)
+    who: Mapped[str] = mapped_column(String(500))
+    partner: Mapped[str] = mapped_column(String(500))
+    """The recipient; at the other end the site that the visits are at."""
+    manifest: Mapped[str] = mapped_column(String(64))
+    """SHA-256"""
+    about: Mapped[str | None] = mapped_column(String(64))
+    """The manifest that answers are about."""
+    counts: Mapped[str] = mapped_column(Text)
+    """JSON: how many visits, persons, files."""
+
+
 VISITS = cast("Table", VisitRow.__table__)
 """The table itself, for statements that run for every visit and need no unit of work."""
 EXCHANGES = cast("Table", ExchangeRow.__table__)

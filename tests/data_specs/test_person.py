@@ -7,6 +7,7 @@ from datetime import date
 import pytest
 
 from data_specs.person import (
+    OLDEST_TOLD_YEARS,
     SexCoding,
     age_at_examination,
     age_on,
@@ -15,6 +16,7 @@ from data_specs.person import (
     ecg_day,
     fhir_day,
     hl7_day,
+    pseudonym,
     read_age,
     read_binary_sex,
     read_identifier,
@@ -254,3 +256,15 @@ def test_a_span_of_time_is_in_years_of_a_quarter_day_more_than_365() -> None:
     assert years_between(date(2020, 1, 1), date(2024, 1, 1)) == 4
     assert years_between(date(2024, 1, 1), date(2020, 1, 1)) == -4
     assert years_between(date(2020, 1, 1), date(2020, 1, 2)) == pytest.approx(1 / 365.25)
+
+
+def test_a_pseudonym_is_the_keyed_hash_of_all_its_parts() -> None:
+    """Computed apart: HMAC-SHA256 of the JSON ``["person", "commune", "MRN-1"]``, its first twenty digits."""
+    key = bytes(range(32))
+    assert pseudonym(key, "person", "commune", "MRN-1") == "9dd7cacca7da71df60ef"
+    others = {pseudonym(key, "person", "commune", "MRN-2"), pseudonym(key, "person", "communeMRN-1"), pseudonym(key)}
+    assert len(others | {pseudonym(bytes(32), "person", "commune", "MRN-1"), "9dd7cacca7da71df60ef"}) == 5
+
+
+def test_ages_that_leave_end_at_ninety() -> None:
+    assert OLDEST_TOLD_YEARS == 90

@@ -92,6 +92,7 @@ def filled(tmp_path_factory):
             client.post("/v1/visits", files=visit_files(content, person={"id": f"P-{number}"}))
         served.key("site", "commune")
     (settings.data_dir / "admin.key").write_text("sangloc_a-secret\n")
+    (settings.data_dir / "export.key").write_text("c6" * 32)
     return settings
 
 
@@ -185,10 +186,11 @@ def test_a_second_backup_copies_only_what_is_new(filled, tmp_path):
     assert rows_of(first) == rows_of(second)
 
 
-def test_the_admins_key_is_restored_and_the_registry_is_kept_beside(backup, empty):
+def test_the_keys_are_restored_and_the_registry_is_kept_beside(backup, empty):
     said = []
     restore(empty, backup, said.append)
     assert (empty.data_dir / "admin.key").read_text() == "sangloc_a-secret\n"
+    assert (empty.data_dir / "export.key").read_text() == "c6" * 32
     assert (backup.folder / "kept/registry.jsonl").read_text() == '{"a decision": 1}\n'
     assert "registry.jsonl is not as it was saved" in said[-1]
 

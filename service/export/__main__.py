@@ -1,0 +1,208 @@
+"""``python -m service.export``: visits leave without names, are answered elsewhere, and the answers come back.
+
+At home ``write`` makes a package and ``take`` takes the answers to it; at the other end ``import`` takes the package
+into a site of its own and ``answers`` makes the package of what was signed there. Each prints the digest of its
+manifest, which is told to the other side by another way than the package. Database and store are those of the service's
+environment (``SANGLOC_…``).
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+
+from data_specs.problems import Refused
+from inference.readers.pool import Readers, ReadersFailed
+from service.errors import Unavailable
+from service.export.answers import counts_text, make_answers, take_answers
+from service.export.importing import import_package
+from service.export.making import Wanted, make_package
+from service.export.names import read_key
+from service.export.package import Manifest
+from service.export.record import latest
+from service.logs import set_up_logs
+from service.settings import Settings, read_settings
+from service.storage.commands import DONE, NotDone, carried_out, one_at_a_time, open_existing
+from service.storage.database import Database
+from service.storage.store import Store
+
+MOST_SHOWN = 1000
+Command = Callable[[argparse.Namespace, Settings, Database, Store], int]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Carry out one command. Returns 0: done; 1: refused; 2: something cannot be used."""
+    given = _parse(arguments)
+    return carried_out("export", lambda: _on_what_is_kept(given))
+
+
+def _on_what_is_kept(given: argparse.Namespace) -> int:
+    settings = read_settings()
+    database, store = open_existing(settings)
+    command: Command = given.command
+    try:
+        return command(given, settings, database, store)
+    except Refused as refusal:
+        problem = refusal.problem
+        raise NotDone(f"{problem.code}: {problem.message(settings.language)}") from None
+    except (ReadersFailed, Unavailable):
+        raise NotDone("no process that reads files could be kept running") from None
+    finally:
+        database.close()
+
+
+def _write(given: argparse.Namespace, settings: Settings, database: Database, store: Store) -> int:
+    wanted = Wanted(
+        recipient=given.to,
+        legal_basis=given.legal_basis,
+        who=given.who,
+        sites=tuple(given.site or ()),
+        visits=tuple(given.visit or ()),
+        since=given.since,
+        until=given.until,
+    )
+    with one_at_a_time(settings, database), _readers() as readers:
+        key = read_key(settings.data_dir)
+        digest, manifest = make_package(
+            database, store, readers, key, wanted, given.folder, settings.export_smallest_cell
+        )
+    _tell(manifest)
+    print(f"manifest: {digest}")
+    return DONE
+
+
+def _tell(manifest: Manifest) -> None:
+    print(f"exported: {', '.join(f'{name} {count:,}' for name, count in manifest.counts.items())}")
+    for code, count in manifest.withheld.items():
+        print(f"  withheld: {count:,} {code}")
+    for name, boxes in manifest.blacked_out.items():
+        print(f"  blacked out: {name}, {len(boxes)} parts")
+    found = manifest.anonymity
+    if found is not None:
+        print(f"  k-anonymity by {', '.join(found.quasi_identifiers)}: k = {found.k}", end="")
+        print(f"; in classes under {found.smallest_cell}: {found.persons_below:,} of {found.persons:,} persons")
+
+
+def _import(given: argparse.Namespace, settings: Settings, database: Database, store: Store) -> int:
+    with one_at_a_time(settings, database), _readers() as readers:
+        n_visits = import_package(
+            database,
+            store,
+            readers,
+            given.folder,
+            given.manifest,
+            site=given.site,
+            who=given.who,
+            language=settings.language,
+            max_queue=settings.max_queue,
+        )
+    print(f"imported: {n_visits:,} visits at {given.site}" if n_visits else "this package was imported before")
+    return DONE
+
+
+def _answers(given: argparse.Namespace, _settings: Settings, database: Database, _store: Store) -> int:
+    digest, n_opinions = make_answers(
+        database, given.manifest, given.folder, who=given.who, legal_basis=given.legal_basis
+    )
+    print(f"answers: {n_opinions:,} opinions")
+    print(f"manifest: {digest}")
+    return DONE
+
+
+def _take(given: argparse.Namespace, settings: Settings, database: Database, _store: Store) -> int:
+    n_new, n_gone = take_answers(database, read_key(settings.data_dir), given.folder, given.manifest, who=given.who)
+    print(f"taken: {n_new:,} new opinions")
+    if n_gone:
+        print(f"  {n_gone:,} visits are not here any more")
+    return DONE
+
+
+def _record(_given: argparse.Namespace, _settings: Settings, database: Database, _store: Store) -> int:
+    with database.transaction() as session:
+        rows = latest(session, MOST_SHOWN)
+    for row in reversed(rows):
+        about = f", about {row.about}" if row.about else ""
+        print(
+            f"{row.at:%Y-%m-%d %H:%M:%SZ} {row.kind} by {row.who}, {row.partner}: {counts_text(row.counts)}; ", end=""
+        )
+        print(f"manifest {row.manifest}{about}")
+    return DONE
+
+
+@contextmanager
+def _readers() -> Iterator[Readers]:
+    readers = Readers()
+    try:
+        yield readers
+    finally:
+        readers.close()
+
+
+def _line(text: str) -> str:
+    if not text.strip() or not text.isprintable() or len(text) > 500:
+        raise argparse.ArgumentTypeError("one line of 1 to 500 characters")
+    return text.strip()
+
+
+def _digest(text: str) -> str:
+    if len(text) != 64 or set(text) - set("0123456789abcdef"):
+        raise argparse.ArgumentTypeError("64 hexadecimal digits, as the other side was told them")
+    return text
+
+
+def _moment(text: str) -> datetime:
+    try:
+        read = datetime.fromisoformat(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError("YYYY-MM-DD") from None
+    return read if read.tzinfo else read.replace(tzinfo=UTC)
+
+
+def _site(text: str) -> str:
+    if not 0 < len(text.strip()) <= 100 or not text.isprintable():
+        raise argparse.ArgumentTypeError("1 to 100 characters")
+    return text.strip()
+
+
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m service.export", description="Visits leave without names.")
+    commands = parser.add_subparsers(required=True)
+    for name, command, about in (
+        ("write", _write, "write visits without names into a new folder"),
+        ("import", _import, "take such a folder into a site of its own"),
+        ("answers", _answers, "write what was signed on imported visits into a new folder"),
+        ("take", _take, "take the answers to an export, each to its person"),
+        ("record", _record, "what was exported, imported, answered and taken, the latest last"),
+    ):
+        added = commands.add_parser(name, help=about, description=about)
+        added.set_defaults(command=command)
+        if name == "record":
+            continue
+        added.add_argument("folder", type=Path)
+        added.add_argument("--who", type=_line, required=True, help="who does it, for the record")
+        if name in ("write", "answers"):
+            added.add_argument("--legal-basis", type=_line, required=True, help="why that may be done")
+        if name != "write":
+            meant = "the package that was imported" if name == "answers" else "this package"
+            added.add_argument("--manifest", type=_digest, required=True, help=f"digest of the manifest of {meant}")
+        if name == "import":
+            added.add_argument("--site", type=_site, required=True, help="name of the new site")
+        if name == "write":
+            added.add_argument("--to", type=_line, required=True, help="the recipient; each has pseudonyms of its own")
+            added.add_argument("--site", nargs="+", help="only visits of these sites")
+            added.add_argument("--visit", nargs="+", help="only these visits")
+            added.add_argument("--since", type=_moment, metavar="YYYY-MM-DD", help="received then (UTC) or later")
+            added.add_argument("--until", type=_moment, metavar="YYYY-MM-DD", help="received before then (UTC)")
+    return parser.parse_args(arguments)
+
+
+if __name__ == "__main__":
+    set_up_logs(logging.CRITICAL)  # main() says what went wrong
+    os.umask(0o077)
+    sys.exit(main())

@@ -1,0 +1,171 @@
+"""The way back: opinions that specialists signed at the other end, and at home the persons that they are about.
+
+Answers name visits by their pseudonyms. At home the pseudonym of each visit is computed again by the secret key, so no
+table of names is needed, and an answer can only reach the visit that was exported.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field, ValidationError
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from data_specs.problems import Refused
+from data_specs.schema import Schema
+from data_specs.visit.opinion import Opinion
+from service.exchange.merge import add_followup, uid_of
+from service.exchange.queue import note_change
+from service.exchange.record import Followup, OpinionRecord
+from service.export.importing import IMPORTED
+from service.export.names import Names
+from service.export.package import ANSWERS, FORMAT, Manifest, PackedFile, finish, read_package, write_file
+from service.export.record import note, noted
+from service.storage.commands import NotDone
+from service.storage.database import Database, database_now
+from service.storage.tables import OpinionRow, VisitRow
+
+MOST_OF_A_VISIT = 100
+Pseudonym = Annotated[str, Field(pattern=r"^[0-9a-f]{20}$")]
+
+
+class Answers(Schema):
+    """Opinions by the pseudonym of their visit, in the order in which they were signed."""
+
+    opinions: dict[Pseudonym, Annotated[tuple[OpinionRecord, ...], Field(max_length=MOST_OF_A_VISIT)]]
+
+
+def make_answers(database: Database, about: str, folder: Path, *, who: str, legal_basis: str) -> tuple[str, int]:
+    """Write the opinions on the visits of an imported package into a new folder; its digest, and how many they are.
+
+    Raises
+    ------
+    NotDone
+        The folder is not empty, or nobody has signed anything.
+    Refused
+        ``export_not_known``: no such package was imported here.
+    """
+    if folder.exists() and any(folder.iterdir()):
+        raise NotDone(f"{folder} is not empty")
+    with database.transaction() as session:
+        imported = noted(session, "imported", about)
+        if imported is None:
+            raise Refused("export_not_known", about[:16])
+        answers = Answers(opinions=dict(_signed(session, imported.partner, about)))
+    n_opinions = sum(map(len, answers.opinions.values()))
+    if not n_opinions:
+        raise NotDone("no opinion was signed on these visits")
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    files: dict[str, PackedFile] = {}
+    write_file(folder, ANSWERS, answers.model_dump_json(indent=1).encode() + b"\n", files)
+    counts = {"visits": len(answers.opinions), "opinions": n_opinions}
+    manifest = Manifest(
+        kind="answers",
+        made_at=datetime.now(UTC).replace(microsecond=0),
+        made_by=who,
+        recipient=imported.partner,
+        legal_basis=legal_basis,
+        about=about,
+        counts=counts,
+        files=files,
+    )
+
+    def record(digest: str) -> None:
+        with database.transaction(write=True) as session:
+            note(session, "answered", who=who, partner=imported.partner, manifest=digest, about=about, counts=counts)
+
+    return finish(folder, manifest, record), n_opinions
+
+
+def _signed(session: Session, site: str, about: str) -> Iterator[tuple[str, tuple[OpinionRecord, ...]]]:
+    """The opinions on the visits of a package, by pseudonym. Which question they answer is known here alone."""
+    visits = select(VisitRow.id, VisitRow.idempotency_key).where(
+        VisitRow.site == site, VisitRow.key_id == IMPORTED, VisitRow.idempotency_key.startswith(f"{about}:")
+    )
+    for visit_id, key in session.execute(visits.order_by(VisitRow.id)):
+        query = select(OpinionRow).where(OpinionRow.visit_id == visit_id).order_by(OpinionRow.number)
+        said = tuple(
+            OpinionRecord(
+                uid=uid_of(row),
+                opinion=Opinion.model_validate_json(row.opinion).model_copy(update={"referral": None}),
+            )
+            for row in session.scalars(query)
+        )
+        if said:
+            yield (key or "").partition(":")[2], said
+
+
+def take_answers(database: Database, key: bytes, folder: Path, digest: str, *, who: str) -> tuple[int, int]:
+    """Put answers on the visits that they are about: how many opinions are new, and how many visits are not here.
+
+    A visit that was erased since it was exported is not here; the others get their answers. It may be taken again.
+
+    Raises
+    ------
+    Refused
+        As :func:`service.export.package.read_package`; ``export_not_known``: nothing with that manifest was exported
+        from here; ``export_unknown_format``.
+    """
+    package = read_package(folder, digest, "answers")
+    answers = _read(package.read(ANSWERS) if ANSWERS in package.manifest.files else b"")
+    about = package.manifest.about or ""
+    with database.transaction() as session:
+        exported = noted(session, "exported", about)
+        if exported is None:
+            raise Refused("export_not_known", about[:16])
+        found = _visits_of(session, Names(key, exported.partner), answers)
+    with database.transaction(write=True) as session:
+        rows = {pseudonym: session.get(VisitRow, visit, with_for_update=True) for pseudonym, visit in found.items()}
+        visits = {pseudonym: row.id for pseudonym, row in rows.items() if row is not None}
+        _expect_own_uids(session, visits, answers)
+        before = _n_opinions(session, list(visits.values()))
+        now = database_now(session)
+        for pseudonym, row in rows.items():
+            if row is not None:  # it was not erased meanwhile
+                add_followup(session, row, Followup(opinions=answers.opinions[pseudonym]), now)
+                note_change(session, row.id)
+        n_new = _n_opinions(session, list(visits.values())) - before
+        counts = {"visits": len(visits), "opinions": n_new}
+        note(session, "taken", who=who, partner=exported.partner, manifest=digest, about=about, counts=counts)
+    return n_new, len(answers.opinions) - len(visits)
+
+
+def _read(content: bytes) -> Answers:
+    try:
+        return Answers.model_validate_json(content)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        raise Refused("export_unknown_format", ".".join(map(str, first["loc"]))[:60] or ANSWERS, FORMAT) from None
+
+
+def _visits_of(session: Session, names: Names, answers: Answers) -> dict[str, str]:
+    """Ids of visits by pseudonym; of a million visits it takes some seconds."""
+    ids = session.scalars(select(VisitRow.id).where(VisitRow.status == "complete").execution_options(yield_per=1000))
+    named = ((names.visit(visit_id), visit_id) for visit_id in ids)
+    return {pseudonym: visit_id for pseudonym, visit_id in named if pseudonym in answers.opinions}
+
+
+def _expect_own_uids(session: Session, visits: dict[str, str], answers: Answers) -> None:
+    """Refuse an opinion whose identity another visit's opinion has, or two visits of these answers."""
+    of_visit: dict[str, str] = {}
+    for pseudonym, visit_id in visits.items():
+        for each in answers.opinions[pseudonym]:
+            if of_visit.setdefault(each.uid, visit_id) != visit_id:
+                raise Refused("export_unknown_format", "uid", FORMAT)
+    for row in session.execute(select(OpinionRow.uid, OpinionRow.visit_id).where(OpinionRow.uid.in_(of_visit))):
+        if of_visit[row.uid] != row.visit_id:
+            raise Refused("export_unknown_format", "uid", FORMAT)
+
+
+def _n_opinions(session: Session, visits: Sequence[str]) -> int:
+    return len(session.execute(select(OpinionRow.number).where(OpinionRow.visit_id.in_(visits))).all())
+
+
+def counts_text(counts: str) -> str:
+    """The counts of a record: ``visits 2, persons 1``."""
+    return ", ".join(f"{name} {n:,}" for name, n in json.loads(counts).items())

@@ -1,0 +1,22 @@
+"""Servers at home and abroad."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.service.export.ends import End
+from tests.service.serving import serving, settings_for
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch, new_database):
+    settings = settings_for(tmp_path / "home", database_url=new_database(), max_upload_mb=16)
+    with serving(settings) as served:
+        yield End(served, settings, monkeypatch)
+
+
+@pytest.fixture
+def abroad(tmp_path, monkeypatch):
+    settings = settings_for(tmp_path / "abroad", max_upload_mb=16)
+    with serving(settings) as served:
+        yield End(served, settings, monkeypatch)
