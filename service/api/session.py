@@ -22,6 +22,7 @@ from service.errors import Forbidden, TooManyWrongKeys, Unauthorised
 from service.keys import Key, hash_secret
 from service.protocols.peers import network_of
 from service.state import service_of
+from service.storage.audit import ACTOR, Actor
 
 COOKIE = "session"
 UNSAFE = frozenset({"POST", "PUT", "PATCH", "DELETE"})
@@ -62,7 +63,17 @@ AdminKey = Annotated[Key, Depends(admin_key)]
 
 
 async def page_key(request: Request) -> Key | None:
-    """As :func:`current_key`, but ``None`` without a known key: a page then shows the login."""
+    """As :func:`current_key`, but ``None`` without a known key: a page then shows the login.
+
+    What the request does is in the audit log under the key.
+    """
+    key = await _known_key(request)
+    if key is not None:
+        ACTOR.set(Actor(key.id, key.role))
+    return key
+
+
+async def _known_key(request: Request) -> Key | None:
     service = service_of(request)
     header = request.headers.get("authorization")
     if header is not None:

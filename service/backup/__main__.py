@@ -21,6 +21,7 @@ from service.backup.restore import restore
 from service.backup.save import save
 from service.logs import set_up_logs
 from service.settings import read_settings
+from service.storage.audit import note
 from service.storage.commands import DONE, REFUSED, carried_out, open_existing
 
 
@@ -34,6 +35,8 @@ def _save(given: argparse.Namespace) -> int:
     settings = read_settings()
     database, store = open_existing(settings)
     try:
+        with database.transaction(write=True) as session:
+            note(session, "backup_begun")
         backup, n_new = save(settings, database, store, given.destination, _say)
     finally:
         database.close()

@@ -14,6 +14,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from service.errors import DatabaseUnavailable, StorageFull, StorageUnavailable
 from service.settings import PREFIX, BadSettings, Settings
+from service.storage.audit import ACTOR, Actor
 from service.storage.database import Database
 from service.storage.store import Store, open_store
 
@@ -47,7 +48,11 @@ def plain_reason(error: Exception) -> str:
 
 
 def carried_out(name: str, command: Callable[[], int]) -> int:
-    """The exit code of a command, after it was carried out or one line has said why it was not."""
+    """The exit code of a command, after it was carried out or one line has said why it was not.
+
+    What it does is in the audit log under its name.
+    """
+    ACTOR.set(Actor(f"command:{name}", "command"))
     try:
         return command()
     except NotDone as refusal:

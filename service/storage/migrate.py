@@ -39,6 +39,7 @@ DEPLOY: Mapping[str, When] = {
     "0011": "before",
     "0012": "before",
     "0013": "before",
+    "0015": "before",
 }
 """When each migration may run.
 
