@@ -35,6 +35,8 @@ from service.api.edge import Edge
 from service.api.openapi import openapi, operation_id
 from service.api.parameters import known_parameters
 from service.api.refusals import add_refusals
+from service.audit.decisions import follow
+from service.audit.looks import Looks
 from service.delivery.worker import DeliveryWorker
 from service.errors import StorageUnavailable
 from service.first_key import first_key
@@ -111,6 +113,7 @@ def build(
         upstream=_upstream(parts),
         tensors=Tensors(max_rows=settings.max_queue, max_bytes=TENSOR_BODIES * settings.max_upload_bytes),
         provider=_provider(settings),
+        looks=Looks(parts.database, parts.metrics, parts.keys.wrong.take_count),
     )
 
     @asynccontextmanager
@@ -122,10 +125,12 @@ def build(
             raise
         if (made := await first_key(service.database, settings)) is not None:
             log.info("admin_key_made", path=str(made))
+        service.looks.start()
         with suppress(StorageUnavailable):  # an object store may be away: what has expired is looked for again later
             await uploads.remove_expired(service)
         closing = AsyncExitStack()
         loading = asyncio.create_task(_load(service, engine, stop, loaded, closing))
+        following = asyncio.create_task(follow(service.database, settings.bundles))
         yield
         service.stop()
         loading.cancel()
@@ -133,6 +138,9 @@ def build(
         await closing.aclose()
         exchange = [service.upstream.drain()] if service.upstream else []
         await asyncio.gather(service.work.drain(), service.deliveries.drain(), *exchange)
+        following.cancel()
+        await asyncio.gather(following, return_exceptions=True)
+        await service.looks.drain()
         if service.engine is not None:
             await service.engine.aclose()
         if readers is None:

@@ -157,7 +157,10 @@ async def open_session(request: Request, secret: str) -> tuple[Key, str] | None:
         return None
     key = await service.keys.find(secret, client_network(request))
     service.metrics.sign_ins.labels("key", "refused" if key is None else "opened").inc()
-    return None if key is None else (key, await open_with(request, hash_secret(secret)))
+    if key is None:
+        return None
+    ACTOR.set(Actor(key.id, key.role))
+    return key, await open_with(request, hash_secret(secret))
 
 
 async def open_with(request: Request, key_hash: str) -> str:
