@@ -1,7 +1,7 @@
 """Follows what was decided beside the server: versions in service, and releases. Each is in the log once.
 
-The registry's log and the releases are files that commands write. An entry has the digest of the line or of the release,
-so that a line that is changed or removed later shows.
+The registry's log and the releases are files that commands write. An entry has the digest of the line or of the
+release, so that a line that is changed or removed later shows.
 """
 
 from __future__ import annotations
