@@ -98,6 +98,8 @@ class Settings(BaseSettings):
         How long a process that was asked to stop continues what it has begun.
     retention
         A table of what is deleted when, used instead of ``service/retention/retention.toml``.
+    incident_deadlines
+        A table of deadlines of incidents, used instead of ``service/incidents/deadlines.toml``.
     session_hours
         How long a person stays signed in on the pages.
     upstream, upstream_key
@@ -157,6 +159,7 @@ class Settings(BaseSettings):
     delivery_attempts: Annotated[int, Field(ge=1, le=1000)] = 57
     next_steps: Path | None = None
     retention: Path | None = None
+    incident_deadlines: Path | None = None
     kfre_calibration: Literal["non_north_america", "north_america"] = "non_north_america"
     blind_reads: bool = False
     drain_seconds: Annotated[float, Field(ge=0, le=600)] = 10

@@ -1,6 +1,6 @@
 """``python -m service.audit``: prove the audit log, export it, and say its head.
 
-The database is that of the service's environment (``SANGLOC_…``). The head, written down on paper or on another machine,
+The database is that of the service's environment (``SANGLOC_…``). The head, noted on paper or on another machine,
 is what shows later that the log was not cut off or computed anew.
 """
 
