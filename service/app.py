@@ -18,6 +18,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from inference.bundles.registry import read_log
 from inference.readers.pool import Readers
 from service import sites
+from service.api import audit as audit_api
 from service.api import bulk as bulk_api
 from service.api import destinations, open_inference, operations, session
 from service.api import followup as followup_api
@@ -41,6 +42,7 @@ from service.delivery.worker import DeliveryWorker
 from service.errors import StorageUnavailable
 from service.first_key import first_key
 from service.logs import where_it_failed
+from service.pages import audit as audit_pages
 from service.pages import events as page_events
 from service.pages import exchange as exchange_page
 from service.pages import interface as interface_pages
@@ -165,7 +167,7 @@ def build(
         *(api, bulk_api, pictures_api, followup_api, reports_api, statistics_api, admin, destinations, operations),
         *(open_inference, web, tus, node_api, releases_api, post_page, session, pages, page_events, followup_pages),
         *(statistics_page, signing, keys_page, exchange_page, sessions_page, provider_pages, sessions_api),
-        interface_pages,
+        *(interface_pages, audit_api, audit_pages),
     ):
         app.include_router(module.router)
     app.mount("/static", StaticFiles(packages=[("service.pages", "static")]))

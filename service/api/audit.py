@@ -88,7 +88,7 @@ async def get_incidents(
     request: Request,
     key: CurrentKey,
     visit: Annotated[str | None, Query(max_length=36)] = None,
-    open: bool | None = None,  # noqa: A002  the name in the address
+    open: bool | None = None,
 ) -> IncidentList:
     """Incidents, those first whose deadline is nearest: an admin sees all, whoever else those that they raised."""
     found = await incidents.list_incidents(service_of(request), key, visit=visit, is_open=open)

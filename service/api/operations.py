@@ -17,9 +17,9 @@ from service import errors
 from service.api.refusals import problem_responses
 from service.delivery.backlog import measure_backlog
 from service.errors import ServiceError, StorageUnavailable, Unavailable
+from service.incidents.actions import count_open
 from service.logs import where_it_failed
 from service.receive.dicom.gathering import oldest_arrival_s
-from service.incidents.actions import count_open
 from service.release.kept import last_release
 from service.state import Service, service_of
 from service.storage.database import age_s, database_now

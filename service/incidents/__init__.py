@@ -1,1 +1,1 @@
-"""Incidents: raised from a visit, with what the audit log has of it; a deadline by a table; closed with what was found."""
+"""Incidents: raised from a visit, with what the audit log has of it and a deadline; closed with what was found."""
