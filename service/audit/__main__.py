@@ -17,6 +17,7 @@ from pathlib import Path
 
 from sqlalchemy import Connection, select
 
+from service.audit.decisions import lines_gone
 from service.audit.fhir import prove_file, write_events
 from service.audit.proof import START, Proof, Stored, compare_rows, prove, stored_entries
 from service.logs import set_up_logs
@@ -41,8 +42,11 @@ def _verify(given: argparse.Namespace) -> int:
     with closing(_database()) as database, database.snapshot() as connection:
         proof = prove(stored_entries(connection), heads)
         compare_rows(connection, proof)
+        gone = lines_gone(connection, read_settings().bundles)
+    if gone:
+        print(f"registry.jsonl no longer has the lines that were noted by entries {', '.join(map(str, gone))}")
     more = f"; {len(heads)} noted heads fit" if heads else ""
-    return _told(proof, f"{proof.compared:,} assessments and opinions are as they were written{more}")
+    return _told(proof, f"{proof.compared:,} assessments, opinions and incidents are as they were written{more}")
 
 
 def _verify_file(path: Path) -> int:

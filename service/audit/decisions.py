@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import structlog
-from sqlalchemy import select
+from sqlalchemy import Connection, select
 from sqlalchemy.orm import Session
 
 from inference.bundles.registry import LOG
@@ -25,6 +25,7 @@ REGISTRY = Actor("registry", "service")
 """Who acts, in the log: what the registry's log says. An actor of its own is found without reading the whole log."""
 FOLLOW_EVERY_S = 5.0
 RELEASES = "releases"
+BUNDLE, RELEASE = "bundle_decided", "release_in_force"
 MAX_FOLLOWED = 10_000
 """Lines and releases that are read; more would be a mistake."""
 
@@ -73,7 +74,7 @@ def read_decisions(bundles: Path) -> list[Decision]:
     """
     found = [_of_line(line) for line in _lines(bundles) if line.strip()]
     for path in _releases(bundles):
-        found.append(Decision("release_in_force", digest_of_text(path.read_text("utf-8")), {"number": int(path.stem)}))
+        found.append(Decision(RELEASE, digest_of_text(path.read_text("utf-8")), {"number": int(path.stem)}))
     return found[:MAX_FOLLOWED]
 
 
@@ -90,6 +91,14 @@ def note_new(session: Session, decided: Collection[Decision]) -> None:
             note(session, each.action, actor=REGISTRY, sha256=each.sha256, **each.about)
 
 
+def lines_gone(connection: Connection, bundles: Path) -> list[int]:
+    """Numbers of the entries whose line the registry's log no longer has, for example after a new checkout."""
+    here = {digest_of_text(line) for line in _lines(bundles)}
+    query = select(AUDIT.c.number, AUDIT.c.detail).where(AUDIT.c.actor == REGISTRY.id, AUDIT.c.action == BUNDLE)
+    rows = connection.execute(query.order_by(AUDIT.c.number))
+    return [row.number for row in rows if json.loads(row.detail).get("sha256") not in here]
+
+
 def _of_line(line: str) -> Decision:
     about = {}
     try:
@@ -97,7 +106,7 @@ def _of_line(line: str) -> Decision:
         about = {name: said.get(name) for name in ("name", "from", "to", "site")} | {"decision": said.get("action")}
     except (ValueError, AttributeError):
         about = {"decision": "unreadable"}
-    return Decision("bundle_decided", digest_of_text(line), about)
+    return Decision(BUNDLE, digest_of_text(line), about)
 
 
 def _lines(bundles: Path) -> list[str]:

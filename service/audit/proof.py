@@ -13,8 +13,17 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, Row, Select, select
 
-from service.storage.audit import AUDIT, BEFORE_THE_FIRST, Entry, Head, digest_of, digest_of_opinion, digest_of_text
-from service.storage.tables import VISITS, OpinionRow
+from service.storage.audit import (
+    AUDIT,
+    BEFORE_THE_FIRST,
+    Entry,
+    Head,
+    digest_of,
+    digest_of_digests,
+    digest_of_opinion,
+    digest_of_text,
+)
+from service.storage.tables import VISITS, IncidentRow, OpinionRow
 
 START = Head(0, BEFORE_THE_FIRST)
 AT_ONCE = 500
@@ -42,7 +51,7 @@ class Proof:
     entries
         How many were read.
     compared
-        Rows of visits and opinions that were compared with what the log says of them.
+        Assessments, opinions and incidents that were compared with what the log says of them.
     """
 
     head: Head = START
@@ -117,6 +126,7 @@ def compare_rows(connection: Connection, proof: Proof) -> None:
 
     A row that was erased is not missed; one that was changed is.
     """
+    _compare_incidents(connection, proof)
     wanted: list[Stored] = []
     noted = ("visit_assessed", "visit_received", "opinion_signed")
     for stored in stored_entries(connection, select(AUDIT).where(AUDIT.c.action.in_(noted))):
@@ -125,6 +135,19 @@ def compare_rows(connection: Connection, proof: Proof) -> None:
             _compare(connection, proof, wanted)
             wanted = []
     _compare(connection, proof, wanted)
+
+
+def _compare_incidents(connection: Connection, proof: Proof) -> None:
+    """Look whether the log still has of each visit what an incident has kept of it."""
+    for row in connection.execute(select(IncidentRow.id, IncidentRow.visit, IncidentRow.record)):
+        kept = _read(row.record)
+        between = AUDIT.c.number.between(kept.get("first", 0), kept.get("last", 0))
+        query = select(AUDIT.c.digest).where(AUDIT.c.visit == row.visit, between).order_by(AUDIT.c.number)
+        proof.compared += 1
+        if digest_of_digests(connection.execute(query).scalars().all()) != kept.get("sha256"):
+            proof.found(
+                f"incident {row.id}: the log has not the entries about its visit that it had when it was raised"
+            )
 
 
 def _compare(connection: Connection, proof: Proof, wanted: Sequence[Stored]) -> None:

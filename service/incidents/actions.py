@@ -6,10 +6,8 @@ So it can be shown later that nothing was added between, and what the bundles ha
 
 from __future__ import annotations
 
-import hashlib
 import json
 import uuid
-from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Annotated, Any, Literal, get_args
 
@@ -21,7 +19,7 @@ from service.errors import FieldFault, Forbidden, InvalidRequest, NotFound
 from service.incidents.deadlines import read_deadlines
 from service.keys import PERSONS, Key
 from service.parts import Parts
-from service.storage.audit import AUDIT, note
+from service.storage.audit import AUDIT, digest_of_digests, note
 from service.storage.database import database_now, insert_rows, rowcount
 from service.storage.tables import IncidentRow, VisitRow
 from service.visits.stored import load_visit
@@ -217,8 +215,3 @@ def _freeze(session: Session, visit_id: str) -> FrozenRecord:
         sha256=digest_of_digests([row.digest for row in rows]),
         models=[f"{model.name} {model.version}" for model in assessment.models] if assessment else [],
     )
-
-
-def digest_of_digests(digests: Sequence[str]) -> str:
-    """SHA-256 over digests in their order, each followed by a line feed."""
-    return hashlib.sha256("".join(f"{digest}\n" for digest in digests).encode()).hexdigest()

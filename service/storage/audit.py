@@ -104,6 +104,11 @@ def digest_of(previous: str, content: str) -> str:
     return hashlib.sha256(f"{previous}\n{content}".encode()).hexdigest()
 
 
+def digest_of_digests(digests: Sequence[str]) -> str:
+    """SHA-256 over digests in their order, each followed by a line feed."""
+    return hashlib.sha256("".join(f"{digest}\n" for digest in digests).encode()).hexdigest()
+
+
 def digest_of_text(stored: str) -> str:
     """SHA-256 of a text that a row holds, so that the row can be compared with what was noted."""
     return hashlib.sha256(stored.encode()).hexdigest()
