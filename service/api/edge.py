@@ -120,6 +120,7 @@ class _Exchange:
 
     async def run(self) -> None:
         started = time.monotonic()
+        ACTOR.set(SERVICE)  # a request that was sent behind another one on its connection begins in that one's context
         try:
             if self._is_spare and self._scope["path"] not in ALWAYS_ANSWERED:
                 self._refusal = Busy("", f"{BUSY_RETRY_S} s", retry_after_s=BUSY_RETRY_S)

@@ -145,9 +145,7 @@ def _compare_incidents(connection: Connection, proof: Proof) -> None:
         query = select(AUDIT.c.digest).where(AUDIT.c.visit == row.visit, between).order_by(AUDIT.c.number)
         proof.compared += 1
         if digest_of_digests(connection.execute(query).scalars().all()) != kept.get("sha256"):
-            proof.found(
-                f"incident {row.id}: the log has not the entries about its visit that it had when it was raised"
-            )
+            proof.found(f"incident {row.id}: the log has other entries about its visit than when it was raised")
 
 
 def _compare(connection: Connection, proof: Proof, wanted: Sequence[Stored]) -> None:

@@ -30,7 +30,7 @@ from service.outcomes.cases import ORGAN, ExportRequest
 from service.outcomes.cohort import FOLDER, MANIFEST, Exported, NotExported, counts_text, export
 from service.settings import read_settings
 from service.sites import listed
-from service.storage.audit import ACTOR, Actor, note
+from service.storage.audit import acting_as, note
 from service.storage.commands import CANNOT, DONE, OUTAGES, REFUSED, open_existing, plain_reason
 from service.storage.database import Database
 from service.storage.tables import VisitRow
@@ -46,9 +46,9 @@ NO_LABS = (
 def main(arguments: Sequence[str] | None = None) -> int:
     """Export one cohort. Returns 0: exported, 1: refused, 2: something cannot be read or written."""
     given = _parse(arguments)
-    ACTOR.set(Actor("command:outcomes", "command"))
     try:
-        exported = _export_as(given)
+        with acting_as("outcomes"):
+            exported = _export_as(given)
     except NotExported as refusal:
         print(f"outcomes: {refusal}", file=sys.stderr)
         return REFUSED

@@ -17,7 +17,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -54,6 +55,16 @@ def acting_for(sender: str) -> Actor:
     """Who acts; a sender without a request of its own, such as a calling AE title, by its own name."""
     acting = ACTOR.get()
     return Actor(sender[:60], "peer") if acting == SERVICE else acting
+
+
+@contextmanager
+def acting_as(command: str) -> Iterator[None]:
+    """What is done within is done by a command of this name."""
+    token = ACTOR.set(Actor(f"command:{command}", "command"))
+    try:
+        yield
+    finally:
+        ACTOR.reset(token)
 
 
 @dataclass(frozen=True, slots=True)

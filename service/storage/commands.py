@@ -14,7 +14,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from service.errors import DatabaseUnavailable, StorageFull, StorageUnavailable
 from service.settings import PREFIX, BadSettings, Settings
-from service.storage.audit import ACTOR, Actor
+from service.storage.audit import acting_as
 from service.storage.database import Database
 from service.storage.store import Store, open_store
 
@@ -52,9 +52,9 @@ def carried_out(name: str, command: Callable[[], int]) -> int:
 
     What it does is in the audit log under its name.
     """
-    ACTOR.set(Actor(f"command:{name}", "command"))
     try:
-        return command()
+        with acting_as(name):
+            return command()
     except NotDone as refusal:
         print(f"{name}: {refusal}", file=sys.stderr)
         return REFUSED
