@@ -18,7 +18,7 @@ from sqlalchemy.orm import Session
 
 from inference.bundles.registry import LOG
 from service.logs import where_it_failed
-from service.storage.audit import AUDIT, Actor, digest_of_text, note
+from service.storage.audit import AUDIT, Actor, digest_of_text, lock, note
 from service.storage.database import Database
 
 REGISTRY = Actor("registry", "service")
@@ -82,6 +82,7 @@ def note_new(session: Session, decided: Collection[Decision]) -> None:
     """Note those that are not in the log yet."""
     if not decided:
         return
+    lock(session)  # another process may be about to note the same
     query = select(AUDIT.c.action, AUDIT.c.detail).where(AUDIT.c.actor == REGISTRY.id)
     query = query.where(AUDIT.c.action.in_({each.action for each in decided}))
     known = {(row.action, json.loads(row.detail).get("sha256")) for row in session.execute(query)}

@@ -161,7 +161,7 @@ def append_noted(session: Session) -> None:
     events: Sequence[Event] = session.info.pop("noted", ())
     if not events:
         return
-    now = _lock(session)
+    now = lock(session)
     number, previous = head_of(session)
     rows = []
     for event in events:
@@ -179,8 +179,11 @@ def head_of(session: Session) -> Head:
     return Head(0, BEFORE_THE_FIRST) if row is None else Head(row.number, row.digest)
 
 
-def _lock(session: Session) -> datetime:
-    """Wait until no other transaction appends; the time then. On SQLite a writing transaction has the lock already."""
+def lock(session: Session) -> datetime:
+    """Wait until no other transaction appends; the time then. On SQLite a writing transaction has the lock already.
+
+    Whoever has to read the log before it notes something takes the lock first, and no other lock in that transaction.
+    """
     if session.get_bind().dialect.name == "sqlite":
         return datetime.now(UTC)
     row = session.execute(_LOCK, {"ms": str(SILENT_MS), "key": ADVISORY_LOCK}).one()

@@ -1,4 +1,4 @@
-"""A look is in the log before it is shown; while nothing can be written it is shown and recorded later, within bounds."""
+"""A look is in the log before it is shown; while nothing can be written it is recorded later, within bounds."""
 
 from __future__ import annotations
 
