@@ -65,7 +65,6 @@ ROUTES: Mapping[str, str] = {
     # ---------------------------------------------------------------- uploads
     "OPTIONS /v1/uploads": NOTHING,
     "POST /v1/uploads": NOTHING,
-    "HEAD /v1/uploads/{upload_id}": NOTHING,
     "GET /v1/uploads/{upload_id}": NOTHING,
     "PATCH /v1/uploads/{upload_id}": NOTHING,
     "POST /v1/uploads/{upload_id}": NOTHING,
