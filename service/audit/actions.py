@@ -90,3 +90,5 @@ ACTIONS: Mapping[str, Action] = {
     "release_in_force": Action("110100", "U"),
 }
 """Every action by its name."""
+OF_ANOTHER_RELEASE = Action("110100", "E")
+"""What is said of an action that this release does not know: a later one may have written it."""

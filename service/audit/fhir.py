@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from datetime import UTC
 from typing import IO, Any
 
-from service.audit.actions import ACTIONS, DCM
+from service.audit.actions import ACTIONS, DCM, OF_ANOTHER_RELEASE
 from service.audit.proof import Proof, Stored
 from service.storage.audit import BEFORE_THE_FIRST, Head, digest_of
 
@@ -34,7 +34,7 @@ def audit_event(stored: Stored, previous: str) -> dict[str, Any]:
         The digest of the entry before it.
     """
     entry = stored.entry
-    action = ACTIONS[entry.action]
+    action = ACTIONS.get(entry.action, OF_ANOTHER_RELEASE)
     detail: dict[str, Any] = json.loads(entry.detail)
     entities: list[dict[str, Any]] = []
     if entry.visit:

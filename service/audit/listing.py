@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, time, timedelta
+from datetime import UTC, date, datetime, time
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
@@ -52,8 +52,8 @@ def list_entries(session: Session, wanted: Wanted, limit: int = PAGE) -> Sequenc
     if wanted.action is not None:
         query = query.where(AUDIT.c.action == wanted.action)
     if wanted.day is not None:
-        start = datetime.combine(wanted.day, time(), UTC)
-        query = query.where(AUDIT.c.at >= start, AUDIT.c.at < start + timedelta(days=1))
+        first, last = (datetime.combine(wanted.day, at, UTC) for at in (time.min, time.max))
+        query = query.where(AUDIT.c.at >= first, AUDIT.c.at <= last)
     if wanted.before is not None:
         query = query.where(AUDIT.c.number < wanted.before)
     return [stored_of(row) for row in session.execute(query.order_by(AUDIT.c.number.desc()).limit(limit))]

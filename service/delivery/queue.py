@@ -129,7 +129,7 @@ class Deliveries(LeasedRows[Identity]):
 
         sent = taken.delivery
 
-        def end(session: Session) -> bool:
+        def arrive(session: Session) -> bool:
             end = {"state": "delivered", "delivered_at": database_now(session), "last_problem": None}
             if rowcount(session.execute(self._mine(taken).values({**NOT_LEASED, **end}))) != 1:
                 return False
@@ -137,7 +137,7 @@ class Deliveries(LeasedRows[Identity]):
             note(session, "report_delivered", sent.visit_id, actor=SERVICE, **about)
             return True
 
-        return await self._database.write(end)
+        return await self._database.write(arrive)
 
     async def put_back(self, taken: LeasedDelivery, problem: str, delay_s: float) -> bool:
         """Have it tried again after ``delay_s``; ``False`` as in :meth:`delivered`."""

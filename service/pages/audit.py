@@ -46,7 +46,7 @@ async def audit(
     if key.role != "admin":
         return page(request, "missing.html", 404, key=key)
     asked = {
-        name: value.strip()[:MAX_WORD]
+        name: value.replace("\0", "").strip()[:MAX_WORD]
         for name, value in (("visit", visit), ("person", person), ("of_key", of_key), ("action", action), ("day", day))
     }
     on = _day(asked["day"])

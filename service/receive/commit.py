@@ -177,7 +177,7 @@ async def commit_visit(
             service.work.lease(row, row.received_at)
         insert_rows(session, row, *row.inputs)
         posted = {"site": row.site, "files": len(row.inputs), "body": row.body_hash}
-        note(session, "visit_posted", row.id, actor=acting_for(row.key_id), **posted)
+        note(session, "visit_posted", row.id, actor=acting_for(session, row.key_id), **posted)
         in_same_transaction(session)
         return row
 

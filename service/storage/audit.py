@@ -51,9 +51,9 @@ ACTOR: ContextVar[Actor] = ContextVar("actor", default=SERVICE)
 """Who acts in this request or command."""
 
 
-def acting_for(sender: str) -> Actor:
+def acting_for(session: Session, sender: str) -> Actor:
     """Who acts; a sender without a request of its own, such as a calling AE title, by its own name."""
-    acting = ACTOR.get()
+    acting: Actor = session.info.get("actor") or ACTOR.get()
     return Actor(sender[:60], "peer") if acting == SERVICE else acting
 
 
@@ -132,7 +132,9 @@ def digest_of_opinion(stored: str) -> str:
     return digest_of_text(json.dumps(opinion, ensure_ascii=False, separators=(",", ":"), sort_keys=True))
 
 
-def note(session: Session, action: str, visit: str | None = None, *, actor: Actor | None = None, **detail: Any) -> None:
+def note(
+    session: Session, action: str, visit: str | None = None, /, *, actor: Actor | None = None, **detail: Any
+) -> None:
     """Note what the transaction of ``session`` does. It is in the log if the transaction is committed.
 
     Parameters

@@ -140,7 +140,7 @@ async def _keep(service: Service, row: ArrivalRow) -> Refusal | str:
             return Refusal("queue_full", OUT_OF_RESOURCES)
         row.received_at = database_now(session)
         insert_rows(session, row)
-        note(session, "object_received", actor=acting_for(row.source), site=row.site, sha256=row.sha256)
+        note(session, "object_received", actor=acting_for(session, row.source), site=row.site, sha256=row.sha256)
         return "stored"
 
     try:

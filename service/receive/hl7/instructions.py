@@ -95,6 +95,13 @@ def carry_out(session: Session, site: str, message: OrderMessage, now: datetime)
             received_at=now,
         )
     )
-    note(session, "orders_received", actor=acting_for("hl7"), site=site, orders=len(staged), message=message.sha256)
+    note(
+        session,
+        "orders_received",
+        actor=acting_for(session, "hl7"),
+        site=site,
+        orders=len(staged),
+        message=message.sha256,
+    )
     session.flush()  # the next message of the same transaction has to find it
     return None
