@@ -103,10 +103,10 @@ async def raise_incident(parts: Parts, key: Key, visit_id: str, new: NewIncident
     """
     if key.role not in (*PERSONS, "admin"):
         raise Forbidden
+    visit = await load_visit(parts, key, visit_id)
     deadlines = read_deadlines(parts.settings.incident_deadlines)
     if new.severity not in deadlines:
         raise InvalidRequest(FieldFault("body.severity", "field_invalid", " | ".join(deadlines)))
-    visit = await load_visit(parts, key, visit_id)
     incident_id = str(uuid.uuid4())
 
     def insert(session: Session) -> Incident:
