@@ -96,7 +96,8 @@ def prove_file(lines: IO[str]) -> tuple[Proof, int]:
     ValueError
         A line is no exported entry.
     """
-    proof, lacking, last = Proof(), 0, None
+    proof, lacking = Proof(), 0
+    last: Head | None = None
     for line in lines:
         content, previous, digest = _proof_in(line)
         number = int(json.loads(content)[0])

@@ -12,6 +12,7 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from sqlalchemy import inspect
 
@@ -63,7 +64,7 @@ def _restore(given: argparse.Namespace) -> int:
     return _told("restored", backup)
 
 
-def _note(database: Database, action: str, **detail: str) -> None:
+def _note(database: Database, action: str, **detail: Any) -> None:
     """Note it in the audit log; the tables of an earlier release have none until a server migrates them."""
     if inspect(database.engine).has_table(AUDIT.name):
         with database.transaction(write=True) as session:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Sequence
 from datetime import datetime
+from typing import Any
 
 from sqlalchemy import select, update
 from sqlalchemy.orm import Session
@@ -279,7 +280,7 @@ def _add(session: Session, row: VisitRow, theirs: Followup, now: datetime) -> No
             said = recorded.outcome.model_dump()
             insert_rows(session, OutcomeRow(id=recorded.id, visit_id=row.id, key_id=ELSEWHERE, **said))
             n_outcomes += 1
-    came = {"questions": n_questions, "opinions": row.version - before, "outcomes": n_outcomes}
+    came: dict[str, Any] = {"questions": n_questions, "opinions": row.version - before, "outcomes": n_outcomes}
     if any(came.values()):
         note(session, "followup_received", row.id, **came)
     session.flush()

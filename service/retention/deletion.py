@@ -12,7 +12,7 @@ import time
 import uuid
 from collections import Counter
 from collections.abc import Collection, Sequence
-from typing import cast
+from typing import Any, cast
 
 from sqlalchemy import ColumnElement, Select, Table, delete, select, update
 from sqlalchemy.orm import Session
@@ -84,7 +84,7 @@ def delete_rows(session: Session, rule: str, which: Which) -> Counter[str]:
     return counts
 
 
-def _ids(condition: ColumnElement[bool]) -> Select[tuple[str]]:
+def _ids(condition: ColumnElement[bool]) -> Select[Any]:
     return select(VISITS.c.id).where(condition)
 
 
