@@ -159,7 +159,7 @@ def _compare(connection: Connection, proof: Proof, wanted: Sequence[Stored]) -> 
     for row in connection.execute(signed):
         opinions.setdefault(row.visit_id, set()).add(digest_of_opinion(row.opinion))
     for entry, _ in wanted:
-        if entry.visit not in assessed:  # it was erased
+        if entry.visit is None or entry.visit not in assessed:  # it was erased
             continue
         proof.compared += 1
         detail: dict[str, Any] = _read(entry.detail)

@@ -111,9 +111,10 @@ def test_a_look_is_in_the_log_when_its_answer_is_there(served, doctor, visit, pa
 
 def test_retrieved_objects_name_their_visit(served, visit):
     with served.client() as admin:
-        (found,) = admin.get("/dicomweb/studies", params={"PatientID": "VN-1"}).json()[:1]
-        study = found["0020000D"]["Value"][0]
-        _, (entry,) = recorded(served, lambda: admin.get(f"/dicomweb/studies/{study}"))
+        found = admin.get("/dicomweb/instances", params={"PatientID": "VN-1", "Modality": "SR"}).json()[0]
+        study, series, instance = (found[tag]["Value"][0] for tag in ("0020000D", "0020000E", "00080018"))
+        path = f"/dicomweb/studies/{study}/series/{series}/instances/{instance}"
+        _, (entry,) = recorded(served, lambda: admin.get(path))
     assert (entry.action, entry.visit, entry.actor) == ("report_read", visit, "bootstrap")
 
 
