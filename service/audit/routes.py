@@ -98,7 +98,6 @@ ROUTES: Mapping[str, str] = {
     "GET /metrics": NOTHING,
     "GET /openapi.json": NOTHING,
     "GET /v1/models": NOTHING,
-    "GET /v1/vocabulary": NOTHING,
     "GET /v2": NOTHING,
     "GET /v2/health/live": NOTHING,
     "GET /v2/health/ready": NOTHING,

@@ -85,7 +85,7 @@ class Leases(LeasedRows[str]):
         """Write the outcome, and return when it was written; ``None`` where another process has taken the visit."""
         outcome = {"status": status, "priority": assessment.priority, "assessment": assessment.model_dump_json()}
         answered = {
-            "status": status,
+            "outcome": status,
             "assessment": digest_of_text(outcome["assessment"]),
             "models": [f"{model.name} {model.version}" for model in assessment.models],
             "inputs": [file.sha256 for file in lease.row.inputs],
