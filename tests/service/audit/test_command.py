@@ -116,7 +116,9 @@ def test_an_export_is_fhir_and_is_proved_by_itself(clinic, tmp_path):
     assert clinic.run("export", out)[0] == 2, "a file is not overwritten"
     some = tmp_path / "visit.ndjson"
     assert clinic.run("export", some, "--visit", visit)[0] == 0
-    assert {AuditEvent.model_validate_json(x).entity[0].what.identifier.value for x in some.open()} == {visit}
+    assert {
+        AuditEvent.model_validate_json(x).entity[0].what.identifier.value for x in some.read_text("utf-8").splitlines()
+    } == {visit}
     code, said = clinic.run("verify", "--file", some)
     assert code == 0, said
     changed = json.loads(lines[1])
