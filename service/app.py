@@ -18,6 +18,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from inference.bundles.registry import read_log
 from inference.readers.pool import Readers
 from service import sites
+from service.api import audit as audit_api
 from service.api import bulk as bulk_api
 from service.api import destinations, open_inference, operations, session
 from service.api import followup as followup_api
@@ -35,10 +36,14 @@ from service.api.edge import Edge
 from service.api.openapi import openapi, operation_id
 from service.api.parameters import known_parameters
 from service.api.refusals import add_refusals
+from service.audit.decisions import follow
+from service.audit.looks import Looks
 from service.delivery.worker import DeliveryWorker
 from service.errors import StorageUnavailable
 from service.first_key import first_key
+from service.incidents.deadlines import read_deadlines
 from service.logs import where_it_failed
+from service.pages import audit as audit_pages
 from service.pages import events as page_events
 from service.pages import exchange as exchange_page
 from service.pages import export as export_page
@@ -104,6 +109,7 @@ def build(
     loaded
         Called when the bundles are loaded, before the service says that it is ready.
     """
+    read_deadlines(settings.incident_deadlines)  # a table that cannot be used is refused at the start
     parts = Parts.open(settings, readers)
     service = Service(
         **vars(parts),
@@ -113,6 +119,7 @@ def build(
         upstream=_upstream(parts),
         tensors=Tensors(max_rows=settings.max_queue, max_bytes=TENSOR_BODIES * settings.max_upload_bytes),
         provider=_provider(settings),
+        looks=Looks(parts.database, parts.metrics, parts.keys.wrong.take_count),
     )
 
     @asynccontextmanager
@@ -124,10 +131,12 @@ def build(
             raise
         if (made := await first_key(service.database, settings)) is not None:
             log.info("admin_key_made", path=str(made))
+        service.looks.start()
         with suppress(StorageUnavailable):  # an object store may be away: what has expired is looked for again later
             await uploads.remove_expired(service)
         closing = AsyncExitStack()
         loading = asyncio.create_task(_load(service, engine, stop, loaded, closing))
+        following = asyncio.create_task(follow(service.database, settings.bundles))
         yield
         service.stop()
         loading.cancel()
@@ -135,6 +144,9 @@ def build(
         await closing.aclose()
         exchange = [service.upstream.drain()] if service.upstream else []
         await asyncio.gather(service.work.drain(), service.deliveries.drain(), *exchange)
+        following.cancel()
+        await asyncio.gather(following, return_exceptions=True)
+        await service.looks.drain()
         if service.engine is not None:
             await service.engine.aclose()
         if readers is None:
@@ -159,7 +171,7 @@ def build(
         *(api, bulk_api, pictures_api, followup_api, reports_api, statistics_api, admin, destinations, operations),
         *(open_inference, web, tus, node_api, releases_api, post_page, session, pages, page_events, followup_pages),
         *(statistics_page, planning_page, signing, keys_page, exchange_page, export_page, sessions_page),
-        *(provider_pages, sessions_api, interface_pages),
+        *(provider_pages, sessions_api, interface_pages, audit_api, audit_pages),
     ):
         app.include_router(module.router)
     app.mount("/static", StaticFiles(packages=[("service.pages", "static")]))

@@ -12,6 +12,7 @@ from sqlalchemy.orm import Session
 
 from service.keys import ADMIN_SITE, Key, hash_secret, insert_key, new_secret
 from service.settings import Settings
+from service.storage.audit import note
 from service.storage.database import Database
 from service.storage.store import fsync_folder
 from service.storage.tables import KeyRow
@@ -39,7 +40,9 @@ async def first_key(database: Database, settings: Settings) -> Path | None:
 
 def _insert_once(session: Session, digest: str) -> None:
     if session.scalars(select(KeyRow.id).where(KeyRow.hash == digest)).first() is None:
-        insert_key(session, Key(str(uuid.uuid4()), "admin", ADMIN_SITE, label="first start"), digest)
+        key = Key(str(uuid.uuid4()), "admin", ADMIN_SITE, label="first start")
+        insert_key(session, key, digest)
+        note(session, "key_made", key=key.id, role=key.role, site=key.site)
 
 
 def _write_secret(path: Path) -> None:

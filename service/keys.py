@@ -24,6 +24,7 @@ from sqlalchemy.orm import Session
 
 from service.errors import Busy, KeyOfProvider, NotFound, TooManyWrongKeys
 from service.places import Places
+from service.storage.audit import note
 from service.storage.database import THREADS, Database, database_now
 from service.storage.tables import KeyRow, SessionRow
 from service.wrong_keys import WrongKeys
@@ -182,8 +183,12 @@ class Keys:
     async def create(self, role: Role, site: str, doctor_id: str | None, label: str) -> tuple[KeyRow, str]:
         """A new key and its secret, which cannot be shown again."""
         secret, key = new_secret(), Key(str(uuid.uuid4()), role, site, doctor_id, label)
-        row = await self._database.write(lambda session: insert_key(session, key, hash_secret(secret)))
-        return row, secret
+
+        def insert(session: Session) -> KeyRow:
+            note(session, "key_made", key=key.id, role=role, site=site)
+            return insert_key(session, key, hash_secret(secret))
+
+        return await self._database.write(insert), secret
 
     async def list(self) -> list[KeyRow]:
         query = select(KeyRow).order_by(KeyRow.created_at, KeyRow.id)
@@ -213,6 +218,7 @@ class Keys:
             retired = insert_key(session, replace(key_of(row), id=retired_id), old)
             retired.revoked_at = retired.created_at
             session.flush()
+            note(session, "key_renewed", key=key_id)
             return row
 
         return await self._database.write(rotate), secret
@@ -234,6 +240,7 @@ class Keys:
             if row.doctor_id is None:
                 raise NotFound
             row.label = label
+            note(session, "key_named", key=key_id)
 
         await self._database.write(rename)
 
@@ -250,6 +257,7 @@ class Keys:
             row = _valid(session, key_id)
             row.revoked_at = database_now(session)
             session.execute(delete(SessionRow).where(SessionRow.key_hash == row.hash))
+            note(session, "key_revoked", key=key_id)
 
         await self._database.write(revoke)
 
@@ -267,6 +275,7 @@ class Keys:
             if row is None or row.revoked_at is None or not row.by_provider:
                 raise NotFound
             row.revoked_at = None
+            note(session, "key_readmitted", key=key_id)
 
         await self._database.write(readmit)
 

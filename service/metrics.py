@@ -145,6 +145,17 @@ class Metrics:
         self.release = Gauge(
             "sangloc_release_number", "Number of the release in force; 0 where there is none", registry=self._registry
         )
+        self.looks_waiting = Gauge(
+            "sangloc_audit_waiting",
+            "Looks of this process that were shown or are about to be, and are not in the audit log yet",
+            registry=self._registry,
+        )
+        self.incidents_open = Gauge("sangloc_incidents_open", "Incidents that are not closed", registry=self._registry)
+        self.incidents_overdue = Gauge(
+            "sangloc_incidents_overdue",
+            "Incidents that are not closed, and whose deadline has passed",
+            registry=self._registry,
+        )
         self.ready = Gauge("sangloc_ready", "1 when visits are accepted", registry=self._registry)
 
     def add_batchers(self, in_service: InService) -> None:

@@ -20,6 +20,7 @@ from sqlalchemy.orm import Session
 from service.errors import NotFound, StorageUnavailable
 from service.keys import BOOTSTRAP, Key, Keys, hash_secret, key_of
 from service.protocols.peers import prefix_of
+from service.storage.audit import Actor, note
 from service.storage.database import Database, database_now, rowcount
 from service.storage.tables import KeyRow, SessionRow
 
@@ -103,6 +104,8 @@ class Sessions:
                     browser=browser_family(user_agent),
                 )
             )
+            if (key := self._keys.by_hash(session, key_hash)) is not None:
+                note(session, "signed_in", actor=Actor(key.id, key.role), session=session_id)
 
         await self._database.write(insert)
         return cookie
@@ -176,6 +179,8 @@ class Sessions:
             ended = rowcount(session.execute(gone.execution_options(synchronize_session=False)))
             if session_id is not None and not ended:
                 raise NotFound
+            if ended:
+                note(session, "sessions_ended", ended=ended, session=session_id, of_key=of_key)
             return ended
 
         return await self._database.write(end)
@@ -188,6 +193,9 @@ class Sessions:
             key_hash = session.scalar(select(SessionRow.key_hash).where(SessionRow.hash == digest))
             session.execute(delete(SessionRow).where(SessionRow.hash == digest))
             row = session.scalar(select(KeyRow).where(KeyRow.hash == key_hash))
+            if key_hash is not None:
+                of = key_of(row) if row is not None else BOOTSTRAP
+                note(session, "signed_out", actor=Actor(of.id, of.role))
             return row is not None and row.by_provider
 
         return await self._database.write(end)

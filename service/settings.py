@@ -100,6 +100,8 @@ class Settings(BaseSettings):
         A table of what is deleted when, used instead of ``service/retention/retention.toml``.
     export_smallest_cell
         A smaller number of visits is not told in an export's table of counts (:mod:`service.export.tables`).
+    incident_deadlines
+        A table of deadlines of incidents, used instead of ``service/incidents/deadlines.toml``.
     session_hours
         How long a person stays signed in on the pages.
     upstream, upstream_key
@@ -160,6 +162,7 @@ class Settings(BaseSettings):
     next_steps: Path | None = None
     retention: Path | None = None
     export_smallest_cell: Annotated[int, Field(ge=2, le=1000)] = 11
+    incident_deadlines: Path | None = None
     kfre_calibration: Literal["non_north_america", "north_america"] = "non_north_america"
     blind_reads: bool = False
     drain_seconds: Annotated[float, Field(ge=0, le=600)] = 10

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from fastapi import Request
 
+from service.audit.looks import Looks
 from service.delivery.worker import DeliveryWorker
 from service.parts import Parts
 from service.places import Places, Shares
@@ -45,6 +46,8 @@ class Service(Parts):
         The process was asked to stop: nothing new is accepted.
     failed
         The bundles could not be loaded.
+    looks
+        Records who has looked at what.
     listeners
         Limits how many pages are told of new urgent visits at a time, and how many of them one key has.
     queue_was_full
@@ -55,6 +58,7 @@ class Service(Parts):
     deliveries: DeliveryWorker
     uploads: Places
     tensors: Tensors
+    looks: Looks
     listeners: Shares = field(default_factory=lambda: Shares(MAX_LISTENERS))
     upstream: Upstream | None = None
     provider: Provider | None = None

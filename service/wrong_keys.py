@@ -36,9 +36,11 @@ class WrongKeys:
         self._forgiven_at: dict[str, float] = {}
         self._told_at = -math.inf
         self._untold = 0
+        self._uncounted = 0
 
     def count(self, network: str) -> int | None:
         """Count a wrong key; in seconds, how long to wait before the next, if there are too many."""
+        self._uncounted += 1
         now = time.monotonic()
         forgiven_at = max(self._forgiven_at.pop(network, now), now) + WRONG_EVERY_S
         wait_s = forgiven_at - now - WRONG_AT_ONCE * WRONG_EVERY_S
@@ -50,6 +52,11 @@ class WrongKeys:
             return None
         self._tell(network, now)
         return math.ceil(wait_s)
+
+    def take_count(self) -> int:
+        """How many wrong keys there were since this was last asked."""
+        taken, self._uncounted = self._uncounted, 0
+        return taken
 
     def _tell(self, network: str, now: float) -> None:
         self._untold += 1

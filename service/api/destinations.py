@@ -29,6 +29,7 @@ from service.errors import FieldFault, Forbidden, InvalidRequest, NotFound
 from service.keys import Key, SiteName
 from service.sites import expect_known, of_callers, with_key
 from service.state import service_of
+from service.storage.audit import note
 from service.storage.cursor import read_cursor, write_cursor
 from service.storage.database import database_now, insert_rows, rowcount
 from service.storage.tables import DeliveryRow, DestinationRow
@@ -166,6 +167,7 @@ async def create_destination(request: Request, key: CurrentKey, asked: NewDestin
             expect_known("site", asked.site, with_key(session) | of_callers(service.settings))
         row.created_at = database_now(session)
         insert_rows(session, row)
+        note(session, "destination_made", destination=row.id, kind=row.kind, site=row.site)
 
     await service.database.write(insert)
     return CreatedDestination(**_view(row).model_dump(), secret=made)
@@ -195,6 +197,7 @@ async def end_destination(request: Request, key: CurrentKey, destination_id: Des
         )
         if ended:
             session.execute(end(destination_id, now))
+            note(session, "destination_ended", destination=destination_id)
         return ended
 
     if not await service_of(request).database.write(end_it):
@@ -249,7 +252,9 @@ async def retry_deliveries(request: Request, key: CurrentKey, asked: Retry) -> R
         )
         if session.scalars(mine).first() is None:
             return None
-        return retry(session, database_now(session), *which)
+        retried = retry(session, database_now(session), *which)
+        note(session, "deliveries_retried", asked.visit, destination=asked.destination, retried=retried)
+        return retried
 
     found = await service.database.write(retry_them)
     if found is None or (asked.visit is not None and not found):

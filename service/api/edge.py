@@ -19,6 +19,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.api.http1 import SPARE
 from service.api.refusals import Answer
+from service.audit.routes import look_of, shown_visits
 from service.errors import (
     BodyTooLarge,
     BodyTooSlow,
@@ -28,10 +29,12 @@ from service.errors import (
     InvalidRequest,
     NotFound,
     ServiceError,
+    StorageUnavailable,
     UnsupportedMediaType,
 )
 from service.logs import where_it_failed
 from service.state import Service
+from service.storage.audit import ACTOR, SERVICE
 
 VISITS, BULK = "/v1/visits", "/v1/visits/bulk"
 MODELS, STOW = "/v2/models/", "/dicomweb/studies"
@@ -118,6 +121,7 @@ class _Exchange:
 
     async def run(self) -> None:
         started = time.monotonic()
+        ACTOR.set(SERVICE)  # a request that was sent behind another one on its connection begins in that one's context
         try:
             if self._is_spare and self._scope["path"] not in ALWAYS_ANSWERED:
                 self._refusal = Busy("", f"{BUSY_RETRY_S} s", retry_after_s=BUSY_RETRY_S)
@@ -191,7 +195,28 @@ class _Exchange:
     async def _finishing_send(self, message: Message) -> None:
         if self._refusal is not None and not self._status:
             return  # the framework's own answer to a body that could not be read; ours follows
+        if message["type"] == "http.response.start" and ACTOR.get() != SERVICE:
+            try:
+                await self._record_look(message["status"])
+            except StorageUnavailable as error:  # nothing is shown of which there may be no record
+                self._refusal = error
+                return
         await self._answer(message)
+
+    async def _record_look(self, status: int) -> None:
+        """Record what this answer shows, before it is shown.
+
+        Raises
+        ------
+        DatabaseUnavailable
+            As :meth:`service.audit.looks.Looks.record`.
+        """
+        action = look_of(self._scope["method"], self._route(), status)
+        if action is None:
+            return
+        about = {"route": self._route(), "request": self._request_id, "status": None if status == 200 else status}
+        visits = shown_visits(self._scope) or (None,)
+        await asyncio.gather(*(self._service.looks.record(action, visit, **about) for visit in visits))
 
     async def _answer(self, message: Message) -> None:
         if message["type"] == "http.response.start":

@@ -117,6 +117,12 @@ BODIES: dict[str, dict[str, Any]] = {
     },
     "post_referral": {"question": "Is there an effusion as well?", "to_site": "provincial-hospital", "blind": True},
     "post_outcome": {"finding": "pneumonia", "outcome": "confirmed", "source": "CT"},
+    "post_incident": {
+        "kind": "missed_finding",
+        "severity": "serious",
+        "text": "An effusion on the left was not flagged; it was drained two days later.",
+    },
+    "post_closing": {"found": "The film was exposed too low; the reserve said so, and was not seen."},
     "create_key": {"role": "doctor", "site": "district-clinic", "doctor_id": "D-07", "label": "Internal medicine"},
     "create_destination": {
         "kind": "fhir",

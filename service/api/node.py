@@ -27,6 +27,7 @@ from service.receive.uploads import find_upload, offset_of, remove_upload
 from service.release.kept import last_release
 from service.sites import with_specialists
 from service.state import Service, service_of
+from service.storage.audit import note
 from service.storage.database import database_now
 from service.storage.drafts import Draft, Drafts
 from service.storage.tables import ExchangeRow, InputRow, PreviewRow, UploadRow, VisitRow
@@ -129,7 +130,12 @@ async def put_preview(request: Request, key: NodeKey, visit_id: VisitId, index: 
 
     sha256 = await asyncio.to_thread(keep)
     preview = PreviewRow(visit_id=visit_id, index=index, sha256=sha256, n_bytes=len(content))
-    await service.database.write(lambda session: session.merge(preview))
+
+    def insert(session: Session) -> None:
+        session.merge(preview)
+        note(session, "file_received", visit_id, index=index, sha256=sha256, preview=True)
+
+    await service.database.write(insert)
     return Response(status_code=204)
 
 
@@ -158,7 +164,7 @@ async def put_file(request: Request, key: NodeKey, visit_id: VisitId, index: Ind
         if (offset := await offset_of(service, row)) != row.n_bytes:
             raise UploadUnfinished(offset, row.n_bytes)
         await asyncio.to_thread(_keep, service, row, sent.encoding, file)
-        await service.database.write(partial(_has_come, visit_id, index))
+        await service.database.write(partial(_has_come, visit_id, index, file.sha256))
     await remove_upload(service, row)
     return Response(status_code=204)
 
@@ -221,9 +227,10 @@ def _awaited(session: Session, key: Key, visit_id: str, index: int) -> InputRow:
     return row
 
 
-def _has_come(visit_id: str, index: int, session: Session) -> None:
+def _has_come(visit_id: str, index: int, sha256: str, session: Session) -> None:
     one = update(InputRow).where(InputRow.visit_id == visit_id, InputRow.index == index)
     session.execute(one.values(awaited=None))
+    note(session, "file_received", visit_id, index=index, sha256=sha256)
 
 
 async def _body(request: Request, at_most: int) -> bytes:

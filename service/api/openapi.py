@@ -23,6 +23,7 @@ TAGS = {
     "reports": "The report of a visit, as a page, PDF, FHIR document, DICOM object or HL7 v2 message.",
     "follow-up": "Signed opinions, questions to specialists, outcomes, comparisons and figures.",
     "keys": "Keys of sites, doctors and specialists, and the open sessions of browsers.",
+    "audit": "Who looked at, posted, signed, exported or changed what; incidents that were raised from a visit.",
     "deliveries": "Where reports are sent by themselves.",
     "operations": "For those who run the service.",
     "DICOMweb": "STOW-RS, QIDO-RS and WADO-RS (DICOM PS3.18).",

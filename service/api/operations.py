@@ -17,6 +17,7 @@ from service import errors
 from service.api.refusals import problem_responses
 from service.delivery.backlog import measure_backlog
 from service.errors import ServiceError, StorageUnavailable, Unavailable
+from service.incidents.actions import count_open
 from service.logs import where_it_failed
 from service.receive.dicom.gathering import oldest_arrival_s
 from service.release.kept import last_release
@@ -136,14 +137,17 @@ async def _measure_queues(service: Service) -> None:
         n_visits, visits_s = await service.database.read(_unfinished)
         arrivals_s = await service.database.read(oldest_arrival_s)
         backlog = await service.database.read(measure_backlog)
+        n_incidents, n_overdue = await service.database.read(count_open)
     except StorageUnavailable:
-        n_visits = visits_s = arrivals_s = math.nan
+        n_visits = visits_s = arrivals_s = n_incidents = n_overdue = math.nan
         backlog = {}
         for gauge in by_kind:
             gauge.clear()
     metrics.unfinished.set(n_visits)
     metrics.visits_oldest.set(visits_s)
     metrics.arrivals_oldest.set(arrivals_s)
+    metrics.incidents_open.set(n_incidents)
+    metrics.incidents_overdue.set(n_overdue)
     for kind, found in backlog.items():
         for gauge, value in zip(by_kind, (found.n, found.oldest_s, found.given_up), strict=True):
             gauge.labels(kind).set(value)

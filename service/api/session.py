@@ -22,6 +22,7 @@ from service.errors import Forbidden, TooManyWrongKeys, Unauthorised
 from service.keys import Key, hash_secret
 from service.protocols.peers import network_of
 from service.state import service_of
+from service.storage.audit import ACTOR, Actor
 
 COOKIE = "session"
 UNSAFE = frozenset({"POST", "PUT", "PATCH", "DELETE"})
@@ -62,7 +63,17 @@ AdminKey = Annotated[Key, Depends(admin_key)]
 
 
 async def page_key(request: Request) -> Key | None:
-    """As :func:`current_key`, but ``None`` without a known key: a page then shows the login."""
+    """As :func:`current_key`, but ``None`` without a known key: a page then shows the login.
+
+    What the request does is in the audit log under the key.
+    """
+    key = await _known_key(request)
+    if key is not None:
+        ACTOR.set(Actor(key.id, key.role))
+    return key
+
+
+async def _known_key(request: Request) -> Key | None:
     service = service_of(request)
     header = request.headers.get("authorization")
     if header is not None:
@@ -146,7 +157,10 @@ async def open_session(request: Request, secret: str) -> tuple[Key, str] | None:
         return None
     key = await service.keys.find(secret, client_network(request))
     service.metrics.sign_ins.labels("key", "refused" if key is None else "opened").inc()
-    return None if key is None else (key, await open_with(request, hash_secret(secret)))
+    if key is None:
+        return None
+    ACTOR.set(Actor(key.id, key.role))
+    return key, await open_with(request, hash_secret(secret))
 
 
 async def open_with(request: Request, key_hash: str) -> str:

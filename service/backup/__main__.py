@@ -12,6 +12,9 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
+
+from sqlalchemy import inspect
 
 from service.backup.check import check
 from service.backup.contents import Backup, open_backup
@@ -21,7 +24,9 @@ from service.backup.restore import restore
 from service.backup.save import save
 from service.logs import set_up_logs
 from service.settings import read_settings
+from service.storage.audit import AUDIT, note
 from service.storage.commands import DONE, REFUSED, carried_out, open_existing
+from service.storage.database import Database
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -34,6 +39,7 @@ def _save(given: argparse.Namespace) -> int:
     settings = read_settings()
     database, store = open_existing(settings)
     try:
+        _note(database, "backup_begun")
         backup, n_new = save(settings, database, store, given.destination, _say)
     finally:
         database.close()
@@ -48,8 +54,21 @@ def _check(given: argparse.Namespace) -> int:
 
 def _restore(given: argparse.Namespace) -> int:
     backup = open_backup(given.source)
-    restore(read_settings(), backup, _say)
+    settings = read_settings()
+    restore(settings, backup, _say)
+    database, _ = open_existing(settings)
+    try:
+        _note(database, "backup_restored", saved_at=backup.manifest.saved_at.isoformat())
+    finally:
+        database.close()
     return _told("restored", backup)
+
+
+def _note(database: Database, action: str, **detail: Any) -> None:
+    """Note it in the audit log; the tables of an earlier release have none until a server migrates them."""
+    if inspect(database.engine).has_table(AUDIT.name):
+        with database.transaction(write=True) as session:
+            note(session, action, **detail)
 
 
 def _prune(given: argparse.Namespace) -> int:

@@ -32,6 +32,7 @@ from sqlalchemy.orm import Session
 from data_specs.visit.followup import DeliveryState
 from service.background import NOT_LEASED, LeasedRows, lease_ended
 from service.delivery.message import Delivery, Options
+from service.storage.audit import SERVICE, note
 from service.storage.database import database_now, rowcount
 from service.storage.tables import DeliveryRow, DestinationRow
 
@@ -126,11 +127,17 @@ class Deliveries(LeasedRows[Identity]):
     async def delivered(self, taken: LeasedDelivery) -> bool:
         """Write that it arrived; ``False`` where another process has taken it meanwhile."""
 
-        def note(session: Session) -> bool:
-            end = {"state": "delivered", "delivered_at": database_now(session), "last_problem": None}
-            return rowcount(session.execute(self._mine(taken).values({**NOT_LEASED, **end}))) == 1
+        sent = taken.delivery
 
-        return await self._database.write(note)
+        def arrive(session: Session) -> bool:
+            end = {"state": "delivered", "delivered_at": database_now(session), "last_problem": None}
+            if rowcount(session.execute(self._mine(taken).values({**NOT_LEASED, **end}))) != 1:
+                return False
+            about = {"destination": sent.destination_id, "version": sent.version}
+            note(session, "report_delivered", sent.visit_id, actor=SERVICE, **about)
+            return True
+
+        return await self._database.write(arrive)
 
     async def put_back(self, taken: LeasedDelivery, problem: str, delay_s: float) -> bool:
         """Have it tried again after ``delay_s``; ``False`` as in :meth:`delivered`."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Sequence
 from datetime import datetime
+from typing import Any
 
 from sqlalchemy import select, update
 from sqlalchemy.orm import Session
@@ -29,6 +30,7 @@ from service.exchange.record import (
     ReferralRecord,
     VisitRecord,
 )
+from service.storage.audit import digest_of_text, note
 from service.storage.database import insert_rows, rowcount
 from service.storage.folding import listed, usable_id
 from service.storage.tables import (
@@ -145,6 +147,15 @@ def take(session: Session, site: str, key_id: str, visit_id: str, record: VisitR
         exchange = ExchangeRow(visit_id=visit_id, changes=0, sent=0, left=0, due_at=now, attempts=0)
         insert_rows(session, row, *row.inputs, exchange)
         enqueue(session, visit_id, site, 1, now)
+        note(
+            session,
+            "visit_received",
+            visit_id,
+            site=site,
+            body=row.body_hash,
+            assessment=digest_of_text(record.assessment),
+            inputs=[file.sha256 for file in record.files],
+        )
         session.expire_all()
         row = session.get_one(VisitRow, visit_id)
     elif not is_known or row.site != site:
@@ -238,8 +249,10 @@ def _put_in_order(session: Session, visit_id: str, first: Sequence[str]) -> None
 def add_followup(session: Session, row: VisitRow, theirs: Followup, now: datetime) -> None:
     """Add the questions, opinions and outcomes that are not here, and close the questions that are closed there."""
     here = {each.id: each for each in session.scalars(select(ReferralRow).where(ReferralRow.visit_id == row.id))}
+    n_questions = 0
     for asked in theirs.referrals:
         if asked.id not in here:
+            n_questions += 1
             here[asked.id] = ReferralRow(
                 id=asked.id,
                 visit_id=row.id,
@@ -252,6 +265,7 @@ def add_followup(session: Session, row: VisitRow, theirs: Followup, now: datetim
             )
             session.add(here[asked.id])
     session.flush()
+    before = row.version
     numbers = _add_opinions(session, row, theirs.opinions, now)
     for asked in theirs.referrals:
         mine = here[asked.id]
@@ -260,10 +274,15 @@ def add_followup(session: Session, row: VisitRow, theirs: Followup, now: datetim
         elif mine.closed_at is None:
             mine.closed_at = asked.closed_at
     known = set(session.scalars(select(OutcomeRow.id).where(OutcomeRow.visit_id == row.id)))
+    n_outcomes = 0
     for recorded in theirs.outcomes:
         if recorded.id not in known:
             said = recorded.outcome.model_dump()
             insert_rows(session, OutcomeRow(id=recorded.id, visit_id=row.id, key_id=ELSEWHERE, **said))
+            n_outcomes += 1
+    came: dict[str, Any] = {"questions": n_questions, "opinions": row.version - before, "outcomes": n_outcomes}
+    if any(came.values()):
+        note(session, "followup_received", row.id, **came)
     session.flush()
 
 

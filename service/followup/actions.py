@@ -21,6 +21,7 @@ from service.keys import Key
 from service.parts import Parts
 from service.report.issue import issue, opinions_of
 from service.sites import expect_known, with_specialists
+from service.storage.audit import digest_of_opinion, note
 from service.storage.database import database_now, insert_rows, rowcount
 from service.storage.tables import VISITS, OpinionRow, OutcomeRow, ReferralRow, VisitRow
 from service.visits.stored import NOT_WITHDRAWN, is_addressed_to, load_visit
@@ -112,6 +113,7 @@ async def sign(
         )
         if referral is not None:
             referral.answered_by, referral.closed_at = version, now
+        note(session, "opinion_signed", visit_id, version=version, opinion=digest_of_opinion(opinion.model_dump_json()))
         enqueue(session, visit_id, row.site, version + 1, now)
         note_change(session, visit_id)
         return opinion
@@ -189,6 +191,7 @@ async def ask(parts: Parts, key: Key, visit_id: str, question: NewReferral) -> R
         )
         session.add(asked)
         session.flush()
+        note(session, "question_asked", visit_id, question=asked.id, blind=asked.blind)
         note_change(session, visit_id)
         return referral_of(asked)
 
@@ -212,6 +215,8 @@ async def withdraw(parts: Parts, key: Key, visit_id: str, referral_id: str) -> N
         if key.role != "admin":
             question = question.where(ReferralRow.key_id == key.id)
         taken_back = rowcount(session.execute(question.values(closed_at=database_now(session))))
+        if taken_back:
+            note(session, "question_withdrawn", visit_id, question=referral_id)
         note_change(session, visit_id)
         return taken_back
 
@@ -236,10 +241,9 @@ async def record_outcome(parts: Parts, key: Key, visit_id: str, new: NewOutcome)
     def write(session: Session) -> RecordedOutcome:
         _expect_kept(session, visit_id)
         now = database_now(session)
-        insert_rows(
-            session,
-            OutcomeRow(id=str(uuid.uuid4()), visit_id=visit_id, key_id=key.id, recorded_at=now, **new.model_dump()),
-        )
+        row = OutcomeRow(id=str(uuid.uuid4()), visit_id=visit_id, key_id=key.id, recorded_at=now, **new.model_dump())
+        insert_rows(session, row)
+        note(session, "outcome_recorded", visit_id, outcome=row.id, finding=new.finding)
         note_change(session, visit_id)
         return RecordedOutcome(**new.model_dump(), recorded_at=now)
 

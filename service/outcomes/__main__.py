@@ -30,6 +30,7 @@ from service.outcomes.cases import ORGAN, ExportRequest
 from service.outcomes.cohort import FOLDER, MANIFEST, Exported, NotExported, counts_text, export
 from service.settings import read_settings
 from service.sites import listed
+from service.storage.audit import acting_as, note
 from service.storage.commands import CANNOT, DONE, OUTAGES, REFUSED, open_existing, plain_reason
 from service.storage.database import Database
 from service.storage.tables import VisitRow
@@ -46,7 +47,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Export one cohort. Returns 0: exported, 1: refused, 2: something cannot be read or written."""
     given = _parse(arguments)
     try:
-        exported = _export_as(given)
+        with acting_as("outcomes"):
+            exported = _export_as(given)
     except NotExported as refusal:
         print(f"outcomes: {refusal}", file=sys.stderr)
         return REFUSED
@@ -82,6 +84,8 @@ def _export_as(given: argparse.Namespace) -> Exported:
     database, store = open_existing(settings)
     try:
         _expect_visits_of(database, request.sites)
+        with database.transaction(write=True) as session:
+            note(session, "cases_exported", modality=request.modality, sites=list(request.sites))
         if not given.keep_key:
             return export(database, store, given.out, request, quiet=given.quiet)
         with _key_file(given.out, key):

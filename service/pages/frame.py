@@ -32,6 +32,7 @@ from service.language.texts import (
     text,
     verdict,
 )
+from service.pages.navigation import administration_of, places_of
 from service.release.kept import numbers
 from service.report.words import how_soon, say, source_of
 from service.state import service_of
@@ -77,11 +78,12 @@ def page(request: Request, template: str, status_code: int = 200, /, *, key: Key
         "with_language": partial(_address, request),
     }
     service = service_of(request)
-    is_node, is_admin = service.upstream is not None, key is not None and key.role == "admin"
+    is_node = service.upstream is not None
+    has_nodes = not is_node and key is not None and key.role == "admin" and bool(numbers(service.settings.bundles))
     common = {
         "key": key,
-        "is_node": is_node,
-        "has_nodes": not is_node and is_admin and bool(numbers(service.settings.bundles)),
+        "places": places_of(key, is_node=is_node, has_nodes=has_nodes) if key else [],
+        "administration": administration_of(key) if key else [],
         "language": language,
         "organs": ORGANS,
         "path": request.url.path,

@@ -20,7 +20,9 @@ from service.api.session import page_key
 from service.errors import Forbidden, NotFound, ServiceError, StorageUnavailable
 from service.followup import actions as followup
 from service.followup.questions import list_questions
-from service.keys import Key
+from service.incidents.actions import KINDS, list_incidents
+from service.incidents.deadlines import read_deadlines
+from service.keys import PERSONS, Key
 from service.language.choice import language_of
 from service.pages.frame import page, to_login
 from service.pages.opinion import Typed, checked, typed_of
@@ -96,6 +98,7 @@ async def visit_response(
     visit, context = visit_view(row, language), row.read_context()
     sidebar = await load_sidebar(service, key, row, language)
     judged = _judged(visit)
+    may_raise = key.role in (*PERSONS, "admin")
     return page(
         request,
         "visit.html",
@@ -119,6 +122,10 @@ async def visit_response(
         advices=get_args(Advice),
         outcomes=OUTCOMES,
         hospitals=await service.database.read(with_specialists) if key.role == "doctor" else {},
+        incidents=await list_incidents(service, key, visit=visit_id) if may_raise else [],
+        may_raise=may_raise,
+        incident_kinds=KINDS,
+        deadlines=read_deadlines(service.settings.incident_deadlines),
         problem=problem,
     )
 

@@ -21,6 +21,7 @@ from service.person.erase import erase
 from service.person.export import export
 from service.person.found import Found, find
 from service.settings import read_settings
+from service.storage.audit import note
 from service.storage.commands import (
     DONE,
     REFUSED,
@@ -63,6 +64,9 @@ def _find(given: argparse.Namespace, database: Database, _store: Store) -> int:
 
 def _export(given: argparse.Namespace, database: Database, store: Store) -> int:
     found = _tell(given, database)
+    with database.transaction(write=True) as session:
+        for visit in found.visits:
+            note(session, "visit_exported", visit, purpose="person")
     written, lost = export(database, store, given.site, given.identifier, found, given.folder)
     print(f"exported: {given.folder / 'person.json'}, {written} files")
     if lost:

@@ -18,7 +18,8 @@ from sqlalchemy.orm import Session
 from service.errors import SignInRefused
 from service.keys import Key, insert_key
 from service.provider.roles import Person
-from service.storage.database import Database
+from service.storage.audit import note
+from service.storage.database import Database, rowcount
 from service.storage.tables import BY_PROVIDER, KeyRow, SessionRow
 
 
@@ -42,9 +43,12 @@ async def admit(database: Database, person_hash: str, person: Person) -> None:
         if row is None:
             key = Key(str(uuid.uuid4()), person.role, person.site, person.doctor_id, person.label)
             insert_key(session, key, person_hash)
+            note(session, "key_made", key=key.id, role=key.role, site=key.site, by="provider")
             return
         if row.revoked_at is not None:
             raise SignInRefused("revoked")
+        if (row.role, row.site) != (person.role, person.site):
+            note(session, "key_changed", key=row.id, role=person.role, site=person.site, by="provider")
         row.role, row.site, row.doctor_id, row.label = person.role, person.site, person.doctor_id, person.label
 
     try:
@@ -56,4 +60,9 @@ async def admit(database: Database, person_hash: str, person: Person) -> None:
 async def dismiss(database: Database, person_hash: str) -> None:
     """End the sessions of a person to whom the provider no longer gives a role here."""
     gone = delete(SessionRow).where(SessionRow.key_hash == person_hash)
-    await database.write(lambda session: session.execute(gone))
+
+    def end(session: Session) -> None:
+        if ended := rowcount(session.execute(gone)):
+            note(session, "sessions_ended", ended=ended, by="provider")
+
+    await database.write(end)

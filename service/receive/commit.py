@@ -21,6 +21,7 @@ from service.receive.dicom.header import read_reference
 from service.receive.orders import find_order, merge_order
 from service.receive.posted import Part
 from service.state import Service
+from service.storage.audit import acting_for, note
 from service.storage.database import database_now, insert_rows
 from service.storage.folding import listed, usable_id
 from service.storage.tables import VISITS, InputRow, VisitRow
@@ -175,6 +176,8 @@ async def commit_visit(
         if leased:
             service.work.lease(row, row.received_at)
         insert_rows(session, row, *row.inputs)
+        posted = {"site": row.site, "files": len(row.inputs), "body": row.body_hash}
+        note(session, "visit_posted", row.id, actor=acting_for(session, row.key_id), **posted)
         in_same_transaction(session)
         return row
 

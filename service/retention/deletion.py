@@ -12,12 +12,13 @@ import time
 import uuid
 from collections import Counter
 from collections.abc import Collection, Sequence
-from typing import cast
+from typing import Any, cast
 
-from sqlalchemy import ColumnElement, Table, delete, select, update
+from sqlalchemy import ColumnElement, Select, Table, delete, select, update
 from sqlalchemy.orm import Session
 
 from service.background import lease_ended
+from service.storage.audit import note
 from service.storage.database import Database, database_now, insert_rows, rowcount
 from service.storage.store import Store
 from service.storage.tables import NAMING_FILES, VISITS, Base, DeletionRow, DeliveryRow
@@ -61,6 +62,7 @@ def delete_rows(session: Session, rule: str, which: Which) -> Counter[str]:
     for table, condition in which:
         if table.name in NAMING_FILES:
             digests |= set(session.scalars(select(table.c.sha256).where(condition)))
+    visits = [visit for table, condition in which if table is VISITS for visit in session.scalars(_ids(condition))]
     counts: Counter[str] = Counter()
     for table, condition in which:
         counts[table.name] += rowcount(session.execute(delete(table).where(condition)))
@@ -76,7 +78,14 @@ def delete_rows(session: Session, rule: str, which: Which) -> Counter[str]:
             finished_at=None if digests else now,
         )
         insert_rows(session, record)
+        for visit in visits:
+            note(session, "visit_deleted", visit, rule=rule, deletion=record.id)
+        note(session, "rows_deleted", rule=rule, deletion=record.id, counts=counts)
     return counts
+
+
+def _ids(condition: ColumnElement[bool]) -> Select[Any]:
+    return select(VISITS.c.id).where(condition)
 
 
 def remove_files(database: Database, store: Store) -> tuple[int, int]:

@@ -14,6 +14,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from service.errors import DatabaseUnavailable, StorageFull, StorageUnavailable
 from service.settings import PREFIX, BadSettings, Settings
+from service.storage.audit import acting_as
 from service.storage.database import Database
 from service.storage.store import Store, open_store
 
@@ -47,9 +48,13 @@ def plain_reason(error: Exception) -> str:
 
 
 def carried_out(name: str, command: Callable[[], int]) -> int:
-    """The exit code of a command, after it was carried out or one line has said why it was not."""
+    """The exit code of a command, after it was carried out or one line has said why it was not.
+
+    What it does is in the audit log under its name.
+    """
     try:
-        return command()
+        with acting_as(name):
+            return command()
     except NotDone as refusal:
         print(f"{name}: {refusal}", file=sys.stderr)
         return REFUSED

@@ -34,6 +34,7 @@ from sqlalchemy import (
 from sqlalchemy.orm import Session
 
 from service.errors import DatabaseUnavailable, OutcomeUnknown
+from service.storage.audit import ACTOR, append_noted
 from service.storage.group_commit import GroupCommit
 from service.storage.outages import commit_outages, database_outages, noted
 from service.storage.tables import Base, SessionRow
@@ -89,7 +90,7 @@ class Database:
         """A session whose work is committed at the end, or rolled back after an error.
 
         On SQLite a writing transaction takes the write lock at its start (``BEGIN IMMEDIATE``), so that what it has
-        read does not change before it writes.
+        read does not change before it writes. What was noted for the audit log is appended before the commit.
 
         Raises
         ------
@@ -103,6 +104,7 @@ class Database:
                 session.connection(execution_options={"sangloc_write": write})
                 yield session
                 session.flush()
+                append_noted(session)
             with commit_outages() if write else database_outages():
                 session.commit()
 
@@ -141,17 +143,24 @@ class Database:
     async def write(self, work: Callable[[Session], T]) -> T:
         """Run ``work`` in a transaction; when this returns, its changes survive a loss of power.
 
-        On SQLite several works share one transaction. If that fails, it is rolled back and ``work`` is called again:
-        it must give the same result when it is called twice.
+        What ``work`` notes for the audit log is noted of whoever calls this. On SQLite several works share one
+        transaction. If that fails, it is rolled back and ``work`` is called again: it must give the same result when it
+        is called twice.
 
         Raises
         ------
         DatabaseUnavailable, StorageFull, OutcomeUnknown
             As :meth:`transaction`; also :class:`OutcomeUnknown` where no answer came within :data:`ANSWER_S`.
         """
+        actor = ACTOR.get()
+
+        def acting(session: Session) -> T:
+            session.info["actor"] = actor
+            return work(session)
+
         try:
             async with asyncio.timeout(ANSWER_S):
-                return await (self._writer.run(work) if self._writer else self._run(work, True))
+                return await (self._writer.run(acting) if self._writer else self._run(acting, True))
         except TimeoutError:
             raise noted(OutcomeUnknown("timeout")) from None
 

@@ -40,6 +40,7 @@ DEPLOY: Mapping[str, When] = {
     "0012": "before",
     "0013": "before",
     "0014": "before",
+    "0015": "before",
 }
 """When each migration may run.
 

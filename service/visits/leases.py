@@ -16,6 +16,7 @@ from sqlalchemy.orm import Session
 from data_specs.visit.assessment import Assessment
 from service.background import NOT_LEASED, LeasedRows, lease_ended
 from service.delivery.queue import enqueue
+from service.storage.audit import SERVICE, digest_of_text, note
 from service.storage.database import Database, database_now, rowcount
 from service.storage.owner import Owner
 from service.storage.tables import EXCHANGES, VISITS, VisitRow
@@ -83,6 +84,12 @@ class Leases(LeasedRows[str]):
     async def finish(self, lease: Lease, status: str, assessment: Assessment) -> datetime | None:
         """Write the outcome, and return when it was written; ``None`` where another process has taken the visit."""
         outcome = {"status": status, "priority": assessment.priority, "assessment": assessment.model_dump_json()}
+        answered = {
+            "outcome": status,
+            "assessment": digest_of_text(outcome["assessment"]),
+            "models": [f"{model.name} {model.version}" for model in assessment.models],
+            "inputs": [file.sha256 for file in lease.row.inputs],
+        }
 
         def finish(session: Session) -> datetime | None:
             now = database_now(session)
@@ -90,6 +97,7 @@ class Leases(LeasedRows[str]):
             if rowcount(written) != 1:
                 return None
             enqueue(session, lease.row.id, lease.row.site, lease.row.version, now)
+            note(session, "visit_assessed", lease.row.id, actor=SERVICE, **answered)
             if self._at_node:
                 session.execute(_EXCHANGED, {"visit_id": lease.row.id, "due_at": now})
             return now

@@ -42,6 +42,7 @@ from service.api.dicomweb.retrieve import (
 )
 from service.api.refusals import problem_responses
 from service.api.session import CurrentKey
+from service.audit.routes import shows
 from service.errors import OUTAGE_RETRY_AFTER_S, Forbidden, Unavailable
 from service.keys import Key
 from service.language.choice import language_of
@@ -258,6 +259,7 @@ async def rendered_instance(
     service = service_of(request)
     kind = chosen(request, "image/png", "image/jpeg")
     found = await find_made(service, key, language_of(request), study, series, instance)
+    shows(request.scope, (version.report.visit for version, _ in found))
     return Response(await as_picture(service, found, kind), 200, VARY, kind)
 
 
@@ -265,6 +267,7 @@ async def _retrieve(request: Request, key: Key, *uids: str) -> Response:
     service, root = service_of(request), _root(request)
     kind = chosen(request, *((RELATED, DICOM) if len(uids) == 3 else (RELATED,)))
     found = await find_made(service, key, language_of(request), *uids)
+    shows(request.scope, (version.report.visit for version, _ in found))
     if kind == DICOM:
         ((version, instance),) = found
         content = await dicom_file(service, version.report, version.language, instance)
@@ -279,6 +282,7 @@ async def _metadata(request: Request, key: Key, *uids: str) -> Response:
     service = service_of(request)
     chosen(request, JSON, "application/json")
     found = await find_made(service, key, language_of(request), *uids)
+    shows(request.scope, (version.report.visit for version, _ in found))
     return StreamingResponse(await begun(as_metadata(service, found)), 200, VARY, JSON)
 
 

@@ -23,6 +23,7 @@ from service.logs import where_it_failed
 from service.receive.commit import has_room
 from service.receive.dicom.header import read_reference
 from service.state import Service
+from service.storage.audit import acting_for, note
 from service.storage.database import database_now, insert_rows
 from service.storage.drafts import Draft
 from service.storage.tables import ArrivalRow
@@ -139,6 +140,7 @@ async def _keep(service: Service, row: ArrivalRow) -> Refusal | str:
             return Refusal("queue_full", OUT_OF_RESOURCES)
         row.received_at = database_now(session)
         insert_rows(session, row)
+        note(session, "object_received", actor=acting_for(session, row.source), site=row.site, sha256=row.sha256)
         return "stored"
 
     try:

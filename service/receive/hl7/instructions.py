@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session
 
 from data_specs.visit.context import Context
 from service.protocols.er7 import DUPLICATE_KEY, UNKNOWN_KEY, NotUsable
+from service.storage.audit import acting_for, note
 from service.storage.tables import OrderMessageRow, OrderRow
 
 Control = Literal["store", "replace", "delete"]
@@ -93,6 +94,14 @@ def carry_out(session: Session, site: str, message: OrderMessage, now: datetime)
             sha256=message.sha256,
             received_at=now,
         )
+    )
+    note(
+        session,
+        "orders_received",
+        actor=acting_for(session, "hl7"),
+        site=site,
+        orders=len(staged),
+        message=message.sha256,
     )
     session.flush()  # the next message of the same transaction has to find it
     return None

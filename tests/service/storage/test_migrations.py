@@ -32,6 +32,8 @@ STEPS = list(itertools.pairwise(KNOWN))
 MOMENT = datetime(2026, 1, 2, 3, 4, 5)
 EMPTIED = {"0010": {"sessions"}}
 """Tables whose rows a migration deletes: whoever was signed in signs in again."""
+APPEND_ONLY = {"audit"}
+"""Tables whose rows the database refuses to change and to delete."""
 INDEXES = "SELECT indexname, indexdef FROM pg_indexes WHERE schemaname = 'public'"
 JSON = {"context", "options", "dicom", "opinion", "assessment", "report", "asked_by"}
 
@@ -109,14 +111,15 @@ def test_data_of_each_revision_survive_the_next_one_up_down_and_up_again(databas
 
 def works(connection, found, word):
     """Whether code that knows these tables can insert, change, read and delete."""
+    changing = [table for table in found if table.name not in APPEND_ONLY]
     with contextlib.suppress(sa.exc.DBAPIError), connection.begin_nested():
         fill(connection, found, word)
-        for table in found:
+        for table in changing:
             key = next(iter(table.primary_key))
             mine = sa.update(table).where(key == made_value(key, word))
             connection.execute(mine.values({name: made_value(table.c[name], word) for name in table.c.keys()}))  # noqa: SIM118
             assert connection.execute(sa.select(*table.columns)).all()
-        for table in reversed(found):
+        for table in reversed(changing):
             key = next(iter(table.primary_key))
             connection.execute(sa.delete(table).where(key == made_value(key, word)))
         return True
