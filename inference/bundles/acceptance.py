@@ -20,14 +20,20 @@ def at_site(bundle: Bundle, registry: Registry, site: str) -> tuple[Bundle, tupl
     A site without an acceptance of this version uses it as the bundle says.
     """
     manifest = bundle.manifest
+    adapted = manifest_at_site(manifest, registry, site)
+    shown = {finding_key(spec) for spec in adapted.findings}
+    left_out = dict.fromkeys(spec.name for spec in manifest.findings if finding_key(spec) not in shown)
+    return replace(bundle, manifest=adapted), tuple(left_out)
+
+
+def manifest_at_site(manifest: BundleManifest, registry: Registry, site: str) -> BundleManifest:
+    """The manifest with the findings that the site shows, each as it may use it."""
     entry = registry.acceptance(manifest.name, manifest.version, site)
     if entry is None:
-        return bundle, ()
+        return manifest
     said = entry.verdicts
     kept = tuple(_used(spec, entry) for spec in manifest.findings if said.get(finding_key(spec)) != NOT_HERE)
-    left_out = tuple(dict.fromkeys(s.name for s in manifest.findings if said.get(finding_key(s)) == NOT_HERE))
-    adapted: BundleManifest = manifest.model_copy(update={"findings": kept})
-    return replace(bundle, manifest=adapted), left_out
+    return manifest.model_copy(update={"findings": kept})
 
 
 def _used(spec: FindingSpec, entry: Entry) -> FindingSpec:

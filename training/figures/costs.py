@@ -15,6 +15,7 @@ from data_specs.planning.consequences import SHARES, Consequences, Figure, Row, 
 from data_specs.planning.performance import performances
 from data_specs.planning.programme import Programme
 from data_specs.planning.table import a_few
+from data_specs.vocabulary import is_reassuring
 from training.figures.screening import PlanError
 
 CAUTIONS = (
@@ -75,6 +76,8 @@ def as_text(
         elif each.performance.decides is None:
             parts.append("The threshold that decides is not among these.")
     parts.append("")
+    if is_reassuring(spec.name):
+        parts.append("Recalled is who lies below the threshold; prevalence and cases are of people without it.")
     if not local:
         parts.append(
             "The thresholds were chosen on these same cases, of other hospitals: measure on local ones (--scores)."
