@@ -116,7 +116,7 @@ def every_threshold(answers: list[Answered]) -> list[float]:
     return [each.probability + aside for each in answers for aside in (-1e-6, 0, 1e-6)]
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(ANSWERS)
 def test_no_threshold_is_nearer_to_equal_recalls(answers: list[Answered]) -> None:
     recalled = sum(bool(each.served) for each in answers)
@@ -131,7 +131,7 @@ def test_no_threshold_is_nearer_to_equal_recalls(answers: list[Answered]) -> Non
         assert abs(found.reached - recalled) == min(distances)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(ANSWERS)
 def test_no_higher_threshold_finds_as_many_known_cases(answers: list[Answered]) -> None:
     recalled = sum(bool(each.served) for each in answers)
@@ -175,7 +175,7 @@ def test_intervals_cover_the_threshold_as_often_as_they_say() -> None:
 
     served, p = drawn(np.random.default_rng(9), 400_000)
     truth = np.quantile(p, 1 - served.mean())
-    covered, repeats = 0, 150
+    covered, repeats = 0, 100
     rng = np.random.default_rng(1)
     for _ in range(repeats):
         served, p = drawn(rng, 300)
