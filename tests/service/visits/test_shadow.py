@@ -135,16 +135,16 @@ def test_a_promotion_is_held_to_what_it_would_have_done_to_real_visits(server, b
     plan_file(bundles, "lung").write_text(PLAN)
     with server.client() as client:
         set_shadow(bundles, "lung", "1.1.0", **SIGNED)
-        until(lambda: loaded(client)["shadow"] == "1.1.0", 10)
+        until(lambda: loaded(client)["shadow"] == "1.1.0", 60)
         visits = [post(client, FILMS[1]) for _ in range(3)]
-        until(lambda: len(stored(server)) == 3, 30)
+        until(lambda: len(stored(server)) == 3, 60)
         assert all(_abnormal(visit)["positive"] for visit in visits)
         assert main(promotion) == REFUSED, "three visits are too few"
         assert "3 visits of the last 1 days were answered by lung 1.0.0" in capsys.readouterr().err
         visits.append(post(client, FILMS[1]))
         outcome = {"finding": "abnormal", "outcome": "confirmed"}
         assert client.post(f"/v1/visits/{visits[0]['id']}/outcomes", json=outcome).status_code == 201
-        until(lambda: len(stored(server)) == 4, 30)
+        until(lambda: len(stored(server)) == 4, 60)
         capsys.readouterr()
 
         assert main(["--bundles", str(bundles), "recalls", "lung", "--database", server.database]) == DONE
@@ -161,7 +161,7 @@ def test_a_promotion_is_held_to_what_it_would_have_done_to_real_visits(server, b
 
         assert main([*promotion, "--override", "the clinics agreed"]) == DONE
         assert "Overridden: abnormal: no longer recalled: 1000.0 (" in capsys.readouterr().out
-        until(lambda: loaded(client)["version"] == "1.1.0", 10)
+        until(lambda: loaded(client)["version"] == "1.1.0", 60)
         assert lung_version(post(client, FILMS[1])) == "1.1.0"
     entry = read_registry(bundles).entries[-1]
     assert entry.override == "the clinics agreed"
