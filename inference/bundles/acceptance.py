@@ -21,6 +21,8 @@ def at_site(bundle: Bundle, registry: Registry, site: str) -> tuple[Bundle, tupl
     """
     manifest = bundle.manifest
     adapted = manifest_at_site(manifest, registry, site)
+    if adapted is manifest:
+        return bundle, ()
     shown = {finding_key(spec) for spec in adapted.findings}
     left_out = dict.fromkeys(spec.name for spec in manifest.findings if finding_key(spec) not in shown)
     return replace(bundle, manifest=adapted), tuple(left_out)
