@@ -23,7 +23,7 @@ from models.recalls import ALL, Recalls, Share, recalls
 from models.recent import Recent, recent
 
 Change = Literal["weights", "calibration", "thresholds", "findings", "input", "purpose"]
-MAX_BYTES = 100_000
+MAX_BYTES, MAX_DAYS = 100_000, 3660
 NAMED_OTHERWISE = {"calibration", "operating_points", "decides_at", "undecided", "column"}
 ONLY_TOLD = {"use_because", "evaluation", "roc", "roc_by_group"}
 """Members of a finding that do not count as a change of what is offered."""
@@ -42,7 +42,7 @@ class Protocol(Schema):
         A group with fewer visits is shown and not judged.
     """
 
-    days: Annotated[int, Field(ge=1, le=3660)]
+    days: Annotated[int, Field(ge=1, le=MAX_DAYS)]
     visits: Annotated[int, Field(ge=1)]
     known_cases: Annotated[int, Field(ge=0)]
     group_visits: Annotated[int, Field(ge=1)]

@@ -155,8 +155,9 @@ def test_what_if_it_decided_at_another_threshold(
     # From 0.2, its own threshold, 0.45 and more are recalled: five more than from 0.5 by the version in service.
     assert whole()[2:5] == ["100", "50", "55"]
     assert whole("--threshold", "abnormal=0.245")[2:5] == ["100", "50", "50"]
-    with pytest.raises(SystemExit):
-        main([*given, "--threshold", "abnormal=1.5"])
+    for wrong in (["--threshold", "abnormal=1.5"], ["--days", "0"], ["--days", "9999999999"], ["--days", "x"]):
+        with pytest.raises(SystemExit):
+            main([*given, *wrong])
     assert main(["--bundles", str(bundles), "recalls", "lung", "9.9.9", "--data-dir", str(tmp_path)]) == 2
 
 
