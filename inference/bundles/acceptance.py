@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from data_specs.bundle import BundleManifest, FindingSpec
 from data_specs.visit.contract import OperatingPoint
-from inference.bundles.loading import Bundle
 from inference.bundles.registry import Entry, Registry, finding_key
+
+if TYPE_CHECKING:
+    from inference.bundles.loading import Bundle
 
 NOT_HERE = "not here"
 AT_SITE = "site"
