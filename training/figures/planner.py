@@ -222,7 +222,7 @@ def main(argv: list[str] | None = None) -> int:
     if arguments.group and not arguments.scores:
         unused.append("--group")
     if unused:
-        parser.error(f"{', '.join(dict.fromkeys(unused))}: to be given with --programme only, and --group with --scores")
+        parser.error(f"{', '.join(dict.fromkeys(unused))}: only with --programme, and --group with --scores")
     try:
         manifest = BundleManifest.model_validate_json((arguments.bundle / "screening.json").read_bytes())
         finding = find_finding(manifest, arguments.finding, arguments.cohort)

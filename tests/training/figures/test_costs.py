@@ -141,7 +141,7 @@ def test_what_belongs_to_a_programme_is_not_passed_over_without_one(
     asked = ["--bundle", str(LUNG), "--finding", "abnormal", "--prevalence", "0.1", "--recalls-per-1000", "100"]
     with pytest.raises(SystemExit):
         planner.main([*asked, *given])
-    assert f"{given[0]}: to be given with --programme only" in capsys.readouterr().err
+    assert f"{given[0]}: only with --programme" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
