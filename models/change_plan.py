@@ -23,7 +23,10 @@ from models.recalls import ALL, Recalls, Share, recalls
 from models.recent import Recent, recent
 
 Change = Literal["weights", "calibration", "thresholds", "findings", "input", "purpose"]
-MAX_BYTES = 100_000
+MAX_BYTES, MAX_DAYS = 100_000, 3660
+NAMED_OTHERWISE = {"calibration", "operating_points", "decides_at", "undecided", "column"}
+ONLY_TOLD = {"use_because", "evaluation", "roc", "roc_by_group"}
+"""Members of a finding that do not count as a change of what is offered."""
 
 
 class Protocol(Schema):
@@ -39,7 +42,7 @@ class Protocol(Schema):
         A group with fewer visits is shown and not judged.
     """
 
-    days: Annotated[int, Field(ge=1, le=3660)]
+    days: Annotated[int, Field(ge=1, le=MAX_DAYS)]
     visits: Annotated[int, Field(ge=1)]
     known_cases: Annotated[int, Field(ge=0)]
     group_visits: Annotated[int, Field(ge=1)]
@@ -147,16 +150,24 @@ def read_plan(folder: Path, name: str) -> tuple[ChangePlan, str] | None:
 
 def beyond(plan: ChangePlan, old: BundleManifest, new: BundleManifest, found: Recent | None) -> list[str]:
     """In what a promotion is beyond its plan; empty if in nothing."""
+    offered = {spec.name for each in (old, new) for spec in each.findings}
     reasons = [
-        f"beyond the plan: {change} change, and may not ({how})"
-        for change, how in changes(old, new).items()
-        if change not in plan.may_change
+        *(
+            f"the plan has limits for {name}, which neither version offers"
+            for name in plan.findings
+            if name not in offered
+        ),
+        *(
+            f"beyond the plan: {change} change, and may not ({how})"
+            for change, how in changes(old, new).items()
+            if change not in plan.may_change
+        ),
     ]
     protocol = plan.protocol
     if found is None:
         return [
             *reasons,
-            f"the plan asks for {protocol.visits} visits of the last {protocol.days} days, and there are none",
+            f"the plan asks for {protocol.visits} visits of the last {protocol.days} days, and no database shows any",
         ]
     if found.visits < protocol.visits:
         return [
@@ -257,11 +268,14 @@ def changes(old: BundleManifest, new: BundleManifest) -> dict[Change, str]:
     same = [key for key in before if key in after]
     if old.weights.sha256 != new.weights.sha256:
         found["weights"] = f"{old.weights.sha256[:12]} to {new.weights.sha256[:12]}"
-    for change, of in (("calibration", _calibration), ("thresholds", _thresholds)):
-        if named := [key for key in same if of(before[key]) != of(after[key])]:
-            found[change] = ", ".join(named)  # type: ignore[index]
-    uses = [key for key in same if _offer(before[key]) != _offer(after[key])]
-    if named := sorted({*uses, *(before.keys() ^ after.keys())}):
+    if named := [key for key in same if before[key].calibration != after[key].calibration]:
+        found["calibration"] = ", ".join(named)
+    named = [key for key in same if _thresholds(before[key]) != _thresholds(after[key])]
+    named += sorted(name for name, _ in old.thresholds.items() ^ new.thresholds.items())
+    if named:
+        found["thresholds"] = ", ".join(dict.fromkeys(named))
+    named = [key for key in same if _offer(before[key]) != _offer(after[key])]
+    if named := sorted([*named, *(before.keys() ^ after.keys())]):
         found["findings"] = ", ".join(named)
     if old.input != new.input:
         found["input"] = new.input.modality
@@ -270,13 +284,10 @@ def changes(old: BundleManifest, new: BundleManifest) -> dict[Change, str]:
     return found
 
 
-def _calibration(spec: FindingSpec) -> object:
-    return spec.calibration
-
-
 def _thresholds(spec: FindingSpec) -> object:
     return [(point.name, point.threshold) for point in spec.operating_points], spec.decides_at, spec.undecided
 
 
 def _offer(spec: FindingSpec) -> object:
-    return spec.kind, spec.use, spec.age_years, spec.requires, spec.applies_when, spec.risk
+    """All that is neither named otherwise nor only told of the finding: a member that is not thought of counts."""
+    return spec.model_dump(exclude=NAMED_OTHERWISE | ONLY_TOLD)

@@ -17,6 +17,8 @@ from models.recent import Answered, persons_of
 
 DRAWS, FEWEST = 1000, 10
 """Draws of the bootstrap; recalls, and known cases, below which no threshold is given."""
+PER_UNIT = 1_000_000
+"""Thresholds are millionths, so that one that is copied from a table recalls the same visits."""
 Floats = NDArray[np.float64]
 
 
@@ -78,11 +80,13 @@ def _threshold(answers: Sequence[Answered], draws: int, seed: int, *, at_least: 
     for i in range(draws):
         weights = np.bincount(rng.integers(n_persons, size=n_persons), minlength=n_persons)[persons].astype(np.float64)
         drawn[i] = ladder.at(weights, recalled, at_least=at_least)
+    # A rank is rounded down: at the threshold rather more are recalled than fewer.
     low, high = np.percentile(drawn, [2.5, 97.5])
+    low, found, high = np.floor(np.array([low, found, high]) * PER_UNIT) / PER_UNIT
     reached = int((ranks >= found).sum())
     if below:
         found, low, high = -found, -high, -low
-    return Equal(*(float(min(max(each, 0.0), 1.0)) for each in (found, low, high)), len(answers), reached)
+    return Equal(*(float(min(max(0.0, each), 1.0)) for each in (found, low, high)), len(answers), reached)
 
 
 class _Ladder:
@@ -93,8 +97,9 @@ class _Ladder:
         ranked = values[self._order]
         self._ends = np.flatnonzero(np.append(ranked[1:] != ranked[:-1], True))
         steps = ranked[self._ends]
-        above, under = np.nextafter(steps[0], np.inf), steps[-1]
-        self._thresholds = np.concatenate([[above], (steps[1:] + steps[:-1]) / 2, [under]])
+        self._thresholds = np.concatenate(
+            [[steps[0] + 1 / PER_UNIT], (steps[1:] + steps[:-1]) / 2, [steps[-1] - 0.5 / PER_UNIT]]
+        )
 
     def at(self, weights: Floats, recalled: Floats, *, at_least: bool) -> float:
         """The threshold above which the weight is that of ``recalled``, or ``at_least`` that.

@@ -9,15 +9,15 @@ import argparse
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from sqlalchemy.exc import SQLAlchemyError
 
 from inference.bundles.registry import read_registry
+from models.change_plan import MAX_DAYS, read_plan
+from models.compare import FindingAnswer, compare
+from models.recalls import HEAD, rows, scores, thresholds
+from models.recent import recent
 from models.registry import read_manifest
-
-if TYPE_CHECKING:
-    from models.compare import FindingAnswer
 
 Table = Callable[[Sequence[str], Sequence[Sequence[str]]], str]
 
@@ -54,7 +54,7 @@ def add_commands(command: Callable[[str, object, str], argparse.ArgumentParser],
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Which visits ``recalls`` and a promotion show."""
     _add_database(parser)
-    parser.add_argument("--days", type=int, help=f"visits of so many days (by default those of the plan, or {DAYS})")
+    parser.add_argument("--days", type=_days, help=f"visits of so many days (by default those of the plan, or {DAYS})")
     parser.add_argument("--site", help="show only visits of this site")
     parser.add_argument("--scores", type=Path, metavar="FILE", help="write probabilities and outcomes as CSV")
     parser.set_defaults(threshold=[])
@@ -79,14 +79,12 @@ def show_before_promotion(given: argparse.Namespace, table: Table) -> str | None
 
 
 def _compare(given: argparse.Namespace, table: Table) -> None:
-    from models.compare import compare  # noqa: PLC0415  only this command needs the database
-
     found = compare(_expect_database(given), given.name, shadow=given.version)
     if not found:
         print(f"{given.name}: no answer of a shadow is stored yet")
     for (served, shadow), both in found.items():
         print(f"{given.name} {served} in service, {shadow} in the shadow: {both.visits} visits\n")
-        rows = [
+        compared = [
             (
                 name, str(pairs.n), str(pairs.one_only), *(str(pairs.cells.get(cell, "")) for cell in _CELLS),
                 _number(pairs.agreement, percent=True), _number(pairs.kappa), _number(pairs.correlation),
@@ -94,7 +92,7 @@ def _compare(given: argparse.Namespace, table: Table) -> None:
             )
             for name, pairs in both.findings.items()
         ]  # fmt: skip
-        print(table(_COMPARED, rows))
+        print(table(_COMPARED, compared))
         print(f"\nDiffering: {len(both.differing)}" + (f", {given.limit} shown" * (len(both.differing) > given.limit)))
         if both.differing:
             shown = [
@@ -137,10 +135,6 @@ def _recalls(given: argparse.Namespace, table: Table) -> None:
 
 def _print_recalls(given: argparse.Namespace, database: str, version: str, table: Table) -> None:
     """What would have happened to the site's last visits, and the thresholds at which as many are recalled or found."""
-    from models.change_plan import read_plan  # noqa: PLC0415  only this and a promotion need the database
-    from models.recalls import HEAD, rows, scores, thresholds  # noqa: PLC0415
-    from models.recent import recent  # noqa: PLC0415
-
     registry = read_registry(given.bundles)
     before = registry.in_service(given.name)
     if before is None or version not in registry.versions.get(given.name, ()):
@@ -172,6 +166,12 @@ def _threshold(text: str) -> tuple[str, float]:
     if not (finding and 0 <= threshold <= 1):
         raise argparse.ArgumentTypeError(f"{text}: expected FINDING=VALUE, a value from 0 to 1")
     return finding, threshold
+
+
+def _days(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and len(text) <= 4 and 1 <= int(text) <= MAX_DAYS):
+        raise argparse.ArgumentTypeError(f"{text}: expected a number of days from 1 to {MAX_DAYS}")
+    return int(text)
 
 
 def _database(given: argparse.Namespace) -> str | None:

@@ -165,7 +165,7 @@ def thresholds(found: Recent) -> list[tuple[str, str, str, str]]:
 def _equal(found: Equal | None) -> str:
     if found is None:
         return "too few to say"
-    return f"{found.threshold:.6g} ({found.low:.3g} to {found.high:.3g}; {found.reached} of {found.n})"
+    return f"{found.threshold:.6f} ({found.low:.3g} to {found.high:.3g}; {found.reached} of {found.n})"
 
 
 def _share(share: Share | None, factor: float, digits: int = 0) -> str:

@@ -11,13 +11,14 @@ from datetime import UTC, datetime, timedelta
 from sqlalchemy import DateTime, Row, column, create_engine, inspect, select, table
 from sqlalchemy.engine import Connection
 
-from data_specs.bundle import BundleManifest
+from data_specs.bundle import BundleManifest, FindingSpec
 from data_specs.person import age_at_examination, age_band
 from data_specs.visit.assessment import Assessment, FoundFinding, is_recalled
 from data_specs.visit.context import Context
 from data_specs.vocabulary import is_reassuring
-from inference.bundles.registry import Registry, finding_key
-from inference.findings import offered
+from inference.bundles.acceptance import AT_SITE, manifest_at_site
+from inference.bundles.registry import Registry
+from inference.findings import offered, operating_point
 
 _SHADOWS = table("shadow_answers", *map(column, ("visit_id", "name", "version", "in_service", "assessment")))
 _VISITS = table(
@@ -90,7 +91,7 @@ def recent(
     site: str | None = None,
     thresholds: Mapping[str, float] | None = None,
 ) -> Recent:
-    """Read the visits that both versions answered, the shadow's at the thresholds at which it would serve the site.
+    """Read the visits that both versions answered; the shadow's findings count as it would serve the visit's site.
 
     Parameters
     ----------
@@ -103,7 +104,7 @@ def recent(
     site
         Only visits of this site.
     thresholds
-        By finding, in the place of the thresholds at which the shadow would serve: what if.
+        By finding, in the place of the thresholds at which it would serve: what if.
 
     Raises
     ------
@@ -130,7 +131,9 @@ def recent(
                 context = Context.model_validate_json(row.context)
                 person = context.person
                 age = age_at_examination(person.age_years, person.birth_date, context.visited_on)
-                at = {**_site_thresholds(registry, manifest, row.site, age), **(thresholds or {})}
+                of_site = offered(manifest_at_site(manifest, registry, row.site), age)
+                at = {spec.name: _own_threshold(spec) for spec in of_site if spec.use == "triage"}
+                at |= {name: threshold for name, threshold in (thresholds or {}).items() if name in at}
                 who = (row.site, row.person_id) if row.person_id else (row.id,)
                 answers += _answered(served, shadow, outcomes[row.id], who, _groups(row.site, context, age), at)
     finally:
@@ -180,41 +183,39 @@ def _answered(
     outcomes: Mapping[str, str],
     person: tuple[str, ...],
     groups: tuple[str, ...],
-    thresholds: Mapping[str, float],
+    at: Mapping[str, float | None],
 ) -> Iterator[Answered]:
+    """Findings that decide in both versions; ``at``: those of the shadow, with a threshold if not its own counts."""
     for organ, answer in shadow.organs.items():
         before = {found.name: found for found in served.organs[organ].findings} if organ in served.organs else {}
         for found in answer.findings:
             other = before.get(found.name)
-            if other is None or not (_decides(other) and _decides(found)):
+            if other is None or found.name not in at or not (_decides(other) and _decides(found, at[found.name])):
                 continue
             yield Answered(
                 finding=found.name,
                 person=person,
                 groups=groups,
                 served=is_recalled(other),
-                shadow=_recalled_at(found, thresholds.get(found.name)),
+                shadow=_recalled_at(found, at[found.name]),
                 served_probability=other.probability or 0.0,
                 probability=found.probability or 0.0,
                 is_case=_is_case(found.name, outcomes.get(found.name)),
             )
 
 
-def _decides(found: FoundFinding) -> bool:
-    return found.probability is not None and found.operating_point is not None
+def _decides(found: FoundFinding, threshold: float | None = None) -> bool:
+    return found.probability is not None and (found.operating_point is not None or threshold is not None)
 
 
-def _site_thresholds(registry: Registry, manifest: BundleManifest, site: str, age: float | None) -> dict[str, float]:
-    """The site's own thresholds for a person of this age, by finding, where it accepted the version with some."""
-    entry = registry.acceptance(manifest.name, manifest.version, site)
-    if entry is None:
-        return {}
-    keys = {spec.name: finding_key(spec) for spec in offered(manifest, age)}
-    return {name: entry.thresholds[key] for name, key in keys.items() if key in entry.thresholds}
+def _own_threshold(spec: FindingSpec) -> float | None:
+    """The threshold that the site accepted the finding at; ``None``: that of the bundle."""
+    own = operating_point(spec, AT_SITE)
+    return None if own is None else own.threshold
 
 
 def _recalled_at(found: FoundFinding, threshold: float | None) -> bool | None:
-    """As the version says, or at a site's own threshold, where no person is undecided."""
+    """As the version says, or at another threshold, where no person is undecided."""
     if threshold is None or found.probability is None:
         return is_recalled(found)
     return (found.probability >= threshold) is not is_reassuring(found.name)

@@ -129,15 +129,16 @@ def consequences(
 def shares(sensitivity: Floats, specificity: Floats, prevalence: Floats | float) -> dict[str, Floats]:
     """What happens to 1,000 people screened, and predictive values; NaN where one is not defined."""
     found, without = prevalence * sensitivity, (1 - prevalence) * (1 - specificity)
-    recalled, cleared = found + without, (1 - prevalence) * specificity
+    missed, cleared = prevalence * (1 - sensitivity), (1 - prevalence) * specificity
+    recalled = found + without
     return {
         "sensitivity": sensitivity,
         "specificity": specificity,
         "ppv": ratio(found, recalled),
-        "npv": ratio(cleared, 1 - recalled, where=cleared > 0),
+        "npv": ratio(cleared, missed + cleared),
         "recalled": 1000 * recalled,
         "found": 1000 * found,
-        "missed": 1000 * (prevalence - found),
+        "missed": 1000 * missed,
         "recalled_without": 1000 * without,
     }
 
@@ -160,10 +161,10 @@ def money(of_1000: dict[str, Floats], costs: Costs, people: int) -> dict[str, Fl
     }
 
 
-def ratio(part: Floats, of: Floats, where: NDArray[np.bool_] | None = None) -> Floats:
-    """``part / of``; NaN where ``of`` is zero, or not ``where``."""
+def ratio(part: Floats, of: Floats) -> Floats:
+    """``part / of``; NaN where ``of`` is zero."""
     part, of = np.broadcast_arrays(part, of)
-    return np.divide(part, of, out=np.full(of.shape, np.nan), where=of > 0 if where is None else where)
+    return np.divide(part, of, out=np.full(of.shape, np.nan), where=of > 0)
 
 
 def _with_interval(values: Floats, drawn: Floats) -> list[Figure]:

@@ -70,7 +70,7 @@ def prevalences(written: Any) -> tuple[Prevalence, ...]:
     found = tuple(each for part in parts if str(part).strip() for each in _prevalence(part))
     if not 0 < len(found) <= MAX_PREVALENCES:
         raise PydanticCustomError(
-            "prevalences", "one to {expected} prevalences are needed", {"expected": f"1 … {MAX_PREVALENCES}"}
+            "prevalences", "expected {expected} prevalences", {"expected": f"1 … {MAX_PREVALENCES}"}
         )
     return found
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from data_specs.bundle import BundleManifest, FindingSpec
 from data_specs.visit.contract import OperatingPoint
-from inference.bundles.loading import Bundle
 from inference.bundles.registry import Entry, Registry, finding_key
+
+if TYPE_CHECKING:
+    from inference.bundles.loading import Bundle
 
 NOT_HERE = "not here"
 AT_SITE = "site"
@@ -20,14 +23,22 @@ def at_site(bundle: Bundle, registry: Registry, site: str) -> tuple[Bundle, tupl
     A site without an acceptance of this version uses it as the bundle says.
     """
     manifest = bundle.manifest
+    adapted = manifest_at_site(manifest, registry, site)
+    if adapted is manifest:
+        return bundle, ()
+    shown = {finding_key(spec) for spec in adapted.findings}
+    left_out = dict.fromkeys(spec.name for spec in manifest.findings if finding_key(spec) not in shown)
+    return replace(bundle, manifest=adapted), tuple(left_out)
+
+
+def manifest_at_site(manifest: BundleManifest, registry: Registry, site: str) -> BundleManifest:
+    """The manifest with the findings that the site shows, each as it may use it."""
     entry = registry.acceptance(manifest.name, manifest.version, site)
     if entry is None:
-        return bundle, ()
+        return manifest
     said = entry.verdicts
     kept = tuple(_used(spec, entry) for spec in manifest.findings if said.get(finding_key(spec)) != NOT_HERE)
-    left_out = tuple(dict.fromkeys(s.name for s in manifest.findings if said.get(finding_key(s)) == NOT_HERE))
-    adapted: BundleManifest = manifest.model_copy(update={"findings": kept})
-    return replace(bundle, manifest=adapted), left_out
+    return manifest.model_copy(update={"findings": kept})
 
 
 def _used(spec: FindingSpec, entry: Entry) -> FindingSpec:

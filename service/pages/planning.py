@@ -27,7 +27,7 @@ from inference.bundles.registry import finding_key, read_registry
 from service.api.session import page_key
 from service.faults import BETWEEN, field_faults
 from service.language.choice import language_of
-from service.language.texts import opening
+from service.language.texts import NARROW_SPACE, opening
 from service.pages.curves import HEIGHT, WIDTH, Curve, curve
 from service.pages.frame import page, to_login
 from service.state import service_of
@@ -185,25 +185,25 @@ def _curves(found: Consequences) -> dict[str, Curve]:
 def _written(language: Language) -> dict[str, Any]:
     """How the template writes numbers."""
 
+    def decimals(value: float, digits: int) -> str:
+        text = f"{value:,.{digits}f}".replace(",", NARROW_SPACE)
+        return text if language == "en" else text.replace(".", ",")
+
     def amount(value: float) -> str:
         """With groups of three digits and, below 100, decimals."""
-        decimals = 0 if abs(value) >= 100 else 1 if abs(value) >= 10 else 2
-        text = f"{value:,.{decimals}f}".replace(",", "\u202f")
-        return text if language == "en" else text.replace(".", ",")
+        return decimals(value, 0 if abs(value) >= 100 else 1 if abs(value) >= 10 else 2)
 
-    def share(value: float) -> str:
-        text = f"{100 * value:.1f}"
-        return text if language == "en" else text.replace(".", ",")
-
-    def interval(figure: Figure, *, is_share: bool = False) -> tuple[str, str] | None:
-        """The figure and its interval in words; ``None`` where it is not defined."""
+    def interval(figure: Figure, name: str) -> tuple[str, str] | None:
+        """The figure and its interval, ``None`` where it is not defined; an NPV, near 100 %, has two decimals."""
         if math.isnan(figure.value):
             return None
-        value, low, high = map(share if is_share else amount, (figure.value, figure.low, figure.high))
+        ends = (figure.value, figure.low, figure.high)
+        digits = 2 if name == "npv" else 1
+        value, low, high = (decimals(100 * each, digits) if name in SHARES else amount(each) for each in ends)
         return value, f"{low}–{high}"
 
     def title(finding: str) -> str:
         name, space, ages = finding.partition(" ")
         return f"{opening(display(name, language))}{space}{ages}"
 
-    return {"amount": amount, "interval": interval, "finding_title": title, "shares": SHARES}
+    return {"amount": amount, "decimals": decimals, "interval": interval, "finding_title": title}

@@ -94,7 +94,7 @@ def test_the_interval_has_to_lie_within_the_limit(tmp_path: Path, bundles: Path)
 
 def test_a_group_that_is_harmed_refuses_what_the_whole_would_bear(tmp_path: Path, bundles: Path) -> None:
     write(bundles)
-    made = [*calm(4000), *[Made(*NO_LONGER, sex="male", age=30)] * 20, *[Made(*NEITHER, sex="male", age=30)] * 40]
+    made = [*calm(2000), *[Made(*NO_LONGER, sex="male", age=30)] * 20, *[Made(*NEITHER, sex="male", age=30)] * 40]
     reasons = refused(bundles, database(tmp_path, made))
     assert [reason.split(":")[0] for reason in reasons] == ["abnormal, sex male", "abnormal, age 18-40"]
     assert all("no longer recalled: 333.3 (" in reason for reason in reasons)
@@ -102,7 +102,7 @@ def test_a_group_that_is_harmed_refuses_what_the_whole_would_bear(tmp_path: Path
 
 def test_a_group_with_few_visits_is_not_judged(tmp_path: Path, bundles: Path) -> None:
     write(bundles)
-    made = [*calm(4000), *[Made(*NO_LONGER, sex="male")] * 20]
+    made = [*calm(2000), *[Made(*NO_LONGER, sex="male")] * 20]
     promote(bundles, "lung", "1.1.0", **SIGNED, database=database(tmp_path, made))
 
 
@@ -124,6 +124,14 @@ def test_limits_of_one_finding_stand_in_the_place_of_all(tmp_path: Path, bundles
     own = "[findings.abnormal]\nnewly_recalled_per_1000 = 100\nno_longer_recalled_per_1000 = 20\nsensitivity_loss = 1\n"
     write(bundles, ("# [findings.pneumonia]", f"{own}# [findings.pneumonia]"))
     promote(bundles, "lung", "1.1.0", **SIGNED, database=database(tmp_path, [*calm(380), *[Made(*NEWLY)] * 20]))
+
+
+def test_limits_of_a_finding_that_nobody_offers_are_not_passed_over(tmp_path: Path, bundles: Path) -> None:
+    own = "[findings.abnormall]\nnewly_recalled_per_1000 = 1\nno_longer_recalled_per_1000 = 1\nsensitivity_loss = 0\n"
+    write(bundles, ("# [findings.pneumonia]", f"{own}# [findings.pneumonia]"))
+    assert refused(bundles, database(tmp_path, calm())) == (
+        "the plan has limits for abnormall, which neither version offers",
+    )
 
 
 def test_too_few_visits_and_no_database(tmp_path: Path, bundles: Path) -> None:
@@ -154,6 +162,8 @@ def edited(**members: Any):
         (edited(use="information", use_because="x"), "findings"),
         (edited(age_years=[20, 86]), "findings"),
         (edited(decides_at="balanced"), "thresholds"),
+        (lambda m: m["thresholds"].update(far=99.0), "thresholds"),
+        (edited(digits=1), "findings"),
         (lambda m: m.update(purpose="for something else"), "purpose"),
         (lambda m: m["findings"].pop(), "findings"),
         (lambda m: m["input"].update(least_px=None), "input"),

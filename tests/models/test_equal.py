@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -86,8 +88,8 @@ def test_what_was_left_open_is_left_out() -> None:
 
 @settings(max_examples=40, deadline=None)
 @given(
-    st.lists(st.floats(0, 1), min_size=25, max_size=60, unique=True).flatmap(
-        lambda p: st.tuples(st.just(p), st.integers(FEWEST, len(p) - FEWEST))
+    st.lists(st.integers(0, 10**5), min_size=25, max_size=60, unique=True).flatmap(
+        lambda p: st.tuples(st.just([each / 10**5 for each in p]), st.integers(FEWEST, len(p) - FEWEST))
     )
 )
 def test_with_different_probabilities_exactly_as_many_are_recalled(given_: tuple[list[float], int]) -> None:
@@ -95,6 +97,61 @@ def test_with_different_probabilities_exactly_as_many_are_recalled(given_: tuple
     found = at_equal_recalls(visits(probabilities, recalled), draws=20)
     assert found is not None
     assert found.reached == recalled
+
+
+def recalls_at(threshold: float, answers: list[Answered]) -> int:
+    """How many a version that decides there recalls: from it, or below it for a finding that reassures."""
+    return sum((each.probability >= threshold) is (each.finding != "normal_ecg") for each in answers)
+
+
+PROBABILITIES = st.floats(0.001, 0.999) | st.integers(1, 19).map(lambda n: n / 20)
+ANSWERS = st.tuples(
+    st.sampled_from(["abnormal", "normal_ecg"]),
+    st.lists(st.tuples(PROBABILITIES, st.booleans()), min_size=2 * FEWEST, max_size=60),
+).map(lambda each: [answered(p, s, person=i, is_case=True, name=each[0]) for i, (p, s) in enumerate(each[1])])
+
+
+def every_threshold(answers: list[Answered]) -> list[float]:
+    """Thresholds to try: each probability as it is, and a little to both sides of it."""
+    return [each.probability + aside for each in answers for aside in (-1e-6, 0, 1e-6)]
+
+
+@settings(max_examples=60, deadline=None)
+@given(ANSWERS)
+def test_no_threshold_is_nearer_to_equal_recalls(answers: list[Answered]) -> None:
+    recalled = sum(bool(each.served) for each in answers)
+    found = at_equal_recalls(answers, draws=5)
+    if found is None:
+        assert min(recalled, len(answers) - recalled) < FEWEST
+        return
+    assert recalls_at(found.threshold, answers) == found.reached
+    distances = [abs(recalls_at(each, answers) - recalled) for each in every_threshold(answers)]
+    apart = [b - a for a, b in pairwise(sorted({each.probability for each in answers}))]
+    if not apart or min(apart) > 3e-6:
+        assert abs(found.reached - recalled) == min(distances)
+
+
+@settings(max_examples=60, deadline=None)
+@given(ANSWERS)
+def test_no_higher_threshold_finds_as_many_known_cases(answers: list[Answered]) -> None:
+    recalled = sum(bool(each.served) for each in answers)
+    found = at_equal_sensitivity(answers, draws=5)
+    if found is None:
+        assert recalled == 0
+        return
+    assert recalls_at(found.threshold, answers) == found.reached >= recalled
+    enough = [n for each in every_threshold(answers) if (n := recalls_at(each, answers)) >= recalled]
+    apart = [b - a for a, b in pairwise(sorted({each.probability for each in answers}))]
+    if not apart or min(apart) > 3e-6:
+        assert found.reached == min(enough), "the threshold that recalls fewest and loses none"
+
+
+@pytest.mark.parametrize("name", ["abnormal", "normal_ecg"])
+def test_where_every_known_case_was_found_none_is_lost(name: str) -> None:
+    cases = [answered(0.1 + 0.05 * i, True, person=i, is_case=True, name=name) for i in range(12)]
+    found = at_equal_sensitivity(cases)
+    assert found is not None
+    assert found.reached == recalls_at(float(f"{found.threshold:.6f}"), cases) == 12
 
 
 def test_a_monotone_change_of_the_probabilities_changes_nobodys_recall() -> None:
@@ -118,7 +175,7 @@ def test_intervals_cover_the_threshold_as_often_as_they_say() -> None:
 
     served, p = drawn(np.random.default_rng(9), 400_000)
     truth = np.quantile(p, 1 - served.mean())
-    covered, repeats = 0, 150
+    covered, repeats = 0, 100
     rng = np.random.default_rng(1)
     for _ in range(repeats):
         served, p = drawn(rng, 300)

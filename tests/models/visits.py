@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from pathlib import Path
 
 from sqlalchemy import create_engine
@@ -54,13 +55,13 @@ def _add(session: Session, visit: str, made: Made, served: str, shadow: str) -> 
         VisitRow(
             id=visit, site=made.site, key_id="key", person_id=made.person, context=context.model_dump_json(),
             status="complete", received_at=at, body_hash="0" * 64,
-            assessment=_assessment(made, made.served, SERVED_AT, served).model_dump_json(),
+            assessment=_assessment(made, made.served, SERVED_AT, served),
         )
     )  # fmt: skip
     session.add(
         ShadowRow(
             visit_id=visit, name="lung", version=shadow, sha256="0" * 64, in_service=served, answered_at=at,
-            assessment=_assessment(made, made.shadow, SHADOW_AT, shadow).model_dump_json(),
+            assessment=_assessment(made, made.shadow, SHADOW_AT, shadow),
         )
     )  # fmt: skip
     if made.outcome is not None:
@@ -73,7 +74,8 @@ def _add(session: Session, visit: str, made: Made, served: str, shadow: str) -> 
             )  # fmt: skip
 
 
-def _assessment(made: Made, probability: float, threshold: float, version: str) -> Assessment:
+@cache
+def _assessment(made: Made, probability: float, threshold: float, version: str) -> str:
     point = OperatingPoint(name="screening", threshold=threshold, cohort="made")
     found = FoundFinding(
         name=made.finding,
@@ -84,4 +86,4 @@ def _assessment(made: Made, probability: float, threshold: float, version: str) 
     )
     organ = AssessedOrgan(status="assessed", findings=[found])
     model = ModelUsed(name="lung", version=version, sha256="0" * 64)
-    return Assessment(organs={"lung": organ}, inputs=[], models=[model])
+    return Assessment(organs={"lung": organ}, inputs=[], models=[model]).model_dump_json()

@@ -15,6 +15,7 @@ from data_specs.planning.consequences import SHARES, Consequences, Figure, Row, 
 from data_specs.planning.performance import performances
 from data_specs.planning.programme import Programme
 from data_specs.planning.table import a_few
+from data_specs.vocabulary import is_reassuring
 from training.figures.screening import PlanError
 
 CAUTIONS = (
@@ -75,6 +76,8 @@ def as_text(
         elif each.performance.decides is None:
             parts.append("The threshold that decides is not among these.")
     parts.append("")
+    if is_reassuring(spec.name):
+        parts.append("Recalled is who lies below the threshold; prevalence and cases are of people without it.")
     if not local:
         parts.append(
             "The thresholds were chosen on these same cases, of other hospitals: measure on local ones (--scores)."
@@ -89,23 +92,23 @@ def table(rows: Sequence[Row]) -> str:
     cells = [["from", "", *COLUMNS.values()]]
     for row in rows:
         name = f"{row.name} (decides)" if row.decides else row.name
-        figures = [written(row.figures[figure], 100 if figure in SHARES else 1) for figure in COLUMNS]
+        figures = [written(row.figures[figure], figure) for figure in COLUMNS]
         cells.append([f"{row.threshold:.4f}", name, *figures])
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     return "\n".join("  ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)).rstrip() for line in cells)
 
 
-def written(figure: Figure, factor: float = 1) -> str:
-    """A figure with its interval, with about three digits."""
+def written(figure: Figure, name: str) -> str:
+    """A figure with its interval, with about three digits; an NPV, which lies near 100 %, with two decimals."""
     if np.isnan(figure.value):
         return "none"
-    value, low, high = (_number(factor * each) for each in (figure.value, figure.low, figure.high))
-    return f"{value} ({low} to {high})"
 
+    def number(value: float) -> str:
+        shown = 100 * value if name in SHARES else value
+        decimals = 2 if name == "npv" or abs(shown) < 10 else 1 if abs(shown) < 100 else 0
+        return f"{shown:,.{decimals}f}"
 
-def _number(value: float) -> str:
-    decimals = 0 if abs(value) >= 100 else 1 if abs(value) >= 10 else 2
-    return f"{value:,.{decimals}f}"
+    return f"{number(figure.value)} ({number(figure.low)} to {number(figure.high)})"
 
 
 def draw(file: Path, found: Sequence[Consequences], title: str, currency: str) -> None:

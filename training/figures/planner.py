@@ -217,6 +217,12 @@ def main(argv: list[str] | None = None) -> int:
     missing = [f"--{name.replace('_', '-')}" for name in needed if getattr(arguments, name) is None]
     if missing:
         parser.error(f"give {', '.join(missing)}, or --example")
+    only_whole = ("scores", "group", "csv", "plot")
+    unused = [f"--{name}" for name in only_whole if getattr(arguments, name) and not arguments.programme]
+    if arguments.group and not arguments.scores:
+        unused.append("--group")
+    if unused:
+        parser.error(f"{', '.join(dict.fromkeys(unused))}: only with --programme, and --group with --scores")
     try:
         manifest = BundleManifest.model_validate_json((arguments.bundle / "screening.json").read_bytes())
         finding = find_finding(manifest, arguments.finding, arguments.cohort)

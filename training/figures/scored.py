@@ -25,7 +25,8 @@ def on_local_scores(spec: FindingSpec, file: Path, groups: Sequence[str] = ()) -
     ----------
     file
         CSV with ``probability``, as this finding gives it, and ``outcome`` (``confirmed`` or 1, ``refuted`` or 0,
-        ``lost`` or empty: left out), ``person`` if some have several rows, and any columns of groups.
+        ``lost`` or empty: left out), ``person`` if some have several rows, and any columns of groups. With a column
+        ``finding``, as ``python -m models recalls --scores`` writes it, only the rows of this finding count.
     groups
         Names of columns: each value with enough cases is a group, named like ``sex F``.
 
@@ -34,7 +35,7 @@ def on_local_scores(spec: FindingSpec, file: Path, groups: Sequence[str] = ()) -
     PlanError
         The message has the fault and its lines.
     """
-    rows = _read(file, groups)
+    rows = _read(file, groups, spec.name)
     probability = pd.to_numeric(rows.probability, errors="coerce")
     outcome = rows.outcome.str.strip().str.lower()
     for column, wrong, expected in (
@@ -42,7 +43,7 @@ def on_local_scores(spec: FindingSpec, file: Path, groups: Sequence[str] = ()) -
         ("outcome", ~outcome.isin(list(OUTCOMES)), "confirmed, refuted, lost, 1, 0 or empty"),
     ):
         if wrong.any():
-            lines = ", ".join(str(i + 2) for i in np.flatnonzero(wrong)[:SHOWN])
+            lines = ", ".join(str(i + 2) for i in rows.index[wrong][:SHOWN])
             raise PlanError(f"{file}: '{column}' has to be {expected}, and is not in line {lines}")
     y, p = outcome.map(OUTCOMES).to_numpy(np.float64), probability.to_numpy(np.float64)
     known = ~np.isnan(y)
@@ -65,7 +66,7 @@ def on_local_scores(spec: FindingSpec, file: Path, groups: Sequence[str] = ()) -
     return spec.model_copy(update=new), said
 
 
-def _read(file: Path, groups: Sequence[str]) -> pd.DataFrame:
+def _read(file: Path, groups: Sequence[str], finding: str) -> pd.DataFrame:
     try:
         if file.stat().st_size > MAX_BYTES:
             raise PlanError(f"{file}: larger than {MAX_BYTES} bytes")
@@ -77,6 +78,8 @@ def _read(file: Path, groups: Sequence[str]) -> pd.DataFrame:
     needed = ["probability", "outcome", *groups]
     if missing := [name for name in needed if name not in rows.columns]:
         raise PlanError(f"{file}: no column {', '.join(missing)}")
+    if "finding" in rows.columns:
+        rows = rows[rows.finding == finding]
     if rows.empty:
-        raise PlanError(f"{file}: no rows")
+        raise PlanError(f"{file}: no rows of {finding}")
     return rows

@@ -66,6 +66,12 @@ def test_everybody_and_nobody_recalled_are_certain() -> None:
     assert math.isnan(nobody.figures["ppv"].value)
 
 
+def test_who_is_not_recalled_may_all_be_missed() -> None:
+    measured = Performance("", (point(0.5, 9, 1, 0, 10),), {}, None)
+    (row,) = consequences(measured, EXACT, COSTS, 1000)
+    assert row.figures["npv"].value == 0
+
+
 def test_names_and_the_deciding_threshold() -> None:
     assert [(row.name, row.decides) for row in rows()] == [
         ("", False), ("screening", True), ("balanced, rule_in", False), ("", False),

@@ -12,9 +12,11 @@ from alembic.config import Config
 from alembic.migration import MigrationContext
 from sqlalchemy import inspect, select, text
 
+from inference.bundles.registry import read_registry
 from inference.engine import Engine
 from inference.runtime.session import Machine
-from models.__main__ import main
+from models.__main__ import DONE, REFUSED, main
+from models.change_plan import plan_file
 from models.compare import ACCEPTED, compare
 from models.registry import promote, rollback, set_shadow
 from service.parts import Parts
@@ -117,6 +119,56 @@ def test_findings_of_a_shadow_are_stored_and_compared_and_never_shown(server, bu
     assert all(visit_id in said for visit_id in differing)
     assert main(["compare", "cardiac", "--database", server.database]) == 0
     assert "no answer of a shadow" in capsys.readouterr().out
+
+
+PLAN = """
+name = "lung"
+may_change = ["weights", "calibration", "thresholds"]
+protocol = {days = 1, visits = 4, known_cases = 1, group_visits = 2}
+limits = {newly_recalled_per_1000 = 1000, no_longer_recalled_per_1000 = 400, sensitivity_loss = 0.5}
+"""
+
+
+def test_a_promotion_is_held_to_what_it_would_have_done_to_real_visits(server, bundles, capsys):
+    promotion = ["--bundles", str(bundles), "promote", "lung", "1.1.0", "--database", server.database]
+    promotion += ["--who", "the screening lead", "--why", "a test"]
+    plan_file(bundles, "lung").write_text(PLAN)
+    with server.client() as client:
+        set_shadow(bundles, "lung", "1.1.0", **SIGNED)
+        until(lambda: loaded(client)["shadow"] == "1.1.0", 60)
+        visits = [post(client, FILMS[1]) for _ in range(3)]
+        until(lambda: len(stored(server)) == 3, 60)
+        assert all(_abnormal(visit)["positive"] for visit in visits)
+        assert main(promotion) == REFUSED, "three visits are too few"
+        assert "3 visits of the last 1 days were answered by lung 1.0.0" in capsys.readouterr().err
+        visits.append(post(client, FILMS[1]))
+        outcome = {"finding": "abnormal", "outcome": "confirmed"}
+        assert client.post(f"/v1/visits/{visits[0]['id']}/outcomes", json=outcome).status_code == 201
+        until(lambda: len(stored(server)) == 4, 60)
+        capsys.readouterr()
+
+        assert main(["--bundles", str(bundles), "recalls", "lung", "--database", server.database]) == DONE
+        shown = capsys.readouterr().out
+        assert "lung 1.0.0 in service, 1.1.0 in the shadow: 4 visits of the last 1 days" in shown
+        assert main(promotion) == REFUSED
+        refused = capsys.readouterr()
+        assert refused.out == shown, "a promotion shows what recalls shows"
+        beyond = refused.err.splitlines()[1:-1]
+        recalls, cases, *groups = (line for line in beyond if line.startswith("  - abnormal"))
+        assert "abnormal: no longer recalled: 1000.0 (510.1 to 1000.0) per 1,000 of 4 visits, allowed 400.0" in recalls
+        assert "abnormal: sensitivity lost: 1.000 (" in cases
+        assert {line.split()[2] for line in groups} == {"site", "sex", "age"}
+        assert "  - effusion: 0 known cases; the plan asks for 1" in beyond
+        assert lung_version(post(client, FILMS[1])) == "1.0.0"
+
+        assert main([*promotion, "--override", "the clinics agreed"]) == DONE
+        assert "Overridden: abnormal: no longer recalled: 1000.0 (" in capsys.readouterr().out
+        until(lambda: loaded(client)["version"] == "1.1.0", 60)
+        assert lung_version(post(client, FILMS[1])) == "1.1.0"
+    entry = read_registry(bundles).entries[-1]
+    assert entry.override == "the clinics agreed"
+    assert "held to the plan" in entry.why
+    assert len(entry.overridden) == len(beyond)
 
 
 def test_a_running_server_takes_a_promotion_and_a_rollback(server, bundles):

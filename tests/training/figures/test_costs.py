@@ -69,7 +69,7 @@ def test_the_command_prints_writes_and_draws(
     assert "screening (decides)" in said
     assert "chosen on these same cases" in said
     assert "carries no group at every threshold" in said
-    rows = list(csv.DictReader(out.open()))
+    rows = list(csv.DictReader(out.read_text().splitlines()))
     assert len(rows) == 120
     assert all(float(row["total_low"]) <= float(row["total"]) <= float(row["total_high"]) for row in rows)
     assert plot.read_text().startswith("<?xml")
@@ -109,6 +109,39 @@ def test_groups_are_those_of_the_scores(abnormal: FindingSpec, tmp_path: Path) -
     assert sum(point.true_positives for point in of_sex) == 100
     assert local.evaluation == ()
     assert said == ["2 rows without an outcome were left out."]
+
+
+def test_of_a_table_of_several_findings_its_own_rows_count(abnormal: FindingSpec, tmp_path: Path) -> None:
+    rows = ["effusion,0.9,refuted", "abnormal,0.8,confirmed", "effusion,0.7,", "abnormal,0.2,refuted"]
+    file = tmp_path / "scores.csv"
+    file.write_text("\n".join(["finding,probability,outcome", *rows]))
+    local, said = on_local_scores(abnormal, file)
+    assert said == []
+    assert (local.roc[0].true_positives, local.roc[0].false_positives) == (1, 1)
+    file.write_text(file.read_text().replace("0.2", "2"))
+    with pytest.raises(PlanError, match="in line 5"):
+        on_local_scores(abnormal, file)
+    file.write_text(file.read_text().replace("abnormal", "oedema"))
+    with pytest.raises(PlanError, match="no rows of abnormal"):
+        on_local_scores(abnormal, file)
+
+
+def test_of_a_finding_that_reassures_it_is_said_who_is_recalled(
+    programme: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cardiac = ROOT / "models" / "bundles" / "cardiac-1.2.2"
+    assert planner.main(["--bundle", str(cardiac), "--finding", "normal_ecg", "--programme", str(programme)]) == 0
+    assert "Recalled is who lies below the threshold" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("given", [["--scores", "x.csv"], ["--csv", "x.csv"], ["--group", "sex"]])
+def test_what_belongs_to_a_programme_is_not_passed_over_without_one(
+    given: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = ["--bundle", str(LUNG), "--finding", "abnormal", "--prevalence", "0.1", "--recalls-per-1000", "100"]
+    with pytest.raises(SystemExit):
+        planner.main([*asked, *given])
+    assert f"{given[0]}: only with --programme" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
