@@ -56,7 +56,8 @@ def make_answers(database: Database, about: str, folder: Path, *, who: str, lega
         imported = noted(session, "imported", about)
         if imported is None:
             raise Refused("export_not_known", about[:16])
-        answers = Answers(opinions=dict(_signed(session, imported.partner, about)))
+        signed = list(_signed(session, imported.partner, about))
+    answers = Answers(opinions={pseudonym: said for _, pseudonym, said in signed})
     n_opinions = sum(map(len, answers.opinions.values()))
     if not n_opinions:
         raise NotDone("no opinion was signed on these visits")
@@ -77,13 +78,22 @@ def make_answers(database: Database, about: str, folder: Path, *, who: str, lega
 
     def record(digest: str) -> None:
         with database.transaction(write=True) as session:
-            note(session, "answered", who=who, partner=imported.partner, manifest=digest, about=about, counts=counts)
+            note(
+                session,
+                "answered",
+                who=who,
+                partner=imported.partner,
+                manifest=digest,
+                about=about,
+                counts=counts,
+                left=[visit for visit, _, _ in signed],
+            )
 
     return finish(folder, manifest, record), n_opinions
 
 
-def _signed(session: Session, site: str, about: str) -> Iterator[tuple[str, tuple[OpinionRecord, ...]]]:
-    """The opinions on the visits of a package, by pseudonym. Which question they answer is known here alone."""
+def _signed(session: Session, site: str, about: str) -> Iterator[tuple[str, str, tuple[OpinionRecord, ...]]]:
+    """The visits of a package that have opinions: id, pseudonym, opinions. Which question they answer stays here."""
     visits = select(VisitRow.id, VisitRow.idempotency_key).where(
         VisitRow.site == site, VisitRow.key_id == IMPORTED, VisitRow.idempotency_key.startswith(f"{about}:")
     )
@@ -97,7 +107,7 @@ def _signed(session: Session, site: str, about: str) -> Iterator[tuple[str, tupl
             for row in session.scalars(query)
         )
         if said:
-            yield (key or "").partition(":")[2], said
+            yield visit_id, (key or "").partition(":")[2], said
 
 
 def take_answers(database: Database, key: bytes, folder: Path, digest: str, *, who: str) -> tuple[int, int]:

@@ -125,6 +125,7 @@ def make_package(
                     manifest=digest,
                     about=None,
                     counts=counts,
+                    left=ids,
                 )
 
         return finish(folder, manifest, record), manifest
