@@ -130,19 +130,20 @@ def take_answers(database: Database, key: bytes, folder: Path, digest: str, *, w
             raise Refused("export_not_known", about[:16])
         found = _visits_of(session, Names(key, exported.partner), answers)
     with database.transaction(write=True) as session:
-        rows = {pseudonym: session.get(VisitRow, visit, with_for_update=True) for pseudonym, visit in found.items()}
-        visits = {pseudonym: row.id for pseudonym, row in rows.items() if row is not None}
-        _expect_own_uids(session, visits, answers)
-        before = _n_opinions(session, list(visits.values()))
         now = database_now(session)
-        for pseudonym, row in rows.items():
-            if row is not None:  # it was not erased meanwhile
-                add_followup(session, row, Followup(opinions=answers.opinions[pseudonym]), now)
-                note_change(session, row.id)
-        n_new = _n_opinions(session, list(visits.values())) - before
-        counts = {"visits": len(visits), "opinions": n_new}
+        n_visits = n_new = 0
+        for pseudonym, visit in found.items():
+            row = session.get(VisitRow, visit, with_for_update=True)
+            if row is None:  # it was erased meanwhile
+                continue
+            opinions, before = answers.opinions[pseudonym], row.version
+            _expect_own_uids(session, row.id, opinions)
+            add_followup(session, row, Followup(opinions=opinions), now)
+            note_change(session, row.id)
+            n_visits, n_new = n_visits + 1, n_new + row.version - before
+        counts = {"visits": n_visits, "opinions": n_new}
         note(session, "taken", who=who, partner=exported.partner, manifest=digest, about=about, counts=counts)
-    return n_new, len(answers.opinions) - len(visits)
+    return n_new, len(answers.opinions) - n_visits
 
 
 def _read(content: bytes) -> Answers:
@@ -154,26 +155,18 @@ def _read(content: bytes) -> Answers:
 
 
 def _visits_of(session: Session, names: Names, answers: Answers) -> dict[str, str]:
-    """Ids of visits by pseudonym; of a million visits it takes some seconds."""
-    ids = session.scalars(select(VisitRow.id).where(VisitRow.status == "complete").execution_options(yield_per=1000))
+    """Ids of visits by pseudonym, in their order; of a million visits it takes some seconds."""
+    finished = select(VisitRow.id).where(VisitRow.status == "complete").order_by(VisitRow.id)
+    ids = session.scalars(finished.execution_options(yield_per=1000))
     named = ((names.visit(visit_id), visit_id) for visit_id in ids)
     return {pseudonym: visit_id for pseudonym, visit_id in named if pseudonym in answers.opinions}
 
 
-def _expect_own_uids(session: Session, visits: dict[str, str], answers: Answers) -> None:
-    """Refuse an opinion whose identity another visit's opinion has, or two visits of these answers."""
-    of_visit: dict[str, str] = {}
-    for pseudonym, visit_id in visits.items():
-        for each in answers.opinions[pseudonym]:
-            if of_visit.setdefault(each.uid, visit_id) != visit_id:
-                raise Refused("export_unknown_format", "uid", FORMAT)
-    for row in session.execute(select(OpinionRow.uid, OpinionRow.visit_id).where(OpinionRow.uid.in_(of_visit))):
-        if of_visit[row.uid] != row.visit_id:
-            raise Refused("export_unknown_format", "uid", FORMAT)
-
-
-def _n_opinions(session: Session, visits: Sequence[str]) -> int:
-    return len(session.execute(select(OpinionRow.number).where(OpinionRow.visit_id.in_(visits))).all())
+def _expect_own_uids(session: Session, visit_id: str, opinions: Sequence[OpinionRecord]) -> None:
+    """Refuse an opinion whose identity an opinion of another visit has."""
+    elsewhere = select(OpinionRow.uid).where(OpinionRow.uid.in_([each.uid for each in opinions]))
+    if session.scalars(elsewhere.where(OpinionRow.visit_id != visit_id).limit(1)).one_or_none() is not None:
+        raise Refused("export_unknown_format", "uid", FORMAT)
 
 
 def counts_text(counts: str) -> str:

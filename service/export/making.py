@@ -17,6 +17,7 @@ from sqlalchemy.orm import Session
 
 from data_specs.problems import Refused
 from inference.readers.pool import Readers
+from service.export.film import header_of
 from service.export.last_look import look, words_of
 from service.export.names import Names
 from service.export.package import FILES, TABLES, VISITS, Code, Manifest, PackedFile, finish, write_file
@@ -108,11 +109,11 @@ def make_package(
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     try:
         made = _Made()
-        words: set[str] = set()
+        stated = [each.encode() for each in (wanted.recipient, wanted.legal_basis, wanted.who)]
         for row, left in _each(database, store, readers, names, ids):
-            words |= _put(folder, row, left, made)
+            look([*stated, *_contents(left)], words_of(row))
+            _put(folder, left, made)
         manifest = _manifest(folder, made, wanted, smallest_cell)
-        look([manifest.recipient.encode(), manifest.legal_basis.encode(), manifest.made_by.encode()], words)
         counts = manifest.counts
 
         def record(digest: str) -> None:
@@ -180,19 +181,27 @@ def _questions(session: Session, visits: Sequence[str]) -> dict[str, list[str]]:
     return asked
 
 
-def _put(folder: Path, row: VisitRow, left: Leaving, made: _Made) -> set[str]:
-    """Write the files of a visit after a last look at them; the words that were looked for."""
-    document = left.visit.model_dump_json(exclude_none=True, indent=1).encode() + b"\n"
-    words = words_of(row)
-    look([document, *left.files.values(), *(name.encode() for name in left.files)], words)
-    write_file(folder, f"{VISITS}/{left.visit.visit}.json", document, made.files)
+def _contents(left: Leaving) -> Iterator[bytes]:
+    """What leaves of a visit, for the last look: all but pixels and samples, in which any few bytes stand by chance."""
+    yield _document(left)
+    for name, content in left.files.items():
+        yield name.encode()
+        if not name.endswith(".dat"):
+            yield header_of(content) if name.endswith(".dcm") else content
+
+
+def _put(folder: Path, left: Leaving, made: _Made) -> None:
+    write_file(folder, f"{VISITS}/{left.visit.visit}.json", _document(left), made.files)
     for name, content in left.files.items():
         write_file(folder, f"{FILES}/{name}", content, made.files)
     made.visits.append(left.visit)
     made.removed += left.removed
     made.withheld += left.withheld
     made.blacked_out |= left.blacked_out
-    return words
+
+
+def _document(left: Leaving) -> bytes:
+    return left.visit.model_dump_json(exclude_none=True, indent=1).encode() + b"\n"
 
 
 def _manifest(folder: Path, made: _Made, wanted: Wanted, smallest_cell: int) -> Manifest:
