@@ -1,7 +1,7 @@
 """Finds text that was burned into a film, by the look of its letters, and blacks it out. No letter is read.
 
 A letter of a console or a printer is a small shape that stands out from its surroundings at once, within two pixels,
-and has its like beside it. Anatomy has no such shapes: edges of ribs and vessels run out slowly, and what is sharp there
+and has its like beside it. Anatomy has no such shapes: edges of ribs and vessels run out slowly, and what is sharp
 does not come in rows. Metal on the skin and lead markers are sharp too, and are blacked out with the rest where they
 lie beside the lungs.
 
@@ -25,7 +25,7 @@ STROKE_SHARE = 0.01
 LEVELS = (20, 40, 80, 160)
 """Grey values by which a letter differs from its surroundings: shapes are cut out at each of these, and one counts at
 the level that is about half of its own contrast."""
-WITHIN = (1.15, 2.6)
+WITHIN = (1.15, 2.5)
 """Mean contrast of a shape over the level at which it was cut out."""
 RUNS_OUT = 0.16
 """What is left of a letter's contrast two pixels beside it, as a share, at most. Of burned-in letters 95 of 100 have
@@ -36,12 +36,14 @@ LEAST_PX = 5
 """A shape whose longer side is shorter cannot be read as a letter."""
 HIGHEST_SHARE = 0.12
 """Height of the largest letters, as a share of the shorter side of the film."""
-LONGEST_LETTER, LONGEST_WORD = 6.0, 40.0
-"""Length over height of what may be one letter, and of a word whose letters touch; a longer shape is a line."""
+LONGEST = 8.0
+"""Length over height of a letter, or of a word whose letters touch, at most; a longer shape is a line."""
+INK = (0.18, 0.75)
+"""Share of its box that a letter fills: less is a line across it, more one stroke, such as an I."""
 IN_A_ROW = 3
 """Shapes beside each other that may be a text."""
-ALIKE = 2.5
-"""Height of the larger of two letters of a text, over that of the smaller, at most."""
+ALIKE, AS_DARK = 2.5, 1.7
+"""Height and contrast of two letters of a text, the larger over the smaller, at most."""
 MOST = 3000
 """More shapes are a pattern, in which no text can be told apart."""
 MIDDLE = (0.16, 0.80, 0.14, 0.86)
@@ -76,16 +78,32 @@ class Writing:
     undecided: str | None = None
 
 
+class Shapes(NamedTuple):
+    """Shapes that look like letters.
+
+    Parameters
+    ----------
+    boxes
+        ``(n, 4)``, each as :class:`Box`.
+    contrasts, letters
+        Of each, its mean contrast, and how many letters it may be.
+    """
+
+    boxes: NDArray[np.int64]
+    contrasts: NDArray[np.float64]
+    letters: NDArray[np.float64]
+
+
 def find_writing(pixels: NDArray[np.uint8]) -> Writing:
     """Text-like shapes of a film, ``(rows, columns) uint8``, bright and dark ones."""
     step = max(1, min(pixels.shape) // WORK_PX)
     height, width = (length // step for length in pixels.shape)
     found = []
     for bright in (True, False):
-        shapes, contrasts = _shapes(_smaller(pixels, step, bright=bright), bright=bright)
-        if len(shapes) > MOST:
+        shapes = _shapes(_smaller(pixels, step, bright=bright), bright=bright)
+        if len(shapes.boxes) > MOST:
             return Writing((), "pattern")
-        for box, n_letters, contrast in _texts(shapes, contrasts):
+        for box, n_letters, contrast in _texts(shapes):
             is_row, is_in_the_middle = n_letters >= IN_A_ROW, _in_the_middle(box, height, width)
             if is_row and is_in_the_middle:
                 return Writing((), "lungs")
@@ -110,72 +128,81 @@ def _smaller(pixels: NDArray[np.uint8], step: int, *, bright: bool) -> NDArray[n
     return np.asarray(squares.max(axis=(1, 3)) if bright else squares.min(axis=(1, 3)))
 
 
-def _shapes(film: NDArray[np.uint8], *, bright: bool) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """Shapes that look like letters, ``(n, 4)`` as :class:`Box`, and the contrast of each."""
+def _shapes(film: NDArray[np.uint8], *, bright: bool) -> Shapes:
+    """What looks like letters."""
     from scipy import ndimage  # noqa: PLC0415  what serves names this module's job and does not run it
 
     side = min(film.shape)
     stroke = max(5, 2 * round(STROKE_SHARE * side) + 1)
     surroundings = ndimage.grey_opening(film, stroke) if bright else ndimage.grey_closing(film, stroke)
     contrast = np.abs(film.astype(np.int16) - surroundings)
-    shapes, contrasts = [np.empty((0, 4), np.int64)], [np.empty(0)]
+    found = [Shapes(np.empty((0, 4), np.int64), np.empty(0), np.empty(0))]
+    taken = np.zeros(film.shape, np.bool_)
     for level in LEVELS:
         labelled, n_found = ndimage.label(contrast >= level, structure=np.ones((3, 3)))
         if not n_found:
             break
         boxes = np.array([[r.start, c.start, r.stop, c.stop] for r, c in ndimage.find_objects(labelled, n_found)])
-        number = 1 + np.flatnonzero(_may_be_letters(boxes, side))
-        within = _means(contrast, labelled, n_found)[number]
+        ink = np.bincount(labelled.ravel(), minlength=n_found + 1)[1:] / np.prod(boxes[:, 2:] - boxes[:, :2], axis=1)
+        may_be = _may_be_letters(boxes, ink, side)
+        may_be[np.unique(labelled[taken]) - 1] = False  # a lower level has it
+        within = _means(contrast, labelled, n_found)
         beside = ndimage.maximum_filter(labelled, 5)
         beside[ndimage.maximum_filter(labelled, 3) > 0] = 0
-        left = _means(contrast, beside, n_found)[number]
-        counts = (within >= WITHIN[0] * level) & (within < WITHIN[1] * level) & (left <= RUNS_OUT * within)
-        shapes.append(boxes[number[counts] - 1])
-        contrasts.append(within[counts])
-    return np.concatenate(shapes), np.concatenate(contrasts)
+        left = _means(contrast, beside, n_found)
+        may_be &= (within >= WITHIN[0] * level) & (within < WITHIN[1] * level) & (left <= RUNS_OUT * within)
+        taken |= np.concatenate(([False], may_be))[labelled]
+        found.append(Shapes(boxes[may_be], within[may_be], _letters(boxes, ink)[may_be]))
+    return Shapes(*map(np.concatenate, zip(*found, strict=True)))
 
 
 def _means(values: NDArray[np.int16], labelled: NDArray[np.int32], n_labels: int) -> NDArray[np.float64]:
-    """Mean of the values under each label, 0 where there are none."""
+    """Mean of the values under each label from 1, 0 where there are none."""
     flat = labelled.ravel()
     sums = np.bincount(flat, values.ravel(), minlength=n_labels + 1)
-    return np.asarray(sums / np.maximum(1, np.bincount(flat, minlength=n_labels + 1)))
+    return np.asarray(sums / np.maximum(1, np.bincount(flat, minlength=n_labels + 1)))[1:]
 
 
-def _may_be_letters(boxes: NDArray[np.int64], side: int) -> NDArray[np.bool_]:
+def _may_be_letters(boxes: NDArray[np.int64], ink: NDArray[np.float64], side: int) -> NDArray[np.bool_]:
     shorter, longer = _sides(boxes)
-    longest = np.where(shorter >= LEAST_PX, LONGEST_WORD, LONGEST_LETTER) * shorter
-    return np.asarray((longer >= LEAST_PX) & (shorter <= HIGHEST_SHARE * side) & (longer <= longest))
+    is_of_size = (longer >= LEAST_PX) & (shorter <= HIGHEST_SHARE * side) & (longer <= LONGEST * shorter)
+    return np.asarray(is_of_size & (ink >= INK[0]))
 
 
-def _texts(shapes: NDArray[np.int64], contrasts: NDArray[np.float64]) -> list[tuple[Box, int, float]]:
+def _letters(boxes: NDArray[np.int64], ink: NDArray[np.float64]) -> NDArray[np.float64]:
+    """How many letters each shape may be: more than one where they touch."""
+    shorter, longer = _sides(boxes)
+    return np.where((shorter < LEAST_PX) | (ink > INK[1]), 1.0, np.maximum(1.0, np.rint(longer / shorter)))
+
+
+def _texts(shapes: Shapes) -> list[tuple[Box, int, float]]:
     """Shapes that lie beside each other put together: their box, how many letters they may be, their contrast."""
     from scipy.sparse.csgraph import connected_components  # noqa: PLC0415
 
-    if not len(shapes):
+    if not len(shapes.boxes):
         return []
-    height = _heights(shapes)
-    letters = np.maximum(1, np.rint(_sides(shapes)[1] / height))
-    n_texts, text = connected_components(_are_beside(shapes, height), directed=False)
+    n_texts, text = connected_components(_are_beside(shapes), directed=False)
     found = []
     for number in range(n_texts):
         of_text = text == number
-        part = shapes[of_text]
+        part = shapes.boxes[of_text]
         box = Box(*map(int, part[:, :2].min(axis=0)), *map(int, part[:, 2:].max(axis=0)))
-        found.append((box, int(letters[of_text].sum()), float(contrasts[of_text].max())))
+        found.append((box, int(shapes.letters[of_text].sum()), float(shapes.contrasts[of_text].max())))
     return found
 
 
-def _are_beside(shapes: NDArray[np.int64], height: NDArray[np.float64]) -> NDArray[np.bool_]:
+def _are_beside(shapes: Shapes) -> NDArray[np.bool_]:
     """``(n, n)``: whether two shapes may be neighbours in a line of text, upright or turned."""
+    height, contrast = _heights(shapes.boxes), shapes.contrasts
     low, high = np.minimum.outer(height, height), np.maximum.outer(height, height)
+    as_dark = np.maximum.outer(contrast, contrast) <= AS_DARK * np.minimum.outer(contrast, contrast)
     near, aligned = [], []
     for first, last in ((0, 2), (1, 3)):
-        start, stop = shapes[:, first], shapes[:, last]
+        start, stop = shapes.boxes[:, first], shapes.boxes[:, last]
         gap = np.maximum.outer(start, start) - np.minimum.outer(stop, stop)
         near.append(gap < AROUND * low)
         aligned.append(gap <= -0.4 * low)
-    return np.asarray(near[0] & near[1] & (aligned[0] | aligned[1]) & (high <= ALIKE * low))
+    return np.asarray(near[0] & near[1] & (aligned[0] | aligned[1]) & (high <= ALIKE * low) & as_dark)
 
 
 def _sides(boxes: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
