@@ -44,7 +44,7 @@ IN_A_ROW = 3
 """Shapes beside each other that may be a text."""
 ALIKE, AS_DARK = 2.5, 1.7
 """Height and contrast of two letters of a text, the larger over the smaller, at most."""
-MOST = 3000
+MOST = 1000
 """More shapes are a pattern, in which no text can be told apart."""
 MIDDLE = (0.16, 0.80, 0.14, 0.86)
 """Where the lungs of a frontal film lie: first and last row, first and last column, as shares."""

@@ -24,7 +24,7 @@ from service.exchange.queue import note_change
 from service.exchange.record import Followup, OpinionRecord
 from service.export.importing import IMPORTED
 from service.export.names import Names
-from service.export.package import ANSWERS, FORMAT, Manifest, PackedFile, finish, read_package, write_file
+from service.export.package import ANSWERS, FORMAT, Manifest, PackedFile, finish, new_folder, read_package, write_file
 from service.export.record import note, noted
 from service.storage.commands import NotDone
 from service.storage.database import Database, database_now
@@ -50,8 +50,6 @@ def make_answers(database: Database, about: str, folder: Path, *, who: str, lega
     Refused
         ``export_not_known``: no such package was imported here.
     """
-    if folder.exists() and any(folder.iterdir()):
-        raise NotDone(f"{folder} is not empty")
     with database.transaction() as session:
         imported = noted(session, "imported", about)
         if imported is None:
@@ -61,35 +59,29 @@ def make_answers(database: Database, about: str, folder: Path, *, who: str, lega
     n_opinions = sum(map(len, answers.opinions.values()))
     if not n_opinions:
         raise NotDone("no opinion was signed on these visits")
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    files: dict[str, PackedFile] = {}
-    write_file(folder, ANSWERS, answers.model_dump_json(indent=1).encode() + b"\n", files)
     counts = {"visits": len(answers.opinions), "opinions": n_opinions}
-    manifest = Manifest(
-        kind="answers",
-        made_at=datetime.now(UTC).replace(microsecond=0),
-        made_by=who,
-        recipient=imported.partner,
-        legal_basis=legal_basis,
-        about=about,
-        counts=counts,
-        files=files,
-    )
 
     def record(digest: str) -> None:
         with database.transaction(write=True) as session:
             note(
-                session,
-                "answered",
-                who=who,
-                partner=imported.partner,
-                manifest=digest,
-                about=about,
-                counts=counts,
-                left=[visit for visit, _, _ in signed],
-            )
+                session, "answered", who=who, partner=imported.partner, manifest=digest, about=about,
+                counts=counts, left=[visit for visit, _, _ in signed],
+            )  # fmt: skip
 
-    return finish(folder, manifest, record), n_opinions
+    with new_folder(folder):
+        files: dict[str, PackedFile] = {}
+        write_file(folder, ANSWERS, answers.model_dump_json(indent=1).encode() + b"\n", files)
+        manifest = Manifest(
+            kind="answers",
+            made_at=datetime.now(UTC).replace(microsecond=0),
+            made_by=who,
+            recipient=imported.partner,
+            legal_basis=legal_basis,
+            about=about,
+            counts=counts,
+            files=files,
+        )
+        return finish(folder, manifest, record), n_opinions
 
 
 def _signed(session: Session, site: str, about: str) -> Iterator[tuple[str, str, tuple[OpinionRecord, ...]]]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -20,7 +19,7 @@ from inference.readers.pool import Readers
 from service.export.film import header_of
 from service.export.last_look import look, words_of
 from service.export.names import Names
-from service.export.package import FILES, TABLES, VISITS, Code, Manifest, PackedFile, finish, write_file
+from service.export.package import FILES, TABLES, VISITS, Code, Manifest, PackedFile, finish, new_folder, write_file
 from service.export.profile import CODES
 from service.export.record import note
 from service.export.tables import anonymity, counts_csv, visit_rows, visits_csv
@@ -97,8 +96,6 @@ def make_package(
     StorageUnavailable, ReadersFailed, OSError
         Nothing is left in the folder.
     """
-    if folder.exists() and any(folder.iterdir()):
-        raise NotDone(f"{folder} is not empty")
     names = Names(key, wanted.recipient)
     with database.transaction() as session:
         ids = list(session.scalars(_wanted(wanted)))
@@ -106,10 +103,9 @@ def make_package(
         raise NotDone("there is no finished visit to export")
     if wanted.at_most is not None and len(ids) > wanted.at_most:
         raise Refused("export_too_many", len(ids), wanted.at_most)
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    try:
-        made = _Made()
-        stated = [each.encode() for each in (wanted.recipient, wanted.legal_basis, wanted.who)]
+    made = _Made()
+    stated = [each.encode() for each in (wanted.recipient, wanted.legal_basis, wanted.who)]
+    with new_folder(folder):
         for row, left in _each(database, store, readers, names, ids):
             look([*stated, *_contents(left)], words_of(row))
             _put(folder, left, made)
@@ -119,24 +115,11 @@ def make_package(
         def record(digest: str) -> None:
             with database.transaction(write=True) as session:
                 note(
-                    session,
-                    "exported",
-                    who=wanted.who,
-                    partner=wanted.recipient,
-                    manifest=digest,
-                    about=None,
-                    counts=counts,
-                    left=ids,
-                )
+                    session, "exported", who=wanted.who, partner=wanted.recipient, manifest=digest, about=None,
+                    counts=counts, left=ids,
+                )  # fmt: skip
 
         return finish(folder, manifest, record), manifest
-    except BaseException:
-        for inner in folder.iterdir():
-            if inner.is_dir():
-                shutil.rmtree(inner, ignore_errors=True)
-            else:
-                inner.unlink(missing_ok=True)
-        raise
 
 
 def _wanted(wanted: Wanted) -> Select[str]:
