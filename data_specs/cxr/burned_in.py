@@ -40,6 +40,8 @@ LONGEST = 8.0
 """Length over height of a letter, or of a word whose letters touch, at most; a longer shape is a line."""
 INK = (0.18, 0.75)
 """Share of its box that a letter fills: less is a line across it, more one stroke, such as an I."""
+LETTER_WIDTH = 1.3
+"""Length over height of a word whose letters touch, for each letter that is counted."""
 IN_A_ROW = 3
 """Shapes beside each other that may be a text."""
 ALIKE, AS_DARK = 2.5, 1.7
@@ -50,6 +52,9 @@ MIDDLE = (0.16, 0.80, 0.14, 0.86)
 """Where the lungs of a frontal film lie: first and last row, first and last column, as shares."""
 AROUND = 0.8
 """Letters of one text lie nearer to each other, as a share of their height; so much is blacked out around them."""
+
+
+SQUARE = np.ones((3, 3), np.bool_)
 
 
 class Box(NamedTuple):
@@ -139,7 +144,7 @@ def _shapes(film: NDArray[np.uint8], *, bright: bool) -> Shapes:
     found = [Shapes(np.empty((0, 4), np.int64), np.empty(0), np.empty(0))]
     taken = np.zeros(film.shape, np.bool_)
     for level in LEVELS:
-        labelled, n_found = ndimage.label(contrast >= level, structure=np.ones((3, 3)))
+        labelled, n_found = ndimage.label(contrast >= level, structure=SQUARE)
         if not n_found:
             break
         boxes = np.array([[r.start, c.start, r.stop, c.stop] for r, c in ndimage.find_objects(labelled, n_found)])
@@ -147,10 +152,9 @@ def _shapes(film: NDArray[np.uint8], *, bright: bool) -> Shapes:
         may_be = _may_be_letters(boxes, ink, side)
         may_be[np.unique(labelled[taken]) - 1] = False  # a lower level has it
         within = _means(contrast, labelled, n_found)
-        beside = ndimage.maximum_filter(labelled, 5)
-        beside[ndimage.maximum_filter(labelled, 3) > 0] = 0
-        left = _means(contrast, beside, n_found)
-        may_be &= (within >= WITHIN[0] * level) & (within < WITHIN[1] * level) & (left <= RUNS_OUT * within)
+        may_be &= (within >= WITHIN[0] * level) & (within < WITHIN[1] * level)
+        for i in np.flatnonzero(may_be):
+            may_be[i] = _left_beside(contrast, labelled, boxes[i], i + 1) <= RUNS_OUT * within[i]
         taken |= np.concatenate(([False], may_be))[labelled]
         found.append(Shapes(boxes[may_be], within[may_be], _letters(boxes, ink)[may_be]))
     return Shapes(*map(np.concatenate, zip(*found, strict=True)))
@@ -163,6 +167,21 @@ def _means(values: NDArray[np.int16], labelled: NDArray[np.int32], n_labels: int
     return np.asarray(sums / np.maximum(1, np.bincount(flat, minlength=n_labels + 1)))[1:]
 
 
+def _left_beside(
+    contrast: NDArray[np.int16], labelled: NDArray[np.int32], box: NDArray[np.int64], number: int
+) -> float:
+    """Mean contrast two pixels beside a shape, where no other shape is near; 0 where there is none such."""
+    from scipy import ndimage  # noqa: PLC0415
+
+    top, left = np.maximum(box[:2] - 3, 0)
+    part = (slice(top, box[2] + 3), slice(left, box[3] + 3))
+    around = labelled[part]
+    beside = ndimage.binary_dilation(around == number, SQUARE, iterations=2) & ~ndimage.binary_dilation(
+        around > 0, SQUARE
+    )
+    return float(contrast[part][beside].mean()) if beside.any() else 0.0
+
+
 def _may_be_letters(boxes: NDArray[np.int64], ink: NDArray[np.float64], side: int) -> NDArray[np.bool_]:
     shorter, longer = _sides(boxes)
     is_of_size = (longer >= LEAST_PX) & (shorter <= HIGHEST_SHARE * side) & (longer <= LONGEST * shorter)
@@ -172,7 +191,9 @@ def _may_be_letters(boxes: NDArray[np.int64], ink: NDArray[np.float64], side: in
 def _letters(boxes: NDArray[np.int64], ink: NDArray[np.float64]) -> NDArray[np.float64]:
     """How many letters each shape may be: more than one where they touch."""
     shorter, longer = _sides(boxes)
-    return np.where((shorter < LEAST_PX) | (ink > INK[1]), 1.0, np.maximum(1.0, np.rint(longer / shorter)))
+    return np.where(
+        (shorter < LEAST_PX) | (ink > INK[1]), 1.0, np.maximum(1.0, np.rint(longer / (LETTER_WIDTH * shorter)))
+    )
 
 
 def _texts(shapes: Shapes) -> list[tuple[Box, int, float]]:
