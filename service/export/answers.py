@@ -6,7 +6,6 @@ table of names is needed, and an answer can only reach the visit that was export
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -159,8 +158,3 @@ def _expect_own_uids(session: Session, visit_id: str, opinions: Sequence[Opinion
     elsewhere = select(OpinionRow.uid).where(OpinionRow.uid.in_([each.uid for each in opinions]))
     if session.scalars(elsewhere.where(OpinionRow.visit_id != visit_id).limit(1)).one_or_none() is not None:
         raise Refused("export_unknown_format", "uid", FORMAT)
-
-
-def counts_text(counts: str) -> str:
-    """The counts of a record: ``visits 2, persons 1``."""
-    return ", ".join(f"{name} {n:,}" for name, n in json.loads(counts).items())
