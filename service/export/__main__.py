@@ -128,11 +128,8 @@ def _record(_given: argparse.Namespace, _settings: Settings, database: Database,
     with database.transaction() as session:
         rows = latest(session, MOST_SHOWN)
     for row in reversed(rows):
-        about = f", about {row.about}" if row.about else ""
-        print(
-            f"{row.at:%Y-%m-%d %H:%M:%SZ} {row.kind} by {row.who}, {row.partner}: {_counts(json.loads(row.counts))}; ",
-            end="",
-        )
+        counts, about = _counts(json.loads(row.counts)), f", about {row.about}" if row.about else ""
+        print(f"{row.at:%Y-%m-%d %H:%M:%SZ} {row.kind} by {row.who}, {row.partner}: {counts}; ", end="")
         print(f"manifest {row.manifest}{about}")
     return DONE
 
