@@ -84,7 +84,9 @@ def as_they_are(paths: Sequence[Path], enlarged: int) -> dict[str, object]:
             areas.append(float(_covered(found, pixels.shape).mean()))
     rows = [[what, *_share(n, len(paths))] for what, n in sorted(counts.items())]
     table(f"{len(paths)} films, enlarged {enlarged} times", ("", "films", "share", "95 %"), rows)
-    percentiles = dict(zip(("p50", "p90", "most"), np.percentile(areas or [0.0], [50, 90, 100]).round(3), strict=True))
+    percentiles = dict(
+        zip(("p50", "p90", "most"), np.percentile(areas or [0.0], [50, 90, 100]).round(3).tolist(), strict=True)
+    )
     print(f"area blacked out of those that leave: {percentiles}")
     return {**counts, **percentiles}
 
