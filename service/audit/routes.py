@@ -15,7 +15,8 @@ CHANGES = "changes"
 """What it changes is noted where it is changed; it shows nothing that is not the answer to it."""
 NOTHING = "nothing"
 """It shows nothing of a person and changes nothing that stays: states, models, the login, the description of the
-interface, bytes of an upload that no visit has yet, tensors that belong to no visit, releases, own sessions."""
+interface, bytes of an upload that no visit has yet, tensors that belong to no visit, releases, own sessions, which
+packages were exported."""
 
 ROUTES: Mapping[str, str] = {
     # ---------------------------------------------------------------- visits and their files
@@ -135,6 +136,9 @@ ROUTES: Mapping[str, str] = {
     "POST /visits/{visit_id}/incident": "visit_read",
     "GET /exchange": "list_read",
     "GET /audit": "log_read",
+    "GET /export": NOTHING,
+    "POST /export": CHANGES,
+    "POST /export/answers": CHANGES,
     "GET /sessions": NOTHING,
     "POST /sessions/end": CHANGES,
     "POST /sessions/{session_id}/end": CHANGES,

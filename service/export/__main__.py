@@ -9,10 +9,11 @@ environment (``SANGLOC_…``).
 from __future__ import annotations
 
 import argparse
+import json
 import logging
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,7 +21,7 @@ from pathlib import Path
 from data_specs.problems import Refused
 from inference.readers.pool import Readers, ReadersFailed
 from service.errors import Unavailable
-from service.export.answers import counts_text, make_answers, take_answers
+from service.export.answers import make_answers, take_answers
 from service.export.importing import import_package
 from service.export.making import Wanted, make_package
 from service.export.names import read_key
@@ -78,7 +79,7 @@ def _write(given: argparse.Namespace, settings: Settings, database: Database, st
 
 
 def _tell(manifest: Manifest) -> None:
-    print(f"exported: {', '.join(f'{name} {count:,}' for name, count in manifest.counts.items())}")
+    print(f"exported: {_counts(manifest.counts)}")
     for code, count in manifest.withheld.items():
         print(f"  withheld: {count:,} {code}")
     for name, boxes in manifest.blacked_out.items():
@@ -127,12 +128,15 @@ def _record(_given: argparse.Namespace, _settings: Settings, database: Database,
     with database.transaction() as session:
         rows = latest(session, MOST_SHOWN)
     for row in reversed(rows):
-        about = f", about {row.about}" if row.about else ""
-        print(
-            f"{row.at:%Y-%m-%d %H:%M:%SZ} {row.kind} by {row.who}, {row.partner}: {counts_text(row.counts)}; ", end=""
-        )
+        counts, about = _counts(json.loads(row.counts)), f", about {row.about}" if row.about else ""
+        print(f"{row.at:%Y-%m-%d %H:%M:%SZ} {row.kind} by {row.who}, {row.partner}: {counts}; ", end="")
         print(f"manifest {row.manifest}{about}")
     return DONE
+
+
+def _counts(counts: Mapping[str, int]) -> str:
+    """``visits 2, persons 1``"""
+    return ", ".join(f"{name} {n:,}" for name, n in counts.items())
 
 
 @contextmanager

@@ -6,7 +6,6 @@ table of names is needed, and an answer can only reach the visit that was export
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -24,7 +23,7 @@ from service.exchange.queue import note_change
 from service.exchange.record import Followup, OpinionRecord
 from service.export.importing import IMPORTED
 from service.export.names import Names
-from service.export.package import ANSWERS, FORMAT, Manifest, PackedFile, finish, read_package, write_file
+from service.export.package import ANSWERS, FORMAT, Manifest, PackedFile, finish, new_folder, read_package, write_file
 from service.export.record import note, noted
 from service.storage.commands import NotDone
 from service.storage.database import Database, database_now
@@ -50,40 +49,42 @@ def make_answers(database: Database, about: str, folder: Path, *, who: str, lega
     Refused
         ``export_not_known``: no such package was imported here.
     """
-    if folder.exists() and any(folder.iterdir()):
-        raise NotDone(f"{folder} is not empty")
     with database.transaction() as session:
         imported = noted(session, "imported", about)
         if imported is None:
             raise Refused("export_not_known", about[:16])
-        answers = Answers(opinions=dict(_signed(session, imported.partner, about)))
+        signed = list(_signed(session, imported.partner, about))
+    answers = Answers(opinions={pseudonym: said for _, pseudonym, said in signed})
     n_opinions = sum(map(len, answers.opinions.values()))
     if not n_opinions:
         raise NotDone("no opinion was signed on these visits")
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    files: dict[str, PackedFile] = {}
-    write_file(folder, ANSWERS, answers.model_dump_json(indent=1).encode() + b"\n", files)
     counts = {"visits": len(answers.opinions), "opinions": n_opinions}
-    manifest = Manifest(
-        kind="answers",
-        made_at=datetime.now(UTC).replace(microsecond=0),
-        made_by=who,
-        recipient=imported.partner,
-        legal_basis=legal_basis,
-        about=about,
-        counts=counts,
-        files=files,
-    )
 
     def record(digest: str) -> None:
         with database.transaction(write=True) as session:
-            note(session, "answered", who=who, partner=imported.partner, manifest=digest, about=about, counts=counts)
+            note(
+                session, "answered", who=who, partner=imported.partner, manifest=digest, about=about,
+                counts=counts, left=[visit for visit, _, _ in signed],
+            )  # fmt: skip
 
-    return finish(folder, manifest, record), n_opinions
+    with new_folder(folder):
+        files: dict[str, PackedFile] = {}
+        write_file(folder, ANSWERS, answers.model_dump_json(indent=1).encode() + b"\n", files)
+        manifest = Manifest(
+            kind="answers",
+            made_at=datetime.now(UTC).replace(microsecond=0),
+            made_by=who,
+            recipient=imported.partner,
+            legal_basis=legal_basis,
+            about=about,
+            counts=counts,
+            files=files,
+        )
+        return finish(folder, manifest, record), n_opinions
 
 
-def _signed(session: Session, site: str, about: str) -> Iterator[tuple[str, tuple[OpinionRecord, ...]]]:
-    """The opinions on the visits of a package, by pseudonym. Which question they answer is known here alone."""
+def _signed(session: Session, site: str, about: str) -> Iterator[tuple[str, str, tuple[OpinionRecord, ...]]]:
+    """The visits of a package that have opinions: id, pseudonym, opinions. Which question they answer stays here."""
     visits = select(VisitRow.id, VisitRow.idempotency_key).where(
         VisitRow.site == site, VisitRow.key_id == IMPORTED, VisitRow.idempotency_key.startswith(f"{about}:")
     )
@@ -97,7 +98,7 @@ def _signed(session: Session, site: str, about: str) -> Iterator[tuple[str, tupl
             for row in session.scalars(query)
         )
         if said:
-            yield (key or "").partition(":")[2], said
+            yield visit_id, (key or "").partition(":")[2], said
 
 
 def take_answers(database: Database, key: bytes, folder: Path, digest: str, *, who: str) -> tuple[int, int]:
@@ -120,19 +121,20 @@ def take_answers(database: Database, key: bytes, folder: Path, digest: str, *, w
             raise Refused("export_not_known", about[:16])
         found = _visits_of(session, Names(key, exported.partner), answers)
     with database.transaction(write=True) as session:
-        rows = {pseudonym: session.get(VisitRow, visit, with_for_update=True) for pseudonym, visit in found.items()}
-        visits = {pseudonym: row.id for pseudonym, row in rows.items() if row is not None}
-        _expect_own_uids(session, visits, answers)
-        before = _n_opinions(session, list(visits.values()))
         now = database_now(session)
-        for pseudonym, row in rows.items():
-            if row is not None:  # it was not erased meanwhile
-                add_followup(session, row, Followup(opinions=answers.opinions[pseudonym]), now)
-                note_change(session, row.id)
-        n_new = _n_opinions(session, list(visits.values())) - before
-        counts = {"visits": len(visits), "opinions": n_new}
+        n_visits = n_new = 0
+        for pseudonym, visit in found.items():
+            row = session.get(VisitRow, visit, with_for_update=True)
+            if row is None:  # it was erased meanwhile
+                continue
+            opinions, before = answers.opinions[pseudonym], row.version
+            _expect_own_uids(session, row.id, opinions)
+            add_followup(session, row, Followup(opinions=opinions), now)
+            note_change(session, row.id)
+            n_visits, n_new = n_visits + 1, n_new + row.version - before
+        counts = {"visits": n_visits, "opinions": n_new}
         note(session, "taken", who=who, partner=exported.partner, manifest=digest, about=about, counts=counts)
-    return n_new, len(answers.opinions) - len(visits)
+    return n_new, len(answers.opinions) - n_visits
 
 
 def _read(content: bytes) -> Answers:
@@ -144,28 +146,15 @@ def _read(content: bytes) -> Answers:
 
 
 def _visits_of(session: Session, names: Names, answers: Answers) -> dict[str, str]:
-    """Ids of visits by pseudonym; of a million visits it takes some seconds."""
-    ids = session.scalars(select(VisitRow.id).where(VisitRow.status == "complete").execution_options(yield_per=1000))
+    """Ids of visits by pseudonym, in their order; of a million visits it takes some seconds."""
+    finished = select(VisitRow.id).where(VisitRow.status == "complete").order_by(VisitRow.id)
+    ids = session.scalars(finished.execution_options(yield_per=1000))
     named = ((names.visit(visit_id), visit_id) for visit_id in ids)
     return {pseudonym: visit_id for pseudonym, visit_id in named if pseudonym in answers.opinions}
 
 
-def _expect_own_uids(session: Session, visits: dict[str, str], answers: Answers) -> None:
-    """Refuse an opinion whose identity another visit's opinion has, or two visits of these answers."""
-    of_visit: dict[str, str] = {}
-    for pseudonym, visit_id in visits.items():
-        for each in answers.opinions[pseudonym]:
-            if of_visit.setdefault(each.uid, visit_id) != visit_id:
-                raise Refused("export_unknown_format", "uid", FORMAT)
-    for row in session.execute(select(OpinionRow.uid, OpinionRow.visit_id).where(OpinionRow.uid.in_(of_visit))):
-        if of_visit[row.uid] != row.visit_id:
-            raise Refused("export_unknown_format", "uid", FORMAT)
-
-
-def _n_opinions(session: Session, visits: Sequence[str]) -> int:
-    return len(session.execute(select(OpinionRow.number).where(OpinionRow.visit_id.in_(visits))).all())
-
-
-def counts_text(counts: str) -> str:
-    """The counts of a record: ``visits 2, persons 1``."""
-    return ", ".join(f"{name} {n:,}" for name, n in json.loads(counts).items())
+def _expect_own_uids(session: Session, visit_id: str, opinions: Sequence[OpinionRecord]) -> None:
+    """Refuse an opinion whose identity an opinion of another visit has."""
+    elsewhere = select(OpinionRow.uid).where(OpinionRow.uid.in_([each.uid for each in opinions]))
+    if session.scalars(elsewhere.where(OpinionRow.visit_id != visit_id).limit(1)).one_or_none() is not None:
+        raise Refused("export_unknown_format", "uid", FORMAT)

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 CR_IMAGE = "1.2.840.10008.5.1.4.1.1.1"
 """SOP class (PS3.4, table B.5-1)."""
+PIXEL_DATA = bytes.fromhex("e07f1000")
+"""Tag of the pixel data, little endian (PS3.5, section 7.1); all other elements stand before it."""
 JPEG_LS_LOSSLESS = "1.2.840.10008.1.2.4.80"
 """Transfer syntax (PS3.6, table A-1)."""
 
@@ -74,6 +76,11 @@ def film_file(
         dataset.ImagerPixelSpacing = [f"{each:.6g}" for each in film.pixel_mm]
     _add_pixels(dataset, np.ascontiguousarray(pixels, np.uint8))
     return _encoded(dataset)
+
+
+def header_of(content: bytes) -> bytes:
+    """What stands before the pixels in a file that :func:`film_file` made."""
+    return content.partition(PIXEL_DATA)[0]
 
 
 def _code(value: str, meaning: str) -> Dataset:

@@ -24,6 +24,7 @@ from service.language.texts import text
 from service.receive.commit import StoredFile, new_visit
 from service.receive.dicom.header import read_reference
 from service.receive.posted import LIMITS
+from service.storage import audit
 from service.storage.database import Database, database_now, insert_rows
 from service.storage.drafts import Drafts
 from service.storage.store import Store
@@ -81,7 +82,11 @@ def import_package(
         now = database_now(session)
         for row, visit in zip(rows, visits, strict=True):
             row.received_at = now
-            insert_rows(session, row, *row.inputs, _question(row, visit, language, now))
+            asked = _question(row, visit, language, now)
+            insert_rows(session, row, *row.inputs, asked)
+            came = {"site": site, "files": len(row.inputs), "body": row.body_hash, "manifest": digest}
+            audit.note(session, "visit_posted", row.id, **came)
+            audit.note(session, "question_asked", row.id, question=asked.id, blind=asked.blind)
         counts = {"visits": len(rows), "persons": len({visit.person for visit in visits})}
         note(session, "imported", who=who, partner=site, manifest=digest, about=None, counts=counts)
     return len(rows)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -17,9 +16,10 @@ from sqlalchemy.orm import Session
 
 from data_specs.problems import Refused
 from inference.readers.pool import Readers
+from service.export.film import header_of
 from service.export.last_look import look, words_of
 from service.export.names import Names
-from service.export.package import FILES, TABLES, VISITS, Code, Manifest, PackedFile, finish, write_file
+from service.export.package import FILES, TABLES, VISITS, Code, Manifest, PackedFile, finish, new_folder, write_file
 from service.export.profile import CODES
 from service.export.record import note
 from service.export.tables import anonymity, counts_csv, visit_rows, visits_csv
@@ -96,8 +96,6 @@ def make_package(
     StorageUnavailable, ReadersFailed, OSError
         Nothing is left in the folder.
     """
-    if folder.exists() and any(folder.iterdir()):
-        raise NotDone(f"{folder} is not empty")
     names = Names(key, wanted.recipient)
     with database.transaction() as session:
         ids = list(session.scalars(_wanted(wanted)))
@@ -105,36 +103,23 @@ def make_package(
         raise NotDone("there is no finished visit to export")
     if wanted.at_most is not None and len(ids) > wanted.at_most:
         raise Refused("export_too_many", len(ids), wanted.at_most)
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    try:
-        made = _Made()
-        words: set[str] = set()
+    made = _Made()
+    stated = [each.encode() for each in (wanted.recipient, wanted.legal_basis, wanted.who)]
+    with new_folder(folder):
         for row, left in _each(database, store, readers, names, ids):
-            words |= _put(folder, row, left, made)
+            look([*stated, *_contents(left)], words_of(row))
+            _put(folder, left, made)
         manifest = _manifest(folder, made, wanted, smallest_cell)
-        look([manifest.recipient.encode(), manifest.legal_basis.encode(), manifest.made_by.encode()], words)
         counts = manifest.counts
 
         def record(digest: str) -> None:
             with database.transaction(write=True) as session:
                 note(
-                    session,
-                    "exported",
-                    who=wanted.who,
-                    partner=wanted.recipient,
-                    manifest=digest,
-                    about=None,
-                    counts=counts,
-                )
+                    session, "exported", who=wanted.who, partner=wanted.recipient, manifest=digest, about=None,
+                    counts=counts, left=ids,
+                )  # fmt: skip
 
         return finish(folder, manifest, record), manifest
-    except BaseException:
-        for inner in folder.iterdir():
-            if inner.is_dir():
-                shutil.rmtree(inner, ignore_errors=True)
-            else:
-                inner.unlink(missing_ok=True)
-        raise
 
 
 def _wanted(wanted: Wanted) -> Select[str]:
@@ -179,19 +164,27 @@ def _questions(session: Session, visits: Sequence[str]) -> dict[str, list[str]]:
     return asked
 
 
-def _put(folder: Path, row: VisitRow, left: Leaving, made: _Made) -> set[str]:
-    """Write the files of a visit after a last look at them; the words that were looked for."""
-    document = left.visit.model_dump_json(exclude_none=True, indent=1).encode() + b"\n"
-    words = words_of(row)
-    look([document, *left.files.values(), *(name.encode() for name in left.files)], words)
-    write_file(folder, f"{VISITS}/{left.visit.visit}.json", document, made.files)
+def _contents(left: Leaving) -> Iterator[bytes]:
+    """What leaves of a visit, for the last look: all but pixels and samples, in which any few bytes stand by chance."""
+    yield _document(left)
+    for name, content in left.files.items():
+        yield name.encode()
+        if not name.endswith(".dat"):
+            yield header_of(content) if name.endswith(".dcm") else content
+
+
+def _put(folder: Path, left: Leaving, made: _Made) -> None:
+    write_file(folder, f"{VISITS}/{left.visit.visit}.json", _document(left), made.files)
     for name, content in left.files.items():
         write_file(folder, f"{FILES}/{name}", content, made.files)
     made.visits.append(left.visit)
     made.removed += left.removed
     made.withheld += left.withheld
     made.blacked_out |= left.blacked_out
-    return words
+
+
+def _document(left: Leaving) -> bytes:
+    return left.visit.model_dump_json(exclude_none=True, indent=1).encode() + b"\n"
 
 
 def _manifest(folder: Path, made: _Made, wanted: Wanted, smallest_cell: int) -> Manifest:

@@ -10,7 +10,9 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Callable, Mapping
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -20,6 +22,7 @@ from pydantic import Field, ValidationError
 from data_specs.problems import Refused
 from data_specs.schema import Moment, Schema
 from service.export.tables import Anonymity
+from service.storage.commands import NotDone
 from service.storage.store import fsync_folder
 
 MANIFEST = "manifest.json"
@@ -97,6 +100,29 @@ class Package:
             ``export_altered``
         """
         return _checked(self.folder / name, name, self.manifest.files[name])
+
+
+@contextmanager
+def new_folder(folder: Path) -> Iterator[None]:
+    """A folder that a package is written into; nothing is left in it where that fails.
+
+    Raises
+    ------
+    NotDone
+        There is something in it already.
+    """
+    if folder.exists() and any(folder.iterdir()):
+        raise NotDone(f"{folder} is not empty")
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    try:
+        yield
+    except BaseException:
+        for inner in folder.iterdir():
+            if inner.is_dir():
+                shutil.rmtree(inner, ignore_errors=True)
+            else:
+                inner.unlink(missing_ok=True)
+        raise
 
 
 def write_file(folder: Path, name: str, content: bytes, files: dict[str, PackedFile]) -> None:

@@ -66,6 +66,12 @@ def options() -> dict[str, dict[str, str]]:
     return {row["tag"]: {code: row[name] for code, name in columns.items() if row[name]} for row in rows}
 
 
+@cache
+def kept() -> dict[str, Kept]:
+    """The elements that a film may leave with, by keyword."""
+    return {row["keyword"]: Kept(**row) for row in _rows("kept.csv")}
+
+
 def action_of(tag: str) -> str | None:
     """What table E.1-1 says of an element, eight hexadecimal digits; ``None`` where it says nothing."""
     if int(tag[:4], 16) % 2:

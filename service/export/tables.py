@@ -51,15 +51,28 @@ def visits_csv(rows: Iterable[dict[str, str]]) -> str:
 
 
 def counts_csv(rows: Iterable[dict[str, str]], smallest_cell: int) -> str:
-    """Visits by site, month and flagged finding, small cells told as ``<``. There is no sum to take others from."""
-    counts: Counter[tuple[str, str, str]] = Counter()
+    """Visits by site, month and flagged finding.
+
+    Small cells are told as ``<11``. Where one cell of a site's month is small and alone, the smallest of the others is
+    told as ``withheld``: the small one would be what these leave of the visits of the package.
+    """
+    months: dict[tuple[str, str], Counter[str]] = defaultdict(Counter)
     for row in rows:
-        counts.update((row["site"], row["month"], finding) for finding in row["flagged"].split() or ["none"])
-    lines = (
-        {"site": site, "month": month, "finding": finding, "visits": n if n >= smallest_cell else f"<{smallest_cell}"}
-        for (site, month, finding), n in sorted(counts.items())
-    )
+        months[row["site"], row["month"]].update(row["flagged"].split() or ["none"])
+    lines = [
+        {"site": site, "month": month, "finding": finding, "visits": told}
+        for (site, month), counts in sorted(months.items())
+        for finding, told in sorted(_told(counts, smallest_cell).items())
+    ]
     return csv_lines(COUNT_COLUMNS, lines)
+
+
+def _told(counts: Counter[str], smallest_cell: int) -> dict[str, str]:
+    told = {finding: str(n) if n >= smallest_cell else f"<{smallest_cell}" for finding, n in counts.items()}
+    large = [finding for finding, n in counts.items() if n >= smallest_cell]
+    if large and len(large) == len(counts) - 1:
+        told[min(large, key=lambda finding: (counts[finding], finding))] = "withheld"
+    return told
 
 
 def anonymity(rows: Sequence[dict[str, str]], smallest_cell: int) -> Anonymity:

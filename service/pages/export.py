@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import shutil
 import tempfile
 import time
@@ -22,7 +23,7 @@ from inference.readers.pool import ReadersFailed
 from service.api.refusals import STATUS
 from service.api.session import page_key
 from service.errors import Busy, FieldFault, InvalidRequest, ServiceError, StorageUnavailable, Unavailable
-from service.export.answers import counts_text, take_answers
+from service.export.answers import take_answers
 from service.export.making import Wanted, make_package
 from service.export.names import read_key
 from service.export.package import ANSWERS, MANIFEST, MAX_MANIFEST_BYTES
@@ -133,7 +134,7 @@ async def _page(request: Request, key: Key, problem: str | None = None, status_c
         "export.html",
         status_code,
         key=key,
-        rows=[(row, counts_text(row.counts)) for row in rows],
+        rows=[(row, json.loads(row.counts)) for row in rows],
         problem=problem,
         most=MOST_VISITS,
     )

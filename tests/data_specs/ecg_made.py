@@ -5,8 +5,9 @@ from __future__ import annotations
 import base64
 import io
 import struct
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 
@@ -301,8 +302,12 @@ def scp(
     names: Sequence[str] = EIGHT,
     codes: Sequence[int] = (),
     lengths_short: int = 0,
+    said: Mapping[int, bytes] = MappingProxyType({}),
 ) -> bytes:
-    """Sections 0, 1, 3, 6, and 2, 4, 5 where asked for. ``beats``: samples at which a reference beat is taken out."""
+    """Sections 0, 1, 3, 6, and 2, 4, 5 where asked for.
+
+    ``beats``: samples at which a reference beat is taken out. ``said``: further tags of section 1.
+    """
     rows = [made[LEADS.index(name)].astype(np.int64) for name in names]
     reference_ms, fiducial = 200, 50
     n_reference = reference_ms * FS // 1000
@@ -320,7 +325,7 @@ def scp(
         bodies[5] = _scp_coded(reference, differences, huffman)
     if huffman:
         bodies[2] = struct.pack("<H", 19999)
-    tags = {2: b"P-1\0", 4: struct.pack("<HB", 54, 1), 8: b"\2", 25: struct.pack("<HBB", 2026, 11, 21)}
+    tags = {2: b"P-1\0", 4: struct.pack("<HB", 54, 1), 8: b"\2", 25: struct.pack("<HBB", 2026, 11, 21), **said}
     bodies[1] = b"".join(struct.pack("<BH", t, len(v)) + v for t, v in tags.items()) + b"\xff\0\0"
     lead_codes = codes or [MDC[name] for name in names]
     bodies[3] = bytes([len(names), (8 * len(names) + 4) & 0xFF | bool(beats)]) + b"".join(

@@ -15,8 +15,9 @@ def home(tmp_path, monkeypatch, new_database):
         yield End(served, settings, monkeypatch)
 
 
-@pytest.fixture
-def abroad(tmp_path, monkeypatch):
-    settings = settings_for(tmp_path / "abroad", max_upload_mb=16)
-    with serving(settings) as served:
-        yield End(served, settings, monkeypatch)
+@pytest.fixture(scope="module")
+def abroad(tmp_path_factory):
+    """One for all tests of a module: each takes sites of its own."""
+    settings = settings_for(tmp_path_factory.mktemp("abroad"), max_upload_mb=16)
+    with pytest.MonkeyPatch.context() as patch, serving(settings) as served:
+        yield End(served, settings, patch)

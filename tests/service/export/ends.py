@@ -8,7 +8,7 @@ import re
 from sqlalchemy import select
 
 from service.export.__main__ import main
-from service.storage.tables import VisitRow
+from service.storage.tables import AuditRow, VisitRow
 from tests.service.serving import until
 
 
@@ -38,6 +38,12 @@ class End:
     def history(self, visit):
         with self.served.client() as client:
             return client.get(f"/v1/visits/{visit}/history").json()
+
+    def log(self, *actions):
+        """The entries of the audit log about these actions, the oldest first."""
+        with self.parts.database.transaction() as session:
+            query = select(AuditRow).where(AuditRow.action.in_(actions)).order_by(AuditRow.number)
+            return session.scalars(query).all()
 
     def visits_at(self, site):
         """The rows of a site's visits."""

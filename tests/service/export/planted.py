@@ -146,7 +146,7 @@ def planted_rasters(planted):
 
 
 def planted_recordings(planted):
-    """WFDB, CSV and DICOM recordings with words in comments, names and headers; name to content."""
+    """Recordings of every format with words in comments, names and headers; name to content."""
     made = ecg_made.counts()
     record = planted.word("name of a WFDB record")
     files = ecg_made.wfdb16(made, record=record)
@@ -162,4 +162,54 @@ def planted_recordings(planted):
     out = io.BytesIO()
     waveform.save_as(out)
     files[f"{planted.word('name of an ECG')}.dcm"] = out.getvalue()
+    for kind, content in planted_in_headers(planted, made).items():
+        files[f"{planted.word(f'name of {kind}')}.{kind.rpartition(' ')[2]}"] = content
     return files
+
+
+def planted_in_headers(planted, made):
+    """EDF, SCP-ECG and four kinds of XML, with words where each has names and numbers of persons; kind to content."""
+
+    def word(place):
+        return planted.word(place).encode()
+
+    edf = ecg_made.edf(made)
+    for old, new in (
+        (b"MCH-0234567 F 02-MAY-1951 X", b"%s F 02-MAY-1951 %s" % (word("EDF patient"), word("EDF name"))),
+        (b"Startdate 02-MAR-2002 X X X", b"Startdate 02-MAR-2002 %s %s X" % (word("EDF number"), word("EDF doctor"))),
+    ):
+        edf = replaced(edf, old.ljust(80), new.ljust(80))
+    names = {0: "last name", 1: "first name", 20: "referring physician", 21: "confirming physician", 30: "free text"}
+    said = {tag: word(f"SCP {name}") + b"\0" for tag, name in names.items()} | {2: word("SCP patient") + b"\0"}
+    subject = b'<trialSubject><id extension="%s"/><subjectDemographicPerson><name>%s</name>'
+    person = b"<PatientID>%s</PatientID><PatientLastName>%s</PatientLastName><PatientFirstName>%s</PatientFirstName>"
+    info = b"<PID>%s</PID><Name><FamilyName>%s</FamilyName><GivenName>%s</GivenName></Name>"
+    general = "<patientid>{}</patientid><name><lastname>{}</lastname><firstname>{}</firstname></name>"
+    philips = ecg_made.philips(made).decode("utf-16")
+    named = general.format(*(planted.word("Philips person") for _ in range(3)))
+    return {
+        "an edf": edf,
+        "an scp": ecg_made.scp(made, said=said),
+        "an aECG xml": replaced(
+            ecg_made.aecg(made),
+            b'<trialSubject><id extension="S-1"/><subjectDemographicPerson>',
+            subject % (word("aECG subject"), word("aECG name")),
+        ),
+        "a MUSE xml": replaced(
+            ecg_made.muse(made),
+            b"<PatientID>P-1</PatientID>",
+            person % (word("MUSE patient"), word("MUSE name"), word("MUSE name")),
+        ),
+        "a CardioSoft xml": replaced(
+            ecg_made.cardiosoft(made),
+            b"<PID>P-1</PID>",
+            info % (word("CardioSoft patient"), word("CardioSoft name"), word("CardioSoft name")),
+        ),
+        "a Philips xml": replaced(philips, "<patientid>P-1</patientid>", named).encode("utf-16"),
+    }
+
+
+def replaced(content, old, new):
+    """``content`` with ``new`` for ``old``, which it has once."""
+    assert content.count(old) == 1
+    return content.replace(old, new)

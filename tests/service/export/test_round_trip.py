@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import hashlib
 import json
 import shutil
 
@@ -10,10 +11,19 @@ import pytest
 
 from service.export.__main__ import DONE
 from service.storage.commands import REFUSED
-from tests.service.export.ends import WRITE, digest_in, visits_in
+from tests.service.export.ends import WRITE, End, digest_in, visits_in
 from tests.service.export.planted import Planted, film_values, planted_film
+from tests.service.serving import serving, settings_for
 
 AT = ("--who", "an admin abroad")
+VISITS_OF_THE_PACKAGE = {
+    "visits": 3,
+    "persons": 2,
+    "films": 3,
+    "recordings": 0,
+    "films_blacked_out": 0,
+    "files_withheld": 0,
+}
 
 
 def film(seed):
@@ -39,11 +49,12 @@ def package(home, tmp_path, capsys):
 
 def test_an_answer_comes_back_to_the_right_person(home, abroad, package, tmp_path, capsys):
     folder, digest, visits = package
-    assert abroad.command("import", folder, "--manifest", digest, "--site", "from-afar", *AT) == DONE
-    there = abroad.wait_for("from-afar", 3)
-    assert abroad.command("import", folder, "--manifest", digest, "--site", "from-afar", *AT) == DONE
+    site = f"afar-{digest[:8]}"
+    assert abroad.command("import", folder, "--manifest", digest, "--site", site, *AT) == DONE
+    there = abroad.wait_for(site, 3)
+    assert abroad.command("import", folder, "--manifest", digest, "--site", site, *AT) == DONE
     assert "imported before" in capsys.readouterr().out
-    assert len(abroad.visits_at("from-afar")) == 3
+    assert len(abroad.visits_at(site)) == 3
 
     left = {each["context"]["visited_on"]: each for each in visits_in(folder)}
     persons = [each["person"] for each in left.values()]
@@ -72,10 +83,26 @@ def test_an_answer_comes_back_to_the_right_person(home, abroad, package, tmp_pat
     assert home.command("take", back, "--manifest", answer, "--who", "the admin") == DONE
     assert "taken: 0 new opinions" in capsys.readouterr().out
     assert len(home.history(visits[0])["opinions"]) == 1
+    assert_in_the_log(home, abroad, visits, [each.id for each in there], digest, answer)
     assert home.command("record") == DONE
     told = capsys.readouterr().out
     assert digest in told
     assert not any(word in told for word in ("MRN-", *visits))
+
+
+def assert_in_the_log(home, abroad, visits, there, digest, answer):
+    """Each package is in the audit log, and each visit that left, came or was answered."""
+    exported, taken = home.log("package_exported", "package_taken")[:2]
+    assert json.loads(exported.detail) == {"counts": {**VISITS_OF_THE_PACKAGE}, "manifest": digest}
+    assert json.loads(taken.detail)["manifest"] == answer
+    assert {each.visit for each in home.log("visit_exported")} == set(visits)
+    assert [each.visit for each in home.log("followup_received")] == [visits[0]]
+    assert {each.role for each in home.log("package_exported", "package_taken", "visit_exported")} == {"command"}
+    posted = [each for each in abroad.log("visit_posted") if each.visit in there]
+    assert {json.loads(each.detail)["manifest"] for each in posted} == {digest}
+    assert {each.visit for each in abroad.log("question_asked")} >= set(there)
+    assert [json.loads(each.detail)["about"] for each in abroad.log("package_answered")][-1] == digest
+    assert abroad.log("visit_exported")[-1].visit in there
 
 
 def test_two_exports_name_a_person_the_same_and_two_recipients_do_not(home, package, tmp_path):
@@ -136,17 +163,12 @@ def test_an_altered_package_is_refused_as_a_whole(abroad, shipped, how, code, ca
 @pytest.fixture(scope="module")
 def made_once(tmp_path_factory):
     """A package that is made once for the tests that alter copies of it."""
-    from tests.service.export.ends import End
-    from tests.service.serving import serving, settings_for
-
     folder = tmp_path_factory.mktemp("made")
     settings = settings_for(folder / "home", max_upload_mb=16)
     with pytest.MonkeyPatch.context() as patch, serving(settings) as served:
         home = End(served, settings, patch)
         home.post(film(9), person={"id": "MRN-0009"}, visited_on="2026-03-01")
         assert home.command("write", folder / "out", *WRITE) == DONE
-    import hashlib
-
     return folder / "out", hashlib.sha256((folder / "out" / "manifest.json").read_bytes()).hexdigest()
 
 
@@ -163,20 +185,31 @@ def test_a_site_with_visits_of_its_own_takes_none(abroad, shipped, capsys):
     assert "export_site_in_use" in capsys.readouterr().err
 
 
-def test_answers_to_what_was_never_exported_are_refused(home, abroad, shipped, tmp_path, capsys):
-    folder, digest = shipped
+def test_answers_to_a_package_that_was_not_imported_are_not_written(abroad, tmp_path, capsys):
     basis = ("--legal-basis", "x")
-    assert abroad.command("answers", tmp_path / "back", "--manifest", digest, *basis, *AT) == REFUSED
+    assert abroad.command("answers", tmp_path / "back", "--manifest", "0" * 64, *basis, *AT) == REFUSED
     assert "export_not_known" in capsys.readouterr().err
-    assert abroad.command("import", folder, "--manifest", digest, "--site", "from-afar", *AT) == DONE
-    (visit,) = abroad.wait_for("from-afar", 1)
-    specialist = abroad.served.key("specialist", "central", doctor_id="CK-1", label="Dr Abroad")
+
+
+@pytest.fixture(scope="module")
+def answered(abroad, made_once, tmp_path_factory):
+    """The answers to a package, and the digest of their manifest."""
+    folder, digest = made_once
+    back = tmp_path_factory.mktemp("answered") / "back"
+    assert abroad.command("import", folder, "--manifest", digest, "--site", "from-elsewhere", *AT) == DONE
+    (visit,) = abroad.wait_for("from-elsewhere", 1)
+    specialist = abroad.served.key("specialist", "central", doctor_id="CK-2", label="Dr Abroad")
     with abroad.served.client(specialist) as client:
         assert client.post(f"/v1/visits/{visit.id}/opinions", json={"version": 1}).status_code == 201
-    assert abroad.command("answers", tmp_path / "back", "--manifest", digest, *basis, *AT) == DONE
-    answer = digest_in(capsys.readouterr().out)
-    assert home.command("take", tmp_path / "back", "--manifest", answer, *AT) == REFUSED
+    assert abroad.command("answers", back, "--manifest", digest, "--legal-basis", "x", *AT) == DONE
+    return back, hashlib.sha256((back / "manifest.json").read_bytes()).hexdigest()
+
+
+def test_answers_to_what_was_never_exported_are_refused(home, answered, shipped, capsys):
+    back, answer = answered
+    assert home.command("take", back, "--manifest", answer, *AT) == REFUSED
     assert "export_not_known" in capsys.readouterr().err
+    folder, digest = shipped
     assert home.command("take", folder, "--manifest", digest, *AT) == REFUSED
     assert "export_wrong_kind" in capsys.readouterr().err
 

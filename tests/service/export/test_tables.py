@@ -36,10 +36,23 @@ def test_k_is_by_persons_and_not_by_visits() -> None:
     assert anonymity(visit_rows(visits(n=12, same_person=True)), 11).k == 1
 
 
+def told(rows):
+    table = csv.DictReader(io.StringIO(counts_csv(visit_rows(rows), 11)))
+    return {row["finding"]: row["visits"] for row in table}
+
+
 def test_small_cells_are_suppressed() -> None:
-    many, few = visits(n=11), visits(n=10, first=100, flagged="effusion")
-    table = list(csv.DictReader(io.StringIO(counts_csv(visit_rows([*many, *few]), 11))))
-    assert {row["finding"]: row["visits"] for row in table} == {"pneumonia": "11", "effusion": "<11"}
+    rows = [*visits(n=11), *visits(n=10, first=100, flagged="effusion"), *visits(n=1, first=200, flagged="nodule")]
+    assert told(rows) == {"pneumonia": "11", "effusion": "<11", "nodule": "<11"}
+
+
+def test_a_small_cell_that_is_alone_cannot_be_computed_from_the_others() -> None:
+    rows = [*visits(n=11), *visits(n=20, first=100, flagged=""), *visits(n=3, first=200, flagged="effusion")]
+    assert told(rows) == {"none": "20", "pneumonia": "withheld", "effusion": "<11"}
+    assert told(visits(n=3)) == {"pneumonia": "<11"}
+    elsewhere = visits(n=30, first=300, on=date(2026, 4, 1), flagged="")
+    table = counts_csv(visit_rows([*rows, *elsewhere]), 11)
+    assert "2026-04,none,30" in table
 
 
 def test_rows_come_in_an_order_that_shows_nothing() -> None:
