@@ -58,16 +58,19 @@ class Looks:
         self._wake = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
         self._is_told = False
+        self._is_ending = False
 
     def start(self) -> None:
         self._tasks = [asyncio.create_task(self._serve()), asyncio.create_task(self._count())]
 
     async def drain(self) -> None:
         """Write what waits, once; what cannot be written is lost, and the log says how many."""
-        for task in self._tasks:
-            task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
+        self._is_ending = True
+        self._wake.set()
+        serving, counting = self._tasks
+        counting.cancel()
+        # what is being written is waited for: cancelled, it would be written and then written again
+        await asyncio.gather(serving, counting, return_exceptions=True)
         try:
             await self._count_refused()
             while self._waiting:
@@ -96,10 +99,11 @@ class Looks:
                 await asyncio.shield(look.written)
 
     async def _serve(self) -> None:
-        while True:
+        while not self._is_ending:
             await self._wake.wait()
             try:
-                await self._write_some()
+                if self._waiting:
+                    await self._write_some()
                 self._is_told = False
             except Exception as error:
                 if not self._is_told:  # an outage may last for hours
