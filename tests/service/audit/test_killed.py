@@ -1,4 +1,4 @@
-"""Several processes on one PostgreSQL are killed while they write and look: the chain stays whole, and nothing is missing."""
+"""Processes on one PostgreSQL are killed while they write and look: the chain stays whole, and nothing is missing."""
 
 from __future__ import annotations
 
