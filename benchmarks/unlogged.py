@@ -1,8 +1,9 @@
-"""``python -m benchmarks.unlogged``: the server without the audit log, to be measured beside the server as it is."""
+"""``python -m benchmarks.unlogged PYTHON SERVER``: the server without the audit log, to be measured beside the server as it is."""
 
 from __future__ import annotations
 
 import runpy
+import sys
 from typing import Any
 
 from benchmarks.files import ROOT
@@ -22,4 +23,5 @@ def leave_out() -> None:
 
 if __name__ == "__main__":
     leave_out()
+    sys.argv = sys.argv[2:]
     runpy.run_path(str(ROOT / "server.py"), run_name="__main__")

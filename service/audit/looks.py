@@ -57,6 +57,7 @@ class Looks:
         self._waiting: deque[_Look] = deque()
         self._wake = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
+        self._n_refused = 0
         self._is_told = False
         self._is_ending = False
 
@@ -132,8 +133,10 @@ class Looks:
                 log.error("refused_sign_ins_not_counted", **where_it_failed(error))
 
     async def _count_refused(self) -> None:
-        if n := self._refused():
+        self._n_refused += self._refused()
+        if n := self._n_refused:
             await self._database.write(lambda session: note(session, "sign_ins_refused", actor=SERVICE, count=n))
+            self._n_refused -= n
 
 
 def _note_all(events: list[Event], session: Session) -> None:

@@ -109,6 +109,19 @@ async def test_refused_sign_ins_are_one_entry(database):
     assert (entry.action, json.loads(entry.detail)) == ("sign_ins_refused", {"count": 7})
 
 
+async def test_refused_sign_ins_of_an_outage_are_counted_after_it(database, monkeypatch):
+    monkeypatch.setattr(module, "COUNT_EVERY_S", 0.05)
+    away = Away(database)
+    refused = [7, 2]
+    looks = Looks(away, Metrics(), lambda: refused.pop(0) if refused else 0)
+    looks.start()
+    while refused:
+        await asyncio.sleep(0.01)
+    away.is_away = False
+    await looks.drain()
+    assert sum(json.loads(each.detail)["count"] for each in log_of(database)) == 9
+
+
 def test_what_cannot_be_recorded_is_answered_with_503_and_shows_nothing(served, monkeypatch):
     with served.client() as admin:
         files = visit_files(b"an image", person={"id": "VN-SECRET"})
