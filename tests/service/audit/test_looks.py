@@ -115,7 +115,7 @@ async def test_refused_sign_ins_of_an_outage_are_counted_after_it(database, monk
     refused = [7, 2]
     looks = Looks(away, Metrics(), lambda: refused.pop(0) if refused else 0)
     looks.start()
-    while refused:
+    while refused:  # noqa: ASYNC110  the service's own task takes them
         await asyncio.sleep(0.01)
     away.is_away = False
     await looks.drain()
