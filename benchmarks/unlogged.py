@@ -1,4 +1,4 @@
-"""``python -m benchmarks.unlogged PYTHON SERVER``: the server without the audit log, to be measured beside the server as it is."""
+"""``python -m benchmarks.unlogged PYTHON SERVER``: the server without the audit log, to be measured beside it."""
 
 from __future__ import annotations
 

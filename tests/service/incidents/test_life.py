@@ -1,4 +1,4 @@
-"""The life of an incident over HTTP, by a programme's own table: raised, overdue, closed, proved, and its visit erased."""
+"""The life of an incident over HTTP by a programme's own table: raised, overdue, closed, proved, its visit erased."""
 
 from __future__ import annotations
 
