@@ -75,8 +75,22 @@ def test_an_incident_is_raised_found_overdue_and_closed(visit, served, reading, 
     doctor.wait_for_url("**/incidents")
     assert text("incident_closed", language) in mine.inner_text()
     fits(doctor, f"incidents-closed-{language}")
+    with served.client() as log:
+        done = {each["action"] for each in log.get("/v1/audit", params={"visit": visit}).json()["items"]}
+    assert done >= {"visit_posted", "visit_assessed", "visit_read", "incident_raised", "incident_closed"}
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_the_log_is_read(visit, reading, language: Language):  # noqa: F811
     admin = reading("admin", language)
-    admin.goto(f"/audit?visit={visit}")
-    for action in ("visit_posted", "visit_assessed", "visit_read", "incident_raised", "incident_closed"):
-        assert text(f"audit_did_{action}", language) in admin.inner_text("[aria-labelledby=entries]")
+    admin.goto(f"/visits/{visit}")
+    admin.goto("/audit")
+    told = admin.inner_text("[aria-labelledby=entries]")
+    for action in ("visit_posted", "visit_assessed", "visit_read", "key_made"):
+        assert text(f"audit_did_{action}", language) in told
     fits(admin, f"audit-{language}")
+    admin.select_option("#action", "visit_read")
+    admin.fill("#visit", visit)
+    admin.click(".new-key .primary")
+    admin.wait_for_url(f"**/audit?visit={visit}&*")
+    assert len(admin.locator("[aria-labelledby=entries] li").all()) == 1
