@@ -58,12 +58,13 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     if programs is None:
         raise SystemExit("PostgreSQL (initdb) or its driver (the extra 'postgres') is not installed")
     figures: dict[str, Any] = {"seconds": options.seconds, "rounds": options.rounds, "entries": options.entries}
+    figures |= {kind: {} for kind in DATABASES}
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="sangloc-audit-")))
         cluster = stack.enter_context(postgres.cluster(programs))
-        for kind in DATABASES:
+        for kind in DATABASES if options.visits else ():
             found = _visits_and_looks(kind, cluster, options)
-            figures[kind] = {"visits": {name: asdict(each) for name, each in found.items()}}
+            figures[kind]["visits"] = {name: asdict(each) for name, each in found.items()}
             table(
                 f"{kind}: core-ms of server and database, and median latency, of one visit or look",
                 ("", *(f"core-ms {way}" for way in WAYS), "ratio", *(f"ms {way}" for way in WAYS), "ratio", "failed"),
@@ -75,9 +76,9 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
             figures[kind]["proof"] = _proof(kind, cluster, folder, options.entries)
     table(
         f"one transaction an entry, {WRITERS_AT_ONCE} at a time in each process: transactions a second",
-        ("", *WAYS, "ratio"),
+        ("", *WAYS, "ratio", *(f"core-ms {way}" for way in WAYS)),
         [
-            [f"{kind}, {n} processes", *(each[way] for way in WAYS), each["ratio"]]
+            [f"{kind}, processes: {n}", *each.values()]
             for kind in DATABASES
             for n, each in figures[kind]["entries"].items()
         ],
@@ -177,26 +178,35 @@ def new_address(kind: str, cluster: postgres.Cluster) -> str:
 def _entries(
     kind: str, cluster: postgres.Cluster, folder: Path, options: argparse.Namespace
 ) -> dict[str, dict[str, float]]:
-    """Transactions a second of so many processes, each with an entry or without."""
+    """Transactions a second of so many processes, each with an entry or without, and core-milliseconds of each."""
     found: dict[str, dict[str, float]] = {}
     spawned = multiprocessing.get_context("spawn")
+    pid = cluster.pid if kind == "PostgreSQL" else 0
     for n in options.processes if kind == "PostgreSQL" else options.processes[:1]:
         rates: dict[str, list[float]] = {way: [] for way in WAYS}
+        core_ms: dict[str, list[float]] = {way: [] for way in WAYS}
         address = made(kind, cluster, folder)
         with ProcessPoolExecutor(n, mp_context=spawned) as pool:
             list(pool.map(write_orders, [address] * n, [True] * n, [0.2] * n))  # the processes start
-            for _ in range(options.rounds):
-                for way in WAYS:
-                    counts = pool.map(write_orders, [address] * n, [way == WAYS[0]] * n, [options.seconds] * n)
-                    rates[way].append(sum(counts) / options.seconds)
-        medians = {way: statistics.median(rates[way]) for way in WAYS}
-        found[str(n)] = {**medians, "ratio": median_ratio(rates[WAYS[0]], rates[WAYS[1]])}
+            for turn in range(options.rounds):
+                for way in WAYS if turn % 2 == 0 else reversed(WAYS):
+                    before = CoreTime.of(pid) if pid else None
+                    done = list(pool.map(write_orders, [address] * n, [way == WAYS[0]] * n, [options.seconds] * n))
+                    count, cpu_s = sum(each for each, _ in done), sum(each for _, each in done)
+                    rates[way].append(count / options.seconds)
+                    of_database = before.ms_per(CoreTime.of(pid), count) if before else 0.0
+                    core_ms[way].append(1000 * cpu_s / count + of_database)
+        found[str(n)] = {way: statistics.median(rates[way]) for way in WAYS}
+        found[str(n)]["ratio"] = median_ratio(rates[WAYS[0]], rates[WAYS[1]])
+        found[str(n)] |= {f"core-ms {way}": statistics.median(core_ms[way]) for way in WAYS}
     return found
 
 
-def write_orders(address: str, with_entry: bool, seconds: float) -> int:
-    """Write orders, one a transaction, for so many seconds; how many were written."""
-    return asyncio.run(_write_orders(address, with_entry, seconds))
+def write_orders(address: str, with_entry: bool, seconds: float) -> tuple[int, float]:
+    """Write orders, one a transaction, for so many seconds; how many were written, and CPU seconds of this process."""
+    before = time.process_time()
+    count = asyncio.run(_write_orders(address, with_entry, seconds))
+    return count, time.process_time() - before
 
 
 async def _write_orders(address: str, with_entry: bool, seconds: float) -> int:
@@ -267,6 +277,9 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks audit", description=__doc__)
     parser.add_argument("--seconds", type=float, default=5.0, help="of each measurement (%(default)s)")
     parser.add_argument("--rounds", type=int, default=5, help="alternations; medians are reported (%(default)s)")
+    parser.add_argument(
+        "--visits", action=argparse.BooleanOptionalAction, default=True, help="post visits to two servers (%(default)s)"
+    )
     parser.add_argument("--clients", type=int, default=8, help="connections of the closed loop (%(default)s)")
     parser.add_argument("--processes", nargs="+", type=int, default=[1, 2, 4], help="that append (%(default)s)")
     parser.add_argument("--entries", type=int, default=100_000, help="that are proved (%(default)s)")
