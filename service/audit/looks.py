@@ -3,6 +3,7 @@
 A look waits for its record, as a write waits for its commit. While nothing can be written, a doctor still has to see a
 visit: after :data:`WAIT_S` it is shown, and its record stays in memory until it can be written. What a process that is
 killed then had in memory is lost; how many those can be is bounded, and the log of the process has said that they wait.
+A record of which it is not known whether it was committed is written again, with the same id of its request.
 """
 
 from __future__ import annotations
