@@ -14,9 +14,8 @@ from typing import Any
 CHANGES = "changes"
 """What it changes is noted where it is changed; it shows nothing that is not the answer to it."""
 NOTHING = "nothing"
-"""It shows nothing of a person and changes nothing that stays: states, models, plans made of a bundle's figures, the
-login, the description of the interface, bytes of an upload that no visit has yet, tensors that belong to no visit,
-releases, own sessions."""
+"""It shows nothing of a person and changes nothing that stays: states, models, the login, the description of the
+interface, bytes of an upload that no visit has yet, tensors that belong to no visit, releases, own sessions."""
 
 ROUTES: Mapping[str, str] = {
     # ---------------------------------------------------------------- visits and their files
@@ -124,6 +123,8 @@ ROUTES: Mapping[str, str] = {
     "GET /worklist/events": "list_read",
     "GET /questions": "list_read",
     "GET /statistics": "list_read",
+    "GET /planning": NOTHING,
+    "GET /planning.csv": NOTHING,
     "GET /incidents": "list_read",
     "POST /incidents/{incident_id}/close": CHANGES,
     "GET /visits/{visit_id}": "visit_read",
@@ -135,8 +136,6 @@ ROUTES: Mapping[str, str] = {
     "POST /visits/{visit_id}/outcome": "visit_read",
     "POST /visits/{visit_id}/incident": "visit_read",
     "GET /exchange": "list_read",
-    "GET /planning": NOTHING,
-    "GET /planning.csv": NOTHING,
     "GET /audit": "log_read",
     "GET /sessions": NOTHING,
     "POST /sessions/end": CHANGES,
