@@ -26,6 +26,7 @@ WITH_OWN_OPTIONS = {
     "peers": "other serving frameworks with the same weights (make bench-peers)",
     "kit": "your own server with the files and clients of this project",
     "capacity": "from core-milliseconds to a national programme",
+    "audit": "what the audit log costs a visit, how many entries a second it takes, and its proof",
     "database": "what a PostgreSQL with a million visits costs, and what harms its queues",
     "processes": "1, 2 and 4 server processes on one PostgreSQL and one S3, behind the proxy",
     "burned_in": "films that an export withholds, and texts that it finds in them",

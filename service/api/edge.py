@@ -1,8 +1,9 @@
 """The outermost layer of the application, for all requests.
 
-It limits the size and the time of a body, answers a fault of the service with a problem document, and adds security
-headers, one line of log, and the counters. If a request is answered before its whole body was read, the connection is
-closed, after a short time in which the client can read the answer.
+It limits the size and the time of a body, records in the audit log what an answer shows before it is sent, answers a
+fault of the service with a problem document, and adds security headers, one line of log, and the counters. If a request
+is answered before its whole body was read, the connection is closed, after a short time in which the client can read
+the answer.
 """
 
 from __future__ import annotations

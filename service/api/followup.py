@@ -15,6 +15,7 @@ from service import errors
 from service.api.refusals import problem_responses
 from service.api.session import CurrentKey
 from service.followup import actions as followup
+from service.followup.history import history_of
 from service.followup.questions import list_questions
 from service.language.choice import language_of
 from service.sites import with_specialists
@@ -68,7 +69,7 @@ async def get_history(request: Request, key: CurrentKey, visit_id: VisitId) -> H
     """Opinions, referrals, outcomes and deliveries of a visit."""
     service = service_of(request)
     row = await load_visit(service, key, visit_id)
-    return await service.database.read(lambda session: followup.history(session, key, row))
+    return await service.database.read(lambda session: history_of(session, key, row))
 
 
 @router.get("/visits/{visit_id}/comparison")

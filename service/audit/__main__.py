@@ -11,7 +11,7 @@ import logging
 import os
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 
@@ -45,8 +45,8 @@ def _verify(given: argparse.Namespace) -> int:
         gone = lines_gone(connection, read_settings().bundles)
     if gone:
         print(f"registry.jsonl no longer has the lines that were noted by entries {', '.join(map(str, gone))}")
-    more = f"; {len(heads)} noted heads fit" if heads else ""
-    return _told(proof, f"{proof.compared:,} assessments, opinions and incidents are as they were written{more}")
+    told = {"assessments, opinions and incidents that are as they were written": proof.compared}
+    return _told("log", proof, told | ({"noted heads that fit": len(heads)} if heads else {}))
 
 
 def _verify_file(path: Path) -> int:
@@ -55,17 +55,18 @@ def _verify_file(path: Path) -> int:
             proof, lacking = prove_file(lines)
     except ValueError as error:
         raise NotDone(f"{path}: {error}") from None
-    return _told(proof, f"{lacking:,} entries between them are not in the file")
+    return _told("file", proof, {"entries between its first and its last that it does not have": lacking})
 
 
-def _told(proof: Proof, more: str) -> int:
+def _told(what: str, proof: Proof, counts: Mapping[str, int]) -> int:
     for fault in proof.faults:
         print(fault)
     if proof.faults:
-        print(f"the log is NOT whole: {len(proof.faults):,} faults in {proof.entries:,} entries")
+        print(f"the {what} is NOT whole: faults: {len(proof.faults):,}, entries: {proof.entries:,}")
         return REFUSED
-    print(f"the log is whole: {proof.entries:,} entries, head {proof.head}")
-    print(f"  {more}")
+    print(f"the {what} is whole: {proof.entries:,} entries, the last is {proof.head}")
+    for name, count in counts.items():
+        print(f"  {name}: {count:,}")
     return DONE
 
 

@@ -99,8 +99,7 @@ def prove_file(lines: IO[str]) -> tuple[Proof, int]:
     proof, lacking = Proof(), 0
     last: Head | None = None
     for line in lines:
-        content, previous, digest = _proof_in(line)
-        number = int(json.loads(content)[0])
+        number, content, previous, digest = _proof_in(line)
         proof.entries += 1
         if last is not None and number <= last.number:
             proof.found(f"entry {number}: stands behind entry {last.number}")
@@ -115,10 +114,12 @@ def prove_file(lines: IO[str]) -> tuple[Proof, int]:
     return proof, lacking
 
 
-def _proof_in(line: str) -> tuple[str, str, str]:
+def _proof_in(line: str) -> tuple[int, str, str, str]:
+    """Number, content, digest before it and digest of the entry on a line."""
     try:
         event = json.loads(line)
         detail = {each["type"]: each["valueString"] for each in event["entity"][-1]["detail"]}
-        return detail[CONTENT], detail[PREVIOUS], detail[DIGEST]
-    except (LookupError, TypeError, ValueError):
+        number, *_ = json.loads(detail[CONTENT])
+        return int(number), detail[CONTENT], detail[PREVIOUS], detail[DIGEST]
+    except (LookupError, TypeError, ValueError, RecursionError):
         raise ValueError("a line is not an exported entry") from None

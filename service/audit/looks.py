@@ -3,6 +3,7 @@
 A look waits for its record, as a write waits for its commit. While nothing can be written, a doctor still has to see a
 visit: after :data:`WAIT_S` it is shown, and its record stays in memory until it can be written. What a process that is
 killed then had in memory is lost; how many those can be is bounded, and the log of the process has said that they wait.
+A record of which it is not known whether it was committed is written again, with the same id of its request.
 """
 
 from __future__ import annotations
@@ -57,17 +58,21 @@ class Looks:
         self._waiting: deque[_Look] = deque()
         self._wake = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
+        self._n_refused = 0
         self._is_told = False
+        self._is_ending = False
 
     def start(self) -> None:
         self._tasks = [asyncio.create_task(self._serve()), asyncio.create_task(self._count())]
 
     async def drain(self) -> None:
         """Write what waits, once; what cannot be written is lost, and the log says how many."""
-        for task in self._tasks:
-            task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
+        self._is_ending = True
+        self._wake.set()
+        serving, counting = self._tasks
+        counting.cancel()
+        # what is being written is waited for: cancelled, it would be written and then written again
+        await asyncio.gather(serving, counting, return_exceptions=True)
         try:
             await self._count_refused()
             while self._waiting:
@@ -96,10 +101,11 @@ class Looks:
                 await asyncio.shield(look.written)
 
     async def _serve(self) -> None:
-        while True:
+        while not self._is_ending:
             await self._wake.wait()
             try:
-                await self._write_some()
+                if self._waiting:
+                    await self._write_some()
                 self._is_told = False
             except Exception as error:
                 if not self._is_told:  # an outage may last for hours
@@ -128,8 +134,10 @@ class Looks:
                 log.error("refused_sign_ins_not_counted", **where_it_failed(error))
 
     async def _count_refused(self) -> None:
-        if n := self._refused():
+        self._n_refused += self._refused()
+        if n := self._n_refused:
             await self._database.write(lambda session: note(session, "sign_ins_refused", actor=SERVICE, count=n))
+            self._n_refused -= n
 
 
 def _note_all(events: list[Event], session: Session) -> None:

@@ -86,7 +86,10 @@ def prove(found: Iterable[Stored], heads: Iterable[Head] = ()) -> Proof:
         Heads that were written down earlier.
     """
     proof = Proof()
-    noted = [head for head in heads if head.number > 0]
+    noted: dict[int, set[str]] = {}
+    for head in heads:
+        if head.number > 0:
+            noted.setdefault(head.number, set()).add(head.digest)
     expected, previous = 1, START.digest
     for entry, digest in found:
         proof.entries += 1
@@ -98,13 +101,13 @@ def prove(found: Iterable[Stored], heads: Iterable[Head] = ()) -> Proof:
             proof.found(f"{_range(expected, number - 1)}: missing")
         elif digest != digest_of(previous, entry.content()):
             proof.found(_broken(number))
-        if any(head.number == number and head.digest != digest for head in noted):
+        if noted.get(number, set()) - {digest}:
             proof.found(f"entry {number}: is not the one whose digest was written down")
         expected, previous = number + 1, digest
         proof.head = Head(number, digest)
-    for head in noted:
-        if head.number > proof.head.number:
-            proof.found(f"entry {head.number}: was written down as the head, and the chain ends at {proof.head.number}")
+    for number in sorted(noted):
+        if number > proof.head.number:
+            proof.found(f"entry {number}: was written down as the head, and the chain ends at {proof.head.number}")
     return proof
 
 

@@ -124,6 +124,8 @@ ROUTES: Mapping[str, str] = {
     "GET /worklist/events": "list_read",
     "GET /questions": "list_read",
     "GET /statistics": "list_read",
+    "GET /planning": NOTHING,
+    "GET /planning.csv": NOTHING,
     "GET /incidents": "list_read",
     "POST /incidents/{incident_id}/close": CHANGES,
     "GET /visits/{visit_id}": "visit_read",

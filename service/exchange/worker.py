@@ -21,7 +21,7 @@ from service.background import Worker, persist
 from service.delivery.message import NotDelivered
 from service.errors import StoredFileDamaged, StoredFileMissing, Unavailable
 from service.exchange.centre import Centre
-from service.exchange.merge import record_of
+from service.exchange.ours import record_of
 from service.exchange.queue import FILMS, SMALL, Exchanges, Turn
 from service.exchange.record import FileRecord
 from service.exchange.releases import Releases

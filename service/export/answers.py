@@ -18,7 +18,8 @@ from sqlalchemy.orm import Session
 from data_specs.problems import Refused
 from data_specs.schema import Schema
 from data_specs.visit.opinion import Opinion
-from service.exchange.merge import add_followup, uid_of
+from service.exchange.merge import add_followup
+from service.exchange.ours import uid_of
 from service.exchange.queue import note_change
 from service.exchange.record import Followup, OpinionRecord
 from service.export.importing import IMPORTED

@@ -12,14 +12,15 @@ import uuid
 from sqlalchemy import Select, select, update
 from sqlalchemy.orm import Session
 
-from data_specs.visit.followup import History, NewOutcome, NewReferral, RecordedOutcome, Referral
+from data_specs.visit.followup import NewOutcome, NewReferral, RecordedOutcome, Referral
 from data_specs.visit.opinion import Author, AuthorRole, NewOpinion, Opinion
-from service.delivery.queue import deliveries_of, enqueue
+from service.delivery.queue import enqueue
 from service.errors import AlreadyAsked, Forbidden, NotFinished, NotFound, StorageUnavailable, VersionChanged
 from service.exchange.queue import note_change
+from service.followup.history import referral_of
 from service.keys import Key
 from service.parts import Parts
-from service.report.issue import issue, opinions_of
+from service.report.issue import issue
 from service.sites import expect_known, with_specialists
 from service.storage.audit import digest_of_opinion, note
 from service.storage.database import database_now, insert_rows, rowcount
@@ -261,45 +262,6 @@ def _expect_kept(session: Session, visit_id: str) -> None:
         raise NotFound
 
 
-def history(session: Session, key: Key, row: VisitRow) -> History:
-    """Opinions, questions, outcomes and deliveries of a visit. A blind reader gets only the questions to them."""
-    questions = select(ReferralRow).where(ReferralRow.visit_id == row.id).order_by(ReferralRow.asked_at)
-    if row.blind:
-        questions = questions.where(is_addressed_to(key))
-    referrals = tuple(referral_of(question) for question in session.scalars(questions))
-    if row.blind:
-        return History(referrals=referrals)
-    recorded = select(OutcomeRow).where(OutcomeRow.visit_id == row.id).order_by(OutcomeRow.recorded_at)
-    return History(
-        opinions=tuple(opinions_of(session, row.id)),
-        referrals=referrals,
-        outcomes=tuple(_outcome(outcome) for outcome in session.scalars(recorded)),
-        deliveries=tuple(deliveries_of(session, row.id)),
-    )
-
-
 def _open_questions(visit_id: str) -> Select[ReferralRow]:
     query = select(ReferralRow).where(ReferralRow.visit_id == visit_id, ReferralRow.closed_at.is_(None))
     return query.order_by(ReferralRow.asked_at)
-
-
-def referral_of(row: ReferralRow) -> Referral:
-    return Referral(
-        id=row.id,
-        question=row.question,
-        to_site=row.to_site,
-        blind=row.blind,
-        asked_by=Author.model_validate_json(row.asked_by),
-        asked_at=row.asked_at,
-        answered_by=row.answered_by,
-        closed_at=row.closed_at,
-    )
-
-
-def _outcome(row: OutcomeRow) -> RecordedOutcome:
-    return RecordedOutcome(
-        finding=row.finding,
-        outcome=row.outcome,  # type: ignore[arg-type]  # the column holds no other value
-        source=row.source,
-        recorded_at=row.recorded_at,
-    )

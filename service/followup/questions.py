@@ -8,7 +8,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from data_specs.visit.followup import Referral
-from service.followup.actions import referral_of
+from service.followup.history import referral_of
 from service.keys import Key
 from service.parts import Parts
 from service.storage.tables import ReferralRow, VisitRow

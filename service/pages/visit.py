@@ -19,6 +19,7 @@ from service.api.refusals import STATUS, problem_document
 from service.api.session import page_key
 from service.errors import Forbidden, NotFound, ServiceError, StorageUnavailable
 from service.followup import actions as followup
+from service.followup.history import history_of
 from service.followup.questions import list_questions
 from service.incidents.actions import KINDS, list_incidents
 from service.incidents.deadlines import read_deadlines
@@ -56,7 +57,7 @@ class VisitSidebar:
 
 
 async def load_sidebar(service: Service, key: Key, row: VisitRow, language: Language) -> VisitSidebar:
-    history = await service.database.read(lambda session: followup.history(session, key, row))
+    history = await service.database.read(lambda session: history_of(session, key, row))
     finished = row.status == "complete" and not row.blind
     report = await issue(service, row.id, row.version) if finished else None
     compared, earlier = await compare_with_earlier(service, key, row)

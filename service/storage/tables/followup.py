@@ -27,7 +27,7 @@ class OpinionRow(Base):
     number: Mapped[int] = mapped_column(Integer, primary_key=True)
     uid: Mapped[str | None] = mapped_column(String(36), unique=True)
     """The same at a node and at its centre, which may number it differently until they have exchanged the visit.
-    ``None`` where it was signed before there were nodes (``service.exchange.merge.uid_of``)."""
+    ``None`` where it was signed before there were nodes (``service.exchange.ours.uid_of``)."""
     key_id: Mapped[str] = mapped_column(String(36))
     role: Mapped[str] = mapped_column(String(10))
     signed_at: Mapped[datetime] = mapped_column(UtcDateTime)

@@ -55,7 +55,8 @@ async def test_each_decision_is_followed_once_by_all_processes(database, tmp_pat
     (bundles / "releases").mkdir(parents=True)
     lines = [json.dumps(LINE), json.dumps({**LINE, "action": "rollback"})]
     (bundles / "registry.jsonl").write_text(lines[0] + "\n", "utf-8")
-    following = [asyncio.create_task(follow(database, bundles)) for _ in range(2)]
+    other = Database(database.engine.url.render_as_string(hide_password=False))  # as another process has it
+    following = [asyncio.create_task(follow(each, bundles)) for each in (database, other)]
     await until_there(database, 1)
     with (bundles / "registry.jsonl").open("a", encoding="utf-8") as log:
         log.write(lines[1] + "\n")
@@ -67,6 +68,7 @@ async def test_each_decision_is_followed_once_by_all_processes(database, tmp_pat
         task.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await task
+    other.close()
     found = log_of(database)
     assert {each.action for each in found} == {"bundle_decided", "release_in_force"}
     noted = [json.loads(each.detail) for each in found]

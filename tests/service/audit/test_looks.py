@@ -90,12 +90,36 @@ async def test_with_too_many_that_wait_nothing_more_is_shown(database, monkeypat
     assert len(log_of(database)) == 5, "what waited is written at the end"
 
 
+async def test_what_is_being_written_at_the_end_is_in_the_log_once(database):
+    looks = Looks(database, Metrics(), lambda: 0)
+    looks.start()
+    asked = [asyncio.create_task(looks.record("visit_read", None, n=n)) for n in range(300)]
+    for _ in range(3):  # turns of the loop: the records are asked for, and their transaction begins
+        await asyncio.sleep(0)
+    await looks.drain()
+    await asyncio.gather(*asked)
+    assert sorted(json.loads(each.detail)["n"] for each in log_of(database)) == list(range(300))
+
+
 async def test_refused_sign_ins_are_one_entry(database):
     looks = Looks(database, Metrics(), iter([7, 0]).__next__)
     looks.start()
     await looks.drain()
     (entry,) = log_of(database)
     assert (entry.action, json.loads(entry.detail)) == ("sign_ins_refused", {"count": 7})
+
+
+async def test_refused_sign_ins_of_an_outage_are_counted_after_it(database, monkeypatch):
+    monkeypatch.setattr(module, "COUNT_EVERY_S", 0.05)
+    away = Away(database)
+    refused = [7, 2]
+    looks = Looks(away, Metrics(), lambda: refused.pop(0) if refused else 0)
+    looks.start()
+    while refused:  # noqa: ASYNC110  the service's own task takes them
+        await asyncio.sleep(0.01)
+    away.is_away = False
+    await looks.drain()
+    assert sum(json.loads(each.detail)["count"] for each in log_of(database)) == 9
 
 
 def test_what_cannot_be_recorded_is_answered_with_503_and_shows_nothing(served, monkeypatch):

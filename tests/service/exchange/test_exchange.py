@@ -176,7 +176,7 @@ def test_a_question_taken_back_and_answered_meanwhile_is_answered(pair):
 
 # ---------------------------------------------------------------- what the centre refuses
 def record(pair, visit):
-    from service.exchange.merge import record_of
+    from service.exchange.ours import record_of
 
     with pair.node.app.state.service.database.transaction() as session:
         return json.loads(record_of(session, visit).model_dump_json())
