@@ -202,6 +202,15 @@ def test_the_report_prints_on_one_page_with_every_letter(visit: str, reading, la
     assert len(PdfReader(io.BytesIO(page.pdf(format="A4"))).pages) >= 1
 
 
+ONE_OF_A_KIND = """() => {
+    for (const section of document.querySelectorAll("section")) {
+        const alike = [...section.children].filter(each => each.matches("details, section"));
+        alike.forEach((each, index) => index ? each.remove() : each.setAttribute("open", ""));
+    }
+}"""
+"""Leaves one operation of each section, opened, and one schema: axe needs minutes for the hundreds that are alike."""
+
+
 @pytest.mark.parametrize("dark", [False, True])
 @pytest.mark.parametrize(
     "path", ["/worklist", "/questions", "/statistics", "/visits/{visit}", "report", "/keys", "/docs", "/post"]
@@ -210,6 +219,8 @@ def test_axe_finds_nothing_serious(visit: str, reading, path: str, dark: bool) -
     page = reading("admin" if path in ("/keys", "/post") else "doctor", "vi", PHONE, dark)
     page.goto(f"/v1/visits/{visit}/report.html" if path == "report" else path.format(visit=visit))
     page.wait_for_load_state("networkidle")
+    if path == "/docs":
+        page.evaluate(ONE_OF_A_KIND)
     axe = files("axe_core_python").joinpath("axe.min.js").read_text("utf-8")
     page.evaluate(axe)
     found = page.evaluate("axe.run(document, {runOnly: ['wcag2a', 'wcag2aa', 'wcag21aa', 'wcag22aa']})")
