@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from data_specs.next_steps.table import SHIPPED_TABLE
 from data_specs.vocabulary import LANGUAGES
-from tests.e2e.test_worklist import DESK, PHONE, browser, shown  # noqa: F401  a fixture
+from tests.e2e.test_worklist import DESK, PHONE, shown
 from tests.service.exchange.conftest import NODE_SITE
 from tests.service.exchange.test_exchange import small_visit
 from tests.service.exchange.test_releases import down

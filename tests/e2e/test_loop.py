@@ -21,9 +21,7 @@ from tests.conftest import ROOT
 from tests.service.serving import ADMIN, Served, serving, settings_for, visit_files
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: no page is tried")
-from playwright.sync_api import Browser, Page, sync_playwright  # noqa: E402
-
-from tests.e2e.test_browser import CHROMIUM, FLAGS  # noqa: E402
+from playwright.sync_api import Browser, Page  # noqa: E402
 
 PHONE, DESK = 390, 1440
 DOCTOR, SPECIALIST = "BS. Thử Nghiệm Tuyến Dưới", "BS. Thử Nghiệm Tuyến Trên"
@@ -45,16 +43,6 @@ def keys(served: Served) -> dict[str, str]:
         "doctor": served.key("doctor", "commune", doctor_id="D-7", label=DOCTOR),
         "specialist": served.key("specialist", "central", doctor_id="S-1", label=SPECIALIST),
     }
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    if not Path(CHROMIUM).exists():
-        pytest.skip("chromium is not installed: no page is tried in this run")
-    with sync_playwright() as started:
-        launched = started.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        yield launched
-        launched.close()
 
 
 @pytest.fixture
