@@ -7,7 +7,7 @@ import math
 
 import pytest
 
-from benchmarks import engine, files, formats, profiling, table
+from benchmarks import engine, files, formats, profiling, serving, table
 from benchmarks.__main__ import main
 from benchmarks.report import Report
 
@@ -61,9 +61,9 @@ def test_archive(capsys, tmp_path):
 
 def test_train(capsys, tmp_path):
     pytest.importorskip("torch")
-    arguments = ("train", "--steps", "1", "--threads", "1", "--precisions", "bf16")
+    arguments = ("train", "--steps", "1", "--threads", "1", "--precisions", "fp32")
     found = figures_of(capsys, tmp_path, *arguments)["cases_per_s"]
-    assert all(found[name]["bf16"]["1"] > 0 for name in ("lung", "cardiac"))
+    assert all(found[name]["fp32"]["1"] > 0 for name in ("lung", "cardiac"))
 
 
 def test_engine_answers_alike_in_accuracy_and_performance(capsys, tmp_path, monkeypatch):
@@ -79,7 +79,13 @@ def test_engine_answers_alike_in_accuracy_and_performance(capsys, tmp_path, monk
     assert found["offline_per_s"] > 0
 
 
-def test_http_and_stages_over_a_real_server(capsys, tmp_path):
+@pytest.fixture
+def unmeasured(monkeypatch):
+    """A server measures its sessions while it has nothing else to do: on a busy machine that does not end soon."""
+    monkeypatch.setattr(serving.Server, "wait_until_measured", lambda self: None)
+
+
+def test_http_and_stages_over_a_real_server(capsys, tmp_path, unmeasured):
     found = figures_of(
         capsys, tmp_path, "http", "--clients", "2", "--shares", "0.5", "--kinds", "wfdb", "--seconds", "0.3"
     )
@@ -90,7 +96,7 @@ def test_http_and_stages_over_a_real_server(capsys, tmp_path):
     assert found["trivial_route"]["rate_per_s"] > found["best_per_s"]
 
 
-def test_stages_add_up(capsys, tmp_path):
+def test_stages_add_up(capsys, tmp_path, unmeasured):
     found = figures_of(capsys, tmp_path, "stages", "--seconds", "0.02", "--rounds", "1")
     parts = [ms for name, ms in found["core_ms"].items() if name != "evidence render"]
     assert sum(parts) == pytest.approx(found["sum_core_ms"])

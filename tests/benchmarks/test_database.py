@@ -13,7 +13,7 @@ from benchmarks.database.asked import ASKED
 from benchmarks.processes import main as processes
 from service.storage.tables import Base
 
-VISITS = 3000
+VISITS, UPDATES = 1500, 3000
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +24,7 @@ def figures(tmp_path_factory):
     out = tmp_path_factory.mktemp("database")
     # so small a table is best read from end to end: what still is so has no index that fits
     with_indexes = {**database.SETTINGS, "enable_seqscan": "off"}
-    small = ("--rounds", "1", "--jobs", "16", "--updates", "10000")
+    small = ("--rounds", "1", "--jobs", "16", "--updates", str(UPDATES))
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(database, "SETTINGS", with_indexes)
         found = database.main(["--visits", str(VISITS), "--back", "0011", "--out", str(out), *small])
@@ -61,14 +61,14 @@ def test_a_held_snapshot_keeps_what_is_dead(figures):
 
 def test_leases_are_extended_beside_their_rows(figures):
     leases = figures["leases"]
-    assert all(each["updates"] == 10_000 for each in leases.values())
+    assert all(each["updates"] == UPDATES for each in leases.values())
     assert leases["with the service's parameters"]["hot"] > 0.7  # the first ones fill the pages
 
 
 def test_processes_share_a_database_and_a_store(tmp_path, capsys):
     if why := missing():
         pytest.skip(f"{why}: no processes are measured in this run")
-    few = ("--processes", "1", "2", "--seconds", "3", "--rounds", "1", "--clients", "4")
+    few = ("--processes", "1", "2", "--seconds", "2", "--rounds", "1", "--clients", "4")
     found = processes([*few, "--out", str(tmp_path)])
     assert json.loads(capsys.readouterr().out.strip().splitlines()[-1])["labs"] == found["labs"]
     for kind in ("film", "labs"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import re
 import shutil
@@ -10,6 +11,7 @@ import socket
 import ssl
 import subprocess
 import threading
+import warnings
 from types import SimpleNamespace
 
 import pytest
@@ -25,6 +27,8 @@ from tests.service.receive.hl7.made import order
 from tests.service.serving import serving, settings_for, until
 
 CONF = ROOT / "deploy" / "stunnel.conf"
+# a caller that has gone before it is spoken to leaves a socket that Python's ssl module does not close itself
+pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 OURS = "sangloc.example"
 SITES = {"lao-cai": "127.0.1.1", "ha-giang": "127.0.1.2"}
 """Sites, and the address of this machine that stands for each."""
@@ -96,6 +100,9 @@ def tunnelled(tmp_path_factory):
     with serving(settings) as served, stunnel(folder / "stunnel", **ports) as tunnel:
         tunnel.served, tunnel.ports = served, ports
         yield tunnel
+    with warnings.catch_warnings():  # what such sockets say when they are collected: here, not in another module
+        warnings.simplefilter("ignore", ResourceWarning)
+        gc.collect()
 
 
 def context_of(tunnel, name=None, authority=None):
@@ -181,8 +188,6 @@ def test_nothing_older_than_tls_1_2_and_nothing_in_the_clear(tunnelled):
 
 
 # ---------------------------------------------------------------- out
-# a caller that has gone before it is spoken to leaves a socket that Python's ssl module does not close itself
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_a_report_goes_out_over_tls_to_the_hospital_that_has_the_certificate(tunnelled):
     with hospital(tunnelled, "his.lao-cai.example") as received:
         with tunnelled.served.client() as client:

@@ -111,7 +111,7 @@ def test_the_settings_file_has_settings_that_can_be_used(monkeypatch):
     text = (DEPLOY / "sangloc.env").read_text("utf-8")
     given = dict(re.findall(rf"^#?({PREFIX}\w+)=(.+)$", text, re.MULTILINE))
     assert len(given) > 5
-    for name, value in given.items():
+    for name, value in {**given, "SANGLOC_UPSTREAM_KEY": "the-key-of-this-node"}.items():
         monkeypatch.setenv(name, value)
     assert read_settings().language == "vi"
     for name, value in lines("gpu.conf"):

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import io
 import os
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,18 +21,8 @@ from service.language.texts import opening, text
 from tests.service.page_fixture import SECRET, Site, running_site
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: no page is tried")
-from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, Request, sync_playwright  # noqa: E402
+from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, Request  # noqa: E402
 
-CHROMIUM = shutil.which("chromium") or "/usr/bin/chromium"
-FLAGS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
 PHONE, DESK = 390, 1440
 
 
@@ -45,18 +34,6 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     shared = Path(os.environ.get("SANGLOC_TEST_DATA", ROOT.parent / "shared" / "data"))
     with running_site(tmp_path_factory.mktemp("browser"), shared if shared.is_dir() else None, filler=6) as running:
         yield running
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    if not Path(CHROMIUM).exists():
-        pytest.skip(
-            "chromium is not installed (Debian: apt-get install chromium): the pages are not tried in a browser"
-        )
-    with sync_playwright() as driver:
-        running = driver.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        yield running
-        running.close()
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -15,9 +14,7 @@ from service.language.texts import text
 from tests.service.serving import Served, serving, settings_for, visit_files
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: no page is tried")
-from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright  # noqa: E402
-
-from tests.e2e.test_browser import CHROMIUM, FLAGS  # noqa: E402
+from playwright.sync_api import Browser, BrowserContext, Page  # noqa: E402
 
 DOCTOR = "BS. Thử Nghiệm Tuyến Dưới"
 WORDS = "Ho khạc đờm 5 ngày.\nKhông sốt."
@@ -38,16 +35,6 @@ def keys(served: Served) -> dict[str, str]:
         "specialist": served.key("specialist", "central", doctor_id="S-1", label="BS. Thử Nghiệm Tuyến Trên"),
         "other": served.key("specialist", "central", doctor_id="S-2", label="BS. Thử Nghiệm Khác"),
     }
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    if not Path(CHROMIUM).exists():
-        pytest.skip("chromium is not installed: no page is tried in this run")
-    with sync_playwright() as started:
-        launched = started.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        yield launched
-        launched.close()
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from data_specs.next_steps.table import SHIPPED_TABLE
 from data_specs.vocabulary import LANGUAGES
-from tests.e2e.test_worklist import DESK, PHONE, browser, shown  # noqa: F401  a fixture
+from tests.e2e.test_worklist import DESK, PHONE, shown
 from tests.service.exchange.conftest import NODE_SITE
 from tests.service.exchange.test_exchange import small_visit
 from tests.service.exchange.test_releases import down
@@ -28,7 +28,7 @@ def test_nothing_is_cut_off(tmp_path, kidneys, signer, browser):  # noqa: F811
         signer.sign(both.offered, "--next-steps", SHIPPED_TABLE, why="fewer recalls of films with old scars")
         until(lambda: both.number() == 1, 60)
         both.centre.key("node", "na-hau", label="Nà Hẩu")
-        resigned(both.offered, signer, tables={"next_steps": "[rule"})
+        resigned(both.offered, signer, number=2, tables={"next_steps": "[rule"})
         until(lambda: 'class="error"' in both.page(both.centre), 60)
         both.link.cut()
         with both.node.client(both.node.key("site", NODE_SITE)) as client:

@@ -19,10 +19,8 @@ from tests.conftest import ROOT
 from tests.service.serving import ADMIN, real_server
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: no page is tried")
-from playwright.sync_api import expect, sync_playwright  # noqa: E402
+from playwright.sync_api import expect  # noqa: E402
 
-CHROMIUM = Path("/usr/bin/chromium")
-FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
 FILM, RECORDING = ROOT / "samples/film-abnormal.jpg", [ROOT / "samples/E07517.hea", ROOT / "samples/E07517.mat"]
 AGE = "42"
 """As the recording states it."""
@@ -36,16 +34,6 @@ def address(tmp_path_factory):
         yield process.start(seconds=120).served.address
     finally:
         process.stop()
-
-
-@pytest.fixture(scope="module")
-def browser():
-    if not CHROMIUM.exists():
-        pytest.skip("chromium is not installed (Debian: apt-get install chromium): posting is not tried")
-    with sync_playwright() as driver:
-        running = driver.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        yield running
-        running.close()
 
 
 @pytest.fixture(scope="module")

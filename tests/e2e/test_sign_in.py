@@ -20,9 +20,9 @@ from tests.service.provider.test_sign_in import CALLBACK, DOCTOR, ROLES
 from tests.service.serving import Served, serving, settings_for, visit_files
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: no page is tried")
-from playwright.sync_api import Browser, ConsoleMessage, Page, sync_playwright  # noqa: E402
+from playwright.sync_api import Browser, ConsoleMessage, Page  # noqa: E402
 
-from tests.e2e.test_browser import CHROMIUM, DESK, FLAGS, PHONE  # noqa: E402
+from tests.e2e.test_browser import DESK, PHONE  # noqa: E402
 
 LOCALES = {"vi": "vi-VN", "fr": "fr-FR", "en": "en-GB"}
 
@@ -48,16 +48,6 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
                 files = visit_files(b"a film", person={"id": "VN-1"}, referrer={"id": "D-1"})
                 it.visit = site.post("/v1/visits", files=files).json()["id"]  # type: ignore[attr-defined]
             yield it
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    if not Path(CHROMIUM).exists():
-        pytest.skip("chromium is not installed: no page is tried in this run")
-    with sync_playwright() as started:
-        launched = started.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        yield launched
-        launched.close()
 
 
 def is_complaint(said: ConsoleMessage) -> bool:

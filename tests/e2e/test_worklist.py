@@ -17,11 +17,10 @@ from data_specs.vocabulary import LANGUAGES, Language
 from service.language.texts import text
 from service.pages import events
 from tests.service.serving import Served, serving, settings_for, visit_files
+from tests.slowness import slowness
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: no page is tried")
-from playwright.sync_api import Browser, Page, sync_playwright  # noqa: E402
-
-from tests.e2e.test_browser import CHROMIUM, FLAGS  # noqa: E402
+from playwright.sync_api import Browser, Page  # noqa: E402
 
 PHONE, DESK = 390, 1440
 ROWS_IN_SIGHT = 25
@@ -44,16 +43,6 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
                 assert client.post("/v1/visits", files=files_ if n % 3 else files_[1:]).status_code == 201
         yield it
     events.LOOK_EVERY_S = before
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    if not Path(CHROMIUM).exists():
-        pytest.skip("chromium is not installed: no page is tried in this run")
-    with sync_playwright() as started:
-        launched = started.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        yield launched
-        launched.close()
 
 
 @pytest.fixture
@@ -117,7 +106,7 @@ def test_the_first_worklist_is_light(opened) -> None:
     assert page.locator(".visit").count() == 40
     assert 0 < sum(weights) <= MOST_BYTES, sum(weights)
     painted = page.evaluate("performance.getEntriesByName('first-contentful-paint')[0].startTime")
-    assert painted <= FIRST_PAINT_MS, painted
+    assert painted <= FIRST_PAINT_MS * slowness(), painted
 
 
 def test_a_person_is_found_and_the_address_is_the_filter(opened) -> None:

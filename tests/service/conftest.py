@@ -8,6 +8,7 @@ import warnings
 
 import pytest
 
+from service import wrong_keys
 from tests.service.postgres import Cluster
 from tests.service.s3 import S3
 from tests.service.serving import Process, real_server, serving, settings_for
@@ -92,6 +93,13 @@ def real(tmp_path_factory):
 def client(served):
     with served.client() as it:
         yield it
+
+
+@pytest.fixture
+def hardly_forgiven(monkeypatch):
+    """A wrong key is forgiven after so many seconds: none is while a test gives a hundred, however slow the machine."""
+    monkeypatch.setattr(wrong_keys, "WRONG_EVERY_S", 3600)
+    return 3600
 
 
 @pytest.fixture

@@ -57,6 +57,13 @@ class Forked:
         self.send_signal(signal.SIGTERM)
 
 
+def server():
+    """What ``server.py`` does without arguments; its exit code."""
+    from service.run import main
+
+    return main([])
+
+
 def _run(main, environment, log):
     os.environ.clear()
     os.environ.update(environment)

@@ -134,11 +134,16 @@ def real_server(folder, **environment):
     return Process(folder, script=ROOT / "server.py", **environment)
 
 
+PATIENCE = 6
+"""How much longer is waited, on a machine that does other work beside, for what takes its time on a quiet one."""
+
+
 def until(condition, seconds):
-    end = time.monotonic() + seconds
+    end, pause = time.monotonic() + PATIENCE * seconds, 0.01
     while not condition():
         assert time.monotonic() < end, "it did not happen in time"
-        time.sleep(0.02)
+        time.sleep(pause)
+        pause = min(1.5 * pause, 0.1)  # a condition that reads a database costs more than what is waited for
 
 
 def told(served):

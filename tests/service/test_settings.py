@@ -12,6 +12,7 @@ import pytest
 
 from service.settings import BadSettings, Settings, read_settings
 from tests.conftest import ROOT
+from tests.service.forked import Forked, server
 from tests.service.serving import serving, settings_for
 
 SERVER = ROOT / "server.py"
@@ -96,21 +97,21 @@ def test_half_a_provider_is_named_in_one_line(environment, changed, says):
     assert "s3cret" not in str(caught.value)
 
 
-def test_a_table_of_roles_or_a_secret_that_cannot_be_read_stops_the_start(tmp_path):
+def test_a_table_of_roles_or_a_secret_that_cannot_be_read_stops_the_start(tmp_path, run_server):
     here = {**PROVIDER, "SANGLOC_DATA_DIR": str(tmp_path), "SANGLOC_PORT": "0"}
-    code, _, err = run_server(**{**here, "SANGLOC_OIDC_ROLES": str(tmp_path / "none.toml")})
+    code, err = run_server(**{**here, "SANGLOC_OIDC_ROLES": str(tmp_path / "none.toml")})
     assert (code, err) == (
         2,
         "server.py: SANGLOC_OIDC_ROLES cannot be used: it cannot be read: No such file or directory\n",
     )
     roles = tmp_path / "roles.toml"
     roles.write_text('claim = "groups"\nidentifier = "id"\nname = "name"\n')
-    code, _, err = run_server(**{**here, "SANGLOC_OIDC_ROLES": str(roles)})
+    code, err = run_server(**{**here, "SANGLOC_OIDC_ROLES": str(roles)})
     assert (code, err) == (2, "server.py: SANGLOC_OIDC_ROLES cannot be used: role: Field required\n")
     with roles.open("a") as file:
         file.write('[[role]]\nvalue = "doctors"\nrole = "doctor"\nsite = "xa"\n')
     in_file = {**here, "SANGLOC_OIDC_ROLES": str(roles), "SANGLOC_OIDC_CLIENT_SECRET": ""}
-    code, _, err = run_server(**in_file, SANGLOC_OIDC_CLIENT_SECRET_FILE=str(tmp_path / "none"))
+    code, err = run_server(**in_file, SANGLOC_OIDC_CLIENT_SECRET_FILE=str(tmp_path / "none"))
     assert (code, err.count("\n")) == (2, 1)
     assert "SANGLOC_OIDC_CLIENT_SECRET_FILE cannot be used: No such file" in err
 
@@ -126,58 +127,57 @@ def test_every_setting_can_be_set(environment):
     assert settings.store == "file:///tmp/x/files"
 
 
-def run_server(*arguments, **environment):
-    plain = {name: value for name, value in os.environ.items() if not name.startswith("SANGLOC_")}
-    done = subprocess.run(
-        [sys.executable, SERVER, *arguments],
-        env=plain | environment,
-        capture_output=True,
-        check=False,
-        text=True,
-        timeout=60,
-    )
-    return done.returncode, done.stdout, done.stderr
+@pytest.fixture
+def run_server(tmp_path_factory):
+    """Starts the service and waits until it has stopped by itself; its exit code, and what it said."""
+
+    def run(**environment):
+        plain = {name: value for name, value in os.environ.items() if not name.startswith("SANGLOC_")}
+        log = tmp_path_factory.mktemp("said") / "log"
+        code = Forked(server, plain | environment, log).wait(60)
+        return code, log.read_text()
+
+    return run
 
 
-def test_server_stops_with_one_clear_line(tmp_path):
-    code, out, err = run_server(SANGLOC_DATA_DIR=str(tmp_path), SANGLOC_PROT="1")
-    assert (code, out) == (2, "")
+def test_server_stops_with_one_clear_line(tmp_path, run_server):
+    code, err = run_server(SANGLOC_DATA_DIR=str(tmp_path), SANGLOC_PROT="1")
+    assert code == 2
     assert err.count("\n") == 1
     assert "SANGLOC_PROT" in err
     occupied = tmp_path / "file"
     occupied.write_text("not a folder")
-    code, _, err = run_server(SANGLOC_DATA_DIR=str(occupied))
+    code, err = run_server(SANGLOC_DATA_DIR=str(occupied))
     assert code == 2
     assert err.count("\n") == 1
-    code, _, err = run_server(SANGLOC_DATA_DIR=str(tmp_path), SANGLOC_STORE_URL="nope://user:secret@x")
+    code, err = run_server(SANGLOC_DATA_DIR=str(tmp_path), SANGLOC_STORE_URL="nope://user:secret@x")
     assert code == 2
     assert err.count("\n") == 1
     assert "SANGLOC_STORE_URL" in err
     assert "secret" not in err
 
 
-def test_a_database_out_of_reach_stops_the_start_without_a_stack_trace(tmp_path):
+def test_a_database_out_of_reach_stops_the_start_without_a_stack_trace(tmp_path, run_server):
     here = {"SANGLOC_DATA_DIR": str(tmp_path), "SANGLOC_PORT": "0"}
     for url in ("sqlite:////nonexistent/x.db", "postgresql+psycopg://user:secret@127.0.0.1:1/x"):
-        code, _, err = run_server(**here, SANGLOC_DATABASE_URL=url)
+        code, err = run_server(**here, SANGLOC_DATABASE_URL=url)
         assert code == 1
         assert "SANGLOC_DATABASE_URL" in err
         assert "Traceback" not in err
         assert "secret" not in err
 
 
-def test_a_port_that_is_taken_stops_the_start(tmp_path):
+def test_a_port_that_is_taken_stops_the_start(tmp_path, run_server):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        code, _, err = run_server(SANGLOC_DATA_DIR=str(tmp_path), SANGLOC_PORT=str(port))
+        code, err = run_server(SANGLOC_DATA_DIR=str(tmp_path), SANGLOC_PORT=str(port))
     assert code == 1
     assert str(port) in err
 
 
 def test_help_loads_no_heavy_module():
-    code, out, _ = run_server("--help")
-    assert code == 0
-    assert "SANGLOC_DATA_DIR" in out
+    helped = subprocess.run([sys.executable, SERVER, "--help"], capture_output=True, check=True, text=True)
+    assert "SANGLOC_DATA_DIR" in helped.stdout
     probe = "import sys, service.run; sys.exit(bool({'fastapi', 'sqlalchemy', 'numpy', 'uvicorn'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", probe], cwd=SERVER.parent, check=False).returncode == 0
 

@@ -94,7 +94,7 @@ def test_refused_forms_are_pages(served, client, language):
     assert text("refused_title_forbidden", language) in html.unescape(foreign.text)
 
 
-def test_too_many_wrong_keys_are_a_page_with_the_time_to_wait(served):
+def test_too_many_wrong_keys_are_a_page_with_the_time_to_wait(served, hardly_forgiven):
     with served.client("a key that nobody has") as stranger:
         answers = [stranger.get("/worklist", headers=HTML) for _ in range(WRONG_AT_ONCE + 5)]
     assert {answer.status_code for answer in answers[:WRONG_AT_ONCE]} == {303}

@@ -54,6 +54,12 @@ HERE = {"Sec-Fetch-Site": "same-origin"}
 
 
 @pytest.fixture(scope="module")
+def new_database():
+    """SQLite only: what a sign-in asks of a database is tried on both in ``test_persons`` and ``test_sessions``."""
+    return lambda: ""
+
+
+@pytest.fixture(scope="module")
 def at(tmp_path_factory, new_database):
     """A service that knows a provider."""
     folder = tmp_path_factory.mktemp("provider")
@@ -547,7 +553,7 @@ def test_one_network_has_at_most_half_of_the_exchanges(at, browser, provider, mo
     assert browser.get(callback).status_code == 200, "what was begun is still there"
 
 
-def test_too_many_refused_sign_ins_are_told_so_and_a_right_one_is_not(at, browser, provider):
+def test_too_many_refused_sign_ins_are_told_so_and_a_right_one_is_not(at, browser, provider, hardly_forgiven):
     before = told(at)
     for _ in range(WRONG_AT_ONCE):
         assert browser.get(CALLBACK).status_code == 403

@@ -24,6 +24,7 @@ from service.language.texts import opening, text, verdict
 from service.language.zone import zone_named
 from service.report import as_json, html, pdf, words
 from service.report.sheet import code_text, make_sheet, result_text
+from tests.browser import chromium
 from tests.conftest import ROOT
 from tests.service.report_fixture import DOCTOR, NAME, SPECIALIST, VISIT, code, judged, report
 
@@ -420,20 +421,12 @@ def test_any_report_can_be_printed(made: Report, language: Language) -> None:
 
 # ---------------------------------------------------------------- in a browser
 
-CHROMIUM = Path("/usr/bin/chromium")
-FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
 
-
-@pytest.mark.skipif(
-    not CHROMIUM.exists(), reason="chromium is not installed: the report's page is not seen in a browser"
-)
 def test_the_page_in_a_browser(tmp_path: Path) -> None:
     """It fits the screen of a phone, prints on one sheet, logs no error, and axe finds no serious fault."""
-    driver = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: no page is tried")
     axe = pytest.importorskip("axe_core_python.sync_playwright", reason="axe is not installed: no page is checked")
     path = tmp_path / "report.html"
-    with driver.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=str(CHROMIUM), args=[*FLAGS, "--disable-component-update"])
+    with chromium() as browser:
         for made, scheme in ((report(3), "light"), (with_findings(3), "dark")):
             path.write_bytes(html.render(made, "vi", pictures={0: picture(), 1: picture(500, 200)}))
             page = browser.new_page(viewport={"width": 390, "height": 800}, color_scheme=scheme, bypass_csp=False)
@@ -453,4 +446,3 @@ def test_the_page_in_a_browser(tmp_path: Path) -> None:
             violations = axe.Axe().run(checked)["violations"]
             assert [each["id"] for each in violations if each["impact"] in ("serious", "critical")] == []
             context.close()
-        browser.close()

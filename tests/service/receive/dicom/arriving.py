@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from sqlalchemy import select
+from sqlalchemy import func, select
 
 from data_specs.visit.context import Context
 from service.receive.dicom.arrivals import receive
 from service.storage.drafts import Draft
-from service.storage.tables import VisitRow
+from service.storage.tables import ArrivalRow, VisitRow
 from tests.service.receive.dicom.made import SITE
 from tests.service.serving import until
 
@@ -33,8 +33,19 @@ def rows(served, table, **where):
         return list(session.scalars(select(table).filter_by(**where)))
 
 
+def count(served, table, *conditions):
+    """How many rows there are: a question that may be asked again and again."""
+    with served.app.state.service.database.transaction() as session:
+        return session.scalar(select(func.count()).select_from(table).where(*conditions))
+
+
+def nothing_waits(served):
+    """Whether every object that has arrived is in a visit."""
+    return count(served, ArrivalRow, ArrivalRow.visit_id.is_(None)) == 0
+
+
 def visits_of(served, study, n=1):
-    until(lambda: len(rows(served, VisitRow, study_uid=study)) >= n, 30)
+    until(lambda: count(served, VisitRow, VisitRow.study_uid == study) >= n, 30)
     return sorted(rows(served, VisitRow, study_uid=study), key=lambda visit: visit.received_at)
 
 
