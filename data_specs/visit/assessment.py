@@ -83,12 +83,20 @@ class AssessedOrgan(Schema):
 
 
 class AssessedInput(Schema):
-    """Whether the posted file ``index`` was used, and its problems."""
+    """Whether the posted file ``index`` was used, and its problems.
+
+    Parameters
+    ----------
+    traits
+        Numbers of a film that drift is looked for in. They are no part of the document: the service keeps them in a
+        table of their own.
+    """
 
     index: int
     format: str | None = None
     accepted: bool
     problems: list[Problem] = Field(default=[])
+    traits: dict[str, float] = Field(default={}, exclude=True)
 
 
 class Assessment(Schema):
