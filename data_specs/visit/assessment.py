@@ -87,9 +87,9 @@ class AssessedInput(Schema):
 
     Parameters
     ----------
-    traits
-        Numbers of a film that drift is looked for in. They are no part of the document: the service keeps them in a
-        table of their own.
+    traits, seen_by
+        Numbers of a film that drift is looked for in, and the names and versions of the bundles that it was shown to.
+        They are no part of the document: the service keeps them in a table of their own.
     """
 
     index: int
@@ -97,6 +97,7 @@ class AssessedInput(Schema):
     accepted: bool
     problems: list[Problem] = Field(default=[])
     traits: dict[str, float] = Field(default={}, exclude=True)
+    seen_by: str = Field(default="", exclude=True)
 
 
 class Assessment(Schema):

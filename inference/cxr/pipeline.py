@@ -54,7 +54,7 @@ class FilmPipeline:
         self, index: int, open_file: Callable[[], OpenFile], context: Context, owner: Hashable
     ) -> InputResult:
         person = context.person
-        result = InputResult(indices=(index,))
+        result = InputResult(indices=(index,), seen_by=self._bundles)
         upright = Upright(0, [], WHOLE)
         for_the_gate, takes = self.gate.input_as(CxrInput), self.lung.input_as(CxrInput)
         sizes_px, least_px = (for_the_gate.size_px, takes.read_px), least_px_of(for_the_gate, takes)
@@ -87,6 +87,10 @@ class FilmPipeline:
         except InferenceFailed as failure:
             result.problems.append(Problem("inference_failed", "reject", found=failure.code))
         return result
+
+    @property
+    def _bundles(self) -> str:
+        return ", ".join(f"{m.name} {m.version}" for m in (self.gate.manifest, self.lung.manifest))
 
     async def _gate(self, saturated: float, tensor: Array, traits: dict[str, float]) -> Upright:
         as_it_lies = await self._judged(saturated, tensor, traits)

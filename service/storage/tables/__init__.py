@@ -21,10 +21,12 @@ NAMING_FILES = ("inputs", "arrivals", "previews")
 VISITS = cast("Table", VisitRow.__table__)
 """The table itself, for statements that run for every visit and need no unit of work."""
 EXCHANGES = cast("Table", ExchangeRow.__table__)
+FILMS = cast("Table", FilmRow.__table__)
 
 __all__ = [
     "BY_PROVIDER",
     "EXCHANGES",
+    "FILMS",
     "NAMING_FILES",
     "THE_CENTRE",
     "VISITS",
