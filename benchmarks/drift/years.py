@@ -2,102 +2,112 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from benchmarks.drift.films import Seen
-from service.drift.compare import compared, limit_of_p
-from service.drift.samples import Sample, SeenFilm, sample_of
+from benchmarks.drift.pool import Indices, Pool
+from service.drift.compare import ENDS_AT, limit_of_p
 
 DAYS, WEEK = 365, 7
-Compare = Callable[[Sample, Sample, int], set[str]]
-"""From the reference, the last days and the number of devices to the names that are an alarm."""
+Alarms = Callable[[Mapping[str, float], int], set[str]]
+"""From the p of each comparison and the number of devices to the names that are an alarm."""
 
 
-def as_served(reference: Sample, now: Sample, n_devices: int) -> set[str]:
-    """The comparisons of the service."""
-    found = compared(reference, now)
+def as_served(found: Mapping[str, float], n_devices: int) -> set[str]:
+    """As the service raises alarms."""
     limit = limit_of_p(n_devices, len(found))
-    return {each.name for each in found if each.p <= limit}
+    return {name for name, p in found.items() if p <= limit}
 
 
 @dataclass(frozen=True)
-class Persons:
-    """Films by person; the same persons for the films before and after a change."""
+class Scanner:
+    """A device and its persons, whose films may be changed from a day on.
 
-    films: tuple[tuple[SeenFilm, ...], ...]
+    Parameters
+    ----------
+    pool
+        The films as they are, then the same films changed.
+    persons
+        Of each person, the places of the films as they are.
+    n_films
+        How many films there are: a film's changed one stands so much further in the pool.
+    """
+
+    pool: Pool
+    persons: tuple[Indices, ...]
+    n_films: int
 
     @classmethod
-    def of(cls, seen: Sequence[Seen]) -> Persons:
-        by_person: dict[str, list[SeenFilm]] = {}
-        for each in seen:
-            film = SeenFilm(refused=not each.accepted, codes=each.codes, traits=each.traits)
-            by_person.setdefault(each.person, []).append(film)
-        return cls(tuple(tuple(films) for films in by_person.values()))
+    def of(cls, seen: Sequence[Seen], changed: Sequence[Seen] = ()) -> Scanner:
+        of_person: dict[str, list[int]] = {}
+        for place, each in enumerate(seen):
+            of_person.setdefault(each.person, []).append(place)
+        persons = tuple(np.array(places) for places in of_person.values())
+        return cls(Pool([*seen, *changed]), persons, len(seen))
 
-    def day(self, random: np.random.Generator, n_films: int) -> list[SeenFilm]:
+    def day(self, random: np.random.Generator, n_films: int, *, is_changed: bool = False) -> Indices:
         """A day of about ``n_films``: persons are drawn, each with all films; the service counts one of each.
 
         The last person of a day may bring it beyond ``n_films``, and comes with the chance that keeps the mean right.
         """
         came, counted = 0, []
         while came < n_films:
-            films = self.films[random.integers(len(self.films))]
+            films = self.persons[random.integers(len(self.persons))]
             if came + len(films) > n_films and random.random() > (n_films - came) / len(films):
                 break
             came += len(films)
             counted.append(films[random.integers(len(films))])
-        return counted
+        return np.array(counted) + (self.n_films if is_changed else 0)
 
-
-def reference(persons: Persons, random: np.random.Generator, n_films: int) -> Sample:
-    """The first films of a device, so many that are counted."""
-    films: list[SeenFilm] = []
-    while len(films) < n_films:
-        films += persons.day(random, 50)
-    return sample_of(films[:n_films])
+    def reference(self, random: np.random.Generator, n_films: int, a_day: int) -> tuple[Indices, NDArray[np.int64]]:
+        """The first films of the device that are counted, and the counts of their values."""
+        films = np.concatenate([self.day(random, a_day) for _ in range(1 + 3 * n_films // a_day)])[:n_films]
+        return films, self.pool.counts(films)
 
 
 def false_alarms(
-    persons: Persons,
+    scanner: Scanner,
     random: np.random.Generator,
     *,
     a_day: int,
     n_reference: int,
     n_devices: int = 1,
-    compare: Compare = as_served,
+    alarms: Alarms = as_served,
 ) -> int:
-    """Days of one year, without any change, on which something is an alarm that was none the day before."""
-    before = reference(persons, random, n_reference)
-    days = [persons.day(random, a_day) for _ in range(WEEK - 1)]
-    open_: set[str] = set()
+    """Days of one year without any change on which the device raises an alarm; one that is open is not raised again."""
+    before, counts = scanner.reference(random, n_reference, a_day)
+    days = [scanner.day(random, a_day) for _ in range(WEEK - 1)]
+    is_open: set[str] = set()
     raised = 0
     for _ in range(DAYS):
-        days = [*days[1 - WEEK :], persons.day(random, a_day)]
-        found = compare(before, sample_of([film for day in days for film in day]), n_devices)
-        raised += bool(found - open_)
-        open_ = found
+        days = [*days[1 - WEEK :], scanner.day(random, a_day)]
+        found = scanner.pool.compared(before, counts, np.concatenate(days))
+        is_open = {name for name in is_open if found.get(name, 0) <= ENDS_AT}
+        new = alarms(found, n_devices) - is_open
+        raised += bool(new)
+        is_open |= new
     return raised
 
 
 def noticed_after(
-    persons: Persons,
-    changed: Persons,
+    scanner: Scanner,
     random: np.random.Generator,
     *,
     a_day: int,
     n_reference: int,
     n_devices: int = 1,
     most_days: int = 28,
-    compare: Compare = as_served,
+    alarms: Alarms = as_served,
 ) -> tuple[int, set[str]]:
     """Days from a change to its first alarm, and what it names; ``most_days + 1`` where there is none."""
-    before = reference(persons, random, n_reference)
-    days = [persons.day(random, a_day) for _ in range(WEEK)]
+    before, counts = scanner.reference(random, n_reference, a_day)
+    days = [scanner.day(random, a_day) for _ in range(WEEK)]
     for number in range(1, most_days + 1):
-        days = [*days[1:], changed.day(random, a_day)]
-        if found := compare(before, sample_of([film for day in days for film in day]), n_devices):
+        days = [*days[1:], scanner.day(random, a_day, is_changed=True)]
+        if found := alarms(scanner.pool.compared(before, counts, np.concatenate(days)), n_devices):
             return number, found
     return most_days + 1, set()

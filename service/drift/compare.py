@@ -22,7 +22,7 @@ from service.drift.samples import DISAGREED, Sample
 
 FALSE_ALARMS_A_YEAR = 0.5
 """The budget: false alarms that are expected in a year at most, of all devices and comparisons together."""
-CHECKS_A_YEAR = 365
+HOURS_A_YEAR = 24 * 365.25
 LEAST_REFERENCE, LEAST_NOW = 100, 20
 """Films, below which nothing is compared."""
 ENDS_AT = 0.05
@@ -63,9 +63,10 @@ def compared(reference: Sample, now: Sample) -> list[Comparison]:
     return [*_numbers(reference, now), *(each for each in of_counts if each is not None)]
 
 
-def limit_of_p(n_devices: int, n_comparisons: int, budget: float = FALSE_ALARMS_A_YEAR) -> float:
-    """The p below which a comparison is an alarm."""
-    return budget / (CHECKS_A_YEAR * max(n_devices, 1) * max(n_comparisons, 1))
+def limit_of_p(n_devices: int, n_comparisons: int, every_hours: float = 24.0) -> float:
+    """The p up to which a comparison is an alarm, where each device is compared every so many hours."""
+    checks = HOURS_A_YEAR / every_hours
+    return FALSE_ALARMS_A_YEAR / (checks * max(n_devices, 1) * max(n_comparisons, 1))
 
 
 def smallest_noticed(n_before: int, n_now: int, limit: float) -> float:
