@@ -78,9 +78,7 @@ def seen(folders: Sequence[Path], bundles: Path, kept: Path, most: int) -> dict[
             continue
         found[name] = asyncio.run(_all(films, name, bundles))
         kept.mkdir(parents=True, exist_ok=True)
-        rows = [
-            {"person": s.person, "accepted": s.accepted, "codes": s.codes, "traits": s.traits} for s in found[name]
-        ]
+        rows = [{"person": s.person, "accepted": s.accepted, "codes": s.codes, "traits": s.traits} for s in found[name]]
         file.write_text(json.dumps({"key": key, "seen": rows}))
         print(f"{name}: {len(rows)} films read", flush=True)
     assert UNCHANGED in found  # noqa: S101  the first of CHANGES

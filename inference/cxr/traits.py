@@ -1,6 +1,6 @@
 """Numbers of a film that say what comes in and what the networks see: what drift is looked for in.
 
-None of them decides anything about the film. They are few, so that they can be kept of every film, and they name nobody.
+None of them decides anything about the film. They are few, so that they can be kept of every film; they name nobody.
 """
 
 from __future__ import annotations

@@ -123,8 +123,8 @@ async def list_alarms(parts: Parts, *, site: str | None = None, is_open: bool | 
             query = query.where(AlarmRow.site == site)
         if is_open is not None:
             query = query.where(AlarmRow.ended_at.is_(None) if is_open else AlarmRow.ended_at.is_not(None))
-        query = query.order_by(AlarmRow.ended_at.is_not(None), _is_silenced(now), AlarmRow.raised_at.desc(), AlarmRow.id)
-        return [alarm_of(row) for row in session.scalars(query.limit(MAX_LISTED))]
+        order = (AlarmRow.ended_at.is_not(None), _is_silenced(now), AlarmRow.raised_at.desc(), AlarmRow.id)
+        return [alarm_of(row) for row in session.scalars(query.order_by(*order).limit(MAX_LISTED))]
 
     return await parts.database.read(read)
 

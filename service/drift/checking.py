@@ -178,9 +178,7 @@ def _write_reference(session: Session, site: str, found: Checked) -> None:
 
 def _write_weeks(session: Session, site: str, found: Checked) -> None:
     for monday, (films, week) in found.weeks.items():
-        session.merge(
-            WeekRow(site=site, device=found.name, week=monday, films=films, found=week.model_dump_json())
-        )
+        session.merge(WeekRow(site=site, device=found.name, week=monday, films=films, found=week.model_dump_json()))
 
 
 def _write_alarms(session: Session, site: str, found: Checked, limit: float, now: datetime) -> list[AlarmRow]:
@@ -195,9 +193,7 @@ def _write_alarms(session: Session, site: str, found: Checked, limit: float, now
     return _raise(session, site, found.name, [each for each in found.comparisons if each.p <= limit], now)
 
 
-def _raise(
-    session: Session, site: str, device: str, found: Sequence[Comparison], now: datetime
-) -> list[AlarmRow]:
+def _raise(session: Session, site: str, device: str, found: Sequence[Comparison], now: datetime) -> list[AlarmRow]:
     """New alarms; one that is open is not raised again, and one that was silenced is raised in silence."""
     session.flush()
     is_open = {row.name for row in open_alarms(session, site, device)}
@@ -256,5 +252,3 @@ def begin_anew(session: Session, site: str, device: str, now: datetime) -> bool:
     ended = update(AlarmRow).where(AlarmRow.site == site, AlarmRow.device == device, AlarmRow.ended_at.is_(None))
     session.execute(ended.values(ended_at=now))
     return True
-
-

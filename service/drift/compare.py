@@ -70,7 +70,7 @@ def limit_of_p(n_devices: int, n_comparisons: int, every_hours: float = 24.0) ->
 
 
 def smallest_noticed(n_before: int, n_now: int, limit: float) -> float:
-    """The shift, in standard deviations, that is noticed four times in five: by the normal approximation of a rank test.
+    """The shift, in standard deviations, that is noticed four times in five, by the normal approximation.
 
     References
     ----------

@@ -1,4 +1,4 @@
-"""Films of one device as what is compared: numbers and shares by name. Nothing in a sample leads to a film or a person."""
+"""Films of one device as they are compared: numbers and shares by name, from which no film can be told."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is kept of each film so that a change of its device can be noticed (``service.drift``): written with the outcome.
+"""What is kept of each film, so that a change of its device can be noticed (``service.drift``).
 
 The numbers are no part of the assessment: they say nothing to a reader, and leave the service with no report.
 """

@@ -95,9 +95,7 @@ def upgrade() -> None:
         sa.Column("delivered_at", TIME),
     )
     waits = sa.text("state = 'waiting'")
-    op.create_index(
-        "ix_drift_notices_due", "drift_notices", ["due_at"], sqlite_where=waits, postgresql_where=waits
-    )
+    op.create_index("ix_drift_notices_due", "drift_notices", ["due_at"], sqlite_where=waits, postgresql_where=waits)
 
 
 def downgrade() -> None:
