@@ -28,6 +28,7 @@ WITH_OWN_OPTIONS = {
     "capacity": "from core-milliseconds to a national programme",
     "database": "what a PostgreSQL with a million visits costs, and what harms its queues",
     "processes": "1, 2 and 4 server processes on one PostgreSQL and one S3, behind the proxy",
+    "drift": "how soon a scanner whose films change is noticed, simulated on real films",
     "chaos": "tries to take the service down (make chaos)",
 }
 """Commands with their own options: ``benchmarks.NAME.main(arguments)``."""

@@ -23,6 +23,13 @@ def as_served(found: Mapping[str, float], n_devices: int) -> set[str]:
     return {name for name, p in found.items() if p <= limit}
 
 
+def only(beginning: str) -> Alarms:
+    """Alarms of the comparisons whose names begin so, which have the whole budget."""
+    return lambda found, n_devices: as_served(
+        {name: p for name, p in found.items() if name.startswith(beginning)}, n_devices
+    )
+
+
 @dataclass(frozen=True)
 class Scanner:
     """A device and its persons, whose films may be changed from a day on.
