@@ -101,8 +101,8 @@ class Settings(BaseSettings):
     export_smallest_cell
         A smaller number of visits is not told in an export's table of counts (:mod:`service.export.tables`).
     drift_hours
-        How often the films of each site are compared with those of before (:mod:`service.drift.checking`). The budget of
-        false alarms holds for a year, however often that is.
+        How often the films of each site are compared with those of before (:mod:`service.drift.checking`). The budget
+        of false alarms holds for a year, however often that is.
     incident_deadlines
         A table of deadlines of incidents, used instead of ``service/incidents/deadlines.toml``.
     session_hours

@@ -47,7 +47,7 @@ def read_film(files: Sequence[bytes], sizes_px: tuple[int, ...], least_px: int |
     image = read_image(content, least_px=least_px)
     arrays = for_networks(image.pixels, image.outline, sizes_px, least_px)
     saturated = float(saturated_share(image.pixels))
-    return Read(FilmRead(Stated.of(image), image.view, saturated, of_pixels(image.pixels)), arrays)
+    return Read(FilmRead(Stated.of(image), image.view, saturated, of_pixels(image.pixels, image.recorded_px)), arrays)
 
 
 def for_networks(

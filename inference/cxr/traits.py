@@ -18,12 +18,17 @@ TINY = 1e-6
 """Added before a logarithm, in grey levels: a film may be of one grey."""
 
 
-def of_pixels(pixels: NDArray[np.uint8]) -> dict[str, float]:
+def of_pixels(pixels: NDArray[np.uint8], recorded_px: tuple[int, int] | None = None) -> dict[str, float]:
     """What comes in, from a film as it was read, ``(rows, columns) uint8``.
 
     ``short_side_px``; ``dark``, ``grey`` and ``bright``, the 5th, 50th and 95th percentile of the grey levels;
     ``contrast``, their standard deviation; ``detail``, how much neighbouring pixels differ, and ``blocks``, how much
     more they do so at the borders of JPEG's blocks than elsewhere, both as natural logarithms of a ratio.
+
+    Parameters
+    ----------
+    recorded_px
+        Rows and columns that were recorded, where the film was read at a lower resolution.
     """
     seen = pixels[:: max(1, pixels.shape[0] // SIDE_PX), :: max(1, pixels.shape[1] // SIDE_PX)]
     dark, grey, bright = np.percentile(seen, (5, 50, 95))
@@ -34,7 +39,7 @@ def of_pixels(pixels: NDArray[np.uint8]) -> dict[str, float]:
     borders = np.concatenate([_is_border(across.shape[1]), _is_border(down.shape[0])])
     at_borders, inside = float(steps[borders].mean()), float(steps[~borders].mean())
     return {
-        "short_side_px": float(min(pixels.shape)),
+        "short_side_px": float(min(recorded_px or pixels.shape)),
         "dark": float(dark),
         "grey": float(grey),
         "bright": float(bright),

@@ -11,7 +11,7 @@ from service import errors
 from service.api.refusals import problem_responses
 from service.api.session import AdminKey
 from service.drift import actions
-from service.drift.actions import Alarm, DeviceView, NewReference, Silence
+from service.drift.actions import Alarm, DeviceSummary, DeviceView, NewReference, Silence
 from service.state import service_of
 
 router = APIRouter(
@@ -23,7 +23,7 @@ Site = Annotated[str | None, Query(max_length=100)]
 
 
 class DeviceList(BaseModel):
-    items: list[DeviceView]
+    items: list[DeviceSummary]
 
 
 class AlarmList(BaseModel):
@@ -32,8 +32,19 @@ class AlarmList(BaseModel):
 
 @router.get("/devices")
 async def get_devices(request: Request, _: AdminKey, site: Site = None) -> DeviceList:
-    """Devices with their reference and their last weeks."""
+    """Devices whose films are compared with those of before."""
     return DeviceList(items=await actions.list_devices(service_of(request), site=site))
+
+
+@router.get("/device", responses=problem_responses(errors.NotFound))
+async def get_device(
+    request: Request,
+    _: AdminKey,
+    site: Annotated[str, Query(max_length=100)],
+    device: Annotated[str, Query(max_length=200)],
+) -> DeviceView:
+    """A device with its reference and its last weeks."""
+    return await actions.device_view(service_of(request), site, device)
 
 
 @router.get("/alarms")

@@ -93,6 +93,7 @@ ROUTES: Mapping[str, str] = {
     "POST /v1/deliveries/retry": CHANGES,
     "GET /v1/audit": "log_read",
     "GET /v1/drift/devices": NOTHING,
+    "GET /v1/drift/device": NOTHING,
     "GET /v1/drift/alarms": NOTHING,
     "POST /v1/drift/alarms/{alarm_id}/silence": CHANGES,
     "POST /v1/drift/references": CHANGES,

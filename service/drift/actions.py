@@ -86,18 +86,19 @@ class DeviceWeek(Week):
     films: int
 
 
-class DeviceView(BaseModel):
-    """A device, its reference and its last weeks.
+class DeviceSummary(BaseModel):
+    """A device and how large its reference is.
 
     Parameters
     ----------
-    reference
-        What it is compared with; ``None`` where nothing is known yet.
+    seen_by
+        Names and versions of the bundles that see its films.
+    since, until
+        When the reference began, and when the last of its films was received.
     reference_films, full
         How many films the reference has, and how many it will have at most. Below ``least`` nothing is compared.
-    smallest_shift
-        The shift of a number, in standard deviations, that would be noticed four times in five with a week of films
-        like the last one; ``None`` where nothing is compared.
+    films_last_week
+        How many films came in the last week that had any, which may not be over yet.
     """
 
     site: str
@@ -105,10 +106,25 @@ class DeviceView(BaseModel):
     seen_by: str
     since: datetime
     until: datetime | None
-    reference: Week
     reference_films: int
-    full: int
-    least: int
+    full: int = FULL
+    least: int = LEAST_REFERENCE
+    films_last_week: int
+
+
+class DeviceView(DeviceSummary):
+    """A device, its reference and its last weeks.
+
+    Parameters
+    ----------
+    reference
+        What its films are compared with.
+    smallest_shift
+        The shift of a number, in standard deviations, that would be noticed four times in five with a week of films
+        like the last one; ``None`` where nothing is compared.
+    """
+
+    reference: Week
     smallest_shift: float | None
     weeks: list[DeviceWeek]
 
@@ -172,17 +188,44 @@ async def new_reference(parts: Parts, asked: NewReference) -> None:
     await parts.database.write(write)
 
 
-async def list_devices(parts: Parts, *, site: str | None = None) -> list[DeviceView]:
-    """Devices with their weeks, oldest first."""
+async def list_devices(parts: Parts, *, site: str | None = None) -> list[DeviceSummary]:
+    """Devices by site and name."""
+    latest = select(WeekRow.films).where(WeekRow.site == ReferenceRow.site, WeekRow.device == ReferenceRow.device)
+    last_week = latest.order_by(WeekRow.week.desc()).limit(1).scalar_subquery()
+    columns = (ReferenceRow.seen_by, ReferenceRow.since, ReferenceRow.until, ReferenceRow.films, last_week)
+    query = select(ReferenceRow.site, ReferenceRow.device, *columns).order_by(ReferenceRow.site, ReferenceRow.device)
+    if site is not None:
+        query = query.where(ReferenceRow.site == site)
+    rows = await parts.database.read(lambda session: session.execute(query.limit(MAX_LISTED)).all())
+    return [
+        DeviceSummary(
+            site=site_,
+            device=device,
+            seen_by=seen_by,
+            since=since,
+            until=until,
+            reference_films=n,
+            films_last_week=last or 0,
+        )
+        for site_, device, seen_by, since, until, n, last in rows
+    ]
 
-    def read(session: Session) -> list[DeviceView]:
-        references = select(ReferenceRow).order_by(ReferenceRow.site, ReferenceRow.device)
-        if site is not None:
-            references = references.where(ReferenceRow.site == site)
+
+async def device_view(parts: Parts, site: str, device: str) -> DeviceView:
+    """A device with its weeks, oldest first.
+
+    Raises
+    ------
+    NotFound
+        No such device has sent films to this site.
+    """
+
+    def read(session: Session) -> DeviceView:
+        row = session.get(ReferenceRow, (site, device))
+        if row is None:
+            raise NotFound
         enough = select(func.count()).select_from(ReferenceRow).where(ReferenceRow.films >= LEAST_REFERENCE)
-        n_devices = session.execute(enough).scalar_one()
-        rows = session.scalars(references.limit(MAX_LISTED)).all()
-        return [_view(session, row, n_devices, parts.settings.drift_hours) for row in rows]
+        return _view(session, row, session.execute(enough).scalar_one(), parts.settings.drift_hours)
 
     return await parts.database.read(read)
 
@@ -229,8 +272,7 @@ def _view(session: Session, row: ReferenceRow, n_devices: int, every_hours: floa
         until=row.until,
         reference=as_week(sample),
         reference_films=row.films,
-        full=FULL,
-        least=LEAST_REFERENCE,
+        films_last_week=weeks[-1].films if weeks else 0,
         smallest_shift=round(smallest_noticed(row.films, most, limit), 2) if is_compared else None,
         weeks=[
             DeviceWeek(week=week.week, films=week.films, **Week.model_validate_json(week.found).model_dump())

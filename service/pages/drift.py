@@ -129,7 +129,8 @@ async def _page(
     service, language = service_of(request), language_of(request)
     devices = await actions.list_devices(service)
     alarms = await actions.list_alarms(service, is_open=True)
-    shown = next((each for each in devices if (each.site, each.device) == (site, device)), None)
+    is_known = any((each.site, each.device) == (site, device) for each in devices)
+    shown = await actions.device_view(service, site, device) if is_known else None
     now = datetime.now(UTC)
     return page(
         request,

@@ -14,7 +14,8 @@ from service.storage.tables import InputRow, VisitRow
 
 MAX_DEVICE = 200
 UNKNOWN = "?"
-DIGITS = 6
+DIGITS = 5
+"""Of a number, from its first that is not 0."""
 
 
 def device_of(file: InputRow, format_: str | None) -> str:
@@ -39,7 +40,7 @@ def film_rows(visit: VisitRow, found: Assessment) -> list[dict[str, Any]]:
             "seen_by": each.seen_by,
             "refused": not each.accepted,
             "codes": json.dumps(list(dict.fromkeys(problem.code for problem in each.problems))),
-            "traits": json.dumps({name: round(value, DIGITS) for name, value in each.traits.items()}),
+            "traits": json.dumps({name: float(f"{value:.{DIGITS}g}") for name, value in each.traits.items()}),
         }
         for file in visit.inputs
         if file.field == "image" and (each := assessed.get(file.index)) is not None

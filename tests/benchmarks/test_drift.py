@@ -1,4 +1,4 @@
-"""The simulation of drift: the same p as the service's, no more false alarms than the budget, changes that are noticed."""
+"""The simulation of drift: the p of the service, no more false alarms than the budget, changes that are noticed."""
 
 from __future__ import annotations
 

@@ -143,8 +143,12 @@ def test_a_scanner_whose_films_change(watched):
     (device,) = devices(served)
     assert (device["site"], device["device"], device["seen_by"]) == (SITE, "png", SEEN_BY)
     assert device["reference_films"] == LEAST_REFERENCE + 10
-    assert [week["films"] for week in device["weeks"]][-1] >= 1
-    assert 0.5 < device["smallest_shift"] < 3
+    asked = {"site": SITE, "device": "png"}
+    shown = served.admin.get("/v1/drift/device", params=asked).json()
+    assert [week["films"] for week in shown["weeks"]][-1] >= 1
+    assert shown["reference"]["counts"]["refused"] == [0, LEAST_REFERENCE + 10]
+    assert 0.5 < shown["smallest_shift"] < 3
+    assert served.admin.get("/v1/drift/device", params={**asked, "device": "none"}).status_code == 404
     assert alarms(served) == []
     assert told(served)["sangloc_drift_alarms_open",] == 0
 

@@ -126,6 +126,7 @@ MATRIX = [
     ("GET", "/v1/incidents", ANY_KEY, {}),
     ("POST", f"/v1/incidents/{UNKNOWN_ID}/close", dict.fromkeys(ANY_KEY, 404), {"json": {"found": "x"}}),
     ("GET", "/v1/drift/devices", {"admin": 200}, {}),
+    ("GET", "/v1/drift/device?site=xa&device=none", {"admin": 404}, {}),
     ("GET", "/v1/drift/alarms", {"admin": 200}, {}),
     (
         "POST",
