@@ -10,7 +10,7 @@ from sqlalchemy import ColumnElement, and_, func, select
 from sqlalchemy.orm import Session
 
 from data_specs.schema import Moment
-from service.drift.checking import FULL, begin_anew
+from service.drift.checking import BEGINNING, FULL, begin_anew
 from service.drift.compare import LEAST_REFERENCE, limit_of_p, smallest_noticed
 from service.drift.samples import Kind, Sample, kind_of
 from service.drift.weeks import Week, as_week
@@ -94,7 +94,7 @@ class DeviceSummary(BaseModel):
     seen_by
         Names and versions of the bundles that see its films.
     since, until
-        When the reference began, and when the last of its films was received.
+        When the reference began (``None``: with the first film), and when the last of its films was received.
     reference_films, full
         How many films the reference has, and how many it will have at most. Below ``least`` nothing is compared.
     films_last_week
@@ -104,7 +104,7 @@ class DeviceSummary(BaseModel):
     site: str
     device: str
     seen_by: str
-    since: datetime
+    since: datetime | None
     until: datetime | None
     reference_films: int
     full: int = FULL
@@ -202,7 +202,7 @@ async def list_devices(parts: Parts, *, site: str | None = None) -> list[DeviceS
             site=site_,
             device=device,
             seen_by=seen_by,
-            since=since,
+            since=_begun(since),
             until=until,
             reference_films=n,
             films_last_week=last or 0,
@@ -268,7 +268,7 @@ def _view(session: Session, row: ReferenceRow, n_devices: int, every_hours: floa
         site=row.site,
         device=row.device,
         seen_by=row.seen_by,
-        since=row.since,
+        since=_begun(row.since),
         until=row.until,
         reference=as_week(sample),
         reference_films=row.films,
@@ -279,6 +279,10 @@ def _view(session: Session, row: ReferenceRow, n_devices: int, every_hours: floa
             for week in weeks
         ],
     )
+
+
+def _begun(since: datetime) -> datetime | None:
+    return None if since == BEGINNING else since
 
 
 def _is_silenced(now: datetime) -> ColumnElement[bool]:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
-from sqlalchemy import func, select, update
+from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from inference.bundles.registry import read_registry
@@ -101,7 +101,8 @@ def _read(session: Session, site: str, accepted: Mapping[str, datetime]) -> list
     for name, seen_by in devices_of(session, site, now - LOOKS_BACK).items():
         reference = _reference(known.get(name), seen_by, _since(seen_by, accepted))
         first = None
-        if reference.sample.films < FULL and (name not in open_ or reference.until is None):
+        is_used = reference.sample.films >= LEAST_REFERENCE
+        if reference.sample.films < FULL and not (is_used and name in open_):
             first = first_films(session, site, name, seen_by, reference.since, now - WINDOW, FULL)
         until = first[1] if first else reference.until
         after = max(now - WINDOW, until or BEGINNING, reference.since)
@@ -147,6 +148,11 @@ def _write(session: Session, site: str, found: Sequence[Checked], every_hours: f
     compared_at = list(session.scalars(enough))
     raised: list[AlarmRow] = []
     for each in found:
+        there = session.get(ReferenceRow, (site, each.name))
+        if there is not None and there.since > each.reference.since:
+            continue  # somebody has begun a new one since it was read
+        if there is not None and (there.seen_by, there.since) != (each.reference.seen_by, each.reference.since):
+            _end_alarms(session, site, each.name, now)  # they are about what nothing is compared with any more
         _write_reference(session, site, each)
         _write_weeks(session, site, each)
         limit = limit_of_p(len(compared_at), len(each.comparisons), every_hours)
@@ -160,9 +166,6 @@ def _write(session: Session, site: str, found: Sequence[Checked], every_hours: f
 
 def _write_reference(session: Session, site: str, found: Checked) -> None:
     reference = found.reference
-    there = session.get(ReferenceRow, (site, found.name))
-    if there is not None and there.since > reference.since:
-        return  # somebody has begun a new one since it was read
     session.merge(
         ReferenceRow(
             site=site,
@@ -230,11 +233,14 @@ def _raise(session: Session, site: str, device: str, found: Sequence[Comparison]
 
 
 def _is_new(session: Session, site: str, device: str, now: datetime) -> bool:
-    """Whether a device has begun to send lately, and nobody was told of it."""
-    of_device = (WeekRow.site == site, WeekRow.device == device)
-    first = session.execute(select(func.min(WeekRow.week)).where(*of_device)).scalar_one()
+    """Whether a device has begun to send lately, two weeks after the first of its site, and nobody was told of it."""
+    first = select(func.min(WeekRow.week)).where(WeekRow.site == site)
+    first_of_site = session.execute(first).scalar_one()
+    first_of_device = session.execute(first.where(WeekRow.device == device)).scalar_one()
+    if first_of_device is None or first_of_device < max(first_of_site + 2 * WINDOW, monday_of(now - 2 * WINDOW)):
+        return False
     told = select(AlarmRow.id).where(AlarmRow.site == site, AlarmRow.device == device, AlarmRow.name == NEW_DEVICE)
-    return first is not None and first >= monday_of(now - 2 * WINDOW) and session.scalars(told).first() is None
+    return session.scalars(told).first() is None
 
 
 def open_alarms(session: Session, site: str, device: str) -> list[AlarmRow]:
@@ -249,6 +255,11 @@ def begin_anew(session: Session, site: str, device: str, now: datetime) -> bool:
     if row is None:
         return False
     row.since, row.until, row.films, row.sample = now, None, 0, EMPTY.model_dump_json()
-    ended = update(AlarmRow).where(AlarmRow.site == site, AlarmRow.device == device, AlarmRow.ended_at.is_(None))
-    session.execute(ended.values(ended_at=now))
+    _end_alarms(session, site, device, now)
     return True
+
+
+def _end_alarms(session: Session, site: str, device: str, now: datetime) -> None:
+    for row in open_alarms(session, site, device):
+        row.ended_at = now
+        note(session, "alarm_ended", alarm=row.id)

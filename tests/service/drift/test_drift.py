@@ -253,6 +253,9 @@ def test_the_page_shows_it_in_each_language(watched):
 
 def test_a_new_device_is_told(watched):
     served = watched
+    long_ago = (datetime.now(UTC) - timedelta(days=60)).date().isoformat()
+    earlier = "INSERT INTO drift_weeks (site, device, week, films, found) VALUES (:site, 'png', :week, 5, :found)"
+    write(served, earlier, site=SITE, week=long_ago, found='{"numbers": {}, "counts": {}}')
     write(
         served,
         "UPDATE films SET device = 'Maker DR 2' WHERE visit_id IN "
