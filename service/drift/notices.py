@@ -7,7 +7,6 @@ One message tells of all alarms that one check has raised at one device. It is s
 from __future__ import annotations
 
 import json
-import time
 import uuid
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -220,19 +219,10 @@ class NoticeWorker(Worker[str]):
         log.info(f"notice_{outcome}", notice=notice.id, attempt=notice.attempt, problem=problem or None)
 
     async def _post(self, notice: Notice) -> None:
-        from service.delivery.senders.http import expect_success, new_client, status_of  # noqa: PLC0415  httpx
-        from service.delivery.senders.webhook import signature  # noqa: PLC0415  it imports httpx
+        from service.delivery.senders import alarm  # noqa: PLC0415  it imports httpx
+        from service.delivery.senders.http import new_client  # noqa: PLC0415  as above
 
         if self._client is None:
             self._client = new_client(SLOTS)  # only admins name destinations of alarms: they may be inside
-        headers = {
-            "Content-Type": "application/json",
-            "Idempotency-Key": notice.id,
-            "Sangloc-Signature": signature(notice.secret, notice.body, int(time.time())),
-        }
         timeout_s = self._settings.delivery_timeout_seconds
-        expect_success(
-            *await status_of(
-                self._client, "POST", notice.address, headers=headers, content=notice.body, timeout_s=timeout_s
-            )
-        )
+        await alarm.send(self._client, notice.address, notice.secret, notice.id, notice.body, timeout_s=timeout_s)
