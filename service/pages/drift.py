@@ -213,8 +213,9 @@ def words_of(name: str, language: Language) -> str:
         return f"{opening(display(finding, language))} {ages}".strip()
     if name.startswith(CODE):
         code = name.removeprefix(CODE)
-        known = next((key for key in (f"drift_code_{code}", f"refused_{code}") if key in texts()), None)
-        return text(known, language) if known else code
+        if f"drift_code_{code}" in texts():
+            return text(f"drift_code_{code}", language)
+        return text(f"refused_{code}", language) if f"refused_{code}" in texts() else code
     return text(f"drift_name_{name}", language) if f"drift_name_{name}" in texts() else name
 
 
