@@ -74,4 +74,4 @@ def _rank_tests(before: NDArray[np.int64], now: NDArray[np.int64]) -> NDArray[np
 
 @lru_cache(100_000)
 def _fisher(a: int, n: int, b: int, m: int) -> float:
-    return float(fisher_exact([[a, n - a], [b, m - b]]).pvalue)
+    return float(fisher_exact(np.array([[a, n - a], [b, m - b]])).pvalue)

@@ -69,4 +69,4 @@ def _span(side: int) -> tuple[int, int]:
 
 def _is_border(n: int) -> NDArray[np.bool_]:
     """Whether the step from a pixel to the next leads from one block into the next."""
-    return np.arange(n) % BLOCK_PX == BLOCK_PX - 1
+    return np.asarray(np.arange(n) % BLOCK_PX == BLOCK_PX - 1)

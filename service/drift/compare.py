@@ -111,7 +111,7 @@ def _counts(name: str, before: tuple[int, int], now: tuple[int, int]) -> Compari
     (a, n), (b, m) = before, now
     if not n or not m:
         return None
-    p = float(fisher_exact([[a, n - a], [b, m - b]]).pvalue)
+    p = float(fisher_exact(np.array([[a, n - a], [b, m - b]])).pvalue)
     return Comparison(name, a / n, b / m, n, m, max(p, _SMALLEST))
 
 
