@@ -33,7 +33,7 @@ WAYS: dict[str, Alarms] = {
 
 def main(arguments: Sequence[str]) -> None:
     options = _options(arguments)
-    films = seen(options.films, options.bundles, options.kept, options.most)
+    films = seen(options.films, options.bundles, options.kept, options.most, options.changes)
     before = films[UNCHANGED]
     persons = len({each.person for each in before})
     print(
@@ -65,7 +65,7 @@ def _noticed(films: dict[str, list[Seen]], alarms: Alarms, options: argparse.Nam
     print("| change | median | 95 of 100 | within 7 days | with 20 devices | first noticed by |")
     print("|---|---|---|---|---|---|")
     found = {}
-    for change in (each for each in CHANGES if each != UNCHANGED):
+    for change in (each for each in films if each != UNCHANGED):
         scanner = Scanner.of(films[UNCHANGED], films[change])
         days, names = _trials(scanner, alarms, options, n_devices=1)
         of_many, _ = _trials(scanner, alarms, options, n_devices=20)
@@ -116,6 +116,7 @@ def _options(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--most", type=int, default=320, help="films, whole persons at a time (%(default)s)")
     parser.add_argument("--bundles", type=Path, default=Path("models/bundles"))
     parser.add_argument("--kept", type=Path, default=OUT, help="where the numbers of the films are kept (%(default)s)")
+    parser.add_argument("--changes", nargs="+", choices=[*CHANGES][1:], default=[*CHANGES][1:], metavar="NAME")
     parser.add_argument("--years", type=int, default=200, help="without a change (%(default)s)")
     parser.add_argument("--trials", type=int, default=100, help="of each change (%(default)s)")
     parser.add_argument("--a-day", type=int, default=50, help="films (%(default)s)")
