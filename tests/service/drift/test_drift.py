@@ -12,12 +12,14 @@ import httpx
 import numpy as np
 import pytest
 from PIL import Image
-from sqlalchemy import text
+from sqlalchemy import select, update
 
 from data_specs.visit.assessment import AssessedInput
 from inference.cxr.traits import of_pixels
 from service.delivery.senders.webhook import signature
-from service.drift.compare import LEAST_REFERENCE
+from service.drift.compare import LEAST_NOW, LEAST_REFERENCE
+from service.drift.weeks import monday_of
+from service.storage.tables import AlarmRow, CheckRow, FilmRow, VisitRow, WeekRow
 from tests.service.delivery.sinks import Sink
 from tests.service.serving import serving, settings_for, told, until
 from tests.service.standin import StandIn, content_of
@@ -91,24 +93,24 @@ def post(served, films, first=0):
     until(lambda: told(served)["sangloc_visits_unfinished",] == 0, PATIENCE_S)
 
 
-def write(served, statement, **values):
-    with served.app.state.service.database.transaction(write=True) as session:
-        return session.execute(text(statement), values)
+def writing(served):
+    return served.app.state.service.database.transaction(write=True)
 
 
 def age(served, days):
     """As if all films and visits had come so many days earlier."""
-    service = served.app.state.service
-    with service.database.transaction(write=True) as session:
-        for table in ("visits", "films"):
-            key = "id" if table == "visits" else "visit_id"
-            for row_id, at in session.execute(text(f"SELECT {key}, received_at FROM {table}")).all():
-                moment = datetime.fromisoformat(at) if isinstance(at, str) else at
-                earlier = moment - timedelta(days=days)
-                given = earlier.strftime("%Y-%m-%d %H:%M:%S.%f") if isinstance(at, str) else earlier
-                session.execute(
-                    text(f"UPDATE {table} SET received_at = :at WHERE {key} = :id"), {"at": given, "id": row_id}
-                )
+    with writing(served) as session:
+        for row in (*session.scalars(select(VisitRow)), *session.scalars(select(FilmRow))):
+            row.received_at -= timedelta(days=days)
+
+
+def add_week(served, days_ago):
+    """A week of the device ``png`` like its last one, so many days before."""
+    with writing(served) as session:
+        latest = select(WeekRow).where(WeekRow.device == "png").order_by(WeekRow.week.desc())
+        week = session.scalars(latest).first()
+        monday = monday_of(datetime.now(UTC) - timedelta(days=days_ago))
+        session.merge(WeekRow(site=SITE, device="png", week=monday, films=week.films, found=week.found))
 
 
 def alarms(served, **which):
@@ -127,9 +129,7 @@ def checked(served):
 
     def is_done():
         with served.app.state.service.database.transaction() as session:
-            rows = session.execute(text("SELECT checked_at FROM drift_checks")).scalars().all()
-        moments = [datetime.fromisoformat(each) if isinstance(each, str) else each for each in rows]
-        return all(each is not None and each.replace(tzinfo=each.tzinfo or UTC) > now for each in moments)
+            return all(each and each > now for each in session.scalars(select(CheckRow.checked_at)))
 
     until(is_done, PATIENCE_S)
 
@@ -158,11 +158,14 @@ def test_a_scanner_whose_films_change(watched):
     age(served, 8)
     post(served, [film(darker=0.8) for _ in range(30)], first=2000)
     until(lambda: any(each["name"] == "grey" for each in alarms(served)), PATIENCE_S)
+    checked(served)
+    checked(served)
     found = {each["name"]: each for each in alarms(served)}
     grey = found["grey"]
     assert (grey["site"], grey["device"], grey["about"]) == (SITE, "png", "comes_in")
     assert grey["now"] == pytest.approx(0.8 * grey["before"], rel=0.05)
-    assert (grey["films_now"], grey["p"] < 1e-9) == (30, True)
+    assert LEAST_NOW <= grey["films_now"] <= 30
+    assert grey["p"] < 1e-9
     assert "short_side_px" not in found  # it has stayed the same
     assert told(served)["sangloc_drift_alarms_open",] == len(found)
 
@@ -216,8 +219,8 @@ def test_a_silenced_alarm_that_comes_back_is_silent(watched):
     served = watched
     grey = next(each for each in alarms(served) if each["name"] == "grey")
     n_told = len(served.sink.received)
-    ended = "UPDATE drift_alarms SET ended_at = :at WHERE id = :id"
-    write(served, ended, at=datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S.%f"), id=grey["id"])
+    with writing(served) as session:
+        session.get(AlarmRow, grey["id"]).ended_at = datetime.now(UTC)
     until(lambda: any(each["name"] == "grey" for each in alarms(served, open=True)), PATIENCE_S)
     again = next(each for each in alarms(served, open=True) if each["name"] == "grey")
     assert (again["id"] != grey["id"], again["reason"]) == (True, "the new tube is known")
@@ -227,6 +230,7 @@ def test_a_silenced_alarm_that_comes_back_is_silent(watched):
 
 def test_the_page_shows_it_in_each_language(watched):
     served = watched
+    add_week(served, 21)
     with httpx.Client(base_url=served.address, verify=False) as browser:
         assert browser.get("/drift").status_code == 303  # to the login
         assert browser.post("/login", data={"key": "admin-key-for-the-tests"}, headers=HERE).status_code == 303
@@ -253,14 +257,11 @@ def test_the_page_shows_it_in_each_language(watched):
 
 def test_a_new_device_is_told(watched):
     served = watched
-    long_ago = (datetime.now(UTC) - timedelta(days=60)).date().isoformat()
-    earlier = "INSERT INTO drift_weeks (site, device, week, films, found) VALUES (:site, 'png', :week, 5, :found)"
-    write(served, earlier, site=SITE, week=long_ago, found='{"numbers": {}, "counts": {}}')
-    write(
-        served,
-        "UPDATE films SET device = 'Maker DR 2' WHERE visit_id IN "
-        "(SELECT id FROM visits WHERE person_id LIKE 'P-2%' ORDER BY id LIMIT 25)",
-    )
+    add_week(served, 60)
+    with writing(served) as session:
+        of_last = select(VisitRow.id).where(VisitRow.person_id.like("P-2%")).order_by(VisitRow.id).limit(25)
+        moved = update(FilmRow).where(FilmRow.visit_id.in_(session.scalars(of_last).all()))
+        session.execute(moved.values(device="Maker DR 2"))
     until(lambda: any(each["name"] == "new_device" for each in alarms(served, open=True)), PATIENCE_S)
     (new,) = (each for each in alarms(served, open=True) if each["name"] == "new_device")
     assert (new["device"], new["films_now"]) == ("Maker DR 2", 25)
