@@ -30,6 +30,7 @@ WITH_OWN_OPTIONS = {
     "database": "what a PostgreSQL with a million visits costs, and what harms its queues",
     "processes": "1, 2 and 4 server processes on one PostgreSQL and one S3, behind the proxy",
     "burned_in": "films that an export withholds, and texts that it finds in them",
+    "drift": "how soon a scanner whose films change is noticed, simulated on real films",
     "chaos": "tries to take the service down (make chaos)",
 }
 """Commands with their own options: ``benchmarks.NAME.main(arguments)``."""

@@ -271,7 +271,10 @@ def assessed_inputs(inputs: Sequence[Input], results: Sequence[InputResult]) -> 
         problems = _distinct(p for r in of_file for p in r.problems)
         accepted = any(r.accepted for r in of_file) or not (of_file or problems)
         format_ = next((r.format for r in of_file if r.format), None)
-        rows.append(AssessedInput(index=posted.index, format=format_, accepted=accepted, problems=problems))
+        found = AssessedInput(index=posted.index, format=format_, accepted=accepted, problems=problems)
+        for film in (r for r in of_file if r.seen_by):
+            found = found.model_copy(update={"traits": film.traits, "seen_by": film.seen_by})
+        rows.append(found)
     return rows
 
 

@@ -67,6 +67,8 @@ class InputResult:
         Of the input: why it was refused, or with which reserve it was used.
     reserves
         Of the organ: what limits the answer.
+    traits, seen_by
+        Numbers that drift is looked for in, by name (:mod:`inference.cxr.traits`), and the bundles that it is shown to.
     """
 
     indices: tuple[int, ...]
@@ -74,6 +76,8 @@ class InputResult:
     problems: list[Problem] = field(default_factory=list)
     reserves: list[Problem] = field(default_factory=list)
     answer: Answer | None = None
+    traits: dict[str, float] = field(default_factory=dict)
+    seen_by: str = ""
 
     @property
     def accepted(self) -> bool:

@@ -21,6 +21,7 @@ from service import sites
 from service.api import audit as audit_api
 from service.api import bulk as bulk_api
 from service.api import destinations, open_inference, operations, session
+from service.api import drift as drift_api
 from service.api import followup as followup_api
 from service.api import keys as admin
 from service.api import node as node_api
@@ -39,11 +40,14 @@ from service.api.refusals import add_refusals
 from service.audit.decisions import follow
 from service.audit.looks import Looks
 from service.delivery.worker import DeliveryWorker
+from service.drift.notices import NoticeWorker
+from service.drift.worker import DriftWorker
 from service.errors import StorageUnavailable
 from service.first_key import first_key
 from service.incidents.deadlines import read_deadlines
 from service.logs import where_it_failed
 from service.pages import audit as audit_pages
+from service.pages import drift as drift_page
 from service.pages import events as page_events
 from service.pages import exchange as exchange_page
 from service.pages import export as export_page
@@ -115,6 +119,8 @@ def build(
         **vars(parts),
         work=Work(parts),
         deliveries=DeliveryWorker(parts),
+        drift=DriftWorker(parts),
+        notices=NoticeWorker(parts),
         uploads=Places(settings.concurrent_uploads),
         upstream=_upstream(parts),
         tensors=Tensors(max_rows=settings.max_queue, max_bytes=TENSOR_BODIES * settings.max_upload_bytes),
@@ -143,7 +149,8 @@ def build(
         await asyncio.gather(loading, return_exceptions=True)
         await closing.aclose()
         exchange = [service.upstream.drain()] if service.upstream else []
-        await asyncio.gather(service.work.drain(), service.deliveries.drain(), *exchange)
+        watching = (service.drift.drain(), service.notices.drain())
+        await asyncio.gather(service.work.drain(), service.deliveries.drain(), *watching, *exchange)
         following.cancel()
         await asyncio.gather(following, return_exceptions=True)
         await service.looks.drain()
@@ -171,7 +178,7 @@ def build(
         *(api, bulk_api, pictures_api, followup_api, reports_api, statistics_api, admin, destinations, operations),
         *(open_inference, web, tus, node_api, releases_api, post_page, session, pages, page_events, followup_pages),
         *(statistics_page, planning_page, signing, keys_page, exchange_page, export_page, sessions_page),
-        *(provider_pages, sessions_api, interface_pages, audit_api, audit_pages),
+        *(provider_pages, sessions_api, interface_pages, audit_api, audit_pages, drift_api, drift_page),
     ):
         app.include_router(module.router)
     app.mount("/static", StaticFiles(packages=[("service.pages", "static")]))
@@ -227,6 +234,8 @@ async def _load(
     service.metrics.add_batchers(lambda: (engine.bundles, engine.batchers))
     service.work.start(engine)
     service.deliveries.start()
+    service.drift.start()
+    service.notices.start()
     if service.upstream is not None:
         service.upstream.start()
     await _warn_of_unknown_sites(service)

@@ -156,6 +156,16 @@ class Metrics:
             "Incidents that are not closed, and whose deadline has passed",
             registry=self._registry,
         )
+        self.drift_alarms_open = Gauge(
+            "sangloc_drift_alarms_open",
+            "Alarms about devices whose films have changed, that have not ended and that nobody has silenced",
+            registry=self._registry,
+        )
+        self.drift_checked = Gauge(
+            "sangloc_drift_oldest_check_seconds",
+            "How long ago the site was compared with before that has waited longest for it; 0 where there is none",
+            registry=self._registry,
+        )
         self.ready = Gauge("sangloc_ready", "1 when visits are accepted", registry=self._registry)
 
     def add_batchers(self, in_service: InService) -> None:

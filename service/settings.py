@@ -100,6 +100,9 @@ class Settings(BaseSettings):
         A table of what is deleted when, used instead of ``service/retention/retention.toml``.
     export_smallest_cell
         A smaller number of visits is not told in an export's table of counts (:mod:`service.export.tables`).
+    drift_hours
+        How often the films of each site are compared with those of before (:mod:`service.drift.checking`). The budget
+        of false alarms holds for a year, however often that is.
     incident_deadlines
         A table of deadlines of incidents, used instead of ``service/incidents/deadlines.toml``.
     session_hours
@@ -162,6 +165,7 @@ class Settings(BaseSettings):
     next_steps: Path | None = None
     retention: Path | None = None
     export_smallest_cell: Annotated[int, Field(ge=2, le=1000)] = 11
+    drift_hours: Annotated[float, Field(gt=0, le=168)] = 24
     incident_deadlines: Path | None = None
     kfre_calibration: Literal["non_north_america", "north_america"] = "non_north_america"
     blind_reads: bool = False

@@ -9,6 +9,8 @@ from fastapi import Request
 
 from service.audit.looks import Looks
 from service.delivery.worker import DeliveryWorker
+from service.drift.notices import NoticeWorker
+from service.drift.worker import DriftWorker
 from service.parts import Parts
 from service.places import Places, Shares
 from service.protocols.tensors import Tensors
@@ -32,6 +34,8 @@ class Service(Parts):
         The visits that this process assesses.
     deliveries
         The reports that this process sends.
+    drift, notices
+        The sites whose films this process compares with those of before, and the messages about alarms that it sends.
     uploads
         Limits how many request bodies are read at a time, and how many of them one key has.
     tensors
@@ -56,6 +60,8 @@ class Service(Parts):
 
     work: Work
     deliveries: DeliveryWorker
+    drift: DriftWorker
+    notices: NoticeWorker
     uploads: Places
     tensors: Tensors
     looks: Looks

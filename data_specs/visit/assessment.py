@@ -83,12 +83,21 @@ class AssessedOrgan(Schema):
 
 
 class AssessedInput(Schema):
-    """Whether the posted file ``index`` was used, and its problems."""
+    """Whether the posted file ``index`` was used, and its problems.
+
+    Parameters
+    ----------
+    traits, seen_by
+        Numbers of a film that drift is looked for in, and the names and versions of the bundles that it was shown to.
+        They are no part of the document: the service keeps them in a table of their own.
+    """
 
     index: int
     format: str | None = None
     accepted: bool
     problems: list[Problem] = Field(default=[])
+    traits: dict[str, float] = Field(default={}, exclude=True)
+    seen_by: str = Field(default="", exclude=True)
 
 
 class Assessment(Schema):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
@@ -13,17 +13,20 @@ from data_specs.bundle import CxrInput
 from data_specs.cxr.files import read_image
 from data_specs.cxr.image import Outline, averaged, conform
 from inference.cxr.gate import saturated_share
+from inference.cxr.traits import of_pixels
 from inference.person import Stated
 from inference.readers.job import Read, job
 
 
 @dataclass(frozen=True, slots=True)
 class FilmRead:
-    """A film without its pixels; ``saturated`` is the share of them that are pure black or white."""
+    """A film without its pixels; ``saturated`` is the share of them that are pure black or white, ``traits`` those of
+    :func:`inference.cxr.traits.of_pixels`."""
 
     stated: Stated
     view: Literal["PA", "AP"] | None
     saturated: float
+    traits: dict[str, float] = field(default_factory=dict)
 
 
 @job
@@ -43,7 +46,8 @@ def read_film(files: Sequence[bytes], sizes_px: tuple[int, ...], least_px: int |
     (content,) = files
     image = read_image(content, least_px=least_px)
     arrays = for_networks(image.pixels, image.outline, sizes_px, least_px)
-    return Read(FilmRead(Stated.of(image), image.view, float(saturated_share(image.pixels))), arrays)
+    saturated = float(saturated_share(image.pixels))
+    return Read(FilmRead(Stated.of(image), image.view, saturated, of_pixels(image.pixels, image.recorded_px)), arrays)
 
 
 def for_networks(

@@ -131,6 +131,12 @@ BODIES: dict[str, dict[str, Any]] = {
         "language": "vi",
     },
     "retry_deliveries": {"destination": "0d7c7a52-3d1f-4c86-a9a5-0a0c4f1f2b11", "visit": VISIT_ID, "version": 2},
+    "post_silence": {"reason": "Winter: more persons with pneumonia come.", "until": "2027-03-31T00:00:00Z"},
+    "post_reference": {
+        "site": "district-clinic",
+        "device": "Example Corporation DR 1000",
+        "reason": "The detector was replaced, and its films were looked at.",
+    },
     "post_visit_of_uploads": {
         "uploads": ["9b3f6f2e-6d1c-4f0a-8f57-5d8f0a1c2b3d"],
         "context": {"person": {"age_years": 61, "sex": "male"}, "ecg_unit": "uV"},

@@ -16,6 +16,8 @@ from sqlalchemy.orm import Session
 from service import errors
 from service.api.refusals import problem_responses
 from service.delivery.backlog import measure_backlog
+from service.drift.actions import count_open as count_open_alarms
+from service.drift.worker import oldest_check_s
 from service.errors import ServiceError, StorageUnavailable, Unavailable
 from service.incidents.actions import count_open
 from service.logs import where_it_failed
@@ -138,8 +140,10 @@ async def _measure_queues(service: Service) -> None:
         arrivals_s = await service.database.read(oldest_arrival_s)
         backlog = await service.database.read(measure_backlog)
         n_incidents, n_overdue = await service.database.read(count_open)
+        n_alarms = await service.database.read(count_open_alarms)
+        check_s = await service.database.read(oldest_check_s)
     except StorageUnavailable:
-        n_visits = visits_s = arrivals_s = n_incidents = n_overdue = math.nan
+        n_visits = visits_s = arrivals_s = n_incidents = n_overdue = n_alarms = check_s = math.nan
         backlog = {}
         for gauge in by_kind:
             gauge.clear()
@@ -148,6 +152,8 @@ async def _measure_queues(service: Service) -> None:
     metrics.arrivals_oldest.set(arrivals_s)
     metrics.incidents_open.set(n_incidents)
     metrics.incidents_overdue.set(n_overdue)
+    metrics.drift_alarms_open.set(n_alarms)
+    metrics.drift_checked.set(check_s)
     for kind, found in backlog.items():
         for gauge, value in zip(by_kind, (found.n, found.oldest_s, found.given_up), strict=True):
             gauge.labels(kind).set(value)

@@ -91,6 +91,11 @@ ACTIONS: Mapping[str, Action] = {
     "destination_ended": Action("110100", "D"),
     "deliveries_retried": Action("110100", "E"),
     "bundle_decided": Action("110100", "U"),
+    "alarm_raised": Action("110113", "C"),
+    "alarm_ended": Action("110113", "U"),
+    "alarm_told": Action("110113", "R"),
+    "alarm_silenced": Action("110113", "U"),
+    "reference_begun": Action("110100", "U"),
     "release_in_force": Action("110100", "U"),
 }
 """Every action by its name."""

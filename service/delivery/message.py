@@ -12,6 +12,8 @@ from data_specs.vocabulary import Language
 
 SENDINGS_AT_ONCE = 64
 """Deliveries that one process sends at a time, to all destinations together."""
+ALARM = "alarm"
+"""The kind of destination that gets alarms (``service.drift.notices``) and no reports."""
 INSIDE = "inside"
 """Code of a delivery whose destination is inside our own network and may not be."""
 NO_ANSWER = frozenset(

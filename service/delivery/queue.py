@@ -31,7 +31,7 @@ from sqlalchemy.orm import Session
 
 from data_specs.visit.followup import DeliveryState
 from service.background import NOT_LEASED, LeasedRows, lease_ended
-from service.delivery.message import Delivery, Options
+from service.delivery.message import ALARM, Delivery, Options
 from service.storage.audit import SERVICE, note
 from service.storage.database import database_now, rowcount
 from service.storage.tables import DeliveryRow, DestinationRow
@@ -257,6 +257,7 @@ _ENQUEUE = insert(DELIVERIES).from_select(
         literal(0),
     ).where(
         DESTINATIONS.c.ended_at.is_(None),
+        DESTINATIONS.c.kind != ALARM,
         or_(DESTINATIONS.c.site.is_(None), DESTINATIONS.c.site == bindparam("of_site")),
     ),
 )

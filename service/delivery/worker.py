@@ -18,6 +18,7 @@ from service.delivery.message import SENDINGS_AT_ONCE, NotDelivered
 from service.delivery.queue import Deliveries, Identity, LeasedDelivery
 from service.delivery.senders.dispatch import Senders
 from service.logs import where_it_failed
+from service.settings import Settings
 from service.storage.owner import Owner
 
 if TYPE_CHECKING:
@@ -29,6 +30,12 @@ AWAY_AFTER = 3
 """When so many different deliveries have failed one after the other, the destination is the cause."""
 
 log = structlog.get_logger()
+
+
+def delay_s(settings: Settings, failures: int) -> float:
+    """Seconds until the next attempt: exponential with full jitter, so that what failed together is spread out."""
+    doubled = settings.delivery_retry_seconds * 2.0 ** min(failures - 1, 30)
+    return random.uniform(0, min(settings.delivery_retry_max_seconds, doubled))  # noqa: S311  no secret
 
 
 @dataclass(slots=True)
@@ -161,10 +168,7 @@ class DeliveryWorker(Worker[Identity]):
         self._note("dead", taken, written, problem)
 
     def _delay(self, failures: int) -> float:
-        """Seconds until the next attempt: exponential with full jitter, so that what failed together is spread out."""
-        settings = self._settings
-        doubled = settings.delivery_retry_seconds * 2.0 ** min(failures - 1, 30)
-        return random.uniform(0, min(settings.delivery_retry_max_seconds, doubled))  # noqa: S311  no secret
+        return delay_s(self._settings, failures)
 
     def _note(self, outcome: str, taken: LeasedDelivery, written: bool, problem: str | None = None) -> None:
         if not written:

@@ -10,7 +10,6 @@ from datetime import datetime
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from data_specs.dicom.reference import DicomReference
 from data_specs.next_steps.table import Table
 from data_specs.visit.assessment import AssessedOrgan, Assessment
 from data_specs.visit.opinion import Opinion
@@ -19,6 +18,7 @@ from service.keys import Key
 from service.parts import Parts
 from service.report.issue import make_report
 from service.storage.tables import InputRow, OpinionRow, OutcomeRow, ReferralRow, VisitRow
+from service.visits.films import device_of
 from service.visits.filters import Filter, chosen
 from service.visits.stored import seen_by
 
@@ -149,11 +149,4 @@ def _files(rows: Sequence[InputRow], found: Assessment | None) -> Iterable[ReadF
         if row.field != "context" and (each := assessed.get(row.index)) is not None:
             codes = [problem.code for problem in each.problems if problem.severity == "reject"]
             refused = () if each.accepted else tuple(dict.fromkeys(codes)) or ("other",)
-            yield ReadFile(row.field, _device(row) or each.format or "?", refused)
-
-
-def _device(row: InputRow) -> str:
-    if not row.dicom:
-        return ""
-    made = DicomReference.model_validate_json(row.dicom)
-    return " ".join(f"{made.Manufacturer} {made.ManufacturerModelName}".split())
+            yield ReadFile(row.field, device_of(row, each.format), refused)

@@ -35,6 +35,7 @@ PLACES = (
 ADMINISTRATION = (
     Place("/keys", "access_keys", ("admin",)),
     Place("/planning", "planning", ("admin",)),
+    Place("/drift", "drift", ("admin",)),
     Place("/export", "export", ("admin",)),
     Place("/audit", "audit", ("admin",)),
 )

@@ -19,7 +19,8 @@ from service.delivery.queue import enqueue
 from service.storage.audit import SERVICE, digest_of_text, note
 from service.storage.database import Database, database_now, rowcount
 from service.storage.owner import Owner
-from service.storage.tables import EXCHANGES, VISITS, VisitRow
+from service.storage.tables import EXCHANGES, FILMS, VISITS, VisitRow
+from service.visits.films import film_rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,11 +92,15 @@ class Leases(LeasedRows[str]):
             "inputs": [file.sha256 for file in lease.row.inputs],
         }
 
+        films = film_rows(lease.row, assessment)
+
         def finish(session: Session) -> datetime | None:
             now = database_now(session)
             written = session.execute(_FINISH, {**self._mine(lease), **outcome, "completed_at": now})
             if rowcount(written) != 1:
                 return None
+            if films:
+                session.execute(_FILMS, films)
             enqueue(session, lease.row.id, lease.row.site, lease.row.version, now)
             note(session, "visit_assessed", lease.row.id, actor=SERVICE, **answered)
             if self._at_node:
@@ -140,4 +145,5 @@ _FINISH = _MINE.values(
     {name: bindparam(name) for name in ("status", "priority", "assessment", "completed_at")} | dict(NOT_LEASED)
 )
 """Built once: to build it takes as long as to run it."""
+_FILMS = insert(FILMS)
 _EXCHANGED = insert(EXCHANGES).values(changes=1, sent=0, left=0, attempts=0)

@@ -16,7 +16,7 @@ from sqlalchemy import update
 from data_specs.vocabulary import LANGUAGES, Language
 from service.language.texts import text
 from service.storage.tables import IncidentRow
-from tests.e2e.test_loop import DESK, PHONE, browser, keys, reading, served, shown, visit  # noqa: F401  fixtures
+from tests.e2e.test_loop import DESK, PHONE, keys, reading, served, shown, visit  # noqa: F401  fixtures
 
 TOLD = "Phim của một người khác được mở ra. Phát hiện khi so với phim cũ, trước khi ký, nên không ai bị gọi nhầm."
 OUTSIDE = """() => [...document.querySelectorAll('main *')].filter(each => {

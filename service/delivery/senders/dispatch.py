@@ -17,7 +17,7 @@ import structlog
 from data_specs.visit.report import Report
 from data_specs.vocabulary import Language
 from service.delivery.addresses import check_web_address
-from service.delivery.message import NO_ANSWER, SENDINGS_AT_ONCE, Delivery, NotDelivered, Options
+from service.delivery.message import ALARM, NO_ANSWER, SENDINGS_AT_ONCE, Delivery, NotDelivered, Options
 from service.delivery.outside import outside_addresses
 from service.protocols.peers import read_ae_address, read_host_and_port
 
@@ -98,6 +98,10 @@ class Senders:
         rendered = await self._rendered(report, "hl7", delivery.language)
         await hl7.send(delivery, rendered, self._threads, timeout_s=self._timeout_s)
 
+    async def refuse(self, _: Delivery, __: Report) -> None:
+        """A destination of alarms takes no reports; a server of before it had this kind may have written one for it."""
+        raise NotDelivered("no_reports", permanent=True)
+
     async def _rendered(self, report: Report, rendering: Literal["json", "fhir", "hl7"], language: Language) -> bytes:
         from service.report import render  # noqa: PLC0415  it imports all renderings
 
@@ -166,6 +170,9 @@ KINDS = {
     "dicom": DestinationKind(Senders.send_dicom, "AE_TITLE@HOST:PORT", lambda address, *_: read_ae_address(address)),
     "stow": DestinationKind(Senders.send_stow, WEB, check_web_address, min_secret=1),
     "hl7": DestinationKind(Senders.send_hl7, "HOST:PORT", lambda address, *_: read_host_and_port(address)),
+    ALARM: DestinationKind(
+        Senders.refuse, WEB, partial(check_web_address, may_have_query=True), min_secret=16, makes_secret=True
+    ),
 }
 """In the order in which the API's document lists them."""
 

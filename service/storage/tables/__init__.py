@@ -10,6 +10,7 @@ from service.storage.tables.access import BY_PROVIDER, KeyRow, SessionRow
 from service.storage.tables.arrivals import ArrivalRow, OrderMessageRow, OrderRow, UploadPieceRow, UploadRow
 from service.storage.tables.base import Base, UtcDateTime
 from service.storage.tables.deliveries import DeliveryRow, DestinationRow
+from service.storage.tables.drift import AlarmRow, CheckRow, FilmRow, NoticeRow, ReferenceRow, WeekRow
 from service.storage.tables.exchange import THE_CENTRE, CentreRow, ExchangeRow, ExportRow, NodeRow
 from service.storage.tables.followup import OpinionRow, OutcomeRow, ReferralRow
 from service.storage.tables.records import AuditRow, DeletionRow, IncidentRow
@@ -20,31 +21,38 @@ NAMING_FILES = ("inputs", "arrivals", "previews")
 VISITS = cast("Table", VisitRow.__table__)
 """The table itself, for statements that run for every visit and need no unit of work."""
 EXCHANGES = cast("Table", ExchangeRow.__table__)
+FILMS = cast("Table", FilmRow.__table__)
 
 __all__ = [
     "BY_PROVIDER",
     "EXCHANGES",
+    "FILMS",
     "NAMING_FILES",
     "THE_CENTRE",
     "VISITS",
+    "AlarmRow",
     "ArrivalRow",
     "AuditRow",
     "Base",
     "CentreRow",
+    "CheckRow",
     "DeletionRow",
     "DeliveryRow",
     "DestinationRow",
     "ExchangeRow",
     "ExportRow",
+    "FilmRow",
     "IncidentRow",
     "InputRow",
     "KeyRow",
     "NodeRow",
+    "NoticeRow",
     "OpinionRow",
     "OrderMessageRow",
     "OrderRow",
     "OutcomeRow",
     "PreviewRow",
+    "ReferenceRow",
     "ReferralRow",
     "ReportRow",
     "SessionRow",
@@ -53,4 +61,5 @@ __all__ = [
     "UploadRow",
     "UtcDateTime",
     "VisitRow",
+    "WeekRow",
 ]
