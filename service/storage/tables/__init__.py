@@ -12,6 +12,7 @@ from service.storage.tables.base import Base, UtcDateTime
 from service.storage.tables.deliveries import DeliveryRow, DestinationRow
 from service.storage.tables.exchange import THE_CENTRE, CentreRow, ExchangeRow, ExportRow, NodeRow
 from service.storage.tables.followup import OpinionRow, OutcomeRow, ReferralRow
+from service.storage.tables.normals import THE_KEY, CertificateRow, NormalRow, SampleKeyRow
 from service.storage.tables.records import AuditRow, DeletionRow, IncidentRow
 from service.storage.tables.visits import InputRow, PreviewRow, ReportRow, ShadowRow, VisitRow
 
@@ -26,11 +27,13 @@ __all__ = [
     "EXCHANGES",
     "NAMING_FILES",
     "THE_CENTRE",
+    "THE_KEY",
     "VISITS",
     "ArrivalRow",
     "AuditRow",
     "Base",
     "CentreRow",
+    "CertificateRow",
     "DeletionRow",
     "DeliveryRow",
     "DestinationRow",
@@ -40,6 +43,7 @@ __all__ = [
     "InputRow",
     "KeyRow",
     "NodeRow",
+    "NormalRow",
     "OpinionRow",
     "OrderMessageRow",
     "OrderRow",
@@ -47,6 +51,7 @@ __all__ = [
     "PreviewRow",
     "ReferralRow",
     "ReportRow",
+    "SampleKeyRow",
     "SessionRow",
     "ShadowRow",
     "UploadPieceRow",

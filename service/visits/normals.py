@@ -1,0 +1,209 @@
+"""Visits that a site's certificate calls normal: decided with the visit, counted when they are read, stopped if broken.
+
+A certificate stands in the registry's log (``python -m models certify``). Here is what follows from it: a row for each
+visit that it calls normal, whether the visit is of the random tenth that is read in full, and what was found in it.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import lru_cache
+from pathlib import Path
+from typing import cast
+
+import structlog
+from sqlalchemy import func, select
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session
+
+from data_specs.next_steps.decision import is_unremarkable
+from data_specs.planning.normals import in_sample, is_below, is_broken
+from data_specs.planning.sample import groups_of, reading
+from data_specs.visit.assessment import Assessment
+from data_specs.visit.contract import Organ
+from data_specs.visit.opinion import Opinion
+from inference.bundles.registry import Certificate, Entry, Registry, log_mark, read_registry
+from service.storage.audit import SERVICE, note
+from service.storage.database import database_now, insert_rows
+from service.storage.tables import (
+    THE_KEY,
+    Base,
+    CertificateRow,
+    NormalRow,
+    OpinionRow,
+    OutcomeRow,
+    SampleKeyRow,
+    VisitRow,
+)
+
+BUNDLE: Organ = "lung"
+"""Whose films are called normal; bundles of organs are named like them."""
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Certified:
+    """A certificate and the digest of its line, which names it."""
+
+    digest: str
+    bundle: str
+    certificate: Certificate
+
+    @classmethod
+    def of(cls, entry: Entry) -> Certified:
+        return cls(entry.digest, f"{entry.name} {entry.to_version}", cast("Certificate", entry.certificate))
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """Visits that a certificate has called normal.
+
+    Parameters
+    ----------
+    called, held_back
+        All of them, and those of the random tenth.
+    read, abnormal
+        Of the random tenth: read in full, and with a finding.
+    found_later
+        Of the others, those in which a finding was found later.
+    """
+
+    called: int
+    held_back: int
+    read: int
+    abnormal: int
+    found_later: int
+
+
+def certified(bundles: Path, site: str) -> Certified | None:
+    """The site's certificate; ``None`` where none holds."""
+    entry = _registry(bundles, log_mark(bundles)).certified(BUNDLE, site, datetime.now(UTC))
+    return Certified.of(entry) if entry else None
+
+
+def has_certificates(bundles: Path, site: str) -> bool:
+    """Whether the site has ever had one."""
+    entries = _registry(bundles, log_mark(bundles)).entries
+    return any(entry.action == "certify" and entry.site == site for entry in entries)
+
+
+@lru_cache(maxsize=8)
+def _registry(bundles: Path, _mark: tuple[int, int, int] | None) -> Registry:
+    return read_registry(bundles)
+
+
+def call_normal(session: Session, bundles: Path, row: VisitRow, found: Assessment) -> None:
+    """Write that a visit is called normal, in the transaction of its outcome, if its site's certificate says so."""
+    holding = certified(bundles, row.site)
+    if holding is None or not calls_normal(holding, row, found):
+        return
+    if session.get(CertificateRow, holding.digest) is None:
+        said = holding.certificate
+        first = CertificateRow(
+            digest=holding.digest,
+            site=row.site,
+            abnormal_at_most=said.abnormal_at_most,
+            confidence=said.confidence,
+        )
+        _insert_once(session, first)
+    if session.get_one(CertificateRow, holding.digest).stopped_at is not None:
+        return
+    held_back = in_sample(_key(session), row.id)
+    insert_rows(session, NormalRow(visit_id=row.id, certificate=holding.digest, held_back=held_back))
+    note(session, "visit_called_normal", row.id, actor=SERVICE, certificate=holding.digest, held_back=held_back)
+
+
+def calls_normal(holding: Certified, row: VisitRow, found: Assessment) -> bool:
+    """Whether the certificate calls the visit normal."""
+    certificate, context, lung = holding.certificate, row.read_context(), found.organs.get(BUNDLE)
+    if lung is None or holding.bundle not in {f"{model.name} {model.version}" for model in found.models}:
+        return False
+    probability = next((each.probability for each in lung.findings if each.name == certificate.finding), None)
+    if probability is None or not is_of_age(certificate.age_years, context.person.age_years):
+        return False
+    groups = groups_of(context, [posted.dicom for posted in row.inputs if posted.field == "image"])
+    return is_below(probability, groups, certificate.thresholds) and is_unremarkable(found, context)
+
+
+def is_of_age(ages: tuple[float, float] | None, years: float | None) -> bool:
+    """Whether a certificate is for a person of this age."""
+    return ages is None or (years is not None and ages[0] <= years < ages[1])
+
+
+def count_reading(session: Session, visit_id: str, batch: str | None = None) -> None:
+    """Count what is known of a visit, in the transaction that adds to it. It may show that the bound is broken.
+
+    Parameters
+    ----------
+    batch
+        The batch in which it is signed.
+    """
+    normal = session.get(NormalRow, visit_id)
+    if normal is None:
+        return
+    opinions = select(OpinionRow.opinion).where(OpinionRow.visit_id == visit_id).order_by(OpinionRow.number)
+    read = [Opinion.model_validate_json(each) for each in session.scalars(opinions)]
+    normal.abnormal = reading(BUNDLE, read, _outcomes(session, visit_id))
+    normal.batch = normal.batch or batch
+    if normal.held_back:
+        # locked, so that of two readings at the same moment the second one counts the first
+        locked = select(CertificateRow).where(CertificateRow.digest == normal.certificate).with_for_update()
+        _stop_if_broken(session, session.scalars(locked).one())
+
+
+def _stop_if_broken(session: Session, row: CertificateRow) -> None:
+    session.flush()
+    counts = counts_of(session, row.digest)
+    broken = is_broken(counts.abnormal, counts.read, row.abnormal_at_most, row.confidence)
+    if row.stopped_at is not None or not broken:
+        return
+    row.stopped_at, row.n_read, row.n_abnormal = database_now(session), counts.read, counts.abnormal
+    seen = {"site": row.site, "read": counts.read, "abnormal": counts.abnormal}
+    note(session, "normals_stopped", actor=SERVICE, certificate=row.digest, **seen)
+    log.error("normals_stopped", certificate=row.digest, **seen)
+
+
+def counts_of(session: Session, certificate: str) -> Counts:
+    """What is known of the visits that a certificate has called normal."""
+    grouped = select(NormalRow.held_back, NormalRow.abnormal, func.count()).where(NormalRow.certificate == certificate)
+    found: dict[tuple[bool, bool | None], int] = defaultdict(int)
+    for held_back, abnormal, n in session.execute(grouped.group_by(NormalRow.held_back, NormalRow.abnormal)):
+        found[held_back, abnormal] += n
+    held_back = sum(n for (held, _), n in found.items() if held)
+    return Counts(
+        called=sum(found.values()),
+        held_back=held_back,
+        read=held_back - found[True, None],
+        abnormal=found[True, True],
+        found_later=found[False, True],
+    )
+
+
+def _outcomes(session: Session, visit_id: str) -> Mapping[str, str]:
+    query = select(OutcomeRow.finding, OutcomeRow.outcome).where(OutcomeRow.visit_id == visit_id)
+    rows = session.execute(query.order_by(OutcomeRow.recorded_at, OutcomeRow.id))
+    return {row.finding: row.outcome for row in rows}
+
+
+def _key(session: Session) -> bytes:
+    """The secret of the random sample, made where it is first needed."""
+    row = session.get(SampleKeyRow, THE_KEY)
+    if row is None:
+        _insert_once(session, SampleKeyRow(id=THE_KEY, key=secrets.token_hex(32)))
+        row = session.get_one(SampleKeyRow, THE_KEY)
+    return bytes.fromhex(row.key)
+
+
+def _insert_once(session: Session, row: Base) -> bool:
+    """Insert a row, unless another process just has; whether it was this one."""
+    try:
+        with session.begin_nested():
+            insert_rows(session, row)
+    except IntegrityError:
+        return False
+    return True
