@@ -15,7 +15,7 @@ from service.followup.actions import author_of, sign
 from service.keys import Key
 from service.parts import Parts
 from service.storage.tables import CertificateRow, NormalRow, VisitRow
-from service.visits.normals import Certified, Counts, certified, counts_of
+from service.visits.normals import Certified, Counts, all_certified, certified, counts_of
 from service.visits.stored import seen_by, visible
 
 AT_ONCE = 24
@@ -121,3 +121,16 @@ def _offered(key: Key, certificate: str) -> Select[VisitRow]:
         CertificateRow.stopped_at.is_(None),
         VisitRow.version == 1,
     )
+
+
+async def overview(parts: Parts) -> list[tuple[str, Certified, CertificateRow | None, Counts]]:
+    """The certificates that hold, by site: each with its stop, if it has one, and what is known of its visits."""
+    holding = all_certified(parts.settings.bundles)
+
+    def read(session: Session) -> list[tuple[str, Certified, CertificateRow | None, Counts]]:
+        return [
+            (site, each, session.get(CertificateRow, each.digest), counts_of(session, each.digest))
+            for site, each in holding.items()
+        ]
+
+    return await parts.database.read(read)

@@ -86,10 +86,11 @@ def certified(bundles: Path, site: str) -> Certified | None:
     return Certified.of(entry) if entry else None
 
 
-def has_certificates(bundles: Path, site: str) -> bool:
-    """Whether the site has ever had one."""
+def all_certified(bundles: Path) -> dict[str, Certified]:
+    """The certificates that hold, by site."""
     entries = _registry(bundles, log_mark(bundles)).entries
-    return any(entry.action == "certify" and entry.site == site for entry in entries)
+    sites = sorted({entry.site for entry in entries if entry.action == "certify" and entry.site})
+    return {site: holding for site in sites if (holding := certified(bundles, site)) is not None}
 
 
 @lru_cache(maxsize=8)
