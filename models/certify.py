@@ -16,7 +16,7 @@ from pathlib import Path
 
 from data_specs.bundle import BundleManifest, FindingSpec
 from data_specs.planning.normals import Limits, Proved, prove
-from inference.bundles.deciding import NotDone, check_servable, deciding, new_entry
+from inference.bundles.deciding import NotDone, changed, deciding, new_entry
 from inference.bundles.registry import Certificate, Entry, finding_key, read_registry
 from models.normals_sample import Sample, read_sample, read_scores
 from models.on_visits import add_database, expect_database
@@ -205,7 +205,10 @@ def _log(
     with deciding(folder) as (registry, append):
         if registry.in_service(name) != version:
             raise NotDone(f"{name} {version} is no longer in service")
-        check_servable(registry, name, version)
+        if changed(registry, name, version):
+            raise NotDone(
+                f"{name} {version} is no longer what it was when it was first logged; a version never changes"
+            )
         more = {"site": site.strip(), "certificate": said, "cases": cases}
         entry = new_entry(registry, "certify", name, None, version, who, why, more)
         append(entry)

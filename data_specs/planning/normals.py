@@ -130,7 +130,7 @@ def prove(cases: Sequence[Case], limits: Limits) -> Proved:
     finding who are released. These last are independent of the events that gave the thresholds, so that their binomial
     bound is exact too.
     """
-    persons = _persons(cases)
+    persons = one_case_each(cases)
     members: dict[str, list[Case]] = defaultdict(list)
     for case in persons:
         for name in (EVERYBODY, *group_names(case.groups)):
@@ -209,7 +209,7 @@ def is_broken(abnormal: int, read: int, bound: float, confidence: float) -> bool
     return evidence_against(abnormal, read, bound) >= 1 / (1 - confidence)
 
 
-def _persons(cases: Iterable[Case]) -> list[Case]:
+def one_case_each(cases: Iterable[Case]) -> list[Case]:
     """One case for each person, since cases of one person are not independent: of those with a finding one of the
     cases with it, and always the one that is released first."""
     chosen: dict[str, Case] = {}
