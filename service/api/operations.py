@@ -24,6 +24,7 @@ from service.release.kept import last_release
 from service.state import Service, service_of
 from service.storage.database import age_s, database_now
 from service.storage.tables import VisitRow
+from service.visits.normals import count_stopped
 
 ON_A_GPU = ("CUDA", "Tensorrt")
 PROBE_S = 5.0
@@ -138,8 +139,10 @@ async def _measure_queues(service: Service) -> None:
         arrivals_s = await service.database.read(oldest_arrival_s)
         backlog = await service.database.read(measure_backlog)
         n_incidents, n_overdue = await service.database.read(count_open)
+        bundles = service.settings.bundles
+        n_stopped: float = await service.database.read(lambda session: count_stopped(session, bundles))
     except StorageUnavailable:
-        n_visits = visits_s = arrivals_s = n_incidents = n_overdue = math.nan
+        n_visits = visits_s = arrivals_s = n_incidents = n_overdue = n_stopped = math.nan
         backlog = {}
         for gauge in by_kind:
             gauge.clear()
@@ -148,6 +151,7 @@ async def _measure_queues(service: Service) -> None:
     metrics.arrivals_oldest.set(arrivals_s)
     metrics.incidents_open.set(n_incidents)
     metrics.incidents_overdue.set(n_overdue)
+    metrics.normals_stopped.set(n_stopped)
     for kind, found in backlog.items():
         for gauge, value in zip(by_kind, (found.n, found.oldest_s, found.given_up), strict=True):
             gauge.labels(kind).set(value)

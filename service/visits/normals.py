@@ -185,6 +185,15 @@ def counts_of(session: Session, certificate: str) -> Counts:
     )
 
 
+def count_stopped(session: Session, bundles: Path) -> int:
+    """How many of the certificates that hold were stopped."""
+    holding = [each.digest for each in all_certified(bundles).values()]
+    query = select(func.count()).select_from(CertificateRow)
+    return session.execute(
+        query.where(CertificateRow.digest.in_(holding), CertificateRow.stopped_at.is_not(None))
+    ).scalar_one()
+
+
 def _outcomes(session: Session, visit_id: str) -> Mapping[str, str]:
     query = select(OutcomeRow.finding, OutcomeRow.outcome).where(OutcomeRow.visit_id == visit_id)
     rows = session.execute(query.order_by(OutcomeRow.recorded_at, OutcomeRow.id))
