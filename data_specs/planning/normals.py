@@ -130,7 +130,11 @@ def prove(cases: Sequence[Case], limits: Limits) -> Proved:
     finding who are released. These last are independent of the events that gave the thresholds, so that their binomial
     bound is exact too.
     """
-    persons = one_case_each(cases)
+    return prove_on(one_case_each(cases), limits)
+
+
+def prove_on(persons: Sequence[Case], limits: Limits) -> Proved:
+    """As :func:`prove`, of cases that are each another person's."""
     members: dict[str, list[Case]] = defaultdict(list)
     for case in persons:
         for name in (EVERYBODY, *group_names(case.groups)):

@@ -200,7 +200,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--data", type=Path, default=Path("../shared/data"), help="the shipped cohorts' folder")
     parser.add_argument("--bundles", type=Path, default=bundles_folder(), help="folder of the bundles")
     parser.add_argument("--out", type=Path, default=Path("runs/normals"), help="folder of the scores and of the page")
-    parser.add_argument("--samples", type=int, default=2000, help="samples drawn for each row")
+    parser.add_argument("--samples", type=int, default=500, help="samples drawn for each row")
     given = parser.parse_args(argv)
     given.out.mkdir(parents=True, exist_ok=True)
     scored: dict[str, pd.DataFrame] = {}

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -21,7 +21,7 @@ from data_specs.planning.normals import (
     is_below,
     is_broken,
     one_case_each,
-    prove,
+    prove_on,
     upper,
 )
 
@@ -67,8 +67,7 @@ def draw_samples(
     for _ in range(samples):
         chosen = [sick[i] for i in rng.integers(len(sick), size=events)]
         chosen += [well[i] for i in rng.integers(len(well), size=NORMALS)]
-        sample = [replace(case, person=str(number)) for number, case in enumerate(chosen)]
-        _judge(found, prove(sample, limits), sick, well, limits)
+        _judge(found, prove_on(chosen, limits), sick, well, limits)
     return found
 
 
@@ -80,7 +79,7 @@ def split_in_halves(people: Sequence[Case], limits: Limits, *, splits: int, rng:
     for _ in range(splits):
         order = rng.permutation(len(people))
         first, second = order[: len(people) // 2], order[len(people) // 2 :]
-        proved = prove([people[i] for i in first], limits)
+        proved = prove_on([people[i] for i in first], limits)
         other = [people[i] for i in second]
         sick = [case for case in other if case.abnormal]
         if proved.refused:
