@@ -165,6 +165,7 @@ def certify(
     said = Certificate(
         finding=spec.name,
         age_years=spec.age_years,
+        groups=tuple(sorted({kind for case in drawn.cases for kind in case.groups})),
         thresholds=proved.thresholds,
         missed_at_most=limits.missed,
         abnormal_at_most=proved.abnormal_at_most,

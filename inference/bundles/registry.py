@@ -43,9 +43,11 @@ class Certificate(BaseModel):
         Whose probability decides, by the name in the bundle.
     age_years
         For whom: lower bound included, upper bound not; ``None``: any age.
+    groups
+        Kinds of groups that the sample knew: ``sex``, ``age``, ``device``.
     thresholds
-        By group (``all``, ``sex female``): a film is released below those of all its groups. A group that is not here
-        is not released.
+        By group (``all``, ``sex female``): a film is released below those of all its groups. A group of these kinds
+        that is not here is not released.
     missed_at_most
         Of the persons with a finding at most this share is released, in each group.
     abnormal_at_most
@@ -62,6 +64,7 @@ class Certificate(BaseModel):
 
     finding: str
     age_years: tuple[float, float] | None = None
+    groups: tuple[str, ...] = ()
     thresholds: dict[str, float]
     missed_at_most: float
     abnormal_at_most: float

@@ -21,12 +21,13 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from data_specs.next_steps.decision import is_unremarkable
+from data_specs.person import age_at_examination
 from data_specs.planning.normals import in_sample, is_below, is_broken
 from data_specs.planning.sample import groups_of, reading
 from data_specs.visit.assessment import Assessment
 from data_specs.visit.contract import Organ
 from data_specs.visit.opinion import Opinion
-from inference.bundles.registry import Certificate, Entry, Registry, log_mark, read_registry
+from inference.bundles.registry import Certificate, Entry, log_mark, read_log, read_registry
 from service.storage.audit import SERVICE, note
 from service.storage.database import database_now, insert_rows
 from service.storage.tables import (
@@ -82,20 +83,23 @@ class Counts:
 
 def certified(bundles: Path, site: str) -> Certified | None:
     """The site's certificate; ``None`` where none holds."""
-    entry = _registry(bundles, log_mark(bundles)).certified(BUNDLE, site, datetime.now(UTC))
-    return Certified.of(entry) if entry else None
+    return all_certified(bundles).get(site) if site in _sites(bundles, log_mark(bundles)) else None
 
 
 def all_certified(bundles: Path) -> dict[str, Certified]:
     """The certificates that hold, by site."""
-    entries = _registry(bundles, log_mark(bundles)).entries
-    sites = sorted({entry.site for entry in entries if entry.action == "certify" and entry.site})
-    return {site: holding for site in sites if (holding := certified(bundles, site)) is not None}
+    sites = _sites(bundles, log_mark(bundles))
+    if not sites:
+        return {}
+    registry, now = read_registry(bundles), datetime.now(UTC)
+    return {site: Certified.of(entry) for site in sites if (entry := registry.certified(BUNDLE, site, now)) is not None}
 
 
 @lru_cache(maxsize=8)
-def _registry(bundles: Path, _mark: tuple[int, int, int] | None) -> Registry:
-    return read_registry(bundles)
+def _sites(bundles: Path, _mark: tuple[int, int, int] | None) -> tuple[str, ...]:
+    """Sites that have ever had a certificate; asked for every visit and page, and hardly any log has one."""
+    entries, _ = read_log(bundles)
+    return tuple(sorted({entry.site for entry in entries if entry.action == "certify" and entry.site}))
 
 
 def call_normal(session: Session, bundles: Path, row: VisitRow, found: Assessment) -> None:
@@ -121,19 +125,20 @@ def call_normal(session: Session, bundles: Path, row: VisitRow, found: Assessmen
 
 def calls_normal(holding: Certified, row: VisitRow, found: Assessment) -> bool:
     """Whether the certificate calls the visit normal."""
-    certificate, context, lung = holding.certificate, row.read_context(), found.organs.get(BUNDLE)
-    if lung is None or holding.bundle not in {f"{model.name} {model.version}" for model in found.models}:
+    said, context, organ = holding.certificate, row.read_context(), found.organs.get(BUNDLE)
+    if organ is None or holding.bundle not in {f"{model.name} {model.version}" for model in found.models}:
         return False
-    probability = next((each.probability for each in lung.findings if each.name == certificate.finding), None)
-    if probability is None or not is_of_age(certificate.age_years, context.person.age_years):
+    probability = next((each.probability for each in organ.findings if each.name == said.finding), None)
+    age = age_at_examination(context.person.age_years, context.person.birth_date, context.visited_on)
+    if probability is None or not _is_for(said, age):
         return False
-    groups = groups_of(context, [posted.dicom for posted in row.inputs if posted.field == "image"])
-    return is_below(probability, groups, certificate.thresholds) and is_unremarkable(found, context)
+    known = groups_of(context, [posted.dicom for posted in row.inputs if posted.field == "image"])
+    groups = {kind: known[kind] for kind in said.groups}
+    return is_below(probability, groups, said.thresholds) and is_unremarkable(found, context)
 
 
-def is_of_age(ages: tuple[float, float] | None, years: float | None) -> bool:
-    """Whether a certificate is for a person of this age."""
-    return ages is None or (years is not None and ages[0] <= years < ages[1])
+def _is_for(said: Certificate, age_years: float | None) -> bool:
+    return said.age_years is None or (age_years is not None and said.age_years[0] <= age_years < said.age_years[1])
 
 
 def count_reading(session: Session, visit_id: str, batch: str | None = None) -> None:

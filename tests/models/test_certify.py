@@ -63,6 +63,7 @@ def test_a_certificate_is_a_line_of_the_log(tmp_path: Path, bundles: Path, capsy
     assert certify(bundles, "--scores", str(scores(tmp_path / "s.csv", 100))) == 0
     entry = held(bundles)
     assert entry.certificate.thresholds == {"all": 0.501}
+    assert entry.certificate.groups == ()
     assert (entry.certificate.persons, entry.certificate.events) == (1600, 100)
     assert entry.certificate.age_years == (18, 86)
     assert entry.cases
@@ -187,6 +188,7 @@ def test_the_random_tenth_is_read_from_the_database(tmp_path: Path, bundles: Pat
     assert certify(bundles, "--database", address, *more, "--dry-run") == 0
     assert "715 cases read, 1 not read" in capsys.readouterr().out
     assert certify(bundles, "--database", address, *more) == 0
+    assert held(bundles).certificate.groups == ("age", "device", "sex")
     assert set(held(bundles).certificate.thresholds) == {"all", "sex female", "age 41-60", "device not stated"}
 
 
