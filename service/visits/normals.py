@@ -23,7 +23,7 @@ from sqlalchemy.orm import Session
 from data_specs.next_steps.decision import is_unremarkable
 from data_specs.person import age_at_examination
 from data_specs.planning.normals import in_sample, is_below, is_broken
-from data_specs.planning.sample import groups_of, reading
+from data_specs.planning.sample import NOT_STATED, groups_of, reading
 from data_specs.visit.assessment import Assessment
 from data_specs.visit.contract import Organ
 from data_specs.visit.opinion import Opinion
@@ -133,7 +133,7 @@ def calls_normal(holding: Certified, row: VisitRow, found: Assessment) -> bool:
     if probability is None or not _is_for(said, age):
         return False
     known = groups_of(context, [posted.dicom for posted in row.inputs if posted.field == "image"])
-    groups = {kind: known[kind] for kind in said.groups}
+    groups = {kind: known.get(kind, NOT_STATED) for kind in said.groups}
     return is_below(probability, groups, said.thresholds) and is_unremarkable(found, context)
 
 

@@ -306,6 +306,7 @@ CHANGING = [
     ("POST", f"/v1/incidents/{UNKNOWN_ID}/close"),
     ("POST", "/visits/{visit}/incident"),
     ("POST", f"/incidents/{UNKNOWN_ID}/close"),
+    ("POST", "/normals"),
     ("POST", "/post"),
     ("POST", "/logout"),
     ("POST", "/dicomweb/studies"),
