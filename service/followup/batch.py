@@ -58,7 +58,7 @@ async def offer(parts: Parts, key: Key) -> Offer:
         if stop is not None:
             return Offer(holding, stop, counts, (), 0)
         query = _offered(key, holding.digest)
-        waiting = session.scalar(query.with_only_columns(func.count())) or 0
+        waiting = session.scalar(query.with_only_columns(func.count(), maintain_column_froms=True)) or 0
         found = query.order_by(VisitRow.received_at, VisitRow.id).limit(AT_ONCE)
         return Offer(holding, None, counts, seen_by(session, key, found), waiting)
 
