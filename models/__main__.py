@@ -1,4 +1,4 @@
-"""``python -m models list|show|promote|rollback|shadow|compare|recalls``: which version of a bundle serves, and why.
+"""``python -m models list|show|promote|rollback|shadow|compare|recalls|certify``: which version serves, and why.
 
 ``catalog`` and ``fetch`` (:mod:`models.community`) bring networks that others trained.
 """
@@ -16,7 +16,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from inference.bundles.deciding import NotDone, changed
 from inference.bundles.registry import LOG, Entry, Registry, read_registry
-from models import on_visits
+from models import certify, on_visits
 from models.community import add_commands
 from models.registry import promote, read_manifest, rollback, set_shadow
 
@@ -95,7 +95,8 @@ def _show(given: argparse.Namespace) -> None:
 
 
 def _history(entry: Entry) -> tuple[str, ...]:
-    what = f"accept by {entry.site}" if entry.site else entry.action
+    action = "end certificate" if entry.action == "certify" and entry.certificate is None else entry.action
+    what = f"{action} by {entry.site}" if entry.site else action
     found = "".join(f"; {finding}: {verdict}" for finding, verdict in entry.verdicts.items())
     return (
         f"{entry.at:%Y-%m-%d %H:%M}", what, entry.from_version or "-", entry.to_version or "-",
@@ -167,6 +168,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     on_visits.add_commands(command, table)
     on_visits.add_options(promoting)
+    certify.add_commands(command, table)
     add_commands(command, table)
     return parser
 

@@ -32,7 +32,7 @@ def add_commands(command: Callable[[str, object, str], argparse.ArgumentParser],
     compared.add_argument("name")
     compared.add_argument("--version", help="only this version in the shadow")
     compared.add_argument("--limit", type=int, default=20, help="differing cases shown")
-    _add_database(compared)
+    add_database(compared)
     recalled = command(
         "recalls",
         lambda given: _recalls(given, table),
@@ -53,14 +53,15 @@ def add_commands(command: Callable[[str, object, str], argparse.ArgumentParser],
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Which visits ``recalls`` and a promotion show."""
-    _add_database(parser)
+    add_database(parser)
     parser.add_argument("--days", type=_days, help=f"visits of so many days (by default those of the plan, or {DAYS})")
     parser.add_argument("--site", help="show only visits of this site")
     parser.add_argument("--scores", type=Path, metavar="FILE", help="write probabilities and outcomes as CSV")
     parser.set_defaults(threshold=[])
 
 
-def _add_database(parser: argparse.ArgumentParser) -> None:
+def add_database(parser: argparse.ArgumentParser) -> None:
+    """Where the visits are."""
     folder = Path(os.environ.get("SANGLOC_DATA_DIR") or "var")
     address = os.environ.get("SANGLOC_DATABASE_URL")
     parser.add_argument("--database", default=address, help="SANGLOC_DATABASE_URL")
@@ -79,7 +80,7 @@ def show_before_promotion(given: argparse.Namespace, table: Table) -> str | None
 
 
 def _compare(given: argparse.Namespace, table: Table) -> None:
-    found = compare(_expect_database(given), given.name, shadow=given.version)
+    found = compare(expect_database(given), given.name, shadow=given.version)
     if not found:
         print(f"{given.name}: no answer of a shadow is stored yet")
     for (served, shadow), both in found.items():
@@ -130,7 +131,7 @@ def _recalls(given: argparse.Namespace, table: Table) -> None:
         raise LookupError(f"{given.name}: no version is in the shadow; name one that was")
     if version not in registry.versions.get(given.name, ()):
         raise LookupError(f"{given.name} {version} is not there")
-    _print_recalls(given, _expect_database(given), version, table)
+    _print_recalls(given, expect_database(given), version, table)
 
 
 def _print_recalls(given: argparse.Namespace, database: str, version: str, table: Table) -> None:
@@ -181,7 +182,14 @@ def _database(given: argparse.Namespace) -> str | None:
     return str(address) if is_there else None
 
 
-def _expect_database(given: argparse.Namespace) -> str:
+def expect_database(given: argparse.Namespace) -> str:
+    """Address of the service's database.
+
+    Raises
+    ------
+    LookupError
+        It is not there.
+    """
     address = _database(given)
     if address is None:
         raise LookupError(f"there is no database at {given.database or given.data_dir / 'sangloc.db'}")

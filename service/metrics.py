@@ -166,6 +166,11 @@ class Metrics:
             "How long ago the site was compared with before that has waited longest for it; 0 where there is none",
             registry=self._registry,
         )
+        self.normals_stopped = Gauge(
+            "sangloc_normals_stopped",
+            "Certificates of normals whose bound was shown to be broken, and that no other has replaced",
+            registry=self._registry,
+        )
         self.ready = Gauge("sangloc_ready", "1 when visits are accepted", registry=self._registry)
 
     def add_batchers(self, in_service: InService) -> None:

@@ -10,6 +10,7 @@ recalibrate: fit calibration and thresholds of a bundle to local cases; the netw
 agree: measure the difference of fp16 and bf16 from fp32 for a bundle.
 resolution: measure what reading larger films at a lower resolution changes, and allow it.
 measure: measure a bundle beyond its evaluation (cardiac: short recordings), and put the tables into its card.
+normals: how often certificates of normals are refused and broken, tried on real films.
 plan: what thresholds find, miss and cost, by a programme's table or by recalls per thousand.
 import: make a bundle from weights that were trained elsewhere.
 """
@@ -35,6 +36,7 @@ COMMANDS = {
     "agree": "training.bundle.agreement",
     "resolution": "training.bundle.resolution",
     "measure": "training.bundle.measure",
+    "normals": "training.bundle.normals",
     "plan": "training.figures.planner",
     "import": "training.imported.command",
 }

@@ -83,6 +83,33 @@ def decide(table: Table, facts: Facts) -> Decision:
     return Decision(priority, _reasons(table, facts, steps, priority), steps)
 
 
+def is_unremarkable(found: Assessment, context: Context) -> bool:
+    """Whether nothing stands against signing a visit in a batch, if a certificate calls its film normal.
+
+    It is routine, nothing is flagged and no step follows from anything that was found; every file was used, whatever
+    was sent is assessed, and no reserve is made but that a finding is for information.
+    """
+    missing = {name for name, organ in found.organs.items() if organ.status == "not_assessed"}
+    sent = {"kidney"} if context.labs else set()
+    return (
+        found.priority == "routine"
+        and all(posted.accepted for posted in found.inputs)
+        and not (missing & sent)
+        and not any(is_flagged(organ) for organ in found.organs.values())
+        and all(set(step.because) <= missing for step in found.next_steps or ())
+        and {problem.code for organ in found.organs.values() if organ.status == "assessed" for problem in organ.reasons}
+        <= {"information_only"}
+    )
+
+
+def is_flagged(organ: AssessedOrgan) -> bool:
+    """Whether a finding is flagged, or the category says that there is something, as KDIGO does of the kidneys."""
+    flagged = (
+        each for each in organ.findings if each.positive and not each.alternative and not is_reassuring(each.name)
+    )
+    return organ.category in ("high", "intermediate") or any(flagged)
+
+
 def _priority(table: Table, facts: Facts, steps: tuple[NextStep, ...]) -> Priority:
     soonest = min((step.within_days for step in steps if step.within_days is not None), default=None)
     if soonest is not None and soonest == TODAY:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from data_specs.bundle import BundleManifest
-from inference.bundles.registry import LOG, OF_ACCEPTANCES, Entry, Registry, read_registry
+from inference.bundles.registry import LOG, OF_ACCEPTANCES, OF_CERTIFICATES, Entry, Registry, read_registry
 
 if TYPE_CHECKING:
     from inference.runtime.session import Machine
@@ -79,9 +79,10 @@ def _append(log: FileIO, entries: tuple[Entry, ...]) -> None:
 
 
 def _line(entry: Entry) -> bytes:
-    # A server of before acceptances refuses a line with a member that it does not know.
-    line = entry.model_dump_json(by_alias=True, exclude=set() if entry.action == "accept" else OF_ACCEPTANCES)
-    return line.encode() + b"\n"
+    # A server of before acceptances, or certificates, refuses a line with a member that it does not know.
+    left_out = {"accept": OF_CERTIFICATES, "certify": {"verdicts", "thresholds"}}
+    unknown = left_out.get(entry.action, OF_ACCEPTANCES | OF_CERTIFICATES)
+    return entry.model_dump_json(by_alias=True, exclude=unknown).encode() + b"\n"
 
 
 def new_entry(

@@ -5,14 +5,16 @@ appends to it. The folders ``NAME-VERSION`` are the versions that exist. The las
 in service says which is; without such a line it is the highest version.
 
 A site's acceptance of a version (``accept``) decides nothing about which version serves: it says what that site may use
-each finding for. A server of before these lines does not know the action, and leaves the line out as it leaves out a
-damaged one.
+each finding for. So does its certificate of normals (``certify``): which films it may sign in a batch. A server of
+before these lines does not know their action, and leaves the line out as it leaves out a damaged one.
 """
 
 from __future__ import annotations
 
+import hashlib
 import re
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Literal, Self
 
@@ -26,8 +28,50 @@ SiteVerdict = Literal["fit for triage", "information only", "not here", "too few
 IN_SERVICE = ("promote", "rollback")
 """Actions that put a version in service."""
 OF_ACCEPTANCES = {"site", "verdicts", "thresholds", "cases"}
-"""Members of an :class:`Entry` that only an acceptance has."""
+"""Members of an :class:`Entry` that only an acceptance has; a certificate has some of them too."""
+OF_CERTIFICATES = {"certificate"}
+"""Members that only a certificate has."""
 _FOLDER = re.compile(r"(?P<name>[a-z][a-z0-9_]*)-(?P<version>\d+\.\d+\.\d+)")
+
+
+class Certificate(BaseModel):
+    """Films that a site may sign as normal in a batch, with the bounds that its sample has proved.
+
+    Parameters
+    ----------
+    finding
+        Whose probability decides, by the name in the bundle.
+    age_years
+        For whom: lower bound included, upper bound not; ``None``: any age.
+    groups
+        Kinds of groups that the sample knew: ``sex``, ``age``, ``device``.
+    thresholds
+        By group (``all``, ``sex female``): a film is released below those of all its groups. A group of these kinds
+        that is not here is not released.
+    missed_at_most
+        Of the persons with a finding at most this share is released, in each group.
+    abnormal_at_most
+        Of the persons released at most this share has a finding.
+    confidence
+        Of each of the two.
+    persons, events
+        Of the sample: how many, and how many of them with a finding.
+    expires
+        From then on it is over.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    finding: str
+    age_years: tuple[float, float] | None = None
+    groups: tuple[str, ...] = ()
+    thresholds: dict[str, float]
+    missed_at_most: float
+    abnormal_at_most: float
+    confidence: float
+    persons: int
+    events: int
+    expires: AwareDatetime
 
 
 class Entry(BaseModel):
@@ -44,12 +88,14 @@ class Entry(BaseModel):
     site, verdicts, thresholds, cases
         ``accept`` only: for whom, what each finding may be used for there (by :func:`finding_key`), the site's own
         thresholds where it has some, and the digest of the cases that showed it.
+    certificate
+        ``certify`` only, with ``site`` and ``cases``; without one the site's certificate has ended.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
 
     at: AwareDatetime
-    action: Literal["promote", "rollback", "shadow", "accept"]
+    action: Literal["promote", "rollback", "shadow", "accept", "certify"]
     name: str
     from_version: str | None = Field(alias="from")
     to_version: str | None = Field(alias="to")
@@ -62,12 +108,21 @@ class Entry(BaseModel):
     verdicts: dict[str, SiteVerdict] = Field(default={})
     thresholds: dict[str, float] = Field(default={})
     cases: str | None = None
+    certificate: Certificate | None = None
 
     @model_validator(mode="after")
     def _has_a_site_if_it_accepts(self) -> Self:
         if (self.action == "accept") != bool(self.site and self.verdicts and self.to_version):
             raise ValueError("an acceptance names a site, a version and its verdicts, and nothing else does")
+        certifies = bool(self.site and self.to_version and not self.verdicts)
+        if (self.action == "certify") != certifies or (self.certificate is not None and not certifies):
+            raise ValueError("a certificate names a site and a version, and nothing else has one")
         return self
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the decision, which names a certificate."""
+        return hashlib.sha256(self.model_dump_json(by_alias=True).encode()).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -122,6 +177,17 @@ class Registry:
         """What this site may use each finding of this version for, by :func:`finding_key`; empty without acceptance."""
         entry = self.acceptance(name, version, site)
         return dict(entry.verdicts) if entry else {}
+
+    def certified(self, name: str, site: str, now: datetime) -> Entry | None:
+        """The site's certificate for the version in service, with its :class:`Certificate`; ``None`` if none holds.
+
+        A later acceptance of the version by the site ends it, since it may change a threshold; so does its term.
+        """
+        version = self.in_service(name)
+        for entry in reversed(self._of(name)):
+            if (entry.to_version, entry.site) == (version, site) and entry.action in ("accept", "certify"):
+                return entry if entry.certificate is not None and now < entry.certificate.expires else None
+        return None
 
     def folder_of(self, name: str, version: str) -> Path:
         return self.folder / f"{name}-{version}"

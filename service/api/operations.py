@@ -26,6 +26,7 @@ from service.release.kept import last_release
 from service.state import Service, service_of
 from service.storage.database import age_s, database_now
 from service.storage.tables import VisitRow
+from service.visits.normals import count_stopped
 
 ON_A_GPU = ("CUDA", "Tensorrt")
 PROBE_S = 5.0
@@ -142,8 +143,10 @@ async def _measure_queues(service: Service) -> None:
         n_incidents, n_overdue = await service.database.read(count_open)
         n_alarms = await service.database.read(count_open_alarms)
         check_s = await service.database.read(oldest_check_s)
+        bundles = service.settings.bundles
+        n_stopped: float = await service.database.read(lambda session: count_stopped(session, bundles))
     except StorageUnavailable:
-        n_visits = visits_s = arrivals_s = n_incidents = n_overdue = n_alarms = check_s = math.nan
+        n_visits = visits_s = arrivals_s = n_incidents = n_overdue = n_alarms = check_s = n_stopped = math.nan
         backlog = {}
         for gauge in by_kind:
             gauge.clear()
@@ -154,6 +157,7 @@ async def _measure_queues(service: Service) -> None:
     metrics.incidents_overdue.set(n_overdue)
     metrics.drift_alarms_open.set(n_alarms)
     metrics.drift_checked.set(check_s)
+    metrics.normals_stopped.set(n_stopped)
     for kind, found in backlog.items():
         for gauge, value in zip(by_kind, (found.n, found.oldest_s, found.given_up), strict=True):
             gauge.labels(kind).set(value)

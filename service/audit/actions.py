@@ -57,6 +57,8 @@ ACTIONS: Mapping[str, Action] = {
     "followup_received": Action("110107", "U"),
     # what is done with a visit
     "visit_assessed": Action("110111", "E"),
+    "visit_called_normal": Action("110111", "E"),
+    "normals_stopped": Action("110113", "U"),
     "opinion_signed": Action("110111", "C"),
     "question_asked": Action("110111", "C"),
     "question_withdrawn": Action("110111", "U"),

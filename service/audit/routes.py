@@ -144,6 +144,8 @@ ROUTES: Mapping[str, str] = {
     "POST /visits/{visit_id}/withdraw/{referral_id}": "visit_read",
     "POST /visits/{visit_id}/outcome": "visit_read",
     "POST /visits/{visit_id}/incident": "visit_read",
+    "GET /normals": "list_read",
+    "POST /normals": "list_read",
     "GET /exchange": "list_read",
     "GET /audit": "log_read",
     "GET /export": NOTHING,

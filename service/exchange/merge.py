@@ -33,6 +33,7 @@ from service.storage.tables import (
     ReferralRow,
     VisitRow,
 )
+from service.visits.normals import count_reading
 
 ELSEWHERE = "exchange"
 """Instead of the id of a key: signed, asked or recorded with a key of the other side."""
@@ -197,9 +198,11 @@ def add_followup(session: Session, row: VisitRow, theirs: Followup, now: datetim
             insert_rows(session, OutcomeRow(id=recorded.id, visit_id=row.id, key_id=ELSEWHERE, **said))
             n_outcomes += 1
     came: dict[str, Any] = {"questions": n_questions, "opinions": row.version - before, "outcomes": n_outcomes}
+    session.flush()
     if any(came.values()):
         note(session, "followup_received", row.id, **came)
-    session.flush()
+        count_reading(session, row.id)
+        session.flush()
 
 
 def _add_opinions(session: Session, row: VisitRow, theirs: Sequence[OpinionRecord], now: datetime) -> dict[str, int]:

@@ -25,6 +25,7 @@ from service.sites import expect_known, with_specialists
 from service.storage.audit import digest_of_opinion, note
 from service.storage.database import database_now, insert_rows, rowcount
 from service.storage.tables import VISITS, OpinionRow, OutcomeRow, ReferralRow, VisitRow
+from service.visits.normals import count_reading
 from service.visits.stored import NOT_WITHDRAWN, is_addressed_to, load_visit
 
 
@@ -66,7 +67,14 @@ async def signable(parts: Parts, key: Key, visit_id: str, *, version: int) -> Vi
 
 
 async def sign(
-    parts: Parts, key: Key, visit_id: str, new: NewOpinion, *, version: int, name: str | None = None
+    parts: Parts,
+    key: Key,
+    visit_id: str,
+    new: NewOpinion,
+    *,
+    version: int,
+    name: str | None = None,
+    batch: str | None = None,
 ) -> Opinion:
     """Sign an opinion on the report's ``version``. A specialist's opinion also answers an open question.
 
@@ -74,6 +82,8 @@ async def sign(
     ----------
     name
         As :func:`author_of`.
+    batch
+        The batch of films called normal in which it is signed.
 
     Raises
     ------
@@ -114,7 +124,9 @@ async def sign(
         )
         if referral is not None:
             referral.answered_by, referral.closed_at = version, now
-        note(session, "opinion_signed", visit_id, version=version, opinion=digest_of_opinion(opinion.model_dump_json()))
+        signed = digest_of_opinion(opinion.model_dump_json())
+        note(session, "opinion_signed", visit_id, version=version, opinion=signed, batch=batch)
+        count_reading(session, visit_id, batch)
         enqueue(session, visit_id, row.site, version + 1, now)
         note_change(session, visit_id)
         return opinion
@@ -245,6 +257,7 @@ async def record_outcome(parts: Parts, key: Key, visit_id: str, new: NewOutcome)
         row = OutcomeRow(id=str(uuid.uuid4()), visit_id=visit_id, key_id=key.id, recorded_at=now, **new.model_dump())
         insert_rows(session, row)
         note(session, "outcome_recorded", visit_id, outcome=row.id, finding=new.finding)
+        count_reading(session, visit_id)
         note_change(session, visit_id)
         return RecordedOutcome(**new.model_dump(), recorded_at=now)
 

@@ -10,10 +10,10 @@ from datetime import datetime
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from data_specs.next_steps.decision import is_flagged
 from data_specs.next_steps.table import Table
-from data_specs.visit.assessment import AssessedOrgan, Assessment
+from data_specs.visit.assessment import Assessment
 from data_specs.visit.opinion import Opinion
-from data_specs.vocabulary import is_reassuring
 from service.keys import Key
 from service.parts import Parts
 from service.report.issue import make_report
@@ -67,14 +67,6 @@ class ReadVisit:
     opinions: Sequence[Opinion]
     questions: Sequence[tuple[datetime, datetime | None]]
     outcomes: dict[str, str]
-
-
-def is_flagged(organ: AssessedOrgan) -> bool:
-    """Whether a finding is flagged, or the category says that there is something, as KDIGO does of the kidneys."""
-    flagged = (
-        each for each in organ.findings if each.positive and not each.alternative and not is_reassuring(each.name)
-    )
-    return organ.category in ("high", "intermediate") or any(flagged)
 
 
 async def read_visits(parts: Parts, key: Key, wanted: Filter) -> list[ReadVisit]:

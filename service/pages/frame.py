@@ -36,6 +36,7 @@ from service.pages.navigation import administration_of, places_of
 from service.release.kept import numbers
 from service.report.words import how_soon, say, source_of
 from service.state import service_of
+from service.visits.normals import all_certified
 
 HERE = Path(__file__).parent
 
@@ -80,9 +81,10 @@ def page(request: Request, template: str, status_code: int = 200, /, *, key: Key
     service = service_of(request)
     is_node = service.upstream is not None
     has_nodes = not is_node and key is not None and key.role == "admin" and bool(numbers(service.settings.bundles))
+    sites = all_certified(service.settings.bundles)
     common = {
         "key": key,
-        "places": places_of(key, is_node=is_node, has_nodes=has_nodes) if key else [],
+        "places": places_of(key, is_node=is_node, has_nodes=has_nodes, certified=sites) if key else [],
         "administration": administration_of(key) if key else [],
         "language": language,
         "organs": ORGANS,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import NamedTuple
 
 from service.keys import Key, Role
@@ -42,11 +43,19 @@ ADMINISTRATION = (
 """For those who run a programme."""
 
 
-def places_of(key: Key, *, is_node: bool, has_nodes: bool) -> list[Place]:
-    """The pages for the work with visits that the owner of a key may go to."""
+def places_of(key: Key, *, is_node: bool, has_nodes: bool, certified: Collection[str] = ()) -> list[Place]:
+    """The pages for the work with visits that the owner of a key may go to.
+
+    Parameters
+    ----------
+    certified
+        Sites that have a certificate of normals.
+    """
     first = [Place("/post", "post_visit")] if key.may_post else []
+    signs = (key.role == "doctor" and key.site in certified) or (key.role == "admin" and bool(certified))
+    normals = [Place("/normals", "normals")] if signs else []
     exchange = [Place("/exchange", "exchange_place" if is_node else "exchange_nodes")] if is_node or has_nodes else []
-    return [*first, *_allowed(PLACES[:-1], key), *exchange, PLACES[-1]]
+    return [*first, PLACES[0], *normals, *_allowed(PLACES[1:-1], key), *exchange, PLACES[-1]]
 
 
 def administration_of(key: Key) -> list[Place]:

@@ -42,6 +42,7 @@ DEPLOY: Mapping[str, When] = {
     "0014": "before",
     "0015": "before",
     "0016": "before",
+    "0017": "before",
 }
 """When each migration may run.
 

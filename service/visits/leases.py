@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from pathlib import Path
 
 from sqlalchemy import Select, bindparam, insert, select, update
 from sqlalchemy.orm import Session
@@ -21,6 +22,7 @@ from service.storage.database import Database, database_now, rowcount
 from service.storage.owner import Owner
 from service.storage.tables import EXCHANGES, FILMS, VISITS, VisitRow
 from service.visits.films import film_rows
+from service.visits.normals import call_normal
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +38,8 @@ class Leases(LeasedRows[str]):
 
     Parameters
     ----------
+    bundles
+        Where the certificates are by which a visit may be called normal; ``None``: none is.
     at_node
         Whether a visit is to be exchanged with a centre when it is finished.
     """
@@ -45,8 +49,11 @@ class Leases(LeasedRows[str]):
     unfinished = VISITS.c.status == "accepted"
     given_back = {"attempts": VISITS.c.attempts - 1}  # noqa: RUF012  as if it had not been leased
 
-    def __init__(self, database: Database, owner: Owner, length_s: float, *, at_node: bool = False) -> None:
+    def __init__(
+        self, database: Database, owner: Owner, length_s: float, *, bundles: Path | None = None, at_node: bool = False
+    ) -> None:
         super().__init__(database, owner, length_s)
+        self._bundles = bundles
         self._at_node = at_node
 
     def lease_new(self, row: VisitRow, now: datetime) -> None:
@@ -103,6 +110,8 @@ class Leases(LeasedRows[str]):
                 session.execute(_FILMS, films)
             enqueue(session, lease.row.id, lease.row.site, lease.row.version, now)
             note(session, "visit_assessed", lease.row.id, actor=SERVICE, **answered)
+            if self._bundles is not None:
+                call_normal(session, self._bundles, lease.row, assessment)
             if self._at_node:
                 session.execute(_EXCHANGED, {"visit_id": lease.row.id, "due_at": now})
             return now

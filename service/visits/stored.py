@@ -15,7 +15,7 @@ from data_specs.vocabulary import Language
 from service.errors import Forbidden, NotFound
 from service.keys import Key
 from service.parts import Parts
-from service.storage.tables import InputRow, OpinionRow, ReferralRow, VisitRow
+from service.storage.tables import InputRow, NormalRow, OpinionRow, ReferralRow, VisitRow
 
 _ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
@@ -80,30 +80,45 @@ def is_addressed_to(key: Key) -> ColumnElement[bool]:
 
 
 def seen_by(session: Session, key: Key, query: Select[VisitRow]) -> Sequence[VisitRow]:
-    """Rows of ``query``, without findings if the specialist of ``key`` has to read the visit blind.
-
-    Any visit that holds a file of a visit that is read blind is read blind too: files of a study that come late make a
-    second visit of the same study.
-    """
+    """Rows of ``query``, without findings if the doctor of ``key`` has to read the visit blind."""
     rows = session.scalars(query).all()
-    if key.role != "specialist" or not rows:
+    reads_blind = {"specialist": _asked_blind, "doctor": _held_back}.get(key.role)
+    if reads_blind is None or not rows:
         return rows
-    asked = select(ReferralRow.visit_id).where(
-        ReferralRow.closed_at.is_(None), ReferralRow.blind, is_addressed_to(key), ~_has_signed(key, ReferralRow)
-    )
-    files = select(InputRow.sha256).where(InputRow.visit_id.in_(asked))
-    same_files = select(InputRow.visit_id).where(InputRow.sha256.in_(files), ~_has_signed(key, InputRow))
-    ids = [row.id for row in rows]
-    blind = {
-        *session.scalars(asked.where(ReferralRow.visit_id.in_(ids))),
-        *session.scalars(same_files.where(InputRow.visit_id.in_(ids))),
-    }
+    blind = reads_blind(session, key, [row.id for row in rows])
     session.expunge_all()  # so that the changes below are not written to the database
     for row in rows:
         if row.id in blind:
             row.blind = True
             row.assessment = _without_findings(row)
     return rows
+
+
+def _asked_blind(session: Session, key: Key, ids: Sequence[str]) -> set[str]:
+    """Those of the visits that a specialist was asked to read blind, and has not signed.
+
+    Any visit that holds a file of a visit that is read blind is read blind too: files of a study that come late make a
+    second visit of the same study.
+    """
+    asked = select(ReferralRow.visit_id).where(
+        ReferralRow.closed_at.is_(None), ReferralRow.blind, is_addressed_to(key), ~_has_signed(key, ReferralRow)
+    )
+    files = select(InputRow.sha256).where(InputRow.visit_id.in_(asked))
+    same_files = select(InputRow.visit_id).where(InputRow.sha256.in_(files), ~_has_signed(key, InputRow))
+    return {
+        *session.scalars(asked.where(ReferralRow.visit_id.in_(ids))),
+        *session.scalars(same_files.where(InputRow.visit_id.in_(ids))),
+    }
+
+
+def _held_back(session: Session, key: Key, ids: Sequence[str]) -> set[str]:
+    """Those of the visits that a certificate calls normal and that are read in full, until somebody has signed.
+
+    Nothing in them is flagged, so that a doctor misses nothing that the machine has found.
+    """
+    unsigned = select(VisitRow.id).where(VisitRow.id.in_(ids), VisitRow.version == 1)
+    held_back = select(NormalRow.visit_id).where(NormalRow.visit_id.in_(unsigned), NormalRow.held_back)
+    return set(session.scalars(held_back))
 
 
 def _has_signed(key: Key, of: type[ReferralRow | InputRow]) -> ColumnElement[bool]:

@@ -46,7 +46,7 @@ class Work(Worker[str]):
     def __init__(self, parts: Parts) -> None:
         settings = parts.settings
         owner, at_node = Owner(settings.data_dir / "owners"), bool(settings.upstream)
-        self._leases = Leases(parts.database, owner, settings.lease_seconds, at_node=at_node)
+        self._leases = Leases(parts.database, owner, settings.lease_seconds, bundles=settings.bundles, at_node=at_node)
         super().__init__(self._leases, settings)
         self._parts = parts
         self._database = parts.database

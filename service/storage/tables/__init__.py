@@ -13,6 +13,7 @@ from service.storage.tables.deliveries import DeliveryRow, DestinationRow
 from service.storage.tables.drift import AlarmRow, CheckRow, FilmRow, NoticeRow, ReferenceRow, WeekRow
 from service.storage.tables.exchange import THE_CENTRE, CentreRow, ExchangeRow, ExportRow, NodeRow
 from service.storage.tables.followup import OpinionRow, OutcomeRow, ReferralRow
+from service.storage.tables.normals import THE_KEY, CertificateRow, NormalRow, SampleKeyRow
 from service.storage.tables.records import AuditRow, DeletionRow, IncidentRow
 from service.storage.tables.visits import InputRow, PreviewRow, ReportRow, ShadowRow, VisitRow
 
@@ -29,12 +30,14 @@ __all__ = [
     "FILMS",
     "NAMING_FILES",
     "THE_CENTRE",
+    "THE_KEY",
     "VISITS",
     "AlarmRow",
     "ArrivalRow",
     "AuditRow",
     "Base",
     "CentreRow",
+    "CertificateRow",
     "CheckRow",
     "DeletionRow",
     "DeliveryRow",
@@ -46,6 +49,7 @@ __all__ = [
     "InputRow",
     "KeyRow",
     "NodeRow",
+    "NormalRow",
     "NoticeRow",
     "OpinionRow",
     "OrderMessageRow",
@@ -55,6 +59,7 @@ __all__ = [
     "ReferenceRow",
     "ReferralRow",
     "ReportRow",
+    "SampleKeyRow",
     "SessionRow",
     "ShadowRow",
     "UploadPieceRow",

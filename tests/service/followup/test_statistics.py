@@ -9,9 +9,10 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from data_specs.next_steps.decision import is_flagged
 from data_specs.visit.assessment import AssessedOrgan, FoundFinding
 from data_specs.vocabulary import LANGUAGES
-from service.followup.reads import ReadFile, ReadVisit, is_flagged
+from service.followup.reads import ReadFile, ReadVisit
 from service.followup.screening import by_device, by_finding, by_reason, interval, screening
 from service.followup.statistics import Statistics, Turnaround
 from service.language.texts import text

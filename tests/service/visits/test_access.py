@@ -320,6 +320,7 @@ CHANGING = [
     ("POST", "/v1/drift/references"),
     ("POST", f"/drift/alarms/{UNKNOWN_ID}/silence"),
     ("POST", "/drift/references"),
+    ("POST", "/normals"),
     ("POST", "/post"),
     ("POST", "/logout"),
     ("POST", "/dicomweb/studies"),
