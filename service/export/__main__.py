@@ -66,6 +66,7 @@ def _write(given: argparse.Namespace, settings: Settings, database: Database, st
         visits=tuple(given.visit or ()),
         since=given.since,
         until=given.until,
+        with_truth=given.with_truth,
     )
     with one_at_a_time(settings, database), _readers() as readers:
         key = read_key(settings.data_dir)
@@ -199,6 +200,8 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
             added.add_argument("--visit", nargs="+", help="only these visits")
             added.add_argument("--since", type=_moment, metavar="YYYY-MM-DD", help="received then (UTC) or later")
             added.add_argument("--until", type=_moment, metavar="YYYY-MM-DD", help="received before then (UTC)")
+            known = "only visits with an outcome or a specialist's opinion, each with it, to learn from"
+            added.add_argument("--with-truth", action="store_true", help=known)
     return parser.parse_args(arguments)
 
 

@@ -12,6 +12,7 @@ from service.storage.tables.base import Base, UtcDateTime
 from service.storage.tables.deliveries import DeliveryRow, DestinationRow
 from service.storage.tables.exchange import THE_CENTRE, CentreRow, ExchangeRow, ExportRow, NodeRow
 from service.storage.tables.followup import OpinionRow, OutcomeRow, ReferralRow
+from service.storage.tables.learning import IS_CASE, CaseRow, ReadingRow
 from service.storage.tables.records import AuditRow, DeletionRow, IncidentRow
 from service.storage.tables.visits import InputRow, PreviewRow, ReportRow, ShadowRow, VisitRow
 
@@ -24,12 +25,14 @@ EXCHANGES = cast("Table", ExchangeRow.__table__)
 __all__ = [
     "BY_PROVIDER",
     "EXCHANGES",
+    "IS_CASE",
     "NAMING_FILES",
     "THE_CENTRE",
     "VISITS",
     "ArrivalRow",
     "AuditRow",
     "Base",
+    "CaseRow",
     "CentreRow",
     "DeletionRow",
     "DeliveryRow",
@@ -45,6 +48,7 @@ __all__ = [
     "OrderRow",
     "OutcomeRow",
     "PreviewRow",
+    "ReadingRow",
     "ReferralRow",
     "ReportRow",
     "SessionRow",
