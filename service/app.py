@@ -23,6 +23,7 @@ from service.api import bulk as bulk_api
 from service.api import destinations, open_inference, operations, session
 from service.api import followup as followup_api
 from service.api import keys as admin
+from service.api import learning as learning_api
 from service.api import node as node_api
 from service.api import pictures as pictures_api
 from service.api import releases as releases_api
@@ -49,6 +50,7 @@ from service.pages import exchange as exchange_page
 from service.pages import export as export_page
 from service.pages import interface as interface_pages
 from service.pages import keys as keys_page
+from service.pages import learning as learning_pages
 from service.pages import planning as planning_page
 from service.pages import post as post_page
 from service.pages import provider as provider_pages
@@ -172,6 +174,7 @@ def build(
         *(open_inference, web, tus, node_api, releases_api, post_page, session, pages, page_events, followup_pages),
         *(statistics_page, planning_page, signing, keys_page, exchange_page, export_page, sessions_page),
         *(provider_pages, sessions_api, interface_pages, audit_api, audit_pages),
+        *(learning_api, learning_pages),
     ):
         app.include_router(module.router)
     app.mount("/static", StaticFiles(packages=[("service.pages", "static")]))

@@ -12,7 +12,7 @@ from pydantic_core import PydanticCustomError
 from data_specs.schema import Schema
 from data_specs.visit.contract import VISIBLE
 from data_specs.visit.opinion import Advice, FindingName, Judgement, NewOpinion
-from data_specs.vocabulary import is_reassuring, term_of
+from data_specs.vocabulary import is_reassuring, judged_findings, term_of
 
 TEACHING = "teaching:"
 """A site whose name begins with it holds cases and nothing else."""
@@ -22,6 +22,8 @@ PROBABILITY: Mapping[int, float] = {step: (2 * step - 1) / 10 for step in get_ar
 """What each step says: the middle of a fifth, 0 to 20 % for the first and 80 to 100 % for the last."""
 UNKNOWN_DIFFICULTY = 0.5
 MOST_FINDINGS = 60
+LEARNT = tuple(name for name in VISIBLE if not is_reassuring(name))
+"""Findings that somebody can learn to see: on a film or a trace, and no good sign."""
 Share = Annotated[float, Field(ge=0, le=1)]
 Said = Annotated[dict[FindingName, bool], Field(max_length=MOST_FINDINGS)]
 
@@ -45,7 +47,7 @@ class SpecialistSaid(Schema):
 class Truth(Schema):
     """What became known of a visit: the outcome of findings, and what specialists signed, in order."""
 
-    outcomes: Said = {}
+    outcomes: Said = Field(default={})
     specialists: Annotated[tuple[SpecialistSaid, ...], Field(max_length=100)] = ()
 
 
@@ -67,8 +69,11 @@ class Known(Schema):
 
     @property
     def difficulty(self) -> float:
-        """How hard it is before anybody has read it, 0 to 1: the distance of the machine from the truth, and the share of
-        specialists against it, whichever of them are known, in equal parts."""
+        """How hard it is before anybody has read it, 0 to 1.
+
+        The distance of the machine from the truth, and the share of specialists against it, in equal parts; where one
+        of them is not known, the other.
+        """
         yes, of = self.specialists
         machine = [] if self.machine is None else [abs(self.there - self.machine)]
         against = [(of - yes if self.there else yes) / of] if of else []
@@ -79,13 +84,14 @@ class Known(Schema):
 class Case(Truth):
     """A case as it came: what is known of it, and the machine's probabilities at home by finding."""
 
-    machine: Annotated[dict[FindingName, Share], Field(max_length=MOST_FINDINGS)] = {}
+    machine: dict[FindingName, Share] = Field(default={}, max_length=MOST_FINDINGS)
 
     @cached_property
     def known(self) -> dict[str, Known]:
         """The findings whose truth is known. The outcome counts before specialists, and of these the majority.
 
-        A finding that is there brings the one that it implies, unless that one's outcome says otherwise.
+        A finding that is there brings the one that it implies, unless that one's outcome says otherwise. A good sign,
+        such as a normal ECG, is none of them: where it is there, the findings of its organ are not.
         """
         spoken = {name for said in self.specialists for name in said.says}
         found = {name: known for name in sorted({*self.outcomes, *spoken}) if (known := self._known(name)) is not None}
@@ -95,12 +101,23 @@ class Case(Truth):
                 found[implied] = Known(
                     there=True, by=known.by, specialists=self._votes(implied), machine=self.machine.get(implied)
                 )
-        return {name: found[name] for name in VISIBLE if name in found}
+        for name in [name for name, known in found.items() if known.there and is_reassuring(name)]:
+            for other in judged_findings(term_of(name).organ or ""):
+                found.setdefault(
+                    other,
+                    Known(
+                        there=False,
+                        by=found[name].by,
+                        specialists=self._votes(other),
+                        machine=self.machine.get(other),
+                    ),
+                )
+        return {name: found[name] for name in LEARNT if name in found}
 
     @property
     def has_finding(self) -> bool:
-        """Whether a known finding is there that is no good sign."""
-        return any(known.there and not is_reassuring(name) for name, known in self.known.items())
+        """Whether a known finding is there."""
+        return any(known.there for known in self.known.values())
 
     def _votes(self, name: str) -> tuple[int, int]:
         said = [each.says[name] for each in self.specialists if name in each.says]
@@ -126,7 +143,7 @@ class NewReading(NewOpinion):
         100 %. Left out, the finding does not count for calibration.
     """
 
-    confidence: Annotated[dict[FindingName, Confidence], Field(max_length=MOST_FINDINGS)] = {}
+    confidence: dict[FindingName, Confidence] = Field(default={}, max_length=MOST_FINDINGS)
 
     @field_validator("judgements")
     @classmethod
@@ -142,6 +159,7 @@ class NewReading(NewOpinion):
             raise PydanticCustomError("literal_error", "no question is asked about a case", {"expected": "null"})
         return referral
 
-    def sees(self, finding: str) -> bool:
-        """Whether the trainee says that a finding is there. What they do not name is absent."""
-        return self.says({}).get(finding, False)
+    @cached_property
+    def seen(self) -> frozenset[str]:
+        """The findings that the trainee says are there. What they do not name is absent."""
+        return frozenset(name for name, there in self.says({}).items() if there)

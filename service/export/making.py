@@ -41,6 +41,7 @@ RULES = {
     "recordings": "WFDB format 32, made anew, without comments",
 }
 """What was done to each kind of content, for the manifest."""
+TRUTH_RULE = {"truth": "outcomes and what specialists signed, as coded names; only visits that have one"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,7 +223,7 @@ def _manifest(folder: Path, made: _Made, wanted: Wanted, smallest_cell: int) -> 
         recipient=wanted.recipient,
         legal_basis=wanted.legal_basis,
         profile=tuple(Code(value=value, meaning=meaning) for value, meaning in CODES),
-        rules=RULES,
+        rules=RULES | TRUTH_RULE if wanted.with_truth else RULES,
         counts={
             "visits": len(made.visits),
             "persons": len({visit.person for visit in made.visits}),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from data_specs.visit.teaching import teaches
 from service.keys import Key, Role
 
 
@@ -36,13 +37,17 @@ ADMINISTRATION = (
     Place("/keys", "access_keys", ("admin",)),
     Place("/planning", "planning", ("admin",)),
     Place("/export", "export", ("admin",)),
+    Place("/learning", "learning", ("admin",)),
     Place("/audit", "audit", ("admin",)),
 )
 """For those who run a programme."""
+LEARNING = Place("/learning", "learning")
 
 
 def places_of(key: Key, *, is_node: bool, has_nodes: bool) -> list[Place]:
-    """The pages for the work with visits that the owner of a key may go to."""
+    """The pages for the work with visits that the owner of a key may go to; for a trainee, those to learn."""
+    if teaches(key.site):
+        return [LEARNING, PLACES[-1]]
     first = [Place("/post", "post_visit")] if key.may_post else []
     exchange = [Place("/exchange", "exchange_place" if is_node else "exchange_nodes")] if is_node or has_nodes else []
     return [*first, *_allowed(PLACES[:-1], key), *exchange, PLACES[-1]]
