@@ -20,7 +20,6 @@ Basis = Literal["outcome", "specialists"]
 Confidence = Literal[1, 2, 3, 4, 5]
 PROBABILITY: Mapping[int, float] = {step: (2 * step - 1) / 10 for step in get_args(Confidence)}
 """What each step says: the middle of a fifth, 0 to 20 % for the first and 80 to 100 % for the last."""
-UNKNOWN_DIFFICULTY = 0.5
 MOST_FINDINGS = 60
 LEARNT = tuple(name for name in VISIBLE if not is_reassuring(name))
 """Findings that somebody can learn to see: on a film or a trace, and no good sign."""
@@ -68,8 +67,8 @@ class Known(Schema):
     machine: Share | None = None
 
     @property
-    def difficulty(self) -> float:
-        """How hard it is before anybody has read it, 0 to 1.
+    def difficulty(self) -> float | None:
+        """How hard it is before anybody has read it, 0 to 1; ``None`` where neither machine nor specialists said anything.
 
         The distance of the machine from the truth, and the share of specialists against it, in equal parts; where one
         of them is not known, the other.
@@ -78,7 +77,7 @@ class Known(Schema):
         machine = [] if self.machine is None else [abs(self.there - self.machine)]
         against = [(of - yes if self.there else yes) / of] if of else []
         known = machine + against
-        return sum(known) / len(known) if known else UNKNOWN_DIFFICULTY
+        return sum(known) / len(known) if known else None
 
 
 class Case(Truth):

@@ -20,6 +20,8 @@ from service.learning.records import Signed, StoredCase, wrong
 Difficulty = Literal["easy", "medium", "hard"]
 DIFFICULTIES: tuple[Difficulty, ...] = ("easy", "medium", "hard")
 EASY_BELOW, HARD_FROM = 0.2, 0.5
+UNKNOWN = 0.5
+"""How hard a case is before anybody has spoken of it."""
 BOX_DAYS = (1, 2, 4, 8, 16)
 """After how many days a case of each box comes again; right in the last box, it comes no more."""
 SHARE_WITHOUT = 0.5
@@ -42,8 +44,8 @@ def difficulty(case: Case, errors: Sequence[frozenset[str]], finding: str | None
     It begins with what machine and specialists say, counted as :data:`PRIOR_READERS`. As a whole a case is as hard as
     the hardest of its findings.
     """
-    known = case.known
-    start = known[finding].difficulty if finding else max(each.difficulty for each in known.values())
+    asked = [case.known[finding]] if finding else case.known.values()
+    start = max((each.difficulty for each in asked if each.difficulty is not None), default=UNKNOWN)
     n_wrong = sum(finding in each if finding else bool(each) for each in errors)
     return (PRIOR_READERS * start + n_wrong) / (PRIOR_READERS + len(errors))
 

@@ -32,9 +32,7 @@ def cases():
 
 
 def test_half_of_new_cases_have_no_finding_whatever_the_set_has(cases):
-    drawn = Counter(
-        cases[choose(cases, {}, [], Wish(), START, f"me:{seed}")].case.has_finding for seed in range(1000)
-    )
+    drawn = Counter(cases[choose(cases, {}, [], Wish(), START, f"me:{seed}")].case.has_finding for seed in range(1000))
     assert 450 < drawn[True] < 550
 
 
@@ -63,7 +61,8 @@ def test_a_wish_for_a_finding_and_a_difficulty_is_held():
 
 def test_difficulty_moves_from_the_machine_to_those_who_read():
     case = stored("v", True, machine=0.9).case
-    assert difficulty(case, []) == pytest.approx(0.1)
+    assert difficulty(case, []) == pytest.approx(0.1), "of what it implies nobody has spoken"
+    assert difficulty(stored("v", True).case, []) == 0.5
     assert difficulty(case, [frozenset({"mass"})] * 4, "mass") == pytest.approx((0.4 + 4) / 8)
     assert difficulty(case, [frozenset()] * 4, "mass") == pytest.approx(0.4 / 8)
     assert [band(value) for value in (0, 0.19, 0.2, 0.49, 0.5, 1)] == [

@@ -40,9 +40,7 @@ def standard_error(*counts, step=1e-6):
         chance = (p[0] + p[1]) * (p[0] + p[2]) + (p[2] + p[3]) * (p[1] + p[3])
         return (observed - chance) / (1 - chance)
 
-    slopes = [
-        (of([p + step * (i == k) for i, p in enumerate(shares)]) - of(shares)) / step for k in range(len(shares))
-    ]
+    slopes = [(of([p + step * (i == k) for i, p in enumerate(shares)]) - of(shares)) / step for k in range(len(shares))]
     mean = sum(slope * p for slope, p in zip(slopes, shares, strict=True))
     return (sum(p * (slope - mean) ** 2 for slope, p in zip(slopes, shares, strict=True)) / n) ** 0.5
 

@@ -19,7 +19,7 @@ from service.learning.__main__ import main as learning
 from service.storage.commands import REFUSED
 from service.storage.tables import DeliveryRow, OpinionRow, OutcomeRow, ReadingRow, ReportRow
 from tests.service.delivery.sinks import Sink
-from tests.service.export.ends import WRITE, End, digest_in, visits_in
+from tests.service.export.ends import WRITE, End, visits_in
 from tests.service.export.planted import Planted, film_values, planted_film
 from tests.service.serving import serving, settings_for
 
@@ -374,7 +374,6 @@ def test_a_certificate_says_the_same_in_every_language(classroom, cases, trainee
 
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_teachers_see_all_trainees_and_which_cases_are_hard(classroom, cases, trainees, first, language):
-    found, _, _ = cases
     erred, *_ = first
     with classroom.served.client(**{"Accept-Language": language}) as admin:
         page = admin.get("/learning").text
