@@ -68,7 +68,7 @@ class Known(Schema):
 
     @property
     def difficulty(self) -> float | None:
-        """How hard it is before anybody has read it, 0 to 1; ``None`` where neither machine nor specialists said anything.
+        """How hard it is before anybody has read it, 0 to 1; ``None`` where nobody said anything of it.
 
         The distance of the machine from the truth, and the share of specialists against it, in equal parts; where one
         of them is not known, the other.
