@@ -15,6 +15,7 @@ from data_specs.visit.teaching import NewReading
 from service import errors
 from service.api.refusals import problem_responses
 from service.api.session import AdminKey, CurrentKey
+from service.audit.routes import shows
 from service.errors import NotFound
 from service.keys import Key
 from service.language.choice import language_of
@@ -56,7 +57,8 @@ async def post_next_case(request: Request, key: CurrentKey, wanted: NextCase) ->
 @router.get("/readings/{reading_id}", responses=_GONE)
 async def get_reading(request: Request, key: CurrentKey, reading_id: Annotated[str, Path(max_length=36)]) -> Reading:
     """A case that was given; what is known of it as soon as it was signed."""
-    found, _ = await readings.reading_of(service_of(request), key, reading_id)
+    found, row = await readings.reading_of(service_of(request), key, reading_id)
+    shows(request.scope, [row.id])
     return found
 
 
