@@ -24,6 +24,7 @@ from service.api import destinations, open_inference, operations, session
 from service.api import drift as drift_api
 from service.api import followup as followup_api
 from service.api import keys as admin
+from service.api import learning as learning_api
 from service.api import node as node_api
 from service.api import pictures as pictures_api
 from service.api import releases as releases_api
@@ -53,6 +54,7 @@ from service.pages import exchange as exchange_page
 from service.pages import export as export_page
 from service.pages import interface as interface_pages
 from service.pages import keys as keys_page
+from service.pages import learning as learning_pages
 from service.pages import normals as normals_page
 from service.pages import planning as planning_page
 from service.pages import post as post_page
@@ -180,7 +182,7 @@ def build(
         *(open_inference, web, tus, node_api, releases_api, post_page, session, pages, page_events, followup_pages),
         *(statistics_page, planning_page, signing, keys_page, exchange_page, export_page, sessions_page),
         *(provider_pages, sessions_api, interface_pages, audit_api, audit_pages, drift_api, drift_page),
-        normals_page,
+        *(normals_page, learning_api, learning_pages),
     ):
         app.include_router(module.router)
     app.mount("/static", StaticFiles(packages=[("service.pages", "static")]))

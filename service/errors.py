@@ -14,6 +14,8 @@
     ├── NotFinished                  the visit is not assessed yet: nothing can be signed or asked about it
     ├── VersionChanged               an opinion was signed since the report was read
     ├── AlreadyAsked                 the same question is open
+    ├── NoCaseNow                    nothing to learn from is left that fits, or it comes again later
+    ├── CaseWasRead                  a trainee has signed what they say of the case already
     ├── VisitDiffers                 a node sends a visit again with other contents than it sent before
     ├── FileDiffers                  a node sends a file with other bytes than its visit announced
     ├── OffsetMismatch               a piece of an upload does not begin where the upload ends so far
@@ -150,6 +152,16 @@ class VersionChanged(ServiceError):
 
 class AlreadyAsked(ServiceError):
     code = "already_asked"
+
+
+class NoCaseNow(ServiceError):
+    """``expected`` is the day on which the next case comes again, in UTC."""
+
+    code = "no_case_now"
+
+
+class CaseWasRead(ServiceError):
+    code = "case_was_read"
 
 
 class VisitDiffers(ServiceError):

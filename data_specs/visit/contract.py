@@ -34,6 +34,10 @@ def visible_findings(organ: Organ) -> tuple[str, ...]:
     return judged_findings(organ) if organ in FIELD_OF_ORGAN else ()
 
 
+VISIBLE = tuple(name for organ in ORGANS for name in visible_findings(organ))
+"""Findings that can be seen on a film or a trace, in order."""
+
+
 class Reason(Schema):
     code: str
     message: str

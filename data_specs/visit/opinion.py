@@ -10,7 +10,7 @@ from pydantic import AfterValidator, Field, field_validator
 from pydantic_core import PydanticCustomError
 
 from data_specs.schema import Schema
-from data_specs.visit.contract import ORGANS
+from data_specs.visit.contract import ORGANS, VISIBLE
 from data_specs.vocabulary import term_of, terms
 
 AuthorRole = Literal["referrer", "specialist"]
@@ -96,3 +96,15 @@ class Opinion(NewOpinion):
     author: Author
     signed_at: datetime
     blind: bool = False
+
+    def answers(self, machine: Mapping[str, bool]) -> dict[str, bool]:
+        """Whether each finding is there that can be seen on a film or a trace, by words or by silence.
+
+        An author who saw the machine's findings and does not judge one agrees with the machine. One who read blind and
+        does not name a finding says that it is absent.
+        """
+        judged = {name: positive for name, positive in machine.items() if name in VISIBLE}
+        answers = dict.fromkeys(judged, False) if self.blind else judged
+        answers |= {name: there for name, there in self.says(machine).items() if name in VISIBLE}
+        implied = [term_of(name).implies for name, is_there in answers.items() if is_there]
+        return {name: True for name in implied if name is not None} | answers

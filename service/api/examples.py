@@ -123,6 +123,11 @@ BODIES: dict[str, dict[str, Any]] = {
         "text": "An effusion on the left was not flagged; it was drained two days later.",
     },
     "post_closing": {"found": "The film was exposed too low; the reserve said so, and was not seen."},
+    "post_next_case": {"finding": "effusion", "difficulty": "medium"},
+    "post_reading": {
+        "judgements": [{"finding": "effusion", "verdict": "add"}],
+        "confidence": {"effusion": 4, "pneumothorax": 1},
+    },
     "create_key": {"role": "doctor", "site": "district-clinic", "doctor_id": "D-07", "label": "Internal medicine"},
     "create_destination": {
         "kind": "fhir",

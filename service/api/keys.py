@@ -9,6 +9,7 @@ from fastapi import APIRouter, Path, Request, Response
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 from pydantic_core import PydanticCustomError
 
+from data_specs.visit.teaching import teaches
 from service import errors
 from service.api.refusals import problem_responses
 from service.api.session import AdminKey
@@ -40,6 +41,8 @@ class NewKey(BaseModel):
 
     @model_validator(mode="after")
     def _doctor_is_named(self) -> NewKey:
+        if teaches(self.site) and self.role != "doctor":
+            raise PydanticCustomError("literal_error", "nothing is posted there", {"expected": "role: doctor"})
         is_person = self.role in PERSONS
         if is_person and self.doctor_id is None:
             raise PydanticCustomError("member_missing", "a doctor's key needs it", {"member": "doctor_id"})

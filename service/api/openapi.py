@@ -21,6 +21,7 @@ TAGS = {
     "nodes": "A commune's own server and its centre: visits are exchanged until both have the same.",
     "uploads": "Large files over a thin link: tus 1.0.0, and a visit made of what was uploaded.",
     "reports": "The report of a visit, as a page, PDF, FHIR document, DICOM object or HL7 v2 message.",
+    "learning": "Teaching cases for trainees, how they do, and certificates. Nothing of it is clinical.",
     "follow-up": "Signed opinions, questions to specialists, outcomes, comparisons and figures.",
     "keys": "Keys of sites, doctors and specialists, and the open sessions of browsers.",
     "audit": "Who looked at, posted, signed, exported or changed what; incidents that were raised from a visit.",

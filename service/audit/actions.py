@@ -65,6 +65,8 @@ ACTIONS: Mapping[str, Action] = {
     "outcome_recorded": Action("110111", "C"),
     "incident_raised": Action("110113", "C"),
     "incident_closed": Action("110113", "U"),
+    "case_given": Action("110110", "R"),
+    "case_read": Action("110111", "C"),
     # what goes out, and what is deleted
     "report_delivered": Action("110106", "R"),
     "visit_exported": Action("110106", "R"),

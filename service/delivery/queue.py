@@ -30,6 +30,7 @@ from sqlalchemy import (
 from sqlalchemy.orm import Session
 
 from data_specs.visit.followup import DeliveryState
+from data_specs.visit.teaching import teaches
 from service.background import NOT_LEASED, LeasedRows, lease_ended
 from service.delivery.message import ALARM, Delivery, Options
 from service.storage.audit import SERVICE, note
@@ -48,7 +49,12 @@ Identity = tuple[str, int, str]
 
 
 def enqueue(session: Session, visit_id: str, site: str, version: int, now: datetime) -> None:
-    """Add the deliveries of a version to all destinations of its site, in the transaction that makes the version."""
+    """Add the deliveries of a version to all destinations of its site, in the transaction that makes the version.
+
+    Of a case to learn from nothing is delivered.
+    """
+    if teaches(site):
+        return
     session.execute(_ENQUEUE, {"of_visit": visit_id, "of_site": site, "of_version": version, "at": now})
 
 

@@ -15,13 +15,13 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from pathlib import Path
 
 from data_specs.problems import Refused
 from inference.readers.pool import Readers, ReadersFailed
 from service.errors import Unavailable
 from service.export.answers import make_answers, take_answers
+from service.export.arguments import digest, line, moment, site
 from service.export.importing import import_package
 from service.export.making import Wanted, make_package
 from service.export.names import read_key
@@ -67,6 +67,7 @@ def _write(given: argparse.Namespace, settings: Settings, database: Database, st
         visits=tuple(given.visit or ()),
         since=given.since,
         until=given.until,
+        with_truth=given.with_truth,
     )
     with one_at_a_time(settings, database), _readers() as readers:
         key = read_key(settings.data_dir)
@@ -148,32 +149,6 @@ def _readers() -> Iterator[Readers]:
         readers.close()
 
 
-def _line(text: str) -> str:
-    if not text.strip() or not text.isprintable() or len(text) > 500:
-        raise argparse.ArgumentTypeError("one line of 1 to 500 characters")
-    return text.strip()
-
-
-def _digest(text: str) -> str:
-    if len(text) != 64 or set(text) - set("0123456789abcdef"):
-        raise argparse.ArgumentTypeError("64 hexadecimal digits, as the other side was told them")
-    return text
-
-
-def _moment(text: str) -> datetime:
-    try:
-        read = datetime.fromisoformat(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError("YYYY-MM-DD") from None
-    return read if read.tzinfo else read.replace(tzinfo=UTC)
-
-
-def _site(text: str) -> str:
-    if not 0 < len(text.strip()) <= 100 or not text.isprintable():
-        raise argparse.ArgumentTypeError("1 to 100 characters")
-    return text.strip()
-
-
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m service.export", description="Visits leave without names.")
     commands = parser.add_subparsers(required=True)
@@ -189,20 +164,22 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         if name == "record":
             continue
         added.add_argument("folder", type=Path)
-        added.add_argument("--who", type=_line, required=True, help="who does it, for the record")
+        added.add_argument("--who", type=line, required=True, help="who does it, for the record")
         if name in ("write", "answers"):
-            added.add_argument("--legal-basis", type=_line, required=True, help="why that may be done")
+            added.add_argument("--legal-basis", type=line, required=True, help="why that may be done")
         if name != "write":
             meant = "the package that was imported" if name == "answers" else "this package"
-            added.add_argument("--manifest", type=_digest, required=True, help=f"digest of the manifest of {meant}")
+            added.add_argument("--manifest", type=digest, required=True, help=f"digest of the manifest of {meant}")
         if name == "import":
-            added.add_argument("--site", type=_site, required=True, help="name of the new site")
+            added.add_argument("--site", type=site, required=True, help="name of the new site")
         if name == "write":
-            added.add_argument("--to", type=_line, required=True, help="the recipient; each has pseudonyms of its own")
+            added.add_argument("--to", type=line, required=True, help="the recipient; each has pseudonyms of its own")
             added.add_argument("--site", nargs="+", help="only visits of these sites")
             added.add_argument("--visit", nargs="+", help="only these visits")
-            added.add_argument("--since", type=_moment, metavar="YYYY-MM-DD", help="received then (UTC) or later")
-            added.add_argument("--until", type=_moment, metavar="YYYY-MM-DD", help="received before then (UTC)")
+            added.add_argument("--since", type=moment, metavar="YYYY-MM-DD", help="received then (UTC) or later")
+            added.add_argument("--until", type=moment, metavar="YYYY-MM-DD", help="received before then (UTC)")
+            known = "only visits with an outcome or a specialist's opinion, each with it, to learn from"
+            added.add_argument("--with-truth", action="store_true", help=known)
     return parser.parse_args(arguments)
 
 

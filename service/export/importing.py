@@ -6,6 +6,7 @@ All of it comes in one transaction, or nothing. The visits are then in the queue
 from __future__ import annotations
 
 import uuid
+from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from sqlalchemy.orm import Session
 
 from data_specs.problems import Refused
 from data_specs.visit.opinion import Author
+from data_specs.visit.teaching import TEACHING, teaches
 from data_specs.vocabulary import Language, display
 from inference.readers.pool import Readers
 from service.export.package import FILES, FORMAT, VISITS, Package, read_package
@@ -28,10 +30,11 @@ from service.storage import audit
 from service.storage.database import Database, database_now, insert_rows
 from service.storage.drafts import Drafts
 from service.storage.store import Store
-from service.storage.tables import ReferralRow, VisitRow
+from service.storage.tables import Base, ReferralRow, VisitRow
 
 IMPORTED = "import"
 """Instead of the id of a key."""
+Beside = Callable[[VisitRow, SharedVisit], Base]
 
 
 def visit_key(digest: str, pseudonym: str) -> str:
@@ -50,6 +53,7 @@ def import_package(
     who: str,
     language: Language,
     max_queue: int,
+    case: Beside | None = None,
 ) -> int:
     """Take a package; how many visits came, 0 where it was taken before. It blocks.
 
@@ -59,14 +63,19 @@ def import_package(
         Where the visits are to be; no other visits may be there.
     language
         Of the question to the specialists.
+    case
+        Makes what stands beside each visit at a teaching site. Elsewhere it is a question to the specialists.
 
     Raises
     ------
     Refused
-        As :func:`service.export.package.read_package`; ``export_site_in_use``, ``export_no_room``.
+        As :func:`service.export.package.read_package`; ``export_site_teaches``, ``export_site_in_use``,
+        ``export_no_room``.
     StorageUnavailable, Unavailable, OSError
         Nothing came.
     """
+    if teaches(site) is not (case is not None):
+        raise Refused("export_site_teaches", site, TEACHING)
     package = read_package(folder, digest, "visits")
     visits = _visits(package)
     with database.transaction() as session:
@@ -82,11 +91,12 @@ def import_package(
         now = database_now(session)
         for row, visit in zip(rows, visits, strict=True):
             row.received_at = now
-            asked = _question(row, visit, language, now)
-            insert_rows(session, row, *row.inputs, asked)
+            beside = case(row, visit) if case else _question(row, visit, language, now)
+            insert_rows(session, row, *row.inputs, beside)
             came = {"site": site, "files": len(row.inputs), "body": row.body_hash, "manifest": digest}
             audit.note(session, "visit_posted", row.id, **came)
-            audit.note(session, "question_asked", row.id, question=asked.id, blind=asked.blind)
+            if isinstance(beside, ReferralRow):
+                audit.note(session, "question_asked", row.id, question=beside.id, blind=beside.blind)
         counts = {"visits": len(rows), "persons": len({visit.person for visit in visits})}
         note(session, "imported", who=who, partner=site, manifest=digest, about=None, counts=counts)
     return len(rows)

@@ -15,6 +15,7 @@ from sqlalchemy import Select, select
 from sqlalchemy.orm import Session
 
 from data_specs.problems import Refused
+from data_specs.visit.teaching import Truth
 from inference.readers.pool import Readers
 from service.export.film import header_of
 from service.export.last_look import look, words_of
@@ -23,11 +24,12 @@ from service.export.package import FILES, TABLES, VISITS, Code, Manifest, Packed
 from service.export.profile import CODES
 from service.export.record import note
 from service.export.tables import anonymity, counts_csv, visit_rows, visits_csv
+from service.export.truth import IS_KNOWN, truths_of
 from service.export.visit import Corners, Leaving, SharedVisit, leaving
 from service.storage.commands import NotDone
 from service.storage.database import Database
 from service.storage.store import Store
-from service.storage.tables import ReferralRow, VisitRow
+from service.storage.tables import IS_CASE, ReferralRow, VisitRow
 
 VISITS_AT_ONCE = 50
 RULES = {
@@ -39,6 +41,7 @@ RULES = {
     "recordings": "WFDB format 32, made anew, without comments",
 }
 """What was done to each kind of content, for the manifest."""
+TRUTH_RULE = {"truth": "outcomes and what specialists signed, as coded names; only visits that have one"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +56,8 @@ class Wanted:
         Received at this moment or later, and before that one.
     legal_basis
         In the words of who exports.
+    with_truth
+        To learn from: only visits of which something became known, each with it.
     """
 
     recipient: str
@@ -63,6 +68,7 @@ class Wanted:
     since: datetime | None = None
     until: datetime | None = None
     at_most: int | None = None
+    with_truth: bool = False
 
 
 @dataclass
@@ -106,7 +112,7 @@ def make_package(
     made = _Made()
     stated = [each.encode() for each in (wanted.recipient, wanted.legal_basis, wanted.who)]
     with new_folder(folder):
-        for row, left in _each(database, store, readers, names, ids):
+        for row, left in _each(database, store, readers, names, ids, with_truth=wanted.with_truth):
             look([*stated, *_contents(left)], words_of(row))
             _put(folder, left, made)
         manifest = _manifest(folder, made, wanted, smallest_cell)
@@ -123,7 +129,10 @@ def make_package(
 
 
 def _wanted(wanted: Wanted) -> Select[str]:
-    query = select(VisitRow.id).where(VisitRow.status == "complete").order_by(VisitRow.received_at, VisitRow.id)
+    query = select(VisitRow.id).where(VisitRow.status == "complete", ~IS_CASE)
+    query = query.order_by(VisitRow.received_at, VisitRow.id)
+    if wanted.with_truth:
+        query = query.where(IS_KNOWN)
     if wanted.sites:
         query = query.where(VisitRow.site.in_(wanted.sites))
     if wanted.visits:
@@ -136,7 +145,7 @@ def _wanted(wanted: Wanted) -> Select[str]:
 
 
 def _each(
-    database: Database, store: Store, readers: Readers, names: Names, ids: Sequence[str]
+    database: Database, store: Store, readers: Readers, names: Names, ids: Sequence[str], *, with_truth: bool
 ) -> Iterator[tuple[VisitRow, Leaving]]:
     """The visits, some at a time, read by as many readers as there are."""
     with ThreadPoolExecutor(os.cpu_count()) as pool:
@@ -145,13 +154,21 @@ def _each(
             with database.transaction() as session:
                 rows = session.scalars(select(VisitRow).where(VisitRow.id.in_(some)).order_by(VisitRow.id)).all()
                 questions = _questions(session, some)
+                truths = truths_of(session, rows) if with_truth else {}
                 session.expunge_all()
-            make = partial(_leaving, questions, names, store, readers)
+            make = partial(_leaving, questions, truths, names, store, readers)
             yield from zip(rows, pool.map(make, rows), strict=True)
 
 
-def _leaving(questions: dict[str, list[str]], names: Names, store: Store, readers: Readers, row: VisitRow) -> Leaving:
-    return leaving(row, questions.get(row.id, []), names, store, readers)
+def _leaving(
+    questions: dict[str, list[str]],
+    truths: dict[str, Truth],
+    names: Names,
+    store: Store,
+    readers: Readers,
+    row: VisitRow,
+) -> Leaving:
+    return leaving(row, questions.get(row.id, []), names, store, readers, truths.get(row.id))
 
 
 def _questions(session: Session, visits: Sequence[str]) -> dict[str, list[str]]:
@@ -199,7 +216,7 @@ def _manifest(folder: Path, made: _Made, wanted: Wanted, smallest_cell: int) -> 
         recipient=wanted.recipient,
         legal_basis=wanted.legal_basis,
         profile=tuple(Code(value=value, meaning=meaning) for value, meaning in CODES),
-        rules=RULES,
+        rules=RULES | TRUTH_RULE if wanted.with_truth else RULES,
         counts={
             "visits": len(made.visits),
             "persons": len({visit.person for visit in made.visits}),

@@ -24,6 +24,7 @@ from data_specs.schema import Schema
 from data_specs.visit.assessment import Assessment
 from data_specs.visit.context import Context, Lab, Person, known_members
 from data_specs.visit.contract import Organ, Priority
+from data_specs.visit.teaching import Truth
 from inference.readers.job import Job, Read
 from inference.readers.pool import Readers
 from inference.readers.worker import FileChanged
@@ -63,6 +64,8 @@ class SharedVisit(Schema):
         Findings that the order's reason and open questions name.
     files
         Names of its files in the package.
+    truth
+        What became known of it, in a package to learn from.
     """
 
     visit: str
@@ -73,6 +76,7 @@ class SharedVisit(Schema):
     findings: tuple[SharedFinding, ...] = ()
     asked_about: tuple[str, ...] = ()
     files: tuple[str, ...] = ()
+    truth: Truth | None = None
 
 
 @dataclass
@@ -96,13 +100,17 @@ class Leaving:
     removed: Counter[str] = field(default_factory=Counter)
 
 
-def leaving(row: VisitRow, questions: list[str], names: Names, store: Store, readers: Readers) -> Leaving:
+def leaving(
+    row: VisitRow, questions: list[str], names: Names, store: Store, readers: Readers, truth: Truth | None = None
+) -> Leaving:
     """A finished visit as it leaves. It blocks: to be used from a thread.
 
     Parameters
     ----------
     questions
         Texts of its open questions.
+    truth
+        What became known of it, where that leaves too.
 
     Raises
     ------
@@ -120,6 +128,7 @@ def leaving(row: VisitRow, questions: list[str], names: Names, store: Store, rea
             priority=assessment.priority if assessment else "unassessed",
             findings=_findings(assessment),
             asked_about=terms_in(context.order.reason if context.order else None, *questions),
+            truth=truth,
         ),
         files={},
     )

@@ -11,8 +11,7 @@ from typing import Literal
 
 import numpy as np
 
-from data_specs.visit.contract import ORGANS, visible_findings
-from data_specs.vocabulary import term_of
+from data_specs.visit.contract import VISIBLE
 from service.followup.cells import csv_lines
 from service.followup.reads import ReadVisit, read_visits
 from service.followup.screening import (
@@ -33,8 +32,6 @@ from service.visits.filters import Filter
 Table = Literal["turnaround", "agreement", "unheard", "screening", "findings", "refusals", "devices"]
 Reader = Literal["machine", "referrer", "specialist"]
 READERS: tuple[Reader, ...] = ("machine", "referrer", "specialist")
-VISIBLE = frozenset(name for organ in ORGANS for name in visible_findings(organ))
-"""Findings that can be seen on a film or a trace."""
 
 
 class Turnaround(Row):
@@ -204,18 +201,13 @@ def _agreement(reads: Sequence[ReadVisit]) -> tuple[Agreement, ...]:
 def _readings(read: ReadVisit) -> dict[Reader, dict[str, bool]]:
     """For each reader of a visit: is the finding present? A doctor's latest opinion counts.
 
-    A doctor who saw the machine's findings and does not judge one agrees with the machine. A doctor who read blind and
-    does not name a finding says that it is absent. Only findings count that can be seen on a film or a trace: nobody
-    reads a risk or a measured value without the machine.
+    Only findings count that can be seen on a film or a trace: nobody reads a risk or a measured value without the
+    machine.
     """
     machine = {name: positive for name, positive in read.machine.items() if name in VISIBLE}
     readings: dict[Reader, dict[str, bool]] = {"machine": machine}
     for opinion in read.opinions:
-        answers = dict.fromkeys(machine, False) if opinion.blind else dict(machine)
-        said = {name: there for name, there in opinion.says(machine).items() if name in VISIBLE}
-        answers |= said
-        implied = [term_of(name).implies for name, is_there in answers.items() if is_there]
-        readings[opinion.author.role] = {name: True for name in implied if name is not None} | answers
+        readings[opinion.author.role] = opinion.answers(machine)
     return readings
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import NamedTuple
 
+from data_specs.visit.teaching import teaches
 from service.keys import Key, Role
 
 
@@ -38,19 +39,23 @@ ADMINISTRATION = (
     Place("/planning", "planning", ("admin",)),
     Place("/drift", "drift", ("admin",)),
     Place("/export", "export", ("admin",)),
+    Place("/learning", "learning", ("admin",)),
     Place("/audit", "audit", ("admin",)),
 )
 """For those who run a programme."""
+LEARNING = Place("/learning", "learning")
 
 
 def places_of(key: Key, *, is_node: bool, has_nodes: bool, certified: Collection[str] = ()) -> list[Place]:
-    """The pages for the work with visits that the owner of a key may go to.
+    """The pages for the work with visits that the owner of a key may go to; for a trainee, those to learn.
 
     Parameters
     ----------
     certified
         Sites that have a certificate of normals.
     """
+    if teaches(key.site):
+        return [LEARNING, PLACES[-1]]
     first = [Place("/post", "post_visit")] if key.may_post else []
     signs = (key.role == "doctor" and key.site in certified) or (key.role == "admin" and bool(certified))
     normals = [Place("/normals", "normals")] if signs else []

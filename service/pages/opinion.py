@@ -11,11 +11,12 @@ from starlette.datastructures import FormData
 
 from data_specs.visit.contract import Finding
 from data_specs.visit.opinion import Judgement, NewOpinion
+from data_specs.visit.teaching import NewReading
 from service.errors import FieldFault, InvalidRequest
 from service.faults import field_faults
 from service.keys import MAX_LABEL, Key
 
-VERDICT = "verdict:"
+VERDICT, SURE = "verdict:", "confidence:"
 MAX_FIELDS = 100
 """Of a form that is given back; the page's own has about half as many."""
 
@@ -34,6 +35,8 @@ class Typed:
         Findings that the doctor has ticked.
     signer
         Name of the person, asked for where the key has none.
+    confidence
+        Step of confidence by finding, for a case to learn from.
     """
 
     read: int = 0
@@ -43,6 +46,7 @@ class Typed:
     advice: str = ""
     referral: str = ""
     signer: str = ""
+    confidence: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def of(cls, form: FormData) -> Typed:
@@ -54,6 +58,7 @@ class Typed:
             read=int(version) if is_number else 0,
             verdicts={name.removeprefix(VERDICT): v for name, v in given if name.startswith(VERDICT) and v},
             added=tuple(dict.fromkeys(value for name, value in given if name == "add")),
+            confidence={name.removeprefix(SURE): v for name, v in given if name.startswith(SURE) and v},
             **one,
         )
 
@@ -62,7 +67,8 @@ class Typed:
         """Names and values, for a form that carries them unseen."""
         named = [("text", self.text), ("advice", self.advice), ("referral", self.referral), ("signer", self.signer)]
         verdicts = [(f"{VERDICT}{name}", verdict) for name, verdict in self.verdicts.items()]
-        return [("version", str(self.read)), *verdicts, *(("add", name) for name in self.added), *named]
+        sure = [(f"{SURE}{name}", step) for name, step in self.confidence.items()]
+        return [("version", str(self.read)), *verdicts, *(("add", name) for name in self.added), *sure, *named]
 
     def seen_with(self, judged: Iterable[Finding]) -> Typed:
         """The same, where the machine's verdicts have come into view meanwhile: a tick becomes a word on them."""
@@ -90,6 +96,23 @@ class Typed:
         }
         opinion: NewOpinion = checked(NewOpinion, given)
         return opinion
+
+    def reading(self) -> NewReading:
+        """The reading of a case that it means.
+
+        Raises
+        ------
+        InvalidRequest
+            The form has something that the page does not offer.
+        """
+        given = {
+            "judgements": tuple(checked(Judgement, {"finding": name, "verdict": "add"}) for name in self.added),
+            "text": self.text,
+            "advice": self.advice or None,
+            "confidence": {name: int(step) if step.isdecimal() else step for name, step in self.confidence.items()},
+        }
+        reading: NewReading = checked(NewReading, given)
+        return reading
 
     def name(self, key: Key) -> str:
         """The name of the person who signs: the key's, or else what they have typed.

@@ -9,6 +9,7 @@ from typing import get_args
 from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response, StreamingResponse
 
+from data_specs.visit.teaching import teaches
 from service.api.session import page_key
 from service.followup.line_list import line_list
 from service.language.choice import language_of
@@ -26,8 +27,10 @@ router = APIRouter(include_in_schema=False, default_response_class=HTMLResponse)
 
 @router.get("/")
 async def root(request: Request) -> Response:
-    """Redirect to the worklist, for a specialist to the list of questions."""
+    """Redirect to the worklist; for a specialist to the list of questions, for a trainee to what there is to learn."""
     key = await page_key(request)
+    if key is not None and teaches(key.site):
+        return RedirectResponse("/learning", 303)
     return RedirectResponse("/questions" if key and key.role == "specialist" else "/worklist", 303)
 
 

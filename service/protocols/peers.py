@@ -12,6 +12,8 @@ import threading
 import time
 from dataclasses import dataclass
 
+from data_specs.visit.teaching import teaches
+
 AE_TITLE = r"[!-\[\]-~](?:[ -\[\]-~]{0,14}[!-\[\]-~])?"
 """1 … 16 characters of ASCII without backslash and without spaces at its ends (DICOM PS3.5, table 6.2-1, AE)."""
 MAX_SITE = 100
@@ -64,6 +66,8 @@ def read_callers(text: str, *, with_ae_title: bool) -> tuple[Caller, ...]:
         if found is None or len(found["site"]) > MAX_SITE:
             raise ValueError(f"entry {number} has to be {form}")
         host = found["host"].removeprefix("[").removesuffix("]")
+        if teaches(found["site"]):
+            raise ValueError(f"entry {number} names a teaching site, to which nothing is sent")
         ae_title = found["ae_title"] if with_ae_title else ""
         caller = Caller(ae_title, _ip_address(host) or host.lower(), found["site"])
         if callers.setdefault((caller.ae_title, caller.host), caller) != caller:

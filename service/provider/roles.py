@@ -23,8 +23,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
+from data_specs.visit.teaching import teaches
 from service.errors import SignInRefused
 from service.keys import MAX_DOCTOR_ID, MAX_LABEL, PERSONS, Role, SiteName
 
@@ -62,6 +63,12 @@ class Row(BaseModel):
     value: Text
     role: Role
     site: SiteName
+
+    @model_validator(mode="after")
+    def _only_trainees_learn(self) -> Row:
+        if teaches(self.site) and self.role != "doctor":
+            raise ValueError("at a teaching site there are doctors only")
+        return self
 
 
 class Roles(BaseModel):

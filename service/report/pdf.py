@@ -50,7 +50,7 @@ PRIORITY = {"urgent": ALARM, "soon": CARE, "routine": CALM, "unassessed": MUTED}
 LINES_PER_PARAGRAPH = 40
 """Of free text: the time that reportlab needs for a paragraph grows with the square of its lines."""
 
-_ONE_AT_A_TIME = threading.Lock()
+ONE_AT_A_TIME = threading.Lock()
 """All documents share reportlab's font objects, so only one document is made at a time."""
 
 
@@ -76,7 +76,7 @@ def render(
     sheet = make_sheet(report, language, zone)
     shown = _Shown(report, sheet, language, pictures or {}, traces or {})
     one_page = 1 + len(shown.pictures) + len(shown.traces)
-    with _ONE_AT_A_TIME:
+    with ONE_AT_A_TIME:
         for size, brief in [*((size, False) for size in SIZES), (SIZES[-1], True)]:
             document, pages = _Layout(shown, size, brief).build(one_page)
             if pages == one_page:

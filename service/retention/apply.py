@@ -12,6 +12,7 @@ from sqlalchemy import ColumnElement, Select, Table, func, select, true, tuple_
 from service.retention.deletion import TABLES, delete_rows, free_visits, of_visits
 from service.retention.table import Kind, Rule
 from service.storage.database import Database, database_now
+from service.storage.tables import IS_CASE
 
 AT_ONCE = 50
 """Visits, or rows of another kind, that are deleted in one transaction, so that no other write waits long."""
@@ -71,6 +72,8 @@ def _due(rule: Rule, now: datetime) -> Select[Any]:
     """The primary keys of the rows that a rule deletes, the oldest first."""
     table, since, which = OLD[rule.what]
     due = select(*table.primary_key).where(which, since < now - timedelta(days=rule.after_days))
+    if rule.what == "visits" and rule.sites is None:
+        due = due.where(~IS_CASE)  # what a law says of visits is not meant for cases to learn from
     if rule.sites is not None:
         due = due.where(table.c.site.in_(rule.sites))
     return due.order_by(since)

@@ -43,6 +43,7 @@ DEPLOY: Mapping[str, When] = {
     "0015": "before",
     "0016": "before",
     "0017": "before",
+    "0018": "before",
 }
 """When each migration may run.
 

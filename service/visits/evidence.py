@@ -16,7 +16,7 @@ from service.errors import NotFound
 from service.keys import Key
 from service.parts import Parts
 from service.storage.tables import InputRow, PreviewRow, VisitRow
-from service.visits.stored import find_evidence, has_common_gain, input_row, load_visit, was_accepted
+from service.visits.stored import find_evidence, has_common_gain, input_row, load_shown, was_accepted
 
 if TYPE_CHECKING:
     from inference.render.paper import Form
@@ -37,7 +37,7 @@ async def film(
     kind: Literal["png", "jpeg"] = "png",
 ) -> bytes:
     """A posted image as it is displayed, ``max_px`` on its longest side at most, or in its own resolution."""
-    row = await load_visit(parts, key, visit_id)
+    row = await load_shown(parts, key, visit_id)
     from inference.render.reading import draw_film  # noqa: PLC0415  loads Pillow
 
     return await _drawn(parts, draw_film, [_posted(row, index, "image")], max_px, window, kind)
@@ -51,7 +51,7 @@ async def size(parts: Parts, key: Key, visit_id: str, index: int) -> FilmSize:
     NotFound
         It cannot be decoded.
     """
-    row = await load_visit(parts, key, visit_id)
+    row = await load_shown(parts, key, visit_id)
     from inference.render.reading import film_size  # noqa: PLC0415
 
     posted = _posted(row, index, "image")
@@ -68,14 +68,14 @@ async def trace(
     parts: Parts, key: Key, visit_id: str, index: int, finding: str | None = None, form: Form | None = None
 ) -> bytes:
     """SVG on millimetre paper of the recording to which input ``index`` belongs, with the evidence of ``finding``."""
-    row = await load_visit(parts, key, visit_id)
+    row = await load_shown(parts, key, visit_id)
     evidence = find_evidence(row, finding, index) if finding else None
     return await _trace(parts, row, index, evidence, "svg", form)
 
 
 async def beats(parts: Parts, key: Key, visit_id: str, index: int) -> bytes:
     """SVG of the median beat of each lead, with the boundaries that were measured."""
-    row = await load_visit(parts, key, visit_id)
+    row = await load_shown(parts, key, visit_id)
     from inference.ecg.picture import draw_beats  # noqa: PLC0415  loads scipy
 
     files, names = recording_files(row, index)
@@ -94,7 +94,7 @@ async def evidence_png(
         ``film``: the map over the film or the trace. ``overlay``: only the heatmap, on a transparent background, to be
         stretched over the film.
     """
-    row = await load_visit(parts, key, visit_id)
+    row = await load_shown(parts, key, visit_id)
     evidence = find_evidence(row, finding, index)
     from inference.render.pictures import heatmap_png  # noqa: PLC0415  loads Pillow
     from inference.render.reading import draw_evidence  # noqa: PLC0415
@@ -115,7 +115,7 @@ async def outline(parts: Parts, key: Key, visit_id: str, finding: str, index: in
     NotFound
         The finding has no heatmap on this input.
     """
-    row = await load_visit(parts, key, visit_id)
+    row = await load_shown(parts, key, visit_id)
     evidence = find_evidence(row, finding, index)
     if evidence.kind != "heatmap":
         raise NotFound

@@ -15,7 +15,7 @@ from data_specs.vocabulary import Language
 from service.errors import Forbidden, NotFound
 from service.keys import Key
 from service.parts import Parts
-from service.storage.tables import InputRow, NormalRow, OpinionRow, ReferralRow, VisitRow
+from service.storage.tables import IS_CASE, InputRow, NormalRow, OpinionRow, ReadingRow, ReferralRow, VisitRow
 
 _ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
@@ -47,12 +47,47 @@ async def load_visit(parts: Parts, key: Key, visit_id: str) -> VisitRow:
     return row
 
 
+async def load_shown(parts: Parts, key: Key, visit_id: str) -> VisitRow:
+    """The visit, or the case to learn from, whose pictures ``key`` may see.
+
+    Raises
+    ------
+    NotFound, Forbidden
+        As :func:`load_visit`.
+    """
+    if _ID.fullmatch(visit_id):
+        row = await parts.database.read(lambda session: case_of(session, key, visit_id))
+        if row is not None:
+            return row
+    return await load_visit(parts, key, visit_id)
+
+
+def case_of(session: Session, key: Key, visit_id: str) -> VisitRow | None:
+    """A case as an admin may see it, or a trainee to whom it was given: without findings until they have signed.
+
+    ``None``: it is no case, or was not given to this key.
+    """
+    row = session.scalars(select(VisitRow).where(VisitRow.id == visit_id, IS_CASE)).one_or_none()
+    if row is None or key.role == "admin":
+        return row
+    given = select(ReadingRow.signed_at).where(ReadingRow.visit_id == visit_id, ReadingRow.key_id == key.id)
+    signed = session.scalars(given).all()
+    if not signed:
+        return None
+    if None in signed:
+        session.expunge_all()  # so that the changes below are not written to the database
+        row.blind, row.priority = True, "unassessed"
+        row.assessment = _without_findings(row, priority="unassessed")
+    return row
+
+
 def visible(query: Select, key: Key) -> Select:  # type: ignore[type-arg]
     """``query`` over visits, limited to those that ``key`` may see.
 
     A specialist sees the visits that were referred to their hospital or to any, and the other visits of the same
-    persons at the same site.
+    persons at the same site. Cases to learn from are no visits of anybody (:func:`load_shown`).
     """
+    query = query.where(~IS_CASE)
     if key.role == "admin":
         return query
     if key.role == "specialist":
@@ -125,12 +160,12 @@ def _has_signed(key: Key, of: type[ReferralRow | InputRow]) -> ColumnElement[boo
     return exists().where(OpinionRow.visit_id == of.visit_id, OpinionRow.key_id == key.id)
 
 
-def _without_findings(row: VisitRow) -> str | None:
+def _without_findings(row: VisitRow, **also: str) -> str | None:
     found = row.read_assessment()
     if found is None:
         return None
     return found.model_copy(
-        update={"organs": {}, "models": [], "priority_reasons": [], "next_steps": []}
+        update={"organs": {}, "models": [], "priority_reasons": [], "next_steps": [], **also}
     ).model_dump_json()
 
 

@@ -19,6 +19,7 @@ from sqlalchemy import select
 from data_specs.problems import Problem
 from data_specs.visit.assessment import AssessedInput, AssessedOrgan, Assessment
 from data_specs.visit.contract import ORGANS
+from data_specs.visit.teaching import teaches
 from inference.readers.pool import ReadersFailed
 from service.background import POLL_S, RETRY_S, Worker, persist
 from service.errors import StorageUnavailable
@@ -199,7 +200,7 @@ class Work(Worker[str]):
         self._metrics.stages.labels("total").observe(max(0.0, (now - lease.row.received_at).total_seconds()))
         if (finished := self._watched.get(lease.row.id)) is not None:
             finished.set()
-        if status == "complete":
+        if status == "complete" and not teaches(lease.row.site):
             self._shadow.offer(lease.row)
 
 

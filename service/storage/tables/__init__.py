@@ -13,6 +13,7 @@ from service.storage.tables.deliveries import DeliveryRow, DestinationRow
 from service.storage.tables.drift import AlarmRow, CheckRow, FilmRow, NoticeRow, ReferenceRow, WeekRow
 from service.storage.tables.exchange import THE_CENTRE, CentreRow, ExchangeRow, ExportRow, NodeRow
 from service.storage.tables.followup import OpinionRow, OutcomeRow, ReferralRow
+from service.storage.tables.learning import IS_CASE, CaseRow, ReadingRow
 from service.storage.tables.normals import THE_KEY, CertificateRow, NormalRow, SampleKeyRow
 from service.storage.tables.records import AuditRow, DeletionRow, IncidentRow
 from service.storage.tables.visits import InputRow, PreviewRow, ReportRow, ShadowRow, VisitRow
@@ -28,6 +29,7 @@ __all__ = [
     "BY_PROVIDER",
     "EXCHANGES",
     "FILMS",
+    "IS_CASE",
     "NAMING_FILES",
     "THE_CENTRE",
     "THE_KEY",
@@ -36,6 +38,7 @@ __all__ = [
     "ArrivalRow",
     "AuditRow",
     "Base",
+    "CaseRow",
     "CentreRow",
     "CertificateRow",
     "CheckRow",
@@ -56,6 +59,7 @@ __all__ = [
     "OrderRow",
     "OutcomeRow",
     "PreviewRow",
+    "ReadingRow",
     "ReferenceRow",
     "ReferralRow",
     "ReportRow",

@@ -22,12 +22,14 @@ from service.storage.drafts import Draft
 from service.storage.tables import (
     ArrivalRow,
     Base,
+    CaseRow,
     DeletionRow,
     ExchangeRow,
     InputRow,
     OrderRow,
     OutcomeRow,
     PreviewRow,
+    ReadingRow,
     ReportRow,
     ShadowRow,
     VisitRow,
@@ -113,6 +115,12 @@ class Clinic:
             waits = {"changes": 0, "sent": 0, "left": 0, "attempts": 0}
             insert_rows(session, ExchangeRow(visit_id=self.visit, due_at=now, **waits))
             insert_rows(session, ShadowRow(visit_id=self.visit, **shadow, assessment=json.dumps({"of": ID})))
+            given = {"id": "R-1", "key_id": "K-1", "number": 1, "given_at": now, "reading": json.dumps({"text": ID})}
+            insert_rows(
+                session,
+                CaseRow(visit_id=self.visit, set_digest="0" * 64, known=json.dumps({"of": ID})),
+                ReadingRow(visit_id=self.visit, **given),
+            )
         until(lambda: len(sink.received) >= 7, 30)
 
     def post(self, content, site=SITE, **context):
