@@ -41,6 +41,7 @@ from service.audit.looks import Looks
 from service.delivery.worker import DeliveryWorker
 from service.errors import StorageUnavailable
 from service.first_key import first_key
+from service.delivery.health_book.table import book_of
 from service.incidents.deadlines import read_deadlines
 from service.logs import where_it_failed
 from service.pages import audit as audit_pages
@@ -110,6 +111,7 @@ def build(
         Called when the bundles are loaded, before the service says that it is ready.
     """
     read_deadlines(settings.incident_deadlines)  # a table that cannot be used is refused at the start
+    book_of(settings)
     parts = Parts.open(settings, readers)
     service = Service(
         **vars(parts),

@@ -27,6 +27,7 @@ from service.delivery.queue import DELIVERIES, end, retry
 from service.delivery.senders.dispatch import KINDS, Kind
 from service.errors import FieldFault, Forbidden, InvalidRequest, NotFound
 from service.keys import Key, SiteName
+from service.settings import PREFIX, Settings
 from service.sites import expect_known, of_callers, with_key
 from service.state import service_of
 from service.storage.audit import note
@@ -54,7 +55,8 @@ class NewDestination(BaseModel):
     """A new destination of reports.
 
     `address` is a URL for `webhook` (where to post), `fhir` (the server's base) and `stow` (the DICOMweb root),
-    `AE_TITLE@HOST:PORT` for `dicom`, and `HOST:PORT` for `hl7`. `secret` is the key that webhooks are signed with (one
+    `AE_TITLE@HOST:PORT` for `dicom`, and `HOST:PORT` for `hl7`; `health_book` is a national health book's gateway, and
+    needs the programme's table. `secret` is the key that webhooks are signed with (one
     is made if you give none), or the token of a FHIR or DICOMweb server. Without `site` the reports of all sites are
     sent.
     """
@@ -146,8 +148,9 @@ async def create_destination(request: Request, key: CurrentKey, asked: NewDestin
         asked = asked.model_copy(update={"site": key.site})
     _check_address(asked, is_admin=key.role == "admin")
     _check_secret(asked)
-    made = secrets.token_urlsafe(32) if KINDS[asked.kind].makes_secret and asked.secret is None else None
     service = service_of(request)
+    _check_setting(asked, service.settings)
+    made = secrets.token_urlsafe(32) if KINDS[asked.kind].makes_secret and asked.secret is None else None
     row = DestinationRow(
         id=str(uuid.uuid4()),
         kind=asked.kind,
@@ -292,6 +295,12 @@ def _check_secret(asked: NewDestination) -> None:
         raise InvalidRequest(FieldFault("body.secret", "field_unknown"))
     if len(asked.secret) < least:
         raise InvalidRequest(FieldFault("body.secret", "field_invalid", f"≥ {least} × U+"))
+
+
+def _check_setting(asked: NewDestination, settings: Settings) -> None:
+    needed = KINDS[asked.kind].needs
+    if needed is not None and getattr(settings, needed) is None:
+        raise InvalidRequest(FieldFault("body.kind", "field_invalid", f"{PREFIX}{needed.upper()}"))
 
 
 # ---------------------------------------------------------------------- views

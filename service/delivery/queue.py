@@ -29,9 +29,9 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import Session
 
-from data_specs.visit.followup import DeliveryState
+from data_specs.visit.followup import DeliveryAnswer, DeliveryState
 from service.background import NOT_LEASED, LeasedRows, lease_ended
-from service.delivery.message import Delivery, Options
+from service.delivery.message import HEALTH_BOOK, Delivery, Options, read_kept, stage_of
 from service.storage.audit import SERVICE, note
 from service.storage.database import database_now, rowcount
 from service.storage.tables import DeliveryRow, DestinationRow
@@ -48,7 +48,10 @@ Identity = tuple[str, int, str]
 
 
 def enqueue(session: Session, visit_id: str, site: str, version: int, now: datetime) -> None:
-    """Add the deliveries of a version to all destinations of its site, in the transaction that makes the version."""
+    """Add the deliveries of a version to all destinations of its site, in the transaction that makes the version.
+
+    A health book gets no version that no doctor has signed.
+    """
     session.execute(_ENQUEUE, {"of_visit": visit_id, "of_site": site, "of_version": version, "at": now})
 
 
@@ -124,14 +127,14 @@ class Deliveries(LeasedRows[Identity]):
         session.execute(update(DELIVERIES).where(self.key == tuple_(*row[:3])).values(lease))
         return LeasedDelivery(delivery, row.attempts + 1)
 
-    async def delivered(self, taken: LeasedDelivery) -> bool:
-        """Write that it arrived; ``False`` where another process has taken it meanwhile."""
+    async def delivered(self, taken: LeasedDelivery, answer: DeliveryAnswer | None = None) -> bool:
+        """Write that it arrived, and what was answered; ``False`` where another process has taken it meanwhile."""
 
         sent = taken.delivery
 
         def arrive(session: Session) -> bool:
             end = {"state": "delivered", "delivered_at": database_now(session), "last_problem": None}
-            if rowcount(session.execute(self._mine(taken).values({**NOT_LEASED, **end}))) != 1:
+            if rowcount(session.execute(self._mine(taken).values({**NOT_LEASED, **end, **_kept(answer)}))) != 1:
                 return False
             about = {"destination": sent.destination_id, "version": sent.version}
             note(session, "report_delivered", sent.visit_id, actor=SERVICE, **about)
@@ -139,18 +142,21 @@ class Deliveries(LeasedRows[Identity]):
 
         return await self._database.write(arrive)
 
-    async def put_back(self, taken: LeasedDelivery, problem: str, delay_s: float) -> bool:
+    async def put_back(
+        self, taken: LeasedDelivery, problem: str, delay_s: float, answer: DeliveryAnswer | None = None
+    ) -> bool:
         """Have it tried again after ``delay_s``; ``False`` as in :meth:`delivered`."""
 
         def put_back(session: Session) -> bool:
             later = {"due_at": database_now(session) + timedelta(seconds=delay_s), "last_problem": problem[:200]}
-            return rowcount(session.execute(self._mine(taken).values({**NOT_LEASED, **later}))) == 1
+            return rowcount(session.execute(self._mine(taken).values({**NOT_LEASED, **later, **_kept(answer)}))) == 1
 
         return await self._database.write(put_back)
 
-    async def give_up(self, taken: LeasedDelivery, problem: str) -> bool:
+    async def give_up(self, taken: LeasedDelivery, problem: str, answer: DeliveryAnswer | None = None) -> bool:
         """Do not try it again until somebody asks for it; ``False`` as in :meth:`delivered`."""
-        given_up = self._mine(taken).values(state="dead", last_problem=problem[:200], **NOT_LEASED)
+        end = {"state": "dead", "last_problem": problem[:200]}
+        given_up = self._mine(taken).values({**NOT_LEASED, **end, **_kept(answer)})
         return await self._database.write(lambda session: rowcount(session.execute(given_up)) == 1)
 
     async def back_off(self, destination_id: str, problem: str, delay_s: float, most_attempts: int) -> None:
@@ -164,6 +170,10 @@ class Deliveries(LeasedRows[Identity]):
         """Changes the delivery only while this lease of it is the current one (compare and set)."""
         leased = self._leased_by(self._owner.id)
         return leased.where(self.key == tuple_(*taken.identity), DELIVERIES.c.attempts == taken.attempt)
+
+
+def _kept(answer: DeliveryAnswer | None) -> dict[str, str | None]:
+    return {"answer": None if answer is None else answer.model_dump_json()}
 
 
 def end(destination_id: str, now: datetime) -> Update:
@@ -182,6 +192,7 @@ def deliveries_of(session: Session, visit_id: str) -> list[DeliveryState]:
     )
     return [
         DeliveryState(
+            **_stage(row, kind),
             version=row.version,
             destination=row.destination_id,
             kind=kind,
@@ -193,6 +204,14 @@ def deliveries_of(session: Session, visit_id: str) -> list[DeliveryState]:
         )
         for row, kind in session.execute(query)
     ]
+
+
+def _stage(row: DeliveryRow, kind: str) -> dict[str, Any]:
+    if kind != HEALTH_BOOK:
+        return {}
+    kept = read_kept(row.answer)
+    stage = stage_of(row.state, row.last_problem, kept)
+    return {"stage": stage, "codes": kept.codes if kept else (), "reasons": kept.reasons if kept else ()}
 
 
 def retry(session: Session, now: datetime, *which: ColumnElement[bool]) -> int:
@@ -258,6 +277,7 @@ _ENQUEUE = insert(DELIVERIES).from_select(
     ).where(
         DESTINATIONS.c.ended_at.is_(None),
         or_(DESTINATIONS.c.site.is_(None), DESTINATIONS.c.site == bindparam("of_site")),
+        or_(DESTINATIONS.c.kind != HEALTH_BOOK, bindparam("of_version", type_=DELIVERIES.c.version.type) > 1),
     ),
 )
 """Built once, and one statement, because the end of every visit waits for it."""

@@ -41,6 +41,7 @@ DEPLOY: Mapping[str, When] = {
     "0013": "before",
     "0014": "before",
     "0015": "before",
+    "0019": "before",
 }
 """When each migration may run.
 
