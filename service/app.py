@@ -48,6 +48,7 @@ from service.pages import audit as audit_pages
 from service.pages import events as page_events
 from service.pages import exchange as exchange_page
 from service.pages import export as export_page
+from service.pages import health_book as health_book_page
 from service.pages import interface as interface_pages
 from service.pages import keys as keys_page
 from service.pages import planning as planning_page
@@ -173,7 +174,7 @@ def build(
         *(api, bulk_api, pictures_api, followup_api, reports_api, statistics_api, admin, destinations, operations),
         *(open_inference, web, tus, node_api, releases_api, post_page, session, pages, page_events, followup_pages),
         *(statistics_page, planning_page, signing, keys_page, exchange_page, export_page, sessions_page),
-        *(provider_pages, sessions_api, interface_pages, audit_api, audit_pages),
+        *(provider_pages, sessions_api, interface_pages, audit_api, audit_pages, health_book_page),
     ):
         app.include_router(module.router)
     app.mount("/static", StaticFiles(packages=[("service.pages", "static")]))

@@ -16,6 +16,8 @@ from sqlalchemy.orm import Session
 from service import errors
 from service.api.refusals import problem_responses
 from service.delivery.backlog import measure_backlog
+from service.delivery.health_book.clock import WHY, count_late
+from service.delivery.health_book.table import book_of
 from service.errors import ServiceError, StorageUnavailable, Unavailable
 from service.incidents.actions import count_open
 from service.logs import where_it_failed
@@ -131,23 +133,27 @@ async def _measure_room(service: Service) -> None:
 
 async def _measure_queues(service: Service) -> None:
     """What waits in the database. While it is away nothing is known, and metrics are needed the more."""
-    metrics = service.metrics
+    metrics, book = service.metrics, book_of(service.settings)
     by_kind = metrics.deliveries_waiting, metrics.deliveries_oldest, metrics.deliveries_given_up
     try:
         n_visits, visits_s = await service.database.read(_unfinished)
         arrivals_s = await service.database.read(oldest_arrival_s)
         backlog = await service.database.read(measure_backlog)
         n_incidents, n_overdue = await service.database.read(count_open)
+        late = await service.database.read(lambda session: count_late(session, book)) if book else None
     except StorageUnavailable:
         n_visits = visits_s = arrivals_s = n_incidents = n_overdue = math.nan
-        backlog = {}
-        for gauge in by_kind:
+        backlog, late = {}, None
+        for gauge in (*by_kind, metrics.health_book_late):
             gauge.clear()
     metrics.unfinished.set(n_visits)
     metrics.visits_oldest.set(visits_s)
     metrics.arrivals_oldest.set(arrivals_s)
     metrics.incidents_open.set(n_incidents)
     metrics.incidents_overdue.set(n_overdue)
+    if late is not None:
+        for why in WHY:
+            metrics.health_book_late.labels(why).set(late[why])
     for kind, found in backlog.items():
         for gauge, value in zip(by_kind, (found.n, found.oldest_s, found.given_up), strict=True):
             gauge.labels(kind).set(value)

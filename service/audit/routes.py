@@ -90,6 +90,7 @@ ROUTES: Mapping[str, str] = {
     "GET /v1/destinations": NOTHING,
     "DELETE /v1/destinations/{destination_id}": CHANGES,
     "GET /v1/deliveries": "list_read",
+    "GET /v1/deliveries/due": "list_read",
     "POST /v1/deliveries/retry": CHANGES,
     "GET /v1/audit": "log_read",
     # ---------------------------------------------------------------- states and models
@@ -123,6 +124,7 @@ ROUTES: Mapping[str, str] = {
     "GET /worklist/events": "list_read",
     "GET /questions": "list_read",
     "GET /statistics": "list_read",
+    "GET /health-book": "list_read",
     "GET /incidents": "list_read",
     "POST /incidents/{incident_id}/close": CHANGES,
     "GET /visits/{visit_id}": "visit_read",

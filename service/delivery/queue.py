@@ -192,7 +192,7 @@ def deliveries_of(session: Session, visit_id: str) -> list[DeliveryState]:
     )
     return [
         DeliveryState(
-            **_stage(row, kind),
+            **(book_members(row) if kind == HEALTH_BOOK else {}),
             version=row.version,
             destination=row.destination_id,
             kind=kind,
@@ -206,9 +206,8 @@ def deliveries_of(session: Session, visit_id: str) -> list[DeliveryState]:
     ]
 
 
-def _stage(row: DeliveryRow, kind: str) -> dict[str, Any]:
-    if kind != HEALTH_BOOK:
-        return {}
+def book_members(row: DeliveryRow) -> dict[str, Any]:
+    """What a delivery to a health book shows beside others: how far it has come, codes and reasons."""
     kept = read_kept(row.answer)
     stage = stage_of(row.state, row.last_problem, kept)
     return {"stage": stage, "codes": kept.codes if kept else (), "reasons": kept.reasons if kept else ()}

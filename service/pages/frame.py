@@ -80,10 +80,11 @@ def page(request: Request, template: str, status_code: int = 200, /, *, key: Key
     service = service_of(request)
     is_node = service.upstream is not None
     has_nodes = not is_node and key is not None and key.role == "admin" and bool(numbers(service.settings.bundles))
+    has_health_book = service.settings.health_book is not None
     common = {
         "key": key,
         "places": places_of(key, is_node=is_node, has_nodes=has_nodes) if key else [],
-        "administration": administration_of(key) if key else [],
+        "administration": administration_of(key, has_health_book=has_health_book) if key else [],
         "language": language,
         "organs": ORGANS,
         "path": request.url.path,
