@@ -38,10 +38,10 @@ from service.api.parameters import known_parameters
 from service.api.refusals import add_refusals
 from service.audit.decisions import follow
 from service.audit.looks import Looks
+from service.delivery.health_book.table import book_of
 from service.delivery.worker import DeliveryWorker
 from service.errors import StorageUnavailable
 from service.first_key import first_key
-from service.delivery.health_book.table import book_of
 from service.incidents.deadlines import read_deadlines
 from service.logs import where_it_failed
 from service.pages import audit as audit_pages

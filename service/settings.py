@@ -90,7 +90,7 @@ class Settings(BaseSettings):
     next_steps
         A table of what to do next, used instead of that of a release and of ``data_specs/next_steps/next_steps.toml``.
     health_book
-        A table of the national health book (:mod:`service.delivery.health_book.table`); without one, nothing is sent there.
+        A table of the national health book (:mod:`service.delivery.health_book.table`); without one, there is none.
     kfre_calibration
         Which calibration of the kidney failure risk equation readers see (Tangri et al., JAMA 2016;315:164, which gives
         one for North America and one for elsewhere); the other one is folded away.

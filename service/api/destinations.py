@@ -102,8 +102,8 @@ class DestinationList(BaseModel):
 class DeliveryView(BaseModel):
     """One version of one visit's report for one destination; `problem` is the code of the last failure.
 
-    `stage`, `codes` and `reasons` are of a national health book: how far it has come, what the gateway answered, and why
-    the visit cannot be sent as it is.
+    `stage`, `codes` and `reasons` are of a national health book: how far it has come, what the gateway answered, and
+    why the visit cannot be sent as it is.
     """
 
     visit: str
@@ -266,7 +266,7 @@ async def list_deliveries(
 async def list_check_ups_due(
     request: Request, key: CurrentKey, limit: Annotated[int, Query(ge=1, le=MAX_PAGE)] = PAGE
 ) -> DueList:
-    """Check-ups that the national health book does not have yet, with the time by which it has to, the late ones first."""
+    """Check-ups that the national health book does not have yet, and by when it has to; the late ones first."""
     _expect_manager(key)
     service = service_of(request)
     book = book_of(service.settings)

@@ -38,5 +38,11 @@ async def health_book(request: Request) -> Response:
     due, late = await service.database.read(find)
     shown = due[:MAX_SHOWN]
     return page(
-        request, "health_book.html", key=key, due=shown, late=late, more=len(due) > MAX_SHOWN, hours=f"{book.clock.hours:g}"
+        request,
+        "health_book.html",
+        key=key,
+        due=shown,
+        late=late,
+        more=len(due) > MAX_SHOWN,
+        hours=f"{book.clock.hours:g}",
     )

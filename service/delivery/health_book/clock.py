@@ -48,7 +48,7 @@ class Due(Schema):
 
 
 def list_due(session: Session, book: Book, at_most: int, *which: ColumnElement[bool]) -> list[Due]:
-    """Check-ups that have not arrived, those first that are due first; those that the table watches no longer are left out."""
+    """Check-ups that have not arrived and are still watched by the table, those first that are due first."""
     now = database_now(session)
     started = _started()
     query = (
@@ -79,7 +79,7 @@ def list_due(session: Session, book: Book, at_most: int, *which: ColumnElement[b
 
 
 def count_late(session: Session, book: Book) -> Counter[Why]:
-    """How many check-ups are late, by what has to be done: a doctor signs, the gateway is reached, or somebody corrects."""
+    """How many check-ups are late, by what has to be done: a doctor signs, the link works, or somebody corrects."""
     late_since = database_now(session) - timedelta(hours=book.clock.hours)
     late = list_due(session, book, MAX_COUNTED, _started() < late_since)
     return Counter("unsigned" if due.version == 1 else "given_up" if due.given_up else "waiting" for due in late)

@@ -22,7 +22,7 @@ UNDER_6, UNDER_18, ADULT = "under_6", "6_to_17", "18_and_over"
 
 
 def age_group(born: date | None, stated_years: float | None, on: date) -> str | None:
-    """The age group at the day of the check-up: under 6, from 6 to under 18, 18 and over; ``None`` where no age is known.
+    """The age group at the day of the check-up: under 6, 6 to under 18, 18 and over; ``None`` where no age is known.
 
     The birth date counts first: a stated age may be that of another day.
     """
@@ -77,8 +77,8 @@ def facts_of(report: Report, book: Book, zone: tzinfo, *, delivery: str, replace
 def results_of(report: Report, book: Book, language: Language) -> tuple[list[Facts], list[Problem]]:
     """The results that are sent, and why some that should be cannot be.
 
-    Of film and ECG it is what the doctors said, never a probability of the machine; of the laboratory it is the values that
-    came with the visit, in the units that this service uses.
+    Of film and ECG it is what the doctors said, never a probability of the machine; of the laboratory it is the values
+    that came with the visit, in the units that this service uses.
     """
     results: list[Facts] = []
     problems: list[Problem] = []
@@ -96,7 +96,9 @@ def results_of(report: Report, book: Book, language: Language) -> tuple[list[Fac
             unit = (row.unit if row.unit is not None else term_of(name).unit) if value is not None else None
             written = None if value is None else f"{value:.6g}"
             about = read.get(name, {})
-            results.append({"service": row.service, "indicator": row.indicator, "value": written, "unit": unit, **about})
+            results.append(
+                {"service": row.service, "indicator": row.indicator, "value": written, "unit": unit, **about}
+            )
     return results, problems
 
 
@@ -136,15 +138,21 @@ def written(field: Filled, facts: Facts) -> str | Problem:
         return Problem("book_field_missing", "reject", field.name) if field.required else ""
     if isinstance(fact, date):
         fact = f"{fact:{field.form}}" if field.form else fact.isoformat()
-    if field.codes:
-        if fact not in field.codes:
-            return Problem("book_field_invalid", "reject", field.name, " | ".join(field.codes))
-        return field.codes[fact]
+    expected = _expected(field, fact)
+    if expected is not None:
+        return Problem("book_field_invalid", "reject", field.name, expected)
+    return field.codes.get(fact, fact)
+
+
+def _expected(field: Filled, fact: str) -> str | None:
+    """What a field accepts, where that is not this fact."""
+    if field.codes and fact not in field.codes:
+        return " | ".join(field.codes)
     if field.digits is not None and not (len(fact) == field.digits and fact.isascii() and fact.isdigit()):
-        return Problem("book_field_invalid", "reject", field.name, f"{field.digits} × 0–9")
+        return f"{field.digits} × 0–9"
     if field.longest is not None and len(fact) > field.longest:
-        return Problem("book_field_invalid", "reject", field.name, f"≤ {field.longest} × U+")
-    return fact
+        return f"≤ {field.longest} × U+"
+    return None
 
 
 def filled(fields: Sequence[Filled], facts: Facts) -> tuple[list[tuple[str, str]], list[Problem]]:
@@ -152,4 +160,3 @@ def filled(fields: Sequence[Filled], facts: Facts) -> tuple[list[tuple[str, str]
     texts = [(field.name, written(field, facts)) for field in fields]
     problems = [text for _, text in texts if isinstance(text, Problem)]
     return [(name, text) for name, text in texts if isinstance(text, str)], problems
-

@@ -4,8 +4,8 @@ A key is read when it is used, so that a renewed one counts at once. Nothing of 
 
 References
 ----------
-W3C XML Signature Syntax and Processing Version 1.1 (enveloped signature); Canonical XML Version 1.1; RFC 8017, section 8.2
-(RSASSA-PKCS1-v1_5: the same text has the same signature); FIPS 180-4 (SHA-256).
+W3C XML Signature Syntax and Processing Version 1.1 (enveloped signature); Canonical XML Version 1.1; RFC 8017, section
+8.2 (RSASSA-PKCS1-v1_5: the same text has the same signature); FIPS 180-4 (SHA-256).
 """
 
 from __future__ import annotations

@@ -122,7 +122,7 @@ class Gateway(_Row):
 
 
 class Clock(_Row):
-    """Within how many hours a check-up has to arrive, what counts as arrived, and for how long a late one is watched."""
+    """Within how many hours a check-up has to arrive, what counts as that, and for how long a late one is watched."""
 
     hours: Annotated[float, Field(gt=0, le=720)]
     arrived: Arrival

@@ -21,7 +21,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """The code of the release before knows no such kind: its destinations end, as webhooks, so that they can be listed."""
+    """The code of the release before knows no such kind: its destinations end, as webhooks, which it can list."""
     op.execute(
         "UPDATE destinations SET kind = 'webhook', ended_at = coalesce(ended_at, CURRENT_TIMESTAMP) "
         "WHERE kind = 'health_book'"

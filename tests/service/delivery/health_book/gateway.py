@@ -1,6 +1,7 @@
-"""A double of the health book's gateway: a real HTTP server that checks what third parties say that the real one checks.
+"""A double of the health book's gateway: a real HTTP server that checks what third parties say that the gateway checks.
 
-It knows the facility's and the doctors' certificates and nothing else of the service. It was never held against the real one.
+It knows the certificates of the facility and the doctor, and nothing else of the service. It was never held against the
+real one.
 """
 
 from __future__ import annotations
@@ -83,7 +84,9 @@ def new_table(folder, facility, doctor, **changes):
     """The shipped example, filled in for one facility and one doctor; ``changes`` are replaced texts."""
     username = private(folder / "username", USER)
     password = private(folder / "password", f"{PASSWORD}\n")
-    text = EXAMPLE.read_text("utf-8").split("# ---------------------------------------------------------------- who sends")[0]
+    text = EXAMPLE.read_text("utf-8").split(
+        "# ---------------------------------------------------------------- who sends"
+    )[0]
     filled = {
         'username_file = "?"': f'username_file = "{username}"',
         'password_file = "?"': f'password_file = "{password}"',
@@ -105,7 +108,7 @@ code = "01234"
 gln = "8931234567890"
 key_file = "{facility.key_file}"
 certificate_file = "{facility.certificate_file}"
-{f'passphrase_file = "{facility.passphrase_file}"' if facility.passphrase_file else ''}
+{f'passphrase_file = "{facility.passphrase_file}"' if facility.passphrase_file else ""}
 
 [[doctor]]
 id = "D-7"
@@ -130,8 +133,7 @@ class Push:
     files: dict = field(default_factory=dict)
 
     def text(self, kind, name):
-        found = self.files[kind].findtext(f".//{name}")
-        return found
+        return self.files[kind].findtext(f".//{name}")
 
     def rows(self, name):
         return [row.findtext(name) for row in self.files["XML11"].findall("CHI_TIET_CLS")]
@@ -140,8 +142,8 @@ class Push:
 class BookGateway:
     """Answers pushes; ``scripted`` are what it does with the next ones instead of looking at them.
 
-    ``("status", 500)``, ``("slow", seconds)``, ``("codes", …)`` are answers; ``("lost", seconds)`` takes the push as usual and
-    never says so.
+    ``("status", 500)``, ``("slow", seconds)``, ``("codes", …)`` are answers; ``("lost", seconds)`` takes the push as
+    usual, and says so too late.
     """
 
     def __init__(self, facility, doctor, token_s=1800):
@@ -210,22 +212,17 @@ class BookGateway:
             return 401, {"message": "token"}
         if headers.get("service-type") != "100":
             return 400, {"code": "CM_INVALID_REQUEST", "message": "service-type"}
-        order = self.scripted.popleft() if self.scripted else None
-        if order and order[0] == "status":
-            return order[1], {"message": "scripted"}
-        if order and order[0] == "codes":
-            self.pushes.append(Push(body, tuple(order[1:])))
-            return 200, {"results": [{"code": code} for code in order[1:]]}
-        if order and order[0] == "slow":
-            time.sleep(order[1])
-            return 200, {"code": "CM_SUCCESS"}
-        push = Push(body, ())
-        push.codes = tuple(self.look(push))
+        what, *how = self.scripted.popleft() if self.scripted else ("look",)
+        if what == "status":
+            return how[0], {"message": "scripted"}
+        push = Push(body, tuple(how) if what == "codes" else ())
+        if what not in ("codes", "slow"):
+            push.codes = tuple(self.look(push))
         self.pushes.append(push)
         self.on_push(push)
-        if order and order[0] == "lost":
-            time.sleep(order[1])
-        return 200, {"code": push.codes[0], "data": {"details": [{"status": code} for code in push.codes[1:]]}}
+        if what in ("slow", "lost"):
+            time.sleep(how[0])
+        return 200, {"code": next(iter(push.codes), None), "data": {"details": [{"status": c} for c in push.codes[1:]]}}
 
     def log_in(self, given):
         self.logins.append(given.get("username"))

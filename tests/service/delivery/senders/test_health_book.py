@@ -55,7 +55,9 @@ def at(tmp_path_factory, new_database, table, gateway):
 
 def ready(served, gateway):
     with served.client() as client:
-        made = client.post("/v1/destinations", json={"kind": "health_book", "address": gateway.address, "language": "vi"})
+        made = client.post(
+            "/v1/destinations", json={"kind": "health_book", "address": gateway.address, "language": "vi"}
+        )
         assert made.status_code == 201, made.text
     served.book = made.json()["id"]
     served.site = served.key("site", "xa")
@@ -117,7 +119,9 @@ def test_a_signed_visit_arrives_is_verified_and_its_answer_is_kept(at, gateway):
     (push,) = gateway.pushes
     assert push.header == {"message_id": push.header["message_id"], "sender": "01234", "action": "NEW"}
     assert push.envelope.findtext("THONGTINDONVI/MACSKCB") == "01234"
-    said = {name: push.text("XML1", name) for name in ("MA_LK", "HO_TEN", "NGAY_SINH", "GIOI_TINH", "SO_CCCD", "NHOM_TUOI")}
+    said = {
+        name: push.text("XML1", name) for name in ("MA_LK", "HO_TEN", "NGAY_SINH", "GIOI_TINH", "SO_CCCD", "NHOM_TUOI")
+    }
     assert said == {
         "MA_LK": visit,
         "HO_TEN": PERSON["name"],
