@@ -9,7 +9,7 @@ from data_specs.visit.contract import OperatingPoint, Organ
 from data_specs.visit.opinion import Judgement, Opinion
 from data_specs.visit.report import Report, ReportFinding
 from data_specs.visit.result_assessment import assess_results
-from data_specs.vocabulary import SYSTEMS, terms
+from data_specs.vocabulary import terms
 from service.language.texts import measured, opening
 from service.report import words
 from service.report.fhir.parts import (
@@ -30,6 +30,9 @@ ABSENT = "http://terminology.hl7.org/CodeSystem/data-absent-reason"
 OPERATING_POINT = "urn:sangloc:fhir:operating-point"
 BARE_OUTPUT = "urn:sangloc:fhir:uncalibrated-output"
 """Extensions of ``RiskAssessment.prediction``, described in ``docs/reference/fhir.md``."""
+
+RESULT_ASSESSMENT = "urn:sangloc:ai-result-assessment"
+"""Our own codes of what a doctor made of the machine's result: ``accepted``, ``amended``, ``rejected``."""
 
 _CATEGORIES = {
     "lung": ("imaging", "Imaging"),
@@ -191,14 +194,14 @@ def result_assessments(
             organ,
             says=[words.result_assessment(organ, outcome, document.language)],
             status="final",
-            code={"coding": [coding(SYSTEMS["own"], "ai_result", words.say("ai_result", "en"))], **code},
+            code={"coding": [coding(RESULT_ASSESSMENT, "result", words.say("ai_result", "en"))], **code},
             subject=subject,
             focus=list(found.get(organ, ())),
             effectiveDateTime=document.effective,
             issued=moment(opinion.signed_at),
             performer=[author],
             valueCodeableConcept={
-                "coding": [coding(SYSTEMS["own"], f"ai_{outcome}", words.say(f"ai_{outcome}", "en"))],
+                "coding": [coding(RESULT_ASSESSMENT, outcome, words.say(f"ai_{outcome}", "en"))],
                 "text": words.say(f"ai_{outcome}", document.language),
             },
         )
