@@ -83,6 +83,7 @@ def page(request: Request, template: str, status_code: int = 200, /, *, key: Key
     has_health_book = service.settings.health_book is not None
     common = {
         "key": key,
+        "has_health_book": has_health_book,
         "places": places_of(key, is_node=is_node, has_nodes=has_nodes) if key else [],
         "administration": administration_of(key, has_health_book=has_health_book) if key else [],
         "language": language,

@@ -10,15 +10,12 @@ import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Any
 
 from data_specs.problems import Problem
 from service.delivery.health_book.facts import Facts, filled
-from service.delivery.health_book.keys import Signer
+from service.delivery.health_book.keys import Element, Signer
 from service.delivery.health_book.table import CONTENT, Book, File, Filled
-
-if TYPE_CHECKING:
-    from lxml.etree import _Element as Element
 
 _NOT_XML = re.compile("[^\t\n\r -\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 """XML 1.0, section 2.2 (Char): all other characters."""
@@ -63,23 +60,23 @@ def sealed(book: Book, record: Record, facility: Signer, doctor: Signer | None) 
     doctor
         ``None``: the table asks for no doctor's signature.
     """
-    from lxml.etree import Element, tostring  # noqa: PLC0415  of the extra health-book
+    from lxml import etree  # type: ignore[import-untyped]  # noqa: PLC0415  of the extra
 
     form = book.envelope
-    root = Element(form.root)
+    root = etree.Element(form.root)
     _fill(root, record.envelope)
     for file, texts, rows in record.files:
-        content = Element(file.root)
+        content = etree.Element(file.root)
         _fill(content, texts)
         for row in rows:
             _fill(_new(content, file.row or ""), row)
         if file.signed_in and doctor is not None:
             doctor.sign_into(content, _new(content, file.signed_in))
         holder = _new(root, form.file)
-        encoded = base64.b64encode(tostring(content, encoding="UTF-8", xml_declaration=True)).decode("ascii")
+        encoded = base64.b64encode(etree.tostring(content, encoding="UTF-8", xml_declaration=True)).decode("ascii")
         _fill(holder, [(form.file_kind, file.kind), (form.file_content, encoded)])
     facility.sign_into(root, _new(root, form.signed_in))
-    return bytes(tostring(root, encoding="UTF-8", xml_declaration=True))
+    return bytes(etree.tostring(root, encoding="UTF-8", xml_declaration=True))
 
 
 def request_of(book: Book, record: Record, facts: Facts, envelope: bytes, facility: Signer) -> bytes:
@@ -119,6 +116,6 @@ def _last(parent: Element, name: str) -> Element:
 
 
 def _append(parent: Element, name: str) -> Element:
-    from lxml.etree import SubElement  # noqa: PLC0415  of the extra health-book
+    from lxml.etree import SubElement  # type: ignore[import-untyped]  # noqa: PLC0415  of the extra
 
     return SubElement(parent, name)

@@ -16,7 +16,7 @@ import os
 import stat
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
@@ -27,12 +27,11 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from service.delivery.health_book.table import Keys
 
-if TYPE_CHECKING:
-    from lxml.etree import _Element as Element
-
 MAX_KEY_BYTES = 100_000
 MIN_KEY_BITS = 2048
 """NIST SP 800-131A revision 2, section 3: shorter RSA keys sign nothing."""
+Element = Any
+"""An element of lxml, which has no types."""
 DS = "http://www.w3.org/2000/09/xmldsig#"
 
 
@@ -49,7 +48,7 @@ class Signer:
 
     def sign_into(self, root: Element, place: Element) -> None:
         """Sign a document; the signature stands in ``place``, which is part of it."""
-        from lxml.etree import SubElement  # noqa: PLC0415  of the extra health-book
+        from lxml.etree import SubElement  # type: ignore[import-untyped]  # noqa: PLC0415  of the extra
         from signxml import XMLSigner  # noqa: PLC0415
 
         SubElement(place, f"{{{DS}}}Signature", {"Id": "placeholder"}, {"ds": DS})
