@@ -10,7 +10,6 @@ import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from data_specs.problems import Problem
 from service.delivery.health_book.facts import Facts, filled
