@@ -70,11 +70,11 @@ def sealed(book: Book, record: Record, facility: Signer, doctor: Signer | None) 
         for row in rows:
             _fill(_new(content, file.row or ""), row)
         if file.signed_in and doctor is not None:
-            doctor.sign_into(content, _new(content, file.signed_in))
+            content = doctor.signed(content, _new(content, file.signed_in))
         holder = _new(root, form.file)
         encoded = base64.b64encode(etree.tostring(content, encoding="UTF-8", xml_declaration=True)).decode("ascii")
         _fill(holder, [(form.file_kind, file.kind), (form.file_content, encoded)])
-    facility.sign_into(root, _new(root, form.signed_in))
+    root = facility.signed(root, _new(root, form.signed_in))
     return bytes(etree.tostring(root, encoding="UTF-8", xml_declaration=True))
 
 

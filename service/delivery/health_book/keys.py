@@ -46,13 +46,13 @@ class Signer:
     key: RSAPrivateKey
     certificates: tuple[x509.Certificate, ...]
 
-    def sign_into(self, root: Element, place: Element) -> None:
-        """Sign a document; the signature stands in ``place``, which is part of it."""
+    def signed(self, root: Element, place: Element) -> Element:
+        """The document with a signature in ``place``, which is part of it."""
         from lxml.etree import SubElement  # type: ignore[import-untyped]  # noqa: PLC0415  of the extra
         from signxml import XMLSigner  # noqa: PLC0415
 
         SubElement(place, f"{{{DS}}}Signature", {"Id": "placeholder"}, {"ds": DS})
-        XMLSigner().sign(root, key=self.key, cert=list(self.certificates))
+        return XMLSigner().sign(root, key=self.key, cert=list(self.certificates))
 
     def checksum(self, header: bytes, data: bytes) -> str:
         """RSA-SHA256 over ``A.B``, where A and B are the SHA-256 of header and data in capital hexadecimal digits."""
