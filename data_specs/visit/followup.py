@@ -57,8 +57,17 @@ class RecordedOutcome(NewOutcome):
 
 
 DeliveryStage = Literal[
-    *("unsigned", "unsealed", "queued", "sent", "verified", "saved"),
-    *("validation", "signature", "login", "refused", "timeout"),
+    "unsigned",
+    "unsealed",
+    "queued",
+    "sent",
+    "verified",
+    "saved",
+    "validation",
+    "signature",
+    "login",
+    "refused",
+    "timeout",
 ]
 """How far a delivery to a national health book has come: it waits for a doctor's signature (``unsigned``), for the
 facility's (``unsealed``), or for its turn; how far it came at the gateway; or the kind of error that keeps it."""

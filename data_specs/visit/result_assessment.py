@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Literal
 
 from data_specs.visit.contract import Organ
-from data_specs.visit.opinion import Opinion
+from data_specs.visit.opinion import Opinion, Verdict
 from data_specs.visit.report import Report
 from data_specs.vocabulary import term_of
 
@@ -32,16 +32,15 @@ def assess_results(report: Report, opinion: Opinion) -> Mapping[Organ, ResultAss
     }
     if not opinion.judgements and not opinion.text and opinion.advice is None:
         return {organ: "accepted" for organ, names in stated.items() if names}
-    verdicts: dict[Organ, set[str]] = {}
-    for each in opinion.judgements:
-        organ = term_of(each.finding).organ
-        is_about_a_result = organ in stated and (each.verdict == "add" or each.finding in stated[organ])
-        if is_about_a_result:
-            verdicts.setdefault(organ, set()).add(each.verdict)
-    return {organ: _outcome(said) for organ, said in verdicts.items()}
+    outcomes: dict[Organ, ResultAssessment] = {}
+    for organ, names in stated.items():
+        about = [each for each in opinion.judgements if term_of(each.finding).organ == organ]
+        if said := {each.verdict for each in about if each.verdict == "add" or each.finding in names}:
+            outcomes[organ] = _outcome(said)
+    return outcomes
 
 
-def _outcome(verdicts: set[str]) -> ResultAssessment:
+def _outcome(verdicts: set[Verdict]) -> ResultAssessment:
     if verdicts == {"agree"}:
         return "accepted"
     return "rejected" if verdicts == {"disagree"} else "amended"

@@ -82,7 +82,7 @@ def count_late(session: Session, book: Book) -> Counter[Why]:
     """How many check-ups are late, by what has to be done: a doctor signs, the link works, or somebody corrects."""
     late_since = database_now(session) - timedelta(hours=book.clock.hours)
     late = list_due(session, book, MAX_COUNTED, _started() < late_since)
-    return Counter("unsigned" if due.version == 1 else "given_up" if due.given_up else "waiting" for due in late)
+    return Counter(map(_why, late))
 
 
 def with_clock(session: Session, book: Book, visit_id: str, states: Sequence[DeliveryState]) -> list[DeliveryState]:
@@ -149,6 +149,12 @@ def _due(
         codes=kept.codes if kept else (),
         reasons=kept.reasons if kept else (),
     )
+
+
+def _why(due: Due) -> Why:
+    if due.version == 1:
+        return "unsigned"
+    return "given_up" if due.given_up else "waiting"
 
 
 def _without_row(due: Due) -> DeliveryState:

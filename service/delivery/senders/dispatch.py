@@ -115,8 +115,8 @@ class Senders:
         async with self._rendering:
             request = await asyncio.get_running_loop().run_in_executor(self._threads, prepare)
         login = self._logins.setdefault(delivery.destination_id, health_book.Login())
-        gateway = health_book.Gateway(self._http(delivery), delivery, book, login, self._timeout_s)
-        return await gateway.push(request)
+        client = self._http(delivery)
+        return await health_book.send(client, delivery, request, book, login, timeout_s=self._timeout_s)
 
     async def _rendered(self, report: Report, rendering: Literal["json", "fhir", "hl7"], language: Language) -> bytes:
         from service.report import render  # noqa: PLC0415  it imports all renderings

@@ -103,6 +103,19 @@ def _waits(stage: DeliveryStage, reason: str) -> NotDelivered:
     return NotDelivered(f"book_{reason}", answer=DeliveryAnswer(stage=stage, reasons=reasons))
 
 
+async def send(
+    client: httpx.AsyncClient, delivery: Delivery, request: bytes, book: Book, login: Login, *, timeout_s: float
+) -> DeliveryAnswer:
+    """Push a request that was prepared, and return what the gateway answered.
+
+    Raises
+    ------
+    NotDelivered
+        It did not answer, a result code is no success, or it has not come as far as the table asks.
+    """
+    return await Gateway(client, delivery, book, login, timeout_s).push(request)
+
+
 @dataclass(frozen=True, slots=True)
 class Gateway:
     """One gateway, by the table's paths and headers.
