@@ -94,9 +94,11 @@ base:
 lock:
 	uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 	  --no-annotate --no-header -o requirements/serve.lock
-	uv pip compile pyproject.toml --extra postgres --extra s3 -c requirements/serve.lock --universal --python-version 3.11 \
+	uv pip compile pyproject.toml --extra postgres --extra s3 --extra health-book \
+	  -c requirements/serve.lock --universal --python-version 3.11 \
 	  --generate-hashes --no-emit-index-url --no-annotate --no-header -o requirements/deploy.lock
-	uv pip compile pyproject.toml --extra train --extra test --extra postgres --extra s3 -c requirements/serve.lock \
+	uv pip compile pyproject.toml --extra train --extra test --extra postgres --extra s3 --extra health-book \
+	  -c requirements/serve.lock \
 	  --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --no-header \
 	  -o requirements/test.lock
 

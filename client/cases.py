@@ -29,7 +29,8 @@ VITALS = (
     *("systolic_mmHg", "diastolic_mmHg", "heart_rate_per_min", "spo2_percent"),
     *("temperature_celsius", "weight_kg", "height_cm", "bmi_kg_per_m2"),
 )
-OTHERS = ("visit", "id", "age_years", "birth_date", "sex", "visited_on", "referrer", "conditions", "files", "ecg_unit")
+PERSON = ("id", "name", "national_id", "birth_date", "sex")
+OTHERS = ("visit", *PERSON, "age_years", "visited_on", "referrer", "conditions", "files", "ecg_unit")
 LAB = re.compile(r"(?P<name>[^\[\]]+?)\s*\[(?P<unit>[^\[\]]+)\]")
 NUMBER = re.compile(r"[-+]?\d{1,12}(?:[.,]\d{1,9})?", re.ASCII)
 
@@ -162,7 +163,7 @@ def _row(cells: Mapping[str, str], table: Path, line: int) -> Case:
     where = f"{table}, line {line}"
     said = {name: value for name, value in cells.items() if value}
     numbers = {name: _number(said[name], f"{where}, {name}") for name in ("age_years", *VITALS) if name in said}
-    person: dict[str, Any] = {name: said[name] for name in ("id", "birth_date", "sex") if name in said}
+    person: dict[str, Any] = {name: said[name] for name in PERSON if name in said}
     if "age_years" in numbers:
         person["age_years"] = numbers["age_years"]
     context: dict[str, Any] = {"person": person} if person else {}

@@ -65,6 +65,16 @@ def read_identifier(text: str | None) -> str | None:
     return value if value.strip("-. ") and value not in {"X", "x"} else None
 
 
+def is_national(kind: str) -> bool:
+    """Whether an identifier of this type is that of a country's register.
+
+    References
+    ----------
+    HL7 v2.5.1, table 0203: ``NI``, and ``NN`` with the three letters of a country (``NNVNM``).
+    """
+    return kind == "NI" or (kind.startswith("NN") and len(kind) == 5)
+
+
 PSEUDONYM_DIGITS = 20
 
 

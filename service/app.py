@@ -40,6 +40,7 @@ from service.api.parameters import known_parameters
 from service.api.refusals import add_refusals
 from service.audit.decisions import follow
 from service.audit.looks import Looks
+from service.delivery.health_book.table import book_of
 from service.delivery.worker import DeliveryWorker
 from service.drift.notices import NoticeWorker
 from service.drift.worker import DriftWorker
@@ -52,6 +53,7 @@ from service.pages import drift as drift_page
 from service.pages import events as page_events
 from service.pages import exchange as exchange_page
 from service.pages import export as export_page
+from service.pages import health_book as health_book_page
 from service.pages import interface as interface_pages
 from service.pages import keys as keys_page
 from service.pages import learning as learning_pages
@@ -117,6 +119,7 @@ def build(
         Called when the bundles are loaded, before the service says that it is ready.
     """
     read_deadlines(settings.incident_deadlines)  # a table that cannot be used is refused at the start
+    book_of(settings)
     parts = Parts.open(settings, readers)
     service = Service(
         **vars(parts),
@@ -182,7 +185,7 @@ def build(
         *(open_inference, web, tus, node_api, releases_api, post_page, session, pages, page_events, followup_pages),
         *(statistics_page, planning_page, signing, keys_page, exchange_page, export_page, sessions_page),
         *(provider_pages, sessions_api, interface_pages, audit_api, audit_pages, drift_api, drift_page),
-        *(normals_page, learning_api, learning_pages),
+        *(normals_page, learning_api, learning_pages, health_book_page),
     ):
         app.include_router(module.router)
     app.mount("/static", StaticFiles(packages=[("service.pages", "static")]))

@@ -64,7 +64,9 @@ _CODES = {
 }
 _HINTS = dict.fromkeys(("float_type", "float_parsing"), "hint_number")
 _QUOTED = re.compile(r"[-+]?[0-9][0-9.,:/ %-]{0,19}|\w{1,12}")
-_NEVER_QUOTED = frozenset({"birth_date", "id", "name", "address", "secret", "key"})
+_NEVER_QUOTED = frozenset(
+    {"birth_date", "id", "name", "address", "secret", "key", "national_id", "province", "commune"}
+)
 
 
 def field_faults(

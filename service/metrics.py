@@ -136,6 +136,12 @@ class Metrics:
             ("kind",),
             registry=self._registry,
         )
+        self.health_book_late = Gauge(
+            "sangloc_health_book_late",
+            "Check-ups that have not arrived in the health book in time: unsigned, waiting, given_up",
+            ("why",),
+            registry=self._registry,
+        )
         self.releases = Counter(
             "sangloc_releases_total",
             "Releases of the centre that this node has put in force, or refused",

@@ -89,6 +89,8 @@ class Settings(BaseSettings):
         After so many a delivery is given up until somebody asks for it; with the other defaults after about a day.
     next_steps
         A table of what to do next, used instead of that of a release and of ``data_specs/next_steps/next_steps.toml``.
+    health_book
+        A table of the national health book (:mod:`service.delivery.health_book.table`); without one, there is none.
     kfre_calibration
         Which calibration of the kidney failure risk equation readers see (Tangri et al., JAMA 2016;315:164, which gives
         one for North America and one for elsewhere); the other one is folded away.
@@ -167,6 +169,7 @@ class Settings(BaseSettings):
     export_smallest_cell: Annotated[int, Field(ge=2, le=1000)] = 11
     drift_hours: Annotated[float, Field(gt=0, le=168)] = 24
     incident_deadlines: Path | None = None
+    health_book: Path | None = None
     kfre_calibration: Literal["non_north_america", "north_america"] = "non_north_america"
     blind_reads: bool = False
     drain_seconds: Annotated[float, Field(ge=0, le=600)] = 10

@@ -13,12 +13,32 @@ from data_specs.schema import Day, Schema
 Text = Annotated[str, Field(max_length=200)]
 
 
+class Residence(Schema):
+    """Where a person lives: in words, and the codes of province and commune as the country's register has them."""
+
+    address: Text | None = None
+    province: Annotated[str, Field(max_length=20)] | None = None
+    commune: Annotated[str, Field(max_length=20)] | None = None
+
+
 class Person(Schema):
+    """The person of a visit.
+
+    Parameters
+    ----------
+    id
+        Number of the person at the site.
+    national_id
+        Number of the person in the country's register, such as the Vietnamese CCCD. A national health book needs it.
+    """
+
     id: Text | None = None
+    national_id: Annotated[str, Field(max_length=30)] | None = None
     name: Text | None = None
     birth_date: Day | None = None
     age_years: Annotated[FiniteFloat, Field(ge=0, le=MAX_AGE_YEARS)] | None = None
     sex: Sex | None = None
+    residence: Residence | None = None
 
     @field_validator("birth_date")
     @classmethod

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from data_specs.problems import Problem
 from data_specs.schema import Schema
 from data_specs.visit.opinion import Author, FindingName, Opinion
 
@@ -55,8 +56,47 @@ class RecordedOutcome(NewOutcome):
     recorded_at: datetime
 
 
+DeliveryStage = Literal[
+    "unsigned",
+    "unsealed",
+    "queued",
+    "sent",
+    "verified",
+    "saved",
+    "validation",
+    "signature",
+    "login",
+    "refused",
+    "timeout",
+]
+"""How far a delivery to a national health book has come: it waits for a doctor's signature (``unsigned``), for the
+facility's (``unsealed``), or for its turn; how far it came at the gateway; or the kind of error that keeps it."""
+
+
+class DeliveryAnswer(Schema):
+    """What became of the last attempt at a destination that says more than yes and no.
+
+    Parameters
+    ----------
+    codes
+        Result codes of the destination, in the order of its answer.
+    reasons
+        Why the visit cannot be sent as it is.
+    body
+        What the destination answered, cut off where it is long. It is kept, and shown to nobody.
+    """
+
+    stage: DeliveryStage
+    codes: tuple[str, ...] = ()
+    reasons: tuple[Problem, ...] = ()
+    body: str = ""
+
+
 class DeliveryState(Schema):
-    """Delivery of one version of the report to one destination; ``problem`` is why the last attempt failed."""
+    """Delivery of one version of the report to one destination; ``problem`` is why the last attempt failed.
+
+    ``stage``, ``codes``, ``reasons`` and ``deadline`` are of a national health book, and of no other destination.
+    """
 
     version: int
     destination: str
@@ -66,6 +106,11 @@ class DeliveryState(Schema):
     problem: str | None
     due_at: datetime
     delivered_at: datetime | None
+    stage: DeliveryStage | None = None
+    codes: tuple[str, ...] = ()
+    reasons: tuple[Problem, ...] = ()
+    deadline: datetime | None = None
+    late: bool = False
 
 
 class History(Schema):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import secrets
 import uuid
+from collections.abc import Collection, Sequence
 from datetime import datetime
 from typing import Annotated, Literal
 
@@ -18,21 +19,26 @@ from pydantic_core import PydanticCustomError
 from sqlalchemy import Select, func, select, tuple_, update
 from sqlalchemy.orm import Session
 
+from data_specs.problems import Problem
+from data_specs.visit.followup import DeliveryStage
 from data_specs.vocabulary import Language
 from service import errors
 from service.api.refusals import problem_responses
 from service.api.session import CurrentKey
-from service.delivery.message import Options
-from service.delivery.queue import DELIVERIES, end, retry
+from service.delivery.health_book.clock import Due, list_due
+from service.delivery.health_book.table import book_of
+from service.delivery.message import HEALTH_BOOK, Options
+from service.delivery.queue import DELIVERIES, book_members, end, retry
 from service.delivery.senders.dispatch import KINDS, Kind
 from service.errors import FieldFault, Forbidden, InvalidRequest, NotFound
 from service.keys import Key, SiteName
+from service.settings import PREFIX, Settings
 from service.sites import expect_known, of_callers, with_key
 from service.state import service_of
 from service.storage.audit import note
 from service.storage.cursor import read_cursor, write_cursor
 from service.storage.database import database_now, insert_rows, rowcount
-from service.storage.tables import DeliveryRow, DestinationRow
+from service.storage.tables import VISITS, DeliveryRow, DestinationRow
 
 PAGE, MAX_PAGE = 50, 200
 MAX_OF_A_SITE = 20
@@ -54,7 +60,8 @@ class NewDestination(BaseModel):
     """A new destination of reports.
 
     `address` is a URL for `webhook` (where to post), `fhir` (the server's base) and `stow` (the DICOMweb root),
-    `AE_TITLE@HOST:PORT` for `dicom`, and `HOST:PORT` for `hl7`. `secret` is the key that webhooks are signed with (one
+    `AE_TITLE@HOST:PORT` for `dicom`, and `HOST:PORT` for `hl7`; `health_book` is a national health book's gateway, and
+    needs the programme's table. `secret` is the key that webhooks are signed with (one
     is made if you give none), or the token of a FHIR or DICOMweb server. Without `site` the reports of all sites are
     sent.
     """
@@ -93,7 +100,11 @@ class DestinationList(BaseModel):
 
 
 class DeliveryView(BaseModel):
-    """One version of one visit's report for one destination; `problem` is the code of the last failure."""
+    """One version of one visit's report for one destination; `problem` is the code of the last failure.
+
+    `stage`, `codes` and `reasons` are of a national health book: how far it has come, what the gateway answered, and
+    why the visit cannot be sent as it is.
+    """
 
     visit: str
     version: int
@@ -103,6 +114,15 @@ class DeliveryView(BaseModel):
     problem: str | None
     due_at: datetime
     delivered_at: datetime | None
+    stage: DeliveryStage | None = None
+    codes: tuple[str, ...] = ()
+    reasons: tuple[Problem, ...] = ()
+
+
+class DueList(BaseModel):
+    """Check-ups that have not arrived in the national health book, those first that have to arrive first."""
+
+    items: list[Due]
 
 
 class DeliveryList(BaseModel):
@@ -146,8 +166,9 @@ async def create_destination(request: Request, key: CurrentKey, asked: NewDestin
         asked = asked.model_copy(update={"site": key.site})
     _check_address(asked, is_admin=key.role == "admin")
     _check_secret(asked)
-    made = secrets.token_urlsafe(32) if KINDS[asked.kind].makes_secret and asked.secret is None else None
     service = service_of(request)
+    _check_setting(asked, service.settings)
+    made = secrets.token_urlsafe(32) if KINDS[asked.kind].makes_secret and asked.secret is None else None
     row = DestinationRow(
         id=str(uuid.uuid4()),
         kind=asked.kind,
@@ -230,11 +251,29 @@ async def list_deliveries(
             query = query.where(column == wanted)
     if cursor is not None:
         query = query.where(tuple_(*_KEY) > tuple_(*_read_cursor(cursor)))
-    rows = await service_of(request).database.read(lambda session: session.scalars(query).all())
+
+    def find(session: Session) -> tuple[Sequence[DeliveryRow], Collection[str]]:
+        return session.scalars(query).all(), session.scalars(_BOOKS).all()
+
+    rows, books = await service_of(request).database.read(find)
     return DeliveryList(
-        items=[_delivery_view(row) for row in rows[:limit]],
+        items=[_delivery_view(row, row.destination_id in books) for row in rows[:limit]],
         next=_cursor_after(rows[limit - 1]) if len(rows) > limit else None,
     )
+
+
+@router.get("/v1/deliveries/due")
+async def list_check_ups_due(
+    request: Request, key: CurrentKey, limit: Annotated[int, Query(ge=1, le=MAX_PAGE)] = PAGE
+) -> DueList:
+    """Check-ups that the national health book does not have yet, and by when it has to; the late ones first."""
+    _expect_manager(key)
+    service = service_of(request)
+    book = book_of(service.settings)
+    if book is None:
+        return DueList(items=[])
+    which = () if key.role == "admin" else (VISITS.c.site == key.site,)
+    return DueList(items=await service.database.read(lambda session: list_due(session, book, limit, *which)))
 
 
 @router.post("/v1/deliveries/retry", responses=problem_responses(errors.NotFound))
@@ -294,6 +333,12 @@ def _check_secret(asked: NewDestination) -> None:
         raise InvalidRequest(FieldFault("body.secret", "field_invalid", f"≥ {least} × U+"))
 
 
+def _check_setting(asked: NewDestination, settings: Settings) -> None:
+    needed = KINDS[asked.kind].needs
+    if needed is not None and getattr(settings, needed) is None:
+        raise InvalidRequest(FieldFault("body.kind", "field_invalid", f"{PREFIX}{needed.upper()}"))
+
+
 # ---------------------------------------------------------------------- views
 def _view(row: DestinationRow) -> DestinationView:
     return DestinationView(
@@ -308,8 +353,9 @@ def _view(row: DestinationRow) -> DestinationView:
     )
 
 
-def _delivery_view(row: DeliveryRow) -> DeliveryView:
+def _delivery_view(row: DeliveryRow, of_a_book: bool) -> DeliveryView:
     return DeliveryView(
+        **(book_members(row) if of_a_book else {}),
         visit=row.visit_id,
         version=row.version,
         destination=row.destination_id,
@@ -338,4 +384,5 @@ def _read_cursor(cursor: str) -> tuple[str, int, str]:
 _ID = re.compile(r"[0-9a-f-]{36}")
 _VERSION = re.compile(r"[1-9][0-9]{0,8}")
 _KEY = (DeliveryRow.visit_id, DeliveryRow.version, DeliveryRow.destination_id)
+_BOOKS = select(DestinationRow.id).where(DestinationRow.kind == HEALTH_BOOK)
 _COUNT = select(func.count()).select_from(DestinationRow).where(DestinationRow.ended_at.is_(None))

@@ -14,6 +14,7 @@ from data_specs.visit.opinion import NewOpinion, Opinion
 from service import errors
 from service.api.refusals import problem_responses
 from service.api.session import CurrentKey
+from service.delivery.health_book.table import book_of
 from service.followup import actions as followup
 from service.followup.history import history_of
 from service.followup.questions import list_questions
@@ -69,7 +70,8 @@ async def get_history(request: Request, key: CurrentKey, visit_id: VisitId) -> H
     """Opinions, referrals, outcomes and deliveries of a visit."""
     service = service_of(request)
     row = await load_visit(service, key, visit_id)
-    return await service.database.read(lambda session: history_of(session, key, row))
+    book = book_of(service.settings)
+    return await service.database.read(lambda session: history_of(session, key, row, book))
 
 
 @router.get("/visits/{visit_id}/comparison")

@@ -16,6 +16,8 @@ from sqlalchemy.orm import Session
 from service import errors
 from service.api.refusals import problem_responses
 from service.delivery.backlog import measure_backlog
+from service.delivery.health_book.clock import WHY, count_late
+from service.delivery.health_book.table import book_of
 from service.drift.actions import count_open as count_open_alarms
 from service.drift.worker import oldest_check_s
 from service.errors import ServiceError, StorageUnavailable, Unavailable
@@ -134,7 +136,7 @@ async def _measure_room(service: Service) -> None:
 
 async def _measure_queues(service: Service) -> None:
     """What waits in the database. While it is away nothing is known, and metrics are needed the more."""
-    metrics = service.metrics
+    metrics, book = service.metrics, book_of(service.settings)
     by_kind = metrics.deliveries_waiting, metrics.deliveries_oldest, metrics.deliveries_given_up
     try:
         n_visits, visits_s = await service.database.read(_unfinished)
@@ -145,10 +147,11 @@ async def _measure_queues(service: Service) -> None:
         check_s = await service.database.read(oldest_check_s)
         bundles = service.settings.bundles
         n_stopped: float = await service.database.read(lambda session: count_stopped(session, bundles))
+        late = await service.database.read(lambda session: count_late(session, book)) if book else None
     except StorageUnavailable:
         n_visits = visits_s = arrivals_s = n_incidents = n_overdue = n_alarms = check_s = n_stopped = math.nan
-        backlog = {}
-        for gauge in by_kind:
+        backlog, late = {}, None
+        for gauge in (*by_kind, metrics.health_book_late):
             gauge.clear()
     metrics.unfinished.set(n_visits)
     metrics.visits_oldest.set(visits_s)
@@ -158,6 +161,9 @@ async def _measure_queues(service: Service) -> None:
     metrics.drift_alarms_open.set(n_alarms)
     metrics.drift_checked.set(check_s)
     metrics.normals_stopped.set(n_stopped)
+    if late is not None:
+        for why in WHY:
+            metrics.health_book_late.labels(why).set(late[why])
     for kind, found in backlog.items():
         for gauge, value in zip(by_kind, (found.n, found.oldest_s, found.given_up), strict=True):
             gauge.labels(kind).set(value)

@@ -7,9 +7,12 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from data_specs.visit.followup import DeliveryAnswer, DeliveryStage
 from data_specs.visit.report import identifier
 from data_specs.vocabulary import Language
 
+HEALTH_BOOK = "health_book"
+"""The kind of a national health book: it takes signed versions only, and says more than yes and no."""
 SENDINGS_AT_ONCE = 64
 """Deliveries that one process sends at a time, to all destinations together."""
 ALARM = "alarm"
@@ -34,13 +37,22 @@ class NotDelivered(Exception):
         Whether sending the same again cannot help.
     retry_after_s
         After how many seconds the destination asked to be tried again.
+    answer
+        What is kept of a destination that says more than yes and no.
     """
 
-    def __init__(self, code: str, permanent: bool = False, retry_after_s: float | None = None) -> None:
+    def __init__(
+        self,
+        code: str,
+        permanent: bool = False,
+        retry_after_s: float | None = None,
+        answer: DeliveryAnswer | None = None,
+    ) -> None:
         super().__init__(code)
         self.code = code
         self.permanent = permanent
         self.retry_after_s = retry_after_s
+        self.answer = answer
 
 
 class Options(BaseModel):
@@ -93,3 +105,20 @@ class Delivery:
     def key(self) -> str:
         """The same for every attempt, so that the destination recognises a repetition."""
         return str(identifier(self.visit_id, self.version, "delivery", self.destination_id))
+
+
+TIMED_OUT = frozenset({"timeout", "http_408", "http_504"})
+
+
+def stage_of(state: str, problem: str | None, answer: DeliveryAnswer | None) -> DeliveryStage:
+    """How far a delivery to a health book has come, as its row says it."""
+    if answer is not None and (state == "delivered" or problem is not None):
+        return answer.stage
+    if problem in TIMED_OUT:
+        return "timeout"
+    return "refused" if state == "dead" else "queued"
+
+
+def read_kept(kept: str | None) -> DeliveryAnswer | None:
+    """The answer that a delivery's row keeps."""
+    return None if kept is None else DeliveryAnswer.model_validate_json(kept)

@@ -29,10 +29,10 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import Session
 
-from data_specs.visit.followup import DeliveryState
+from data_specs.visit.followup import DeliveryAnswer, DeliveryState
 from data_specs.visit.teaching import teaches
 from service.background import NOT_LEASED, LeasedRows, lease_ended
-from service.delivery.message import ALARM, Delivery, Options
+from service.delivery.message import ALARM, HEALTH_BOOK, Delivery, Options, read_kept, stage_of
 from service.storage.audit import SERVICE, note
 from service.storage.database import database_now, rowcount
 from service.storage.tables import DeliveryRow, DestinationRow
@@ -51,7 +51,7 @@ Identity = tuple[str, int, str]
 def enqueue(session: Session, visit_id: str, site: str, version: int, now: datetime) -> None:
     """Add the deliveries of a version to all destinations of its site, in the transaction that makes the version.
 
-    Of a case to learn from nothing is delivered.
+    Of a case to learn from nothing is delivered. A health book gets no version that no doctor has signed.
     """
     if teaches(site):
         return
@@ -130,14 +130,14 @@ class Deliveries(LeasedRows[Identity]):
         session.execute(update(DELIVERIES).where(self.key == tuple_(*row[:3])).values(lease))
         return LeasedDelivery(delivery, row.attempts + 1)
 
-    async def delivered(self, taken: LeasedDelivery) -> bool:
-        """Write that it arrived; ``False`` where another process has taken it meanwhile."""
+    async def delivered(self, taken: LeasedDelivery, answer: DeliveryAnswer | None = None) -> bool:
+        """Write that it arrived, and what was answered; ``False`` where another process has taken it meanwhile."""
 
         sent = taken.delivery
 
         def arrive(session: Session) -> bool:
             end = {"state": "delivered", "delivered_at": database_now(session), "last_problem": None}
-            if rowcount(session.execute(self._mine(taken).values({**NOT_LEASED, **end}))) != 1:
+            if rowcount(session.execute(self._mine(taken).values({**NOT_LEASED, **end, **_kept(answer)}))) != 1:
                 return False
             about = {"destination": sent.destination_id, "version": sent.version}
             note(session, "report_delivered", sent.visit_id, actor=SERVICE, **about)
@@ -145,18 +145,21 @@ class Deliveries(LeasedRows[Identity]):
 
         return await self._database.write(arrive)
 
-    async def put_back(self, taken: LeasedDelivery, problem: str, delay_s: float) -> bool:
+    async def put_back(
+        self, taken: LeasedDelivery, problem: str, delay_s: float, answer: DeliveryAnswer | None = None
+    ) -> bool:
         """Have it tried again after ``delay_s``; ``False`` as in :meth:`delivered`."""
 
         def put_back(session: Session) -> bool:
             later = {"due_at": database_now(session) + timedelta(seconds=delay_s), "last_problem": problem[:200]}
-            return rowcount(session.execute(self._mine(taken).values({**NOT_LEASED, **later}))) == 1
+            return rowcount(session.execute(self._mine(taken).values({**NOT_LEASED, **later, **_kept(answer)}))) == 1
 
         return await self._database.write(put_back)
 
-    async def give_up(self, taken: LeasedDelivery, problem: str) -> bool:
+    async def give_up(self, taken: LeasedDelivery, problem: str, answer: DeliveryAnswer | None = None) -> bool:
         """Do not try it again until somebody asks for it; ``False`` as in :meth:`delivered`."""
-        given_up = self._mine(taken).values(state="dead", last_problem=problem[:200], **NOT_LEASED)
+        end = {"state": "dead", "last_problem": problem[:200]}
+        given_up = self._mine(taken).values({**NOT_LEASED, **end, **_kept(answer)})
         return await self._database.write(lambda session: rowcount(session.execute(given_up)) == 1)
 
     async def back_off(self, destination_id: str, problem: str, delay_s: float, most_attempts: int) -> None:
@@ -170,6 +173,10 @@ class Deliveries(LeasedRows[Identity]):
         """Changes the delivery only while this lease of it is the current one (compare and set)."""
         leased = self._leased_by(self._owner.id)
         return leased.where(self.key == tuple_(*taken.identity), DELIVERIES.c.attempts == taken.attempt)
+
+
+def _kept(answer: DeliveryAnswer | None) -> dict[str, str | None]:
+    return {"answer": None if answer is None else answer.model_dump_json()}
 
 
 def end(destination_id: str, now: datetime) -> Update:
@@ -188,6 +195,7 @@ def deliveries_of(session: Session, visit_id: str) -> list[DeliveryState]:
     )
     return [
         DeliveryState(
+            **(book_members(row) if kind == HEALTH_BOOK else {}),
             version=row.version,
             destination=row.destination_id,
             kind=kind,
@@ -199,6 +207,13 @@ def deliveries_of(session: Session, visit_id: str) -> list[DeliveryState]:
         )
         for row, kind in session.execute(query)
     ]
+
+
+def book_members(row: DeliveryRow) -> dict[str, Any]:
+    """What a delivery to a health book shows beside others: how far it has come, codes and reasons."""
+    kept = read_kept(row.answer)
+    stage = stage_of(row.state, row.last_problem, kept)
+    return {"stage": stage, "codes": kept.codes if kept else (), "reasons": kept.reasons if kept else ()}
 
 
 def retry(session: Session, now: datetime, *which: ColumnElement[bool]) -> int:
@@ -265,6 +280,7 @@ _ENQUEUE = insert(DELIVERIES).from_select(
         DESTINATIONS.c.ended_at.is_(None),
         DESTINATIONS.c.kind != ALARM,
         or_(DESTINATIONS.c.site.is_(None), DESTINATIONS.c.site == bindparam("of_site")),
+        or_(DESTINATIONS.c.kind != HEALTH_BOOK, bindparam("of_version", type_=DELIVERIES.c.version.type) > 1),
     ),
 )
 """Built once, and one statement, because the end of every visit waits for it."""

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from data_specs.visit.followup import DeliveryAnswer
 from service.background import Worker, persist
 from service.delivery.message import SENDINGS_AT_ONCE, NotDelivered
 from service.delivery.queue import Deliveries, Identity, LeasedDelivery
@@ -124,7 +125,7 @@ class DeliveryWorker(Worker[Identity]):
             await self._give_up(taken, "process")
             return
         try:
-            await self._senders.send(taken.delivery)
+            answer = await self._senders.send(taken.delivery)
         except NotDelivered as reason:
             await self._not_delivered(taken, reason)
         except Exception as error:  # a fault of this service: the destination is not to blame
@@ -132,7 +133,7 @@ class DeliveryWorker(Worker[Identity]):
             await self._try_again(taken, "fault", self._delay(taken.attempt))
         else:
             self._backoff(taken.delivery.destination_id).answered()
-            written = await persist(lambda: self._deliveries.delivered(taken))
+            written = await persist(lambda: self._deliveries.delivered(taken, answer))
             self._note("delivered", taken, written)
 
     async def _not_delivered(self, taken: LeasedDelivery, reason: NotDelivered) -> None:
@@ -140,31 +141,34 @@ class DeliveryWorker(Worker[Identity]):
         backoff = self._backoff(destination_id)
         if reason.permanent:
             backoff.answered()
-            await self._give_up(taken, reason.code)
+            await self._give_up(taken, reason.code, reason.answer)
             return
         asked_s = reason.retry_after_s
         backoff.failed.add(taken.identity)
         is_away = asked_s is not None or backoff.pauses > 0 or len(backoff.failed) >= AWAY_AFTER
         if backoff.is_paused or not is_away:
-            await self._try_again(taken, reason.code, max(self._delay(taken.attempt), asked_s or 0.0))
+            delay_s = max(self._delay(taken.attempt), asked_s or 0.0)
+            await self._try_again(taken, reason.code, delay_s, reason.answer)
             return
         backoff.pauses += 1
         delay_s = max(self._delay(backoff.pauses), asked_s or 0.0)
         backoff.until = time.monotonic() + delay_s
         log.warning("destination_away", destination=destination_id, problem=reason.code)
-        await self._try_again(taken, reason.code, delay_s)
+        await self._try_again(taken, reason.code, delay_s, reason.answer)
         most = self._settings.delivery_attempts
         await persist(lambda: self._deliveries.back_off(destination_id, reason.code, delay_s, most))
 
-    async def _try_again(self, taken: LeasedDelivery, problem: str, delay_s: float) -> None:
+    async def _try_again(
+        self, taken: LeasedDelivery, problem: str, delay_s: float, answer: DeliveryAnswer | None = None
+    ) -> None:
         if taken.attempt >= self._settings.delivery_attempts:
-            await self._give_up(taken, problem)
+            await self._give_up(taken, problem, answer)
             return
-        written = await persist(lambda: self._deliveries.put_back(taken, problem, delay_s))
+        written = await persist(lambda: self._deliveries.put_back(taken, problem, delay_s, answer))
         self._note("put_back", taken, written, problem)
 
-    async def _give_up(self, taken: LeasedDelivery, problem: str) -> None:
-        written = await persist(lambda: self._deliveries.give_up(taken, problem))
+    async def _give_up(self, taken: LeasedDelivery, problem: str, answer: DeliveryAnswer | None = None) -> None:
+        written = await persist(lambda: self._deliveries.give_up(taken, problem, answer))
         self._note("dead", taken, written, problem)
 
     def _delay(self, failures: int) -> float:

@@ -30,6 +30,7 @@ def words_of(row: VisitRow) -> set[str]:
     person, referrer, order = context.person, context.referrer, context.order
     said = [row.id, row.person_id, row.accession_number, row.study_uid, person.id, person.name]
     said += [referrer.id, referrer.name] if referrer else []
+    said += [person.national_id, *([person.residence.address] if person.residence else [])]
     said += [order.placer, order.accession_number, order.request] if order else []
     if person.birth_date is not None and (row.received_at.date() - person.birth_date).days > OLD_DAYS:
         said += [f"{person.birth_date:%Y-%m-%d}", f"{person.birth_date:%Y%m%d}"]

@@ -7,6 +7,8 @@ from sqlalchemy.orm import Session
 
 from data_specs.visit.followup import History, RecordedOutcome, Referral
 from data_specs.visit.opinion import Author
+from service.delivery.health_book.clock import with_clock
+from service.delivery.health_book.table import Book
 from service.delivery.queue import deliveries_of
 from service.keys import Key
 from service.report.issue import opinions_of
@@ -14,8 +16,14 @@ from service.storage.tables import OutcomeRow, ReferralRow, VisitRow
 from service.visits.stored import is_addressed_to
 
 
-def history_of(session: Session, key: Key, row: VisitRow) -> History:
-    """Opinions, questions, outcomes and deliveries of a visit. A blind reader gets only the questions to them."""
+def history_of(session: Session, key: Key, row: VisitRow, book: Book | None = None) -> History:
+    """Opinions, questions, outcomes and deliveries of a visit. A blind reader gets only the questions to them.
+
+    Parameters
+    ----------
+    book
+        The table of the health book, whose clock the deliveries there then have.
+    """
     questions = select(ReferralRow).where(ReferralRow.visit_id == row.id).order_by(ReferralRow.asked_at)
     if row.blind:
         questions = questions.where(is_addressed_to(key))
@@ -23,11 +31,12 @@ def history_of(session: Session, key: Key, row: VisitRow) -> History:
     if row.blind:
         return History(referrals=referrals)
     recorded = select(OutcomeRow).where(OutcomeRow.visit_id == row.id).order_by(OutcomeRow.recorded_at)
+    deliveries = deliveries_of(session, row.id)
     return History(
         opinions=tuple(opinions_of(session, row.id)),
         referrals=referrals,
         outcomes=tuple(_outcome(outcome) for outcome in session.scalars(recorded)),
-        deliveries=tuple(deliveries_of(session, row.id)),
+        deliveries=tuple(with_clock(session, book, row.id, deliveries) if book else deliveries),
     )
 
 

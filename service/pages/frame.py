@@ -81,11 +81,12 @@ def page(request: Request, template: str, status_code: int = 200, /, *, key: Key
     service = service_of(request)
     is_node = service.upstream is not None
     has_nodes = not is_node and key is not None and key.role == "admin" and bool(numbers(service.settings.bundles))
-    sites = all_certified(service.settings.bundles)
+    sites, has_health_book = all_certified(service.settings.bundles), service.settings.health_book is not None
     common = {
         "key": key,
+        "has_health_book": has_health_book,
         "places": places_of(key, is_node=is_node, has_nodes=has_nodes, certified=sites) if key else [],
-        "administration": administration_of(key) if key else [],
+        "administration": administration_of(key, has_health_book=has_health_book) if key else [],
         "language": language,
         "organs": ORGANS,
         "path": request.url.path,

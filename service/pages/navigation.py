@@ -34,10 +34,12 @@ PLACES = (
     Place("/sessions", "sessions_link"),
 )
 """For the work with visits. What depends on more than the role is added by :func:`places_of`."""
+HEALTH_BOOK_PLACE = Place("/health-book", "health_book", ("admin",))
 ADMINISTRATION = (
     Place("/keys", "access_keys", ("admin",)),
     Place("/planning", "planning", ("admin",)),
     Place("/drift", "drift", ("admin",)),
+    HEALTH_BOOK_PLACE,
     Place("/export", "export", ("admin",)),
     Place("/learning", "learning", ("admin",)),
     Place("/audit", "audit", ("admin",)),
@@ -63,9 +65,9 @@ def places_of(key: Key, *, is_node: bool, has_nodes: bool, certified: Collection
     return [*first, PLACES[0], *normals, *_allowed(PLACES[1:-1], key), *exchange, PLACES[-1]]
 
 
-def administration_of(key: Key) -> list[Place]:
+def administration_of(key: Key, *, has_health_book: bool) -> list[Place]:
     """The pages for those who run a programme that the owner of a key may go to."""
-    return _allowed(ADMINISTRATION, key)
+    return [each for each in _allowed(ADMINISTRATION, key) if has_health_book or each is not HEALTH_BOOK_PLACE]
 
 
 def _allowed(places: tuple[Place, ...], key: Key) -> list[Place]:

@@ -17,6 +17,7 @@ from data_specs.visit.report import Report
 from data_specs.vocabulary import Language
 from service.api.refusals import STATUS, problem_document
 from service.api.session import page_key
+from service.delivery.health_book.table import book_of
 from service.errors import Forbidden, NotFound, ServiceError, StorageUnavailable
 from service.followup import actions as followup
 from service.followup.history import history_of
@@ -57,7 +58,8 @@ class VisitSidebar:
 
 
 async def load_sidebar(service: Service, key: Key, row: VisitRow, language: Language) -> VisitSidebar:
-    history = await service.database.read(lambda session: history_of(session, key, row))
+    book = book_of(service.settings)
+    history = await service.database.read(lambda session: history_of(session, key, row, book))
     finished = row.status == "complete" and not row.blind
     report = await issue(service, row.id, row.version) if finished else None
     compared, earlier = await compare_with_earlier(service, key, row)

@@ -26,6 +26,7 @@ VITALS = tuple(Vitals.model_fields)
 WORDS = {
     "person_id": "context.person.id",
     "person_name": "context.person.name",
+    "national_id": "context.person.national_id",
     "birth_date": "context.person.birth_date",
     "sex": "context.person.sex",
     "visited_on": "context.visited_on",

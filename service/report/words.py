@@ -12,6 +12,7 @@ from data_specs.visit.contract import Organ
 from data_specs.visit.next_step import NextStep
 from data_specs.visit.opinion import Judgement, Opinion
 from data_specs.visit.report import Report, ReportFinding, ReportInput, ReportOrgan
+from data_specs.visit.result_assessment import ResultAssessment
 from data_specs.vocabulary import Language, display
 from service.language.texts import NARROW_SPACE, opening, quantity, verdict
 from service.language.zone import day_and_time
@@ -113,6 +114,12 @@ def not_assessed(report: Report, language: Language) -> list[str]:
 def input_problems(posted: ReportInput, language: Language) -> list[str]:
     """Why a file was refused, or what limits its use."""
     return [opening(problem.message(language)) for problem in posted.problems]
+
+
+def result_assessment(organ: Organ, outcome: ResultAssessment, language: Language) -> str:
+    """What a doctor made of the machine's result for an organ."""
+    result = say("ai_result", language)
+    return f"{opening(display(organ, language))}, {result}{colon(language)} {say(f'ai_{outcome}', language)}"
 
 
 def conclusion(report: Report, language: Language) -> str:

@@ -44,6 +44,7 @@ DEPLOY: Mapping[str, When] = {
     "0016": "before",
     "0017": "before",
     "0018": "before",
+    "0019": "before",
 }
 """When each migration may run.
 

@@ -54,7 +54,7 @@ def test_a_table_of_a_spreadsheet_with_semicolons_and_a_mark_of_utf_8(folder):
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("patient\n1\n", "column 'patient' is not known; known: visit, id, age_years"),
+        ("patient\n1\n", "column 'patient' is not known; known: visit, id, name"),
         ("id,creatinine\nP,1\n", "NAME [UNIT]"),
         ("id,age_years\nP,old\n", "line 2, age_years: 'old' is not a number"),
         ("id,creatinine [umol/L]\nP,1.000,5\n", "line 2: more cells"),

@@ -14,16 +14,28 @@ from typing import TYPE_CHECKING, Literal
 
 import structlog
 
+from data_specs.visit.followup import DeliveryAnswer
 from data_specs.visit.report import Report
 from data_specs.vocabulary import Language
 from service.delivery.addresses import check_web_address
-from service.delivery.message import ALARM, NO_ANSWER, SENDINGS_AT_ONCE, Delivery, NotDelivered, Options
+from service.delivery.health_book.clock import standing
+from service.delivery.health_book.table import book_of
+from service.delivery.message import (
+    ALARM,
+    HEALTH_BOOK,
+    NO_ANSWER,
+    SENDINGS_AT_ONCE,
+    Delivery,
+    NotDelivered,
+    Options,
+)
 from service.delivery.outside import outside_addresses
 from service.protocols.peers import read_ae_address, read_host_and_port
 
 if TYPE_CHECKING:
     import httpx
 
+    from service.delivery.senders.health_book import Login
     from service.parts import Parts
 
 RENDERINGS_AT_ONCE = 2
@@ -46,9 +58,11 @@ class Senders:
         self._threads = ThreadPoolExecutor(SENDINGS_AT_ONCE, thread_name_prefix="sender")
         self._clients: dict[bool, httpx.AsyncClient] = {}
         """By whether they may connect inside our own network."""
+        self._logins: dict[str, Login] = {}
+        """At the gateways of health books, by destination."""
 
-    async def send(self, delivery: Delivery) -> None:
-        """Deliver.
+    async def send(self, delivery: Delivery) -> DeliveryAnswer | None:
+        """Deliver; what the destination answered, where that says more than that it arrived.
 
         Raises
         ------
@@ -59,7 +73,7 @@ class Senders:
 
         report = await issue(self._parts, delivery.visit_id, delivery.version)
         try:
-            await KINDS[delivery.kind].send(self, delivery, report)
+            return await KINDS[delivery.kind].send(self, delivery, report)
         except NotDelivered as reason:
             if delivery.may_be_inside or reason.code not in NO_ANSWER:
                 raise
@@ -101,6 +115,20 @@ class Senders:
     async def refuse(self, _: Delivery, __: Report) -> None:
         """A destination of alarms takes no reports; a server of before it had this kind may have written one for it."""
         raise NotDelivered("no_reports", permanent=True)
+
+    async def send_health_book(self, delivery: Delivery, report: Report) -> DeliveryAnswer:
+        from service.delivery.senders import health_book  # noqa: PLC0415  it imports httpx and what signs
+
+        book = book_of(self._parts.settings)
+        if book is None:
+            raise NotDelivered("book_table")
+        found = await self._parts.database.read(lambda session: standing(session, delivery))
+        prepare = partial(health_book.prepare, book, delivery, report, found, self._parts.settings.time_zone)
+        async with self._rendering:
+            request = await asyncio.get_running_loop().run_in_executor(self._threads, prepare)
+        login = self._logins.setdefault(delivery.destination_id, health_book.Login())
+        client = self._http(delivery)
+        return await health_book.send(client, delivery, request, book, login, timeout_s=self._timeout_s)
 
     async def _rendered(self, report: Report, rendering: Literal["json", "fhir", "hl7"], language: Language) -> bytes:
         from service.report import render  # noqa: PLC0415  it imports all renderings
@@ -152,13 +180,16 @@ class DestinationKind:
         Least number of characters of its secret; ``None`` if it has no secret.
     makes_secret
         Whether a secret is made here if none is given.
+    needs
+        The setting without which nothing can be sent there.
     """
 
-    send: Callable[[Senders, Delivery, Report], Awaitable[None]]
+    send: Callable[[Senders, Delivery, Report], Awaitable[DeliveryAnswer | None]]
     address_form: str
     check_address: Callable[[str, Options, bool], object]
     min_secret: int | None = None
     makes_secret: bool = False
+    needs: str | None = None
 
 
 WEB = "https://…"
@@ -173,6 +204,7 @@ KINDS = {
     ALARM: DestinationKind(
         Senders.refuse, WEB, partial(check_web_address, may_have_query=True), min_secret=16, makes_secret=True
     ),
+    HEALTH_BOOK: DestinationKind(Senders.send_health_book, WEB, check_web_address, needs="health_book"),
 }
 """In the order in which the API's document lists them."""
 

@@ -56,12 +56,37 @@ async def status_of(
     content: bytes | None = None,
     timeout_s: float,
 ) -> tuple[int, httpx.Headers]:
-    """Send a request; the status and headers of the answer, whose content is not used.
+    """As :func:`answer_of`, without the content.
+
+    Raises
+    ------
+    NotDelivered
+        There was no answer.
+    """
+    status, given, _ = await answer_of(
+        client, method, url, headers=headers, content=content, timeout_s=timeout_s, at_most=MAX_ANSWER_BYTES
+    )
+    return status, given
+
+
+async def answer_of(
+    client: httpx.AsyncClient,
+    method: str,
+    url: str,
+    *,
+    headers: Mapping[str, str],
+    content: bytes | None = None,
+    timeout_s: float,
+    at_most: int,
+) -> tuple[int, httpx.Headers, bytes]:
+    """Send a request; status, headers and content of the answer.
 
     Parameters
     ----------
     timeout_s
         For the whole exchange, even if the other side sends slowly.
+    at_most
+        Bytes of the content that are read; of a longer answer the rest is missing.
 
     Raises
     ------
@@ -79,12 +104,12 @@ async def status_of(
                 timeout=httpx.Timeout(timeout_s, connect=min(CONNECT_S, timeout_s)),
             ) as response,
         ):
-            n_bytes = 0
+            read = bytearray()
             async for piece in response.aiter_raw():
-                n_bytes += len(piece)
-                if n_bytes > MAX_ANSWER_BYTES:
+                read += piece
+                if len(read) > at_most:
                     break
-            return response.status_code, response.headers
+            return response.status_code, response.headers, bytes(read[:at_most])
     except (TimeoutError, httpx.TimeoutException):
         raise NotDelivered("timeout") from None
     except (httpx.InvalidURL, httpx.UnsupportedProtocol, UnicodeError):

@@ -10,7 +10,7 @@ from __future__ import annotations
 from datetime import date
 from typing import Any
 
-from data_specs.person import MAX_AGE_YEARS, SEXES, age_on
+from data_specs.person import MAX_AGE_YEARS, SEXES, age_on, is_national
 from data_specs.visit.context import known_members
 from service.faults import BETWEEN
 from service.receive.fhir.bundle import Bundle, Part, Resource, refuse
@@ -64,7 +64,7 @@ def read_person(patient: Resource, on: date | None, came_from: dict[str, str]) -
         Gets the paths of the members in the Bundle.
     """
     came_from |= {"person": patient.path, "person.id": patient.at("identifier"), "person.name": patient.at("name")}
-    came_from["person.birth_date"] = patient.at("birthDate")
+    came_from |= {"person.birth_date": patient.at("birthDate"), "person.national_id": patient.at("identifier")}
     gender = patient.text("gender")
     if gender is not None and gender not in SEXES:
         refuse(patient.at("gender"), expected=BETWEEN.join(SEXES), found=gender)
@@ -74,6 +74,7 @@ def read_person(patient: Resource, on: date | None, came_from: dict[str, str]) -
         refuse(patient.at("birthDate"), expected=f"≤ {on.isoformat()}" if born > on else f"≤ {MAX_AGE_YEARS:.1f}")
     return known_members(
         id=_identifier(patient, "MR"),
+        national_id=_national(patient),
         name=_name(patient),
         birth_date=born,
         age_years=age,
@@ -150,6 +151,16 @@ def _identifier(resource: Resource, kind: str = "") -> str | None:
     found = _preferred([each for each in resource.parts("identifier") if each.text("value")])
     typed = [each for each in found if kind and has_type(each, kind)]
     return next((each.text("value") for each in [*typed, *found]), None)
+
+
+def _national(patient: Resource) -> str | None:
+    """The identifier of a country's register, by its type (:func:`data_specs.person.is_national`)."""
+    for each in patient.parts("identifier"):
+        kind = each.part("type")
+        codes = [coding.text("code") or "" for coding in (kind.parts("coding") if kind else [])]
+        if each.text("value") and any(is_national(code) for code in codes):
+            return each.text("value")
+    return None
 
 
 def _preferred(parts: list[Part]) -> list[Part]:

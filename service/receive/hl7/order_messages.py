@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from data_specs.person import age_on, hl7_day, read_sex
+from data_specs.person import age_on, hl7_day, is_national, read_sex
 from data_specs.visit.context import Context, Order, Person, Referrer
 from service.protocols.er7 import (
     DATA_TYPE,
@@ -168,12 +168,13 @@ def _person(pid: Segment, ordered_on: date) -> Person:
         raise NotUsable(DATA_TYPE, pid.at(7))
     members = {
         "id": ranked[0][1],
+        "national_id": next((id_ for kind, id_ in identifiers if id_ and is_national(kind)), None),
         "name": next(filter(None, (_name(pid, 5, each, 1) for each in pid.repetitions(5))), None),
         "birth_date": born,
         "age_years": age_on(born, ordered_on),
         "sex": sex,
     }
-    return _part_of_context(Person, members, {"id": pid.at(3), "name": pid.at(5)})
+    return _part_of_context(Person, members, {"id": pid.at(3), "national_id": pid.at(3), "name": pid.at(5)})
 
 
 def _referrer(orc: Segment, obr: Segment, pv1: Segment | None) -> Referrer | None:

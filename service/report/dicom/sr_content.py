@@ -32,6 +32,7 @@ from data_specs.problems import Problem
 from data_specs.visit.next_step import NextStep
 from data_specs.visit.opinion import Author, Judgement, Opinion
 from data_specs.visit.report import Report, ReportInput, uid
+from data_specs.visit.result_assessment import assess_results
 from data_specs.vocabulary import Language
 from service.language.texts import opening, text
 from service.report import words
@@ -236,6 +237,7 @@ class _Content(Concepts):
         signature, *sentences = words.opinion_sentences(opinion, self.language)
         items = [*self.doctor(opinion.author), text_item(self.own("signature"), signature)]
         items += map(self.judgement, opinion.judgements)
+        items += self.result_assessments(opinion)
         comment = concept("121106", "DCM", say("sr_note", self.language))
         if opinion.text:
             items.append(text_item(comment, opinion.text))
@@ -252,6 +254,20 @@ class _Content(Concepts):
         items.append(text_item(self.own("signed_at"), f"{opinion.signed_at.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}"))
         box = section(own("opinion", say("sr_opinion", self.language)))
         return under(box, items)
+
+    def result_assessments(self, opinion: Opinion) -> Iterable[ContentItem]:
+        """Whether the doctor accepted, amended or rejected the machine's result for each organ."""
+        outcomes = assess_results(self.report, opinion)
+        if not outcomes:
+            return
+        box = section(own("ai_result", say("ai_result", self.language)))
+        items = [
+            code_item(
+                self.term(organ, self.report.organs[organ].code), own(outcome, say(f"ai_{outcome}", self.language))
+            )
+            for organ, outcome in outcomes.items()
+        ]
+        yield under(box, items)
 
     def doctor(self, author: Author) -> list[ContentItem]:
         """A doctor as observer (TID 1003)."""

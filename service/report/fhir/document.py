@@ -19,7 +19,7 @@ from data_specs.vocabulary import Language, display
 from service.language.texts import opening
 from service.language.zone import day_and_time
 from service.report import words
-from service.report.fhir.findings import finding, judgements, not_assessed
+from service.report.fhir.findings import finding, judgements, not_assessed, result_assessments
 from service.report.fhir.parts import (
     URI,
     VISIT,
@@ -30,6 +30,7 @@ from service.report.fhir.parts import (
     concept,
     distinct,
     loinc,
+    made_by_ai,
     moment,
     narrative,
     person_lines,
@@ -56,7 +57,14 @@ def render(report: Report, language: Language) -> bytes:
     found = [finding(document, each, subject, by_model.get(each.organ), images) for each in report.findings]
     absent = not_assessed(document, subject)
     authors = [author(document, opinion.author) for opinion in report.opinions]
-    judged = [judgements(document, opinion, subject, by) for opinion, by in zip(report.opinions, authors, strict=True)]
+    of_organ = {
+        name: [reference for each, reference in zip(report.findings, found, strict=True) if each.organ == name]
+        for name in report.organs
+    }
+    judged = [
+        [*judgements(document, opinion, subject, by), *result_assessments(document, opinion, subject, by, of_organ)]
+        for opinion, by in zip(report.opinions, authors, strict=True)
+    ]
     results = [*found, *absent, *chain.from_iterable(judged)]
     diagnostic_report = _diagnostic_report(document, subject, results, images, authors)
     computed(document, [diagnostic_report, *found, *absent], machine, by_model)
@@ -116,6 +124,7 @@ def _composition(
     return {
         "resourceType": "Composition",
         "id": document.url("Composition").removeprefix("urn:uuid:"),
+        "meta": made_by_ai(),
         "language": language,
         "text": narrative(_heading(report, language), language),
         "extension": [{"url": VERSION_NUMBER, "valueString": str(report.version)}],
@@ -158,6 +167,7 @@ def _diagnostic_report(
     return document.put(
         "DiagnosticReport",
         says=[words.conclusion(report, language), words.say("decision_support", language)],
+        meta=made_by_ai(),
         identifier=[
             {"system": VISIT, "value": report.visit},
             *([placer(order.placer)] if order.placer else []),

@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from data_specs.visit.contract import OperatingPoint
+from data_specs.visit.contract import OperatingPoint, Organ
 from data_specs.visit.opinion import Judgement, Opinion
 from data_specs.visit.report import Report, ReportFinding
+from data_specs.visit.result_assessment import assess_results
 from data_specs.vocabulary import terms
 from service.language.texts import measured, opening
 from service.report import words
-from service.report.fhir.parts import UCUM, Document, Resource, coding, concept, distinct, moment, number
+from service.report.fhir.parts import (
+    UCUM,
+    Document,
+    Resource,
+    coding,
+    concept,
+    distinct,
+    made_by_ai,
+    moment,
+    number,
+)
 
 CATEGORY = "http://terminology.hl7.org/CodeSystem/observation-category"
 INTERPRETATION = "http://terminology.hl7.org/CodeSystem/v3-ObservationInterpretation"
@@ -18,6 +30,9 @@ ABSENT = "http://terminology.hl7.org/CodeSystem/data-absent-reason"
 OPERATING_POINT = "urn:sangloc:fhir:operating-point"
 BARE_OUTPUT = "urn:sangloc:fhir:uncalibrated-output"
 """Extensions of ``RiskAssessment.prediction``, described in ``docs/reference/fhir.md``."""
+
+RESULT_ASSESSMENT = "urn:sangloc:ai-result-assessment"
+"""Our own codes of what a doctor made of the machine's result: ``accepted``, ``amended``, ``rejected``."""
 
 _CATEGORIES = {
     "lung": ("imaging", "Imaging"),
@@ -47,6 +62,7 @@ def _measured(
         found.organ,
         found.name,
         says=[words.finding_sentence(found, document.language)],
+        meta=made_by_ai(),
         status=document.machine_status,
         category=[{"coding": [coding(CATEGORY, *category)]}],
         code=concept(found.name, document.language, found.code),
@@ -93,6 +109,7 @@ def _predicted(
         found.organ,
         found.name,
         says=[prediction["rationale"], point_sentence],
+        meta=made_by_ai(),
         status=document.machine_status,
         subject=subject,
         occurrenceDateTime=document.effective,
@@ -119,6 +136,7 @@ def not_assessed(document: Document, subject: Resource) -> list[Resource]:
             "not assessed",
             name,
             says=[opening(concept(name, document.language)["text"]), *reasons],
+            meta=made_by_ai(),
             status=document.machine_status,
             code=concept(name, document.language, organ.code),
             subject=subject,
@@ -154,6 +172,40 @@ def judgements(document: Document, opinion: Opinion, subject: Resource, author: 
         for judgement in opinion.judgements
         for present in [_present(document.report, judgement)]
         if present is not None
+    ]
+
+
+def result_assessments(
+    document: Document, opinion: Opinion, subject: Resource, author: Resource, found: Mapping[Organ, Sequence[Resource]]
+) -> list[Resource]:
+    """An Observation for each organ: whether the doctor accepted, amended or rejected the machine's result.
+
+    Parameters
+    ----------
+    found
+        References to the machine's findings by organ, which the Observation is about (``focus``).
+    """
+    code = {"text": words.say("ai_result", document.language)}
+    return [
+        document.put(
+            "Observation",
+            "ai result",
+            opinion.number,
+            organ,
+            says=[words.result_assessment(organ, outcome, document.language)],
+            status="final",
+            code={"coding": [coding(RESULT_ASSESSMENT, "result", words.say("ai_result", "en"))], **code},
+            subject=subject,
+            focus=list(found.get(organ, ())),
+            effectiveDateTime=document.effective,
+            issued=moment(opinion.signed_at),
+            performer=[author],
+            valueCodeableConcept={
+                "coding": [coding(RESULT_ASSESSMENT, outcome, words.say(f"ai_{outcome}", "en"))],
+                "text": words.say(f"ai_{outcome}", document.language),
+            },
+        )
+        for organ, outcome in assess_results(document.report, opinion).items()
     ]
 
 

@@ -31,6 +31,10 @@ VISIT, SITE, SHA256 = "urn:sangloc:visit", "urn:sangloc:site", "urn:sangloc:sha2
 IDENTIFIER_TYPE = "http://terminology.hl7.org/CodeSystem/v2-0203"
 TRANSLATION = "http://hl7.org/fhir/StructureDefinition/translation"
 
+OBSERVATION_VALUE = "http://terminology.hl7.org/CodeSystem/v3-ObservationValue"
+AI_DEVICE = "http://hl7.org/fhir/uv/aitransparency/CodeSystem/AIdeviceTypeCS"
+"""Kinds of devices of HL7's AI Transparency on FHIR, which is not published yet (read: the build 1.0.0-current)."""
+
 LOINC_NAMES = {
     "47045-0": "Study report",
     "55110-1": "Conclusions",
@@ -129,6 +133,25 @@ def concept(name: str, language: Language, code: Code | None = None) -> Resource
 def loinc(code: str, title: str) -> Resource:
     """A code of :data:`LOINC_NAMES`, with the report's own words as text."""
     return {"coding": [coding(SYSTEMS["loinc"], code, LOINC_NAMES[code])], "text": title}
+
+
+def asserted_by_ai() -> Resource:
+    """The code for what a machine has made or changed.
+
+    References
+    ----------
+    HL7 v3-ObservationValue, AIAST (Artificial Intelligence asserted); AI Transparency on FHIR, requirements (labeling).
+    """
+    return coding(OBSERVATION_VALUE, "AIAST", "Artificial Intelligence asserted")
+
+
+def made_by_ai() -> Resource:
+    """``Resource.meta`` of what the machine made: every receiver finds it there, whatever the resource is."""
+    return {"security": [asserted_by_ai()]}
+
+
+def artificial_intelligence() -> Resource:
+    return {"coding": [coding(AI_DEVICE, "Artificial-Intelligence", "All kinds of Artificial Intelligence")]}
 
 
 def placer(value: str) -> Resource:

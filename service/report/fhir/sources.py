@@ -11,7 +11,19 @@ from data_specs.visit.opinion import Author, Opinion
 from data_specs.visit.report import ReportInput
 from service.language.zone import day_and_time
 from service.report import words
-from service.report.fhir.parts import SHA256, SITE, URI, Document, Resource, accession, coding, moment, person_lines
+from service.report.fhir.parts import (
+    SHA256,
+    SITE,
+    URI,
+    Document,
+    Resource,
+    accession,
+    artificial_intelligence,
+    asserted_by_ai,
+    coding,
+    moment,
+    person_lines,
+)
 
 DICOM = "http://dicom.nema.org/resources/ontology/DCM"
 PARTICIPANT = "http://terminology.hl7.org/CodeSystem/provenance-participant-type"
@@ -166,6 +178,7 @@ def models(document: Document) -> dict[str, Resource]:
             identifier=[{"system": SHA256, "value": used.sha256}],
             status="active",
             deviceName=[{"name": used.name, "type": "model-name"}],
+            type=artificial_intelligence(),
             version=[{"value": used.version}],
         )
         for used in document.report.models
@@ -190,6 +203,7 @@ def computed(document: Document, targets: list[Resource], machine: Resource, by:
         target=targets,
         occurredDateTime=moment(report.completed_at),
         recorded=moment(report.completed_at),
+        reason=[{"coding": [asserted_by_ai()]}],
         agent=[
             _agent("assembler", "Assembler", machine),
             *(_agent("performer", "Performer", model) for model in by.values()),

@@ -19,7 +19,7 @@ class DestinationRow(Base):
     __tablename__ = "destinations"
 
     id: Mapped[str] = mapped_column(String(36), primary_key=True)
-    kind: Mapped[str] = mapped_column(String(10))
+    kind: Mapped[str] = mapped_column(String(20))
     address: Mapped[str] = mapped_column(String(500))
     site: Mapped[str | None] = mapped_column(String(100))
     language: Mapped[str] = mapped_column(String(2))
@@ -61,3 +61,5 @@ class DeliveryRow(Base):
     last_problem: Mapped[str | None] = mapped_column(String(200))
     """Code of the last failure, without any name in it."""
     delivered_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    answer: Mapped[str | None] = mapped_column(Text)
+    """What a destination answered that says more than yes and no, as JSON (:class:`DeliveryAnswer`)."""

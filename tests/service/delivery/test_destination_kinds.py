@@ -15,7 +15,7 @@ HTTP = Options(allow_http=True)
 
 
 def test_the_api_lists_the_kinds_in_the_order_of_the_table():
-    assert get_args(Kind) == ("webhook", "fhir", "dicom", "stow", "hl7", "alarm") == tuple(KINDS)
+    assert get_args(Kind) == ("webhook", "fhir", "dicom", "stow", "hl7", "alarm", "health_book") == tuple(KINDS)
     assert NewDestination.model_json_schema()["properties"]["kind"]["enum"] == list(KINDS)
 
 

@@ -375,6 +375,15 @@ def test_an_opinion_has_its_doctor_as_observer():
     assert "2026-11-21T13:30:00Z" in texts
 
 
+def test_an_opinion_says_what_it_makes_of_the_machines_result():
+    referrer, specialist = named(parsed(render(report(3), "vi")), "opinion")
+    for opinion, outcome in ((referrer, "accepted"), (specialist, "amended")):
+        (box,) = named(opinion, "ai_result")
+        (item,) = box.ContentSequence
+        assert valued(item.ConceptNameCodeSequence) == (terms()["lung"].code, "SCT")
+        assert valued(item.ConceptCodeSequence) == (outcome, "99SANGLOC")
+
+
 def test_conclusions_are_the_findings_that_hold_after_all_opinions():
     for version in VERSIONS:
         made = report(version)

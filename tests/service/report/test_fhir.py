@@ -65,7 +65,7 @@ def numbers(bundle: dict) -> dict:
         if "valueQuantity" in observation:
             quantity = observation["valueQuantity"]
             found[coded(observation["code"])] = (quantity["value"], quantity.get("code"))
-        elif "valueCodeableConcept" in observation:
+        elif "valueCodeableConcept" in observation and "performer" not in observation:
             found[coded(observation["code"])] = (observation["valueCodeableConcept"], None)
     return found
 
@@ -186,6 +186,49 @@ def test_a_doctors_judgements_are_observations_of_their_own():
         each for each in of_kind(bundle, "Observation") if "valueBoolean" in each
     ]  # a value is not there or not
     assert "Heart rate: agrees" in json.dumps(bundle)
+
+
+def is_tagged(resource: dict) -> bool:
+    """Whether a resource says that a machine made or changed it (AIAST)."""
+    labels = resource.get("meta", {}).get("security", [])
+    return (AIAST["system"], AIAST["code"]) in [(each["system"], each["code"]) for each in labels]
+
+
+AIAST = {"system": "http://terminology.hl7.org/CodeSystem/v3-ObservationValue", "code": "AIAST"}
+
+
+@pytest.mark.parametrize("version", [1, 2, 3])
+def test_what_the_machine_made_is_tagged_and_what_a_doctor_said_is_not(version):
+    bundle = rendered(report_fixture.report(version))
+    by_doctors = [each for each in of_kind(bundle, "Observation") if "performer" in each]
+    by_machine = [each for each in of_kind(bundle, "Observation") if "performer" not in each]
+    by_machine += [*of_kind(bundle, "RiskAssessment"), *of_kind(bundle, "DiagnosticReport")]
+    by_machine += of_kind(bundle, "Composition")
+    assert len(by_machine) > 6
+    assert all(map(is_tagged, by_machine))
+    assert (len(by_doctors) > 0) is (version > 1)
+    rest = [each["resource"] for each in bundle["entry"] if each["resource"] not in by_machine]
+    assert not any(map(is_tagged, [*by_doctors, *rest]))
+    computed, *signed = of_kind(bundle, "Provenance")
+    assert computed["reason"][0]["coding"][0]["code"] == "AIAST"
+    assert not any("reason" in each for each in signed)
+    models = [each for each in of_kind(bundle, "Device") if "version" in each]
+    assert models
+    assert {each["type"]["coding"][0]["code"] for each in models} == {"Artificial-Intelligence"}
+
+
+def test_a_doctor_accepts_amends_or_rejects_the_machines_result():
+    bundle = rendered(report_fixture.report(3), "vi")
+    outcomes = [each for each in of_kind(bundle, "Observation") if "focus" in each]
+    assert [(each["valueCodeableConcept"]["coding"][0]["code"], each["issued"]) for each in outcomes] == [
+        ("accepted", "2026-11-21T10:30:00Z"),
+        ("amended", "2026-11-21T13:30:00Z"),
+    ]
+    about = [leads_to(bundle, each) for each in outcomes[0]["focus"]]
+    assert "pneumonia" in {
+        each["prediction"][0]["outcome"]["coding"][0]["display"] for each in about if "prediction" in each
+    }
+    assert leads_to(bundle, outcomes[0]["performer"][0])["resourceType"] == "PractitionerRole"
 
 
 def test_a_measured_value_that_a_doctor_adds_is_neither_present_nor_absent():

@@ -107,6 +107,7 @@ MATRIX = [
     ("POST", "/v1/destinations", POSTERS, {"json": {"kind": "webhook", "address": "ftp://x"}}),
     ("GET", "/v1/destinations", {"site": 200, "other site": 200, "admin": 200}, {}),
     ("GET", "/v1/deliveries", {"site": 200, "other site": 200, "admin": 200}, {}),
+    ("GET", "/v1/deliveries/due", {"site": 200, "other site": 200, "admin": 200}, {}),
     (
         "POST",
         "/v1/deliveries/retry",

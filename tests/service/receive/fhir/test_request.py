@@ -104,6 +104,16 @@ def test_person_referrer_order_and_values_are_read():
     assert not is_bundle({"person": {"id": "1"}})
 
 
+@pytest.mark.parametrize(("kind", "national"), [("NI", "001061000123"), ("NNVNM", "001061000123"), ("NNN", None)])
+def test_the_number_of_the_countrys_register_is_known_by_its_type(kind, national):
+    typed = {"type": {"coding": [{"code": kind}]}, "value": "001061000123"}
+    patient = {"resourceType": "Patient", "id": "p", "identifier": [{"value": "VN-0042", "use": "official"}, typed]}
+    request = {"resourceType": "ServiceRequest", "id": "77", "subject": {"reference": "Patient/p"}}
+    entries = [{"resource": request}, {"resource": patient}]
+    person = context_of_bundle({"resourceType": "Bundle", "type": "transaction", "entry": entries}).person
+    assert (person.id, person.national_id) == ("VN-0042", national)
+
+
 def test_a_request_and_a_patient_are_enough():
     document = {
         "resourceType": "Bundle",

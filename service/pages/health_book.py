@@ -1,0 +1,48 @@
+"""``/health-book``: for an admin, the check-ups that have not arrived in the national health book, and why."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter, Request
+from fastapi.responses import HTMLResponse, Response
+from sqlalchemy.orm import Session
+
+from service.api.session import page_key
+from service.delivery.health_book.clock import WHY, Due, Why, count_late, list_due
+from service.delivery.health_book.table import book_of
+from service.errors import Forbidden, NotFound
+from service.pages.frame import page, to_login
+from service.state import service_of
+
+MAX_SHOWN = 200
+
+router = APIRouter(include_in_schema=False, default_response_class=HTMLResponse)
+
+
+@router.get("/health-book")
+async def health_book(request: Request) -> Response:
+    """How many are late and what has to be done, then each, those first that have to arrive first."""
+    key = await page_key(request)
+    if key is None:
+        return to_login(request)
+    if key.role != "admin":
+        raise Forbidden
+    service = service_of(request)
+    book = book_of(service.settings)
+    if book is None:
+        raise NotFound
+
+    def find(session: Session) -> tuple[list[Due], dict[Why, int]]:
+        late = count_late(session, book)
+        return list_due(session, book, MAX_SHOWN + 1), {why: late[why] for why in WHY}
+
+    due, late = await service.database.read(find)
+    shown = due[:MAX_SHOWN]
+    return page(
+        request,
+        "health_book.html",
+        key=key,
+        due=shown,
+        late=late,
+        more=len(due) > MAX_SHOWN,
+        hours=f"{book.clock.hours:g}",
+    )
