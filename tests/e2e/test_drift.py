@@ -10,7 +10,6 @@ import uuid
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from importlib.resources import files
-from pathlib import Path
 from urllib.parse import urlencode
 
 import numpy as np
@@ -25,9 +24,9 @@ from service.storage.tables import AlarmRow, ReferenceRow, WeekRow
 from tests.service.serving import ADMIN, Served, serving, settings_for
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: no page is tried")
-from playwright.sync_api import Browser, Page, sync_playwright  # noqa: E402
+from playwright.sync_api import Browser, Page  # noqa: E402
 
-from tests.e2e.test_browser import CHROMIUM, DESK, FLAGS, PHONE  # noqa: E402
+from tests.e2e.test_browser import DESK, PHONE  # noqa: E402
 from tests.e2e.test_loop import shown  # noqa: E402
 
 LOCALES = {"vi": "vi-VN", "fr": "fr-FR", "en": "en-GB"}
@@ -119,16 +118,6 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     with serving(settings_for(tmp_path_factory.mktemp("drift"))) as it:
         fill(it)
         yield it
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    if not Path(CHROMIUM).exists():
-        pytest.skip("chromium is not installed: no page is tried in this run")
-    with sync_playwright() as started:
-        launched = started.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        yield launched
-        launched.close()
 
 
 @pytest.fixture

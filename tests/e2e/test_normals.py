@@ -19,9 +19,7 @@ from tests.service.normals_made import CHILD, FILM, NORMAL, Scoring, bundles, ce
 from tests.service.serving import ADMIN, Served, serving, settings_for, visit_files
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: no page is tried")
-from playwright.sync_api import Browser, Page, sync_playwright  # noqa: E402
-
-from tests.e2e.test_browser import CHROMIUM, FLAGS  # noqa: E402
+from playwright.sync_api import Browser, Page  # noqa: E402
 
 PHONE, DESK = 390, 1440
 SITE, DOCTOR = "commune", "BS. Thử Nghiệm Tuyến Dưới"
@@ -46,16 +44,6 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
 @pytest.fixture(scope="module")
 def doctor(served: Served) -> str:
     return served.key("doctor", SITE, doctor_id="D-7", label=DOCTOR)
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    if not Path(CHROMIUM).exists():
-        pytest.skip("chromium is not installed: no page is tried in this run")
-    with sync_playwright() as started:
-        launched = started.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        yield launched
-        launched.close()
 
 
 @pytest.fixture
