@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 
-from benchmarks.chaos.asking import Answer, Client, Lost
+from benchmarks.chaos.asking import Answer, Client, Lost, all_closed
 from benchmarks.chaos.audit import rows
 from benchmarks.chaos.beside import beside
 from benchmarks.chaos.record import Figures
@@ -57,15 +57,14 @@ class Arriving:
         ended = threading.Event()
 
         def repeat(send: Callable[[Sequence[Client], random.Random, int], None], first: int) -> None:
-            clients, number = self.clients(), first
-            while not ended.is_set():
-                try:
-                    send(clients, random.Random(self.load.seed << 32 | number), number)  # noqa: S311
-                except _GaveUp:
-                    time.sleep(ASK_AGAIN_S)
-                number += 1
-            for client in clients:
-                client.close()
+            number = first
+            with all_closed(*self.clients()) as clients:
+                while not ended.is_set():
+                    try:
+                        send(clients, random.Random(self.load.seed << 32 | number), number)  # noqa: S311
+                    except _GaveUp:
+                        time.sleep(ASK_AGAIN_S)
+                    number += 1
 
         sends = [self._upload] * n_uploaders + [self._send_study] * n_archives
         works = [partial(repeat, send, FIRST_NUMBER * (k + 1)) for k, send in enumerate(sends)]

@@ -5,8 +5,8 @@ from __future__ import annotations
 import http.client
 import json
 import ssl
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
@@ -137,3 +137,10 @@ class Client:
         if answer.will_close:
             self._connection.close()
         return found
+
+
+@contextmanager
+def all_closed(*clients: Client) -> Iterator[tuple[Client, ...]]:
+    """Several clients, each closed at the end."""
+    with ExitStack() as stack:
+        yield tuple(stack.enter_context(client) for client in clients)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from benchmarks.chaos.asking import all_closed
 from benchmarks.chaos.audit import audit, audit_deliveries, lines_of_audit, lines_of_deliveries, sqlite_of
 from benchmarks.chaos.plan import Plan
 from benchmarks.chaos.record import Figures
@@ -56,7 +57,8 @@ def run(plan: Plan, figures: Figures) -> None:
         with (
             memory_watched(figures, lambda: [server.pid for server in servers if server.pid]),
             load.posting(CLIENTS),
-            signing(load, [server.client(doctor, timeout_s=20).ask for server in servers], signed),
+            all_closed(*(server.client(doctor, timeout_s=20) for server in servers)) as signers,
+            signing(load, [client.ask for client in signers], signed),
         ):
             _kill_all(plan, figures, servers, load, before, random.Random(seed))  # noqa: S311
         audit(figures, first, sqlite_of(first), load, expected, limit_s=DONE_S)

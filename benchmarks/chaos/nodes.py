@@ -110,17 +110,17 @@ def _working(
     figures = load.figures
 
     def commune() -> None:
-        clients = {node.port: Client(node.port, load.key, timeout_s=60)}
-        number = 0
-        while not ended.wait(EVERY_S):
-            number += 1
-            if load.post(number, clients) is not None:
-                figures.counts["posted"] += 1
-            ids = [each.id for each in list(load.accepted.values())]
-            if ids and chance.random() < 0.5:
-                said = {"version": 1, "text": "commune"} if chance.random() < 0.5 else {"question": "?"}
-                where = "opinions" if "version" in said else "referrals"
-                figures.counts["done at the commune"] += _say(node, doctor, chance.choice(ids), where, said)
+        with Client(node.port, load.key, timeout_s=60) as client:
+            number = 0
+            while not ended.wait(EVERY_S):
+                number += 1
+                if load.post(number, {node.port: client}) is not None:
+                    figures.counts["posted"] += 1
+                ids = [each.id for each in list(load.accepted.values())]
+                if ids and chance.random() < 0.5:
+                    said = {"version": 1, "text": "commune"} if chance.random() < 0.5 else {"question": "?"}
+                    where = "opinions" if "version" in said else "referrals"
+                    figures.counts["done at the commune"] += _say(node, doctor, chance.choice(ids), where, said)
 
     def hospital() -> None:
         while not ended.wait(EVERY_S):

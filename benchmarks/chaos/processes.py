@@ -11,11 +11,12 @@ import random
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 from tqdm import tqdm
 
 from benchmarks.chaos.arriving import Arriving, lines_of_arriving
+from benchmarks.chaos.asking import all_closed
 from benchmarks.chaos.audit import audit, audit_deliveries, lines_of_audit, lines_of_deliveries
 from benchmarks.chaos.beside import beside
 from benchmarks.chaos.plan import Plan
@@ -69,6 +70,7 @@ def run(plan: Plan, figures: Figures) -> None:
     with (
         Sink() as sink,
         Cluster(PROCESSES, settings=SETTINGS, s3_by=through_link, errors=plan.errors) as cluster,
+        ExitStack() as stack,
     ):
         first = cluster.servers[0]
         key, doctor = first.key("site", SITE), first.key("doctor", SITE, doctor_id=DOCTOR)
@@ -81,10 +83,10 @@ def run(plan: Plan, figures: Figures) -> None:
             sources=SOURCES, give_up_s=DONE_S, context=cluster.context, phase="in calm",
         )  # fmt: skip
         arriving = Arriving(load, lambda: [cluster.client(key, source=source, timeout_s=60) for source in SOURCES])
-        sessions = [
-            BrowserSession(figures, cluster.client("", source=source, timeout_s=20), cluster.address, doctor)
-            for source in SOURCES[:SESSIONS]
-        ]
+        browsers = stack.enter_context(
+            all_closed(*(cluster.client("", source=source, timeout_s=20) for source in SOURCES[:SESSIONS]))
+        )
+        sessions = [BrowserSession(figures, browser, cluster.address, doctor) for browser in browsers]
         signed: list[str] = []
         plan.begin()
         with (
@@ -98,7 +100,8 @@ def run(plan: Plan, figures: Figures) -> None:
                 _harm_what_is_behind(plan, figures, cluster, links[0], random.Random(seed + 1))  # noqa: S311
             load.phase = ""
         _wait_until_ready(figures, cluster.servers)
-        audit_sessions(figures, sessions, [server.client("", timeout_s=20) for server in cluster.servers])
+        with all_closed(*(server.client("", timeout_s=20) for server in cluster.servers)) as clients:
+            audit_sessions(figures, sessions, clients)
         with first.client() as admin:
             arriving.audit(figures, cluster.postgres.url, admin, DONE_S)
         audit(figures, first, cluster.postgres.url, load, expected, limit_s=DONE_S)

