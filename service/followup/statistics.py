@@ -12,6 +12,7 @@ from typing import Literal
 import numpy as np
 
 from data_specs.visit.contract import VISIBLE
+from service.followup.agreement import kappa
 from service.followup.cells import csv_lines
 from service.followup.reads import ReadVisit, read_visits
 from service.followup.screening import (
@@ -216,6 +217,7 @@ def _pair(finding: str, first: Reader, second: Reader, pairs: Sequence[tuple[boo
     both, neither = pairs.count((True, True)), pairs.count((False, False))
     first_only, second_only = pairs.count((True, False)), pairs.count((False, True))
     low, high = interval(both + neither, n)
+    beyond_chance = kappa(both, first_only, second_only, neither)
     return Agreement(
         finding=finding,
         first=first,
@@ -228,21 +230,8 @@ def _pair(finding: str, first: Reader, second: Reader, pairs: Sequence[tuple[boo
         share=round((both + neither) / n, 3),
         low=low,
         high=high,
-        kappa=_kappa(both, first_only, second_only, neither),
+        kappa=beyond_chance[0] if beyond_chance else None,
     )
-
-
-def _kappa(both: int, first_only: int, second_only: int, neither: int) -> float | None:
-    """Cohen's kappa: agreement beyond chance.
-
-    References
-    ----------
-    Cohen J., A coefficient of agreement for nominal scales, Educ Psychol Meas 1960;20:37-46, equation 1.
-    """
-    n = both + first_only + second_only + neither
-    observed = (both + neither) / n
-    chance = ((both + first_only) * (both + second_only) + (neither + first_only) * (neither + second_only)) / n**2
-    return None if chance == 1 else round((observed - chance) / (1 - chance), 3)
 
 
 def _unheard(reads: Sequence[ReadVisit], now: datetime) -> tuple[Unheard, ...]:

@@ -10,11 +10,10 @@ import numpy as np
 
 from data_specs.schema import Schema
 from data_specs.visit.teaching import PROBABILITY
+from service.followup.agreement import kappa
 from service.followup.screening import interval
 from service.learning.records import ANY, Answer
 
-Z = 1.959964
-"""The 97.5 % quantile of the normal distribution."""
 CASES_IN_BLOCK = 20
 FEWEST_PEERS = 5
 """With fewer, a quartile would be somebody's own figure."""
@@ -111,6 +110,7 @@ def figures(finding: str, given: Sequence[Answer]) -> Figures:
     there = [each for each in given if each.there]
     absent = [each for each in given if not each.there]
     found, cleared = sum(each.said for each in there), sum(not each.said for each in absent)
+    agreed = kappa(found, len(there) - found, len(absent) - cleared, cleared)
     rated = [(PROBABILITY[each.confidence], each.there) for each in given if each.confidence is not None]
     return Figures(
         finding=finding,
@@ -118,47 +118,29 @@ def figures(finding: str, given: Sequence[Answer]) -> Figures:
         present=len(there),
         sensitivity=proportion(found, len(there)),
         specificity=proportion(cleared, len(absent)),
-        kappa=kappa(found, len(there) - found, len(absent) - cleared, cleared),
+        kappa=Estimate(value=agreed[0], low=agreed[1], high=agreed[2]) if agreed else None,
         brier=brier(rated),
         rated=len(rated),
         reliability=_reliability(given),
     )
 
 
-def kappa(both: int, missed: int, added: int, neither: int) -> Estimate | None:
-    """Cohen's kappa of a reader with the truth; ``None`` where both say the same one thing of every case.
-
-    References
-    ----------
-    Cohen J., A coefficient of agreement for nominal scales, Educ Psychol Meas 1960;20:37-46. Fleiss J.L., Cohen J.,
-    Everitt B.S., Large sample standard errors of kappa and weighted kappa, Psychol Bull 1969;72:323-327, equation 13.
-    """
-    n = both + missed + added + neither
-    if not n:
-        return None
-    p = np.array([[both, missed], [added, neither]]) / n
-    truth, said = p.sum(axis=1), p.sum(axis=0)
-    observed, chance = float(np.trace(p)), float(truth @ said)
-    if chance == 1:
-        return None
-    value = (observed - chance) / (1 - chance)
-    agreeing = sum(p[i, i] * (1 - (truth[i] + said[i]) * (1 - value)) ** 2 for i in (0, 1))
-    differing = (1 - value) ** 2 * sum(p[i, 1 - i] * (said[i] + truth[1 - i]) ** 2 for i in (0, 1))
-    variance = (agreeing + differing - (value - chance * (1 - value)) ** 2) / (n * (1 - chance) ** 2)
-    return _estimate(value, math.sqrt(max(0.0, variance)), -1, 1)
-
-
 def brier(rated: Sequence[tuple[float, bool]]) -> Estimate | None:
-    """The Brier score with its large-sample interval; ``None`` with fewer than two answers.
+    """The Brier score; ``None`` with fewer than two answers.
+
+    Each answer adds something from 0 to 1. That varies at most as much as a yes or no of the same mean (Bhatia R.,
+    Davis C., A better bound on the variance, Am Math Mon 2000;107:353-357), so the interval of a share is wide enough.
 
     References
     ----------
     Brier G.W., Verification of forecasts expressed in terms of probability, Mon Weather Rev 1950;78:1-3.
     """
-    if len(rated) < 2:
+    n = len(rated)
+    if n < 2:
         return None
-    squares = np.array([(said - there) ** 2 for said, there in rated])
-    return _estimate(float(squares.mean()), float(squares.std(ddof=1)) / math.sqrt(len(rated)), 0, 1)
+    total = sum((said - there) ** 2 for said, there in rated)
+    low, high = interval(math.floor(total), n)[0], interval(math.ceil(total), n)[1]
+    return Estimate(value=round(total / n, 3), low=low, high=high)
 
 
 def by_finding(read: Answers, order: Sequence[str]) -> tuple[Figures, ...]:
@@ -217,8 +199,3 @@ def _reliability(given: Sequence[Answer]) -> tuple[Step, ...]:
         if some:
             made.append(Step(confidence=confidence, says=says, there=proportion(sum(some), len(some))))
     return tuple(made)
-
-
-def _estimate(value: float, error: float, least: float, most: float) -> Estimate:
-    low, high = max(least, value - Z * error), min(most, value + Z * error)
-    return Estimate(value=round(value, 3), low=round(low, 3), high=round(high, 3))

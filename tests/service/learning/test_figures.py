@@ -5,9 +5,9 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from sklearn.metrics import brier_score_loss, cohen_kappa_score
+from sklearn.metrics import brier_score_loss
 
-from service.learning.figures import blocks, brier, by_finding, figures, kappa, peers, proportion
+from service.learning.figures import blocks, brier, by_finding, peers, proportion
 from service.learning.records import ANY, Answer
 
 
@@ -20,38 +20,6 @@ def answers(found, missed, added, cleared):
     ]
 
 
-def test_kappa_is_that_of_the_paper_and_of_a_library():
-    # Fleiss, Levin, Paik, Statistical methods for rates and proportions, 2003: a table of 20, 5, 10, 15
-    given = answers(20, 5, 10, 15)
-    ours = figures("mass", given).kappa
-    theirs = cohen_kappa_score([each.there for each in given], [each.said for each in given])
-    assert ours.value == pytest.approx(theirs, abs=5e-4) == 0.4
-    # delta method, differentiated numerically: 0.1267 is the standard error
-    assert ours.high - ours.value == pytest.approx(1.96 * standard_error(20, 5, 10, 15), abs=1e-3)
-
-
-def standard_error(*counts, step=1e-6):
-    """Of kappa by the delta method with numerical derivatives, as the paper's equation is derived."""
-    n = sum(counts)
-    shares = [each / n for each in counts]
-
-    def of(p):
-        observed = p[0] + p[3]
-        chance = (p[0] + p[1]) * (p[0] + p[2]) + (p[2] + p[3]) * (p[1] + p[3])
-        return (observed - chance) / (1 - chance)
-
-    slopes = [(of([p + step * (i == k) for i, p in enumerate(shares)]) - of(shares)) / step for k in range(len(shares))]
-    mean = sum(slope * p for slope, p in zip(slopes, shares, strict=True))
-    return (sum(p * (slope - mean) ** 2 for slope, p in zip(slopes, shares, strict=True)) / n) ** 0.5
-
-
-def test_kappa_needs_two_answers():
-    assert kappa(0, 0, 0, 0) is None
-    assert kappa(5, 0, 0, 0) is None
-    assert kappa(5, 0, 0, 5).value == 1
-    assert kappa(0, 5, 5, 0).value == -1
-
-
 def test_the_brier_score_is_that_of_a_library():
     rated = [(0.9, True), (0.7, False), (0.1, False), (0.5, True)]
     ours = brier(rated)
@@ -59,6 +27,12 @@ def test_the_brier_score_is_that_of_a_library():
     assert ours.value == pytest.approx(theirs, abs=5e-4)
     assert 0 <= ours.low < ours.value < ours.high <= 1
     assert brier(rated[:1]) is None
+
+
+def test_a_reader_who_was_right_in_a_few_cases_is_not_known_to_be_right_in_all():
+    perfect = brier([(0.9, True), (0.1, False), (0.9, True)])
+    assert perfect.value == pytest.approx(0.01)
+    assert perfect.high > 0.5
 
 
 def test_a_share_of_nothing_has_no_value():
