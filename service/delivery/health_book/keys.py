@@ -107,7 +107,8 @@ def _read_private(path: Path) -> bytes:
 
 def _read(path: Path, forbidden: int = 0) -> bytes:
     try:
-        with path.open("rb") as file:
+        # a pipe without a writer would hold up the thread that opens it
+        with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
             mode = os.fstat(file.fileno()).st_mode
             if not stat.S_ISREG(mode):
                 raise KeyUnusable("file_unreadable")
