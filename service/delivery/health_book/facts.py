@@ -142,7 +142,7 @@ def written(field: Filled, facts: Facts) -> str | Problem:
         return field.value
     fact = facts.get(field.fact or "")
     if fact is None or fact == "":
-        return Problem("book_field_missing", "reject", field.name) if field.required else ""
+        return Problem("book_field_missing", "reject", field.name, field.fact or "") if field.required else ""
     if isinstance(fact, date):
         fact = f"{fact:{field.form}}" if field.form else fact.isoformat()
     expected = _expected(field, fact)

@@ -135,7 +135,7 @@ def test_a_ratio_that_was_computed_is_no_laboratory_value():
 @pytest.mark.parametrize(
     ("field", "fact", "expected"),
     [
-        ({"required": True}, None, Problem("book_field_missing", "reject", "A")),
+        ({"required": True}, None, Problem("book_field_missing", "reject", "A", "person.id")),
         ({}, None, ""),
         ({"digits": 12}, "001061000123", "001061000123"),
         ({"digits": 12}, "00106100012", Problem("book_field_invalid", "reject", "A", "12 × 0–9")),
@@ -156,4 +156,4 @@ def test_a_reason_never_quotes_what_the_visit_says(text):
     fields = [Filled(name="A", fact="person.id", digits=12, required=True)]
     texts, problems = filled(fields, {"person.id": text})
     assert len(texts) + len(problems) == 1
-    assert all((each.found, each.expected) in (("A", "12 × 0–9"), ("A", "")) for each in problems)
+    assert all((each.found, each.expected) in (("A", "12 × 0–9"), ("A", "person.id")) for each in problems)

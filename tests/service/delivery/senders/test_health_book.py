@@ -169,8 +169,11 @@ def test_a_visit_without_an_identity_number_is_said_and_not_sent(at, gateway):
     visit = post(at, person=person)
     sign(at, visit)
     kept = until_stage(at, visit, "validation")
-    reasons = [(each["code"], each["found"]) for each in kept["reasons"]]
-    assert reasons == [("book_field_missing", "HO_TEN"), ("book_field_missing", "SO_CCCD")]
+    reasons = [(each["code"], each["found"], each["expected"]) for each in kept["reasons"]]
+    assert reasons == [
+        ("book_field_missing", "HO_TEN", "person.name"),
+        ("book_field_missing", "SO_CCCD", "person.national_id"),
+    ]
     assert (kept["state"], kept["problem"], kept["attempts"]) == ("dead", "book_validation", 1)
     assert gateway.pushes == []
     with at.client() as client:
