@@ -96,7 +96,8 @@ def _doctor(book: Book, report: Report) -> Signer | None:
         return None
     doctor = book.doctor_of(report.opinions[-1].author.id)
     if doctor is None:
-        raise _waits("unsigned", "doctor_missing")
+        missing = Problem("book_doctor_missing", "reject", expected="[[doctor]]")
+        raise NotDelivered(missing.code, answer=DeliveryAnswer(stage="unsigned", reasons=(missing,)))
     try:
         return read_signer(doctor)
     except KeyUnusable as reason:

@@ -349,7 +349,8 @@ def test_a_doctor_without_keys_is_waited_for(other, tmp_path, pairs, gateway):
     visit = post(served)
     sign(served, visit)
     kept = until_stage(served, visit, "unsigned")
-    assert (kept["version"], kept["problem"]) == (2, "book_doctor_missing")
+    assert (kept["version"], kept["state"], kept["problem"]) == (2, "waiting", "book_doctor_missing")
+    assert [each["code"] for each in kept["reasons"]] == ["book_doctor_missing"]
     assert gateway.pushes == []
 
 
