@@ -49,7 +49,7 @@ class Signer:
     def signed(self, root: Element, place: Element) -> Element:
         """The document with a signature in ``place``, which is part of it."""
         from lxml.etree import SubElement  # type: ignore[import-untyped]  # noqa: PLC0415  of the extra
-        from signxml import XMLSigner  # noqa: PLC0415
+        from signxml.signer import XMLSigner  # noqa: PLC0415
 
         SubElement(place, f"{{{DS}}}Signature", {"Id": "placeholder"}, {"ds": DS})
         return XMLSigner().sign(root, key=self.key, cert=list(self.certificates))
