@@ -94,11 +94,19 @@ def with_clock(session: Session, book: Book, visit_id: str, states: Sequence[Del
 
 
 def standing(session: Session, delivery: Delivery) -> Literal["first", "replaces", "superseded"]:
-    """Whether a version is the first of its visit in the book, replaces one, or has itself been replaced already."""
-    others = select(DELIVERIES.c.version, DELIVERIES.c.state, DELIVERIES.c.may_have_arrived).where(
-        DELIVERIES.c.visit_id == delivery.visit_id,
-        DELIVERIES.c.destination_id == delivery.destination_id,
-        DELIVERIES.c.version != delivery.version,
+    """Whether a version is the first of its visit in the book, replaces one, or has itself been replaced already.
+
+    A destination that was ended and made anew with the same address is the same book.
+    """
+    others = (
+        select(DELIVERIES.c.version, DELIVERIES.c.state, DELIVERIES.c.may_have_arrived)
+        .join(DESTINATIONS, DESTINATIONS.c.id == DELIVERIES.c.destination_id)
+        .where(
+            DELIVERIES.c.visit_id == delivery.visit_id,
+            DELIVERIES.c.version != delivery.version,
+            DESTINATIONS.c.kind == HEALTH_BOOK,
+            DESTINATIONS.c.address == delivery.address,
+        )
     )
     found = session.execute(others).all()
     if any(version > delivery.version and state == "delivered" for version, state, _ in found):
