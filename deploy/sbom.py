@@ -57,6 +57,8 @@ CARRIED = {
     "soundfile": {"libsndfile": LGPL},
 }
 """Libraries under copyleft that packages carry, each as a shared library of its own, which may be exchanged."""
+LINKED = {"lxml": {"libiconv": LGPL}}
+"""Libraries under copyleft that are part of a package's own modules: exchanged by building that package again."""
 
 
 def locked() -> dict[NormalizedName, str]:
@@ -93,8 +95,8 @@ def bill() -> dict[str, Any]:
         name = canonicalize_name(each["name"])
         known = "concluded" if name in BY_FILE else "declared"
         each["licenses"] = [{"expression": licence_of(each), "acknowledgement": known}]
-        if name in CARRIED:
-            each["components"] = [_library(*item) for item in CARRIED[name].items()]
+        if held := {**CARRIED.get(name, {}), **LINKED.get(name, {})}:
+            each["components"] = [_library(*item) for item in held.items()]
     made["components"] += map(_of_debian, BASE_LOCK.read_text("utf-8").split())
     return made
 

@@ -39,6 +39,9 @@ class NotDelivered(Exception):
         After how many seconds the destination asked to be tried again.
     answer
         What is kept of a destination that says more than yes and no.
+    may_have_arrived
+        Whether the destination may have taken it all the same: a health book is then told that the next version
+        replaces this one.
     """
 
     def __init__(
@@ -47,12 +50,14 @@ class NotDelivered(Exception):
         permanent: bool = False,
         retry_after_s: float | None = None,
         answer: DeliveryAnswer | None = None,
+        may_have_arrived: bool = False,
     ) -> None:
         super().__init__(code)
         self.code = code
         self.permanent = permanent
         self.retry_after_s = retry_after_s
         self.answer = answer
+        self.may_have_arrived = may_have_arrived
 
 
 class Options(BaseModel):

@@ -32,7 +32,7 @@ from sqlalchemy.orm import Session
 from data_specs.visit.followup import DeliveryAnswer, DeliveryState
 from data_specs.visit.teaching import teaches
 from service.background import NOT_LEASED, LeasedRows, lease_ended
-from service.delivery.message import ALARM, HEALTH_BOOK, Delivery, Options, read_kept, stage_of
+from service.delivery.message import ALARM, HEALTH_BOOK, Delivery, NotDelivered, Options, read_kept, stage_of
 from service.storage.audit import SERVICE, note
 from service.storage.database import database_now, rowcount
 from service.storage.tables import DeliveryRow, DestinationRow
@@ -60,10 +60,11 @@ def enqueue(session: Session, visit_id: str, site: str, version: int, now: datet
 
 @dataclass(frozen=True, slots=True)
 class LeasedDelivery:
-    """A delivery that this process sends."""
+    """A delivery that this process sends; ``may_have_arrived``: at one of the attempts before this one."""
 
     delivery: Delivery
     attempt: int
+    may_have_arrived: bool
 
     @property
     def identity(self) -> Identity:
@@ -127,8 +128,9 @@ class Deliveries(LeasedRows[Identity]):
             repeated=row.attempts > 0 or row.last_problem is not None,
         )
         lease = {"owner": self._owner.id, "lease_until": now + self._length, "attempts": row.attempts + 1}
+        lease["may_have_arrived"] = True  # until its outcome is written: this process may stop after it was sent
         session.execute(update(DELIVERIES).where(self.key == tuple_(*row[:3])).values(lease))
-        return LeasedDelivery(delivery, row.attempts + 1)
+        return LeasedDelivery(delivery, row.attempts + 1, row.may_have_arrived)
 
     async def delivered(self, taken: LeasedDelivery, answer: DeliveryAnswer | None = None) -> bool:
         """Write that it arrived, and what was answered; ``False`` where another process has taken it meanwhile."""
@@ -145,21 +147,18 @@ class Deliveries(LeasedRows[Identity]):
 
         return await self._database.write(arrive)
 
-    async def put_back(
-        self, taken: LeasedDelivery, problem: str, delay_s: float, answer: DeliveryAnswer | None = None
-    ) -> bool:
+    async def put_back(self, taken: LeasedDelivery, reason: NotDelivered, delay_s: float) -> bool:
         """Have it tried again after ``delay_s``; ``False`` as in :meth:`delivered`."""
 
         def put_back(session: Session) -> bool:
-            later = {"due_at": database_now(session) + timedelta(seconds=delay_s), "last_problem": problem[:200]}
-            return rowcount(session.execute(self._mine(taken).values({**NOT_LEASED, **later, **_kept(answer)}))) == 1
+            later = {"due_at": database_now(session) + timedelta(seconds=delay_s), **_failed(taken, reason)}
+            return rowcount(session.execute(self._mine(taken).values({**NOT_LEASED, **later}))) == 1
 
         return await self._database.write(put_back)
 
-    async def give_up(self, taken: LeasedDelivery, problem: str, answer: DeliveryAnswer | None = None) -> bool:
+    async def give_up(self, taken: LeasedDelivery, reason: NotDelivered) -> bool:
         """Do not try it again until somebody asks for it; ``False`` as in :meth:`delivered`."""
-        end = {"state": "dead", "last_problem": problem[:200]}
-        given_up = self._mine(taken).values({**NOT_LEASED, **end, **_kept(answer)})
+        given_up = self._mine(taken).values({**NOT_LEASED, "state": "dead", **_failed(taken, reason)})
         return await self._database.write(lambda session: rowcount(session.execute(given_up)) == 1)
 
     async def back_off(self, destination_id: str, problem: str, delay_s: float, most_attempts: int) -> None:
@@ -177,6 +176,12 @@ class Deliveries(LeasedRows[Identity]):
 
 def _kept(answer: DeliveryAnswer | None) -> dict[str, str | None]:
     return {"answer": None if answer is None else answer.model_dump_json()}
+
+
+def _failed(taken: LeasedDelivery, reason: NotDelivered) -> dict[str, str | bool | None]:
+    """What a failed attempt changes. What may have arrived once stays so, whatever a later attempt says."""
+    may_have_arrived = taken.may_have_arrived or reason.may_have_arrived
+    return {"last_problem": reason.code[:200], "may_have_arrived": may_have_arrived, **_kept(reason.answer)}
 
 
 def end(destination_id: str, now: datetime) -> Update:
@@ -234,7 +239,7 @@ def _ready(now: datetime, destination: ColumnElement[str]) -> Select[Any]:
         earlier.c.version < DELIVERIES.c.version,
         earlier.c.state == "waiting",
     )
-    columns = (*_KEY, DELIVERIES.c.attempts, DELIVERIES.c.last_problem)
+    columns = (*_KEY, DELIVERIES.c.attempts, DELIVERIES.c.last_problem, DELIVERIES.c.may_have_arrived)
     return select(*columns).where(
         DELIVERIES.c.destination_id == destination, DELIVERIES.c.due_at <= now, *_free(now), ~earlier_waits
     )

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from data_specs.visit.followup import DeliveryAnswer
 from service.background import Worker, persist
 from service.delivery.message import SENDINGS_AT_ONCE, NotDelivered
 from service.delivery.queue import Deliveries, Identity, LeasedDelivery
@@ -122,7 +121,7 @@ class DeliveryWorker(Worker[Identity]):
     # ------------------------------------------------------------------ one delivery
     async def _deliver(self, taken: LeasedDelivery) -> None:
         if taken.attempt > self._settings.delivery_attempts:  # processes stopped while they sent it
-            await self._give_up(taken, "process")
+            await self._give_up(taken, NotDelivered("process", may_have_arrived=True))
             return
         try:
             answer = await self._senders.send(taken.delivery)
@@ -130,7 +129,7 @@ class DeliveryWorker(Worker[Identity]):
             await self._not_delivered(taken, reason)
         except Exception as error:  # a fault of this service: the destination is not to blame
             log.error("delivery_fault", **self._named(taken), **where_it_failed(error))
-            await self._try_again(taken, "fault", self._delay(taken.attempt))
+            await self._try_again(taken, NotDelivered("fault", may_have_arrived=True), self._delay(taken.attempt))
         else:
             self._backoff(taken.delivery.destination_id).answered()
             written = await persist(lambda: self._deliveries.delivered(taken, answer))
@@ -141,35 +140,33 @@ class DeliveryWorker(Worker[Identity]):
         backoff = self._backoff(destination_id)
         if reason.permanent:
             backoff.answered()
-            await self._give_up(taken, reason.code, reason.answer)
+            await self._give_up(taken, reason)
             return
         asked_s = reason.retry_after_s
         backoff.failed.add(taken.identity)
         is_away = asked_s is not None or backoff.pauses > 0 or len(backoff.failed) >= AWAY_AFTER
         if backoff.is_paused or not is_away:
             delay_s = max(self._delay(taken.attempt), asked_s or 0.0)
-            await self._try_again(taken, reason.code, delay_s, reason.answer)
+            await self._try_again(taken, reason, delay_s)
             return
         backoff.pauses += 1
         delay_s = max(self._delay(backoff.pauses), asked_s or 0.0)
         backoff.until = time.monotonic() + delay_s
         log.warning("destination_away", destination=destination_id, problem=reason.code)
-        await self._try_again(taken, reason.code, delay_s, reason.answer)
+        await self._try_again(taken, reason, delay_s)
         most = self._settings.delivery_attempts
         await persist(lambda: self._deliveries.back_off(destination_id, reason.code, delay_s, most))
 
-    async def _try_again(
-        self, taken: LeasedDelivery, problem: str, delay_s: float, answer: DeliveryAnswer | None = None
-    ) -> None:
+    async def _try_again(self, taken: LeasedDelivery, reason: NotDelivered, delay_s: float) -> None:
         if taken.attempt >= self._settings.delivery_attempts:
-            await self._give_up(taken, problem, answer)
+            await self._give_up(taken, reason)
             return
-        written = await persist(lambda: self._deliveries.put_back(taken, problem, delay_s, answer))
-        self._note("put_back", taken, written, problem)
+        written = await persist(lambda: self._deliveries.put_back(taken, reason, delay_s))
+        self._note("put_back", taken, written, reason.code)
 
-    async def _give_up(self, taken: LeasedDelivery, problem: str, answer: DeliveryAnswer | None = None) -> None:
-        written = await persist(lambda: self._deliveries.give_up(taken, problem, answer))
-        self._note("dead", taken, written, problem)
+    async def _give_up(self, taken: LeasedDelivery, reason: NotDelivered) -> None:
+        written = await persist(lambda: self._deliveries.give_up(taken, reason))
+        self._note("dead", taken, written, reason.code)
 
     def _delay(self, failures: int) -> float:
         return delay_s(self._settings, failures)

@@ -89,7 +89,7 @@ def test_nothing_that_serves_is_under_gpl_or_agpl(sbom, bill):
     licences = {name: licence for name, licence, _ in sbom.rows(bill)}
     assert {name for name, licence in licences.items() if "GPL" in licence} == LGPL
     assert {licences[name] for name in LGPL} == {"LGPL-3.0-only"}
-    for libraries in sbom.CARRIED.values():
+    for libraries in (*sbom.CARRIED.values(), *sbom.LINKED.values()):
         assert set(libraries.values()) <= {"LGPL-2.1-or-later", "GPL-3.0-or-later WITH GCC-exception-3.1"}
 
 
@@ -100,6 +100,15 @@ def test_the_libraries_under_copyleft_are_those_that_the_packages_carry(sbom):
         if found:
             carried[name] = found
     assert carried == {name: set(libraries) for name, libraries in sbom.CARRIED.items()}
+
+
+def test_the_library_that_lxml_links_is_in_its_module_and_its_licences_say_so(sbom):
+    """GNU libiconv names itself by a symbol."""
+    etree = next(file for file in files("lxml") if re.match(r"etree\..*so$", file.name))
+    assert b"_libiconv_version" in etree.locate().read_bytes()
+    (licences,) = (each.read_text("utf-8") for each in files("lxml") if each.name == "LICENSES.txt")
+    assert "**iconv**: LGPL 2.1" in licences
+    assert sbom.LINKED == {"lxml": {"libiconv": "LGPL-2.1-or-later"}}
 
 
 def test_each_answer_that_was_looked_up_has_its_file(sbom):

@@ -38,16 +38,18 @@ def read_answer(book: Book, body: bytes) -> DeliveryAnswer | None:
         One of its codes is no success, or is not in the table.
     """
     text = body.decode("utf-8", "replace")
-    codes = tuple(dict.fromkeys(_codes(book, text)))[:MAX_CODES]
+    codes = codes_in(book, text)
     if not codes:
         return None
-    meanings = [book.codes.get(code, "refused") for code in codes]
+    meanings: dict[str, Meaning] = {code: book.codes.get(code, "refused") for code in codes}
     kept = text[:MAX_KEPT]
     for meaning, (problem, stage, permanent) in PROBLEMS.items():
-        if meaning in meanings:
-            raise NotDelivered(problem, permanent, answer=DeliveryAnswer(stage=stage, codes=codes, body=kept))
-    furthest = max((each for each in ARRIVALS if each in meanings), key=ARRIVALS.index)
-    return DeliveryAnswer(stage=furthest, codes=codes, body=kept)
+        if meaning in meanings.values():
+            shown = codes if len(codes) <= MAX_CODES else sorted(codes, key=lambda code: meanings[code] in ARRIVALS)
+            answer = DeliveryAnswer(stage=stage, codes=tuple(shown[:MAX_CODES]), body=kept)
+            raise NotDelivered(problem, permanent, answer=answer)
+    furthest = max((each for each in ARRIVALS if each in meanings.values()), key=ARRIVALS.index)
+    return DeliveryAnswer(stage=furthest, codes=codes[:MAX_CODES], body=kept)
 
 
 def expect_arrival(book: Book, answer: DeliveryAnswer | None) -> DeliveryAnswer:
@@ -75,20 +77,23 @@ def member(body: bytes, path: tuple[str, ...]) -> object:
     return found
 
 
-def _codes(book: Book, text: str) -> Iterator[str]:
+def codes_in(book: Book, text: str) -> tuple[str, ...]:
+    """Result codes anywhere in an answer, each once: implementers disagree about the member that holds them.
+
+    None where the answer cannot be read to its end: what is not read may be a code that fails.
+    """
     try:
-        yield from _codes_in(book, json.loads(text), 0)
+        return tuple(dict.fromkeys(_codes(book, json.loads(text), 0)))
     except (ValueError, RecursionError):
-        return
+        return ()
 
 
-def _codes_in(book: Book, value: Any, depth: int) -> Iterator[str]:
-    """Result codes anywhere in an answer: implementers disagree about the member that holds them."""
+def _codes(book: Book, value: Any, depth: int) -> Iterator[str]:
     if depth > MAX_DEPTH:
-        return
+        raise RecursionError
     if isinstance(value, str):
         if value.startswith(book.code_prefixes) and len(value) <= 80 and _CODE_CHARACTERS.issuperset(value):
             yield value
     elif isinstance(value, dict | list):
         for each in value.values() if isinstance(value, dict) else value:
-            yield from _codes_in(book, each, depth + 1)
+            yield from _codes(book, each, depth + 1)

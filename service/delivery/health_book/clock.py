@@ -27,8 +27,6 @@ Why = Literal["unsigned", "waiting", "given_up"]
 WHY: tuple[Why, ...] = ("unsigned", "waiting", "given_up")
 MAX_COUNTED = 10_000
 """Late check-ups that are counted at most: more is no other alarm."""
-MAY_HAVE_ARRIVED = frozenset({"timeout", "broken_off", "process", "fault", "answer_unreadable", "book_not_arrived"})
-"""Problems of deliveries that the gateway may have taken all the same."""
 
 
 class Due(Schema):
@@ -96,18 +94,26 @@ def with_clock(session: Session, book: Book, visit_id: str, states: Sequence[Del
 
 
 def standing(session: Session, delivery: Delivery) -> Literal["first", "replaces", "superseded"]:
-    """Whether a version is the first of its visit in the book, replaces one, or has itself been replaced already."""
-    others = select(DELIVERIES.c.version, DELIVERIES.c.state, DELIVERIES.c.last_problem).where(
-        DELIVERIES.c.visit_id == delivery.visit_id,
-        DELIVERIES.c.destination_id == delivery.destination_id,
-        DELIVERIES.c.version != delivery.version,
+    """Whether a version is the first of its visit in the book, replaces one, or has itself been replaced already.
+
+    A destination that was ended and made anew with the same address is the same book.
+    """
+    others = (
+        select(DELIVERIES.c.version, DELIVERIES.c.state, DELIVERIES.c.may_have_arrived)
+        .join(DESTINATIONS, DESTINATIONS.c.id == DELIVERIES.c.destination_id)
+        .where(
+            DELIVERIES.c.visit_id == delivery.visit_id,
+            DELIVERIES.c.version != delivery.version,
+            DESTINATIONS.c.kind == HEALTH_BOOK,
+            DESTINATIONS.c.address == delivery.address,
+        )
     )
     found = session.execute(others).all()
     if any(version > delivery.version and state == "delivered" for version, state, _ in found):
         return "superseded"
     may_be_there = any(
-        version < delivery.version and (state == "delivered" or problem in MAY_HAVE_ARRIVED)
-        for version, state, problem in found
+        version < delivery.version and (state == "delivered" or may_have_arrived)
+        for version, state, may_have_arrived in found
     )
     return "replaces" if may_be_there else "first"
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import date, datetime, tzinfo
+from decimal import Decimal
 
 from data_specs.labs import standard_labs
 from data_specs.person import age_on
@@ -21,13 +22,12 @@ FILMS: Mapping[str, Organ] = {"film": "lung", "ecg": "cardiac"}
 UNDER_6, UNDER_18, ADULT = "under_6", "6_to_17", "18_and_over"
 
 
-def age_group(born: date | None, stated_years: float | None, on: date) -> str | None:
-    """The age group at the day of the check-up: under 6, 6 to under 18, 18 and over; ``None`` where no age is known.
+def age_group(born: date | None, stated_years: float | None, on: date | None) -> str | None:
+    """The age group at the day of the check-up: under 6, 6 to under 18, 18 and over; ``None`` where it is not known.
 
     The birth date counts first: a stated age may be that of another day.
     """
-    years = age_on(born, on)
-    years = stated_years if years is None else years
+    years = age_on(born, on) if born is not None and on is not None else stated_years
     if years is None:
         return None
     return UNDER_6 if years < 6 else UNDER_18 if years < 18 else ADULT
@@ -48,15 +48,14 @@ def facts_of(report: Report, book: Book, zone: tzinfo, *, delivery: str, replace
     person, author = report.person, report.opinions[-1].author
     facility, doctor = book.facility_of(report.site), book.doctor_of(author.id)
     home = person.residence
-    visited_on = report.visited_on or report.received_at.astimezone(zone).date()
     return {
         "visit": report.visit,
         "version": str(report.version),
         "delivery": delivery,
         "replaces": "yes" if replaces else "no",
         "issued_at": report.issued_at.astimezone(zone),
-        "visited_on": visited_on,
-        "age_group": age_group(person.birth_date, person.age_years, visited_on),
+        "visited_on": report.visited_on,
+        "age_group": age_group(person.birth_date, person.age_years, report.visited_on),
         "person.id": person.id,
         "person.name": person.name,
         "person.birth_date": person.birth_date,
@@ -94,7 +93,7 @@ def results_of(report: Report, book: Book, language: Language) -> tuple[list[Fac
         elif row.sent:
             value = optional.get(name, values.get(name))
             unit = (row.unit if row.unit is not None else term_of(name).unit) if value is not None else None
-            written = None if value is None else f"{value:.6g}"
+            written = None if value is None else number(value)
             about = read.get(name, {})
             results.append(
                 {"service": row.service, "indicator": row.indicator, "value": written, "unit": unit, **about}
@@ -103,12 +102,15 @@ def results_of(report: Report, book: Book, language: Language) -> tuple[list[Fac
 
 
 def _readings(report: Report, language: Language) -> dict[str, Facts]:
-    """What doctors said of film and ECG, where one was posted and used, or where they judged something of it."""
+    """What doctors said of film and ECG, where one was posted and used, or where they judged something of it.
+
+    The text is that of the doctor who signed last, and who signs the file: an earlier one may say the contrary.
+    """
     posted = {each.field for each in report.inputs if each.accepted}
     judged = {term_of(each.finding).organ for opinion in report.opinions for each in opinion.judgements}
-    texts = " ".join(opinion.text.strip() for opinion in report.opinions if opinion.text.strip())
+    text = report.opinions[-1].text.strip()
     return {
-        name: {"description": texts or None, "conclusion": _conclusion(report, organ, language)}
+        name: {"description": text or None, "conclusion": _conclusion(report, organ, language)}
         for name, organ in FILMS.items()
         if FIELD_OF_ORGAN[organ] in posted or organ in judged
     }
@@ -118,7 +120,7 @@ def _conclusion(report: Report, organ: Organ, language: Language) -> str:
     """The findings of an organ that hold after all opinions."""
     names = [name for name in report.conclusions if term_of(name).organ == organ]
     if not names:
-        return say("conclusion_none", language)
+        return say("conclusion_none_by_doctor", language)
     return say("conclusion_some", language, findings=", ".join(display(name, language) for name in names))
 
 
@@ -129,13 +131,18 @@ def _lab_values(report: Report) -> tuple[dict[str, float], list[Problem]]:
     return {key: value for key, value in values.items() if key in reported}, problems
 
 
+def number(value: float) -> str:
+    """A number in digits alone, to six significant digits: one that was converted has no more."""
+    return format(Decimal(f"{value:.6g}"), "f")
+
+
 def written(field: Filled, facts: Facts) -> str | Problem:
     """The text of a member or an element, empty where the visit has none; the reason where it cannot be sent so."""
     if field.value is not None:
         return field.value
     fact = facts.get(field.fact or "")
     if fact is None or fact == "":
-        return Problem("book_field_missing", "reject", field.name) if field.required else ""
+        return Problem("book_field_missing", "reject", field.name, field.fact or "") if field.required else ""
     if isinstance(fact, date):
         fact = f"{fact:{field.form}}" if field.form else fact.isoformat()
     expected = _expected(field, fact)

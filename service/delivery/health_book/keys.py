@@ -49,7 +49,7 @@ class Signer:
     def signed(self, root: Element, place: Element) -> Element:
         """The document with a signature in ``place``, which is part of it."""
         from lxml.etree import SubElement  # type: ignore[import-untyped]  # noqa: PLC0415  of the extra
-        from signxml import XMLSigner  # noqa: PLC0415
+        from signxml.signer import XMLSigner  # noqa: PLC0415
 
         SubElement(place, f"{{{DS}}}Signature", {"Id": "placeholder"}, {"ds": DS})
         return XMLSigner().sign(root, key=self.key, cert=list(self.certificates))
@@ -107,7 +107,8 @@ def _read_private(path: Path) -> bytes:
 
 def _read(path: Path, forbidden: int = 0) -> bytes:
     try:
-        with path.open("rb") as file:
+        # a pipe without a writer would hold up the thread that opens it
+        with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
             mode = os.fstat(file.fileno()).st_mode
             if not stat.S_ISREG(mode):
                 raise KeyUnusable("file_unreadable")

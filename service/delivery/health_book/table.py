@@ -26,6 +26,8 @@ FACTS = (
     *("facility.code", "facility.gln", "facility.name", "doctor.id", "doctor.code", "doctor.name"),
 )
 """Facts of a visit."""
+DAYS = ("issued_at", "visited_on", "person.birth_date")
+"""Those that are a day or a moment."""
 RESULT_FACTS = ("service", "indicator", "value", "unit", "description", "conclusion")
 """Facts of a result, beside those of its visit."""
 CONTENT = "content"
@@ -79,6 +81,8 @@ class Filled(_Row):
     def _is_filled_once(self) -> Self:
         if (self.fact is None) == (self.value is None):
             raise ValueError("either a fact or a value fills it")
+        if self.form is not None and self.fact not in DAYS:
+            raise ValueError(f"{self.name}: only a day or a moment has a form: {', '.join(DAYS)}")
         return self
 
 
@@ -205,6 +209,8 @@ class Book(_Row):
     @model_validator(mode="after")
     def _each_once(self) -> Self:
         for name, found in (
+            ("header", [each.name for each in self.header]),
+            ("data", [each.name for each in self.data]),
             ("facility", [each.site for each in self.facility]),
             ("doctor", [each.id for each in self.doctor]),
             ("result", [each.of for each in self.result]),

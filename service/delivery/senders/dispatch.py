@@ -78,7 +78,7 @@ class Senders:
             if delivery.may_be_inside or reason.code not in NO_ANSWER:
                 raise
             log.warning("no_answer_from_a_site", destination=delivery.destination_id, problem=reason.code)
-            raise NotDelivered("unreachable") from None
+            raise NotDelivered("unreachable", may_have_arrived=reason.may_have_arrived) from None
 
     async def send_webhook(self, delivery: Delivery, report: Report) -> None:
         from service.delivery.senders import webhook  # noqa: PLC0415  it imports httpx

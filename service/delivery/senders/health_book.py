@@ -16,7 +16,7 @@ import httpx
 from data_specs.problems import Problem
 from data_specs.visit.followup import DeliveryAnswer, DeliveryStage
 from data_specs.visit.report import Report
-from service.delivery.health_book.answer import expect_arrival, member, read_answer
+from service.delivery.health_book.answer import MAX_CODES, codes_in, expect_arrival, member, read_answer
 from service.delivery.health_book.envelope import record_of, request_of, sealed
 from service.delivery.health_book.facts import facts_of, results_of
 from service.delivery.health_book.keys import KeyUnusable, Signer, read_secret, read_signer
@@ -29,6 +29,11 @@ MAX_ANSWER_BYTES = 1_000_000
 TOKEN_MARGIN = 0.1
 """Share of a token's time at whose end it is no longer used: it must not end on the way."""
 UNAUTHORISED = frozenset({401, 403})
+FORM = {
+    "Content-Type": "application/json; charset=utf-8",
+    "Accept": "application/json",
+    "Accept-Encoding": "identity",  # an answer is bounded as it comes, and not unpacked
+}
 
 
 @dataclass(slots=True)
@@ -91,7 +96,8 @@ def _doctor(book: Book, report: Report) -> Signer | None:
         return None
     doctor = book.doctor_of(report.opinions[-1].author.id)
     if doctor is None:
-        raise _waits("unsigned", "doctor_missing")
+        missing = Problem("book_doctor_missing", "reject", expected="[[doctor]]")
+        raise NotDelivered(missing.code, answer=DeliveryAnswer(stage="unsigned", reasons=(missing,)))
     try:
         return read_signer(doctor)
     except KeyUnusable as reason:
@@ -149,14 +155,22 @@ class Gateway:
             if self.login.token == token:
                 self.login.until = 0.0
         else:
-            raise _login_failed(status)
+            raise _login_failed(self.book, status, body)
         answer = read_answer(self.book, body)
-        expect_success(status, headers)
-        return expect_arrival(self.book, answer)
+        try:
+            expect_success(status, headers)
+            return expect_arrival(self.book, answer)
+        except NotDelivered as reason:
+            reason.may_have_arrived = not 400 <= status < 500
+            raise
 
     async def _send(self, request: bytes, token: str) -> tuple[int, httpx.Headers, bytes]:
         headers = {**self.book.gateway.headers, "Authorization": f"Bearer {token}"}
-        return await self._post(self.book.gateway.push, request, headers)
+        try:
+            return await self._post(self.book.gateway.push, request, headers)
+        except NotDelivered as reason:
+            reason.may_have_arrived = reason.code in ("timeout", "broken_off")
+            raise
 
     async def _token(self) -> str:
         async with self.login.turn:
@@ -173,11 +187,11 @@ class Gateway:
             raise NotDelivered(f"book_{reason}", answer=answer) from None
         status, headers, body = await self._post(form.login, content, {})
         if 400 <= status < 500 and status not in (408, 425, 429):
-            raise _login_failed(status)
+            raise _login_failed(self.book, status, body)
         expect_success(status, headers)
         token = member(body, form.token)
         if not isinstance(token, str) or not token or not token.isascii() or not token.isprintable():
-            raise _login_failed(status)
+            raise _login_failed(self.book, status, body)
         lasts = member(body, form.duration)
         lasts_s = min(lasts, form.lasts_s) if isinstance(lasts, int | float) and lasts > 0 else form.lasts_s
         self.login.token, self.login.until = token, time.monotonic() + lasts_s * (1 - TOKEN_MARGIN)
@@ -187,15 +201,16 @@ class Gateway:
             self.client,
             "POST",
             f"{self.delivery.address.rstrip('/')}{path}",
-            headers={"Content-Type": "application/json; charset=utf-8", "Accept": "application/json", **headers},
+            headers={**FORM, **headers},
             content=content,
             timeout_s=self.timeout_s,
             at_most=MAX_ANSWER_BYTES,
         )
 
 
-def _login_failed(status: int) -> NotDelivered:
-    return NotDelivered("book_login", answer=DeliveryAnswer(stage="login", codes=(f"HTTP {status}",)))
+def _login_failed(book: Book, status: int, body: bytes) -> NotDelivered:
+    codes = codes_in(book, body.decode("utf-8", "replace"))[:MAX_CODES] or (f"HTTP {status}",)
+    return NotDelivered("book_login", answer=DeliveryAnswer(stage="login", codes=codes))
 
 
 def _credentials(book: Book) -> bytes:

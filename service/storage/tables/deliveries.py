@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from sqlalchemy import Boolean, ForeignKey, Index, Integer, String, Text, text
+from sqlalchemy import Boolean, ForeignKey, Index, Integer, String, Text, false, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from service.storage.tables.base import Base, UtcDateTime
@@ -63,3 +63,5 @@ class DeliveryRow(Base):
     delivered_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     answer: Mapped[str | None] = mapped_column(Text)
     """What a destination answered that says more than yes and no, as JSON (:class:`DeliveryAnswer`)."""
+    may_have_arrived: Mapped[bool] = mapped_column(Boolean, server_default=false())
+    """Whether it was sent without an answer that says what became of it: true from its lease until that is known."""

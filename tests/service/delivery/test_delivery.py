@@ -17,10 +17,11 @@ from urllib.parse import unquote
 
 import httpx
 import pytest
-from sqlalchemy import event, update
+from sqlalchemy import event, select, update
 
 from data_specs.visit.opinion import Author, Opinion
 from data_specs.visit.report import identifier
+from service.delivery.message import NotDelivered
 from service.delivery.queue import DELIVERIES, Deliveries, deliveries_of, enqueue
 from service.delivery.senders.webhook import signature
 from service.delivery.worker import SLOTS
@@ -608,12 +609,12 @@ async def test_a_process_that_comes_back_late_changes_nothing(database, two):
     assert (late.attempt, late.delivery.repeated) == (1, False)
     assert (current.attempt, current.delivery.repeated) == (2, True)
     assert not await first.delivered(late)
-    assert not await first.put_back(late, "x", 0)
-    assert not await first.give_up(late, "x")
+    assert not await first.put_back(late, NotDelivered("x"), 0)
+    assert not await first.give_up(late, NotDelivered("x"))
     (again,) = await second.take({"d": 4}, [])
     assert not await second.delivered(current), "an earlier attempt of the same process is late too"
     assert await second.delivered(again)
-    assert not await second.give_up(again, "x")
+    assert not await second.give_up(again, NotDelivered("x"))
     assert await second.due() == []
 
 
@@ -625,16 +626,34 @@ async def test_a_later_version_waits_for_the_one_before(database, two):
     assert [each.delivery.version for each in await second.take({"d": 4}, [])] == [1], "taken over, and still the first"
     assert await second.take({"d": 4}, [one.identity]) == []
     (one,) = await first.take({"d": 4}, [])
-    assert await first.put_back(one, "http_500", 3600)
+    assert await first.put_back(one, NotDelivered("http_500"), 3600)
     assert await first.due() == []
     assert await first.take({"d": 4}, []) == []
     with database.transaction(write=True) as session:
         session.execute(update(DELIVERIES).values(due_at=NOW))
     assert await first.due() == ["d"]
     (one,) = await first.take({"d": 4}, [])
-    assert await first.give_up(one, "http_400")
+    assert await first.give_up(one, NotDelivered("http_400"))
     (two_,) = await first.take({"d": 4}, [])
     assert two_.delivery.version == 2
+
+
+async def test_what_may_have_arrived_is_known_wherever_a_process_stops(database, two):
+    def may_have_arrived():
+        with database.transaction() as session:
+            return session.scalar(select(DELIVERIES.c.may_have_arrived))
+
+    first, second = two
+    fill(database, 1)
+    assert may_have_arrived() is False
+    (sent,) = await first.take({"d": 4}, [])
+    assert may_have_arrived() is True, "a process that stops now writes nothing more"
+    assert await first.put_back(sent, NotDelivered("unreachable"), 0)
+    assert may_have_arrived() is False
+    await first.take({"d": 4}, [])  # and stops
+    (again,) = await second.take({"d": 4}, [])
+    assert await second.give_up(again, NotDelivered("http_400", permanent=True))
+    assert may_have_arrived() is True
 
 
 async def test_slots_are_by_destination(database, two):

@@ -1,4 +1,4 @@
-"""What a destination answered is kept with the delivery, and a kind of destination may have a longer name.
+"""What a destination answered, and whether a failed delivery may have arrived, are kept; a kind may have a longer name.
 
 SQLite does not hold a text to its length. The column stays as wide when the migration is undone.
 """
@@ -16,6 +16,7 @@ depends_on = None
 
 def upgrade() -> None:
     op.add_column("deliveries", sa.Column("answer", sa.Text))
+    op.add_column("deliveries", sa.Column("may_have_arrived", sa.Boolean, server_default=sa.false(), nullable=False))
     if op.get_bind().dialect.name != "sqlite":
         op.alter_column("destinations", "kind", type_=sa.String(20))
 
@@ -26,4 +27,5 @@ def downgrade() -> None:
         "UPDATE destinations SET kind = 'webhook', ended_at = coalesce(ended_at, CURRENT_TIMESTAMP) "
         "WHERE kind = 'health_book'"
     )
+    op.drop_column("deliveries", "may_have_arrived")
     op.drop_column("deliveries", "answer")

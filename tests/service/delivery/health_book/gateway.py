@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import gzip
 import hashlib
 import json
 import secrets
@@ -167,9 +168,13 @@ class BookGateway:
                     gateway.faults.append(traceback.format_exc())
                     status, answer = 500, {"message": "fault"}
                 content = json.dumps(answer).encode()
+                compressed = "gzip" in self.headers.get("Accept-Encoding", "")
+                content = gzip.compress(content) if compressed else content
                 with contextlib.suppress(OSError):
                     self.send_response(status)
                     self.send_header("Content-Type", "application/json")
+                    if compressed:  # as gateways do for a client that asks for it
+                        self.send_header("Content-Encoding", "gzip")
                     self.send_header("Content-Length", str(len(content)))
                     self.end_headers()
                     self.wfile.write(content)
@@ -227,7 +232,7 @@ class BookGateway:
     def log_in(self, given):
         self.logins.append(given.get("username"))
         if (given.get("username"), given.get("password")) != (USER, PASSWORD):
-            return 401, {"message": "no such user"}
+            return 401, {"code": "CM_LOGIN_FAILED", "message": "no such user"}
         token = secrets.token_urlsafe(24)
         self.tokens[token] = time.monotonic() + self.token_s
         return 200, {"token": token, "refresh_token": "x", "duration": self.token_s, "role": "FACILITY"}

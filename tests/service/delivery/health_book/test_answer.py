@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from service.delivery.health_book.answer import MAX_KEPT, expect_arrival, member, read_answer
+from service.delivery.health_book.answer import MAX_CODES, MAX_KEPT, expect_arrival, member, read_answer
 from service.delivery.health_book.table import EXAMPLE, Book
 from service.delivery.message import NotDelivered
 
@@ -79,6 +79,19 @@ def test_a_long_answer_is_cut_and_deep_nesting_is_not_followed():
     assert len(answer.body) == MAX_KEPT
     assert read_answer(BOOK, b"[" * 100_000) is None
     assert read_answer(BOOK, b"[" * 50 + b'"CM_SUCCESS"' + b"]" * 50) is None
+
+
+def test_no_failing_code_is_overlooked_however_far_it_stands():
+    deep = "CM_INVALID_REQUEST"
+    for _ in range(50):
+        deep = [deep]
+    assert read_answer(BOOK, json.dumps(["CM_SUCCESS", deep]).encode()) is None, "it was not read to its end"
+    many = [f"CM_{n}" for n in range(MAX_CODES)]
+    lenient = BOOK.model_copy(update={"codes": {**BOOK.codes, **dict.fromkeys(many, "sent")}})
+    with pytest.raises(NotDelivered, match="book_validation") as failed:
+        read_answer(lenient, body(*many, "PS_DS_VERIFY_FAIL"))
+    assert failed.value.answer.codes[0] == "PS_DS_VERIFY_FAIL", "what failed is what is kept"
+    assert len(failed.value.answer.codes) == MAX_CODES
 
 
 ANY_JSON = st.recursive(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 from datetime import UTC
 
 import pytest
@@ -143,9 +144,12 @@ def test_a_key_that_others_may_read_or_change_is_not_used(tmp_path, mode, is_use
 def test_what_is_wrong_with_a_key_is_one_word(tmp_path, pairs):
     facility, doctor = pairs
     other = private(tmp_path / "other", "no key")
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe, 0o600)
     for changes, reason in (
         ({"key_file": tmp_path / "none"}, "file_unreadable"),
         ({"key_file": tmp_path}, "file_unreadable"),
+        ({"key_file": pipe}, "file_unreadable"),
         ({"key_file": other}, "key_unreadable"),
         ({"passphrase_file": None}, "key_unreadable"),
         ({"passphrase_file": other}, "key_unreadable"),

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from data_specs.problems import Problem
 from data_specs.visit.context import Lab, Residence
-from service.delivery.health_book.facts import age_group, facts_of, filled, results_of, written
+from data_specs.visit.opinion import Judgement
+from service.delivery.health_book.facts import age_group, facts_of, filled, number, results_of, written
 from service.delivery.health_book.table import EXAMPLE, Book, Filled
 from tests.service import report_fixture
 
@@ -38,14 +39,14 @@ def test_the_age_group_is_that_of_the_day_of_the_check_up(born, stated, expected
     assert age_group(born, stated, DAY) == expected
 
 
-def test_facts_are_those_of_the_version_and_days_those_of_the_zone():
-    report = report_fixture.report(2).model_copy(update={"visited_on": None})
-    late = report.received_at.replace(hour=18)
+def test_facts_are_those_of_the_version_and_times_those_of_the_zone():
+    report = report_fixture.report(2)
+    late = report.issued_at.replace(hour=18, minute=5)
     facts = facts_of(
-        report.model_copy(update={"received_at": late}), BOOK, ZoneInfo("Asia/Ho_Chi_Minh"), delivery="k", replaces=True
+        report.model_copy(update={"issued_at": late}), BOOK, ZoneInfo("Asia/Ho_Chi_Minh"), delivery="k", replaces=True
     )
-    assert facts["visited_on"] == date(2026, 11, 22), "01:00 of the next day in Vietnam"
-    assert f"{facts['issued_at']:%Y%m%d%H%M}" == "202611211730"
+    assert facts["visited_on"] == report.visited_on
+    assert f"{facts['issued_at']:%Y%m%d%H%M}" == "202611220105", "the next day in Vietnam"
     assert (facts["replaces"], facts["delivery"], facts["version"]) == ("yes", "k", "2")
     assert (facts["doctor.id"], facts["doctor.code"], facts["facility.code"]) == ("D-7", None, None)
 
@@ -75,6 +76,43 @@ def test_results_are_what_doctors_said_and_what_was_measured():
     assert not any(str(finding.probability) in str(results) for finding in report.findings if finding.probability)
 
 
+def test_without_a_day_of_the_check_up_none_is_taken_in_its_place():
+    report = report_fixture.report(2).model_copy(update={"visited_on": None})
+    facts = facts_of(report, BOOK, UTC, delivery="k", replaces=False)
+    assert facts["visited_on"] is None
+    born = report.person.model_copy(update={"birth_date": date(2008, 11, 21), "age_years": None})
+    facts = facts_of(report.model_copy(update={"person": born}), BOOK, UTC, delivery="k", replaces=False)
+    assert facts["age_group"] is None, "on the day before, it was another one"
+
+
+def test_what_the_doctors_leave_is_said_as_theirs_not_as_the_machine_s():
+    report = report_fixture.report(2)
+    refuted = tuple(Judgement(finding=name, verdict="disagree") for name in report.conclusions)
+    opinion = report.opinions[0].model_copy(update={"judgements": refuted})
+    report = report.model_copy(update={"opinions": (opinion,)})
+    for language, word in (("vi", "Bác sĩ"), ("fr", "médecin"), ("en", "doctor")):
+        results, _ = results_of(report, BOOK, language)
+        said = [each["conclusion"] for each in results if each.get("conclusion")]
+        assert said
+        for text in said:
+            assert word in text
+            assert "Máy" not in text
+
+
+def test_the_text_is_that_of_the_opinion_which_is_signed():
+    """An earlier opinion may say the contrary, and the doctor who signs now does not sign that."""
+    report = report_fixture.report(3)
+    first, last = report.opinions[0], report.opinions[-1]
+    first, last = first.model_copy(update={"text": "Có đông đặc."}), last.model_copy(update={"text": " Không. "})
+    results, _ = results_of(report.model_copy(update={"opinions": (first, last)}), BOOK, "vi")
+    assert {each["description"] for each in results if "description" in each} == {"Không."}
+
+
+def test_a_number_is_written_in_digits_alone():
+    for value, text in ((1234000.0, "1234000"), (1.234e-5, "0.00001234"), (88.4, "88.4"), (4.0, "4"), (-30.0, "-30")):
+        assert number(value) == text
+
+
 def test_a_laboratory_value_needs_a_row_and_an_unknown_one_is_said():
     labs = (Lab(name="potassium", value=4, unit="mmol/L"), Lab(name="something", value=1, unit="x"))
     report = report_fixture.report(2).model_copy(update={"labs": labs})
@@ -97,19 +135,20 @@ def test_a_ratio_that_was_computed_is_no_laboratory_value():
 @pytest.mark.parametrize(
     ("field", "fact", "expected"),
     [
-        ({"required": True}, None, Problem("book_field_missing", "reject", "A")),
+        ({"required": True}, None, Problem("book_field_missing", "reject", "A", "person.id")),
         ({}, None, ""),
         ({"digits": 12}, "001061000123", "001061000123"),
         ({"digits": 12}, "00106100012", Problem("book_field_invalid", "reject", "A", "12 × 0–9")),
         ({"digits": 3}, "１２３", Problem("book_field_invalid", "reject", "A", "3 × 0–9")),
         ({"longest": 2}, "abc", Problem("book_field_invalid", "reject", "A", "≤ 2 × U+")),
-        ({"form": "%d/%m/%Y"}, DAY, "21/11/2026"),
+        ({"fact": "visited_on", "form": "%d/%m/%Y"}, DAY, "21/11/2026"),
         ({"codes": {"male": "1"}}, "male", "1"),
         ({"codes": {"male": "1"}}, "other", Problem("book_field_invalid", "reject", "A", "male")),
     ],
 )
 def test_a_field_is_written_or_the_reason_is_said(field, fact, expected):
-    assert written(Filled(name="A", fact="person.id", **field), {"person.id": fact}) == expected
+    filled_by = Filled(**{"name": "A", "fact": "person.id", **field})
+    assert written(filled_by, {filled_by.fact: fact}) == expected
 
 
 @given(st.text(max_size=30))
@@ -117,4 +156,4 @@ def test_a_reason_never_quotes_what_the_visit_says(text):
     fields = [Filled(name="A", fact="person.id", digits=12, required=True)]
     texts, problems = filled(fields, {"person.id": text})
     assert len(texts) + len(problems) == 1
-    assert all((each.found, each.expected) in (("A", "12 × 0–9"), ("A", "")) for each in problems)
+    assert all((each.found, each.expected) in (("A", "12 × 0–9"), ("A", "person.id")) for each in problems)

@@ -160,7 +160,7 @@ def test_a_corrected_opinion_replaces_what_is_there(at, gateway):
     assert (first.text("XML1", "MA_LK"), second.text("XML1", "MA_LK")) == (visit, visit)
     assert (first.header["action"], second.header["action"]) == ("NEW", "REPLACE")
     assert first.header["message_id"] != second.header["message_id"]
-    assert second.rows("KET_LUAN")[0].startswith("Máy không báo dấu hiệu nào")
+    assert second.rows("KET_LUAN")[0].startswith("Bác sĩ không ghi nhận dấu hiệu nào")
     assert list(gateway.records) == [visit], "one visit is one record"
 
 
@@ -169,8 +169,11 @@ def test_a_visit_without_an_identity_number_is_said_and_not_sent(at, gateway):
     visit = post(at, person=person)
     sign(at, visit)
     kept = until_stage(at, visit, "validation")
-    reasons = [(each["code"], each["found"]) for each in kept["reasons"]]
-    assert reasons == [("book_field_missing", "HO_TEN"), ("book_field_missing", "SO_CCCD")]
+    reasons = [(each["code"], each["found"], each["expected"]) for each in kept["reasons"]]
+    assert reasons == [
+        ("book_field_missing", "HO_TEN", "person.name"),
+        ("book_field_missing", "SO_CCCD", "person.national_id"),
+    ]
     assert (kept["state"], kept["problem"], kept["attempts"]) == ("dead", "book_validation", 1)
     assert gateway.pushes == []
     with at.client() as client:
@@ -261,6 +264,27 @@ def test_a_push_whose_answer_is_lost_is_sent_again_as_the_same(at, gateway):
     assert list(gateway.records) == [visit]
 
 
+def test_what_may_have_arrived_is_replaced_whatever_was_answered_later(at, gateway):
+    gateway.scripted.extend([("lost", 4), ("codes", "CM_INVALID_REQUEST")])
+    visit = post(at)
+    sign(at, visit)
+    assert until_stage(at, visit, "validation")["attempts"] == 2
+    sign(at, visit, version=2, text="Phim chụp nằm.")
+    until_stage(at, visit, "saved", version=3)
+    assert gateway.pushes[-1].header["action"] == "REPLACE"
+    assert list(gateway.records) == [visit]
+
+
+def test_what_was_refused_is_not_replaced(at, gateway):
+    gateway.scripted.append(("codes", "CM_SUCCESS", "PS_DS_VERIFY_FAIL"))
+    visit = post(at)
+    sign(at, visit)
+    until_stage(at, visit, "validation")
+    sign(at, visit, version=2)
+    until_stage(at, visit, "saved", version=3)
+    assert gateway.pushes[-1].header["action"] == "NEW"
+
+
 def test_a_login_counts_for_many_and_a_token_that_has_ended_is_renewed(at, gateway):
     visits = [post(at) for _ in range(3)]
     for visit in visits:
@@ -297,7 +321,7 @@ def test_a_wrong_password_is_a_login_that_failed_and_is_put_right_in_its_file(ot
     visit = post(served)
     sign(served, visit)
     kept = until_stage(served, visit, "login")
-    assert (kept["state"], kept["problem"]) == ("waiting", "book_login")
+    assert (kept["state"], kept["problem"], kept["codes"]) == ("waiting", "book_login", ["CM_LOGIN_FAILED"])
     private(tmp_path / "password", "a-password-of-the-gateway")
     until_stage(served, visit, "saved")
 
@@ -325,7 +349,8 @@ def test_a_doctor_without_keys_is_waited_for(other, tmp_path, pairs, gateway):
     visit = post(served)
     sign(served, visit)
     kept = until_stage(served, visit, "unsigned")
-    assert (kept["version"], kept["problem"]) == (2, "book_doctor_missing")
+    assert (kept["version"], kept["state"], kept["problem"]) == (2, "waiting", "book_doctor_missing")
+    assert [each["code"] for each in kept["reasons"]] == ["book_doctor_missing"]
     assert gateway.pushes == []
 
 
