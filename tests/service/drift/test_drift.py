@@ -259,7 +259,7 @@ def test_a_new_device_is_told(watched):
     served = watched
     add_week(served, 60)
     with writing(served) as session:
-        of_last = select(VisitRow.id).where(VisitRow.person_id.like("P-2%")).order_by(VisitRow.id).limit(25)
+        of_last = select(VisitRow.id).where(VisitRow.person_id.like("P-20__")).order_by(VisitRow.id).limit(25)
         moved = update(FilmRow).where(FilmRow.visit_id.in_(session.scalars(of_last).all()))
         session.execute(moved.values(device="Maker DR 2"))
     until(lambda: any(each["name"] == "new_device" for each in alarms(served, open=True)), PATIENCE_S)
