@@ -55,7 +55,7 @@ class Alarm(BaseModel):
     about
         What comes in, what the networks see in it, what they say of it, or whether doctors agree.
     before, now
-        Medians of a number, shares of what is counted, when it was raised.
+        Medians of a number (its means where these are the same), shares of what is counted, when it was raised.
     films_before, films_now
         Of how many films these were.
     p
