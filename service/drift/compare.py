@@ -103,8 +103,8 @@ def _numbers(reference: Sample, now: Sample) -> list[Comparison]:
 def _rank_test(before: Values, now: Values) -> float:
     """p of the Mann-Whitney test by the normal approximation.
 
-    Where more than half of all films have one value, those above it and those below it are counted instead, and twice the
-    smaller p of the exact tests is taken: with so few others the approximation does not hold.
+    Where more than half of all films have one value, the approximation does not hold: those above it and those below it
+    are counted instead, and it is twice the smaller p of the two exact tests.
     """
     from scipy.stats import mannwhitneyu  # noqa: PLC0415  slow to load, and rarely needed
 
