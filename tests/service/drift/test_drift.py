@@ -279,3 +279,5 @@ def test_a_new_reference_ends_the_alarms(watched):
     assert not [each for each in alarms(served, open=True) if each["device"] == "png"]
     (png,) = (each for each in devices(served) if each["device"] == "png")
     assert png["reference_films"] == 0
+    shown = served.admin.get("/v1/drift/device", params={"site": SITE, "device": "png"}).json()
+    assert (shown["reason"], shown["begun_by"] is not None) == (asked["reason"], True)
