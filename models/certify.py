@@ -25,7 +25,7 @@ from models.registry import read_manifest
 Table = Callable[[Sequence[str], Sequence[Sequence[str]]], str]
 
 READ_SHARE = 0.95
-"""Of the sample at least this share has to have been read, so that those that were not cannot change much."""
+"""Of the sample at least this share has to have been read; the others are taken to be like these."""
 HEAD = ("group", "persons", "with a finding", "needed", "released below")
 DAYS = TERM_DAYS = 365
 LIMITS = Limits()

@@ -11,7 +11,8 @@ from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import fisher_exact, norm
+from scipy.special import betaln
+from scipy.stats import norm
 
 from benchmarks.drift.films import Seen
 from service.drift.compare import LEAST_NOW
@@ -59,7 +60,7 @@ class Pool:
 
 def _rank_tests(before: NDArray[np.int64], now: NDArray[np.int64]) -> NDArray[np.float64]:
     """p of the Mann-Whitney tests of all rows, by the normal approximation with corrections for ties and continuity, as
-    ``scipy.stats.mannwhitneyu`` has it; NaN where there are too few values."""
+    ``scipy.stats.mannwhitneyu`` has it; exact where more than half have one value; NaN where there are too few."""
     n_before, n_now, both = before.sum(axis=1), now.sum(axis=1), before + now
     n = n_before + n_now
     u = (now * (np.cumsum(before, axis=1) - before / 2)).sum(axis=1)
@@ -68,10 +69,25 @@ def _rank_tests(before: NDArray[np.int64], now: NDArray[np.int64]) -> NDArray[np
     with np.errstate(divide="ignore", invalid="ignore"):
         sd = np.sqrt(n_before * n_now / 12 * (n + 1 - ties / (n * (n - 1.0))))
         p = np.minimum(2 * norm.sf((u - n_before * n_now / 2 - 0.5) / sd), 1.0)
-    is_constant = (both > 0).sum(axis=1) == 1
-    return np.where(np.minimum(n_before, n_now) < LEAST_NOW, np.nan, np.where(is_constant, 1.0, p))
+    most = both.argmax(axis=1)
+    for row in np.flatnonzero(2 * both.max(axis=1) > n):
+        p[row] = _beside(before[row], now[row], most[row])
+    return np.where(np.minimum(n_before, n_now) < LEAST_NOW, np.nan, p)
+
+
+def _beside(before: NDArray[np.int64], now: NDArray[np.int64], usual: np.intp) -> float:
+    """p of the films above and below the value that most have, of which each row has the counts by value."""
+    n, m = int(before.sum()), int(now.sum())
+    above = _fisher(int(before[usual + 1 :].sum()), n, int(now[usual + 1 :].sum()), m)
+    below = _fisher(int(before[:usual].sum()), n, int(now[:usual].sum()), m)
+    return min(1.0, 2 * min(above, below))
 
 
 @lru_cache(100_000)
 def _fisher(a: int, n: int, b: int, m: int) -> float:
-    return float(fisher_exact(np.array([[a, n - a], [b, m - b]])).pvalue)
+    """As :func:`service.drift.compare.exact_p`, in a hundredth of its time."""
+    of_both = a + b
+    x = np.arange(max(0, of_both - m), min(n, of_both) + 1)
+    log = -betaln(x + 1, n - x + 1) - betaln(of_both - x + 1, m - of_both + x + 1)
+    likely = np.exp(log - log.max())
+    return float(min(1.0, likely[likely <= (1 + 1e-7) * likely[a - x[0]]].sum() / likely.sum()))

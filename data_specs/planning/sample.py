@@ -39,8 +39,8 @@ def reading(
 ) -> bool | None:
     """Whether a finding of the organ is there; ``None``: nobody has said so.
 
-    An outcome counts more than an opinion, and one finding that was confirmed more than another that was refuted. The
-    latest opinion of a doctor counts.
+    A confirmed outcome counts more than any opinion. A refuted one counts where nobody has read the film: it is of one
+    finding, and a doctor may have seen another. The latest opinion counts.
 
     Parameters
     ----------

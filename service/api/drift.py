@@ -62,7 +62,7 @@ async def post_silence(
 
 
 @router.post("/references", status_code=204, responses=problem_responses(errors.NotFound))
-async def post_reference(request: Request, _: AdminKey, asked: NewReference) -> Response:
+async def post_reference(request: Request, key: AdminKey, asked: NewReference) -> Response:
     """Compare a device with its films from now on, because they are right as they are; its alarms end."""
-    await actions.new_reference(service_of(request), asked)
+    await actions.new_reference(service_of(request), key, asked)
     return Response(status_code=204)

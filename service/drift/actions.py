@@ -55,7 +55,7 @@ class Alarm(BaseModel):
     about
         What comes in, what the networks see in it, what they say of it, or whether doctors agree.
     before, now
-        Medians of a number, shares of what is counted, when it was raised.
+        Medians of a number (its means where these are the same), shares of what is counted, when it was raised.
     films_before, films_now
         Of how many films these were.
     p
@@ -119,12 +119,16 @@ class DeviceView(DeviceSummary):
     ----------
     reference
         What its films are compared with.
+    begun_by, reason
+        Key of who said that the reference begins, and why; ``None`` where nobody had to.
     smallest_shift
         The shift of a number, in standard deviations, that would be noticed four times in five with a week of films
         like the last one; ``None`` where nothing is compared.
     """
 
     reference: Week
+    begun_by: str | None
+    reason: str | None
     smallest_shift: float | None
     weeks: list[DeviceWeek]
 
@@ -171,7 +175,7 @@ async def silence(parts: Parts, key: Key, alarm_id: str, asked: Silence) -> Alar
     return await parts.database.write(write)
 
 
-async def new_reference(parts: Parts, asked: NewReference) -> None:
+async def new_reference(parts: Parts, key: Key, asked: NewReference) -> None:
     """Compare a device with its films from now on.
 
     Raises
@@ -181,7 +185,7 @@ async def new_reference(parts: Parts, asked: NewReference) -> None:
     """
 
     def write(session: Session) -> None:
-        if not begin_anew(session, asked.site, asked.device, database_now(session)):
+        if not begin_anew(session, asked.site, asked.device, key.id, asked.reason):
             raise NotFound
         note(session, "reference_begun", site=asked.site, device=asked.device)
 
@@ -271,6 +275,8 @@ def _view(session: Session, row: ReferenceRow, n_devices: int, every_hours: floa
         since=_begun(row.since),
         until=row.until,
         reference=as_week(sample),
+        begun_by=row.begun_by,
+        reason=row.reason,
         reference_films=row.films,
         films_last_week=weeks[-1].films if weeks else 0,
         smallest_shift=round(smallest_noticed(row.films, most, limit), 2) if is_compared else None,

@@ -144,8 +144,9 @@ def _check(device: Device) -> Checked:
 
 def _write(session: Session, site: str, found: Sequence[Checked], every_hours: float) -> None:
     now = database_now(session)
-    enough = select(ReferenceRow.site).where(ReferenceRow.films >= LEAST_REFERENCE)
-    compared_at = list(session.scalars(enough))
+    enough = select(ReferenceRow.site, ReferenceRow.device).where(ReferenceRow.films >= LEAST_REFERENCE)
+    before = {(row.site, row.device) for row in session.execute(enough)}
+    n_compared = len(before | {(site, each.name) for each in found if each.comparisons})
     raised: list[AlarmRow] = []
     for each in found:
         there = session.get(ReferenceRow, (site, each.name))
@@ -153,11 +154,13 @@ def _write(session: Session, site: str, found: Sequence[Checked], every_hours: f
             continue  # somebody has begun a new one since it was read
         if there is not None and (there.seen_by, there.since) != (each.reference.seen_by, each.reference.since):
             _end_alarms(session, site, each.name, now)  # they are about what nothing is compared with any more
+            there.begun_by = there.reason = None
         _write_reference(session, site, each)
         _write_weeks(session, site, each)
-        limit = limit_of_p(len(compared_at), len(each.comparisons), every_hours)
+        limit = limit_of_p(n_compared, len(each.comparisons), every_hours)
         raised += _write_alarms(session, site, each, limit, now)
-        if site in compared_at and each.films >= LEAST_NOW and _is_new(session, site, each.name, now):
+        is_compared = any(known == site for known, _ in before)
+        if is_compared and each.films >= LEAST_NOW and _is_new(session, site, each.name, now):
             raised += _raise(session, site, each.name, [Comparison(NEW_DEVICE, 0, 1, 0, each.films, 0)], now)
     loud = [row for row in raised if row.silenced_until is None]
     if loud:
@@ -249,12 +252,20 @@ def open_alarms(session: Session, site: str, device: str) -> list[AlarmRow]:
     return list(session.scalars(query))
 
 
-def begin_anew(session: Session, site: str, device: str, now: datetime) -> bool:
-    """Compare a device with what comes from now on, and end its alarms; whether there is such a device."""
+def begin_anew(session: Session, site: str, device: str, by: str, reason: str) -> bool:
+    """Compare a device with what comes from now on, and end its alarms; whether there is such a device.
+
+    Parameters
+    ----------
+    by
+        Id of the key that says so.
+    """
+    now = database_now(session)
     row = session.get(ReferenceRow, (site, device))
     if row is None:
         return False
     row.since, row.until, row.films, row.sample = now, None, 0, EMPTY.model_dump_json()
+    row.begun_by, row.reason = by, reason
     _end_alarms(session, site, device, now)
     return True
 

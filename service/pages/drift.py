@@ -17,12 +17,12 @@ from service.api.refusals import STATUS
 from service.api.session import page_key
 from service.drift import actions
 from service.drift.actions import DeviceView, NewReference, Silence
-from service.drift.samples import CODE, LOGIT, Kind, kind_of
+from service.drift.samples import CODE, DISAGREED, LOGIT, REFUSED, Kind, kind_of
 from service.drift.weeks import SHARES, Week
 from service.errors import FieldFault, InvalidRequest, ServiceError, StorageUnavailable
 from service.keys import Key
 from service.language.choice import language_of
-from service.language.texts import opening, text, texts
+from service.language.texts import NARROW_SPACE, number, opening, text, texts
 from service.pages.frame import page, to_login
 from service.pages.opinion import checked
 from service.pages.visit import refusal
@@ -34,6 +34,10 @@ LOW, MIDDLE, HIGH = SHARES.index(0.05), SHARES.index(0.5), SHARES.index(0.95)
 SILENT_DAYS = 28
 """What the form of a silence offers first."""
 MAX_WORD = 200
+SHARES_OF = (REFUSED, DISAGREED, "saturated", "gate_lung_area")
+"""Beside the codes, what is a share and shown as a percentage."""
+LEAST_P = 1e-6
+"""A p below it is told as one that is smaller."""
 
 router = APIRouter(include_in_schema=False, default_response_class=HTMLResponse)
 
@@ -98,9 +102,9 @@ async def new_reference(
 ) -> Response:
     """Compare a device with its films from now on; the page again where that was refused."""
 
-    async def write(_: Key) -> str:
+    async def write(key: Key) -> str:
         asked = checked(NewReference, {"site": site, "device": device, "reason": reason})
-        await actions.new_reference(service_of(request), asked)
+        await actions.new_reference(service_of(request), key, asked)
         return f"/drift?{urlencode({'site': site, 'device': device})}"
 
     return await _changed(request, write)
@@ -145,6 +149,7 @@ async def _page(
         charts=charts(shown, language) if shown else {},
         words=lambda name: words_of(name, language),
         written=lambda name, value: written(name, value, language),
+        chance=lambda p: chance(p, language),
         address=lambda each: f"/drift?{urlencode({'site': each.site, 'device': each.device})}",
         size=(WIDTH, HEIGHT),
         until=(now + timedelta(days=SILENT_DAYS)).date().isoformat(),
@@ -202,7 +207,7 @@ def _ends(name: str, week: Week) -> tuple[float, float, float] | None:
         return values[LOW], values[MIDDLE], values[HIGH]
     n, of = week.counts.get(name, (0, 0))
     if name.startswith(CODE) and not of:
-        of = next(iter(week.counts.values()), (0, 0))[1]
+        of = week.counts.get(REFUSED, (0, 0))[1]  # of all films: a code that none has is not listed
     return (n / of,) * 3 if of else None
 
 
@@ -221,11 +226,21 @@ def words_of(name: str, language: Language) -> str:
 
 def written(name: str, value: float, language: Language) -> str:
     """A number as the page writes it; a share as a percentage."""
-    is_share = name.startswith(CODE) or name in ("refused", "disagreed", "saturated", "gate_lung_area")
-    shown = f"{100 * value:.1f} %" if is_share else f"{value:.0f}" if abs(value) >= 100 else f"{value:.2f}"
-    if language == "en":
-        return shown.replace(" %", "%")
-    return shown.replace(".", ",").replace(" %", "\u00a0%")
+    is_share = name.startswith(CODE) or name in SHARES_OF
+    if not is_share:
+        return number(value, language)
+    space = NARROW_SPACE if language == "fr" else ""
+    return f"{_decimal(f'{100 * value:.1f}', language)}{space}%"
+
+
+def chance(p: float, language: Language) -> str:
+    """A p in plain figures; one that is smaller than any that has to be told apart, as that."""
+    return _decimal(f"p = {p:.6f}" if p >= LEAST_P else f"p < {LEAST_P:.6f}", language)
+
+
+def _decimal(shown: str, language: Language) -> str:
+    """A number with the language's decimal mark."""
+    return shown if language == "en" else shown.replace(".", ",")
 
 
 def _end_of(day: str) -> str:

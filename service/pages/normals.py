@@ -16,7 +16,7 @@ from starlette.datastructures import FormData
 
 from data_specs.visit.contract import Visit
 from data_specs.visit.opinion import Author
-from data_specs.vocabulary import Language
+from data_specs.vocabulary import Language, display
 from service.api.refusals import STATUS
 from service.api.session import page_key
 from service.errors import FieldFault, InvalidRequest, ServiceError, Unavailable
@@ -138,6 +138,7 @@ async def _page(
         seen_px=SEEN_PX,
         certificates=await overview(service) if key.role == "admin" else [],
         bounds_of=_bounds,
+        decides=lambda holding: _decides(holding, language),
     )
 
 
@@ -149,6 +150,16 @@ def _named(form: FormData, name: str) -> list[str]:
 def _said(holding: Certified, n: int, language: Language) -> str:
     """What the opinion on each film of a batch says."""
     return text("normals_said", language, films=n, digest=holding.digest[:12], **_bounds(holding))
+
+
+def _decides(holding: Certified, language: Language) -> str:
+    """The finding whose probability decides, with its ages."""
+    said = holding.certificate
+    name = display(said.finding, language)
+    if said.age_years is None:
+        return name
+    low, high = said.age_years
+    return f"{name} ({text('age_years', language, age=f'{low:g}–{high - 1:g}')})"
 
 
 def _bounds(holding: Certified) -> dict[str, int]:

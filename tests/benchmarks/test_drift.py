@@ -21,6 +21,7 @@ def made(n_persons: int, seed: int, shift: float = 0.0) -> list[Seen]:
         for _ in range(random.integers(1, 4)):
             values = own + random.normal(0, 0.4, 4) + [shift, 0, 0, 0]
             traits = {f"t{i}": round(float(value), 2) for i, value in enumerate(values)}
+            traits["size"] = float(random.choice([320, 256, 400], p=[0.9, 0.06, 0.04]))
             if random.random() < 0.1:
                 del traits["t3"]
             codes = ("turned",) if random.random() < 0.05 else ()

@@ -87,6 +87,8 @@ def fill(served: Served) -> None:
                     until=now - timedelta(weeks=10),
                     films=reference.films,
                     sample=reference.model_dump_json(),
+                    begun_by=str(uuid.uuid4()) if device == STEADY else None,
+                    reason="The detector was replaced, its films were looked at" if device == STEADY else None,
                 )
             )
             for back in range(12):
@@ -148,19 +150,23 @@ def signed_in(served: Served, browser: Browser) -> Iterator[object]:
     assert complaints == []
 
 
-OF_DEVICE = f"/drift?{urlencode({'site': SITE, 'device': CHANGED})}"
+OF_DEVICE, OF_STEADY = (f"/drift?{urlencode({'site': SITE, 'device': each})}" for each in (CHANGED, STEADY))
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_it_reads_well_on_a_phone_and_on_a_desk(signed_in, language: Language) -> None:
     for width in (PHONE, DESK):
         page = signed_in(language, width)
-        for path, name in (("/drift", "drift"), (OF_DEVICE, "drift-device")):
+        for path, name in (("/drift", "drift"), (OF_STEADY, "drift-steady"), (OF_DEVICE, "drift-device")):
             page.goto(path)
             assert page.evaluate("document.documentElement.scrollWidth") <= width
             assert text("drift_alarms", language) in page.inner_text("main")
             shown(page, f"{name}-{language}-{width}")
         assert page.locator(".weeks svg").count() >= 20
+        for details in page.query_selector_all("main details"):
+            details.evaluate("each => { each.open = true }")
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        shown(page, f"drift-forms-{language}-{width}")
 
 
 @pytest.mark.parametrize("dark", [False, True])
@@ -192,4 +198,10 @@ def test_an_alarm_is_silenced_with_a_reason(signed_in) -> None:
     page.wait_for_url("**/drift")
     assert page.locator("main details form[action*=silence]").count() == before - 1
     assert "The exposure was raised on purpose" in page.inner_text(".alarms")
-    shown(page, "drift-silenced")
+    for language in LANGUAGES:
+        for width in (PHONE, DESK):
+            page = signed_in(language, width)
+            page.goto("/drift")
+            assert text("drift_silenced_until", language) in page.inner_text(".alarms")
+            assert page.evaluate("document.documentElement.scrollWidth") <= width
+            shown(page, f"drift-silenced-{language}-{width}")

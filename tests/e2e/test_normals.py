@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from importlib.resources import files
 from pathlib import Path
 
 import pytest
+from sqlalchemy import select
 
 from data_specs.vocabulary import LANGUAGES, Language
 from service.language.texts import text
+from service.storage.tables import CertificateRow
 from tests.service.normals_made import CHILD, FILM, NORMAL, Scoring, bundles, certify, scores
 from tests.service.serving import ADMIN, Served, serving, settings_for, visit_files
 
@@ -125,3 +128,21 @@ def test_a_batch_is_signed_by_one_confirmation(opened, doctor: str) -> None:
     assert text("normals_signed", "vi", n=n) in page.inner_text("main")
     assert page.locator(".films-called-normal li").count() == 0
     shown(page, "normals-signed-vi")
+
+
+@pytest.mark.parametrize("width", [PHONE, DESK])
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_a_release_that_was_stopped_says_so_to_doctors_and_admins(
+    served: Served, opened, doctor: str, language: Language, width: int
+) -> None:
+    assert served.app is not None
+    with served.app.state.service.database.transaction(write=True) as session:
+        (row,) = session.scalars(select(CertificateRow))
+        row.stopped_at, row.n_read, row.n_abnormal = datetime(2026, 11, 30, 9, 30, tzinfo=UTC), 212, 4
+    beginning = text("normals_stopped", language, abnormal=4, read=212).split(".")[0]
+    for who, key in (("doctor", doctor), ("admin", ADMIN)):
+        page = opened(key, language, width)
+        assert beginning in page.inner_text("main")
+        assert page.locator(".films-called-normal li").count() == 0
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        shown(page, f"normals-stopped-{who}-{language}-{width}")

@@ -33,7 +33,8 @@ class ReferenceRow(Base):
     """The films of a device that later ones are compared with.
 
     ``since`` is when it began, ``until`` when the last of its films was received, ``sample`` a
-    ``service.drift.samples.Sample``.
+    ``service.drift.samples.Sample``. ``begun_by`` is the key of who said that it begins, and ``reason`` why; ``None``
+    where an acceptance, another version or the first film began it.
     """
 
     __tablename__ = "drift_references"
@@ -45,6 +46,8 @@ class ReferenceRow(Base):
     until: Mapped[datetime | None] = mapped_column(UtcDateTime)
     films: Mapped[int] = mapped_column(Integer)
     sample: Mapped[str] = mapped_column(Text)
+    begun_by: Mapped[str | None] = mapped_column(String(36))
+    reason: Mapped[str | None] = mapped_column(Text)
 
 
 class WeekRow(Base):

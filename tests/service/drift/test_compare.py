@@ -57,6 +57,17 @@ def test_what_never_varies_is_no_alarm_and_what_begins_to_is():
     assert by_name(compared(before, other))["short_side_px"].p < 1e-30
 
 
+@pytest.mark.parametrize(("n_now", "n_other"), [(20, 1), (20, 2), (35, 2), (250, 4)])
+def test_few_films_of_another_size_are_no_alarm(n_now, n_other):
+    """The rank test's normal approximation finds p = 6e-7 in one film of 20."""
+    before, now = sample_of(films(500)), sample_of(films(n_now))
+    sizes = (1024.0,) * n_other + (2048.0,) * (n_now - n_other)
+    found = by_name(compared(before, now.model_copy(update={"numbers": {"short_side_px": sizes}})))["short_side_px"]
+    assert found.p == pytest.approx(2 * fisher_exact([[0, 500], [n_other, n_now - n_other]]).pvalue)
+    assert found.p > limit_of_p(1, 25)
+    assert (found.before, found.now) == (2048, np.mean(sizes))  # the medians would say that nothing has changed
+
+
 def test_a_code_that_is_new_and_one_that_is_gone_are_compared():
     before, now = sample_of(films(150)), sample_of(films(40))
     new = now.model_copy(update={"counts": {"refused": (0, 40), "code saturated": (30, 40)}})

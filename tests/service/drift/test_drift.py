@@ -259,7 +259,7 @@ def test_a_new_device_is_told(watched):
     served = watched
     add_week(served, 60)
     with writing(served) as session:
-        of_last = select(VisitRow.id).where(VisitRow.person_id.like("P-2%")).order_by(VisitRow.id).limit(25)
+        of_last = select(VisitRow.id).where(VisitRow.person_id.like("P-20__")).order_by(VisitRow.id).limit(25)
         moved = update(FilmRow).where(FilmRow.visit_id.in_(session.scalars(of_last).all()))
         session.execute(moved.values(device="Maker DR 2"))
     until(lambda: any(each["name"] == "new_device" for each in alarms(served, open=True)), PATIENCE_S)
@@ -279,3 +279,5 @@ def test_a_new_reference_ends_the_alarms(watched):
     assert not [each for each in alarms(served, open=True) if each["device"] == "png"]
     (png,) = (each for each in devices(served) if each["device"] == "png")
     assert png["reference_films"] == 0
+    shown = served.admin.get("/v1/drift/device", params={"site": SITE, "device": "png"}).json()
+    assert (shown["reason"], shown["begun_by"] is not None) == (asked["reason"], True)

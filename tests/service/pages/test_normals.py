@@ -10,6 +10,8 @@ import pytest
 from sqlalchemy import select
 
 from data_specs.planning.normals import in_sample
+from inference.bundles.registry import finding_key, read_registry
+from models.registry import accept, read_manifest
 from service.language.texts import text
 from service.storage.tables import AuditRow, CertificateRow, NormalRow, SampleKeyRow, VisitRow
 from tests.service.normals_made import CHILD, DOUBTFUL, FILM, FLAGGED, NORMAL, Scoring, bundles, certify, scores
@@ -58,6 +60,15 @@ class Site:
 
     def certify(self, *more, events=120):
         return certify(self.bundles, self.name, scores(self.tmp_path / "scores.csv", events=events), *more)
+
+    def end(self):
+        assert certify(self.bundles, self.name, self.tmp_path / "scores.csv", "--end") == 0
+
+    def accept(self):
+        """As ``python -m training accept`` logs it."""
+        manifest = read_manifest(read_registry(self.bundles), "lung", "1.0.0")
+        verdicts = {finding_key(each): "fit for triage" for each in manifest.findings}
+        accept(self.bundles, "lung", "1.0.0", self.name, verdicts, who="the lead", why="a test")
 
     def page(self, client=None):
         answer = (client or self.doctor).get("/normals")
@@ -155,7 +166,7 @@ def test_what_is_not_called_normal_is_not_offered(site):
     site.post(FLAGGED)
     site.post(0.61)  # below the events, and flagged
     site.post(DOUBTFUL, sex="male")  # a group that the sample does not have
-    site.post(labs={"hba1c": {"value": 9.5, "unit": "%"}})  # something else follows from this visit
+    site.post(labs=[{"name": "glucose", "value": 2.4, "unit": "mmol/L"}])  # something else follows from this visit
     assert site.called == []
 
 
@@ -198,17 +209,27 @@ def test_misses_in_the_tenth_stop_the_release(site):
     assert len(site.certificates) == 2
 
 
-def test_an_outcome_counts_and_an_acceptance_or_an_end_takes_the_certificate_away(site):
+def test_an_outcome_counts(site):
     assert site.certify() == 0
     (held,) = site.held_back(1)[:1]
     site.read(held)
     confirmed = {"finding": "pneumonia", "outcome": "confirmed", "source": "CT"}
     assert site.doctor.post(f"/v1/visits/{held}/outcomes", json=confirmed).status_code == 201
     assert site.row(held).abnormal is True
-    while not site.offered():
-        site.post()
-    assert certify(site.bundles, site.name, site.tmp_path / "scores.csv", "--end") == 0
-    assert site.offered() == []
+    (certificate,) = site.certificates  # a finding in the first film that is read is beyond a bound of 4 in 1,000
+    assert (certificate.stopped_at is not None, certificate.n_read, certificate.n_abnormal) == (True, 1, 1)
+
+
+def test_the_end_of_a_certificate_and_an_acceptance_take_it_away(site):
+    for take_away in (site.end, site.accept):
+        assert site.certify() == 0
+        visits = [site.post()]
+        while all(site.row(each).held_back for each in visits):
+            visits.append(site.post())
+        assert set(visits) & set(site.offered())
+        take_away()
+        assert site.offered() == []
+        assert "no certificate" in site.page()
 
 
 def test_only_a_doctor_signs(site):

@@ -37,6 +37,8 @@ def upgrade() -> None:
         sa.Column("until", TIME),
         sa.Column("films", sa.Integer, nullable=False),
         sa.Column("sample", sa.Text, nullable=False),
+        sa.Column("begun_by", sa.String(36)),
+        sa.Column("reason", sa.Text),
     )
     op.create_table(
         "drift_weeks",
