@@ -87,6 +87,8 @@ def _prevalence(written: object) -> tuple[Prevalence, ...]:
     if found is None:
         raise wrong
     exact, low, high, ill, of = found.groups()
+    shares: tuple[float, ...]
+    people: int | None
     if of is not None:
         shares, people = (int(ill) / max(int(of), 1),), int(of)
     elif exact is not None:
