@@ -100,6 +100,16 @@ def _prevalence(written: object) -> tuple[Prevalence, ...]:
     return tuple(Prevalence(share, people) for share in shares)
 
 
+CURRENCIES = "EUR | USD | VND | … (ISO 4217)"
+_CURRENCY = re.compile(r"[A-Z]{3}", re.ASCII)
+
+
+def _currency(written: object) -> str:
+    if not isinstance(written, str) or _CURRENCY.fullmatch(written) is None:
+        raise PydanticCustomError("currency", "expected {expected}", {"expected": CURRENCIES})
+    return written
+
+
 Amount = Annotated[FiniteFloat, Field(ge=0, le=1e12)]
 
 
@@ -120,7 +130,7 @@ class Costs(Schema):
         For each case found.
     """
 
-    currency: Annotated[str, Field(pattern=r"^[A-Z]{3}$")]
+    currency: Annotated[str, BeforeValidator(_currency)]
     screening: Amount
     recall_visit: Amount
     confirmatory_test: Amount
