@@ -17,7 +17,7 @@ from fastapi.responses import HTMLResponse, Response
 from pydantic import ValidationError
 
 from data_specs.bundle import BundleManifest
-from data_specs.planning.consequences import SHARES, Consequences, Figure, plan
+from data_specs.planning.consequences import MONEY, SHARES, Consequences, Figure, plan
 from data_specs.planning.performance import Performance, performances
 from data_specs.planning.programme import ALL_CASES, Prevalence, Programme
 from data_specs.planning.table import a_few, as_csv
@@ -91,6 +91,7 @@ async def planning(request: Request) -> Response:
         costs=COSTS,
         charts=CHARTS,
         columns=COLUMNS,
+        money=MONEY,
         size=(WIDTH, HEIGHT),
         a_few=a_few,
         query=request.url.query,
