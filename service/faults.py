@@ -89,7 +89,7 @@ def field_faults(
 
 def _fault(error: Mapping[str, Any], prefix: str, model: type[BaseModel] | None) -> FieldFault:
     kind = str(error["type"])
-    context = error.get("ctx", {})
+    context = {name: _whole(each) for name, each in error.get("ctx", {}).items()}
     loc = (*error["loc"], context["member"]) if "member" in context else error["loc"]
     path = ".".join([prefix, *map(quoted_name, loc)] if prefix else map(quoted_name, loc))
     code = _CODES.get(kind, "field_invalid")
@@ -101,6 +101,11 @@ def _fault(error: Mapping[str, Any], prefix: str, model: type[BaseModel] | None)
     field = str(loc[-1]) if loc else ""
     quoted = "" if code != "field_invalid" or field in _NEVER_QUOTED else quoted_value(error.get("input"))
     return FieldFault(path or "body", code, expected, quoted, _HINTS.get(kind, ""))
+
+
+def _whole(limit: object) -> object:
+    """A limit as a person writes it: 0, not 0.0."""
+    return int(limit) if isinstance(limit, float) and limit.is_integer() else limit
 
 
 def quoted_value(value: object) -> str:

@@ -106,14 +106,13 @@ def consequences(
     counts = np.array([[p.true_positives, p.false_negatives, p.true_negatives, p.false_positives] for p in points])
     tp, fn, tn, fp = (column[:, None] + 0.5 for column in counts.T.astype(np.float64))
     shape = (len(points), draws)
-    measured = np.array([[p.sensitivity] for p in points]), np.array([[p.specificity] for p in points])
+    sensitivity = np.array([[p.sensitivity] for p in points])
+    specificity = np.array([[p.specificity] for p in points])
     certain = np.array([[not 0 < p.threshold < 1] for p in points])
-    drawn = (
-        np.where(certain, exact, rng.beta(*posterior, shape))
-        for exact, posterior in zip(measured, ((tp, fn), (tn, fp)), strict=True)
-    )
-    values = money(shares(*measured, prevalence.share), costs, people)
-    spread = money(shares(*drawn, prevalence.drawn(rng, draws)), costs, people)
+    drawn_sensitivity = np.where(certain, sensitivity, rng.beta(tp, fn, shape))
+    drawn_specificity = np.where(certain, specificity, rng.beta(tn, fp, shape))
+    values = money(shares(sensitivity, specificity, prevalence.share), costs, people)
+    spread = money(shares(drawn_sensitivity, drawn_specificity, prevalence.drawn(rng, draws)), costs, people)
     found = {name: _with_interval(values[name][:, 0], spread[name]) for name in FIGURES}
     return tuple(
         Row(
@@ -163,8 +162,9 @@ def money(of_1000: dict[str, Floats], costs: Costs, people: int) -> dict[str, Fl
 
 def ratio(part: Floats, of: Floats) -> Floats:
     """``part / of``; NaN where ``of`` is zero."""
-    part, of = np.broadcast_arrays(part, of)
-    return np.divide(part, of, out=np.full(of.shape, np.nan), where=of > 0)
+    undefined = np.full(np.broadcast_shapes(part.shape, of.shape), np.nan)
+    share: Floats = np.divide(part, of, out=undefined, where=of > 0)
+    return share
 
 
 def _with_interval(values: Floats, drawn: Floats) -> list[Figure]:

@@ -87,6 +87,8 @@ def _prevalence(written: object) -> tuple[Prevalence, ...]:
     if found is None:
         raise wrong
     exact, low, high, ill, of = found.groups()
+    shares: tuple[float, ...]
+    people: int | None
     if of is not None:
         shares, people = (int(ill) / max(int(of), 1),), int(of)
     elif exact is not None:
@@ -96,6 +98,16 @@ def _prevalence(written: object) -> tuple[Prevalence, ...]:
     if not all(0 < share < 1 for share in shares) or list(shares) != sorted(set(shares)):
         raise wrong
     return tuple(Prevalence(share, people) for share in shares)
+
+
+CURRENCIES = "EUR | USD | VND | … (ISO 4217)"
+_CURRENCY = re.compile(r"[A-Z]{3}", re.ASCII)
+
+
+def _currency(written: object) -> str:
+    if not isinstance(written, str) or _CURRENCY.fullmatch(written) is None:
+        raise PydanticCustomError("currency", "expected {expected}", {"expected": CURRENCIES})
+    return written
 
 
 Amount = Annotated[FiniteFloat, Field(ge=0, le=1e12)]
@@ -118,7 +130,7 @@ class Costs(Schema):
         For each case found.
     """
 
-    currency: Annotated[str, Field(pattern=r"^[A-Z]{3}$")]
+    currency: Annotated[str, BeforeValidator(_currency)]
     screening: Amount
     recall_visit: Amount
     confirmatory_test: Amount

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from datetime import date
-from typing import Annotated
+from typing import Annotated, get_args
 
 from fastapi import APIRouter, Form, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
@@ -17,7 +17,7 @@ from service.errors import ServiceError, StorageUnavailable
 from service.incidents import actions as incidents
 from service.incidents.actions import Closing, NewIncident
 from service.incidents.deadlines import read_deadlines
-from service.keys import Key
+from service.keys import Key, Role
 from service.pages.frame import page, to_login
 from service.pages.opinion import checked
 from service.pages.visit import refusal, run_and_return
@@ -71,6 +71,7 @@ async def audit(
         more=found[PAGE - 1].entry.number if len(found) > PAGE else None,
         names=await database.read(lambda session: names_of_keys(session, ids)),
         actions=sorted(ACTIONS),
+        roles=get_args(Role),
         head=await database.read(head_of),
     )
 

@@ -17,9 +17,9 @@ from fastapi.responses import HTMLResponse, Response
 from pydantic import ValidationError
 
 from data_specs.bundle import BundleManifest
-from data_specs.planning.consequences import SHARES, Consequences, Figure, plan
+from data_specs.planning.consequences import MONEY, SHARES, Consequences, Figure, plan
 from data_specs.planning.performance import Performance, performances
-from data_specs.planning.programme import ALL_CASES, Programme
+from data_specs.planning.programme import ALL_CASES, Prevalence, Programme
 from data_specs.planning.table import a_few, as_csv
 from data_specs.problems import message
 from data_specs.vocabulary import Language, display, is_reassuring
@@ -39,6 +39,8 @@ CHARTS = ("recalled", "missed", "cost_per_case")
 DRAWS = 4000
 """Fewer than on the command line, for a page that is waited for: the ends of an interval vary by a hundredth of it."""
 PLANNED = "screened"
+MARKS = {"en": {}, "fr": str.maketrans(",.", NARROW_SPACE + ","), "vi": str.maketrans(",.", ".,")}
+"""How a language writes the comma between three digits and the decimal point of ``1,234.5``."""
 MAX_FIELD = 200
 
 router = APIRouter(include_in_schema=False, default_response_class=HTMLResponse)
@@ -89,6 +91,7 @@ async def planning(request: Request) -> Response:
         costs=COSTS,
         charts=CHARTS,
         columns=COLUMNS,
+        money=MONEY,
         size=(WIDTH, HEIGHT),
         a_few=a_few,
         query=request.url.query,
@@ -186,24 +189,32 @@ def _written(language: Language) -> dict[str, Any]:
     """How the template writes numbers."""
 
     def decimals(value: float, digits: int) -> str:
-        text = f"{value:,.{digits}f}".replace(",", NARROW_SPACE)
-        return text if language == "en" else text.replace(".", ",")
+        return f"{value:,.{digits}f}".translate(MARKS[language])
 
     def amount(value: float) -> str:
         """With groups of three digits and, below 100, decimals."""
         return decimals(value, 0 if abs(value) >= 100 else 1 if abs(value) >= 10 else 2)
 
-    def interval(figure: Figure, name: str) -> tuple[str, str] | None:
+    def interval(figure: Figure, name: str) -> tuple[str, str, str] | None:
         """The figure and its interval, ``None`` where it is not defined; an NPV, near 100 %, has two decimals."""
         if math.isnan(figure.value):
             return None
         ends = (figure.value, figure.low, figure.high)
         digits = 2 if name == "npv" else 1
         value, low, high = (decimals(100 * each, digits) if name in SHARES else amount(each) for each in ends)
-        return value, f"{low}–{high}"
+        return value, low, high
+
+    def prevalence(of: Prevalence) -> str:
+        return str(of).translate(MARKS[language])
 
     def title(finding: str) -> str:
         name, space, ages = finding.partition(" ")
         return f"{opening(display(name, language))}{space}{ages}"
 
-    return {"amount": amount, "decimals": decimals, "interval": interval, "finding_title": title}
+    return {
+        "amount": amount,
+        "decimals": decimals,
+        "interval": interval,
+        "prevalence": prevalence,
+        "finding_title": title,
+    }

@@ -12,6 +12,7 @@ from starlette.routing import BaseRoute, Mount, Route
 from service.audit.actions import ACTIONS, DCM
 from service.audit.listing import Wanted, list_entries
 from service.audit.routes import CHANGES, NOTHING, ROUTES
+from tests.conftest import ROOT
 from tests.service.serving import visit_files
 
 
@@ -40,6 +41,11 @@ def test_every_look_is_an_action():
     assert looks <= set(ACTIONS)
     assert all(ACTIONS[look].kind in ("R", "E") for look in looks)
     assert {action.code for action in ACTIONS.values()} == set(DCM)
+
+
+def test_the_page_about_the_log_names_every_action():
+    page = (ROOT / "docs/reference/audit.md").read_text("utf-8")
+    assert [action for action in ACTIONS if f"`{action}`" not in page] == []
 
 
 def test_what_only_reads_changes_nothing():

@@ -56,7 +56,8 @@ def test_from_a_visit_to_its_proof(served, monkeypatch, tmp_path, capsys):
         answer = doctor.post(f"/v1/visits/{visit}/incidents", json={**new, "severity": "serious"})
         assert answer.status_code == 422, "the shipped table is not used"
         by_api = doctor.post(f"/v1/visits/{visit}/incidents", json=new).json()
-        assert "Cần xem xét" in doctor.get(f"/visits/{visit}?lang=vi").text
+        page = doctor.get(f"/visits/{visit}", headers={"Accept-Language": "vi"})
+        assert "Cần xem xét" in page.text
         form = {"kind": "delay", "severity": "within_a_week", "text": TOLD}
         assert doctor.post(f"/visits/{visit}/incident", data=form).status_code == 303
         found = admin.get("/v1/incidents", params={"visit": visit}).json()["items"]

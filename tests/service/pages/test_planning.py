@@ -66,13 +66,13 @@ def test_a_plan_has_a_table_and_curves_for_each_prevalence(served, language):
     assert answer.status_code == 200
     assert page.count('<section class="card" aria-labelledby="plan-') == 2
     assert page.count('<svg class="chart curve"') == 6
-    assert text("planning_at", language, prevalence="24/8000", people="8\u202f000") in page
+    people, sensitivity = {"en": ("8,000", "96.3"), "fr": ("8\u202f000", "96,3"), "vi": ("8.000", "96,3")}[language]
+    assert text("planning_at", language, prevalence="24/8000", people=people) in page
     heads = re.findall(r'<th scope="col">([^<]+)</th>', page)
     assert heads[1 : 1 + len(COLUMNS)] == [text(f"planning_figure_{name}", language) for name in COLUMNS]
     assert text("planning_decides", language) in page
     assert not re.search(r"\bnan\b", page)
-    point = "." if language == "en" else ","
-    assert f"96{point}3<br>" in page, "the sensitivity at the deciding threshold: 368 of 382"
+    assert f">{sensitivity}</span><br>" in page, "the sensitivity at the deciding threshold: 368 of 382"
 
 
 def test_the_table_has_every_threshold_and_figures_that_can_be_counted(admin):
@@ -118,6 +118,7 @@ def test_cases_with_one_threshold_have_one_row_and_no_curve(admin):
         ({"prevalence": "0.3 %"}, "prevalence"),
         ({"prevalence": ""}, "prevalence"),
         ({"currency": "đồng"}, "currency"),
+        ({"currency": "vnd"}, "currency"),
         ({"screening": ""}, "screening"),
         ({"recall_visit": "-1"}, "recall_visit"),
         ({"confirmatory_test": "nan"}, "confirmatory_test"),
@@ -134,6 +135,7 @@ def test_what_cannot_be_planned_is_said_at_its_field_and_kept(served, language, 
         assert f'aria-describedby="{field}-error' in answer.text
         assert '<section class="card" aria-labelledby="plan-' not in answer.text
         assert 'value="VND"' in answer.text or field == "currency"
+        assert not re.search(r"\^\[|[≥≤] \d+[.]0\b", answer.text), "what is accepted is said to a person"
 
 
 def test_words_from_the_address_are_shown_as_words(admin):
