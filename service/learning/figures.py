@@ -15,6 +15,8 @@ from service.learning.records import ANY, Answer
 
 Z = 1.959964
 """The 97.5 % quantile of the normal distribution."""
+SMALLEST_ERROR = 1e-6
+"""A smaller standard error is 0 but for rounding: such cases do not show how much the figure may vary."""
 CASES_IN_BLOCK = 20
 FEWEST_PEERS = 5
 """With fewer, a quartile would be somebody's own figure."""
@@ -32,9 +34,11 @@ class Proportion(Schema):
 
 
 class Estimate(Schema):
+    """A figure with its large-sample interval; without one where its standard error is 0, as where all is right."""
+
     value: float
-    low: float
-    high: float
+    low: float | None
+    high: float | None
 
 
 class Step(Schema):
@@ -86,13 +90,12 @@ class Figures(Schema):
 
 
 class Block(Schema):
-    """Cases in the order in which they were read, as a whole: the ``first`` to the ``last``, until a time."""
+    """Some cases in the order in which they were read: the ``first`` to the ``last``, signed until a time."""
 
     first: int
     last: int
     until: datetime
-    sensitivity: Proportion
-    specificity: Proportion
+    figures: tuple[Figures, ...]
 
 
 Answers = Sequence[Mapping[str, Answer]]
@@ -167,21 +170,13 @@ def by_finding(read: Answers, order: Sequence[str]) -> tuple[Figures, ...]:
     return tuple(figures(name, given) for name, given in made if given)
 
 
-def blocks(read: Answers, at: Sequence[datetime]) -> tuple[Block, ...]:
-    """Sensitivity and specificity of cases as a whole over time; the last block may be shorter."""
+def blocks(read: Answers, at: Sequence[datetime], order: Sequence[str]) -> tuple[Block, ...]:
+    """Figures over time, as :func:`by_finding`; the last block may be shorter."""
     made = []
     for start in range(0, len(read), CASES_IN_BLOCK):
-        some = figures(ANY, [each[ANY] for each in read[start : start + CASES_IN_BLOCK]])
-        end = start + some.cases
-        made.append(
-            Block(
-                first=start + 1,
-                last=end,
-                until=at[end - 1],
-                sensitivity=some.sensitivity,
-                specificity=some.specificity,
-            )
-        )
+        some = read[start : start + CASES_IN_BLOCK]
+        end = start + len(some)
+        made.append(Block(first=start + 1, last=end, until=at[end - 1], figures=by_finding(some, order)))
     return tuple(made)
 
 
@@ -220,5 +215,7 @@ def _reliability(given: Sequence[Answer]) -> tuple[Step, ...]:
 
 
 def _estimate(value: float, error: float, least: float, most: float) -> Estimate:
+    if error < SMALLEST_ERROR:
+        return Estimate(value=round(value, 3), low=None, high=None)
     low, high = max(least, value - Z * error), min(most, value + Z * error)
     return Estimate(value=round(value, 3), low=round(low, 3), high=round(high, 3))

@@ -28,8 +28,10 @@ def estimate(found: Estimate | None, language: Language) -> tuple[str, str]:
     """A figure and its interval: ``0.72`` and ``0.41 to 1.00``, with a sign where it is below 0."""
     if found is None:
         return NOTHING, ""
-    value, low, high = (plain(each, language) for each in (found.value, found.low, found.high))
-    return value, text("learning_range", language, low=low, high=high)
+    if found.low is None or found.high is None:
+        return plain(found.value, language), text("learning_no_interval", language)
+    low, high = plain(found.low, language), plain(found.high, language)
+    return plain(found.value, language), text("learning_range", language, low=low, high=high)
 
 
 def plain(value: float, language: Language) -> str:

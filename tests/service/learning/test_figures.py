@@ -52,6 +52,18 @@ def test_kappa_needs_two_answers():
     assert kappa(0, 5, 5, 0).value == -1
 
 
+def test_cases_that_are_all_alike_give_no_interval():
+    """A standard error of 0 would say that nothing is uncertain."""
+    for made in (
+        kappa(5, 0, 0, 5),
+        kappa(0, 5, 5, 0),
+        brier([(0.9, True)] * 7),
+        brier([(0.9, True), (0.1, False)] * 9),
+    ):
+        assert (made.low, made.high) == (None, None)
+    assert kappa(5, 0, 1, 5).low is not None
+
+
 def test_the_brier_score_is_that_of_a_library():
     rated = [(0.9, True), (0.7, False), (0.1, False), (0.5, True)]
     ours = brier(rated)
@@ -80,9 +92,10 @@ def test_only_cases_whose_truth_is_known_count_for_a_finding():
 
 def test_blocks_follow_each_other_in_the_order_of_reading():
     start = datetime(2026, 11, 1, tzinfo=UTC)
-    read = [{ANY: Answer(True, n >= 20)} for n in range(45)]
-    made = blocks(read, [start + timedelta(days=n) for n in range(45)])
-    assert [(each.first, each.last, each.sensitivity.n) for each in made] == [(1, 20, 0), (21, 40, 20), (41, 45, 5)]
+    read = [{ANY: Answer(True, n >= 20)} | ({"mass": Answer(True, True)} if n < 2 else {}) for n in range(45)]
+    made = blocks(read, [start + timedelta(days=n) for n in range(45)], ("mass",))
+    found = [(each.first, each.last, [(row.finding, row.sensitivity.n) for row in each.figures]) for each in made]
+    assert found == [(1, 20, [(ANY, 0), ("mass", 2)]), (21, 40, [(ANY, 20)]), (41, 45, [(ANY, 5)])]
     assert made[-1].until == start + timedelta(days=44)
 
 
