@@ -72,7 +72,7 @@ class Figures(Schema):
     cases, present
         Cases in which its truth is known, and in which it is there.
     kappa
-        Cohen's kappa with the truth; ``None`` where it is not defined.
+        Cohen's kappa with the truth; ``None`` where the truth is the same in every case.
     brier
         Mean squared distance of confidence from truth, 0 is best; ``None`` with fewer than two answers with confidence.
     """
@@ -129,7 +129,9 @@ def figures(finding: str, given: Sequence[Answer]) -> Figures:
 
 
 def kappa(both: int, missed: int, added: int, neither: int) -> Estimate | None:
-    """Cohen's kappa of a reader with the truth; ``None`` where both say the same one thing of every case.
+    """Cohen's kappa of a reader with the truth; ``None`` where the truth is the same in every case.
+
+    It would then be 0, whatever the reader says.
 
     References
     ----------
@@ -137,13 +139,11 @@ def kappa(both: int, missed: int, added: int, neither: int) -> Estimate | None:
     Everitt B.S., Large sample standard errors of kappa and weighted kappa, Psychol Bull 1969;72:323-327, equation 13.
     """
     n = both + missed + added + neither
-    if not n:
+    if not (both + missed and added + neither):
         return None
     p = np.array([[both, missed], [added, neither]]) / n
     truth, said = p.sum(axis=1), p.sum(axis=0)
     observed, chance = float(np.trace(p)), float(truth @ said)
-    if chance == 1:
-        return None
     value = (observed - chance) / (1 - chance)
     agreeing = sum(p[i, i] * (1 - (truth[i] + said[i]) * (1 - value)) ** 2 for i in (0, 1))
     differing = (1 - value) ** 2 * sum(p[i, 1 - i] * (said[i] + truth[1 - i]) ** 2 for i in (0, 1))

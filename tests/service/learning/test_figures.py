@@ -45,9 +45,12 @@ def standard_error(*counts, step=1e-6):
     return (sum(p * (slope - mean) ** 2 for slope, p in zip(slopes, shares, strict=True)) / n) ** 0.5
 
 
-def test_kappa_needs_two_answers():
+def test_kappa_needs_two_truths():
     assert kappa(0, 0, 0, 0) is None
     assert kappa(5, 0, 0, 0) is None
+    assert kappa(3, 2, 0, 0) is None, "it would be 0, whatever was said"
+    assert kappa(0, 0, 2, 3) is None
+    assert kappa(5, 0, 5, 0).value == 0
     assert kappa(5, 0, 0, 5).value == 1
     assert kappa(0, 5, 5, 0).value == -1
 
