@@ -286,8 +286,6 @@ def test_a_case_is_blind_until_it_is_signed(classroom, cases, trainees, first):
             for file in ("/film.jpg?max_px=64", ""):
                 shown = client.get(f"{pictures}/inputs/0{file}")
                 assert shown.status_code == 200, "the picture, and the file as it came"
-                    "the picture, and the file as it came"
-                )
             assert client.get(f"{pictures}/evidence/pneumonia/0.svg").status_code == 404
             unread.remove(visit)
             assert client.get(f"/v1/visits/{min(unread)}/inputs/0/film.jpg").status_code == 403, "not given yet"
