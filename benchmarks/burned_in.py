@@ -74,7 +74,7 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def as_they_are(paths: Sequence[Path], enlarged: int) -> tuple[dict[str, object], list[Path]]:
-    """How many films are withheld, blacked out in part, or left as they are, how much is blacked out; and which leave."""
+    """How many films are withheld, blacked out in part, or left as they are, and how much is; the films that leave."""
     counts: Counter[str] = Counter()
     areas, leaving = [], []
     for path in paths:
