@@ -18,7 +18,17 @@ from service.export.__main__ import DONE
 from service.language.texts import text
 from service.learning.__main__ import main as learning
 from service.storage.commands import REFUSED
-from service.storage.tables import DeliveryRow, OpinionRow, OutcomeRow, ReadingRow, ReportRow
+from service.storage.tables import (
+    DeliveryRow,
+    ExchangeRow,
+    FilmRow,
+    NormalRow,
+    OpinionRow,
+    OutcomeRow,
+    ReadingRow,
+    ReportRow,
+    ShadowRow,
+)
 from tests.service.delivery.sinks import Sink
 from tests.service.export.ends import WRITE, End, visits_in
 from tests.service.export.planted import Planted, film_values, planted_film
@@ -78,6 +88,7 @@ class Class:
         """Everything clinical that an admin, the referring doctor and the specialist can list."""
         seen = {}
         addresses = ("/v1/visits?limit=200", "/v1/statistics", "/v1/referrals", "/v1/deliveries", "/dicomweb/studies")
+        addresses += ("/v1/drift/devices", "/v1/drift/alarms")
         for name, key in (("admin", None), ("doctor", self.doctor), ("specialist", self.specialist)):
             with self.served.client(key) if key else self.served.client() as client:
                 for address in addresses:
@@ -87,7 +98,7 @@ class Class:
                         found.pop("since", None)
                     seen[name, address] = answer.status_code, found
         with self.database.transaction() as session:
-            for table in (OpinionRow, OutcomeRow, ReportRow, DeliveryRow):
+            for table in (OpinionRow, OutcomeRow, ReportRow, DeliveryRow, FilmRow, ShadowRow, NormalRow, ExchangeRow):
                 seen[table.__tablename__] = session.execute(select(func.count()).select_from(table)).scalar_one()
         return seen
 
