@@ -51,7 +51,10 @@ MOST = 1000
 MIDDLE = (0.16, 0.80, 0.14, 0.86)
 """Where the lungs of a frontal film lie: first and last row, first and last column, as shares."""
 AROUND = 0.8
-"""Letters of one text lie nearer to each other, as a share of their height; so much is blacked out around them."""
+"""Letters of one text lie nearer to each other, as a share of their height."""
+BLACKED_AROUND = 1.6
+"""So much is blacked out around a text, as a share of the height of its letters: some letters of a text look like none,
+most often the first or the last. Of 100 texts 94 were covered whole, with 0.8 only 85."""
 
 
 SQUARE = np.ones((3, 3), np.bool_)
@@ -246,7 +249,7 @@ def _in_the_middle(box: Box, height: int, width: int) -> bool:
 def _larger(box: Box, step: int, shape: tuple[int, ...]) -> Box:
     """The box in pixels of the film, with what lies closely around it."""
     height = float(_heights(np.array([box]))[0])
-    around = round(AROUND * height) + 1
+    around = round(BLACKED_AROUND * height) + 1
     return Box(
         max(0, (box.top - around) * step),
         max(0, (box.left - around) * step),
