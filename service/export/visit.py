@@ -33,6 +33,7 @@ from service.errors import StoredFileDamaged, StoredFileMissing
 from service.export.film import film_file
 from service.export.names import Names
 from service.export.profile import counted
+from service.export.truth import seen_in
 from service.export.words import terms_in
 from service.outcomes.files import recording_files
 from service.storage.store import Store
@@ -111,7 +112,7 @@ def leaving(
     questions
         Texts of its open questions.
     truth
-        What became known of it, where that leaves too.
+        What became known of it, where that leaves too: as much of it as can be seen in the files that leave.
 
     Raises
     ------
@@ -129,7 +130,6 @@ def leaving(
             priority=assessment.priority if assessment else "unassessed",
             findings=_findings(assessment),
             asked_about=terms_in(context.order.reason if context.order else None, *questions),
-            truth=truth,
         ),
         files={},
     )
@@ -160,7 +160,8 @@ def leaving(
             stated.append((told.age_years, told.sex))
             made.files |= recording_files(_recording(samples, told.fs_hz), f"{made.visit.visit}-e{n:02}")
     whole = _context(context, person, on, _known_age(context, stated), _known_sex(context, stated))
-    made.visit = made.visit.model_copy(update={"context": whole, "files": tuple(made.files)})
+    known = seen_in(truth, made.files) if truth is not None else None
+    made.visit = made.visit.model_copy(update={"context": whole, "files": tuple(made.files), "truth": known})
     return made
 
 
