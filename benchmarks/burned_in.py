@@ -68,19 +68,21 @@ def main(arguments: Sequence[str]) -> None:
     random.Random(7).shuffle(paths)  # noqa: S311  a sample, no secret
     half = paths[("chosen", "report").index(given.half) :: 2]
     shown = half[: given.films]
-    figures = {f"films, × {n}": as_they_are(shown, n) for n in (1, ENLARGED)} | {"texts": texts(half, given.texts)}
-    print(json.dumps(figures))
+    small, _ = as_they_are(shown, 1)
+    large, leaving = as_they_are(shown, ENLARGED)
+    print(json.dumps({"films": small, f"films, × {ENLARGED}": large, "texts": texts(leaving, given.texts)}))
 
 
-def as_they_are(paths: Sequence[Path], enlarged: int) -> dict[str, object]:
-    """How many films are withheld, blacked out in part, or left as they are, and how much is blacked out."""
+def as_they_are(paths: Sequence[Path], enlarged: int) -> tuple[dict[str, object], list[Path]]:
+    """How many films are withheld, blacked out in part, or left as they are, and how much is; the films that leave."""
     counts: Counter[str] = Counter()
-    areas = []
+    areas, leaving = [], []
     for path in paths:
         pixels = _film(path, enlarged)
         found = find_writing(pixels)
         counts["withheld" if found.undecided else "blacked out in part" if found.boxes else "as it is"] += 1
         if not found.undecided:
+            leaving.append(path)
             areas.append(float(_covered(found, pixels.shape).mean()))
     rows = [[what, *_share(n, len(paths))] for what, n in sorted(counts.items())]
     table(f"{len(paths)} films, enlarged {enlarged} times", ("", "films", "share", "95 %"), rows)
@@ -88,11 +90,14 @@ def as_they_are(paths: Sequence[Path], enlarged: int) -> dict[str, object]:
         zip(("p50", "p90", "most"), np.percentile(areas or [0.0], [50, 90, 100]).round(3).tolist(), strict=True)
     )
     print(f"area blacked out of those that leave: {percentiles}")
-    return {**counts, **percentiles}
+    return {**counts, **percentiles}, leaving
 
 
 def texts(paths: Sequence[Path], n_texts: int) -> dict[str, list[int]]:
-    """By what a text is like: how many there were, how many were found whole, and how many not at all."""
+    """By what a text is like: how many there were, how many were found whole, and how many not at all.
+
+    Burned into films that leave without it: of another one, its text says nothing.
+    """
     found: dict[str, list[float]] = {}
     for made in _burned(paths, n_texts):
         writing = find_writing(made.pixels)

@@ -32,6 +32,7 @@ EXAMPLES = {
     "wanted": "a*b?c*" * 20,
     "words": ["7", *(f"{number:012}" for number in range(99))],
     "point": r"[0-9.]+",
+    "form": b"Nguyen Van A",
     "with_ae_title": True,
 }
 """Values of parameters that stand in patterns."""

@@ -51,7 +51,10 @@ MOST = 1000
 MIDDLE = (0.16, 0.80, 0.14, 0.86)
 """Where the lungs of a frontal film lie: first and last row, first and last column, as shares."""
 AROUND = 0.8
-"""Letters of one text lie nearer to each other, as a share of their height; so much is blacked out around them."""
+"""Letters of one text lie nearer to each other, as a share of their height."""
+BLACKED_AROUND = 1.6
+"""So much is blacked out around a text, as a share of the height of its letters: some letters of a text look like none,
+most often the first or the last. Of 100 texts 94 were covered whole, with 0.8 only 85."""
 
 
 SQUARE = np.ones((3, 3), np.bool_)
@@ -153,14 +156,14 @@ def _shapes(film: NDArray[np.uint8], *, bright: bool) -> Shapes:
         may_be[np.unique(labelled[taken]) - 1] = False  # a lower level has it
         within = _means(contrast, labelled, n_found)
         may_be &= (within >= WITHIN[0] * level) & (within < WITHIN[1] * level)
-        for i in np.flatnonzero(may_be):
+        for i in map(int, np.flatnonzero(may_be)):
             may_be[i] = _left_beside(contrast, labelled, boxes[i], i + 1) <= RUNS_OUT * within[i]
         taken |= np.concatenate(([False], may_be))[labelled]
         found.append(Shapes(boxes[may_be], within[may_be], _letters(boxes, ink)[may_be]))
     return Shapes(*map(np.concatenate, zip(*found, strict=True)))
 
 
-def _means(values: NDArray[np.int16], labelled: NDArray[np.int32], n_labels: int) -> NDArray[np.float64]:
+def _means(values: NDArray[np.int16], labelled: NDArray[np.signedinteger], n_labels: int) -> NDArray[np.float64]:
     """Mean of the values under each label from 1, 0 where there are none."""
     flat = labelled.ravel()
     sums = np.bincount(flat, values.ravel(), minlength=n_labels + 1)
@@ -168,7 +171,7 @@ def _means(values: NDArray[np.int16], labelled: NDArray[np.int32], n_labels: int
 
 
 def _left_beside(
-    contrast: NDArray[np.int16], labelled: NDArray[np.int32], box: NDArray[np.int64], number: int
+    contrast: NDArray[np.int16], labelled: NDArray[np.signedinteger], box: NDArray[np.int64], number: int
 ) -> float:
     """Mean contrast two pixels beside a shape, where no other shape is near; 0 where there is none such."""
     from scipy import ndimage  # noqa: PLC0415
@@ -234,7 +237,7 @@ def _sides(boxes: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int6
 def _heights(boxes: NDArray[np.int64]) -> NDArray[np.float64]:
     """About the height of a letter in each box: of a thin one, such as an I, more than its width."""
     shorter, longer = _sides(boxes)
-    return np.minimum(2.0 * shorter, longer)
+    return np.asarray(np.minimum(2.0 * shorter, longer))
 
 
 def _in_the_middle(box: Box, height: int, width: int) -> bool:
@@ -246,7 +249,7 @@ def _in_the_middle(box: Box, height: int, width: int) -> bool:
 def _larger(box: Box, step: int, shape: tuple[int, ...]) -> Box:
     """The box in pixels of the film, with what lies closely around it."""
     height = float(_heights(np.array([box]))[0])
-    around = round(AROUND * height) + 1
+    around = round(BLACKED_AROUND * height) + 1
     return Box(
         max(0, (box.top - around) * step),
         max(0, (box.left - around) * step),

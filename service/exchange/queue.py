@@ -30,7 +30,7 @@ from service.background import NOT_LEASED, LeasedRows, lease_ended
 from service.exchange.merge import adopt
 from service.exchange.record import Answer, News
 from service.storage.database import database_now, rowcount
-from service.storage.tables import EXCHANGES, THE_CENTRE, VISITS, CentreRow
+from service.storage.tables import EXCHANGES, IS_CASE, THE_CENTRE, VISITS, CentreRow
 
 T = TypeVar("T")
 SMALL, FILMS = 1, 2
@@ -96,7 +96,7 @@ class Exchanges(LeasedRows[str]):
         All visits are looked through.
         """
         new = select(VISITS.c.id, literal(1), literal(0), literal(0), VISITS.c.completed_at, literal(0)).where(
-            VISITS.c.status != "accepted", ~exists().where(EXCHANGES.c.visit_id == VISITS.c.id)
+            VISITS.c.status != "accepted", ~IS_CASE, ~exists().where(EXCHANGES.c.visit_id == VISITS.c.id)
         )
         columns = ["visit_id", "changes", "sent", "left", "due_at", "attempts"]
         if await self._database.read(lambda session: session.execute(new.limit(1)).first() is not None):
@@ -215,7 +215,7 @@ def waiting(session: Session) -> list[Waiting]:
     step = case((is_new, 0), else_=_step)
     joined = VISITS.outerjoin(EXCHANGES, EXCHANGES.c.visit_id == VISITS.c.id)
     query = select(step.label("step"), func.count(), func.min(VISITS.c.received_at)).select_from(joined)
-    found = session.execute(query.where(VISITS.c.status != "accepted", or_(is_new, _WAITS)).group_by(step))
+    found = session.execute(query.where(VISITS.c.status != "accepted", ~IS_CASE, or_(is_new, _WAITS)).group_by(step))
     return sorted((Waiting(*row) for row in found), key=lambda each: each.step)
 
 

@@ -28,7 +28,7 @@ from service.export.package import ANSWERS, FORMAT, Manifest, PackedFile, finish
 from service.export.record import note, noted
 from service.storage.commands import NotDone
 from service.storage.database import Database, database_now
-from service.storage.tables import OpinionRow, VisitRow
+from service.storage.tables import IS_CASE, OpinionRow, VisitRow
 
 MOST_OF_A_VISIT = 100
 Pseudonym = Annotated[str, Field(pattern=r"^[0-9a-f]{20}$")]
@@ -148,7 +148,7 @@ def _read(content: bytes) -> Answers:
 
 def _visits_of(session: Session, names: Names, answers: Answers) -> dict[str, str]:
     """Ids of visits by pseudonym, in their order; of a million visits it takes some seconds."""
-    finished = select(VisitRow.id).where(VisitRow.status == "complete").order_by(VisitRow.id)
+    finished = select(VisitRow.id).where(VisitRow.status == "complete", ~IS_CASE).order_by(VisitRow.id)
     ids = session.scalars(finished.execution_options(yield_per=1000))
     named = ((names.visit(visit_id), visit_id) for visit_id in ids)
     return {pseudonym: visit_id for pseudonym, visit_id in named if pseudonym in answers.opinions}

@@ -93,8 +93,15 @@ def import_package(
             row.received_at = now
             beside = case(row, visit) if case else _question(row, visit, language, now)
             insert_rows(session, row, *row.inputs, beside)
-            came = {"site": site, "files": len(row.inputs), "body": row.body_hash, "manifest": digest}
-            audit.note(session, "visit_posted", row.id, **came)
+            audit.note(
+                session,
+                "visit_posted",
+                row.id,
+                site=site,
+                files=len(row.inputs),
+                body=row.body_hash,
+                manifest=digest,
+            )
             if isinstance(beside, ReferralRow):
                 audit.note(session, "question_asked", row.id, question=beside.id, blind=beside.blind)
         counts = {"visits": len(rows), "persons": len({visit.person for visit in visits})}

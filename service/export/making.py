@@ -96,7 +96,7 @@ def make_package(
     Raises
     ------
     NotDone
-        The folder is not empty, or there is no finished visit to export.
+        The folder is not empty, there is no finished visit to export, or none with something to learn from.
     Refused
         ``export_too_many``; ``export_identifier_left``: the last look found one.
     StorageUnavailable, ReadersFailed, OSError
@@ -109,12 +109,17 @@ def make_package(
         raise NotDone("there is no finished visit to export")
     if wanted.at_most is not None and len(ids) > wanted.at_most:
         raise Refused("export_too_many", len(ids), wanted.at_most)
-    made = _Made()
+    made, gone = _Made(), list[str]()
     stated = [each.encode() for each in (wanted.recipient, wanted.legal_basis, wanted.who)]
     with new_folder(folder):
         for row, left in _each(database, store, readers, names, ids, with_truth=wanted.with_truth):
             look([*stated, *_contents(left)], words_of(row))
-            _put(folder, left, made)
+            made.withheld += left.withheld
+            if not wanted.with_truth or left.visit.truth is not None:
+                _put(folder, left, made)
+                gone.append(row.id)
+        if not gone:
+            raise NotDone("no file could leave in which something known can be seen")
         manifest = _manifest(folder, made, wanted, smallest_cell)
         counts = manifest.counts
 
@@ -122,7 +127,7 @@ def make_package(
             with database.transaction(write=True) as session:
                 note(
                     session, "exported", who=wanted.who, partner=wanted.recipient, manifest=digest, about=None,
-                    counts=counts, left=ids,
+                    counts=counts, left=gone,
                 )  # fmt: skip
 
         return finish(folder, manifest, record), manifest
@@ -196,7 +201,6 @@ def _put(folder: Path, left: Leaving, made: _Made) -> None:
         write_file(folder, f"{FILES}/{name}", content, made.files)
     made.visits.append(left.visit)
     made.removed += left.removed
-    made.withheld += left.withheld
     made.blacked_out |= left.blacked_out
 
 

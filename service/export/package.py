@@ -191,7 +191,7 @@ def read_package(folder: Path, digest: str, kind: Literal["visits", "answers"]) 
 
 
 def _check_names(folder: Path, files: Mapping[str, PackedFile]) -> None:
-    there = set()
+    there: set[str] = set()
     for path in folder.rglob("*"):
         if len(there) > MAX_FILES or path.is_symlink():
             raise Refused("export_other_files", len(there), len(files))

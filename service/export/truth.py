@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from sqlalchemy import and_, exists, or_, select
 from sqlalchemy.orm import Session
 
-from data_specs.visit.contract import VISIBLE
+from data_specs.visit.contract import VISIBLE, Organ
 from data_specs.visit.opinion import Opinion
 from data_specs.visit.teaching import SpecialistSaid, Truth
+from data_specs.vocabulary import term_of
 from service.storage.tables import OpinionRow, OutcomeRow, VisitRow
 
+ORGAN_OF_FILE: Mapping[str, Organ] = {".dcm": "lung", ".hea": "cardiac"}
+"""What can be seen in a file of a package, by the end of its name."""
 KNOWN_OUTCOMES = {"confirmed": True, "refuted": False}
 IS_KNOWN = or_(
     exists().where(OutcomeRow.visit_id == VisitRow.id, OutcomeRow.outcome.in_(KNOWN_OUTCOMES)),
@@ -45,6 +48,22 @@ def truths_of(session: Session, rows: Sequence[VisitRow]) -> dict[str, Truth]:
         )
         for row in rows
     }
+
+
+def seen_in(truth: Truth, files: Collection[str]) -> Truth | None:
+    """What of it can be seen in the files that leave, by their names; ``None``: nothing.
+
+    Who learns from a film that was withheld would be asked about what they cannot see.
+    """
+    organs = {organ for ending, organ in ORGAN_OF_FILE.items() if any(name.endswith(ending) for name in files)}
+
+    def shown(says: Mapping[str, bool]) -> dict[str, bool]:
+        return {name: there for name, there in says.items() if term_of(name).organ in organs}
+
+    outcomes = shown(truth.outcomes)
+    specialists = [each.model_copy(update={"says": shown(each.says)}) for each in truth.specialists]
+    said = tuple(each for each in specialists if each.says)
+    return Truth(outcomes=outcomes, specialists=said) if outcomes or said else None
 
 
 def _said(opinion: Opinion, row: VisitRow) -> SpecialistSaid:

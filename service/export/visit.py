@@ -33,6 +33,7 @@ from service.errors import StoredFileDamaged, StoredFileMissing
 from service.export.film import film_file
 from service.export.names import Names
 from service.export.profile import counted
+from service.export.truth import seen_in
 from service.export.words import terms_in
 from service.outcomes.files import recording_files
 from service.storage.store import Store
@@ -41,7 +42,8 @@ from service.storage.tables import InputRow, VisitRow
 T = TypeVar("T")
 Corners = tuple[int, int, int, int]
 """First row and column, and those behind the last, px."""
-MISSING, DAMAGED = "file_not_in_store", "file_damaged"
+MISSING, DAMAGED, REFUSED = "file_not_in_store", "file_damaged", "inputs_refused"
+"""Codes of files that are withheld; a file that cannot be read or was refused at home has that reason's code."""
 
 
 class SharedFinding(Schema):
@@ -110,7 +112,7 @@ def leaving(
     questions
         Texts of its open questions.
     truth
-        What became known of it, where that leaves too.
+        What became known of it, where that leaves too: as much of it as can be seen in the files that leave.
 
     Raises
     ------
@@ -128,12 +130,12 @@ def leaving(
             priority=assessment.priority if assessment else "unassessed",
             findings=_findings(assessment),
             asked_about=terms_in(context.order.reason if context.order else None, *questions),
-            truth=truth,
         ),
         files={},
     )
     stated: list[tuple[float | None, Sex | None]] = []
-    for posted in (each for each in row.inputs if each.field == "image"):
+    accepted = _accepted(row, assessment, made)
+    for posted in (each for each in accepted if each.field == "image"):
         film = _read(store, readers, made, film_to_share, [posted])
         if film is None:
             continue
@@ -147,7 +149,7 @@ def leaving(
         )
         if film.document.boxes:
             made.blacked_out[name] = film.document.boxes
-    recordings = [each for each in row.inputs if each.field == "ecg"]
+    recordings = [each for each in accepted if each.field == "ecg"]
     listed = [(each.index, each.filename) for each in recordings]
     found = None
     if recordings:
@@ -158,8 +160,23 @@ def leaving(
             stated.append((told.age_years, told.sex))
             made.files |= recording_files(_recording(samples, told.fs_hz), f"{made.visit.visit}-e{n:02}")
     whole = _context(context, person, on, _known_age(context, stated), _known_sex(context, stated))
-    made.visit = made.visit.model_copy(update={"context": whole, "files": tuple(made.files)})
+    known = seen_in(truth, made.files) if truth is not None else None
+    made.visit = made.visit.model_copy(update={"context": whole, "files": tuple(made.files), "truth": known})
     return made
+
+
+def _accepted(row: VisitRow, assessment: Assessment | None, made: Leaving) -> list[InputRow]:
+    """The files that were accepted at home; others are counted as withheld, a zip with one refused recording too.
+
+    A file whose person is another one would be taken for this person's where nothing is left to compare it with.
+    """
+    refused = {}
+    for each in assessment.inputs if assessment else ():
+        codes = [problem.code for problem in each.problems if problem.severity == "reject"]
+        if codes or not each.accepted:
+            refused[each.index] = codes[0] if codes else REFUSED
+    made.withheld.update(refused.values())
+    return [each for each in row.inputs if each.index not in refused]
 
 
 def _read(

@@ -31,6 +31,8 @@ class Proportion(Schema):
 
 
 class Estimate(Schema):
+    """A figure with its interval."""
+
     value: float
     low: float
     high: float
@@ -67,7 +69,7 @@ class Figures(Schema):
     cases, present
         Cases in which its truth is known, and in which it is there.
     kappa
-        Cohen's kappa with the truth; ``None`` where it is not defined.
+        Cohen's kappa with the truth; ``None`` where the truth is the same in every case.
     brier
         Mean squared distance of confidence from truth, 0 is best; ``None`` with fewer than two answers with confidence.
     """
@@ -85,13 +87,12 @@ class Figures(Schema):
 
 
 class Block(Schema):
-    """Cases in the order in which they were read, as a whole: the ``first`` to the ``last``, until a time."""
+    """Some cases in the order in which they were read: the ``first`` to the ``last``, signed until a time."""
 
     first: int
     last: int
     until: datetime
-    sensitivity: Proportion
-    specificity: Proportion
+    figures: tuple[Figures, ...]
 
 
 Answers = Sequence[Mapping[str, Answer]]
@@ -110,7 +111,7 @@ def figures(finding: str, given: Sequence[Answer]) -> Figures:
     there = [each for each in given if each.there]
     absent = [each for each in given if not each.there]
     found, cleared = sum(each.said for each in there), sum(not each.said for each in absent)
-    agreed = kappa(found, len(there) - found, len(absent) - cleared, cleared)
+    agreed = kappa(found, len(there) - found, len(absent) - cleared, cleared) if there and absent else None
     rated = [(PROBABILITY[each.confidence], each.there) for each in given if each.confidence is not None]
     return Figures(
         finding=finding,
@@ -149,21 +150,13 @@ def by_finding(read: Answers, order: Sequence[str]) -> tuple[Figures, ...]:
     return tuple(figures(name, given) for name, given in made if given)
 
 
-def blocks(read: Answers, at: Sequence[datetime]) -> tuple[Block, ...]:
-    """Sensitivity and specificity of cases as a whole over time; the last block may be shorter."""
+def blocks(read: Answers, at: Sequence[datetime], order: Sequence[str]) -> tuple[Block, ...]:
+    """Figures over time, as :func:`by_finding`; the last block may be shorter."""
     made = []
     for start in range(0, len(read), CASES_IN_BLOCK):
-        some = figures(ANY, [each[ANY] for each in read[start : start + CASES_IN_BLOCK]])
-        end = start + some.cases
-        made.append(
-            Block(
-                first=start + 1,
-                last=end,
-                until=at[end - 1],
-                sensitivity=some.sensitivity,
-                specificity=some.specificity,
-            )
-        )
+        some = read[start : start + CASES_IN_BLOCK]
+        end = start + len(some)
+        made.append(Block(first=start + 1, last=end, until=at[end - 1], figures=by_finding(some, order)))
     return tuple(made)
 
 

@@ -170,7 +170,8 @@ def _progress(
         if each.key_id != row.id:
             others[each.key_id].append(each)
     theirs = [_answers(cases, each) for each in others.values()]
-    made = by_finding(read, asked_about(cases.values()))
+    order = asked_about(cases.values())
+    made = by_finding(read, order)
     return Progress(
         reader=row.id,
         name=row.label or row.doctor_id or row.id,
@@ -180,7 +181,7 @@ def _progress(
         cases=len(counted),
         again=len(own) - len(counted),
         figures=tuple(each.model_copy(update={"peers": peers(each.finding, theirs)}) for each in made),
-        blocks=blocks(read, [each.at for each in counted]),
+        blocks=blocks(read, [each.at for each in counted], order),
         packages=tuple(sorted({cases[each.visit].package for each in counted})),
     )
 

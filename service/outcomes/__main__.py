@@ -33,7 +33,7 @@ from service.sites import listed
 from service.storage.audit import acting_as, note
 from service.storage.commands import CANNOT, DONE, OUTAGES, REFUSED, open_existing, plain_reason
 from service.storage.database import Database
-from service.storage.tables import VisitRow
+from service.storage.tables import IS_CASE, VisitRow
 
 KEY_BYTES = 32
 NO_LABS = (
@@ -103,7 +103,7 @@ def _expect_visits_of(database: Database, sites: Sequence[str]) -> None:
     """
     if sites:
         with database.transaction() as session:
-            known = sorted(session.scalars(select(VisitRow.site).distinct()))
+            known = sorted(session.scalars(select(VisitRow.site).where(~IS_CASE).distinct()))
         if unknown := [site for site in sites if site not in known]:
             raise NotExported(
                 f"--site: no visits of {', '.join(unknown)}; there are some of: {listed(known) or 'none'}"

@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 from data_specs.cohort import Source
 from data_specs.visit.context import Context
 from data_specs.visit.contract import Organ
-from service.storage.tables import InputRow, OutcomeRow, VisitRow
+from service.storage.tables import IS_CASE, InputRow, OutcomeRow, VisitRow
 
 ORGAN: dict[str, Organ] = {"cxr": "lung", "ecg": "cardiac"}
 FIELD = {"cxr": "image", "ecg": "ecg"}
@@ -102,7 +102,7 @@ def _latest_outcomes(session: Session, request: ExportRequest) -> dict[str, dict
     """The latest outcome by visit, in the order of receipt, and by finding. ``lost`` replaces an earlier outcome."""
     columns = (OutcomeRow.visit_id, OutcomeRow.finding, OutcomeRow.outcome, OutcomeRow.recorded_at)
     query = select(*columns).join(VisitRow, VisitRow.id == OutcomeRow.visit_id)
-    query = query.where(OutcomeRow.finding.in_(request.findings), VisitRow.status == "complete")
+    query = query.where(OutcomeRow.finding.in_(request.findings), VisitRow.status == "complete", ~IS_CASE)
     if request.sites:
         query = query.where(VisitRow.site.in_(request.sites))
     if request.since is not None:

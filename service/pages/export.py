@@ -129,6 +129,7 @@ async def _for_admin(request: Request, work: Callable[[Key], Awaitable[Response]
 
 async def _page(request: Request, key: Key, problem: str | None = None, status_code: int = 200) -> Response:
     rows = await service_of(request).database.read(lambda session: latest(session, MOST_SHOWN))
+    posted = await request.form() if request.method == "POST" else {}
     return page(
         request,
         "export.html",
@@ -136,6 +137,7 @@ async def _page(request: Request, key: Key, problem: str | None = None, status_c
         key=key,
         rows=[(row, json.loads(row.counts)) for row in rows],
         problem=problem,
+        typed={name: value for name, value in posted.items() if isinstance(value, str)},
         most=MOST_VISITS,
     )
 

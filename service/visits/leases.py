@@ -10,11 +10,13 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 from sqlalchemy import Select, bindparam, insert, select, update
 from sqlalchemy.orm import Session
 
 from data_specs.visit.assessment import Assessment
+from data_specs.visit.teaching import teaches
 from service.background import NOT_LEASED, LeasedRows, lease_ended
 from service.delivery.queue import enqueue
 from service.storage.audit import SERVICE, digest_of_text, note
@@ -106,14 +108,9 @@ class Leases(LeasedRows[str]):
             written = session.execute(_FINISH, {**self._mine(lease), **outcome, "completed_at": now})
             if rowcount(written) != 1:
                 return None
-            if films:
-                session.execute(_FILMS, films)
-            enqueue(session, lease.row.id, lease.row.site, lease.row.version, now)
             note(session, "visit_assessed", lease.row.id, actor=SERVICE, **answered)
-            if self._bundles is not None:
-                call_normal(session, self._bundles, lease.row, assessment)
-            if self._at_node:
-                session.execute(_EXCHANGED, {"visit_id": lease.row.id, "due_at": now})
+            if not teaches(lease.row.site):
+                self._pass_on(session, lease.row, assessment, films, now)
             return now
 
         now = await self._database.write(finish)
@@ -121,6 +118,18 @@ class Leases(LeasedRows[str]):
             for name, value in (*outcome.items(), ("completed_at", now)):
                 setattr(lease.row, name, value)
         return now
+
+    def _pass_on(
+        self, session: Session, row: VisitRow, assessment: Assessment, films: list[dict[str, Any]], now: datetime
+    ) -> None:
+        """Write what deliveries, drift, the release of normals and the centre need to know of a clinical visit."""
+        if films:
+            session.execute(_FILMS, films)
+        enqueue(session, row.id, row.site, row.version, now)
+        if self._bundles is not None:
+            call_normal(session, self._bundles, row, assessment)
+        if self._at_node:
+            session.execute(_EXCHANGED, {"visit_id": row.id, "due_at": now})
 
     async def put_back(self, lease: Lease, delay_s: float) -> None:
         """Give a visit back after a fault of the engine. It can be taken again after ``delay_s``."""

@@ -48,7 +48,7 @@ async def load_visit(parts: Parts, key: Key, visit_id: str) -> VisitRow:
 
 
 async def load_shown(parts: Parts, key: Key, visit_id: str) -> VisitRow:
-    """The visit, or the case to learn from, whose pictures ``key`` may see.
+    """The visit, or the case to learn from, whose files and pictures ``key`` may see.
 
     Raises
     ------
@@ -228,9 +228,9 @@ async def input_content(parts: Parts, key: Key, visit_id: str, index: int) -> tu
     Raises
     ------
     NotFound, Forbidden
-        As :func:`load_visit`; or the visit has no such input, or a node has not sent it yet.
+        As :func:`load_shown`; or the visit has no such input, or a node has not sent it yet.
     """
-    row = await load_visit(parts, key, visit_id)
+    row = await load_shown(parts, key, visit_id)
     posted = input_row(row, index)
     if posted.awaited:
         raise NotFound

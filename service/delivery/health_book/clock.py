@@ -21,7 +21,7 @@ from service.delivery.health_book.table import Book
 from service.delivery.message import HEALTH_BOOK, Delivery, read_kept, stage_of
 from service.delivery.queue import DELIVERIES, DESTINATIONS
 from service.storage.database import database_now
-from service.storage.tables import VISITS, DeliveryRow, OpinionRow
+from service.storage.tables import IS_CASE, VISITS, DeliveryRow, OpinionRow
 
 Why = Literal["unsigned", "waiting", "given_up"]
 WHY: tuple[Why, ...] = ("unsigned", "waiting", "given_up")
@@ -65,6 +65,7 @@ def list_due(session: Session, book: Book, at_most: int, *which: ColumnElement[b
             DESTINATIONS.c.kind == HEALTH_BOOK,
             DESTINATIONS.c.ended_at.is_(None),
             VISITS.c.status == "complete",
+            ~IS_CASE,
             VISITS.c.received_at >= DESTINATIONS.c.created_at,
             VISITS.c.received_at >= now - timedelta(days=book.clock.watched_days),
             or_(DeliveryRow.state.is_(None), DeliveryRow.state != "delivered"),

@@ -31,9 +31,15 @@ class End:
         parts.append(("context", (None, json.dumps(context), "application/json")))
         with self.served.client(self.served.key("site", site)) as client:
             made = client.post("/v1/visits", files=parts, headers={"Prefer": "wait=30"})
-        assert made.status_code == 201, made.text
-        assert made.json()["status"] == "complete"
-        return made.json()["id"]
+        assert made.status_code in (201, 202), made.text
+        visit = made.json()["id"]
+        until(lambda: self._row(visit).status != "accepted", 60)
+        assert self._row(visit).status == "complete"
+        return visit
+
+    def _row(self, visit):
+        with self.parts.database.transaction() as session:
+            return session.get(VisitRow, visit)
 
     def history(self, visit):
         with self.served.client() as client:

@@ -222,3 +222,17 @@ def test_a_name_in_the_legal_basis_stops_the_export(home, tmp_path, capsys):
     assert "export_identifier_left" in told
     assert "Thử" not in told
     assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_a_file_of_somebody_else_does_not_leave(home, tmp_path, capsys):
+    """At home it is refused; without names nobody could see that it is another person's."""
+    other = planted_film(Planted(), film_values(7), PatientAge="085Y", PatientBirthDate="19400101")
+    own = planted_film(Planted(), film_values(8), PatientAge="050Y", PatientBirthDate="19750601")
+    person = {"id": "MRN-0003", "age_years": 50}
+    visit = home.post([("image", "other.dcm", other), ("image", "own.dcm", own)], person=person)
+    assert home.command("write", tmp_path / "out", *WRITE, "--visit", visit) == DONE
+    assert "withheld: 1 person_mismatch" in capsys.readouterr().out
+    (left,) = visits_in(tmp_path / "out")
+    assert len(left["files"]) == 1
+    manifest = json.loads((tmp_path / "out" / "manifest.json").read_text("utf-8"))
+    assert manifest["withheld"] == {"person_mismatch": 1}

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from sklearn.metrics import brier_score_loss
 
-from service.learning.figures import blocks, brier, by_finding, peers, proportion
+from service.learning.figures import blocks, brier, by_finding, figures, peers, proportion
 from service.learning.records import ANY, Answer
 
 
@@ -18,6 +18,14 @@ def answers(found, missed, added, cleared):
         *[Answer(False, True)] * added,
         *[Answer(False, False)] * cleared,
     ]
+
+
+def test_kappa_needs_two_truths():
+    assert figures("mass", answers(5, 0, 0, 0)).kappa is None
+    assert figures("mass", answers(3, 2, 0, 0)).kappa is None, "it would be 0, whatever was said"
+    assert figures("mass", answers(0, 0, 2, 3)).kappa is None
+    assert figures("mass", answers(5, 0, 5, 0)).kappa.value == 0
+    assert figures("mass", answers(5, 0, 0, 5)).kappa.value == 1
 
 
 def test_the_brier_score_is_that_of_a_library():
@@ -54,9 +62,10 @@ def test_only_cases_whose_truth_is_known_count_for_a_finding():
 
 def test_blocks_follow_each_other_in_the_order_of_reading():
     start = datetime(2026, 11, 1, tzinfo=UTC)
-    read = [{ANY: Answer(True, n >= 20)} for n in range(45)]
-    made = blocks(read, [start + timedelta(days=n) for n in range(45)])
-    assert [(each.first, each.last, each.sensitivity.n) for each in made] == [(1, 20, 0), (21, 40, 20), (41, 45, 5)]
+    read = [{ANY: Answer(True, n >= 20)} | ({"mass": Answer(True, True)} if n < 2 else {}) for n in range(45)]
+    made = blocks(read, [start + timedelta(days=n) for n in range(45)], ("mass",))
+    found = [(each.first, each.last, [(row.finding, row.sensitivity.n) for row in each.figures]) for each in made]
+    assert found == [(1, 20, [(ANY, 0), ("mass", 2)]), (21, 40, [(ANY, 20)]), (41, 45, [(ANY, 5)])]
     assert made[-1].until == start + timedelta(days=44)
 
 

@@ -13,12 +13,16 @@ from sqlalchemy import select
 from data_specs.visit.assessment import Assessment
 from data_specs.visit.context import Context
 from data_specs.visit.teaching import Case, NewReading
+from service.delivery.health_book.clock import list_due
+from service.delivery.health_book.table import Clock
+from service.delivery.message import HEALTH_BOOK
 from service.errors import CaseWasRead, Forbidden, NoCaseNow, NotFound
+from service.exchange.queue import waiting
 from service.keys import Key
 from service.learning import progress, readings
 from service.learning.readings import NextCase
 from service.storage.database import Database, insert_rows
-from service.storage.tables import Base, CaseRow, KeyRow, ReadingRow, VisitRow
+from service.storage.tables import Base, CaseRow, DestinationRow, KeyRow, ReadingRow, VisitRow
 from service.visits.stored import load_shown, load_visit, visible
 
 SITE = "teaching: six"
@@ -35,10 +39,7 @@ def parts(tmp_path, new_database):
     found = Assessment(organs={}, inputs=[], models=[], priority="urgent", priority_reasons=[])
     with database.transaction(write=True) as session:
         for n in range(6):
-            visit = VisitRow(id=str(uuid.uuid4()), site=SITE, key_id="import", context=Context().model_dump_json())
-            visit.status, visit.priority, visit.received_at, visit.version = "complete", "urgent", now, 1
-            visit.body_hash, visit.attempts, visit.faults = "0" * 64, 0, 0
-            visit.assessment = found.model_dump_json()
+            visit = finished(SITE, found, now)
             known = Case(outcomes={"pneumonia": n < 3}, machine={"pneumonia": 0.8})
             case = CaseRow(visit_id=visit.id, set_digest="a" * 64, known=known.model_dump_json())
             insert_rows(session, visit, case)
@@ -48,6 +49,14 @@ def parts(tmp_path, new_database):
             insert_rows(session, row)
     yield SimpleNamespace(database=database)
     database.close()
+
+
+def finished(site, found, now):
+    visit = VisitRow(id=str(uuid.uuid4()), site=site, key_id="import", context=Context().model_dump_json())
+    visit.status, visit.priority, visit.received_at, visit.version = "complete", "urgent", now, 1
+    visit.body_hash, visit.attempts, visit.faults = "0" * 64, 0, 0
+    visit.assessment = found.model_dump_json()
+    return visit
 
 
 def said(is_there, confidence):
@@ -114,3 +123,18 @@ def test_what_was_signed_stays_and_is_shown_to_nobody_else(parts):
     asyncio.run(read())
     with parts.database.transaction() as session:
         assert session.scalars(visible(select(VisitRow.id), ADMIN)).all() == []
+
+
+def test_nobody_waits_for_a_case(parts):
+    """What a node has to send, and what a health book has to get, is the one visit of the clinic."""
+    now = datetime.datetime.now(datetime.UTC)
+    visit = finished("commune", Assessment(organs={}, inputs=[], models=[]), now)
+    book = DestinationRow(
+        id="B-1", kind=HEALTH_BOOK, address="https://book.example", language="vi", options="{}", may_be_inside=False
+    )
+    book.created_at = now - datetime.timedelta(days=1)
+    with parts.database.transaction(write=True) as session:
+        insert_rows(session, visit, book)
+        assert [(each.step, each.visits) for each in waiting(session)] == [(0, 1)]
+        due = list_due(session, SimpleNamespace(clock=Clock(hours=24, arrived="saved", watched_days=30)), 100)
+    assert [each.visit for each in due] == [visit.id]

@@ -18,11 +18,11 @@ from tests.service.serving import ADMIN, serving, settings_for
 FORM = {"recipient": "Specialists abroad", "legal_basis": "consent of each person"}
 
 
-@pytest.fixture
-def home(tmp_path, monkeypatch):
-    settings = settings_for(tmp_path / "home", max_upload_mb=16)
-    with serving(settings) as served:
-        yield End(served, settings, monkeypatch)
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+    settings = settings_for(tmp_path_factory.mktemp("home"), max_upload_mb=16)
+    with pytest.MonkeyPatch.context() as patch, serving(settings) as served:
+        yield End(served, settings, patch)
 
 
 @pytest.fixture
@@ -76,7 +76,7 @@ def test_a_package_is_sent_and_answers_are_taken(home, admin, tmp_path, monkeypa
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        ({}, "no finished visit"),
+        ({"site": "nowhere"}, "no finished visit"),
         ({"legal_basis": ""}, 'role="alert"'),
         ({"recipient": "x" * 501}, 'role="alert"'),
         ({"since": "yesterday"}, 'role="alert"'),
@@ -87,6 +87,10 @@ def test_what_cannot_be_exported_is_said_on_the_page(admin, given, said):
     answer = admin.post("/export", data=FORM | given)
     assert answer.status_code == 422
     assert said in answer.text
+    typed = FORM | given
+    for name in ("recipient", "legal_basis"):
+        if typed[name]:
+            assert re.search(rf'name="{name}"[^>]* value="{re.escape(typed[name])}"', answer.text), "it stays typed"
 
 
 @pytest.mark.parametrize("content", [b"", b"no zip", b"PK\x03\x04" + b"\0" * 40])
