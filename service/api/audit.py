@@ -10,6 +10,7 @@ from fastapi import APIRouter, Path, Query, Request
 from pydantic import BaseModel
 
 from service import errors
+from service.api.parameters import Truth
 from service.api.refusals import problem_responses
 from service.api.session import AdminKey, CurrentKey
 from service.audit.actions import ACTIONS
@@ -88,7 +89,7 @@ async def get_incidents(
     request: Request,
     key: CurrentKey,
     visit: Annotated[str | None, Query(max_length=36)] = None,
-    open: bool | None = None,
+    open: Truth | None = None,
 ) -> IncidentList:
     """Incidents, those first whose deadline is nearest: an admin sees all, whoever else those that they raised."""
     found = await incidents.list_incidents(service_of(request), key, visit=visit, is_open=open)

@@ -8,6 +8,7 @@ from fastapi import APIRouter, Path, Query, Request, Response
 from pydantic import BaseModel
 
 from service import errors
+from service.api.parameters import Truth
 from service.api.refusals import problem_responses
 from service.api.session import AdminKey
 from service.drift import actions
@@ -48,7 +49,7 @@ async def get_device(
 
 
 @router.get("/alarms")
-async def get_alarms(request: Request, _: AdminKey, site: Site = None, open: bool | None = None) -> AlarmList:
+async def get_alarms(request: Request, _: AdminKey, site: Site = None, open: Truth | None = None) -> AlarmList:
     """Alarms: those first that nobody has silenced, then the latest."""
     return AlarmList(items=await actions.list_alarms(service_of(request), site=site, is_open=open))
 

@@ -25,6 +25,7 @@ TAGS = {
     "follow-up": "Signed opinions, questions to specialists, outcomes, comparisons and figures.",
     "keys": "Keys of sites, doctors and specialists, and the open sessions of browsers.",
     "audit": "Who looked at, posted, signed, exported or changed what; incidents that were raised from a visit.",
+    "drift": "Devices whose films are compared with those of before, and alarms.",
     "deliveries": "Where reports are sent by themselves.",
     "operations": "For those who run the service.",
     "DICOMweb": "STOW-RS, QIDO-RS and WADO-RS (DICOM PS3.18).",

@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+from typing import Annotated, Any
+
 from fastapi import Request
 from fastapi.dependencies.models import Dependant
 from fastapi.routing import APIRoute
+from pydantic import BeforeValidator
 
 from service.api.session import current_key
 from service.errors import FieldFault, InvalidRequest
 from service.faults import BETWEEN, quoted_name
+
+
+def _truth(given: Any) -> Any:
+    """The value of a truth of JSON; of another text one that no truth is."""
+    return {"true": True, "false": False}.get(given, "") if isinstance(given, str) else given
+
+
+Truth = Annotated[bool, BeforeValidator(_truth)]
+"""``true`` or ``false``, as the document says: ``0``, ``on`` or ``no`` is refused."""
 
 
 async def known_parameters(request: Request) -> None:

@@ -19,7 +19,7 @@ from data_specs.vocabulary import LANGUAGES, Language
 from service.language.texts import text
 from service.storage.tables import DestinationRow, VisitRow
 from tests.e2e.test_incident import fits
-from tests.e2e.test_loop import reading  # noqa: F401  a fixture
+from tests.e2e.test_loop import FILM, reading  # noqa: F401  a fixture
 from tests.service.delivery.health_book.gateway import BookGateway, new_pair, new_table
 from tests.service.delivery.senders.test_health_book import PERSON, post, ready, sign, until_stage
 from tests.service.serving import ADMIN, Served, serving, settings_for
@@ -49,7 +49,7 @@ def keys() -> dict[str, str]:
 def visits(served: Served, gateway: BookGateway) -> dict[str, str]:
     """One that arrived, one refused, and two that are late: one lacks a number, one is not signed."""
     without = {name: value for name, value in PERSON.items() if name != "national_id"}
-    made = {"saved": post(served), "lacking": post(served, person=without), "refused": post(served)}
+    made = {"saved": post(served, PERSON, FILM), "lacking": post(served, without, FILM), "refused": post(served)}
     sign(served, made["saved"])
     until_stage(served, made["saved"], "saved")
     sign(served, made["lacking"])
@@ -57,7 +57,7 @@ def visits(served: Served, gateway: BookGateway) -> dict[str, str]:
     gateway.scripted.append(("codes", "CM_SUCCESS", "PS_DS_CA_SIGNATURE_INVALID"))
     sign(served, made["refused"])
     until_stage(served, made["refused"], "signature")
-    made["unsigned"] = post(served)
+    made["unsigned"] = post(served, PERSON, FILM)
     with served.app.state.service.database.transaction(write=True) as session:
         old = datetime.now(UTC) - timedelta(hours=25)
         session.execute(update(DestinationRow).values(created_at=old - timedelta(hours=1)))

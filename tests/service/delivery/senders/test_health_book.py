@@ -75,10 +75,10 @@ def fresh(gateway):
     assert gateway.faults == [], "what arrived is of no form that the gateway reads"
 
 
-def post(served, person=PERSON, **context):
+def post(served, person=PERSON, *films, **context):
     about = {"person": person, "referrer": {"id": "D-7"}, "visited_on": "2026-11-21", "labs": LABS, **context}
     with served.client(served.site) as client:
-        posted = client.post("/v1/visits", files=visit_files(**about))
+        posted = client.post("/v1/visits", files=visit_files(*films, **about))
     assert posted.status_code == 201, posted.text
     return posted.json()["id"]
 
