@@ -137,7 +137,7 @@ class Notices(LeasedRows[str]):
             )
         return taken
 
-    def _due(self, now: datetime, running: Collection[str]) -> Select[tuple[NoticeRow]]:
+    def _due(self, now: datetime, running: Collection[str]) -> Select[NoticeRow]:
         free = (self.unfinished, lease_ended(NOTICES, now), NOTICES.c.due_at <= now)
         return select(NoticeRow).where(*free, NoticeRow.id.not_in(list(running)))
 

@@ -235,7 +235,8 @@ def written(name: str, value: float, language: Language) -> str:
 
 def chance(p: float, language: Language) -> str:
     """A p in plain figures; one that is smaller than any that has to be told apart, as that."""
-    return _decimal(f"p = {p:.6f}" if p >= LEAST_P else f"p < {LEAST_P:.6f}", language)
+    shown = f"p = {p:.6f}" if p >= LEAST_P else f"p < {LEAST_P:.6f}"
+    return _decimal(shown.replace(" ", "\u00a0"), language)
 
 
 def _decimal(shown: str, language: Language) -> str:

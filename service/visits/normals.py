@@ -178,8 +178,8 @@ def counts_of(session: Session, certificate: str) -> Counts:
     """What is known of the visits that a certificate has called normal."""
     grouped = select(NormalRow.held_back, NormalRow.abnormal, func.count()).where(NormalRow.certificate == certificate)
     found: dict[tuple[bool, bool | None], int] = defaultdict(int)
-    for held_back, abnormal, n in session.execute(grouped.group_by(NormalRow.held_back, NormalRow.abnormal)):
-        found[held_back, abnormal] += n
+    for is_held_back, abnormal, n in session.execute(grouped.group_by(NormalRow.held_back, NormalRow.abnormal)):
+        found[is_held_back, abnormal] += n
     held_back = sum(n for (held, _), n in found.items() if held)
     return Counts(
         called=sum(found.values()),

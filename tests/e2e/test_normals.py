@@ -143,6 +143,7 @@ def test_a_release_that_was_stopped_says_so_to_doctors_and_admins(
     for who, key in (("doctor", doctor), ("admin", ADMIN)):
         page = opened(key, language, width)
         assert beginning in page.inner_text("main")
+        assert page.locator(".promised").count() == 0  # what was shown not to hold is not promised any more
         assert page.locator(".films-called-normal li").count() == 0
         assert page.evaluate("document.documentElement.scrollWidth") <= width
         shown(page, f"normals-stopped-{who}-{language}-{width}")
