@@ -143,7 +143,7 @@ async def _measure_queues(service: Service) -> None:
         arrivals_s = await service.database.read(oldest_arrival_s)
         backlog = await service.database.read(measure_backlog)
         n_incidents, n_overdue = await service.database.read(count_open)
-        n_alarms = await service.database.read(count_open_alarms)
+        n_alarms: float = await service.database.read(count_open_alarms)
         check_s = await service.database.read(oldest_check_s)
         bundles = service.settings.bundles
         n_stopped: float = await service.database.read(lambda session: count_stopped(session, bundles))
