@@ -86,7 +86,8 @@ def _threshold(answers: Sequence[Answered], draws: int, seed: int, *, at_least: 
     reached = int((ranks >= found).sum())
     if below:
         found, low, high = -found, -high, -low
-    return Equal(*(float(min(max(0.0, each), 1.0)) for each in (found, low, high)), len(answers), reached)
+    found, low, high = (float(min(max(0.0, each), 1.0)) for each in (found, low, high))
+    return Equal(found, low, high, len(answers), reached)
 
 
 class _Ladder:

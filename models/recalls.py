@@ -119,9 +119,9 @@ def paired_difference(both: int, first: int, second: int, neither: int) -> Share
     if one is None or two is None:
         raise ValueError("a difference needs cases")
     product = (both + first) * (second + neither) * (both + second) * (first + neither)
-    cross = both * neither - first * second
+    cross = float(both * neither - first * second)
     if cross > 0:
-        cross = max(cross - n / 2, 0)
+        cross = max(cross - n / 2, 0.0)
     phi = cross / sqrt(product) if product else 0.0
 
     def reach(a: float, b: float) -> float:

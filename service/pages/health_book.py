@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 from service.api.session import page_key
 from service.delivery.health_book.clock import WHY, Due, Why, count_late, list_due
 from service.delivery.health_book.table import book_of
-from service.errors import Forbidden, NotFound
+from service.errors import NotFound
 from service.pages.frame import page, to_login
 from service.state import service_of
 
@@ -25,7 +25,7 @@ async def health_book(request: Request) -> Response:
     if key is None:
         return to_login(request)
     if key.role != "admin":
-        raise Forbidden
+        return page(request, "missing.html", 404, key=key)
     service = service_of(request)
     book = book_of(service.settings)
     if book is None:

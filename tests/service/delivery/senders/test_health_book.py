@@ -386,7 +386,7 @@ def test_what_is_late_is_told_and_seen(at, gateway):
     ):
         for path in ("/health-book", f"/visits/{visit}"):
             assert words in unescape(page(at, path, ADMIN, language)), (path, language)
-    assert page(at, "/health-book", at.doctor, "en", status=403)
+    assert page(at, "/health-book", at.doctor, "en", status=404)
     sign(at, visit)
     until_stage(at, visit, "saved")
     assert told(at)["sangloc_health_book_late", "unsigned"] == 0
