@@ -11,6 +11,7 @@ import pytest
 
 from service.export.__main__ import DONE
 from service.storage.commands import REFUSED
+from tests.data_specs import cxr_made
 from tests.service.export.ends import WRITE, End, digest_in, visits_in
 from tests.service.export.planted import Planted, film_values, planted_film
 from tests.service.serving import serving, settings_for
@@ -226,8 +227,8 @@ def test_a_name_in_the_legal_basis_stops_the_export(home, tmp_path, capsys):
 
 def test_a_file_of_somebody_else_does_not_leave(home, tmp_path, capsys):
     """At home it is refused; without names nobody could see that it is another person's."""
-    other = planted_film(Planted(), film_values(7), PatientAge="085Y", PatientBirthDate="19400101")
-    own = planted_film(Planted(), film_values(8), PatientAge="050Y", PatientBirthDate="19750601")
+    other = cxr_made.dicom(film_values(7), PatientAge="085Y")
+    own = cxr_made.dicom(film_values(8), PatientAge="050Y")
     person = {"id": "MRN-0003", "age_years": 50}
     visit = home.post([("image", "other.dcm", other), ("image", "own.dcm", own)], person=person)
     assert home.command("write", tmp_path / "out", *WRITE, "--visit", visit) == DONE
