@@ -33,6 +33,7 @@ EXAMPLES = {
     "words": ["7", *(f"{number:012}" for number in range(99))],
     "point": r"[0-9.]+",
     "form": b"Nguyen Van A",
+    "names": ("pneumonia", "pleural effusion"),
     "with_ae_title": True,
 }
 """Values of parameters that stand in patterns."""

@@ -86,6 +86,10 @@ class Writing:
     undecided: str | None = None
 
 
+Text = tuple[Box, int, float]
+"""Where it is, how many letters it may have, and its contrast."""
+
+
 class Shapes(NamedTuple):
     """Shapes that look like letters.
 
@@ -106,17 +110,17 @@ def find_writing(pixels: NDArray[np.uint8]) -> Writing:
     """Text-like shapes of a film, ``(rows, columns) uint8``, bright and dark ones."""
     step = max(1, min(pixels.shape) // WORK_PX)
     height, width = (length // step for length in pixels.shape)
+    both = [_shapes(_smaller(pixels, step, bright=bright), bright=bright) for bright in (True, False)]
+    if any(len(shapes.boxes) > MOST for shapes in both):
+        return Writing((), "pattern")
+    bright, dark = map(_texts, both)
     found = []
-    for bright in (True, False):
-        shapes = _shapes(_smaller(pixels, step, bright=bright), bright=bright)
-        if len(shapes.boxes) > MOST:
-            return Writing((), "pattern")
-        for box, n_letters, contrast in _texts(shapes):
-            is_row, is_in_the_middle = n_letters >= IN_A_ROW, _in_the_middle(box, height, width)
-            if is_row and is_in_the_middle:
-                return Writing((), "lungs")
-            if not is_in_the_middle and (is_row or contrast >= CLEAR):
-                found.append(box)
+    for box, n_letters, contrast in [*_without_gaps(bright, dark), *_without_gaps(dark, bright)]:
+        is_row, is_in_the_middle = n_letters >= IN_A_ROW, _in_the_middle(box, height, width)
+        if is_row and is_in_the_middle:
+            return Writing((), "lungs")
+        if not is_in_the_middle and (is_row or contrast >= CLEAR):
+            found.append(box)
     return Writing(tuple(_larger(box, step, pixels.shape) for box in found))
 
 
@@ -199,8 +203,8 @@ def _letters(boxes: NDArray[np.int64], ink: NDArray[np.float64]) -> NDArray[np.f
     )
 
 
-def _texts(shapes: Shapes) -> list[tuple[Box, int, float]]:
-    """Shapes that lie beside each other put together: their box, how many letters they may be, their contrast."""
+def _texts(shapes: Shapes) -> list[Text]:
+    """Shapes that lie beside each other put together."""
     from scipy.sparse.csgraph import connected_components  # noqa: PLC0415
 
     if not len(shapes.boxes):
@@ -213,6 +217,15 @@ def _texts(shapes: Shapes) -> list[tuple[Box, int, float]]:
         box = Box(*map(int, part[:, :2].min(axis=0)), *map(int, part[:, 2:].max(axis=0)))
         found.append((box, int(shapes.letters[of_text].sum()), float(shapes.contrasts[of_text].max())))
     return found
+
+
+def _without_gaps(texts: list[Text], others: list[Text]) -> list[Text]:
+    """Texts that are not the gaps in and between the letters of a text of the other kind, bright or dark."""
+    return [each for each in texts if not any(_is_inside(each[0], other) for other, _, _ in others)]
+
+
+def _is_inside(box: Box, other: Box) -> bool:
+    return box.top >= other.top and box.left >= other.left and box.bottom <= other.bottom and box.right <= other.right
 
 
 def _are_beside(shapes: Shapes) -> NDArray[np.bool_]:

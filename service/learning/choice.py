@@ -19,9 +19,9 @@ from service.learning.records import Signed, StoredCase, wrong
 
 Difficulty = Literal["easy", "medium", "hard"]
 DIFFICULTIES: tuple[Difficulty, ...] = ("easy", "medium", "hard")
-EASY_BELOW, HARD_FROM = 0.2, 0.5
+EASY_BELOW, HARD_ABOVE = 0.2, 0.5
 UNKNOWN = 0.5
-"""How hard a case is before anybody has spoken of it."""
+"""How hard a case is of which neither machine nor specialist has spoken, before it was read: neither easy nor hard."""
 BOX_DAYS = (1, 2, 4, 8, 16)
 """After how many days a case of each box comes again; right in the last box, it comes no more."""
 SHARE_WITHOUT = 0.5
@@ -53,7 +53,7 @@ def difficulty(case: Case, errors: Sequence[frozenset[str]], finding: str | None
 def band(value: float) -> Difficulty:
     if value < EASY_BELOW:
         return "easy"
-    return "medium" if value < HARD_FROM else "hard"
+    return "hard" if value > HARD_ABOVE else "medium"
 
 
 def due(cases: Mapping[str, StoredCase], own: Sequence[Signed]) -> dict[str, datetime]:

@@ -9,8 +9,10 @@ import shutil
 
 import pytest
 
+from data_specs.problems import Problem
 from service.export.__main__ import DONE
 from service.storage.commands import REFUSED
+from service.storage.tables import VisitRow
 from tests.service.export.ends import WRITE, End, digest_in, visits_in
 from tests.service.export.planted import Planted, film_values, planted_film
 from tests.service.serving import serving, settings_for
@@ -224,15 +226,19 @@ def test_a_name_in_the_legal_basis_stops_the_export(home, tmp_path, capsys):
     assert list((tmp_path / "out").iterdir()) == []
 
 
-def test_a_file_of_somebody_else_does_not_leave(home, tmp_path, capsys):
-    """At home it is refused; without names nobody could see that it is another person's."""
-    other = planted_film(Planted(), film_values(7), PatientAge="085Y", PatientBirthDate="19400101")
-    own = planted_film(Planted(), film_values(8), PatientAge="050Y", PatientBirthDate="19750601")
-    person = {"id": "MRN-0003", "age_years": 50}
-    visit = home.post([("image", "other.dcm", other), ("image", "own.dcm", own)], person=person)
+def test_a_file_that_was_refused_does_not_leave(home, tmp_path, capsys):
+    """One of another person: without names nobody could see that it is not this person's."""
+    both = [("image", name, planted_film(Planted(), film_values(n))) for n, name in ((7, "other.dcm"), (8, "own.dcm"))]
+    visit = home.post(both, person={"id": "MRN-0003", "age_years": 50})
+    mismatch = Problem("person_mismatch", "reject", found="PatientAge 85", expected="50")
+    with home.parts.database.transaction(write=True) as session:  # as the engine writes it; this one refuses nothing
+        row = session.get(VisitRow, visit)
+        found = row.read_assessment()
+        other = found.inputs[0].model_copy(update={"accepted": False, "problems": [mismatch]})
+        row.assessment = found.model_copy(update={"inputs": [other, *found.inputs[1:]]}).model_dump_json()
     assert home.command("write", tmp_path / "out", *WRITE, "--visit", visit) == DONE
     assert "withheld: 1 person_mismatch" in capsys.readouterr().out
     (left,) = visits_in(tmp_path / "out")
-    assert len(left["files"]) == 1
+    assert [name.rpartition("-")[2] for name in left["files"]] == ["01.dcm"]
     manifest = json.loads((tmp_path / "out" / "manifest.json").read_text("utf-8"))
     assert manifest["withheld"] == {"person_mismatch": 1}

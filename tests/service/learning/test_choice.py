@@ -65,7 +65,7 @@ def test_difficulty_moves_from_the_machine_to_those_who_read():
     assert difficulty(stored("v", True).case, []) == 0.5
     assert difficulty(case, [frozenset({"mass"})] * 4, "mass") == pytest.approx((0.4 + 4) / 8)
     assert difficulty(case, [frozenset()] * 4, "mass") == pytest.approx(0.4 / 8)
-    assert [band(value) for value in (0, 0.19, 0.2, 0.49, 0.5, 1)] == [
+    assert [band(value) for value in (0, 0.19, 0.2, 0.5, 0.51, 1)] == [
         *("easy", "easy", "medium", "medium", "hard", "hard")
     ]
 

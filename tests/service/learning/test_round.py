@@ -43,14 +43,15 @@ NAME = "BS. Học Viên Thử Nghiệm"
 class Class:
     """A server with a clinic and a teaching site, and what the clinic looked like before anybody learnt."""
 
-    def __init__(self, served, settings, patch, folder):
+    def __init__(self, served, settings, patch, folder, n_with=WITH_IT, n_without=WITHOUT):
         self.served, self.settings, self.patch, self.folder = served, settings, patch, folder
         self.end = End(served, settings, patch)
         self.database = self.end.parts.database
         self.specialist = served.key("specialist", "central", doctor_id="S-1", label="BS. Tuyến Trên")
         self.doctor = served.key("doctor", "commune", doctor_id="D-1", label="BS. Tuyến Dưới")
-        self.visits = [self._visit(n) for n in range(WITH_IT + WITHOUT)]
-        self.unknown = self._post(WITH_IT + WITHOUT)
+        self.n_with = n_with
+        self.visits = [self._visit(n) for n in range(n_with + n_without)]
+        self.unknown = self._post(n_with + n_without)
         until(self._is_delivered, 60)
         self.clinic = self.looks()
 
@@ -66,7 +67,11 @@ class Class:
 
     def _visit(self, n):
         made = self._post(n)
-        outcome = {"finding": "pneumonia", "outcome": "confirmed" if n < WITH_IT else "refuted", "source": "CT of Anna"}
+        outcome = {
+            "finding": "pneumonia",
+            "outcome": "confirmed" if n < self.n_with else "refuted",
+            "source": "CT of Anna",
+        }
         with self.served.client(self.doctor) as client:
             assert client.post(f"/v1/visits/{made}/outcomes", json=outcome).status_code == 201
             if n == 0:
