@@ -60,6 +60,8 @@ def test_templates_use_every_text_of_the_table_and_no_other() -> None:
     source = "".join(path.read_text("utf-8") for path in [*TEMPLATES, *SERVICE.rglob("*.py")])
     asked = set(re.findall(r"""\b(?:t|text)\(\s*'(\w+)'(?!\s*~)""", source))
     asked |= set(re.findall(r"""(?<![.\w])text\(\s*"(\w+)\"""", source))
+    places = re.findall(r"""\bPlace\("/[\w-]*", ("\w+"(?: if \w+ else "\w+")?)""", source)
+    asked |= {name for words in places for name in re.findall(r'"(\w+)"', words)}
     prefixes = (
         set(re.findall(r"""\bt\('(\w+_)'\s*~""", source))
         | set(re.findall(r"""\btext\(f"(\w+_)\{""", source))
