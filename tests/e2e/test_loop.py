@@ -233,3 +233,14 @@ def test_figures_read_well_on_a_phone(visit: str, reading, language: Language) -
             page.goto(path)
             assert page.evaluate("document.documentElement.scrollWidth") <= width
             shown(page, f"{path.strip('/').split('/')[0]}-{language}-{width}")
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_a_plan_is_whole_on_a_desk_and_scrolls_in_its_card_on_a_phone(reading, language: Language) -> None:
+    page = reading("admin", language, PHONE)
+    page.goto(PLAN)
+    assert page.evaluate("document.documentElement.scrollWidth") <= PHONE
+    shown(page, f"planning-{language}-{PHONE}")
+    page.set_viewport_size({"width": DESK, "height": 900})
+    assert page.evaluate("(each => each.scrollWidth - each.clientWidth)(document.querySelector('.scroll'))") <= 0
+    shown(page, f"planning-{language}-{DESK}")

@@ -7,7 +7,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data_specs.bundle import RocPoint
@@ -81,6 +81,7 @@ def test_names_and_the_deciding_threshold() -> None:
 unit = st.just(0.0) | st.floats(0.0001, 1)
 
 
+@settings(deadline=None)  # how long it takes is the machine's matter
 @given(sensitivity=unit, specificity=unit, prevalence=st.floats(0.0001, 0.9999))
 def test_people_add_up(sensitivity: float, specificity: float, prevalence: float) -> None:
     made = money(shares(np.array([sensitivity]), np.array([specificity]), prevalence), COSTS, 1000)
