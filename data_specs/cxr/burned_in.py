@@ -115,12 +115,13 @@ def find_writing(pixels: NDArray[np.uint8]) -> Writing:
         return Writing((), "pattern")
     bright, dark = map(_texts, both)
     found = []
-    for box, n_letters, contrast in [*_without_gaps(bright, dark), *_without_gaps(dark, bright)]:
-        is_row, is_in_the_middle = n_letters >= IN_A_ROW, _in_the_middle(box, height, width)
-        if is_row and is_in_the_middle:
-            return Writing((), "lungs")
-        if not is_in_the_middle and (is_row or contrast >= CLEAR):
-            found.append(box)
+    for texts, others in ((bright, dark), (dark, bright)):
+        for box, n_letters, contrast in texts:
+            is_row, is_in_the_middle = n_letters >= IN_A_ROW, _in_the_middle(box, height, width)
+            if is_row and is_in_the_middle and not _is_gaps(box, others):
+                return Writing((), "lungs")
+            if not is_in_the_middle and (is_row or contrast >= CLEAR):
+                found.append(box)
     return Writing(tuple(_larger(box, step, pixels.shape) for box in found))
 
 
@@ -219,13 +220,16 @@ def _texts(shapes: Shapes) -> list[Text]:
     return found
 
 
-def _without_gaps(texts: list[Text], others: list[Text]) -> list[Text]:
-    """Texts that are not the gaps in and between the letters of a text of the other kind, bright or dark."""
-    return [each for each in texts if not any(_is_inside(each[0], other) for other, _, _ in others)]
+def _is_gaps(box: Box, others: list[Text]) -> bool:
+    """Whether shapes are the gaps in and between the letters of one of the texts of the other kind, bright or dark.
 
-
-def _is_inside(box: Box, other: Box) -> bool:
-    return box.top >= other.top and box.left >= other.left and box.bottom <= other.bottom and box.right <= other.right
+    Only a row over the lungs has to be letters. Beside them gaps are as good a sign of a text as its letters: of 400
+    texts 18 were not found without them, 7 with them.
+    """
+    return any(
+        box.top >= other.top and box.left >= other.left and box.bottom <= other.bottom and box.right <= other.right
+        for other, _, _ in others
+    )
 
 
 def _are_beside(shapes: Shapes) -> NDArray[np.bool_]:

@@ -102,11 +102,11 @@ def test_old_visits_are_deleted_with_a_record_and_shared_files_stay(clinic, caps
     assert len(clinic.rows(VisitRow)) == 6
     assert main(["apply"]) == 0
     said = without_log(capsys.readouterr().out)
-    assert said == "ten_years: inputs 4, visits 4\nfiles removed: 3\n"
+    assert said == "ten_years: films 4, inputs 4, visits 4\nfiles removed: 3\n"
     assert {row.id for row in clinic.rows(VisitRow)} == {kept, unfinished}
     assert sorted(clinic.store.read(each) for each in clinic.store.names()) == [b"shared", b"unfinished"]
     (record,) = clinic.rows(DeletionRow)
-    assert (record.rule, json.loads(record.counts)) == ("ten_years", {"inputs": 4, "visits": 4})
+    assert (record.rule, json.loads(record.counts)) == ("ten_years", {"films": 4, "inputs": 4, "visits": 4})
     assert record.finished_at
     assert not any(each in f"{record.counts}{record.digests}" for each in (*old, shared, "SECRET"))
     assert main(["apply"]) == 0
