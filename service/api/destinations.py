@@ -28,7 +28,7 @@ from service.api.session import CurrentKey
 from service.delivery.health_book.clock import Due, list_due
 from service.delivery.health_book.table import book_of
 from service.delivery.message import HEALTH_BOOK, Options
-from service.delivery.queue import DELIVERIES, book_members, end, retry
+from service.delivery.queue import book_members, end, retry
 from service.delivery.senders.dispatch import KINDS, Kind
 from service.errors import FieldFault, Forbidden, InvalidRequest, NotFound
 from service.keys import Key, SiteName
@@ -281,9 +281,6 @@ async def retry_deliveries(request: Request, key: CurrentKey, asked: Retry) -> R
     """Send `dead` deliveries again, with the same identifiers."""
     _expect_manager(key)
     service = service_of(request)
-    which = [DELIVERIES.c.destination_id == asked.destination]
-    if asked.visit is not None:
-        which += [DELIVERIES.c.visit_id == asked.visit, DELIVERIES.c.version == asked.version]
 
     def retry_them(session: Session) -> int | None:
         mine = _visible(select(DestinationRow.id), key).where(
@@ -291,9 +288,7 @@ async def retry_deliveries(request: Request, key: CurrentKey, asked: Retry) -> R
         )
         if session.scalars(mine).first() is None:
             return None
-        retried = retry(session, database_now(session), *which)
-        note(session, "deliveries_retried", asked.visit, destination=asked.destination, retried=retried)
-        return retried
+        return retry(session, asked.destination, asked.visit, asked.version)
 
     found = await service.database.write(retry_them)
     if found is None or (asked.visit is not None and not found):

@@ -141,6 +141,7 @@ ROUTES: Mapping[str, str] = {
     "GET /planning": NOTHING,
     "GET /planning.csv": NOTHING,
     "GET /health-book": "list_read",
+    "POST /health-book/retry": CHANGES,
     "GET /incidents": "list_read",
     "GET /drift": NOTHING,
     "POST /drift/alarms/{alarm_id}/silence": CHANGES,

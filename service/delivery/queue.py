@@ -221,13 +221,19 @@ def book_members(row: DeliveryRow) -> dict[str, Any]:
     return {"stage": stage, "codes": kept.codes if kept else (), "reasons": kept.reasons if kept else ()}
 
 
-def retry(session: Session, now: datetime, *which: ColumnElement[bool]) -> int:
-    """Send deliveries again that were given up; returns how many. Their last problem stays: they may have arrived."""
-    not_ended = select(DESTINATIONS.c.id).where(DESTINATIONS.c.ended_at.is_(None))
-    given_up = update(DELIVERIES).where(
-        DELIVERIES.c.state == "dead", DELIVERIES.c.destination_id.in_(not_ended), *which
-    )
-    return rowcount(session.execute(given_up.values(state="waiting", due_at=now, attempts=0, **NOT_LEASED)))
+def retry(session: Session, destination: str, visit: str | None = None, version: int | None = None) -> int:
+    """Send deliveries to a destination again that were given up, or the one of a visit's version; returns how many.
+
+    Their last problem stays: they may have arrived.
+    """
+    not_ended = select(DESTINATIONS.c.id).where(DESTINATIONS.c.ended_at.is_(None), DESTINATIONS.c.id == destination)
+    given_up = update(DELIVERIES).where(DELIVERIES.c.state == "dead", DELIVERIES.c.destination_id.in_(not_ended))
+    if visit is not None:
+        given_up = given_up.where(DELIVERIES.c.visit_id == visit, DELIVERIES.c.version == version)
+    again = {"state": "waiting", "due_at": database_now(session), "attempts": 0, **NOT_LEASED}
+    retried = rowcount(session.execute(given_up.values(again)))
+    note(session, "deliveries_retried", visit, destination=destination, retried=retried)
+    return retried
 
 
 def _ready(now: datetime, destination: ColumnElement[str]) -> Select[Any]:

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter, Request
+from typing import Annotated
+
+from fastapi import APIRouter, Form, Request
 from fastapi.responses import HTMLResponse, Response
 from sqlalchemy.orm import Session
 
 from service.api.session import page_key
 from service.delivery.health_book.clock import WHY, Due, Why, count_late, list_due
 from service.delivery.health_book.table import book_of
+from service.delivery.queue import retry
 from service.errors import NotFound
-from service.pages.frame import page, to_login
+from service.pages.frame import onward, page, to_login
 from service.state import service_of
 
 MAX_SHOWN = 200
+ID = r"^[0-9a-f-]{36}$"
 
 router = APIRouter(include_in_schema=False, default_response_class=HTMLResponse)
 
@@ -46,3 +50,23 @@ async def health_book(request: Request) -> Response:
         more=len(due) > MAX_SHOWN,
         hours=f"{book.clock.hours:g}",
     )
+
+
+@router.post("/health-book/retry")
+async def send_again(
+    request: Request,
+    destination: Annotated[str, Form(pattern=ID)],
+    visit: Annotated[str, Form(pattern=ID)],
+    version: Annotated[int, Form(ge=1, le=1_000_000)],
+) -> Response:
+    """Send the version of a visit again that was given up; the page then says how far it has come."""
+    key = await page_key(request)
+    if key is None:
+        return to_login(request, "/health-book")
+    if key.role != "admin":
+        return page(request, "missing.html", 404, key=key)
+    service = service_of(request)
+    if not await service.database.write(lambda session: retry(session, destination, visit, version)):
+        raise NotFound
+    service.deliveries.try_now(destination)
+    return onward(request, "/health-book")

@@ -66,6 +66,11 @@ def visits(served: Served, gateway: BookGateway) -> dict[str, str]:
     return made
 
 
+def row_of(page, visit):
+    """What the page of the health book says of a visit."""
+    return page.locator("[aria-labelledby=due] li").filter(has=page.locator(f'a[href="/visits/{visit}"]'))
+
+
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_what_is_not_there_is_listed_with_what_has_to_be_done(visits, reading, language: Language):  # noqa: F811
     admin = reading("admin", language)
@@ -78,7 +83,7 @@ def test_what_is_not_there_is_listed_with_what_has_to_be_done(visits, reading, l
         (visits["lacking"], "validation", "person.national_id"),
         (visits["refused"], "signature", "PS_DS_CA_SIGNATURE_INVALID"),
     ):
-        row = admin.locator("[aria-labelledby=due] li").filter(has=admin.locator(f'a[href="/visits/{visit}"]'))
+        row = row_of(admin, visit)
         assert text(f"book_stage_{stage}", language) in row.inner_text()
         assert why in row.inner_text()
     assert visits["saved"] not in admin.content()
@@ -94,3 +99,16 @@ def test_a_visit_says_how_far_it_has_come(visits, reading, language: Language): 
         assert text(f"book_stage_{stage}", language) in told
         assert (text("book_late", language) in told) == (name != "saved")
         fits(admin, f"health-book-{name}-{language}")
+
+
+def test_an_admin_sends_again_what_was_given_up(served, gateway, visits, reading):  # noqa: F811
+    admin = reading("admin", "vi")
+    admin.goto("/health-book")
+    row_of(admin, visits["refused"]).get_by_role("button", name=text("health_book_again", "vi")).click()
+    admin.wait_for_url("**/health-book")
+    until_stage(served, visits["refused"], "saved")
+    admin.reload()
+    assert row_of(admin, visits["refused"]).count() == 0
+    unsigned = row_of(admin, visits["unsigned"])
+    assert unsigned.count() == 1
+    assert unsigned.get_by_role("button").count() == 0

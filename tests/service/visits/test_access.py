@@ -339,6 +339,7 @@ CHANGING = [
     ("POST", "/v1/destinations"),
     ("DELETE", f"/v1/destinations/{UNKNOWN_ID}"),
     ("POST", "/v1/deliveries/retry"),
+    ("POST", "/health-book/retry"),
     ("POST", "/v1/uploads"),
     ("PATCH", f"/v1/uploads/{UNKNOWN_ID}"),
     ("POST", f"/v1/uploads/{UNKNOWN_ID}"),
