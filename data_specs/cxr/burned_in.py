@@ -227,7 +227,11 @@ def _is_gaps(box: Box, others: list[Text]) -> bool:
     texts 18 were not found without them, 7 with them.
     """
     return any(
-        box.top >= other.top and box.left >= other.left and box.bottom <= other.bottom and box.right <= other.right
+        box != other
+        and box.top >= other.top
+        and box.left >= other.left
+        and box.bottom <= other.bottom
+        and box.right <= other.right
         for other, _, _ in others
     )
 
