@@ -78,13 +78,16 @@ def first_form(page):
 
 
 def test_everything_that_the_contract_takes_can_be_typed(served, client):
-    posted = context_of(served, client.post("/post", data=EVERYTHING, files={"image": FILM}))
+    given = {**EVERYTHING, "national_id": "001060012345"}  # the form asks for it where there is a health book
+    posted = context_of(served, client.post("/post", data=given, files={"image": FILM}))
     assert posted.person.model_dump(mode="json") == {
         "id": "BN-1",
         "name": "Người Được Khám Thử Nghiệm",
         "birth_date": "1960-02-29",
         "age_years": pytest.approx(66.7, abs=0.1),
         "sex": "female",
+        "national_id": "001060012345",
+        "residence": None,  # an address comes from a hospital's system
     }
     assert posted.referrer.model_dump() == {
         "id": "D-1",

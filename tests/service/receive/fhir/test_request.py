@@ -387,7 +387,7 @@ REFUSED = [
         "umol/L, mmol/L, mg/dL, mg/L",
     ),
     (bundle(observation("8480-6", 14, "kPa")), f"{LAB}.valueQuantity.code", "field_invalid", "mm[Hg]"),
-    (bundle(observation("8480-6", 500, "mm[Hg]")), f"{LAB}.valueQuantity.value", "field_invalid", "≤ 320.0"),
+    (bundle(observation("8480-6", 500, "mm[Hg]")), f"{LAB}.valueQuantity.value", "field_invalid", "≤ 320"),
     (
         bundle(observation("14959-1", None, valueQuantity={**quantity(3, "mg/g"), "comparator": "<"})),
         f"{LAB}.valueQuantity.comparator",
