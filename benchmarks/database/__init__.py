@@ -12,7 +12,7 @@ from benchmarks.chaos.postgres import cluster, installed
 from benchmarks.database import harms
 from benchmarks.database.asked import ASKED
 from benchmarks.database.first import First
-from benchmarks.database.made import SETTINGS, counts_of, databases, migrated_back, sizes_of
+from benchmarks.database.made import SETTINGS, counts_of, databases, sizes_of, without
 from benchmarks.database.measured import Measured, large, measure, rows_of, scenes
 from benchmarks.report import Report, table
 
@@ -34,9 +34,9 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
         largest = urls[sizes[-1]]
         figures["sizes_mb"], figures["rows"] = sizes_of(largest), counts_of(largest)
         table(f"{sizes[-1]} visits: MB", ("", "MB"), [[name, mb] for name, mb in figures["sizes_mb"].items()])
-        if options.back:
-            with migrated_back(list(urls.values()), options.back) as seconds:
-                figures["before"] = _measured(f"at {options.back}", first, urls, options)
+        if options.without:
+            with without(list(urls.values()), options.without) as seconds:
+                figures["before"] = _measured(f"without {options.without}", first, urls, options)
             figures["migration_s"] = seconds[-1]
             print(f"\nmigrated in {seconds[-1]:.1f} s with {sizes[-1]} visits, {seconds[0]:.1f} s with {sizes[0]}")
         figures["after"] = _measured("as it is", first, urls, options)
@@ -102,7 +102,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=5, help="alternations; medians are reported (%(default)s)")
     parser.add_argument("--jobs", type=int, default=10_000, help="that pass through the queues (%(default)s; 0: none)")
     parser.add_argument("--updates", type=int, default=1_000_000, help="of leases (%(default)s; 0: none)")
-    parser.add_argument("--back", metavar="REVISION", help="measure with the tables of this migration before")
+    parser.add_argument("--without", metavar="REVISION", help="measure without what this migration changed before")
     parser.add_argument("--kept", type=Path, help="folder in which the databases stay, to be measured again")
     parser.add_argument("--out", type=Path, default=OUT, help="folder of plans and JSON (default: %(default)s)")
     return parser.parse_args(arguments)

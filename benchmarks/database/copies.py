@@ -130,7 +130,7 @@ _VALUES: dict[tuple[str, str], Callable[[str], str]] = {
         f"CASE WHEN c.n % {HOSPITALS} = 0 THEN {here} ELSE 'hospital-' || c.n % {HOSPITALS} END"
     ),
     **{("", name): _new_id for name in ("uid", "referral_id")},
-    **{(table, "id"): _new_id for table in ("referrals", "outcomes")},
+    **{(table, "id"): _new_id for table in ("referrals", "outcomes", "readings")},
     **{("", name): _renamed for name in ("person_id", "accession_number", "referrer_id", "folded")},
     **{("", name): _renamed for name in ("context", "dicom", "asked_by", "opinion", "report")},
 }

@@ -23,12 +23,16 @@ from data_specs.visit.context import Context
 from service.storage.database import Database, database_now, insert_rows
 from service.storage.tables import (
     ArrivalRow,
+    CaseRow,
+    CertificateRow,
     DeliveryRow,
     ExchangeRow,
     InputRow,
+    NormalRow,
     OrderMessageRow,
     OrderRow,
     PreviewRow,
+    ReadingRow,
     ShadowRow,
     VisitRow,
 )
@@ -149,7 +153,10 @@ def _ask(client: Client, path: str, document: dict[str, object]) -> Answer:
 
 
 def _of_other_ways(session: Session, ids: dict[str, str]) -> None:
-    """What an order message, a node, an archive and a shadow bundle leave beside a visit."""
+    """What an order message, a node, an archive, a shadow bundle and a certificate leave beside a visit.
+
+    And a case to learn from with its reading, which only a teaching site has: so that its tables are not empty.
+    """
     now = database_now(session)
     check_up = session.get_one(VisitRow, ids["check-up"])
     ordered = Context.model_validate_json(check_up.context).model_dump_json(exclude_unset=True)
@@ -160,6 +167,12 @@ def _of_other_ways(session: Session, ids: dict[str, str]) -> None:
         ShadowRow(
             visit_id=check_up.id, name="lung", version="0.0.0", sha256=digest, in_service="0.0.0", answered_at=now,
             assessment=check_up.assessment,
+        ),
+        CertificateRow(digest=digest, site=SITE, abnormal_at_most=0.01, confidence=0.95),
+        NormalRow(visit_id=check_up.id, certificate=digest, held_back=False),
+        CaseRow(visit_id=ids["film"], set_digest=digest, known="{}"),
+        ReadingRow(
+            id="reading", visit_id=ids["film"], key_id="trainee", number=1, given_at=now, signed_at=now, reading="{}"
         ),
     ]  # fmt: skip
     for kind in OF_A_NODE:

@@ -15,7 +15,7 @@ from tqdm import tqdm
 from benchmarks.chaos.postgres import Cluster
 from benchmarks.database.copies import multiply
 from benchmarks.database.first import First, first_visits
-from service.storage.migrate import downgrade, upgrade
+from service.storage.migrate import run_alone
 
 SETTINGS = {
     "shared_buffers": "1GB",
@@ -89,22 +89,22 @@ _SIZES = text(
 
 
 @contextmanager
-def migrated_back(urls: Sequence[str], revision: str) -> Iterator[list[float]]:
-    """The databases with the tables of an earlier revision meanwhile.
+def without(urls: Sequence[str], revision: str) -> Iterator[list[float]]:
+    """The databases without what one migration changed, meanwhile.
 
-    Gives a list that has, at the end, how many seconds each database's way forward again took.
+    Gives a list that has, at the end, how many seconds the migration took in each database.
     """
     seconds: list[float] = []
     engines = [create_engine(url) for url in urls]
     try:
         for engine in engines:
             with engine.begin() as connection:
-                downgrade(connection, revision)
+                run_alone(connection, revision, "downgrade")
         yield seconds
         for engine in engines:
             began = time.perf_counter()
             with engine.begin() as connection:
-                upgrade(connection, "head")
+                run_alone(connection, revision, "upgrade")
             seconds.append(time.perf_counter() - began)
     finally:
         for engine in engines:

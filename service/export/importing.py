@@ -79,14 +79,14 @@ def import_package(
     package = read_package(folder, digest, "visits")
     visits = _visits(package)
     with database.transaction() as session:
+        _expect_own_site(session, site)
         if noted(session, "imported", digest) is not None:
             return 0
-        _expect_own_site(session, site)
     rows = [_stored(package, visit, site, store, readers) for visit in visits]
     with database.transaction(write=True) as session:
+        _expect_own_site(session, site)
         if noted(session, "imported", digest) is not None:
             return 0
-        _expect_own_site(session, site)
         _expect_room(session, len(rows), max_queue)
         now = database_now(session)
         for row, visit in zip(rows, visits, strict=True):

@@ -121,6 +121,20 @@ def downgrade(connection: Connection, revision: str) -> None:
     command.downgrade(_config(connection), revision)
 
 
+def run_alone(connection: Connection, revision: str, way: Literal["upgrade", "downgrade"]) -> None:
+    """Run or undo one migration, whatever came after it, in the transaction of ``connection``.
+
+    To measure what it is worth: the tables still say that they are those of the last one.
+    """
+    from alembic.migration import MigrationContext  # noqa: PLC0415  as above
+    from alembic.operations import Operations  # noqa: PLC0415
+    from alembic.script import ScriptDirectory  # noqa: PLC0415
+
+    module = ScriptDirectory.from_config(_config()).get_revision(revision).module
+    with Operations.context(MigrationContext.configure(connection)):
+        getattr(module, way)()
+
+
 def _config(connection: Connection | None = None) -> Config:
     from alembic.config import Config  # noqa: PLC0415  as above
 

@@ -18,7 +18,7 @@ VISITS, UPDATES = 1500, 3000
 
 @pytest.fixture(scope="module")
 def figures(tmp_path_factory):
-    """What the command measures, first with the tables of the migration before."""
+    """What the command measures, first without the migration of its indexes."""
     if installed() is None:
         pytest.skip("PostgreSQL (initdb) or its driver is not installed: no plan is looked at in this run")
     out = tmp_path_factory.mktemp("database")
@@ -27,7 +27,7 @@ def figures(tmp_path_factory):
     small = ("--rounds", "1", "--jobs", "16", "--updates", str(UPDATES))
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(database, "SETTINGS", with_indexes)
-        found = database.main(["--visits", str(VISITS), "--back", "0011", "--out", str(out), *small])
+        found = database.main(["--visits", str(VISITS), "--without", "0012", "--out", str(out), *small])
     assert json.loads((out / "database.json").read_text())["benchmark"] == "database"
     plans = json.loads((out / "database-plans-as-it-is.json").read_text())
     assert {name for name, by_size in plans.items() if by_size[str(VISITS)]} == set(ASKED)

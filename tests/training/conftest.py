@@ -8,7 +8,7 @@ from training.cohorts import gates
 from training.organs import lung
 
 
-@pytest.fixture(scope="package", autouse=True)
+@pytest.fixture(scope="module", autouse=True)  # a package's would last into other folders' tests
 def no_gate(tmp_path_factory: pytest.TempPathFactory) -> object:
     """Files are read and conformed as in serving, and none is judged; ``real_gate`` undoes that for one test.
 

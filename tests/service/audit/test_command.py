@@ -79,7 +79,7 @@ def test_a_log_is_proved_and_its_head_told(clinic):
         ("UPDATE audit SET actor = 'nobody' WHERE number = 2", "entry 2:"),
         ("UPDATE audit SET visit = 'another' WHERE number = 3", "entry 3:"),
         ("DELETE FROM audit WHERE number = 2", "entry 2: missing"),
-        ("UPDATE audit SET number = number + 1000 WHERE number = 3", "entry 3: missing"),
+        ("UPDATE audit SET number = number + 1000 WHERE number = 2", "entry 2: missing"),
         ("UPDATE audit SET digest = '" + 64 * "0" + "' WHERE number = 2", "entry 2:"),
         ("UPDATE visits SET assessment = replace(assessment, '{', '{ ')", "its assessment is not the one of entry"),
     ],

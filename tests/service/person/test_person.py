@@ -23,9 +23,11 @@ from service.storage.tables import (
     ArrivalRow,
     Base,
     CaseRow,
+    CertificateRow,
     DeletionRow,
     ExchangeRow,
     InputRow,
+    NormalRow,
     OrderRow,
     OutcomeRow,
     PreviewRow,
@@ -118,6 +120,8 @@ class Clinic:
             given = {"id": "R-1", "key_id": "K-1", "number": 1, "given_at": now, "reading": json.dumps({"text": ID})}
             insert_rows(
                 session,
+                CertificateRow(digest="0" * 64, site=SITE, abnormal_at_most=0.01, confidence=0.95),
+                NormalRow(visit_id=self.visit, certificate="0" * 64, held_back=False),
                 CaseRow(visit_id=self.visit, set_digest="0" * 64, known=json.dumps({"of": ID})),
                 ReadingRow(visit_id=self.visit, **given),
             )
@@ -259,7 +263,8 @@ def test_a_person_is_erased_beside_a_running_server_and_nothing_is_left(clinic, 
         assert ACCESSION.encode() not in left, "overwritten, in the file and in its log"
         assert b"1961-02-03" in left
     assert retention(["record"]) == 0
-    assert "person_erased: arrivals 2, deliveries 5, exchanges 1, inputs 3" in without_log(capsys.readouterr().out)
+    erased = "person_erased: arrivals 2, cases 1, deliveries 5, exchanges 1, films 3, inputs 3, normals 1, opinions 2"
+    assert erased in without_log(capsys.readouterr().out)
     assert main(["erase", SITE, ID, "--yes"]) == 0, "once more changes nothing"
     assert clinic.count("deletions") == 1
 
