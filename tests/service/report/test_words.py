@@ -16,12 +16,14 @@ from data_specs.visit.opinion import Judgement
 from data_specs.visit.report import Report, ReportFinding
 from data_specs.vocabulary import LANGUAGES, Language
 from inference.render.paper import PRINT_PX_PER_MM
+from service.delivery.health_book.facts import results_of
 from service.report import as_json, html, pdf, words
 from service.report.dicom import images as dicom_images
 from service.report.dicom import sr as dicom_sr
 from service.report.fhir import document as fhir
 from service.report.hl7 import message as hl7
 from tests.conftest import ROOT
+from tests.service.delivery.health_book.test_facts import BOOK
 from tests.service.report_fixture import judged, report
 
 HEATMAP = ("pneumonia", 0)
@@ -78,6 +80,13 @@ def long_report() -> Report:
     return made.model_copy(update={"opinions": (opinion, opinion.model_copy(update={"number": 2}))})
 
 
+def rejected_report() -> Report:
+    """The doctor finds nothing of what the machine found."""
+    made = with_lung(report(2), judged("pneumonia", "lung", 0.7, 0.5))
+    rejected = (Judgement(finding="pneumonia", verdict="disagree"),)
+    return made.model_copy(update={"opinions": (made.opinions[0].model_copy(update={"judgements": rejected}),)})
+
+
 def high_recording() -> bytes:
     into = io.BytesIO()
     Image.new("L", (270 * PRINT_PX_PER_MM, 300 * PRINT_PX_PER_MM)).save(into, "PNG")
@@ -103,6 +112,7 @@ def test_every_sentence_is_used_by_some_format(monkeypatch: pytest.MonkeyPatch) 
         negative_report(),
         pressing_report(),
         unusual_report(),
+        rejected_report(),
         long_report(),
     ):
         for rendering in (as_json, fhir, hl7, dicom_sr):
@@ -111,6 +121,7 @@ def test_every_sentence_is_used_by_some_format(monkeypatch: pytest.MonkeyPatch) 
             page.render(made, "vi", pictures={0: into.getvalue()})
         pdf.render(report(1), "vi", traces={1: high_recording()})
     dicom_images.render_heatmap(report(1), "vi", *HEATMAP, into.getvalue())
+    results_of(rejected_report(), BOOK, "vi")
     assert known.keys() - used == set()
 
 
