@@ -28,7 +28,7 @@ def test_the_page_shows_every_operation_and_schema(served, language):
     assert {f"schema-{name}" for name in document["components"]["schemas"]} <= set(ids)
     assert set(re.findall(r'href="#([^"]+)"', page)) <= set(ids)
     assert re.findall(r'(?:src|href)="(?:https?:)?//', page) == []
-    assert len(answer.content) < 700_000
+    assert len(answer.content) < 900_000  # for engineers; it grows with the operations
 
 
 def test_descriptions_are_escaped_and_coded():
