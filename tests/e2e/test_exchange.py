@@ -48,6 +48,6 @@ def test_nothing_is_cut_off(tmp_path, kidneys, signer, browser):  # noqa: F811
                     assert page.evaluate("document.documentElement.scrollWidth") <= width
                     assert page.evaluate(INSIDE) == [], (name, language, width)
                     if width == DESK:
-                        assert page.locator(".top .wide").evaluate("header => header.clientHeight") < 60, "one line"
+                        assert page.locator(".top .wide").evaluate("header => header.clientHeight") < 90, "two lines"
                     shown(page, f"exchange-{name}-{language}-{width}")
             context.close()
