@@ -8,16 +8,17 @@ from fastapi import APIRouter, Form, Request
 from fastapi.responses import HTMLResponse, Response
 from sqlalchemy.orm import Session
 
+from service.api.destinations import Retry
 from service.api.session import page_key
 from service.delivery.health_book.clock import WHY, Due, Why, count_late, list_due
 from service.delivery.health_book.table import book_of
 from service.delivery.queue import retry
 from service.errors import NotFound
 from service.pages.frame import onward, page, to_login
+from service.pages.opinion import checked
 from service.state import service_of
 
 MAX_SHOWN = 200
-ID = r"^[0-9a-f-]{36}$"
 
 router = APIRouter(include_in_schema=False, default_response_class=HTMLResponse)
 
@@ -55,9 +56,9 @@ async def health_book(request: Request) -> Response:
 @router.post("/health-book/retry")
 async def send_again(
     request: Request,
-    destination: Annotated[str, Form(pattern=ID)],
-    visit: Annotated[str, Form(pattern=ID)],
-    version: Annotated[int, Form(ge=1, le=1_000_000)],
+    destination: Annotated[str, Form()] = "",
+    visit: Annotated[str, Form()] = "",
+    version: Annotated[str, Form()] = "",
 ) -> Response:
     """Send the version of a visit again that was given up; the page then says how far it has come."""
     key = await page_key(request)
@@ -65,8 +66,9 @@ async def send_again(
         return to_login(request, "/health-book")
     if key.role != "admin":
         return page(request, "missing.html", 404, key=key)
+    asked: Retry = checked(Retry, {"destination": destination, "visit": visit, "version": version})
     service = service_of(request)
-    if not await service.database.write(lambda session: retry(session, destination, visit, version)):
+    if not await service.database.write(lambda session: retry(session, asked.destination, asked.visit, asked.version)):
         raise NotFound
-    service.deliveries.try_now(destination)
+    service.deliveries.try_now(asked.destination)
     return onward(request, "/health-book")
