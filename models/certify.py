@@ -8,14 +8,13 @@ with cases that somebody has drawn otherwise, and says how (:mod:`models.normals
 from __future__ import annotations
 
 import argparse
-import math
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 
 from data_specs.bundle import BundleManifest, FindingSpec
-from data_specs.planning.normals import Limits, Proved, prove
+from data_specs.planning.normals import Limits, Proved, per_1000, prove
 from inference.bundles.deciding import NotDone, changed, deciding, new_entry
 from inference.bundles.registry import Certificate, Entry, finding_key, read_registry
 from models.normals_sample import Sample, read_sample, read_scores
@@ -105,14 +104,10 @@ def said_of(entry: Entry) -> str:
         return f"{entry.site}: ended"
     return (
         f"Certified for {entry.site}, {entry.name} {entry.to_version}, until {said.expires:%Y-%m-%d} "
-        f"({said.confidence:.0%} confidence):\n"
-        f"  of 1,000 persons with a finding at most {_per_1000(said.missed_at_most)} are released, in each group;\n"
-        f"  of 1,000 persons released at most {_per_1000(said.abnormal_at_most)} have a finding."
+        f"({100 * said.confidence:g}% confidence):\n"
+        f"  of 1,000 persons with a finding at most {per_1000(said.missed_at_most)} are released, in each group;\n"
+        f"  of 1,000 persons released at most {per_1000(said.abnormal_at_most)} have a finding."
     )
-
-
-def _per_1000(share: float) -> int:
-    return math.ceil(round(1000 * share, 6))
 
 
 def certify(
@@ -234,7 +229,7 @@ def _refused(proved: Proved, limits: Limits) -> list[str]:
         return ["nobody without a finding lies below the thresholds: the two are not told apart well enough"]
     if proved.refused == "too_often_abnormal":
         return [
-            f"of 1,000 persons released up to {math.ceil(1000 * proved.abnormal_at_most)} might have a finding; "
+            f"of 1,000 persons released up to {per_1000(proved.abnormal_at_most)} might have a finding; "
             f"allowed are {1000 * limits.abnormal:g}"
         ]
     return []

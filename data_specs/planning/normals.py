@@ -254,6 +254,11 @@ def _abnormal_at_most(whole: Group, normal: int, released: int, limits: Limits, 
     return abnormal / (abnormal + (1 - prevalence) * cleared) if abnormal else 0.0
 
 
+def per_1000(share: float) -> int:
+    """A bound as a natural frequency, rounded up."""
+    return math.ceil(round(1000 * share, 6))
+
+
 def upper(k: int, n: int, error: float) -> float:
     """Upper end of the one-sided exact interval of a share (Clopper and Pearson, Biometrika 1934;26:404)."""
     from scipy.special import betaincinv  # noqa: PLC0415  as above

@@ -13,49 +13,33 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from functools import partial
 from pathlib import Path
 
-from data_specs.problems import Refused
-from inference.readers.pool import Readers, ReadersFailed
-from service.errors import Unavailable
+from inference.readers.pool import Readers
 from service.export.answers import make_answers, take_answers
 from service.export.arguments import digest, line, moment, site
 from service.export.importing import import_package
+from service.export.kept import on_what_is_kept
 from service.export.making import Wanted, make_package
 from service.export.names import read_key
 from service.export.package import Manifest
 from service.export.record import latest
 from service.logs import set_up_logs
-from service.settings import Settings, read_settings
-from service.storage.commands import DONE, NotDone, carried_out, one_at_a_time, open_existing
+from service.settings import Settings
+from service.storage.commands import DONE, carried_out, one_at_a_time
 from service.storage.database import Database
 from service.storage.store import Store
 
 MOST_SHOWN = 1000
-Command = Callable[[argparse.Namespace, Settings, Database, Store], int]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Carry out one command. Returns 0: done; 1: refused; 2: something cannot be used."""
     given = _parse(arguments)
-    return carried_out("export", lambda: _on_what_is_kept(given))
-
-
-def _on_what_is_kept(given: argparse.Namespace) -> int:
-    settings = read_settings()
-    database, store = open_existing(settings)
-    command: Command = given.command
-    try:
-        return command(given, settings, database, store)
-    except Refused as refusal:
-        problem = refusal.problem
-        raise NotDone(f"{problem.code}: {problem.message(settings.language)}") from None
-    except (ReadersFailed, Unavailable):
-        raise NotDone("no process that reads files could be kept running") from None
-    finally:
-        database.close()
+    return carried_out("export", lambda: on_what_is_kept(partial(given.command, given)))
 
 
 def _write(given: argparse.Namespace, settings: Settings, database: Database, store: Store) -> int:
@@ -69,7 +53,7 @@ def _write(given: argparse.Namespace, settings: Settings, database: Database, st
         until=given.until,
         with_truth=given.with_truth,
     )
-    with one_at_a_time(settings, database), _readers() as readers:
+    with one_at_a_time(settings, database), closing(Readers()) as readers:
         key = read_key(settings.data_dir)
         digest, manifest = make_package(
             database, store, readers, key, wanted, given.folder, settings.export_smallest_cell
@@ -92,7 +76,7 @@ def _tell(manifest: Manifest) -> None:
 
 
 def _import(given: argparse.Namespace, settings: Settings, database: Database, store: Store) -> int:
-    with one_at_a_time(settings, database), _readers() as readers:
+    with one_at_a_time(settings, database), closing(Readers()) as readers:
         n_visits = import_package(
             database,
             store,
@@ -138,15 +122,6 @@ def _record(_given: argparse.Namespace, _settings: Settings, database: Database,
 def _counts(counts: Mapping[str, int]) -> str:
     """``visits 2, persons 1``"""
     return ", ".join(f"{name} {n:,}" for name, n in counts.items())
-
-
-@contextmanager
-def _readers() -> Iterator[Readers]:
-    readers = Readers()
-    try:
-        yield readers
-    finally:
-        readers.close()
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:

@@ -12,47 +12,39 @@ import os
 import sys
 from collections.abc import Sequence
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 
-from data_specs.problems import Refused
-from inference.readers.pool import Readers, ReadersFailed
-from service.errors import Unavailable
+from inference.readers.pool import Readers
 from service.export.arguments import digest, line, site
+from service.export.kept import on_what_is_kept
 from service.learning.cases import take_cases
 from service.logs import set_up_logs
-from service.settings import read_settings
-from service.storage.commands import DONE, NotDone, carried_out, one_at_a_time, open_existing
+from service.settings import Settings
+from service.storage.commands import DONE, carried_out, one_at_a_time
+from service.storage.database import Database
+from service.storage.store import Store
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Take a package. Returns 0: done; 1: refused; 2: something cannot be used."""
     given = _parse(arguments)
-    return carried_out("learning", lambda: _take(given))
+    return carried_out("learning", lambda: on_what_is_kept(partial(_take, given)))
 
 
-def _take(given: argparse.Namespace) -> int:
-    settings = read_settings()
-    database, store = open_existing(settings)
-    try:
-        with one_at_a_time(settings, database), closing(Readers()) as readers:
-            n_cases = take_cases(
-                database,
-                store,
-                readers,
-                given.folder,
-                given.manifest,
-                site=given.site,
-                who=given.who,
-                language=settings.language,
-                max_queue=settings.max_queue,
-            )
-    except Refused as refusal:
-        problem = refusal.problem
-        raise NotDone(f"{problem.code}: {problem.message(settings.language)}") from None
-    except (ReadersFailed, Unavailable):
-        raise NotDone("no process that reads files could be kept running") from None
-    finally:
-        database.close()
+def _take(given: argparse.Namespace, settings: Settings, database: Database, store: Store) -> int:
+    with one_at_a_time(settings, database), closing(Readers()) as readers:
+        n_cases = take_cases(
+            database,
+            store,
+            readers,
+            given.folder,
+            given.manifest,
+            site=given.site,
+            who=given.who,
+            language=settings.language,
+            max_queue=settings.max_queue,
+        )
     print(f"taken: {n_cases:,} cases at {given.site}" if n_cases else "this package was taken before")
     return DONE
 

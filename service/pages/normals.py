@@ -14,6 +14,7 @@ from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse, Response
 from starlette.datastructures import FormData
 
+from data_specs.planning.normals import per_1000
 from data_specs.visit.contract import Visit
 from data_specs.visit.opinion import Author
 from data_specs.vocabulary import Language, display
@@ -166,11 +167,7 @@ def _bounds(holding: Certified) -> dict[str, int]:
     """The bounds as natural frequencies, rounded up."""
     said = holding.certificate
     return {
-        "abnormal": _per_1000(said.abnormal_at_most),
-        "missed": _per_1000(said.missed_at_most),
+        "abnormal": per_1000(said.abnormal_at_most),
+        "missed": per_1000(said.missed_at_most),
         "confidence": math.floor(100 * said.confidence),
     }
-
-
-def _per_1000(share: float) -> int:
-    return math.ceil(round(1000 * share, 6))
