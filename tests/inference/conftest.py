@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import asyncio
+import time
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -39,3 +41,11 @@ def recording() -> list[tuple[str, bytes]]:
 def posted(*files: tuple[str, str, bytes]) -> list[PostedInput]:
     """``(field, filename, content)`` as the service hands them over."""
     return [PostedInput(i, field, name, content) for i, (field, name, content) in enumerate(files)]  # type: ignore[arg-type]
+
+
+async def until(condition: Callable[[], bool], seconds: float = 120) -> None:
+    """Wait for what another thread or process does."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it did not happen in time"
+        await asyncio.sleep(0.01)

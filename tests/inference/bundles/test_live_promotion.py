@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -20,7 +19,7 @@ from inference.readers.files import OpenFile
 from inference.runtime.batcher import Batcher
 from inference.runtime.session import Machine
 from models.registry import promote, rollback, set_shadow
-from tests.inference.conftest import SAMPLES, posted
+from tests.inference.conftest import SAMPLES, posted, until
 from tests.models.versions import shifted, shipped, version
 from tests.readers import shared_readers
 
@@ -49,13 +48,6 @@ def running(bundles: Path) -> Iterator[Engine]:
     engine.close()
     left = {thread.name for thread in {*threading.enumerate()} - others}
     assert not {name for name in left if name.startswith(("registry", "batcher", "decode"))}
-
-
-async def until(condition: Callable[[], bool], seconds: float = 20) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "it did not happen in time"
-        await asyncio.sleep(0.01)
 
 
 def served(engine: Engine, name: str = "lung") -> str:

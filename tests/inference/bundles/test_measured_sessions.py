@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import sys
-import time
-from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -22,19 +20,12 @@ from inference.runtime.openvino_session import is_installed
 from inference.runtime.remembered import MAX_AGE, Measured, Remembered, key_of, recall, remember
 from inference.runtime.session import Machine
 from tests.conftest import ROOT
-from tests.inference.conftest import SAMPLES, posted
+from tests.inference.conftest import SAMPLES, posted, until
 from tests.readers import shared_readers
 
 NEEDS_OPENVINO = pytest.mark.skipif(not is_installed(), reason="OpenVINO is not installed here")
 BUNDLES = ROOT / "models/bundles"
 CONTEXT = Context.model_validate_json((SAMPLES / "context.json").read_bytes())
-
-
-async def until(condition: Callable[[], bool], seconds: float = 120) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "it did not happen in time"
-        await asyncio.sleep(0.02)
 
 
 @pytest.fixture

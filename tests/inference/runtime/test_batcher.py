@@ -14,6 +14,7 @@ from inference.runtime.choice import open_session
 from inference.runtime.openvino_session import is_installed, precisions
 from inference.runtime.session import REFERENCE, Array, Setup
 from tests.conftest import ROOT
+from tests.inference.conftest import until
 
 BUNDLES = ROOT / "models" / "bundles"
 
@@ -30,6 +31,7 @@ class Doubling:
     def __init__(self, setup: Setup = REFERENCE) -> None:
         self.setup = setup
         self.batches: list[int] = []
+        self.is_begun = False
         self.gate = threading.Event()
         self.gate.set()
 
@@ -37,6 +39,7 @@ class Doubling:
         return rows.dtype == np.float32 and rows.ndim == 2
 
     def run(self, batch: Array) -> tuple[Array, ...]:
+        self.is_begun = True
         self.gate.wait()
         self.batches.append(len(batch))
         if (batch == -1).any():
@@ -59,10 +62,9 @@ async def test_what_is_queued_while_the_device_is_busy_goes_together() -> None:
     batcher = Batcher(session, name="t", max_batch=8)
     session.gate.clear()
     first = asyncio.ensure_future(batcher.infer(rows(1)))
-    await asyncio.sleep(0.05)
+    await until(lambda: session.is_begun)
     rest = [asyncio.ensure_future(batcher.infer(rows(v))) for v in range(2, 12)]
-    await asyncio.sleep(0.05)
-    assert batcher.rows_waiting == 10
+    await until(lambda: batcher.rows_waiting == 10)
     session.gate.set()
     results = await asyncio.gather(first, *rest)
     assert batcher.rows_waiting == 0
@@ -84,11 +86,11 @@ async def test_a_failing_request_leaves_its_batchmates_untouched() -> None:
     batcher = Batcher(session, name="t")
     session.gate.clear()
     blocker = asyncio.ensure_future(batcher.infer(rows(9)))
-    await asyncio.sleep(0.05)
+    await until(lambda: session.is_begun)
     good = [asyncio.ensure_future(batcher.infer(rows(v))) for v in (3, 4)]
     crash = asyncio.ensure_future(failure(batcher, rows(-1)))
     not_finite = asyncio.ensure_future(failure(batcher, rows(-2)))
-    await asyncio.sleep(0.05)
+    await until(lambda: batcher.rows_waiting == 4)
     session.gate.set()
     assert [float((await g)[0][0, 0]) for g in good] == [6.0, 8.0]
     assert await crash == "session"
@@ -110,10 +112,10 @@ async def test_who_leaves_frees_the_place() -> None:
     batcher = Batcher(session, name="t", max_batch=8)
     session.gate.clear()
     blocker = asyncio.ensure_future(batcher.infer(rows(1)))
-    await asyncio.sleep(0.05)
+    await until(lambda: session.is_begun)
     leaving = [asyncio.ensure_future(batcher.infer(rows(v))) for v in range(5)]
     staying = asyncio.ensure_future(batcher.infer(rows(7)))
-    await asyncio.sleep(0.01)
+    await until(lambda: batcher.rows_waiting == 6)
     for request in leaving:
         request.cancel()
     await asyncio.sleep(0.01)
@@ -154,10 +156,9 @@ async def test_every_stream_runs_and_none_takes_what_another_could() -> None:
     batcher = Batcher(session, name="t", max_batch=8)
     session.gate.clear()
     results = [asyncio.ensure_future(batcher.infer(rows(v))) for v in range(2)]
-    await asyncio.sleep(0.05)
-    assert session.most == 2
+    await until(lambda: session.most == 2)
     results += [asyncio.ensure_future(batcher.infer(rows(v))) for v in range(2, 40)]
-    await asyncio.sleep(0.05)
+    await until(lambda: batcher.rows_waiting == 38)
     session.gate.set()
     assert [float(r[0][0, 0]) for r in await asyncio.gather(*results)] == [2.0 * v for v in range(40)]
     assert session.most == 2
@@ -187,11 +188,11 @@ async def test_a_fixed_batch_is_never_exceeded_and_failures_stay_where_they_were
     batcher = Batcher(session, name="t", max_batch=16)
     session.gate.clear()
     blockers = [asyncio.ensure_future(batcher.infer(rows(v))) for v in (8, 9)]
-    await asyncio.sleep(0.05)
+    await until(lambda: session.is_begun and batcher.rows_waiting == 0)
     good = [asyncio.ensure_future(batcher.infer(rows(v))) for v in range(9)]
     crash = asyncio.ensure_future(failure(batcher, rows(-1)))
     more = [asyncio.ensure_future(batcher.infer(rows(v))) for v in range(9)]
-    await asyncio.sleep(0.05)
+    await until(lambda: batcher.rows_waiting >= 15)  # where the blockers went together, the other stream took four
     session.gate.set()
     assert [float((await g)[0][0, 0]) for g in (*good, *more)] == [2.0 * v for v in (*range(9), *range(9))]
     assert await crash == "session"

@@ -126,7 +126,7 @@ def test_killed_between_arrival_and_visit(new_process, new_database):
         database_url=new_database(),
         SANGLOC_DICOM_PORT=str(port),
         SANGLOC_DICOM_PEERS=PEERS,
-        SANGLOC_DICOM_GATHER_SECONDS="2",
+        SANGLOC_DICOM_GATHER_SECONDS="5",
     ).start()
     until(lambda: listens(port), 10)
     study = generate_uid()

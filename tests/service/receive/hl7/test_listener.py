@@ -284,8 +284,10 @@ async def test_the_number_of_connections_is_bounded(listening, monkeypatch):
     for _, writer in held:
         writer.close()
         await writer.wait_closed()
-    await asyncio.sleep(0.1)
-    assert await sent(listening, order()) == [("AA", "1", None, None)]
+    async with asyncio.timeout(20):
+        while not (got := await raw(listening.port, mllp.framed(order()))):
+            pass
+    assert said(got) == ("AA", "1", None, None)
 
 
 async def test_a_peer_that_is_not_listed_is_refused(database, tmp_path):
