@@ -73,21 +73,28 @@ def test_killed_in_the_middle_it_ends_with_the_same_rows(films, scored, tmp_path
     arguments = (films, "--out", tmp_path / "out", "--site", "district", "--key", key_file(tmp_path), "--every", "0.1")
     kills, left = 0, []
     for _ in range(5):
-        process = started(*arguments)
-        there = cases(tmp_path / "out")
-        while process.poll() is None and cases(tmp_path / "out") <= there:
-            time.sleep(0.05)
-        if process.poll() is not None:
-            break
-        time.sleep(0.05 * kills)
-        process.send_signal(signal.SIGKILL)
-        process.communicate()
+        with started(*arguments) as process:
+            until_more_than(cases(tmp_path / "out"), tmp_path / "out", process)
+            if process.poll() is not None:
+                break
+            time.sleep(0.05 * kills)
+            process.send_signal(signal.SIGKILL)
         kills += 1
         left.append(cases(tmp_path / "out"))
     assert kills >= 3, left
     run(*arguments)
     same(rows(tmp_path / "out"), rows(scored[0]))
     assert not list((tmp_path / "out" / "unfinished").iterdir())
+
+
+def until_more_than(there, out, process):
+    """Wait until more cases than these are there, or the process has ended. It stands still while they are counted."""
+    found = there
+    while found <= there and process.poll() is None:
+        time.sleep(0.05)
+        process.send_signal(signal.SIGSTOP)
+        found = cases(out)
+        process.send_signal(signal.SIGCONT)
 
 
 def cases(out):
@@ -111,8 +118,7 @@ def same(found, expected):
 
 def test_stopped_in_order_it_has_written_what_it_scored(films, tmp_path):
     process = started(films, "--out", tmp_path / "out", "--every", "0.1")
-    while cases(tmp_path / "out") == 0:
-        time.sleep(0.05)
+    until_more_than(0, tmp_path / "out", process)
     process.send_signal(signal.SIGTERM)
     _, told = process.communicate(timeout=60)
     assert process.returncode == 130, told
