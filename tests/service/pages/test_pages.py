@@ -304,6 +304,7 @@ def test_a_visit_shows_findings_reasons_and_what_it_is(site: Site, reader: httpx
     assert _escaped(text("standing_sentence", language)) in html  # type: ignore[arg-type]
     assert text("strength_flagged", language) in html  # type: ignore[arg-type]
     assert wire["models"][0]["sha256"][:12] in html
+    assert ".<b>" not in html, "two sentences run into one"
 
 
 def _escaped(words: str) -> str:
