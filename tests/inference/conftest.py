@@ -43,7 +43,7 @@ def posted(*files: tuple[str, str, bytes]) -> list[PostedInput]:
     return [PostedInput(i, field, name, content) for i, (field, name, content) in enumerate(files)]  # type: ignore[arg-type]
 
 
-async def until(condition: Callable[[], bool], seconds: float = 120) -> None:
+async def until(condition: Callable[[], bool], seconds: float = 20) -> None:
     """Wait for what another thread or process does."""
     end = time.monotonic() + seconds
     while not condition():

@@ -541,9 +541,9 @@ def test_a_claim_of_60_000_squared_is_refused_at_once(syntax: str) -> None:
     content = dicom(phantom(8).astype(np.uint8), syntax, bits=8)
     for tag, value in ((b"\x28\x00\x10\x00US\x02\x00", 256), (b"\x28\x00\x11\x00US\x02\x00", 240)):
         content = content.replace(tag + value.to_bytes(2, "little"), tag + (60000).to_bytes(2, "little"))
-    start = time.process_time()
+    start = time.perf_counter()
     assert refusal(content).code == "too_large"
-    assert time.process_time() - start < 0.5
+    assert time.perf_counter() - start < 0.5
 
 
 @pytest.mark.parametrize("syntax", [JPEG, JPEG_LOSSLESS_SV1, JPEG_LS, J2K, HTJ2K])
@@ -595,9 +595,9 @@ def test_a_deflate_bomb_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_file_of_empty_elements_takes_bounded_time() -> None:
     head = dicom(None)
-    start = time.process_time()
+    start = time.perf_counter()
     refusal(head[: head.index(b"\x08\x00\x16\x00UI")] + b"\x09\x00\x10\x00UI\x00\x00" * 2_000_000)
-    assert time.process_time() - start < 5
+    assert time.perf_counter() - start < 5
 
 
 def test_nested_sequences_do_not_overflow() -> None:

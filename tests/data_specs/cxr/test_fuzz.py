@@ -63,7 +63,7 @@ def damaged(content: bytes, chance: random.Random) -> bytes:
 def test_damage_gives_a_film_or_a_refusal(name: str) -> None:
     chance = random.Random(name)
     for _ in range(60):
-        start = time.process_time()
+        start = time.perf_counter()
         try:
             film = read_image(damaged(FILES[name], chance))
         except Refused as refused:
@@ -72,7 +72,7 @@ def test_damage_gives_a_film_or_a_refusal(name: str) -> None:
             assert isinstance(film, ChestImage)
             assert film.pixels.dtype == np.uint8
             assert min(film.pixels.shape) >= 224
-        assert time.process_time() - start < SECONDS_EACH
+        assert time.perf_counter() - start < SECONDS_EACH
 
 
 @pytest.mark.parametrize("size", [0, 1, 7, 131, 132, 133, 1000])

@@ -229,10 +229,10 @@ def test_claims_of_60_000_squared_are_refused_before_decoding() -> None:
             else huge.index(struct.pack("<HH", tag, 4))
         )
         huge[at + 2 : at + 12] = struct.pack("<HLL", 4, 1, 60000)
-    start = time.process_time()
+    start = time.perf_counter()
     for content in (bomb, bytes(jpeg), bytes(huge)):
         assert refusal(content).code == "too_large"
-    assert time.process_time() - start < 1
+    assert time.perf_counter() - start < 1
 
 
 def test_too_small() -> None:

@@ -261,7 +261,7 @@ def test_conformed_raw_records_are_the_training_set(shared_data: Path) -> None:
 
 def holds(files: list[PostedFile], ecg_unit: str | None) -> None:
     """A recording or a refusal with a known code, nothing else, in a second."""
-    start = time.process_time()
+    start = time.perf_counter()
     codes: list[str] = []
     for group in group_recordings(files):
         try:
@@ -276,7 +276,7 @@ def holds(files: list[PostedFile], ecg_unit: str | None) -> None:
         assert recording.duration_s >= MIN_DURATION_S
         assert not np.isinf(recording.samples).any()
     assert set(codes) <= set(_messages())
-    assert time.process_time() - start < 1.0
+    assert time.perf_counter() - start < 1.0
 
 
 def damaged(files: list[PostedFile], rng: random.Random) -> list[PostedFile]:

@@ -63,7 +63,7 @@ async def test_a_cheaper_session_takes_over_and_every_visit_is_answered(
         assert len(told) == 1
         assert engine.batchers["lung"] is not first["lung"]
         assert engine.batchers["kidney"] is first["kidney"], "it has no candidates"
-        await until(lambda: not any(thread.is_alive() for thread in first["lung"]._threads))
+        await until(lambda: not any(thread.is_alive() for thread in first["lung"]._threads), 120)
         assert all(model["session"]["remembered"] for model in engine.models() if model["name"] != "kidney")
     finally:
         engine.close()
@@ -78,7 +78,7 @@ async def test_what_is_confirmed_keeps_its_batcher(tmp_path: Path, printed: list
     try:
         first = dict(engine.batchers)
         judged = ("cxr_gate", "lung", "cardiac")
-        await until(lambda: all(engine.bundles[name].chosen.measured for name in judged))
+        await until(lambda: all(engine.bundles[name].chosen.measured for name in judged), 120)
         assert engine.batchers == first
         await asyncio.sleep(0.3)
         assert all(thread.is_alive() for batcher in first.values() for thread in batcher._threads)

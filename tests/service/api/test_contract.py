@@ -316,7 +316,7 @@ def test_full_queue_is_429_and_repeats_are_not(tmp_path, new_database):
         assert int(full.headers["retry-after"]) >= 1
         again = client.post("/v1/visits", files=visit_files(), headers={"Idempotency-Key": "k"})
         assert again.json()["id"] == first.json()["id"]
-        until(lambda: client.post("/v1/visits", files=visit_files()).status_code == 202, 20)
+        until(lambda: client.post("/v1/visits", files=visit_files()).status_code == 202, 5)
 
 
 def test_starting_and_draining_are_503(tmp_path):

@@ -497,9 +497,9 @@ def test_the_largest_bundle_is_read_quickly():
     value = observation("2823-3", 4.4, "mmol/L", subject={"reference": "Patient/p"})
     document["entry"] += [{"resource": copy.deepcopy(value)} for _ in range(190)]
     document["entry"] += [{"resource": dict(condition("asthma"), id=str(n))} for n in range(300)]
-    start = time.process_time()
+    start = time.perf_counter()
     assert len(context_of_bundle(document).labs) == 190
-    assert time.process_time() - start < 0.5
+    assert time.perf_counter() - start < 0.5
 
 
 def test_our_own_report_is_no_order():

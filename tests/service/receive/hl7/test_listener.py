@@ -284,7 +284,7 @@ async def test_the_number_of_connections_is_bounded(listening, monkeypatch):
     for _, writer in held:
         writer.close()
         await writer.wait_closed()
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(5):
         while not (got := await raw(listening.port, mllp.framed(order()))):
             pass
     assert said(got) == ("AA", "1", None, None)
