@@ -175,7 +175,7 @@ def test_the_page_has_a_chart_beside_each_table(served, district, language):
         charts = re.findall(r'<svg class="chart"[^>]*aria-labelledby="(\w+)"', html)
         assert {"screening", "findings", "ppv", "agreement", "devices"} <= {*charts}
         assert text("ppv", language) in html
-        assert text("statistics_year", language) in html
+        assert f"{text('statistics_period', language)} {text('last_year', language)}" in html
         assert not re.search(r"365\s+(days|derniers|ngày)", html), "a year is said as a year"
         today = datetime.now(UTC).date()
         for query in (f"from={today}&to={today}", "to=2001-01-01", "from=x&days=9", "to=0001-01-01&offset=840"):
